@@ -1,0 +1,36 @@
+# The two commands are `make train` and `make test`. Both make .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+
+.PHONY: train test format clean
+
+train: $(VENV)/.installed  ## train the lecture preset; ARGS="..." adds flags
+	$(BIN)/minigpt train $(ARGS)
+
+test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags for pytest
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+format: $(VENV)/.installed-test  ## mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+# The stamps make a second call skip the installation until one of these two files changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]" --constraint constraints.txt
+	touch $@

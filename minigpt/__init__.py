@@ -1,0 +1,44 @@
+"""Mini-Gpt: a small GPT you can read, train and sample from.
+
+    import minigpt
+    run = minigpt.train(preset="lecture", max_iters=500)
+    print(run.generate("ROMEO:", max_new_tokens=200))
+    run = minigpt.load("runs/lecture")
+
+The command `minigpt` does the same from a shell.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minigpt.run import Run
+
+__version__ = "0.1.0"
+__all__ = ["load", "train"]
+
+
+def train(
+    preset: str = "lecture", *, data: str | Path | None = None, out: str | Path | None = None, **fields: Any
+) -> "Run":
+    """Train a model and return the run.
+
+    Arguments:
+        preset: where the settings come from: "lecture", "lecture-large" or "bigram".
+        data: a text file; without it input.txt in this folder, else Tiny Shakespeare.
+        out: the run's folder; without it runs/<preset>. A name already taken gets a number.
+        fields: settings that differ from the preset's, such as `max_iters=500` (see minigpt.config).
+
+    Progress goes to standard error. Raises MinigptError (see minigpt.errors) for what cannot be done.
+    """
+    from minigpt.config import Config
+    from minigpt.training.train import train
+
+    return train(Config.from_preset(preset).override(**fields), data=data, out=out)
+
+
+def load(path: str | Path) -> "Run":
+    """Open a run folder. Raises RunError, naming the file, if it is missing or damaged."""
+    from minigpt.run import Run
+
+    return Run.open(path)

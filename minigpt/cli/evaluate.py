@@ -1,0 +1,41 @@
+"""`minigpt eval`."""
+
+import math
+
+import click
+
+from minigpt.cli.options import device_option, json_option, run_argument, weights_option
+from minigpt.cli.output import loss_line, open_run, print_object
+
+
+@click.command("eval")
+@run_argument
+@click.option("--data", type=click.Path(), help="another text; without it, the validation split of the run's own")
+@weights_option
+@device_option
+@json_option
+def evaluate(run: str | None, data: str | None, weights: str, device: str, as_json: bool) -> None:
+    """Measure a run's exact loss: every prediction of the text made once.
+
+    RUN is its folder, or leave it out for the newest one in runs/. Of the text the run was trained on
+    only the validation split counts, also when --data names it; of any other text the whole.
+    """
+    opened = open_run(run, weights, device)
+    measured = opened.evaluate(data)
+    if as_json:
+        name = "validation_loss" if measured.split == "validation split" else "loss"
+        print_object(
+            {
+                "run": str(opened.path),
+                "data": measured.source,
+                "split": measured.split,
+                "characters": measured.characters,
+                "parameters": opened.record.parameters,
+                name: measured.loss,
+                "bits_per_character": measured.loss / math.log(2),
+                "perplexity": math.exp(measured.loss),
+            }
+        )
+    else:
+        click.echo(f"{measured.source}, {measured.split}: {measured.characters:,} characters")
+        click.echo(loss_line("loss", measured.loss))

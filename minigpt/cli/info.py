@@ -1,0 +1,54 @@
+"""`minigpt info`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from minigpt.cli.options import json_option, run_argument
+from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object
+
+if TYPE_CHECKING:
+    from minigpt.run import Run
+
+
+@click.command()
+@run_argument
+@json_option
+def info(run: str | None, as_json: bool) -> None:
+    """Show what a run is: its settings, its parameters by part, its losses.
+
+    RUN is its folder, or leave it out for the newest one in runs/.
+    """
+    opened = open_run(run, device="cpu")
+    if as_json:
+        print_object(describe(opened))
+    else:
+        for name, value in rows(opened):
+            click.echo(f"{name:<12}{value}")
+
+
+def rows(run: "Run") -> list[tuple[str, str]]:
+    """What a person wants to know of a run, as lines of a name and a value."""
+    from minigpt.training.display import clock
+
+    config, record = run.config, run.record
+    model = {name: value for name, value in vars(config.model).items() if name != "vocab_size"}
+    lines = [
+        ("run", f"{run.path}, {record.status}"),
+        ("text", f"{record.data_source}: {record.data_characters:,} characters, {config.model.vocab_size} different"),
+        ("", f"SHA-256 {record.data_sha256}"),
+        ("preset", config.preset),
+        ("model", ", ".join(f"{name} {value}" for name, value in model.items())),
+        ("training", ", ".join(f"{name} {value}" for name, value in vars(config.training).items())),
+        ("parameters", f"{record.parameters:,}"),
+    ]
+    lines += [("", f"{count:>12,}  {part}") for part, count in parameters_by_part(run).items()]
+    if record.validation_loss is not None:
+        lines.append(("loss", loss_line("validation", record.validation_loss)))
+    if run.metrics:
+        last, best = run.metrics[-1], min(run.metrics, key=lambda metrics: metrics.validation_loss)
+        estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
+        lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
+    times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
+    lines += [("time", f"{times}, on {record.device} with {record.threads} threads, begun {record.started}")]
+    return [*lines, ("made with", record.versions)]

@@ -1,0 +1,82 @@
+"""What the commands share: opening a run, describing it, and printing."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minigpt.text.visible import visible
+
+if TYPE_CHECKING:
+    from minigpt.run import Run
+
+
+def open_run(path: str | None, weights: str = "last", device: str = "auto") -> "Run":
+    """Open the run at `path`, or the newest one in runs/, whose name is then said on standard error."""
+    from minigpt.folder import find_newest
+    from minigpt.run import Run
+
+    if path is None:
+        found = find_newest()
+        click.echo(f"the newest run: {found}", err=True)
+        path = str(found)
+    return Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
+
+
+def write(pieces: Iterable[str]) -> None:
+    """Print pieces of text as they come; what a terminal would obey is shown as a mark instead."""
+    terminal = sys.stdout.isatty()
+    for piece in pieces:
+        sys.stdout.write(visible(piece) if terminal else piece)
+        sys.stdout.flush()
+
+
+def print_object(content: Mapping[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(content, indent=2))
+
+
+def loss_line(name: str, nats: float) -> str:
+    """An exact loss in its three usual units."""
+    others = f"{nats / math.log(2):.4f} bits, perplexity {math.exp(nats):.3f}"
+    return f"{name} {nats:.4f} nats per character, exactly ({others})"
+
+
+def describe(run: "Run") -> dict[str, Any]:
+    """All that is known of a run, for programs."""
+    best = min(run.metrics, key=lambda metrics: metrics.validation_loss, default=None)
+    loss = run.record.validation_loss
+    return {
+        "run": str(run.path),
+        **dataclasses.asdict(run.record),
+        "bits_per_character": None if loss is None else loss / math.log(2),
+        "parameters_by_part": parameters_by_part(run),
+        "best": best and dataclasses.asdict(best),
+        "config": dataclasses.asdict(run.config),
+    }
+
+
+PARTS = {
+    "token_embedding_table": "token embedding",
+    "position_embedding_table": "position embedding",
+    "sa": "self-attention",
+    "ffwd": "feed-forward",
+    "ln1": "layer norms",
+    "ln2": "layer norms",
+    "ln_f": "layer norms",
+    "lm_head": "language-model head",
+}
+
+
+def parameters_by_part(run: "Run") -> dict[str, int]:
+    """How many parameters each kind of part has, the blocks taken together."""
+    counts: dict[str, int] = {}
+    for name, parameter in run.model.named_parameters():
+        part = next((PARTS[word] for word in name.split(".") if word in PARTS), name)
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts

@@ -1,0 +1,84 @@
+"""`minigpt train`."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minigpt.cli.options import given, json_option, settings
+from minigpt.cli.output import describe, loss_line, print_object, write
+from minigpt.config import PRESETS, Config, ModelConfig, TrainingConfig
+from minigpt.errors import ConfigError
+from minigpt.files import read_text
+
+if TYPE_CHECKING:
+    from minigpt.run import Run
+
+LARGEST_CONFIG = 2**20  # bytes
+EPILOG = "Presets: " + "; ".join(f"{name}, {preset.about}" for name, preset in PRESETS.items()) + "."
+
+
+@click.command(epilog=EPILOG)
+@click.option("--data", type=click.Path(), help="the text; else input.txt here, else Tiny Shakespeare")
+@click.option("--preset", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
+@click.option("--config", "config_file", type=click.Path(), help="a TOML file of settings, such as a run's own")
+@click.option("--out", type=click.Path(), help="the run's folder; a name already taken gets a number [runs/PRESET]")
+@click.option("--overwrite", is_flag=True, help="replace the run that has that name")
+@json_option
+@settings(ModelConfig, TrainingConfig)
+def train(
+    data: str | None,
+    preset: str | None,
+    config_file: str | None,
+    out: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **fields: Any,
+) -> int:
+    """Train a model on a text, and leave it in a run folder.
+
+    Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
+    preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
+    """
+    config = read_config(config_file, preset).override(**given(fields))
+    from minigpt.training.train import train
+
+    run = train(config, data, out, overwrite)
+    if as_json:
+        print_object(describe(run))
+    else:
+        report(run)
+    return 130 if run.record.status == "interrupted" else 0
+
+
+def read_config(path: str | None, preset: str | None) -> Config:
+    """The configuration before any flag."""
+    if path is None:
+        return Config.from_preset(preset or "lecture")
+    try:
+        return Config.from_toml(read_text(path, LARGEST_CONFIG), preset)
+    except ConfigError as error:
+        raise ConfigError(f"{path!r}: {error}") from None
+
+
+def report(run: "Run") -> None:
+    """What the model writes, how good it is, where it lies, and what to type next."""
+    from minigpt.training.display import clock
+
+    record = run.record
+    write(run.stream(max_new_tokens=500, seed=run.config.training.seed))
+    times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
+    loss = "" if record.validation_loss is None else loss_line("validation loss", record.validation_loss)
+    print(f"\n\n{loss}; {record.step:,} steps, {times}")
+    print(f"the run is in {run.path}; next: {program()} sample {run.path}")
+
+
+def program() -> str:
+    """How this program was called, so that what it suggests can be typed as it stands."""
+    if shutil.which("minigpt"):
+        return "minigpt"
+    called = Path(sys.argv[0])
+    return "python -m minigpt" if called.name == "__main__.py" else os.path.relpath(called)

@@ -1,0 +1,224 @@
+"""What a run is: three small frozen dataclasses, the presets, and TOML in and out.
+
+Every setting is written once, here: the command line's flags, the TOML file's keys and the keyword
+arguments of `minigpt.train` all come from these fields and their help texts. An impossible value is
+refused on construction, so a configuration that exists can be trusted.
+"""
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+import tomli_w
+
+from minigpt.errors import ConfigError, nearest
+
+
+def setting(default: Any, help: str, **bounds: float) -> Any:
+    """A dataclass field with its help text and bounds: `at_least`, `above`, `at_most`, `below`."""
+    return field(default=default, metadata={"help": help, "bounds": bounds})
+
+
+BOUNDS = {
+    "at_least": ("at least", lambda value, bound: value >= bound),
+    "above": ("above", lambda value, bound: value > bound),
+    "at_most": ("at most", lambda value, bound: value <= bound),
+    "below": ("below", lambda value, bound: value < bound),
+}
+
+
+class Checked:
+    """Refuses, on construction, a field whose value is of the wrong kind or out of its bounds."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            check(f, getattr(self, f.name))
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of the settings, in order."""
+        return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+
+def check(f: dataclasses.Field, value: Any) -> None:
+    """Raise ConfigError in one sentence if `value` is not one the field can have."""
+    if value is None and f.default is None:
+        return
+    if choices := choices_of(f):
+        if value not in choices:
+            raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
+        return
+    kind = kind_of(f)
+    if kind is str:
+        if not isinstance(value, str):
+            raise ConfigError(f"{f.name} must be a text, not {value!r}")
+        return
+    accepted = (int, float) if kind is float else (int,)
+    bounds = f.metadata["bounds"]
+    ok = isinstance(value, accepted) and not isinstance(value, bool) and math.isfinite(value)
+    if not (ok and all(BOUNDS[name][1](value, bound) for name, bound in bounds.items())):
+        limits = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
+        noun = "a number" if kind is float else "a whole number"
+        raise ConfigError(f"{f.name} must be {noun} {limits}".rstrip() + f", not {value!r}")
+
+
+def kind_of(f: dataclasses.Field) -> Any:
+    """The field's type, without the None that it may allow."""
+    return next((t for t in get_args(f.type) if t is not type(None)), f.type)
+
+
+def choices_of(f: dataclasses.Field) -> tuple[str, ...]:
+    """The values of a Literal field, in order; empty for every other field."""
+    return get_args(f.type) if getattr(f.type, "__origin__", None) is Literal else ()
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The shape of a model. The defaults are the lecture's.
+
+    Raises ConfigError if a value is impossible, n_embd not divisible by n_head included.
+    """
+
+    architecture: Literal["gpt", "bigram"] = setting("gpt", "which model: a transformer, or the bigram baseline")
+    vocab_size: int = setting(65, "how many different tokens there are; when training, the text decides", at_least=1)
+    block_size: int = setting(32, "how many tokens of context the model sees", at_least=1)
+    n_embd: int = setting(64, "width: numbers that stand for each token inside the model", at_least=1)
+    n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1)
+    n_layer: int = setting(4, "blocks on top of one another", at_least=1)
+    dropout: float = setting(0.0, "share of activations dropped in training", at_least=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_embd % self.n_head:
+            raise ConfigError(f"n_embd must be divisible by n_head, and {self.n_embd} is not by {self.n_head}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """How a model is trained. The defaults are the lecture's."""
+
+    batch_size: int = setting(16, "windows of text in each step", at_least=1)
+    max_iters: int = setting(5000, "steps of training", at_least=1)
+    eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
+    eval_windows: int = setting(128, "windows of each split that an evaluation reads", at_least=1)
+    learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
+    train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)
+    seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train; auto takes a GPU if there is one")
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Checked):
+    """How the next token is chosen, and how many of them."""
+
+    max_new_tokens: int = setting(500, "tokens to write", at_least=1)
+    temperature: float = setting(1.0, "below 1 plays safe, above 1 dares; 0 takes the likeliest", at_least=0)
+    top_k: int | None = setting(None, "choose among the k likeliest tokens only", at_least=1)
+    top_p: float | None = setting(None, "choose among the likeliest that make up this probability", above=0, at_most=1)
+    seed: int | None = setting(None, "seed, to get the same text again", at_least=0, at_most=2**63 - 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run's whole configuration: which preset it began from, the model and the training."""
+
+    preset: str = "lecture"
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @classmethod
+    def from_preset(cls, name: str) -> Self:
+        """The preset of that name; ConfigError with the nearest right name if there is none."""
+        if name not in PRESETS:
+            raise ConfigError(f"there is no preset '{name}': choose from {', '.join(PRESETS)}{nearest(name, PRESETS)}")
+        return cls(preset=name).override(**PRESETS[name].settings)
+
+    def override(self, **settings: Any) -> Self:
+        """A copy with the named settings changed, of the model or of the training alike.
+
+        Raises ConfigError for a name that is no setting (with the nearest that is) or a value it can't have.
+        """
+        known = ModelConfig.names() + TrainingConfig.names()
+        for name in settings:
+            if name not in known:
+                hint = nearest(name, known) or ": known are " + ", ".join(known)
+                raise ConfigError(f"there is no setting '{name}'{hint}")
+        model = {name: settings[name] for name in ModelConfig.names() if name in settings}
+        training = {name: settings[name] for name in TrainingConfig.names() if name in settings}
+        return dataclasses.replace(
+            self,
+            model=dataclasses.replace(self.model, **model),
+            training=dataclasses.replace(self.training, **training),
+        )
+
+    @classmethod
+    def from_toml(cls, text: str, preset: str | None = None) -> Self:
+        """Read TOML: an optional `preset`, and settings under [model], [training] or neither.
+
+        Settings the text leaves out are the preset's; `preset`, where given, overrules the text's own.
+        Raises ConfigError for what is not TOML, an unknown name or an impossible value.
+        """
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"not TOML: {error}") from None
+        named = content.pop("preset", "lecture")
+        sections = {"model": ModelConfig.names(), "training": TrainingConfig.names()}
+        settings: dict[str, Any] = {}
+        for section, names in sections.items():
+            table = content.pop(section, {})
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"'{section}' must be a table of settings, not {table!r}")
+            for name, value in table.items():
+                if name not in names:
+                    raise ConfigError(f"there is no setting '{name}' under [{section}]{nearest(name, names)}")
+                settings[name] = value
+        for name in content:
+            if isinstance(content[name], Mapping):
+                hint = nearest(name, sections) or ": known are [model] and [training]"
+                raise ConfigError(f"there is no table [{name}]{hint}")
+        return cls.from_preset(str(preset or named)).override(**settings, **content)
+
+    def to_toml(self) -> str:
+        """The TOML that `from_toml` reads back to an equal configuration."""
+        return tomli_w.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named starting point: what it is for, and the settings in which it differs from the lecture's."""
+
+    about: str
+    settings: Mapping[str, Any]
+
+
+PRESETS = {
+    "lecture": Preset("the lecture's small transformer: a minute or two on a laptop CPU", {}),
+    "lecture-large": Preset(
+        "the lecture's scaled-up transformer, 10.8 million parameters: for a GPU",
+        {
+            "batch_size": 64,
+            "block_size": 256,
+            "eval_interval": 500,
+            "learning_rate": 3e-4,
+            "n_embd": 384,
+            "n_head": 6,
+            "n_layer": 6,
+            "dropout": 0.2,
+        },
+    ),
+    "bigram": Preset(
+        "the baseline: one table, no context beyond one character; seconds",
+        {
+            "architecture": "bigram",
+            "batch_size": 32,
+            "block_size": 8,
+            "max_iters": 3000,
+            "eval_interval": 300,
+            "learning_rate": 1e-2,
+        },
+    ),
+}

@@ -1,0 +1,107 @@
+"""Reading with a bound, writing all or nothing, and every refusal of the file system in one sentence."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minigpt.errors import FileError
+
+WAYS_OUT = {
+    errno.ENOENT: "there is no such file or folder: check the name",
+    errno.EACCES: "permission denied: change its permissions, or choose another place",
+    errno.EPERM: "permission denied: change its permissions, or choose another place",
+    errno.EROFS: "the file system is read-only: choose another place",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
+    errno.ENOSPC: "the disk is full: free some space or choose another place; what was there before is intact",
+    errno.EDQUOT: "the disk quota is used up: free some space; what was there before is intact",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+}
+
+
+@contextmanager
+def explained(action: str, path: Path | str) -> Iterator[None]:
+    """Turn an OSError of the block into a FileError: `cannot {action} {path}: {why, and the way out}`."""
+    try:
+        yield
+    except OSError as error:
+        why = WAYS_OUT.get(error.errno or 0, error.strerror or str(error))
+        raise FileError(f"cannot {action} {str(path)!r}: {why}") from error
+
+
+def read_bytes(path: Path | str, limit: int) -> bytes:
+    """The whole content of a file or pipe of at most `limit` bytes.
+
+    Raises FileError for anything that is missing, unreadable, larger, or neither a file nor a pipe.
+    """
+    with explained("read", path), Path(path).open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise FileError(f"cannot read {str(path)!r}: it is a device, not a file: name a file")
+        content = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+    if content is None or len(content) > limit:
+        raise FileError(f"cannot read {str(path)!r}: it is larger than {limit:,} bytes, the limit: use a part of it")
+    return content
+
+
+def read_text(path: Path | str, limit: int) -> str:
+    """A UTF-8 file as text, line ends untouched; FileError as for `read_bytes` and `as_text`."""
+    return as_text(read_bytes(path, limit), repr(str(path)))
+
+
+def as_text(content: bytes, name: str) -> str:
+    """The bytes of `name` as UTF-8 text; FileError if they are not, or hold a zero byte, as no text does."""
+    zero = content.find(0)
+    if zero >= 0:
+        raise FileError(f"{name} is not a text but binary: byte {zero:,} is zero; use a text file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start:,} is 0x{content[error.start]:02x}"
+        raise FileError(f"{name} is not UTF-8: {byte}; save it as UTF-8 first") from None
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment, a crash included, either the old or the new one is there.
+
+    The content goes to a temporary file beside it, is flushed to disk, and takes the name last.
+    Raises FileError, with nothing changed, if any of that is refused.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained("write", path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        flush_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to the end of a file; if it can't be written whole, none of it stays. Raises FileError."""
+    with explained("write", path), path.open("ab") as file:
+        size = file.tell()
+        try:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.ftruncate(file.fileno(), size)
+            raise
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk, where the system can (Windows cannot)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,246 @@
+"""A run on disk: which files it has, how each is written, and how each is read back with suspicion.
+
+    config.toml         what was asked for; `minigpt train --config` takes it
+    tokenizer.json      the vocabulary
+    model.safetensors   the last weights
+    best.safetensors    the weights of an earlier evaluation, where that one was better
+    metrics.jsonl       a line for each evaluation
+    samples.txt         what the model wrote on the way
+    loss.png            the learning curves
+    run.json            the record: data, versions, parameters, exact validation loss, times
+
+Every file is replaced whole or not at all, and none is a pickle: to open a stranger's run never
+runs the stranger's code.
+"""
+
+import dataclasses
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+
+from minigpt.config import Config, choices_of, kind_of
+from minigpt.errors import ConfigError, FileError, RunError
+from minigpt.files import append_line, explained, read_text, write_atomic
+from minigpt.model import LanguageModel
+from minigpt.text.tokenizer import CharTokenizer, Tokenizer
+
+FORMAT = 1
+LARGEST_JSON = 64 * 2**20  # bytes
+Weights = Literal["last", "best"]
+Status = Literal["unfinished", "finished", "interrupted", "diverged"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One evaluation, one line of metrics.jsonl. Losses are in nats, `seconds` of training alone."""
+
+    step: int
+    train_loss: float
+    validation_loss: float
+    learning_rate: float
+    seconds: float
+    characters: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What run.json holds. `validation_loss` is the exact one, of the last weights, once it is known."""
+
+    status: Status
+    started: str
+    data_source: str
+    data_characters: int
+    data_sha256: str
+    parameters: int
+    device: str
+    threads: int
+    versions: str
+    format: int = FORMAT
+    data_path: str | None = None
+    step: int = 0
+    validation_loss: float | None = None
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+
+class RunFolder:
+    """The files of one run. Reading raises RunError, naming the file and what is wrong; writing FileError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.tokenizer = path / "tokenizer.json"
+        self.model = path / "model.safetensors"
+        self.best = path / "best.safetensors"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples.txt"
+        self.figure = path / "loss.png"
+        self.record = path / "run.json"
+
+    @classmethod
+    def create(cls, wanted: Path, overwrite: bool = False) -> "RunFolder":
+        """Make a folder for a new run: `wanted`, or, where that name is taken, with a number added.
+
+        `overwrite` takes the name all the same if a run has it, whose files are removed first.
+        Raises RunError if something other than a run would be overwritten, FileError if it can't be made.
+        """
+        folder = cls(wanted)
+        with explained("create the run folder", wanted):
+            if overwrite and wanted.is_dir() and any(wanted.iterdir()):
+                if not folder.record.is_file():
+                    raise RunError(f"{str(wanted)!r} is not a run, so it is not overwritten: choose another --out")
+                for file in folder.files():
+                    file.unlink(missing_ok=True)
+                return folder
+            for number in itertools.count(1):
+                folder = cls(wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}"))
+                if folder.path.is_dir() and not any(folder.path.iterdir()):
+                    return folder
+                try:
+                    folder.path.mkdir(parents=True)
+                except FileExistsError:
+                    continue
+                return folder
+        raise AssertionError("there is always a next number")
+
+    def files(self) -> list[Path]:
+        """Every file a run may have, in the order they are named above."""
+        return [path for name, path in vars(self).items() if name != "path"]
+
+    def write_config(self, config: Config) -> None:
+        """Write the configuration."""
+        write_atomic(self.config, config.to_toml().encode())
+
+    def read_config(self) -> Config:
+        """The configuration."""
+        try:
+            return Config.from_toml(read_part(self.config))
+        except ConfigError as error:
+            raise RunError(f"{str(self.config)!r} is damaged or from another version: {error}") from None
+
+    def read_tokenizer(self, config: Config) -> Tokenizer:
+        """The tokenizer, with as many tokens as the model knows."""
+        try:
+            tokenizer = CharTokenizer.load(self.tokenizer)
+        except FileError as error:
+            raise RunError(str(error)) from None
+        if tokenizer.vocab_size != config.model.vocab_size:
+            raise RunError(
+                f"{str(self.tokenizer)!r} is not this run's: it has {tokenizer.vocab_size} tokens, "
+                f"and the model {config.model.vocab_size}"
+            )
+        return tokenizer
+
+    def write_record(self, record: Record) -> None:
+        """Write the record."""
+        write_atomic(self.record, json.dumps(dataclasses.asdict(record), indent=2).encode() + b"\n")
+
+    def read_record(self) -> Record:
+        """The record."""
+        content = parse_json(read_part(self.record), f"{str(self.record)!r}")
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            raise RunError(f"{str(self.record)!r} has format {content.get('format')!r}, this version reads {FORMAT}")
+        return checked(Record, content, f"{str(self.record)!r}")
+
+    def append_metrics(self, metrics: Metrics) -> None:
+        """Add the line of one evaluation."""
+        append_line(self.metrics, json.dumps(dataclasses.asdict(metrics)))
+
+    def read_metrics(self) -> list[Metrics]:
+        """Every evaluation, in order."""
+        where = f"{str(self.metrics)!r}, line "
+        text = read_part(self.metrics)
+        if not text.endswith("\n"):
+            raise RunError(f"{str(self.metrics)!r} is cut short: its last line does not end")
+        lines = enumerate(text.splitlines(), 1)
+        return [checked(Metrics, parse_json(line, f"{where}{n}"), f"{where}{n}") for n, line in lines]
+
+    def append_sample(self, heading: str, text: str) -> None:
+        """Add a text the model wrote."""
+        append_line(self.samples, f"{heading}\n{text}\n")
+
+    def save_weights(self, model: LanguageModel, step: int, validation_loss: float, best_so_far: bool) -> None:
+        """Write the last weights; those they replace are kept as the best ones if they are."""
+        if not best_so_far and not self.best.exists():
+            write_atomic(self.best, self.model.read_bytes())
+        about = {"step": str(step), "validation_loss": repr(validation_loss), "format": str(FORMAT)}
+        weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+        write_atomic(self.model, safetensors.torch.save(weights, about))
+        if best_so_far:
+            self.best.unlink(missing_ok=True)
+
+    def load_weights(self, model: LanguageModel, which: Weights = "last") -> None:
+        """Load the last or the best weights into a model of the right shape, meta tensors included."""
+        path = self.best if which == "best" and self.best.exists() else self.model
+        weights = read_weights(path, {name: tensor.shape for name, tensor in model.state_dict().items()})
+        model.load_state_dict(weights, assign=True)
+
+
+def read_part(path: Path) -> str:
+    """A file of a run as text; RunError if it is missing, unreadable or not text."""
+    try:
+        return read_text(path, LARGEST_JSON)
+    except FileError as error:
+        raise RunError(str(error)) from None
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON as Python data; RunError if it isn't JSON, or holds a number that isn't finite."""
+    try:
+        return json.loads(text, parse_constant=lambda constant: float(f"not {constant}"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where} is damaged: not JSON ({error})") from None
+
+
+def checked(cls: type[T], content: Any, where: str) -> T:
+    """The dataclass made of a JSON object with exactly its fields, each of its type; RunError for any other."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(content, dict) or content.keys() != fields.keys():
+        raise RunError(f"{where} is damaged or from another version: it needs exactly {', '.join(fields)}")
+    for name, f in fields.items():
+        value, choices = content[name], choices_of(f)
+        kind = str if choices else kind_of(f)
+        accepted = (int, float) if kind is float else (kind,)
+        fits = isinstance(value, accepted) and not isinstance(value, bool) and (not choices or value in choices)
+        if not fits and not (value is None and f.default is None):
+            raise RunError(f"{where} is damaged: {name} cannot be {value!r}")
+    return cls(**content)
+
+
+def read_weights(path: Path, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, which must be float32, finite and of exactly these names and shapes."""
+    if not path.is_file():
+        raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            if names != shapes.keys():
+                stray = sorted(names ^ shapes.keys())[0]
+                raise RunError(f"{str(path)!r} does not fit config.toml: {stray} is in only one of the two")
+            for name, shape in shapes.items():
+                part = file.get_slice(name)
+                if part.get_dtype() != "F32" or tuple(part.get_shape()) != tuple(shape):
+                    found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not F32 of {list(shape)}"
+                    raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {found}")
+            weights = {name: file.get_tensor(name) for name in names}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise RunError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise RunError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
+    return weights
+
+
+def find_newest(runs: Path = Path("runs")) -> Path:
+    """The run begun or changed last among the folders in `runs`. Raises RunError if there is none."""
+    found = {folder: (folder / "run.json") for folder in runs.glob("*") if (folder / "run.json").is_file()}
+    if not found:
+        raise RunError(f"there is no run in '{runs}' yet: name a run's folder, or make one with: minigpt train")
+    return max(found, key=lambda folder: (found[folder].stat().st_mtime, folder.name))

@@ -1,0 +1,146 @@
+"""A trained run, opened: write text with it, measure a text with it."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minigpt.config import Config, SamplingConfig
+from minigpt.device import pick_device, threads_for
+from minigpt.errors import DataError, RunError, UnknownCharacterError, nearest
+from minigpt.folder import Metrics, Record, RunFolder, Weights
+from minigpt.model import LanguageModel, build
+from minigpt.model.loss import TOKENS_A_BATCH, exact_loss
+from minigpt.sampling import engine
+from minigpt.text.corpus import find_corpus, tiny_shakespeare
+from minigpt.text.dataset import Dataset
+from minigpt.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An exact loss in nats per token, and what it was measured on."""
+
+    loss: float
+    split: str
+    characters: int
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run: what `minigpt.train` returns and `minigpt.load` opens.
+
+    Attributes:
+        path: its folder.
+        config: the configuration, with `.model` and `.training`.
+        tokenizer: text to token ids and back.
+        model: the network, an `nn.Module` in evaluation mode.
+        record: what run.json says: data, versions, exact validation loss, times.
+        metrics: the evaluations, in order.
+    """
+
+    path: Path
+    config: Config
+    tokenizer: Tokenizer
+    model: LanguageModel
+    record: Record
+    metrics: list[Metrics]
+
+    @classmethod
+    def open(cls, path: str | Path, weights: Weights = "last", device: str = "auto") -> "Run":
+        """Open a run folder, with its last weights or those of its best evaluation.
+
+        Every file is validated first. Raises RunError that names the one that is missing, damaged or
+        from another version, DeviceError for a device that isn't there.
+        """
+        folder = RunFolder(Path(path))
+        if not folder.path.is_dir():
+            siblings = [str(p) for p in folder.path.parent.glob("*") if p.is_dir()]
+            raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
+        config = folder.read_config()
+        tokenizer = folder.read_tokenizer(config)
+        record, metrics = folder.read_record(), folder.read_metrics()
+        with torch.device("meta"):  # shapes without memory, until the file has proved to have the same
+            model = build(config.model)
+        folder.load_weights(model, weights)
+        return cls(folder.path, config, tokenizer, model.to(pick_device(device)).eval(), record, metrics)
+
+    def generate(self, prompt: str = "", **sampling: Any) -> str:
+        """The prompt and the text the model continues it with.
+
+        Keyword arguments are the settings of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p,
+        seed. Without a prompt the model starts from a newline. Raises ConfigError for an impossible
+        setting, UnknownCharacterError for a prompt outside the vocabulary.
+        """
+        return prompt + "".join(self.stream(prompt, **sampling))
+
+    def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
+        """The new text alone, piece by piece as it is written; arguments and errors as for `generate`."""
+        config = SamplingConfig(**sampling)
+        idx = self.prompt_ids(prompt)
+        return self._stream(idx, config)
+
+    def _stream(self, idx: torch.Tensor, config: SamplingConfig) -> Iterator[str]:
+        with self._generation_threads(len(idx)):
+            for token in engine.stream(self.model, idx, config):
+                yield self.tokenizer.decode(token.tolist())
+
+    def generate_several(self, count: int, prompt: str = "", **sampling: Any) -> list[str]:
+        """`count` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
+        config = SamplingConfig(**sampling)
+        idx = self.prompt_ids(prompt).expand(count, -1)
+        with self._generation_threads(count):
+            rows = engine.generate(self.model, idx, config).tolist()
+        return [prompt + self.tokenizer.decode(row) for row in rows]
+
+    def loss(self, text: str) -> float:
+        """The exact loss of a text in nats per token: every prediction made once, windows of block_size.
+
+        Raises DataError for a text of fewer than two tokens, UnknownCharacterError as `encode` does.
+        """
+        ids = torch.tensor(self.tokenizer.encode(text))
+        if len(ids) < 2:
+            raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
+        with self._evaluation_threads():
+            return exact_loss(self.model, ids)
+
+    def evaluate(self, data: str | Path | None = None) -> "Evaluation":
+        """The exact loss on `data`, a text file, or on the text the run was trained on.
+
+        Of its own training text, wherever that lies, only the validation split counts; of any other
+        text the whole. Raises DataError and FileError as `find_corpus` does, and for a training text
+        that has changed since.
+        """
+        record = self.record
+        if data is not None:
+            corpus = find_corpus(data)
+        else:
+            corpus = find_corpus(record.data_path) if record.data_path else tiny_shakespeare()
+            if corpus.sha256 != record.data_sha256:
+                raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
+        if corpus.sha256 != record.data_sha256:
+            return Evaluation(self.loss(corpus.text), "whole text", len(corpus.text), corpus.source)
+        ids = Dataset(self.tokenizer.encode(corpus.text), self.config).val
+        with self._evaluation_threads():
+            return Evaluation(exact_loss(self.model, ids), "validation split", len(ids), corpus.source)
+
+    def _generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
+        return threads_for(batch_size * self.config.model.block_size * self.config.model.n_embd)
+
+    def _evaluation_threads(self) -> AbstractContextManager[int]:
+        return threads_for(TOKENS_A_BATCH * self.config.model.n_embd)
+
+    def prompt_ids(self, prompt: str) -> torch.Tensor:
+        """The prompt's ids (1, T); for an empty one the start token's: a newline, or else token 0."""
+        try:
+            ids = self.tokenizer.encode(prompt or "\n")
+        except UnknownCharacterError:
+            if prompt:
+                raise
+            ids = [0]
+        device = next(iter(self.model.parameters())).device
+        return torch.tensor([ids], device=device)

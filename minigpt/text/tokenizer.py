@@ -1,0 +1,103 @@
+"""Text to token ids and back. Here a token is one character."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from minigpt.errors import DataError, FileError, UnknownCharacterError
+from minigpt.files import read_bytes, write_atomic
+
+FORMAT = 1
+LARGEST_FILE = 64 * 2**20  # bytes; all of Unicode takes 14 MB
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer can do."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many different tokens there are; ids run from 0 to vocab_size - 1."""
+
+    def encode(self, text: str) -> list[int]:
+        """Text to token ids."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Token ids to text; `decode(encode(text)) == text`."""
+
+    def save(self, path: Path | str) -> None:
+        """Write the tokenizer to a file."""
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a tokenizer from a file that `save` wrote."""
+
+
+class CharTokenizer:
+    """One token a character (a Unicode code point), numbered in sorted order.
+
+    Attributes:
+        stoi: character to id ("string to index").
+        itos: id to character ("index to string").
+
+    >>> tokenizer = CharTokenizer.from_text("hello")
+    >>> tokenizer.stoi
+    {'e': 0, 'h': 1, 'l': 2, 'o': 3}
+    >>> tokenizer.encode("hole")
+    [1, 3, 2, 0]
+    >>> tokenizer.decode([1, 3, 2, 0])
+    'hole'
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.stoi: dict[str, int] = {character: i for i, character in enumerate(characters)}
+        self.itos: dict[int, str] = {i: character for character, i in self.stoi.items()}
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The vocabulary of a text: each distinct character in it. Raises DataError for an empty text."""
+        if not text:
+            raise DataError("the text is empty: a vocabulary needs at least one character")
+        return cls(sorted(set(text)))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many different characters there are."""
+        return len(self.stoi)
+
+    def encode(self, text: str) -> list[int]:
+        """One id for each character. Raises UnknownCharacterError for one outside the vocabulary."""
+        try:
+            return [self.stoi[character] for character in text]
+        except KeyError:
+            position = next(i for i, character in enumerate(text) if character not in self.stoi)
+            raise UnknownCharacterError(text[position], position, self.vocab_size) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """One character for each id. Raises DataError for an id outside 0..vocab_size - 1."""
+        ids = [int(i) for i in ids]
+        try:
+            return "".join([self.itos[i] for i in ids])
+        except KeyError as error:
+            raise DataError(f"the id {error} is not a token: ids run from 0 to {self.vocab_size - 1}") from None
+
+    def save(self, path: Path | str) -> None:
+        """Write the vocabulary as JSON, all or nothing. Raises FileError."""
+        content = {"format": FORMAT, "kind": "char", "characters": list(self.stoi)}
+        write_atomic(Path(path), json.dumps(content).encode())
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote. Raises FileError for a file that cannot be read or is anything else."""
+        try:
+            content: Any = json.loads(read_bytes(path, LARGEST_FILE))
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
+        if not isinstance(content, dict) or (content.get("format"), content.get("kind")) != (FORMAT, "char"):
+            raise FileError(f"{str(path)!r} is not a character tokenizer of format {FORMAT}: another version wrote it")
+        characters = content.get("characters")
+        if not isinstance(characters, list) or not all(isinstance(c, str) and len(c) == 1 for c in characters):
+            raise FileError(f"{str(path)!r} is damaged: 'characters' must be a list of single characters")
+        if not characters or len(set(characters)) != len(characters):
+            raise FileError(f"{str(path)!r} is damaged: its list of characters is empty or repeats one")
+        return cls(characters)

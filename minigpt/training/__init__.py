@@ -1,0 +1,1 @@
+"""One training run, from a configuration and a text to a run folder."""

@@ -1,0 +1,73 @@
+"""What a person sees while a model trains, on standard error."""
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from minigpt.config import TrainingConfig
+from minigpt.folder import Metrics
+from minigpt.text.visible import visible
+
+HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'chars/s':>9}  {'left':>8}"
+
+
+class Display:
+    """A table that grows by a row at each evaluation and, on a terminal, a bar below it.
+
+    Where standard error is not a terminal it is the same table in plain lines, without control codes.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.max_iters = config.max_iters
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        live = self.console.is_terminal and not self.console.is_dumb_terminal
+        columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+        self.bar = Progress(
+            *columns, console=self.console, transient=True, disable=not live, auto_refresh=live, refresh_per_second=4
+        )
+        self.task = self.bar.add_task("", total=config.max_iters, speed="")
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of text."""
+        self.console.print(Text(text, style=style))
+
+    def begin(self) -> None:
+        """The table's header and the bar."""
+        self.say(HEADER, "bold")
+        self.bar.start()
+
+    def stepped(self, step: int, characters_a_second: float, seconds: float) -> None:
+        """The bar after `step` steps, which took `seconds` in all."""
+        speed = f"{step / seconds:,.0f} it/s · {characters_a_second:,.0f} characters/s"
+        left = clock(seconds / step * (self.max_iters - step))
+        self.bar.update(self.task, completed=step, speed=f"{speed} · {left} left")
+
+    def evaluated(self, metrics: Metrics, seconds: float, best_so_far: bool) -> None:
+        """A row of the table; `seconds` is the time since the start, evaluations included."""
+        step, speed, left = metrics.step, "", ""
+        if step:
+            speed = f"{metrics.characters / metrics.seconds:,.0f}"
+            left = clock(seconds / step * (self.max_iters - step))
+        row = f"{step:7,}  {metrics.train_loss:7.4f}  {metrics.validation_loss:7.4f}  {speed:>9}  {left:>8}"
+        self.say(row, "" if best_so_far else "yellow")
+
+    def wrote(self, text: str) -> None:
+        """What the model wrote just now, on one line."""
+        self.say(f"         “{visible(text, keep='')}”", "italic cyan")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss.
+
+    >>> clock(3725)
+    '1:02:05'
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

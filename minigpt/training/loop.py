@@ -1,0 +1,51 @@
+"""The training loop."""
+
+import math
+
+import torch
+
+from minigpt.config import TrainingConfig
+from minigpt.errors import DivergedError
+from minigpt.model import LanguageModel
+from minigpt.text.dataset import Dataset
+from minigpt.training.evaluation import estimate_loss
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.journal import Journal
+
+
+def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal: Journal, interrupt: Interrupt) -> int:
+    """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
+
+    AdamW (Loshchilov and Hutter 2019) with PyTorch's defaults minimises the cross-entropy of random
+    batches. Raises DivergedError as soon as a loss is not a finite number.
+    """
+    device = next(iter(model.parameters())).device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+    model.train()
+    journal.begin()
+    for step in range(config.max_iters + 1):
+        last = step == config.max_iters or interrupt.received
+        if step % config.eval_interval == 0 or last:
+            with journal.evaluating():
+                losses = estimate_loss(model, dataset, config.eval_windows)
+                require_finite(losses["train"] + losses["val"], step, config)
+                journal.evaluated(step, losses["train"], losses["val"])
+        if last:
+            break
+        x, y = dataset.get_batch("train")  # (B, T), (B, T)
+        _, loss = model(x.to(device), y.to(device))  # mean cross-entropy over B * T predictions
+        require_finite(loss.item(), step, config)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        journal.stepped(step + 1)
+    return step
+
+
+def require_finite(loss: float, step: int, config: TrainingConfig) -> None:
+    """Raise DivergedError, which says where and what to try, unless the loss is a finite number."""
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} at step {step}: training diverged; "
+            f"try a learning_rate below {config.learning_rate:g}, such as {config.learning_rate / 10:g}"
+        )

@@ -1,0 +1,115 @@
+"""From a configuration and a text to a finished run."""
+
+import dataclasses
+import datetime
+import platform
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import minigpt
+from minigpt.config import Config
+from minigpt.device import pick_device, threads_for
+from minigpt.errors import DataError, DivergedError, MemoryShortError
+from minigpt.folder import Record, RunFolder
+from minigpt.model import build, count_parameters
+from minigpt.model.loss import exact_loss
+from minigpt.run import Run
+from minigpt.text.corpus import Corpus, find_corpus
+from minigpt.text.dataset import Dataset
+from minigpt.text.tokenizer import CharTokenizer
+from minigpt.training.display import Display
+from minigpt.training.figure import draw_loss
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.journal import Journal
+from minigpt.training.loop import fit
+
+
+def train(
+    config: Config, data: str | Path | None = None, out: str | Path | None = None, overwrite: bool = False
+) -> Run:
+    """Train a new model on a text and leave it in a run folder; see `minigpt.train` for the arguments.
+
+    A first Ctrl-C (or SIGTERM) ends the training after the step it is in, and the run is completed
+    and saved as it is then, its status "interrupted"; a second one stops at once. Raises the errors
+    of `find_corpus`, `Dataset`, `pick_device` and `RunFolder.create` before anything is written, and
+    DivergedError or MemoryShortError after.
+    """
+    with Display(config.training) as display, memory_explained():
+        corpus = find_corpus(data)
+        tokenizer = CharTokenizer.from_text(corpus.text)
+        if tokenizer.vocab_size < 2:
+            raise DataError(f"{corpus.source} holds one distinct character only: there is nothing to learn from it")
+        display.say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
+        config = config.override(vocab_size=tokenizer.vocab_size)
+        dataset = Dataset(tokenizer.encode(corpus.text), config)
+        device = pick_device(config.training.device)
+        torch.manual_seed(config.training.seed)
+        model = build(config.model).to(device)
+        with threads_for(config.training.batch_size * config.model.block_size * config.model.n_embd) as threads:
+            folder = RunFolder.create(Path(out or f"runs/{config.preset}"), overwrite)
+            record = new_record(corpus, count_parameters(model), str(device), threads)
+            folder.write_config(config)
+            folder.write_record(record)
+            tokenizer.save(folder.tokenizer)
+            display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {device}")
+            display.say(f"run    {folder.path}\n")
+            return complete(Run(folder.path, config, tokenizer, model, record, []), dataset, display)
+
+
+def complete(run: Run, dataset: Dataset, display: Display) -> Run:
+    """Train the run's model, measure it exactly, and write down how it ended."""
+    journal = Journal(run, display)
+    try:
+        with Interrupt() as interrupt:
+            fit(run.model, dataset, run.config.training, journal, interrupt)
+        if interrupt.received:
+            display.say("stopping here: one last measurement (again to stop at once)", "yellow")
+        with journal.evaluating():
+            validation_loss = exact_loss(run.model, dataset.val)
+    except DivergedError as error:
+        journal.close("diverged")
+        raise DivergedError(f"{error}{journal.kept()}") from None
+    except KeyboardInterrupt:
+        journal.close("interrupted")
+        raise
+    record = journal.close("interrupted" if interrupt.received else "finished", validation_loss)
+    draw_loss(run.path, f"{run.config.preset}: {record.parameters:,} parameters", journal.metrics, journal.snapshots)
+    if interrupt.received == signal.SIGTERM:
+        raise SystemExit(128 + signal.SIGTERM)
+    run.model.eval()
+    return dataclasses.replace(run, record=record)
+
+
+def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Record:
+    """The record of a run that is about to start."""
+    versions = f"minigpt {minigpt.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    return Record(
+        status="unfinished",
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        data_source=corpus.source,
+        data_path=corpus.path,
+        data_characters=len(corpus.text),
+        data_sha256=corpus.sha256,
+        parameters=parameters,
+        device=device,
+        threads=threads,
+        versions=f"{versions}, {platform.system()} {platform.machine()}",
+    )
+
+
+@contextmanager
+def memory_explained() -> Iterator[None]:
+    """Turn PyTorch's various ways to say that memory has run out into one MemoryShortError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        signs = ("allocate memory", "out of memory", "calculation overflowed", "Invalid buffer size")
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+            raise
+        raise MemoryShortError(
+            "the model, or a batch of it, does not fit in memory: lower n_embd, n_layer, block_size or batch_size"
+        ) from None
