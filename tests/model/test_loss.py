@@ -1,0 +1,45 @@
+"""The exact loss, against counting predictions one by one."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minigpt.config import ModelConfig
+from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
+from minigpt.model.loss import bits, exact_loss
+
+
+def one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
+    """Predict each token after the first from those before it in its window, one at a time."""
+    losses = []
+    for i in range(1, len(ids)):
+        start = (i - 1) // T * T
+        logits = model(ids[None, start:i])[0][0, -1]
+        losses.append(F.cross_entropy(logits, ids[i]).item())
+    return math.fsum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("length", [2, 5, 8, 9, 10, 17, 100])
+def test_every_prediction_counts_once(length: int) -> None:
+    torch.manual_seed(0)
+    model = GPTLanguageModel(ModelConfig(vocab_size=7, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.5))
+    model.lm_head.weight.data.normal_(std=2)
+    ids = torch.randint(7, (length,))
+    measured = exact_loss(model, ids)
+    assert model.training  # measuring leaves the model as it was
+    assert measured == pytest.approx(one_by_one(model.eval(), ids, 8), rel=1e-5)
+
+
+def test_many_batches_weigh_alike() -> None:
+    torch.manual_seed(0)
+    model = BigramLanguageModel(ModelConfig(vocab_size=7, block_size=8))
+    model.token_embedding_table.weight.data.normal_(std=2)
+    ids = torch.randint(7, (20_011,))
+    whole = F.cross_entropy(model(ids[None, :-1])[0][0], ids[1:]).item()
+    assert exact_loss(model, ids) == pytest.approx(whole, rel=1e-6)
+
+
+def test_bits() -> None:
+    assert bits(math.log(65)) == pytest.approx(math.log2(65))
