@@ -32,8 +32,11 @@ def train(
     Progress goes to standard error. Raises MinigptError (see minigpt.errors) for what cannot be done.
     """
     from minigpt.config import Config
+    from minigpt.errors import ConfigError
     from minigpt.training.train import train
 
+    if "vocab_size" in fields:
+        raise ConfigError("vocab_size follows from the text: leave it out")
     return train(Config.from_preset(preset).override(**fields), data=data, out=out)
 
 

@@ -1,6 +1,20 @@
-"""`python -m minigpt` is `minigpt`."""
+"""The way in: `minigpt`, and `python -m minigpt`."""
 
-from minigpt.cli.main import main
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its status, 130 after Ctrl-C at whatever moment."""
+    try:
+        from minigpt.cli.main import run
+
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is over: a further Ctrl-C has nothing to stop
+    sys.exit(status)
+
 
 if __name__ == "__main__":
     main()

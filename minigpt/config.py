@@ -155,11 +155,12 @@ class Config:
         )
 
     @classmethod
-    def from_toml(cls, text: str, preset: str | None = None) -> Self:
+    def from_toml(cls, text: str, preset: str | None = None, complete: bool = False) -> Self:
         """Read TOML: an optional `preset`, and settings under [model], [training] or neither.
 
         Settings the text leaves out are the preset's; `preset`, where given, overrules the text's own.
-        Raises ConfigError for what is not TOML, an unknown name or an impossible value.
+        Raises ConfigError for what is not TOML, an unknown name, an impossible value, or, if it has to
+        be `complete`, a setting left out.
         """
         try:
             content = tomllib.loads(text)
@@ -180,7 +181,11 @@ class Config:
             if isinstance(content[name], Mapping):
                 hint = nearest(name, sections) or ": known are [model] and [training]"
                 raise ConfigError(f"there is no table [{name}]{hint}")
-        return cls.from_preset(str(preset or named)).override(**settings, **content)
+        settings |= content
+        missing = [name for names in sections.values() for name in names if name not in settings]
+        if complete and missing:
+            raise ConfigError(f"the setting '{missing[0]}' is missing")
+        return cls.from_preset(str(preset or named)).override(**settings)
 
     def to_toml(self) -> str:
         """The TOML that `from_toml` reads back to an equal configuration."""

@@ -86,14 +86,15 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Add one line to the end of a file; if it can't be written whole, none of it stays. Raises FileError."""
-    with explained("write", path), path.open("ab") as file:
+    with explained("write", path), path.open("ab", buffering=0) as file:
         size = file.tell()
+        rest = line.encode() + b"\n"
         try:
-            file.write(line.encode() + b"\n")
-            file.flush()
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except BaseException:
-            os.ftruncate(file.fileno(), size)
+            file.truncate(size)
             raise
 
 

@@ -121,7 +121,7 @@ class RunFolder:
     def read_config(self) -> Config:
         """The configuration."""
         try:
-            return Config.from_toml(read_part(self.config))
+            return Config.from_toml(read_part(self.config), complete=True)
         except ConfigError as error:
             raise RunError(f"{str(self.config)!r} is damaged or from another version: {error}") from None
 
@@ -153,14 +153,18 @@ class RunFolder:
         """Add the line of one evaluation."""
         append_line(self.metrics, json.dumps(dataclasses.asdict(metrics)))
 
-    def read_metrics(self) -> list[Metrics]:
-        """Every evaluation, in order."""
+    def read_metrics(self, record: Record) -> list[Metrics]:
+        """Every evaluation, in order, up to the step that the run's record ends at."""
         where = f"{str(self.metrics)!r}, line "
         text = read_part(self.metrics)
         if not text.endswith("\n"):
             raise RunError(f"{str(self.metrics)!r} is cut short: its last line does not end")
         lines = enumerate(text.splitlines(), 1)
-        return [checked(Metrics, parse_json(line, f"{where}{n}"), f"{where}{n}") for n, line in lines]
+        metrics = [checked(Metrics, parse_json(line, f"{where}{n}"), f"{where}{n}") for n, line in lines]
+        if metrics[-1].step < record.step:
+            last = f"it ends at step {metrics[-1].step:,}, the run at {record.step:,}"
+            raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
+        return metrics
 
     def append_sample(self, heading: str, text: str) -> None:
         """Add a text the model wrote."""
@@ -170,7 +174,8 @@ class RunFolder:
         """Write the last weights; those they replace are kept as the best ones if they are."""
         if not best_so_far and not self.best.exists():
             write_atomic(self.best, self.model.read_bytes())
-        about = {"step": str(step), "validation_loss": repr(validation_loss), "format": str(FORMAT)}
+        # One key: the library writes several in an order that changes, and equal runs shall be equal files.
+        about = {"minigpt": json.dumps({"format": FORMAT, "step": step, "validation_loss": validation_loss})}
         weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
         write_atomic(self.model, safetensors.torch.save(weights, about))
         if best_so_far:

@@ -63,7 +63,8 @@ class Run:
             raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
         config = folder.read_config()
         tokenizer = folder.read_tokenizer(config)
-        record, metrics = folder.read_record(), folder.read_metrics()
+        record = folder.read_record()
+        metrics = folder.read_metrics(record)
         with torch.device("meta"):  # shapes without memory, until the file has proved to have the same
             model = build(config.model)
         folder.load_weights(model, weights)

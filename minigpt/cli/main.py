@@ -5,8 +5,8 @@ standard output, progress and messages to standard error.
 """
 
 import os
+import signal
 import sys
-from typing import Any, NoReturn
 
 import click
 
@@ -23,22 +23,17 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=CONTEXT)
 @click.version_option(minigpt.__version__, prog_name="minigpt")
 def cli() -> None:
-    r"""Train a small GPT on your own text, and let it write.
+    """Train a small GPT on your own text, and let it write.
 
     \b
         minigpt train                      on Tiny Shakespeare
         minigpt train --data my.txt        on your text
         minigpt sample                     let the newest run write
-    """
+    """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
 for command in (train, sample, info, evaluate):
     cli.add_command(command)
-
-
-def main() -> NoReturn:
-    """Run the command line and exit with its status."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
@@ -61,10 +56,11 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return complain("stopped", 130)
 
 
-def complain(message: Any, status: int) -> int:
+def complain(message: str, status: int) -> int:
     """Say what went wrong; the status."""
     print(f"minigpt: {message}", file=sys.stderr)
     return status

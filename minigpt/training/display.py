@@ -50,6 +50,7 @@ class Display:
 
     def evaluated(self, metrics: Metrics, seconds: float, best_so_far: bool) -> None:
         """A row of the table; `seconds` is the time since the start, evaluations included."""
+        self.bar.update(self.task, completed=metrics.step)
         step, speed, left = metrics.step, "", ""
         if step:
             speed = f"{metrics.characters / metrics.seconds:,.0f}"

@@ -76,10 +76,10 @@ class Journal:
             seconds=self.training_seconds,
             characters=step * self.tokens_a_step,
         )
-        self.metrics.append(now)
-        best_so_far = self.best is now
+        best_so_far = not self.metrics or validation_loss < self.best.validation_loss
         self.folder.save_weights(self.run.model, step, validation_loss, best_so_far)
         self.folder.append_metrics(now)
+        self.metrics.append(now)
         self.display.evaluated(now, self.seconds, best_so_far)
         if step % self.snapshot_interval == 0 or step == self.run.config.training.max_iters:
             text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=self.run.config.training.seed)

@@ -1,0 +1,116 @@
+"""Settings: what they can be, and how a wrong one is refused."""
+
+import dataclasses
+import math
+
+import pytest
+
+from minigpt.config import PRESETS, Config, ModelConfig, SamplingConfig, TrainingConfig
+from minigpt.errors import ConfigError, MinigptError
+
+
+def test_the_lecture_preset_is_the_missions() -> None:
+    config = Config.from_preset("lecture")
+    training, model = config.training, config.model
+    assert (training.batch_size, training.max_iters, training.eval_interval) == (16, 5000, 100)
+    assert (training.learning_rate, training.train_fraction) == (1e-3, 0.9)
+    assert (model.block_size, model.n_embd, model.n_head, model.n_layer, model.dropout) == (32, 64, 4, 4, 0.0)
+    assert config == Config()
+
+
+def test_the_large_preset_is_the_lectures_last() -> None:
+    config = Config.from_preset("lecture-large")
+    training, model = config.training, config.model
+    assert (training.batch_size, training.max_iters, training.eval_interval) == (64, 5000, 500)
+    assert (model.block_size, model.n_embd, model.n_head, model.n_layer, model.dropout) == (256, 384, 6, 6, 0.2)
+    assert training.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n_embd", 0, "n_embd must be a whole number at least 1, not 0"),
+        ("n_layer", -1, "n_layer must be a whole number at least 1, not -1"),
+        ("block_size", 8.0, "block_size must be a whole number at least 1, not 8.0"),
+        ("n_head", True, "n_head must be a whole number at least 1, not True"),
+        ("n_head", 3, "n_embd must be divisible by n_head, and 64 is not by 3"),
+        ("dropout", 1, "dropout must be a number at least 0 and below 1, not 1"),
+        ("dropout", -0.1, "dropout must be a number at least 0 and below 1, not -0.1"),
+        ("dropout", math.nan, "dropout must be a number at least 0 and below 1, not nan"),
+        ("architecture", "gtp", "architecture must be one of gpt, bigram, not 'gtp'"),
+        ("batch_size", "16", "batch_size must be a whole number at least 1, not '16'"),
+        ("learning_rate", 0, "learning_rate must be a number above 0, not 0"),
+        ("learning_rate", math.inf, "learning_rate must be a number above 0, not inf"),
+        ("train_fraction", 1, "train_fraction must be a number above 0 and below 1, not 1"),
+        ("max_iters", 0, "max_iters must be a whole number at least 1, not 0"),
+        ("seed", -1, "seed must be a whole number at least 0 and at most 9223372036854775807, not -1"),
+        ("device", "tpu", "device must be one of auto, cpu, cuda, mps, not 'tpu'"),
+        ("batchsize", 3, "there is no setting 'batchsize'; did you mean 'batch_size'?"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence(name: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config().override(**{name: value})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("top_k", 0),
+        ("top_p", 0.0),
+        ("top_p", 2.0),
+        ("max_new_tokens", 0),
+        ("temperature", math.nan),
+    ],
+)
+def test_sampling_settings_have_bounds(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be .*, not {value}$"):
+        SamplingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_toml_gives_back_the_same_configuration(preset: str) -> None:
+    config = Config.from_preset(preset).override(seed=3, vocab_size=11)
+    assert Config.from_toml(config.to_toml()) == config
+
+
+def test_toml_settings_may_stand_in_their_table_or_in_none() -> None:
+    flat = Config.from_toml('preset = "bigram"\nbatch_size = 4\nblock_size = 5')
+    tables = Config.from_toml('preset = "bigram"\n[training]\nbatch_size = 4\n[model]\nblock_size = 5')
+    assert flat == tables == Config.from_preset("bigram").override(batch_size=4, block_size=5)
+    assert Config.from_toml("n_layer = 2", preset="lecture-large").model.n_embd == 384
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("batch_size =", "not TOML"),
+        ("batch_siz = 4", "'batch_siz'; did you mean 'batch_size'"),
+        ("[model]\nbatch_size = 4", r"no setting 'batch_size' under \[model\]"),
+        ("[trainig]\nbatch_size = 4", r"no table \[trainig\]; did you mean 'training'"),
+        ("model = 3", "'model' must be a table"),
+        ('preset = "lectur"', "no preset 'lectur'.*did you mean 'lecture'"),
+        ("preset = 3", "no preset '3'"),
+        ("[model]\nn_embd = '64'", "n_embd must be a whole number"),
+        ("n_embd = [64]", "n_embd must be a whole number"),
+        ("[training]\nlearning_rate = nan", "learning_rate must be a number"),
+    ],
+)
+def test_wrong_toml_is_refused(toml: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.from_toml(toml)
+
+
+def test_configurations_are_frozen_and_every_setting_is_explained() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model.n_embd = 3  # type: ignore[misc]
+    for part in (ModelConfig, TrainingConfig, SamplingConfig):
+        assert all(f.metadata["help"] for f in dataclasses.fields(part))
+    names = ModelConfig.names() + TrainingConfig.names()
+    assert len(names) == len(set(names))  # so that a flat namespace of flags is unambiguous
+
+
+def test_config_errors_are_minigpts() -> None:
+    assert issubclass(ConfigError, MinigptError)

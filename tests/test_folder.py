@@ -1,0 +1,167 @@
+"""Run folders: names, weights kept, and every way a file can be broken."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import minigpt
+from minigpt.config import ModelConfig
+from minigpt.errors import RunError
+from minigpt.folder import RunFolder, find_newest
+from minigpt.model.lecture import BigramLanguageModel
+from minigpt.run import Run
+
+
+def test_a_name_already_taken_gets_a_number(tmp_path: Path) -> None:
+    wanted = tmp_path / "runs" / "mine"
+    assert RunFolder.create(wanted).path == wanted
+    assert RunFolder.create(wanted).path == wanted  # still empty: nobody's yet
+    (wanted / "something").touch()
+    second = RunFolder.create(wanted).path
+    assert second.name == "mine-2"
+    (second / "something").touch()
+    assert RunFolder.create(wanted).path.name == "mine-3"
+    assert (wanted / "something").exists()
+
+
+def test_overwriting_takes_a_runs_place_and_nothing_else(trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    (run / "notes.txt").write_text("the user's own")
+    assert RunFolder.create(run, overwrite=True).path == run
+    assert [file.name for file in run.iterdir()] == ["notes.txt"]
+    with pytest.raises(RunError, match="not a run, so it is not overwritten"):
+        RunFolder.create(run, overwrite=True)
+    assert (run / "notes.txt").read_text() == "the user's own"
+
+
+def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    model = BigramLanguageModel(ModelConfig(vocab_size=2))
+    loaded = BigramLanguageModel(ModelConfig(vocab_size=2))
+
+    def save(loss: float, best_so_far: bool) -> None:
+        torch.nn.init.constant_(model.token_embedding_table.weight, loss)
+        folder.save_weights(model, 1, loss, best_so_far)
+
+    def kept(which: str) -> float:
+        folder.load_weights(loaded, which)
+        return loaded.token_embedding_table.weight[0, 0].item()
+
+    for loss, best_so_far, last, best in [
+        (3, True, 3, 3),
+        (2, True, 2, 2),
+        (4, False, 4, 2),
+        (5, False, 5, 2),
+        (1, True, 1, 1),
+    ]:
+        save(loss, best_so_far)
+        assert (kept("last"), kept("best")) == (last, best)
+        assert folder.best.exists() == (last != best)
+
+
+def change_json(name: str, **changes: object) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = json.loads((run / name).read_text()) | changes
+        (run / name).write_text(json.dumps({key: value for key, value in content.items() if value != "drop"}))
+
+    return change
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = (run / name).read_text()
+        assert old in content
+        (run / name).write_text(content.replace(old, new))
+
+    return change
+
+
+def change_weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def apply(run: Path) -> None:
+        weights = safetensors.torch.load_file(run / "model.safetensors")
+        change(weights)
+        safetensors.torch.save_file(weights, run / "model.safetensors")
+
+    return apply
+
+
+def truncate(name: str, keep: float) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content[: int(len(content) * keep)])
+
+    return change
+
+
+def turn_into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def to_half(weights: dict[str, torch.Tensor]) -> None:
+    weights.update({name: tensor.half() for name, tensor in weights.items()})
+
+
+def transpose_head(weights: dict[str, torch.Tensor]) -> None:
+    weights["lm_head.weight"] = weights["lm_head.weight"].T.contiguous()
+
+
+FILES = ["config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "model.safetensors"]
+BREAKAGES = (
+    [(f"{name}, missing", name, lambda run, name=name: (run / name).unlink()) for name in FILES]
+    + [(f"{name}, a folder", name, lambda run, name=name: turn_into_folder(run / name)) for name in FILES]
+    + [(f"{name}, cut to {keep}", name, truncate(name, keep)) for name in FILES for keep in (0, 0.5, 0.97)]
+    + [(f"{name}, not text", name, lambda run, name=name: (run / name).write_bytes(b"\xff\x00" * 50)) for name in FILES]
+    + [
+        ("a setting of a later version", "config.toml", replace("config.toml", "[model]", "[model]\nrope = true")),
+        ("an impossible setting", "config.toml", replace("config.toml", "n_head = 2", "n_head = 3")),
+        ("another shape", "model.safetensors", replace("config.toml", "n_embd = 16", "n_embd = 32")),
+        ("more blocks", "model.safetensors", replace("config.toml", "n_layer = 2", "n_layer = 3")),
+        ("another model", "model.safetensors", replace("config.toml", '"gpt"', '"bigram"')),
+        ("another tokenizer", "tokenizer.json", change_json("tokenizer.json", characters=["a", "b"])),
+        ("a later record", "run.json", change_json("run.json", format=2)),
+        ("a record short of a key", "run.json", change_json("run.json", parameters="drop")),
+        ("a key too many", "run.json", change_json("run.json", surprise=1)),
+        ("a wrong type", "run.json", change_json("run.json", parameters="many")),
+        ("an unknown status", "run.json", change_json("run.json", status="great")),
+        ("not a number", "run.json", replace("run.json", '"step": 60', '"step": NaN')),
+        ("a metric missing", "metrics.jsonl", replace("metrics.jsonl", '"step": 20, ', "")),
+        ("weights of another type", "model.safetensors", change_weights(to_half)),
+        ("a weight too many", "model.safetensors", change_weights(lambda w: w.update(stray=torch.zeros(1)))),
+        ("a weight transposed", "model.safetensors", change_weights(transpose_head)),
+        ("a weight not finite", "model.safetensors", change_weights(lambda w: w["ln_f.bias"].fill_(torch.inf))),
+        ("a pickle", "model.safetensors", lambda run: torch.save({"a": torch.zeros(1)}, run / "model.safetensors")),
+    ]
+)
+
+
+@pytest.mark.parametrize(("name", "change"), [pytest.param(*row[1:], id=row[0]) for row in BREAKAGES])
+def test_a_broken_run_is_refused_and_the_file_named(name: str, change: Callable, trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    minigpt.load(run)
+    change(run)
+    with pytest.raises(RunError) as caught:
+        minigpt.load(run)
+    assert str(run / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(trained: Run) -> None:
+    with pytest.raises(RunError, match=r"there is no run '.*traned'; did you mean '.*trained'\?"):
+        minigpt.load(trained.path.with_name("traned"))
+
+
+def test_the_newest_run_is_the_one_written_last(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"there is no run in .*minigpt train"):
+        find_newest(tmp_path)
+    for name in ("b", "a"):
+        shutil.copytree(trained.path, tmp_path / name)
+        (tmp_path / name / "run.json").write_text((trained.path / "run.json").read_text())
+    assert find_newest(tmp_path).name == "a"

@@ -1,0 +1,56 @@
+"""What a person, a pipe and a terminal see."""
+
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import COMMAND, TINY_FLAGS
+
+from minigpt.text.visible import visible
+from minigpt.training.display import clock
+
+
+def test_a_pipe_gets_plain_lines(command: Callable, text_file: Path) -> None:
+    done = command("train", "--data", text_file, *TINY_FLAGS)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stdout + done.stderr
+    rows = re.findall(r"^ +(\d+)  +\d\.\d{4}  +\d\.\d{4}", done.stderr, re.M)
+    assert rows == ["0", "20", "40", "60"]
+    assert done.stderr.count("“") == 4  # few evaluations: the model writes a line at each
+    assert "runs/lecture" in done.stdout
+
+
+def test_a_terminal_gets_a_bar(text_file: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    flags = ["--data", str(text_file), *TINY_FLAGS, "--max-iters", "400"]
+    process = subprocess.Popen(
+        [COMMAND, "train", *flags], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "characters/s" in text
+    assert "400/400" in text
+    assert "\x1b[?25h" in text  # the cursor is given back
+
+
+def test_control_characters_are_shown_not_obeyed() -> None:
+    assert visible("a\x1b[31mb\x07\r\n\tc\x9b") == "a␛[31mb␇␍\n\tc⟨U+009B⟩"
+    assert visible("two\nlines", keep="") == "two␊lines"
+    assert visible("right\u202eleft\x7f") == "right⟨U+202E⟩left␡"
+    assert visible("👩‍👩‍👧 é 漢\u2028") == "👩‍👩‍👧 é 漢\u2028"
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 59.4, 59.6, 3599.6, 3725)] == ["0:00", "0:59", "1:00", "1:00:00", "1:02:05"]

@@ -1,0 +1,80 @@
+"""Real signals to a real training process."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, TINY_FLAGS
+
+import minigpt
+from minigpt.run import Run
+
+
+def start(text_file: Path, folder: Path) -> subprocess.Popen:
+    """A long training, returned once it has shown the evaluation at step 40."""
+    flags = [*TINY_FLAGS, "--max-iters", "1000000", "--out", "run", "--data", str(text_file)]
+    process = subprocess.Popen(
+        [COMMAND, "train", *flags], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if re.match(r" +40 ", line):
+            break
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_measures_saves_and_says_so(number: int, status: int, text_file: Path, tmp_path: Path) -> None:
+    process = start(text_file, tmp_path)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "stopping here" in messages
+    assert "Traceback" not in messages
+    run = minigpt.load(tmp_path / "run")
+    assert run.record.status == "interrupted"
+    assert run.record.step == run.metrics[-1].step >= 40
+    assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
+    assert (run.path / "loss.png").exists()
+
+
+def test_two_stop_at_once_and_lose_nothing_saved(text_file: Path, tmp_path: Path) -> None:
+    process = start(text_file, tmp_path)
+    while process.poll() is None:  # again and again, as one does
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.01)
+        except subprocess.TimeoutExpired:
+            continue
+    assert process.returncode == 130
+    assert "Traceback" not in process.stderr.read()
+    run = minigpt.load(tmp_path / "run")
+    assert run.record.status in ("interrupted", "unfinished")
+    assert not [file for file in run.path.iterdir() if file.name.endswith(".tmp")]
+
+
+def test_a_killed_run_is_whole_up_to_its_last_evaluation(text_file: Path, tmp_path: Path) -> None:
+    process = start(text_file, tmp_path)
+    process.kill()
+    process.communicate()
+    run = minigpt.load(tmp_path / "run")
+    assert run.record.status == "unfinished"
+    assert len(run.generate(max_new_tokens=10)) == 10
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored(text_file: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_handlers_are_given_back(text_file: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert isinstance(minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2), Run)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert os.getpid()

@@ -1,0 +1,114 @@
+"""Training against the lecture's script, and what must not change it."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+import minigpt
+from minigpt.config import Config
+from minigpt.device import threads_for
+from minigpt.errors import DivergedError, MemoryShortError
+from minigpt.model.lecture import GPTLanguageModel
+from minigpt.run import Run
+from minigpt.text.dataset import Dataset
+from minigpt.training.evaluation import estimate_loss
+
+
+def same_weights(a: Run, b: Run) -> bool:
+    theirs = b.model.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in a.model.state_dict().items())
+
+
+def test_the_weights_are_those_of_the_lectures_script(trained: Run, text: str) -> None:
+    config = Config().override(vocab_size=trained.tokenizer.vocab_size, **TINY)
+    data = Dataset(trained.tokenizer.encode(text), config)
+    torch.manual_seed(config.training.seed)
+    model = GPTLanguageModel(config.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    with threads_for(8 * 16 * 16):
+        for _ in range(60):
+            xb, yb = data.get_batch("train")
+            _, loss = model(xb, yb)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_same_seed_gives_the_same_run_bit_for_bit(dropout: float, text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {"max_iters": 30, "dropout": dropout, "device": "cpu"}
+    first, second, other = (
+        minigpt.train(data=text_file, out=tmp_path / "run", seed=seed, **settings) for seed in (1, 1, 2)
+    )
+    assert [run.path.name for run in (first, second, other)] == ["run", "run-2", "run-3"]
+    assert same_weights(first, second)
+    assert first.record.validation_loss == second.record.validation_loss
+    assert (first.path / "samples.txt").read_text() == (second.path / "samples.txt").read_text()
+    assert (first.path / "model.safetensors").read_bytes() == (second.path / "model.safetensors").read_bytes()
+    assert not same_weights(first, other)
+
+
+def test_looking_more_often_does_not_change_what_is_learned(text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {"max_iters": 30, "dropout": 0.2, "device": "cpu"}
+    rarely, often = (
+        minigpt.train(data=text_file, out=tmp_path / "run", **settings | {"eval_interval": n}) for n in (30, 7)
+    )
+    assert [m.step for m in often.metrics] == [0, 7, 14, 21, 28, 30]
+    assert same_weights(rarely, often)
+
+
+def test_the_metrics_file_has_a_line_for_each_evaluation(trained: Run) -> None:
+    lines = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 20, 40, 60]
+    assert [line["characters"] for line in lines] == [step * 8 * 16 for step in (0, 20, 40, 60)]
+    assert all(line["learning_rate"] == 1e-3 for line in lines)
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= trained.record.training_seconds
+
+
+def test_the_last_weights_are_the_models_and_the_best_lie_beside_them(tmp_path: Path) -> None:
+    # So little text is soon known by heart: validation turns up again while training goes on falling.
+    small = random.Random(0).choices("abcdefgh", k=400)
+    (tmp_path / "small.txt").write_text("".join(small))
+    settings = TINY | {"max_iters": 200, "learning_rate": 1e-2, "n_embd": 32}
+    run = minigpt.train(data=tmp_path / "small.txt", out=tmp_path / "run", **settings)
+    best = min(run.metrics, key=lambda metrics: metrics.validation_loss)
+    assert best.step < run.metrics[-1].step
+    assert (run.path / "best.safetensors").exists()
+    last, kept = minigpt.load(run.path), Run.open(run.path, weights="best")
+    assert same_weights(run, last)
+    assert not same_weights(run, kept)
+    assert last.evaluate().loss == pytest.approx(run.record.validation_loss)
+    data = Dataset(kept.tokenizer.encode("".join(small)), kept.config)
+    assert estimate_loss(kept.model, data, 128)["val"] == pytest.approx(best.validation_loss)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {"max_iters": 200, "eval_interval": 10, "learning_rate": 1e30}
+    with pytest.raises(
+        DivergedError, match=r"the loss is (nan|inf) at step \d+: .*learning_rate below 1e\+30.*best"
+    ) as caught:
+        minigpt.train(data=text_file, out=tmp_path / "run", **settings)
+    assert caught.value.exit_status == 1
+    run = Run.open(tmp_path / "run", weights="best")
+    assert run.record.status == "diverged"
+    assert run.record.validation_loss is None
+    assert run.evaluate().loss == pytest.approx(min(m.validation_loss for m in run.metrics), abs=0.1)
+
+
+def test_a_model_too_large_for_any_memory_is_refused(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(MemoryShortError, match="does not fit in memory: lower n_embd"):
+        minigpt.train(data=text_file, out=tmp_path / "run", n_embd=2**30, n_head=1)
+
+
+def test_text_that_a_font_or_a_formula_would_trip_over_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "odd.txt").write_text("$x^2$ _{ \\frac 漢字 👩‍👩‍👧 é \x1b[31m\u2028\n" * 30)
+    run = minigpt.train("bigram", data=tmp_path / "odd.txt", out=tmp_path / "run", max_iters=4, eval_interval=2)
+    assert (run.path / "loss.png").read_bytes().startswith(b"\x89PNG")
