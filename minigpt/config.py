@@ -86,8 +86,8 @@ class ModelConfig(Checked):
     vocab_size: int = setting(65, "how many different tokens there are; when training, the text decides", at_least=1)
     block_size: int = setting(32, "how many tokens of context the model sees", at_least=1)
     n_embd: int = setting(64, "width: numbers that stand for each token inside the model", at_least=1)
-    n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1)
-    n_layer: int = setting(4, "blocks on top of one another", at_least=1)
+    n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1, at_most=256)
+    n_layer: int = setting(4, "blocks on top of one another", at_least=1, at_most=512)
     dropout: float = setting(0.0, "share of activations dropped in training", at_least=0, below=1)
 
     def __post_init__(self) -> None:

@@ -11,8 +11,9 @@ import torch
 from minigpt.config import Config, SamplingConfig
 from minigpt.device import pick_device, threads_for
 from minigpt.errors import DataError, RunError, UnknownCharacterError, nearest
+from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
-from minigpt.model import LanguageModel, build
+from minigpt.model import LanguageModel, build_shape
 from minigpt.model.loss import TOKENS_A_BATCH, exact_loss
 from minigpt.sampling import engine
 from minigpt.text.corpus import find_corpus, tiny_shakespeare
@@ -58,15 +59,15 @@ class Run:
         from another version, DeviceError for a device that isn't there.
         """
         folder = RunFolder(Path(path))
-        if not folder.path.is_dir():
-            siblings = [str(p) for p in folder.path.parent.glob("*") if p.is_dir()]
-            raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
+        with explained("open the run", path):
+            if not folder.path.is_dir():
+                siblings = [str(p) for p in folder.path.parent.glob("*") if p.is_dir()]
+                raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
         config = folder.read_config()
         tokenizer = folder.read_tokenizer(config)
         record = folder.read_record()
         metrics = folder.read_metrics(record)
-        with torch.device("meta"):  # shapes without memory, until the file has proved to have the same
-            model = build(config.model)
+        model = build_shape(config.model)  # takes no memory until the file has proved to fit
         folder.load_weights(model, weights)
         return cls(folder.path, config, tokenizer, model.to(pick_device(device)).eval(), record, metrics)
 

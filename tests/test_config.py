@@ -30,9 +30,9 @@ def test_the_large_preset_is_the_lectures_last() -> None:
     ("name", "value", "message"),
     [
         ("n_embd", 0, "n_embd must be a whole number at least 1, not 0"),
-        ("n_layer", -1, "n_layer must be a whole number at least 1, not -1"),
+        ("n_layer", -1, "n_layer must be a whole number at least 1 and at most 512, not -1"),
         ("block_size", 8.0, "block_size must be a whole number at least 1, not 8.0"),
-        ("n_head", True, "n_head must be a whole number at least 1, not True"),
+        ("n_head", True, "n_head must be a whole number at least 1 and at most 256, not True"),
         ("n_head", 3, "n_embd must be divisible by n_head, and 64 is not by 3"),
         ("dropout", 1, "dropout must be a number at least 0 and below 1, not 1"),
         ("dropout", -0.1, "dropout must be a number at least 0 and below 1, not -0.1"),

@@ -8,9 +8,9 @@ from minigpt.cli.options import device_option, json_option, run_argument, weight
 from minigpt.cli.output import loss_line, open_run, print_object
 
 
-@click.command("eval")
+@click.command("eval", short_help="Measure a run's exact loss.")
 @run_argument
-@click.option("--data", type=click.Path(), help="another text; without it, the validation split of the run's own")
+@click.option("--data", metavar="FILE", help="another text; without it, the validation split of the run's own")
 @weights_option
 @device_option
 @json_option

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from minigpt.run import Run
 
 
-@click.command()
+@click.command(short_help="Show what a run is.")
 @run_argument
 @json_option
 def info(run: str | None, as_json: bool) -> None:

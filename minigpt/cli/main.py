@@ -20,7 +20,15 @@ from minigpt.errors import MinigptError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=CONTEXT)
+class Commands(click.Group):
+    """A group that lists its commands in the order they are used, not of the alphabet."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The names of the commands."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(minigpt.__version__, prog_name="minigpt")
 def cli() -> None:
     """Train a small GPT on your own text, and let it write.
@@ -42,9 +50,12 @@ def run(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = cli.main(arguments, prog_name="minigpt", standalone_mode=False)
+        with cli.make_context("minigpt", list(arguments)) as context:
+            status = cli.invoke(context)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return status or 0
+    except click.exceptions.Exit as done:  # --help and --version
+        return done.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
@@ -55,6 +66,8 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a refusal of the system that no command foresaw
+        return complain(f"{error.filename or 'the system'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return complain("stopped", 130)

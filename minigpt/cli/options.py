@@ -34,7 +34,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 def run_argument(command: Command) -> Command:
     """The run a command works on: a folder, or none for the newest."""
-    return click.argument("run", required=False, type=click.Path())(command)
+    return click.argument("run", required=False)(command)
 
 
 def weights_option(command: Command) -> Command:

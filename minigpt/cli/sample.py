@@ -17,7 +17,7 @@ from minigpt.files import as_text
 LONGEST_PROMPT = 2**20  # bytes
 
 
-@click.command()
+@click.command(short_help="Let a run write.")
 @run_argument
 @click.option("--prompt", help="the text to continue; '-' reads it from standard input, as does a pipe [none]")
 @click.option("--num-samples", type=click.IntRange(min=1), default=1, help="how many texts to write [1]")

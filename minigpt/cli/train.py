@@ -21,11 +21,11 @@ LARGEST_CONFIG = 2**20  # bytes
 EPILOG = "Presets: " + "; ".join(f"{name}, {preset.about}" for name, preset in PRESETS.items()) + "."
 
 
-@click.command(epilog=EPILOG)
-@click.option("--data", type=click.Path(), help="the text; else input.txt here, else Tiny Shakespeare")
-@click.option("--preset", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
-@click.option("--config", "config_file", type=click.Path(), help="a TOML file of settings, such as a run's own")
-@click.option("--out", type=click.Path(), help="the run's folder; a name already taken gets a number [runs/PRESET]")
+@click.command(epilog=EPILOG, short_help="Train a model on a text.")
+@click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
+@click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
+@click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
+@click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
 @click.option("--overwrite", is_flag=True, help="replace the run that has that name")
 @json_option
 @settings(ModelConfig, TrainingConfig)

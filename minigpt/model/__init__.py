@@ -1,9 +1,11 @@
 """The models: tensors in, tensors out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
@@ -40,6 +42,23 @@ class LanguageModel(Protocol):
 def build(config: ModelConfig) -> BigramLanguageModel | GPTLanguageModel:
     """A new model of the config's architecture, its weights drawn from torch's global generator."""
     return BigramLanguageModel(config) if config.architecture == "bigram" else GPTLanguageModel(config)
+
+
+def build_shape(config: ModelConfig) -> BigramLanguageModel | GPTLanguageModel:
+    """The same model without memory or values, on the meta device, for weights that will be loaded."""
+    with torch.device("meta"), _NoValues():
+        return build(config)
+
+
+class _NoValues(TorchFunctionMode):
+    """Skips what only sets values: for a meta tensor that means nothing, and would import PyTorch's compiler."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.tril or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,0 +1,50 @@
+"""The lecture preset's own figures: exact validation loss and time, training apart from evaluation.
+
+    python benchmarks/lecture.py --data input.txt --seeds 3
+
+Prints a Markdown table, a row for each seed, and the medians.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+
+import minigpt
+
+
+def main() -> None:
+    """Train once for each seed and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--preset", default="lecture")
+    parser.add_argument("--max-iters", type=int, help="fewer steps, to try the script out")
+    arguments = parser.parse_args()
+    fields = {"max_iters": arguments.max_iters} if arguments.max_iters else {}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(1337, 1337 + arguments.seeds):
+            run = minigpt.train(arguments.preset, data=arguments.data, out=Path(folder) / "run", seed=seed, **fields)
+            record = run.record
+            rows.append((record.validation_loss, record.training_seconds, record.evaluation_seconds))
+            print(f"seed {seed}: {record.validation_loss:.4f}", flush=True)
+    print(
+        f"\n{record.data_characters:,} characters, {record.versions}, {record.threads} of {torch.get_num_threads()} threads\n"
+    )
+    print("| seed | validation loss (exact) | training s | evaluation s | evaluation share |")
+    print("| --- | --- | --- | --- | --- |")
+    for seed, row in enumerate(rows, 1337):
+        print(table_row(str(seed), *row))
+    print(table_row("median", *(statistics.median(column) for column in zip(*rows, strict=True))))
+
+
+def table_row(name: str, loss: float, training: float, evaluation: float) -> str:
+    """One row of the table."""
+    return f"| {name} | {loss:.4f} | {training:.1f} | {evaluation:.1f} | {evaluation / (training + evaluation):.1%} |"
+
+
+if __name__ == "__main__":
+    main()

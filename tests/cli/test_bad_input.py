@@ -1,0 +1,200 @@
+"""One sentence, exit status 2, no traceback, nothing half-written: through the real command."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import TINY_FLAGS
+
+from minigpt.run import Run
+
+
+def refused(done: subprocess.CompletedProcess, *parts: str, status: int = 2) -> None:
+    """The last line is one sentence that has these parts; nothing on standard output, no traceback."""
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("minigpt: ")
+    for part in parts:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["empty"]),
+        (b"a" * 5000, ["one distinct character"]),
+        (b"some text" * 50 + b"\x00\x01", ["binary", "byte 450"]),
+        ("über".encode("latin-1") * 50, ["not UTF-8", "byte 0 is 0xfc"]),
+        (b"ab" * 20, ["validation split has 4 tokens", "at least 17"]),
+        (None, ["no such file", "text.txt"]),
+    ],
+)
+def test_a_text_that_cannot_be_trained_on(
+    content: bytes | None, parts: list, command: Callable, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "text.txt").write_bytes(content)
+    refused(command("train", "--data", "text.txt", *TINY_FLAGS), *parts)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_given_for_a_file_and_a_file_for_a_folder(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused(command("train", "--data", "."), "it is a folder")
+    refused(command("train", "--data", text_file, "--out", "file/run"), "'file/run'", "is a file")
+    refused(command("sample", "file"), "there is no run 'file'")
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--batch-siz", "3"], ["--batch-siz", "--batch-size"]),
+        (["--batch_size", "3"], ["--batch_size", "--batch-size"]),
+        (["--batch-size", "three"], ["--batch-size", "three"]),
+        (["--batch-size", "0"], ["batch_size must be a whole number at least 1, not 0"]),
+        (["--n-head", "3"], ["n_embd must be divisible by n_head"]),
+        (["--dropout", "1"], ["dropout", "below 1"]),
+        (["--learning-rate", "nan"], ["learning_rate", "nan"]),
+        (["--preset", "lectur"], ["no preset 'lectur'", "did you mean 'lecture'"]),
+        (["--config", "absent.toml"], ["absent.toml", "no such file"]),
+        (["--config", "bad.toml"], ["bad.toml", "did you mean 'n_layer'"]),
+        (["--device", "tpu"], ["--device", "tpu"]),
+        (["--block-size", "100000"], ["100,001", "use a longer text or a smaller block_size"]),
+        (["surplus"], ["surplus"]),
+    ],
+)
+def test_a_wrong_flag(flags: list, parts: list, command: Callable, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("n_layers = 3")
+    refused(command("train", "--data", text_file, *flags), *parts)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--prompt", "Ünknown"], ["'\\xdc' (U+00DC) at position 0", "train on a text that has it"]),
+        (["--temperature", "-1"], ["temperature must be a number at least 0, not -1.0"]),
+        (["--temperature", "nan"], ["temperature"]),
+        (["--top-k", "0"], ["top_k must be a whole number at least 1, not 0"]),
+        (["--top-p", "2"], ["top_p must be a number above 0 and at most 1, not 2.0"]),
+        (["--top-p", "0"], ["top_p"]),
+        (["--max-new-tokens", "0"], ["max_new_tokens must be a whole number at least 1, not 0"]),
+        (["--num-samples", "0"], ["--num-samples", "0"]),
+        (["--weights", "worst"], ["--weights", "worst"]),
+        (["--topk", "3"], ["--topk", "--top-k"]),
+    ],
+)
+def test_a_wrong_wish_of_a_sample(flags: list, parts: list, command: Callable, trained: Run) -> None:
+    refused(command("sample", trained.path, *flags), *parts)
+
+
+def test_a_device_that_is_not_there(command: Callable, text_file: Path, trained: Run) -> None:
+    absent = "mps" if sys.platform != "darwin" else "cuda"
+    refused(command("train", "--data", text_file, "--device", absent), f"'{absent}' is not available", "cpu")
+    refused(command("sample", trained.path, "--device", absent), f"'{absent}' is not available")
+
+
+def test_input_that_is_not_text_as_a_prompt(command: Callable, trained: Run) -> None:
+    done = command("sample", trained.path, input=b"caf\xe9", encoding=None)
+    assert done.returncode == 2
+    assert b"standard input is not UTF-8: byte 3 is 0xe9" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "model.safetensors"])
+def test_a_run_with_a_file_cut(name: str, command: Callable, trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    content = (run / name).read_bytes()
+    (run / name).write_bytes(content[: len(content) // 3])
+    refused(command("sample", run), name)
+
+
+@pytest.mark.parametrize("subcommand", ["sample", "info", "eval"])
+def test_a_run_with_a_file_missing(subcommand: str, command: Callable, trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    (run / "model.safetensors").unlink()
+    refused(command(subcommand, run), "model.safetensors' is missing")
+
+
+def test_no_run_at_all(command: Callable) -> None:
+    refused(command("sample"), "no run", "minigpt train")
+    refused(command("info", "runs/none"), "there is no run 'runs/none'")
+
+
+def test_a_text_with_characters_that_the_run_does_not_know(command: Callable, trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("The sea — é")
+    refused(command("eval", trained.path, "--data", "other.txt"), "U+2014", "position 8")
+    (tmp_path / "other.txt").write_text("T")
+    refused(command("eval", trained.path, "--data", "other.txt"), "at least 2")
+
+
+def test_what_is_not_a_run_is_never_overwritten(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    refused(command("train", "--data", text_file, "--out", "precious", "--overwrite"), "'precious' is not a run")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """The command as a user who isn't root, in a folder that is theirs. Root becomes nobody after the imports."""
+    program = (
+        "import os, sys, minigpt.training.train, minigpt.cli.main, minigpt.__main__\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "minigpt.__main__.main()"
+    )
+    for folder in [tmp_path, *tmp_path.parents][:3]:
+        folder.chmod(0o755)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    if os.getuid() == 0:
+        os.chown(theirs, 65534, 65534)
+
+    def call(*arguments: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        return subprocess.run(command, cwd=theirs, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+    return call
+
+
+def test_an_unreadable_file_and_a_folder_that_is_not_writable(
+    unprivileged: Callable, text: str, tmp_path: Path
+) -> None:
+    secret, readable, closed = tmp_path / "secret.txt", tmp_path / "readable.txt", tmp_path / "closed"
+    for file in (secret, readable):
+        file.write_text(text)
+    secret.chmod(0)
+    closed.mkdir(mode=0o555)
+    refused(unprivileged("train", "--data", secret), "cannot read", "secret.txt", "permission denied")
+    refused(unprivileged("train", "--data", readable, "--out", closed / "run"), "closed/run", "permission denied")
+    closed.chmod(0)
+    refused(unprivileged("sample", closed / "run"), "closed/run")
+    assert list((tmp_path / "theirs").iterdir()) == []
+    closed.chmod(0o755)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB, which takes a mount and so root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk; test_files.py fills one up by a limit on file size")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(command: Callable, text_file: Path, small_disk: Path) -> None:
+    flags = ["--data", text_file, "--out", small_disk / "run", *TINY_FLAGS]
+    done = command("train", *flags, "--n-embd", "64")
+    refused(done, "cannot write", "the disk is full")
+    left = {file.name for file in (small_disk / "run").iterdir()}
+    assert left == {"config.toml", "tokenizer.json", "run.json"}
+    refused(command("sample", small_disk / "run"), "metrics.jsonl")

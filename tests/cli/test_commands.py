@@ -1,0 +1,162 @@
+"""The commands as a user and a program call them."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, TINY_FLAGS
+
+from minigpt.run import Run
+
+
+def test_train_prints_text_and_what_to_type_next(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "input.txt").write_bytes(text_file.read_bytes())
+    done = command("train", *TINY_FLAGS, env={"PATH": f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr
+    assert "the file input.txt: 20,000 characters" in done.stderr
+    assert len(done.stdout) > 500
+    assert "validation loss" in done.stdout
+    assert "next: minigpt sample runs/lecture" in done.stdout
+    again = command("train", *TINY_FLAGS, "--json")
+    described = json.loads(again.stdout)
+    assert described["run"] == "runs/lecture-2"
+    assert described["status"] == "finished"
+
+
+def test_what_comes_next_is_typed_as_the_program_was_called(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    flags = ["--preset", "bigram", "--max-iters", "1", "--data", str(text_file)]
+    done = command("train", *flags, env={"PATH": "/usr/bin:/bin"})
+    assert f"next: {os.path.relpath(COMMAND, tmp_path)} sample runs/bigram" in done.stdout
+    module = subprocess.run(
+        [sys.executable, "-m", "minigpt", "train", *flags],
+        cwd=tmp_path, env={**os.environ, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "next: python -m minigpt sample runs/bigram-2" in module.stdout
+
+
+def test_flags_overrule_the_file_which_overrules_the_preset(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('preset = "bigram"\n[training]\nmax_iters = 7\nbatch_size = 3\n')
+    done = command("train", "--data", text_file, "--config", "mine.toml", "--max-iters", 2, "--json")
+    config = json.loads(done.stdout)["config"]
+    assert config["training"]["max_iters"] == 2
+    assert config["training"]["batch_size"] == 3
+    assert config["model"]["architecture"] == "bigram"
+    again = command("train", "--data", text_file, "--config", "runs/bigram/config.toml", "--json")
+    assert json.loads(again.stdout)["config"] == config
+
+
+def test_info_for_people_and_programs(command: Callable, trained: Run) -> None:
+    shown = command("info", trained.path)
+    assert shown.returncode == 0
+    assert f"{trained.record.parameters:,}" in shown.stdout
+    assert "self-attention" in shown.stdout
+    described = json.loads(command("info", trained.path, "--json").stdout)
+    assert described["parameters"] == sum(described["parameters_by_part"].values()) == trained.record.parameters
+    assert described["validation_loss"] == trained.record.validation_loss
+    assert described["bits_per_character"] == pytest.approx(trained.record.validation_loss / math.log(2))
+    assert described["data_sha256"] == trained.record.data_sha256
+
+
+def test_eval_for_people_and_programs(command: Callable, trained: Run, tmp_path: Path) -> None:
+    shown = command("eval", trained.path)
+    assert f"{trained.record.validation_loss:.4f} nats" in shown.stdout
+    measured = json.loads(command("eval", trained.path, "--json").stdout)
+    assert measured["validation_loss"] == pytest.approx(trained.record.validation_loss)
+    assert measured["perplexity"] == pytest.approx(math.exp(trained.record.validation_loss))
+    assert measured["bits_per_character"] == pytest.approx(trained.record.validation_loss / math.log(2))
+    (tmp_path / "other.txt").write_text("The sea sings, the wind keeps the bell")
+    other = json.loads(command("eval", trained.path, "--data", "other.txt", "--json").stdout)
+    assert other["loss"] == pytest.approx(trained.loss("The sea sings, the wind keeps the bell"))
+    assert other["split"] == "whole text"
+
+
+def test_sample_takes_its_prompt_by_flag_pipe_or_not_at_all(command: Callable, trained: Run) -> None:
+    flags = ["--max-new-tokens", "30", "--seed", "3"]
+    expected = trained.generate("GULL:\n", max_new_tokens=30, seed=3) + "\n"
+    assert command("sample", trained.path, "--prompt", "GULL:\n", *flags).stdout == expected
+    assert command("sample", trained.path, *flags, input="GULL:\n").stdout == expected
+    assert command("sample", trained.path, "--prompt", "-", *flags, input="GULL:\n").stdout == expected
+    assert command("sample", trained.path, *flags).stdout == trained.generate(max_new_tokens=30, seed=3) + "\n"
+
+
+def test_sample_with_an_idle_pipe_for_input_does_not_wait(trained: Run) -> None:
+    idle, other_end = os.pipe()
+    done = subprocess.run(
+        [COMMAND, "sample", trained.path, "--max-new-tokens", "5"],
+        stdin=idle,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    os.close(idle)
+    os.close(other_end)
+    assert (done.returncode, len(done.stdout)) == (0, 6)
+
+
+def test_sample_without_a_name_takes_the_newest_run_and_names_it(
+    command: Callable, trained: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.path, tmp_path / "runs" / "mine")
+    done = command("sample", "--max-new-tokens", 5)
+    assert done.returncode == 0
+    assert "runs/mine" in done.stderr
+    assert len(done.stdout) == 6
+
+
+def test_sample_for_programs(command: Callable, trained: Run) -> None:
+    flags = ["--prompt", "GULL:", "--num-samples", "3", "--max-new-tokens", "20", "--top-k", "5", "--top-p", "0.9"]
+    first = json.loads(command("sample", trained.path, *flags, "--json").stdout)
+    assert len(set(first["samples"])) == 3
+    assert all(len(text) == 25 for text in first["samples"])
+    again = json.loads(command("sample", trained.path, *flags, "--seed", first["seed"], "--json").stdout)
+    assert again == first
+    shown = command("sample", trained.path, *flags, "--seed", first["seed"]).stdout
+    assert all(text in shown for text in first["samples"])
+
+
+def test_greedy_needs_no_seed(command: Callable, trained: Run) -> None:
+    flags = ["--temperature", "0", "--max-new-tokens", "20"]
+    assert command("sample", trained.path, *flags).stdout == command("sample", trained.path, *flags).stdout
+
+
+def test_a_reader_that_leaves_ends_it_quietly(trained: Run) -> None:
+    writer = subprocess.Popen(
+        [COMMAND, "sample", trained.path, "--max-new-tokens", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert writer.stdout.read(20)
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    assert writer.wait(60) == 0
+
+
+def test_the_best_weights_can_be_asked_for(command: Callable, trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    (run / "best.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    (run / "model.safetensors").write_bytes(b"broken")
+    assert command("sample", run, "--weights", "best", "--max-new-tokens", 5).returncode == 0
+    assert command("sample", run, "--max-new-tokens", 5).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "-h"], ["sample", "--help"], ["info", "-h"], ["eval", "-h"]]
+)
+def test_help_is_fast_because_it_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys; from minigpt.cli.main import run; status = run(sys.argv[1:]);"
+        "heavy = {'torch', 'numpy', 'rich', 'matplotlib', 'pooch', 'safetensors'} & sys.modules.keys();"
+        "print(heavy, file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+    assert done.stdout.startswith("Usage: minigpt")
+
+
+def test_version(command: Callable) -> None:
+    assert command("--version").stdout.startswith("minigpt, version 0.")
