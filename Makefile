@@ -16,7 +16,7 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto $(ARGS)
 
 format: $(VENV)/.installed-test  ## mend what ruff can mend
 	$(BIN)/ruff check --fix

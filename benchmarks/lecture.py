@@ -31,9 +31,8 @@ def main() -> None:
             record = run.record
             rows.append((record.validation_loss, record.training_seconds, record.evaluation_seconds))
             print(f"seed {seed}: {record.validation_loss:.4f}", flush=True)
-    print(
-        f"\n{record.data_characters:,} characters, {record.versions}, {record.threads} of {torch.get_num_threads()} threads\n"
-    )
+    threads = f"{record.threads} of {torch.get_num_threads()} threads"
+    print(f"\n{record.data_characters:,} characters, {record.versions}, {threads}\n")
     print("| seed | validation loss (exact) | training s | evaluation s | evaluation share |")
     print("| --- | --- | --- | --- | --- |")
     for seed, row in enumerate(rows, 1337):

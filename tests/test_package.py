@@ -1,0 +1,71 @@
+"""The package as it is installed: light to import, whole without the extras, honest about its layers."""
+
+import ast
+import importlib.metadata
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minigpt
+
+PACKAGE = Path(minigpt.__file__).parent
+MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "minigpt."))
+
+
+def test_a_bare_install_imports_without_the_extras() -> None:
+    requirements = importlib.metadata.requires("mini-gpt") or []
+    extras = {re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" in line}
+    assert "transformers" in extras
+    script = f"""
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {extras!r}:
+            raise ModuleNotFoundError(f"{{name}} is an extra")
+sys.meta_path.insert(0, Absent())
+for name in {MODULES!r}:
+    if name != "minigpt.__main__":
+        importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-W", "error::DeprecationWarning:minigpt", "-c", script], check=True)
+
+
+def test_importing_minigpt_is_light() -> None:
+    script = "import sys, minigpt; print({'torch', 'numpy', 'rich', 'click'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+FORBIDDEN = {
+    "config": {"text", "model", "sampling", "training", "run", "folder", "device", "cli"},
+    "text": {"model", "sampling", "training", "run", "folder", "device", "cli"},
+    "model": {"text", "sampling", "training", "run", "folder", "cli"},
+    "sampling": {"text", "training", "run", "folder", "cli"},
+    "folder": {"training", "sampling", "run", "cli"},
+    "run": {"training", "cli"},
+    "training": {"cli"},
+}
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_imports_run_one_way(part: str) -> None:
+    files = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").exists() else sorted((PACKAGE / part).rglob("*.py"))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            imported = {name.split(".")[1] for name in names if name.startswith("minigpt.")}
+            assert not imported & FORBIDDEN[part], f"{file.name} imports {imported & FORBIDDEN[part]}"
+
+
+def test_nothing_is_pickled() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        assert not re.search(r"import pickle|(?<!safetensors\.)torch\.(save|load)\(", file.read_text()), file
