@@ -150,8 +150,9 @@ def unprivileged(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "minigpt.__main__.main()"
     )
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o755 != 0o755:
+            folder.chmod(0o755)
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     if os.getuid() == 0:
