@@ -164,7 +164,7 @@ class Config:
         """
         try:
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"not TOML: {error}") from None
         named = content.pop("preset", "lecture")
         sections = {"model": ModelConfig.names(), "training": TrainingConfig.names()}

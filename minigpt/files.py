@@ -15,6 +15,7 @@ WAYS_OUT = {
     errno.EPERM: "permission denied: change its permissions, or choose another place",
     errno.EROFS: "the file system is read-only: choose another place",
     errno.EISDIR: "it is a folder: name a file",
+    errno.EEXIST: "a file of that name is in the way: choose another name",
     errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
     errno.ENOSPC: "the disk is full: free some space or choose another place; what was there before is intact",
     errno.EDQUOT: "the disk quota is used up: free some space; what was there before is intact",

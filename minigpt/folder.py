@@ -91,20 +91,25 @@ class RunFolder:
         `overwrite` takes the name all the same if a run has it, whose files are removed first.
         Raises RunError if something other than a run would be overwritten, FileError if it can't be made.
         """
-        folder = cls(wanted)
         with explained("create the run folder", wanted):
+            if wanted.name in ("", ".."):
+                wanted = wanted.resolve()
+            if not wanted.name:
+                raise RunError(f"{str(wanted)!r} cannot be a run: choose another --out")
+            folder = cls(wanted)
             if overwrite and wanted.is_dir() and any(wanted.iterdir()):
                 if not folder.record.is_file():
                     raise RunError(f"{str(wanted)!r} is not a run, so it is not overwritten: choose another --out")
                 for file in folder.files():
                     file.unlink(missing_ok=True)
                 return folder
+            wanted.parent.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 folder = cls(wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}"))
                 if folder.path.is_dir() and not any(folder.path.iterdir()):
                     return folder
                 try:
-                    folder.path.mkdir(parents=True)
+                    folder.path.mkdir()
                 except FileExistsError:
                     continue
                 return folder

@@ -87,9 +87,13 @@ class Run:
         return self._stream(idx, config)
 
     def _stream(self, idx: torch.Tensor, config: SamplingConfig) -> Iterator[str]:
-        with self._generation_threads(len(idx)):
-            for token in engine.stream(self.model, idx, config):
-                yield self.tokenizer.decode(token.tolist())
+        tokens = engine.stream(self.model, idx, config)
+        while True:
+            with self._generation_threads(len(idx)):  # not beyond the yield: meanwhile the caller computes too
+                token = next(tokens, None)
+            if token is None:
+                return
+            yield self.tokenizer.decode(token.tolist())
 
     def generate_several(self, count: int, prompt: str = "", **sampling: Any) -> list[str]:
         """`count` different texts at once, each the prompt and its continuation; as `generate` otherwise."""

@@ -87,6 +87,8 @@ def test_toml_settings_may_stand_in_their_table_or_in_none() -> None:
     ("toml", "message"),
     [
         ("batch_size =", "not TOML"),
+        ("batch_size = " + "9" * 5000, "not TOML"),
+        ("batch_size = " + "[" * 5000, "not TOML"),
         ("batch_siz = 4", "'batch_siz'; did you mean 'batch_size'"),
         ("[model]\nbatch_size = 4", r"no setting 'batch_size' under \[model\]"),
         ("[trainig]\nbatch_size = 4", r"no table \[trainig\]; did you mean 'training'"),

@@ -11,7 +11,7 @@ import torch
 
 import minigpt
 from minigpt.config import ModelConfig
-from minigpt.errors import RunError
+from minigpt.errors import FileError, RunError
 from minigpt.folder import RunFolder, find_newest
 from minigpt.model.lecture import BigramLanguageModel
 from minigpt.run import Run
@@ -27,6 +27,19 @@ def test_a_name_already_taken_gets_a_number(tmp_path: Path) -> None:
     (second / "something").touch()
     assert RunFolder.create(wanted).path.name == "mine-3"
     assert (wanted / "something").exists()
+
+
+def test_a_name_that_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert RunFolder.create(Path()).path == tmp_path / "here"
+    (tmp_path / "here" / "something").touch()
+    assert RunFolder.create(Path()).path == tmp_path / "here-2"
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent" / "absent")
+    with pytest.raises(FileError, match="cannot create the run folder"):
+        RunFolder.create(tmp_path / "nowhere" / "run")
+    with pytest.raises(RunError, match="cannot be a run"):
+        RunFolder.create(Path("/"))
 
 
 def test_overwriting_takes_a_runs_place_and_nothing_else(trained: Run, tmp_path: Path) -> None:

@@ -51,6 +51,15 @@ def test_generate_is_the_prompt_and_the_stream(trained: Run) -> None:
     assert trained.generate("GULL:", **settings | {"seed": 5}) != trained.generate("GULL:", **settings)
 
 
+def test_two_streams_at_once_leave_the_threads_as_they_were(trained: Run) -> None:
+    before = torch.get_num_threads()
+    first, second = trained.stream(max_new_tokens=3), trained.stream(max_new_tokens=5)
+    for _ in zip(first, second, strict=False):
+        assert torch.get_num_threads() == before
+    assert len(list(second)) == 2
+    assert torch.get_num_threads() == before
+
+
 def test_without_a_prompt_it_starts_from_a_newline(trained: Run) -> None:
     assert "\n" + trained.generate(seed=2, max_new_tokens=30) == trained.generate("\n", seed=2, max_new_tokens=30)
 

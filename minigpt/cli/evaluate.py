@@ -1,7 +1,5 @@
 """`minigpt eval`."""
 
-import math
-
 import click
 
 from minigpt.cli.options import device_option, json_option, run_argument, weights_option
@@ -20,6 +18,8 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
     RUN is its folder, or leave it out for the newest one in runs/. Of the text the run was trained on
     only the validation split counts, also when --data names it; of any other text the whole.
     """
+    from minigpt.model.loss import bits, perplexity
+
     opened = open_run(run, weights, device)
     measured = opened.evaluate(data)
     if as_json:
@@ -32,8 +32,8 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
                 "characters": measured.characters,
                 "parameters": opened.record.parameters,
                 name: measured.loss,
-                "bits_per_character": measured.loss / math.log(2),
-                "perplexity": math.exp(measured.loss),
+                "bits_per_character": bits(measured.loss),
+                "perplexity": perplexity(measured.loss),
             }
         )
     else:

@@ -4,6 +4,7 @@ Status: 0 done, 1 the work failed, 2 the user's input, 130 Ctrl-C, 143 SIGTERM. 
 standard output, progress and messages to standard error.
 """
 
+import io
 import os
 import signal
 import sys
@@ -47,8 +48,8 @@ for command in (train, sample, info, evaluate):
 def run(arguments: list[str]) -> int:
     """Run one command; its exit status. What went wrong is said in a sentence on standard error."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
     try:
         with cli.make_context("minigpt", list(arguments)) as context:
             status = cli.invoke(context)
@@ -63,14 +64,19 @@ def run(arguments: list[str]) -> int:
         return complain(error.format_message(), error.exit_code)
     except MinigptError as error:
         return complain(str(error), error.exit_status)
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a refusal of the system that no command foresaw
-        return complain(f"{error.filename or 'the system'}: {error.strerror or error}", 2)
+    except OSError as error:
+        discard_output()
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has had enough
+            return 0
+        return complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return complain("stopped", 130)
+
+
+def discard_output() -> None:
+    """Send what standard output still holds nowhere, so that Python's last flush cannot fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str, status: int) -> int:

@@ -37,24 +37,29 @@ def write(pieces: Iterable[str]) -> None:
 
 
 def print_object(content: Mapping[str, Any]) -> None:
-    """Print one JSON object."""
-    print(json.dumps(content, indent=2))
+    """Print one JSON object; what is beyond JSON's numbers, such as an infinite perplexity, is null."""
+    finite = {name: None if value == math.inf else value for name, value in content.items()}
+    print(json.dumps(finite, indent=2, allow_nan=False))
 
 
 def loss_line(name: str, nats: float) -> str:
     """An exact loss in its three usual units."""
-    others = f"{nats / math.log(2):.4f} bits, perplexity {math.exp(nats):.3f}"
+    from minigpt.model.loss import bits, perplexity
+
+    others = f"{bits(nats):.4f} bits, perplexity {perplexity(nats):,.3f}"
     return f"{name} {nats:.4f} nats per character, exactly ({others})"
 
 
 def describe(run: "Run") -> dict[str, Any]:
     """All that is known of a run, for programs."""
+    from minigpt.model.loss import bits
+
     best = min(run.metrics, key=lambda metrics: metrics.validation_loss, default=None)
     loss = run.record.validation_loss
     return {
         "run": str(run.path),
         **dataclasses.asdict(run.record),
-        "bits_per_character": None if loss is None else loss / math.log(2),
+        "bits_per_character": None if loss is None else bits(loss),
         "parameters_by_part": parameters_by_part(run),
         "best": best and dataclasses.asdict(best),
         "config": dataclasses.asdict(run.config),

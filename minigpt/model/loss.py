@@ -43,3 +43,8 @@ def exact_loss(model: LanguageModel, ids: Tensor) -> float:
 def bits(nats: float) -> float:
     """A loss in nats as bits: per character, where a token is a character."""
     return nats / math.log(2)
+
+
+def perplexity(nats: float) -> float:
+    """A loss in nats as a perplexity: among how many equally likely tokens one would be as unsure."""
+    return math.exp(nats) if nats < 700 else math.inf

@@ -8,7 +8,7 @@ from minigpt.config import TrainingConfig
 from minigpt.folder import Metrics
 from minigpt.text.visible import visible
 
-HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'chars/s':>9}  {'left':>8}"
+HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {'left':>8}"
 
 
 class Display:
@@ -44,23 +44,26 @@ class Display:
 
     def stepped(self, step: int, characters_a_second: float, seconds: float) -> None:
         """The bar after `step` steps, which took `seconds` in all."""
-        speed = f"{step / seconds:,.0f} it/s · {characters_a_second:,.0f} characters/s"
+        speed = f"{step / seconds:,.1f} it/s · {characters_a_second:,.0f} characters/s"
         left = clock(seconds / step * (self.max_iters - step))
         self.bar.update(self.task, completed=step, speed=f"{speed} · {left} left")
 
     def evaluated(self, metrics: Metrics, seconds: float, best_so_far: bool) -> None:
         """A row of the table; `seconds` is the time since the start, evaluations included."""
         self.bar.update(self.task, completed=metrics.step)
-        step, speed, left = metrics.step, "", ""
+        step = metrics.step
+        row = f"{step:7,}  {metrics.train_loss:7.4f}  {metrics.validation_loss:7.4f}"
         if step:
-            speed = f"{metrics.characters / metrics.seconds:,.0f}"
-            left = clock(seconds / step * (self.max_iters - step))
-        row = f"{step:7,}  {metrics.train_loss:7.4f}  {metrics.validation_loss:7.4f}  {speed:>9}  {left:>8}"
+            rates = f"{step / metrics.seconds:7,.1f}  {metrics.characters / metrics.seconds:9,.0f}"
+            row += f"  {rates}  {clock(seconds / step * (self.max_iters - step)):>8}"
         self.say(row, "" if best_so_far else "yellow")
 
     def wrote(self, text: str) -> None:
-        """What the model wrote just now, on one line."""
-        self.say(f"         “{visible(text, keep='')}”", "italic cyan")
+        """What the model wrote just now, on one line, cut to the terminal's width."""
+        line = visible(text, keep="")
+        if self.console.is_terminal:
+            line = line[: max(20, self.console.width - 12)]
+        self.say(f"         “{line}”", "italic cyan")
 
 
 def clock(seconds: float) -> str:

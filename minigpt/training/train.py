@@ -25,7 +25,7 @@ from minigpt.training.display import Display
 from minigpt.training.figure import draw_loss
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Journal
-from minigpt.training.loop import fit
+from minigpt.training.loop import fit, require_finite
 
 
 def train(
@@ -65,11 +65,12 @@ def complete(run: Run, dataset: Dataset, display: Display) -> Run:
     journal = Journal(run, display)
     try:
         with Interrupt() as interrupt:
-            fit(run.model, dataset, run.config.training, journal, interrupt)
+            step = fit(run.model, dataset, run.config.training, journal, interrupt)
         if interrupt.received:
             display.say("stopping here: one last measurement (again to stop at once)", "yellow")
         with journal.evaluating():
             validation_loss = exact_loss(run.model, dataset.val)
+        require_finite(validation_loss, step, run.config.training)
     except DivergedError as error:
         journal.close("diverged")
         raise DivergedError(f"{error}{journal.kept()}") from None

@@ -135,6 +135,20 @@ def test_a_reader_that_leaves_ends_it_quietly(trained: Run) -> None:
     assert writer.wait(60) == 0
 
 
+def test_output_that_cannot_be_written_is_an_error(trained: Run) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([COMMAND, "info", trained.path], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "minigpt: standard output: No space left on device\n")
+
+
+def test_a_loss_beyond_all_bounds_is_still_reported(command: Callable, text_file: Path) -> None:
+    flags = ["--preset", "bigram", "--data", text_file, "--learning-rate", "1e4", "--max-iters", "20"]
+    done = command("train", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "perplexity inf" in done.stdout
+    assert json.loads(command("eval", "runs/bigram", "--json").stdout)["perplexity"] is None
+
+
 def test_the_best_weights_can_be_asked_for(command: Callable, trained: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)

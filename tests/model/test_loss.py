@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
-from minigpt.model.loss import bits, exact_loss
+from minigpt.model.loss import bits, exact_loss, perplexity
 
 
 def one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
@@ -41,5 +41,7 @@ def test_many_batches_weigh_alike() -> None:
     assert exact_loss(model, ids) == pytest.approx(whole, rel=1e-6)
 
 
-def test_bits() -> None:
+def test_units() -> None:
+    assert perplexity(math.log(65)) == pytest.approx(65)
+    assert perplexity(1e6) == math.inf
     assert bits(math.log(65)) == pytest.approx(math.log2(65))
