@@ -6,7 +6,6 @@ refused on construction, so a configuration that exists can be trusted.
 """
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,9 @@ BOUNDS = {
     "at_most": ("at most", lambda value, bound: value <= bound),
     "below": ("below", lambda value, bound: value < bound),
 }
+
+
+LIMIT = 2.0**63  # beyond it no tensor has a size, and no float setting a meaning
 
 
 class Checked:
@@ -52,17 +54,18 @@ def check(f: dataclasses.Field, value: Any) -> None:
             raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
         return
     kind = kind_of(f)
-    if kind is str:
-        if not isinstance(value, str):
-            raise ConfigError(f"{f.name} must be a text, not {value!r}")
-        return
     accepted = (int, float) if kind is float else (int,)
+    ok = isinstance(value, accepted) and not isinstance(value, bool) and abs(value) < LIMIT  # false for a NaN too
     bounds = f.metadata["bounds"]
-    ok = isinstance(value, accepted) and not isinstance(value, bool) and math.isfinite(value)
     if not (ok and all(BOUNDS[name][1](value, bound) for name, bound in bounds.items())):
         limits = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
         noun = "a number" if kind is float else "a whole number"
-        raise ConfigError(f"{f.name} must be {noun} {limits}".rstrip() + f", not {value!r}")
+        raise ConfigError(f"{f.name} must be {noun} {limits}, not {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A refused value as it was given, unless it is endless."""
+    return repr(value) if not isinstance(value, int) or abs(value) < LIMIT else "a number of more than 64 bits"
 
 
 def kind_of(f: dataclasses.Field) -> Any:

@@ -71,6 +71,11 @@ class Run:
         folder.load_weights(model, weights)
         return cls(folder.path, config, tokenizer, model.to(pick_device(device)).eval(), record, metrics)
 
+    @property
+    def best(self) -> Metrics | None:
+        """The evaluation with the lowest validation loss, the first of equals; None before the first."""
+        return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
+
     def generate(self, prompt: str = "", **sampling: Any) -> str:
         """The prompt and the text the model continues it with.
 

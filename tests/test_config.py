@@ -36,6 +36,8 @@ def test_the_large_preset_is_the_lectures_last() -> None:
         ("n_head", 3, "n_embd must be divisible by n_head, and 64 is not by 3"),
         ("dropout", 1, "dropout must be a number at least 0 and below 1, not 1"),
         ("dropout", -0.1, "dropout must be a number at least 0 and below 1, not -0.1"),
+        ("batch_size", 10**400, "batch_size must be a whole number at least 1, not a number of more than 64 bits"),
+        ("learning_rate", 10**400, "learning_rate must be a number above 0, not a number of more than 64 bits"),
         ("dropout", math.nan, "dropout must be a number at least 0 and below 1, not nan"),
         ("architecture", "gtp", "architecture must be one of gpt, bigram, not 'gtp'"),
         ("batch_size", "16", "batch_size must be a whole number at least 1, not '16'"),

@@ -45,8 +45,8 @@ def rows(run: "Run") -> list[tuple[str, str]]:
     lines += [("", f"{count:>12,}  {part}") for part, count in parameters_by_part(run).items()]
     if record.validation_loss is not None:
         lines.append(("loss", loss_line("validation", record.validation_loss)))
-    if run.metrics:
-        last, best = run.metrics[-1], min(run.metrics, key=lambda metrics: metrics.validation_loss)
+    if run.best:
+        last, best = run.metrics[-1], run.best
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
         lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
     times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"

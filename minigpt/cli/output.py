@@ -54,14 +54,13 @@ def describe(run: "Run") -> dict[str, Any]:
     """All that is known of a run, for programs."""
     from minigpt.model.loss import bits
 
-    best = min(run.metrics, key=lambda metrics: metrics.validation_loss, default=None)
     loss = run.record.validation_loss
     return {
         "run": str(run.path),
         **dataclasses.asdict(run.record),
         "bits_per_character": None if loss is None else bits(loss),
         "parameters_by_part": parameters_by_part(run),
-        "best": best and dataclasses.asdict(best),
+        "best": dataclasses.asdict(run.best) if run.best else None,
         "config": dataclasses.asdict(run.config),
     }
 

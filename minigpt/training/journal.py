@@ -53,11 +53,6 @@ class Journal:
         now = time.perf_counter() if self.paused is None else self.paused
         return now - self.started - self.evaluation_seconds
 
-    @property
-    def best(self) -> Metrics:
-        """The evaluation with the lowest validation loss; the first of equals."""
-        return min(self.metrics, key=lambda metrics: metrics.validation_loss)
-
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """What happens in the block counts as evaluation, not as training."""
@@ -76,7 +71,7 @@ class Journal:
             seconds=self.training_seconds,
             characters=step * self.tokens_a_step,
         )
-        best_so_far = not self.metrics or validation_loss < self.best.validation_loss
+        best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
         self.folder.save_weights(self.run.model, step, validation_loss, best_so_far)
         self.folder.append_metrics(now)
         self.metrics.append(now)
@@ -89,10 +84,11 @@ class Journal:
 
     def kept(self) -> str:
         """What a run that failed still has, as the end of a sentence."""
-        if not self.metrics:
+        best = self.run.best
+        if best is None:
             return ""
-        best = f"step {self.best.step:,}, validation loss {self.best.validation_loss:.4f}"
-        return f"; the weights of the best evaluation ({best}) are kept: minigpt sample {self.run.path} --weights best"
+        about = f"step {best.step:,}, validation loss {best.validation_loss:.4f}"
+        return f"; the weights of the best evaluation ({about}) are kept: minigpt sample {self.run.path} --weights best"
 
     def close(self, status: Status, validation_loss: float | None = None) -> Record:
         """Write down in run.json how the run ended."""
