@@ -6,6 +6,7 @@ refused on construction, so a configuration that exists can be trusted.
 """
 
 import dataclasses
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ BOUNDS = {
 }
 
 
-LIMIT = 2.0**63  # beyond it no tensor has a size, and no float setting a meaning
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
 
 
 class Checked:
@@ -55,7 +56,8 @@ def check(f: dataclasses.Field, value: Any) -> None:
         return
     kind = kind_of(f)
     accepted = (int, float) if kind is float else (int,)
-    ok = isinstance(value, accepted) and not isinstance(value, bool) and abs(value) < LIMIT  # false for a NaN too
+    ok = isinstance(value, accepted) and not isinstance(value, bool)
+    ok = ok and abs(value) <= LARGEST[kind]  # false for a NaN too
     bounds = f.metadata["bounds"]
     if not (ok and all(BOUNDS[name][1](value, bound) for name, bound in bounds.items())):
         limits = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
@@ -65,7 +67,7 @@ def check(f: dataclasses.Field, value: Any) -> None:
 
 def shown(value: Any) -> str:
     """A refused value as it was given, unless it is endless."""
-    return repr(value) if not isinstance(value, int) or abs(value) < LIMIT else "a number of more than 64 bits"
+    return "a number of more than 64 bits" if isinstance(value, int) and abs(value) >= 2**64 else repr(value)
 
 
 def kind_of(f: dataclasses.Field) -> Any:
