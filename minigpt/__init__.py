@@ -9,7 +9,7 @@ The command `minigpt` does the same from a shell.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -40,8 +40,11 @@ def train(
     return train(Config.from_preset(preset).override(**fields), data=data, out=out)
 
 
-def load(path: str | Path) -> "Run":
-    """Open a run folder. Raises RunError, naming the file, if it is missing or damaged."""
+def load(path: str | Path, *, weights: Literal["last", "best"] = "last", device: str = "auto") -> "Run":
+    """Open a run folder, with its last weights or those of its best evaluation.
+
+    Raises RunError, naming the file, if it is missing or damaged.
+    """
     from minigpt.run import Run
 
-    return Run.open(path)
+    return Run.open(path, weights, device)

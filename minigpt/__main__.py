@@ -2,10 +2,12 @@
 
 import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
-    """Run the command line and exit with its status, 130 after Ctrl-C at whatever moment."""
+    """Run the command line and exit with its status: 130 after Ctrl-C at whatever moment, 143 after SIGTERM."""
+    signal.signal(signal.SIGTERM, terminate)
     try:
         from minigpt.cli.main import run
 
@@ -14,6 +16,11 @@ def main() -> None:
         status = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is over: a further Ctrl-C has nothing to stop
     sys.exit(status)
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Exit as a program does that SIGTERM ended."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ BOUNDS = {
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
 
 
+MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config must not keep Python busy for hours
+
+
 class Checked:
     """Refuses, on construction, a field whose value is of the wrong kind or out of its bounds."""
 
@@ -91,8 +94,8 @@ class ModelConfig(Checked):
     vocab_size: int = setting(65, "how many different tokens there are; when training, the text decides", at_least=1)
     block_size: int = setting(32, "how many tokens of context the model sees", at_least=1)
     n_embd: int = setting(64, "width: numbers that stand for each token inside the model", at_least=1)
-    n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1, at_most=256)
-    n_layer: int = setting(4, "blocks on top of one another", at_least=1, at_most=512)
+    n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1, at_most=MOST_HEADS)
+    n_layer: int = setting(4, "blocks on top of one another", at_least=1, at_most=MOST_BLOCKS)
     dropout: float = setting(0.0, "share of activations dropped in training", at_least=0, below=1)
 
     def __post_init__(self) -> None:
@@ -163,15 +166,19 @@ class Config:
     def from_toml(cls, text: str, preset: str | None = None, complete: bool = False) -> Self:
         """Read TOML: an optional `preset`, and settings under [model], [training] or neither.
 
-        Settings the text leaves out are the preset's; `preset`, where given, overrules the text's own.
-        Raises ConfigError for what is not TOML, an unknown name, an impossible value, or, if it has to
-        be `complete`, a setting left out.
+        Settings the text leaves out are the preset's, which may be named in the text or by `preset`.
+        Raises ConfigError for what is not TOML, two presets, an unknown name, an impossible value, or, if
+        it has to be `complete`, a setting left out.
         """
         try:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"not TOML: {error}") from None
-        named = content.pop("preset", "lecture")
+        named = str(content.pop("preset", preset or "lecture"))
+        if preset and preset != named:
+            raise ConfigError(
+                f"it begins with the preset '{named}', so '{preset}' cannot be asked for as well: drop one"
+            )
         sections = {"model": ModelConfig.names(), "training": TrainingConfig.names()}
         settings: dict[str, Any] = {}
         for section, names in sections.items():
@@ -190,7 +197,7 @@ class Config:
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:
             raise ConfigError(f"the setting '{missing[0]}' is missing")
-        return cls.from_preset(str(preset or named)).override(**settings)
+        return cls.from_preset(named).override(**settings)
 
     def to_toml(self) -> str:
         """The TOML that `from_toml` reads back to an equal configuration."""
@@ -206,7 +213,7 @@ class Preset:
 
 
 PRESETS = {
-    "lecture": Preset("the lecture's small transformer: a minute or two on a laptop CPU", {}),
+    "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
         "the lecture's scaled-up transformer, 10.8 million parameters: for a GPU",
         {

@@ -54,7 +54,7 @@ class UnknownCharacterError(DataError):
         self.character = character
         self.position = position
         super().__init__(
-            f"the character {character!a} (U+{ord(character):04X}) at position {position} is not among "
+            f"the character {character!r} (U+{ord(character):04X}) at position {position} is not among "
             f"the {vocab_size} characters of this vocabulary: remove it, or train on a text that has it"
         )
 

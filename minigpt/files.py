@@ -85,20 +85,6 @@ def write_atomic(path: Path, content: bytes) -> None:
         flush_folder(path.parent)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add one line to the end of a file; if it can't be written whole, none of it stays. Raises FileError."""
-    with explained("write", path), path.open("ab", buffering=0) as file:
-        size = file.tell()
-        rest = line.encode() + b"\n"
-        try:
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
-        except BaseException:
-            file.truncate(size)
-            raise
-
-
 def flush_folder(folder: Path) -> None:
     """Flush a folder's list of names to disk, where the system can (Windows cannot)."""
     if os.name == "posix":

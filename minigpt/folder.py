@@ -16,6 +16,7 @@ runs the stranger's code.
 import dataclasses
 import itertools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,11 +24,11 @@ from typing import Any, Literal, TypeVar
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from minigpt.config import Config, choices_of, kind_of
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.files import append_line, explained, read_text, write_atomic
-from minigpt.model import LanguageModel
+from minigpt.files import explained, read_text, write_atomic
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
 FORMAT = 1
@@ -50,6 +51,15 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """What the model wrote at one of the evaluations."""
+
+    step: int
+    validation_loss: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Record:
     """What run.json holds. `validation_loss` is the exact one, of the last weights, once it is known."""
 
@@ -61,7 +71,10 @@ class Record:
     parameters: int
     device: str
     threads: int
-    versions: str
+    minigpt_version: str
+    torch_version: str
+    python_version: str
+    platform: str
     format: int = FORMAT
     data_path: str | None = None
     step: int = 0
@@ -154,9 +167,10 @@ class RunFolder:
             raise RunError(f"{str(self.record)!r} has format {content.get('format')!r}, this version reads {FORMAT}")
         return checked(Record, content, f"{str(self.record)!r}")
 
-    def append_metrics(self, metrics: Metrics) -> None:
-        """Add the line of one evaluation."""
-        append_line(self.metrics, json.dumps(dataclasses.asdict(metrics)))
+    def write_metrics(self, metrics: list[Metrics]) -> None:
+        """Write every evaluation, a line each."""
+        lines = [json.dumps(dataclasses.asdict(m)) + "\n" for m in metrics]
+        write_atomic(self.metrics, "".join(lines).encode())
 
     def read_metrics(self, record: Record) -> list[Metrics]:
         """Every evaluation, in order, up to the step that the run's record ends at."""
@@ -171,22 +185,21 @@ class RunFolder:
             raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
         return metrics
 
-    def append_sample(self, heading: str, text: str) -> None:
-        """Add a text the model wrote."""
-        append_line(self.samples, f"{heading}\n{text}\n")
+    def write_samples(self, snapshots: list[Snapshot]) -> None:
+        """Write what the model wrote on the way, under headings."""
+        texts = [f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{s.text}\n\n" for s in snapshots]
+        write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
-    def save_weights(self, model: LanguageModel, step: int, validation_loss: float, best_so_far: bool) -> None:
+    def save_weights(self, model: nn.Module, best_so_far: bool) -> None:
         """Write the last weights; those they replace are kept as the best ones if they are."""
         if not best_so_far and not self.best.exists():
             write_atomic(self.best, self.model.read_bytes())
-        # One key: the library writes several in an order that changes, and equal runs shall be equal files.
-        about = {"minigpt": json.dumps({"format": FORMAT, "step": step, "validation_loss": validation_loss})}
         weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-        write_atomic(self.model, safetensors.torch.save(weights, about))
+        write_atomic(self.model, safetensors.torch.save(weights))
         if best_so_far:
             self.best.unlink(missing_ok=True)
 
-    def load_weights(self, model: LanguageModel, which: Weights = "last") -> None:
+    def load_weights(self, model: nn.Module, which: Weights = "last") -> None:
         """Load the last or the best weights into a model of the right shape, meta tensors included."""
         path = self.best if which == "best" and self.best.exists() else self.model
         weights = read_weights(path, {name: tensor.shape for name, tensor in model.state_dict().items()})
@@ -202,11 +215,16 @@ def read_part(path: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON as Python data; RunError if it isn't JSON, or holds a number that isn't finite."""
+    """JSON as Python data; RunError if it isn't JSON."""
     try:
-        return json.loads(text, parse_constant=lambda constant: float(f"not {constant}"))
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: not JSON ({error})") from None
+
+
+def refuse(constant: str) -> None:
+    """Raise ValueError: NaN and Infinity are Python's additions to JSON."""
+    raise ValueError(f"{constant} is not a number")
 
 
 def checked(cls: type[T], content: Any, where: str) -> T:
@@ -219,6 +237,7 @@ def checked(cls: type[T], content: Any, where: str) -> T:
         kind = str if choices else kind_of(f)
         accepted = (int, float) if kind is float else (kind,)
         fits = isinstance(value, accepted) and not isinstance(value, bool) and (not choices or value in choices)
+        fits = fits and not (isinstance(value, float) and not math.isfinite(value))  # 1e999 is infinite
         if not fits and not (value is None and f.default is None):
             raise RunError(f"{where} is damaged: {name} cannot be {value!r}")
     return cls(**content)
@@ -249,8 +268,9 @@ def read_weights(path: Path, shapes: dict[str, torch.Size]) -> dict[str, torch.T
 
 
 def find_newest(runs: Path = Path("runs")) -> Path:
-    """The run begun or changed last among the folders in `runs`. Raises RunError if there is none."""
-    found = {folder: (folder / "run.json") for folder in runs.glob("*") if (folder / "run.json").is_file()}
-    if not found:
-        raise RunError(f"there is no run in '{runs}' yet: name a run's folder, or make one with: minigpt train")
-    return max(found, key=lambda folder: (found[folder].stat().st_mtime, folder.name))
+    """The run begun or ended last among those in `runs` that have weights. Raises RunError if there is none."""
+    with explained("look for runs in", runs):
+        found = [path for path in runs.glob("*/run.json") if path.with_name("model.safetensors").is_file()]
+        if not found:
+            raise RunError(f"there is no run in '{runs}' yet: name a run's folder, or make one with: minigpt train")
+        return max(found, key=lambda path: (path.stat().st_mtime, path)).parent

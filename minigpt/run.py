@@ -4,16 +4,17 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.device import pick_device, threads_for
-from minigpt.errors import DataError, RunError, UnknownCharacterError, nearest
+from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, nearest
 from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
-from minigpt.model import LanguageModel, build_shape
+from minigpt.model import LanguageModel
+from minigpt.model.empty import build_empty
 from minigpt.model.loss import TOKENS_A_BATCH, exact_loss
 from minigpt.sampling import engine
 from minigpt.text.corpus import find_corpus, tiny_shakespeare
@@ -56,8 +57,10 @@ class Run:
         """Open a run folder, with its last weights or those of its best evaluation.
 
         Every file is validated first. Raises RunError that names the one that is missing, damaged or
-        from another version, DeviceError for a device that isn't there.
+        from another version, DeviceError for a device that isn't there, ConfigError for other `weights`.
         """
+        if weights not in get_args(Weights):
+            raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
         folder = RunFolder(Path(path))
         with explained("open the run", path):
             if not folder.path.is_dir():
@@ -66,8 +69,10 @@ class Run:
         config = folder.read_config()
         tokenizer = folder.read_tokenizer(config)
         record = folder.read_record()
+        if record.status == "unfinished" and not folder.model.exists():
+            raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
         metrics = folder.read_metrics(record)
-        model = build_shape(config.model)  # takes no memory until the file has proved to fit
+        model = build_empty(config.model)  # takes no memory until the file has proved to fit
         folder.load_weights(model, weights)
         return cls(folder.path, config, tokenizer, model.to(pick_device(device)).eval(), record, metrics)
 
@@ -88,7 +93,7 @@ class Run:
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """The new text alone, piece by piece as it is written; arguments and errors as for `generate`."""
         config = SamplingConfig(**sampling)
-        idx = self.prompt_ids(prompt)
+        idx = self._prompt_ids(prompt)
         return self._stream(idx, config)
 
     def _stream(self, idx: torch.Tensor, config: SamplingConfig) -> Iterator[str]:
@@ -100,11 +105,13 @@ class Run:
                 return
             yield self.tokenizer.decode(token.tolist())
 
-    def generate_several(self, count: int, prompt: str = "", **sampling: Any) -> list[str]:
-        """`count` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
+    def generate_several(self, num_samples: int, prompt: str = "", **sampling: Any) -> list[str]:
+        """`num_samples` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
+        if num_samples < 1:
+            raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
         config = SamplingConfig(**sampling)
-        idx = self.prompt_ids(prompt).expand(count, -1)
-        with self._generation_threads(count):
+        idx = self._prompt_ids(prompt).expand(num_samples, -1)
+        with self._generation_threads(num_samples):
             rows = engine.generate(self.model, idx, config).tolist()
         return [prompt + self.tokenizer.decode(row) for row in rows]
 
@@ -145,7 +152,7 @@ class Run:
     def _evaluation_threads(self) -> AbstractContextManager[int]:
         return threads_for(TOKENS_A_BATCH * self.config.model.n_embd)
 
-    def prompt_ids(self, prompt: str) -> torch.Tensor:
+    def _prompt_ids(self, prompt: str) -> torch.Tensor:
         """The prompt's ids (1, T); for an empty one the start token's: a newline, or else token 0."""
         try:
             ids = self.tokenizer.encode(prompt or "\n")

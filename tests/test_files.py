@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import FileError
-from minigpt.files import append_line, read_bytes, write_atomic
+from minigpt.files import read_bytes, write_atomic
 
 
 @pytest.fixture
@@ -36,15 +36,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_atomic(tmp_path / "file", b"x" * 2000)
     assert (tmp_path / "file").read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
-
-
-@pytest.mark.usefixtures("small_files")
-def test_a_line_is_appended_whole_or_not_at_all(tmp_path: Path) -> None:
-    append_line(tmp_path / "lines", "a" * 600)
-    with pytest.raises(FileError, match="cannot write"):
-        append_line(tmp_path / "lines", "b" * 600)
-    append_line(tmp_path / "lines", "c")
-    assert (tmp_path / "lines").read_text() == "a" * 600 + "\nc\n"
 
 
 def test_reading_is_bounded(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path) -> N
 
     def save(loss: float, best_so_far: bool) -> None:
         torch.nn.init.constant_(model.token_embedding_table.weight, loss)
-        folder.save_weights(model, 1, loss, best_so_far)
+        folder.save_weights(model, best_so_far)
 
     def kept(which: str) -> float:
         folder.load_weights(loaded, which)
@@ -144,6 +144,7 @@ BREAKAGES = (
         ("a wrong type", "run.json", change_json("run.json", parameters="many")),
         ("an unknown status", "run.json", change_json("run.json", status="great")),
         ("not a number", "run.json", replace("run.json", '"step": 60', '"step": NaN')),
+        ("beyond all numbers", "run.json", replace("run.json", '"training_seconds": 0', '"training_seconds": 1e999')),
         ("a metric missing", "metrics.jsonl", replace("metrics.jsonl", '"step": 20, ', "")),
         ("weights of another type", "model.safetensors", change_weights(to_half)),
         ("a weight too many", "model.safetensors", change_weights(lambda w: w.update(stray=torch.zeros(1)))),
@@ -169,6 +170,16 @@ def test_a_broken_run_is_refused_and_the_file_named(name: str, change: Callable,
 def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(trained: Run) -> None:
     with pytest.raises(RunError, match=r"there is no run '.*traned'; did you mean '.*trained'\?"):
         minigpt.load(trained.path.with_name("traned"))
+
+
+def test_a_run_without_weights_is_passed_over_and_says_why(trained: Run, tmp_path: Path) -> None:
+    for name in ("whole", "begun"):
+        shutil.copytree(trained.path, tmp_path / name)
+    change_json("run.json", status="unfinished", step=0)(tmp_path / "begun")
+    (tmp_path / "begun" / "model.safetensors").unlink()
+    assert find_newest(tmp_path).name == "whole"
+    with pytest.raises(RunError, match="has no weights yet"):
+        minigpt.load(tmp_path / "begun")
 
 
 def test_the_newest_run_is_the_one_written_last(trained: Run, tmp_path: Path) -> None:

@@ -118,6 +118,10 @@ def test_settings_and_devices_that_cannot_be(trained: Run, text_file: Path, tmp_
         minigpt.train(data=text_file, out=tmp_path / "run", vocab_size=3)
     with pytest.raises(ConfigError, match="did you mean 'max_iters'"):
         minigpt.train(data=text_file, out=tmp_path / "run", max_iter=3)
+    with pytest.raises(ConfigError, match="weights must be one of last, best, not 'bset'"):
+        minigpt.load(trained.path, weights="bset")
+    with pytest.raises(ConfigError, match="num_samples must be a whole number at least 1, not 0"):
+        trained.generate_several(0)
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match=r"'cuda' is not available on this machine: choose from .*cpu"):
             minigpt.train(data=text_file, out=tmp_path / "run", device="cuda")

@@ -3,7 +3,7 @@
 import click
 
 from minigpt.cli.options import device_option, json_option, run_argument, weights_option
-from minigpt.cli.output import loss_line, open_run, print_object
+from minigpt.cli.output import loss_line, open_run, print_object, write
 
 
 @click.command("eval", short_help="Measure a run's exact loss.")
@@ -37,5 +37,5 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
             }
         )
     else:
-        click.echo(f"{measured.source}, {measured.split}: {measured.characters:,} characters")
-        click.echo(loss_line("loss", measured.loss))
+        write([f"{measured.source}, {measured.split}: {measured.characters:,} characters\n"])
+        write([loss_line("loss", measured.loss), "\n"])

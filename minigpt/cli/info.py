@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import json_option, run_argument
-from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object
+from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, write
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -24,7 +24,7 @@ def info(run: str | None, as_json: bool) -> None:
         print_object(describe(opened))
     else:
         for name, value in rows(opened):
-            click.echo(f"{name:<12}{value}")
+            write([f"{name:<12}{value}\n"])
 
 
 def rows(run: "Run") -> list[tuple[str, str]]:
@@ -32,7 +32,12 @@ def rows(run: "Run") -> list[tuple[str, str]]:
     from minigpt.training.display import clock
 
     config, record = run.config, run.record
-    model = {name: value for name, value in vars(config.model).items() if name != "vocab_size"}
+    used = (
+        {"architecture", "block_size"}
+        if config.model.architecture == "bigram"
+        else {*vars(config.model)} - {"vocab_size"}
+    )
+    model = {name: value for name, value in vars(config.model).items() if name in used}
     lines = [
         ("run", f"{run.path}, {record.status}"),
         ("text", f"{record.data_source}: {record.data_characters:,} characters, {config.model.vocab_size} different"),
@@ -50,5 +55,7 @@ def rows(run: "Run") -> list[tuple[str, str]]:
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
         lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
     times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
-    lines += [("time", f"{times}, on {record.device} with {record.threads} threads, begun {record.started}")]
-    return [*lines, ("made with", record.versions)]
+    where = f"on {record.device} with {record.threads} thread{'s' if record.threads != 1 else ''}"
+    lines.append(("time", f"{times}, {where}, begun {record.started}"))
+    versions = f"minigpt {record.minigpt_version}, torch {record.torch_version}, Python {record.python_version}"
+    return [*lines, ("made with", f"{versions}, {record.platform}")]

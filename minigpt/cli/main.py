@@ -17,6 +17,7 @@ from minigpt.cli.info import info
 from minigpt.cli.sample import sample
 from minigpt.cli.train import train
 from minigpt.errors import MinigptError
+from minigpt.text.visible import visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -81,5 +82,5 @@ def discard_output() -> None:
 
 def complain(message: str, status: int) -> int:
     """Say what went wrong; the status."""
-    print(f"minigpt: {message}", file=sys.stderr)
+    print(f"minigpt: {visible(message, keep='')}", file=sys.stderr)
     return status

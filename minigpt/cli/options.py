@@ -6,22 +6,46 @@ from typing import Any, TypeVar
 
 import click
 
-from minigpt.config import Checked, choices_of, kind_of
+from minigpt.config import Checked, TrainingConfig, choices_of, kind_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DERIVED = {"vocab_size"}  # follows from the text
+DEVICES = choices_of(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
 
 
-def settings(*parts: type[Checked]) -> Callable[[Command], Command]:
-    """Decorate a command with a flag for each setting of the dataclasses; one not given arrives as None."""
+class Option(click.Option):
+    """A flag that `--help` shows under the title of its group."""
+
+    def __init__(self, *names: Any, group: str = "Options", **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` shows its flags in groups, in the order in which they come."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def settings(group: str, part: type[Checked]) -> Callable[[Command], Command]:
+    """Decorate a command with a flag for each setting of the dataclass; one not given arrives as None."""
 
     def decorate(command: Command) -> Command:
-        for f in reversed([f for part in parts for f in dataclasses.fields(part)]):  # type: ignore[arg-type]
+        for f in reversed(dataclasses.fields(part)):  # type: ignore[arg-type]
             if f.name not in DERIVED:
                 kind = click.Choice(choices_of(f)) if choices_of(f) else kind_of(f)
                 default = "" if f.default is None else f" [{f.default}]"
-                flag = "--" + f.name.replace("_", "-")
-                command = click.option(flag, f.name, type=kind, help=f.metadata["help"] + default)(command)
+                flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"] + default
+                command = click.option(flag, f.name, cls=Option, group=group, type=kind, help=about)(command)
         return command
 
     return decorate
@@ -45,8 +69,8 @@ def weights_option(command: Command) -> Command:
 
 def device_option(command: Command) -> Command:
     """`--device`."""
-    kind = click.Choice(["auto", "cpu", "cuda", "mps"])
-    return click.option("--device", type=kind, default="auto", help="where to compute [auto]")(command)
+    about = "where to compute; auto takes a GPU if there is one [auto]"
+    return click.option("--device", type=click.Choice(DEVICES), default="auto", help=about)(command)
 
 
 def json_option(command: Command) -> Command:

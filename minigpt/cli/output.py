@@ -47,7 +47,7 @@ def loss_line(name: str, nats: float) -> str:
     from minigpt.model.loss import bits, perplexity
 
     others = f"{bits(nats):.4f} bits, perplexity {perplexity(nats):,.3f}"
-    return f"{name} {nats:.4f} nats per character, exactly ({others})"
+    return f"{name} {nats:.4f} nats per character (exact; {others})"
 
 
 def describe(run: "Run") -> dict[str, Any]:

@@ -9,28 +9,39 @@ from typing import Any
 
 import click
 
-from minigpt.cli.options import device_option, given, json_option, run_argument, settings, weights_option
+from minigpt.cli.options import (
+    GroupedCommand,
+    device_option,
+    given,
+    json_option,
+    run_argument,
+    settings,
+    weights_option,
+)
 from minigpt.cli.output import open_run, print_object, write
 from minigpt.config import SamplingConfig
+from minigpt.errors import FileError
 from minigpt.files import as_text
 
 LONGEST_PROMPT = 2**20  # bytes
+PATIENCE = 0.5  # seconds
 
 
-@click.command(short_help="Let a run write.")
+@click.command(cls=GroupedCommand, short_help="Let a trained model write.")
 @run_argument
 @click.option("--prompt", help="the text to continue; '-' reads it from standard input, as does a pipe [none]")
-@click.option("--num-samples", type=click.IntRange(min=1), default=1, help="how many texts to write [1]")
-@settings(SamplingConfig)
+@click.option("--num-samples", type=int, default=1, help="how many texts to write, all at once [1]")
 @weights_option
 @device_option
 @json_option
+@settings("Sampling", SamplingConfig)
 def sample(
     run: str | None, prompt: str | None, num_samples: int, weights: str, device: str, as_json: bool, **fields: Any
 ) -> None:
-    """Let a run write: RUN is its folder, or leave it out for the newest one in runs/.
+    """Let a trained model write.
 
-    The text appears as it is written. Without a prompt the model starts from a newline.
+    RUN is the folder of its run, or leave it out for the newest one in runs/. A single text appears as
+    it is written, several when all are done. Without a prompt the model starts from a newline.
     """
     if fields["seed"] is None:
         fields["seed"] = int.from_bytes(os.urandom(4), "big")  # known, so that the text can be had again
@@ -52,13 +63,21 @@ def sample(
 def piped_text(wait: bool) -> str:
     """What standard input holds, if it is a file or a pipe; without `wait`, only a pipe that already has something.
 
-    A program that was started with an idle pipe as its input must not wait for it for ever. Raises
-    FileError for what is not text.
+    A program that was started with an idle pipe as its input must not wait for it for ever; one whose
+    pipe is merely slow is told how to. Raises FileError for what is too long or not text.
     """
     if sys.stdin is None:
         return ""
     mode = os.fstat(sys.stdin.fileno()).st_mode
-    piped = stat.S_ISFIFO(mode) and os.name == "posix" and bool(select.select([sys.stdin], [], [], 0)[0])
-    if not (wait or piped or stat.S_ISREG(mode)):
+    if not wait and stat.S_ISFIFO(mode):
+        wait = os.name == "posix" and bool(select.select([sys.stdin], [], [], PATIENCE)[0])
+        if not wait:
+            click.echo("nothing has come through the pipe, so there is no prompt; --prompt - waits for one", err=True)
+    if not (wait or stat.S_ISREG(mode)):
         return ""
-    return as_text(sys.stdin.buffer.read(LONGEST_PROMPT), "standard input")
+    content = sys.stdin.buffer.read(LONGEST_PROMPT + 1)
+    if len(content) > LONGEST_PROMPT:
+        raise FileError(
+            f"standard input is larger than {LONGEST_PROMPT:,} bytes, the limit of a prompt: use a part of it"
+        )
+    return as_text(content, "standard input")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.options import given, json_option, settings
+from minigpt.cli.options import GroupedCommand, given, json_option, settings
 from minigpt.cli.output import describe, loss_line, print_object, write
 from minigpt.config import PRESETS, Config, ModelConfig, TrainingConfig
 from minigpt.errors import ConfigError
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from minigpt.run import Run
 
 LARGEST_CONFIG = 2**20  # bytes
-EPILOG = "Presets: " + "; ".join(f"{name}, {preset.about}" for name, preset in PRESETS.items()) + "."
+EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, preset in PRESETS.items())
 
 
-@click.command(epilog=EPILOG, short_help="Train a model on a text.")
+@click.command(cls=GroupedCommand, epilog=EPILOG, short_help="Train a model on a text.")
 @click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
 @click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
 @click.option("--overwrite", is_flag=True, help="replace the run that has that name")
 @json_option
-@settings(ModelConfig, TrainingConfig)
+@settings("Model", ModelConfig)
+@settings("Training", TrainingConfig)
 def train(
     data: str | None,
     preset: str | None,
@@ -37,8 +38,8 @@ def train(
     overwrite: bool,
     as_json: bool,
     **fields: Any,
-) -> int:
-    """Train a model on a text, and leave it in a run folder.
+) -> None:
+    """Train a model on a text and leave it in a folder, its run.
 
     Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
     preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
@@ -51,7 +52,6 @@ def train(
         print_object(describe(run))
     else:
         report(run)
-    return 130 if run.record.status == "interrupted" else 0
 
 
 def read_config(path: str | None, preset: str | None) -> Config:
@@ -69,6 +69,7 @@ def report(run: "Run") -> None:
     from minigpt.training.display import clock
 
     record = run.record
+    click.echo("\nwhat the model writes now:\n", err=True)
     write(run.stream(max_new_tokens=500, seed=run.config.training.seed))
     times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
     loss = "" if record.validation_loss is None else loss_line("validation loss", record.validation_loss)

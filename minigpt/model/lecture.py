@@ -3,7 +3,8 @@
 It starts at a bigram model, which sees one character, and ends at a decoder-only transformer (GPT).
 Everything here is written to be read: one head at a time, the mask written out, the shapes beside
 each line. In the shapes, B is the batch, T is time (positions, up to block_size), C is channels
-(n_embd), H is the size of one head and V the size of the vocabulary.
+(n_embd), D is the size of one head and V the size of the vocabulary. How a model writes text is told
+in sampling/engine.py, how it learns in training/loop.py.
 
 The papers behind it: attention and the block, Vaswani et al. 2017, "Attention Is All You Need";
 layer norm before each sublayer, and the decoder-only form, Radford et al. 2019, GPT-2. Module and
@@ -16,22 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
-
-
-def next_token_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
-    """Mean cross-entropy in nats of the (B, T) `targets` under (B, T, V) `logits`; None without targets."""
-    if targets is None:
-        return None
-    B, T, V = logits.shape
-    return F.cross_entropy(logits.view(B * T, V), targets.view(B * T))
-
-
-def init_weights(module: nn.Module) -> None:
-    """Small normal weights and zero biases: the first guess is then close to uniform, a loss of ln V."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, mean=0.0, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 class BigramLanguageModel(nn.Module):
@@ -68,18 +53,18 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, H)."""
+        """(B, T, C) to (B, T, D)."""
         T = x.shape[1]
-        k = self.key(x)  # (B, T, C) -> (B, T, H)
-        q = self.query(x)  # (B, T, C) -> (B, T, H)
-        # Dot products of vectors of size H grow as sqrt(H); scaled back, the softmax starts out soft.
-        weights = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, T, H) @ (B, H, T) -> (B, T, T)
+        k = self.key(x)  # (B, T, C) -> (B, T, D)
+        q = self.query(x)  # (B, T, C) -> (B, T, D)
+        # Dot products of vectors of size D grow as sqrt(D); scaled back, the softmax starts out soft.
+        weights = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, T, D) @ (B, D, T) -> (B, T, T)
         # The causal mask: position t may look at positions 0..t, never at what it has to predict.
         weights = weights.masked_fill(self.tril[:T, :T] == 0, float("-inf"))  # (B, T, T)
         weights = F.softmax(weights, dim=-1)  # (B, T, T), each row sums to one
-        weights = self.dropout(weights)
-        v = self.value(x)  # (B, T, C) -> (B, T, H)
-        return weights @ v  # (B, T, T) @ (B, T, H) -> (B, T, H)
+        weights = self.dropout(weights)  # (B, T, T)
+        v = self.value(x)  # (B, T, C) -> (B, T, D)
+        return weights @ v  # (B, T, T) @ (B, T, D) -> (B, T, D)
 
 
 class MultiHeadAttention(nn.Module):
@@ -93,7 +78,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        out = torch.cat([head(x) for head in self.heads], dim=-1)  # n_head of (B, T, H) -> (B, T, C)
+        out = torch.cat([head(x) for head in self.heads], dim=-1)  # n_head of (B, T, D) -> (B, T, C)
         return self.dropout(self.proj(out))  # (B, T, C)
 
 
@@ -103,15 +88,15 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(config.n_embd, 4 * config.n_embd),
+            nn.Linear(config.n_embd, 4 * config.n_embd),  # room to compute in, four times as wide as in the paper
             nn.ReLU(),
-            nn.Linear(4 * config.n_embd, config.n_embd),
+            nn.Linear(4 * config.n_embd, config.n_embd),  # and back, to be added to the residual stream
             nn.Dropout(config.dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, 4C) -> (B, T, C)."""
-        return self.net(x)
+        """(B, T, C) to (B, T, C)."""
+        return self.net(x)  # (B, T, C) -> (B, T, 4C) -> (B, T, C)
 
 
 FeedFoward = FeedForward  # the lecture's spelling
@@ -164,3 +149,22 @@ class GPTLanguageModel(nn.Module):
         x = self.ln_f(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, C) -> (B, T, V)
         return logits, next_token_loss(logits, targets)
+
+
+# What both models share.
+
+
+def next_token_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
+    """Mean cross-entropy in nats of the (B, T) `targets` under (B, T, V) `logits`; None without targets."""
+    if targets is None:
+        return None
+    B, T, V = logits.shape
+    return F.cross_entropy(logits.view(B * T, V), targets.view(B * T))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Small normal weights and zero biases: the first guess is then close to uniform, a loss of ln V."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, mean=0.0, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

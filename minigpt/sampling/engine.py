@@ -23,7 +23,7 @@ def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tens
     return draw(logits, uniforms)
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # which torch lifts at each yield, so that the caller's own code is not in it
 def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
     """Continue each row of `idx` (B, T), T at least 1, and yield the new tokens (B,) one step at a time.
 

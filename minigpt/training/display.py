@@ -42,9 +42,9 @@ class Display:
         self.say(HEADER, "bold")
         self.bar.start()
 
-    def stepped(self, step: int, characters_a_second: float, seconds: float) -> None:
-        """The bar after `step` steps, which took `seconds` in all."""
-        speed = f"{step / seconds:,.1f} it/s · {characters_a_second:,.0f} characters/s"
+    def stepped(self, step: int, characters: int, training_seconds: float, seconds: float) -> None:
+        """The bar after `step` steps over `characters`; `seconds` has the evaluations too."""
+        speed = f"{step / training_seconds:,.1f} it/s · {characters / training_seconds:,.0f} characters/s"
         left = clock(seconds / step * (self.max_iters - step))
         self.bar.update(self.task, completed=step, speed=f"{speed} · {left} left")
 

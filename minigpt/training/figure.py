@@ -4,12 +4,12 @@ import io
 from pathlib import Path
 
 from minigpt.files import write_atomic
-from minigpt.folder import Metrics, RunFolder
+from minigpt.folder import Metrics, RunFolder, Snapshot
 
 SHOWN = 4  # how many of the texts there is room for
 
 
-def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[tuple[int, str]]) -> None:
+def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[Snapshot]) -> None:
     """Write loss.png into the folder of a run. Raises FileError."""
     from matplotlib.figure import Figure
 
@@ -24,10 +24,10 @@ def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[tup
     axes.grid(alpha=0.3)
     axes.legend()
     below.axis("off")
-    for row, (step, text) in enumerate(shown):
+    for row, snapshot in enumerate(shown):
         height = 1 - (row + 0.5) / len(shown)
-        below.text(0, height, f"step {step:,}", transform=below.transAxes, va="center", weight="bold", size=8)
-        line = below.text(0.12, height, drawable(text), transform=below.transAxes, va="center", size=8)
+        below.text(0, height, f"step {snapshot.step:,}", transform=below.transAxes, va="center", weight="bold", size=8)
+        line = below.text(0.12, height, drawable(snapshot.text), transform=below.transAxes, va="center", size=8)
         line.set_family("monospace")
         line.set_parse_math(False)  # a dollar sign is a dollar sign
     picture = io.BytesIO()

@@ -1,15 +1,21 @@
-"""Stopping in good order: a first Ctrl-C or SIGTERM is noted, a second stops at once."""
+"""Stopping in good order: a first Ctrl-C or SIGTERM is noted, a second acts at once."""
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NOTICE = b"\nstopping in good order: measuring and saving (again to stop at once)\n"
 
 
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM only sets `received`; the next raises as usual.
+    """A context in which a first SIGINT or SIGTERM is only noted, for the work to end when it can.
+
+    A second one acts as it would have without the context; the first one does too, when the context
+    ends. A signal that the caller ignores stays ignored.
 
     Attributes:
         received: the signal's number, or 0 as long as none has come.
@@ -27,9 +33,16 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self.__exit__()
+        self._give_back()
+        if sys.__stderr__:
+            os.write(sys.__stderr__.fileno(), NOTICE)  # a handler may interrupt a print: it must not print
 
-    def __exit__(self, *exception: object) -> None:
+    def _give_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._give_back()
+        if self.received and kind is None:
+            signal.raise_signal(self.received)

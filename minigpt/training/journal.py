@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from minigpt.folder import Metrics, Record, RunFolder, Status
+from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.run import Run
 from minigpt.training.display import Display
 
@@ -18,8 +18,9 @@ class Journal:
     """Keeps the time, training apart from evaluation; at each evaluation logs, saves and shows.
 
     Attributes:
-        metrics: the evaluations so far.
-        snapshots: what the model wrote on the way, as (step, text).
+        metrics: the evaluations so far; the run's own list.
+        step: the last one whose evaluation is on disk.
+        snapshots: what the model wrote on the way.
         evaluation_seconds: time spent on evaluating, saving and writing samples.
     """
 
@@ -28,7 +29,8 @@ class Journal:
         self.folder = RunFolder(run.path)
         self.display = display
         self.metrics = run.metrics
-        self.snapshots: list[tuple[int, str]] = []
+        self.step = 0
+        self.snapshots: list[Snapshot] = []
         self.evaluation_seconds = 0.0
         self.started = self.shown = 0.0
         self.paused: float | None = None
@@ -72,14 +74,15 @@ class Journal:
             characters=step * self.tokens_a_step,
         )
         best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
-        self.folder.save_weights(self.run.model, step, validation_loss, best_so_far)
-        self.folder.append_metrics(now)
+        self.folder.save_weights(self.run.model, best_so_far)
         self.metrics.append(now)
+        self.folder.write_metrics(self.metrics)
+        self.step = step
         self.display.evaluated(now, self.seconds, best_so_far)
         if step % self.snapshot_interval == 0 or step == self.run.config.training.max_iters:
             text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=self.run.config.training.seed)
-            self.snapshots.append((step, text))
-            self.folder.append_sample(f"step {step:,}, validation loss {validation_loss:.4f}", text)
+            self.snapshots.append(Snapshot(step, validation_loss, text))
+            self.folder.write_samples(self.snapshots)
             self.display.wrote(text)
 
     def kept(self) -> str:
@@ -96,7 +99,7 @@ class Journal:
         record = dataclasses.replace(
             self.run.record,
             status=status,
-            step=self.metrics[-1].step if self.metrics else 0,
+            step=self.step,
             validation_loss=validation_loss,
             training_seconds=self.training_seconds,
             evaluation_seconds=self.evaluation_seconds,
@@ -108,4 +111,4 @@ class Journal:
         """Move the bar, at most a few times a second."""
         if time.perf_counter() - self.shown > SECONDS_BETWEEN_UPDATES:
             self.shown = time.perf_counter()
-            self.display.stepped(step, step * self.tokens_a_step / self.training_seconds, self.seconds)
+            self.display.stepped(step, step * self.tokens_a_step, self.training_seconds, self.seconds)

@@ -17,7 +17,8 @@ def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal:
     """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
 
     AdamW (Loshchilov and Hutter 2019) with PyTorch's defaults minimises the cross-entropy of random
-    batches. Raises DivergedError as soon as a loss is not a finite number.
+    batches. The journal keeps what happens, on disk and on the screen; `interrupt` tells when to stop
+    early. Raises DivergedError as soon as a loss is not a finite number.
     """
     device = next(iter(model.parameters())).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
@@ -28,8 +29,9 @@ def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal:
         if step % config.eval_interval == 0 or last:
             with journal.evaluating():
                 losses = estimate_loss(model, dataset, config.eval_windows)
-                require_finite(losses["train"] + losses["val"], step, config)
-                journal.evaluated(step, losses["train"], losses["val"])
+                for loss in losses.values():
+                    require_finite(loss, step, config)
+                journal.evaluated(step, losses["train"], losses["val"])  # logs, saves, shows
         if last:
             break
         x, y = dataset.get_batch("train")  # (B, T), (B, T)

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import platform
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +32,13 @@ def train(
 ) -> Run:
     """Train a new model on a text and leave it in a run folder; see `minigpt.train` for the arguments.
 
-    A first Ctrl-C (or SIGTERM) ends the training after the step it is in, and the run is completed
-    and saved as it is then, its status "interrupted"; a second one stops at once. Raises the errors
-    of `find_corpus`, `Dataset`, `pick_device` and `RunFolder.create` before anything is written, and
-    DivergedError or MemoryShortError after.
+    Raises the errors of `find_corpus`, `Dataset`, `pick_device` and `RunFolder.create` before anything
+    is written, DivergedError and MemoryShortError also after. A first Ctrl-C (or SIGTERM) ends the
+    training after the step it is in; the run is measured and saved as it is then, its status
+    "interrupted", and KeyboardInterrupt raised. A second one stops at once.
     """
-    with Display(config.training) as display, memory_explained():
-        corpus = find_corpus(data)
+    with Display(config.training) as display:
+        corpus = find_corpus(data, display.say)
         tokenizer = CharTokenizer.from_text(corpus.text)
         if tokenizer.vocab_size < 2:
             raise DataError(f"{corpus.source} holds one distinct character only: there is nothing to learn from it")
@@ -48,8 +47,9 @@ def train(
         dataset = Dataset(tokenizer.encode(corpus.text), config)
         device = pick_device(config.training.device)
         torch.manual_seed(config.training.seed)
-        model = build(config.model).to(device)
-        with threads_for(config.training.batch_size * config.model.block_size * config.model.n_embd) as threads:
+        numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
+        with memory_explained(), threads_for(numbers) as threads:
+            model = build(config.model).to(device)
             folder = RunFolder.create(Path(out or f"runs/{config.preset}"), overwrite)
             record = new_record(corpus, count_parameters(model), str(device), threads)
             folder.write_config(config)
@@ -57,37 +57,39 @@ def train(
             tokenizer.save(folder.tokenizer)
             display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {device}")
             display.say(f"run    {folder.path}\n")
-            return complete(Run(folder.path, config, tokenizer, model, record, []), dataset, display)
+            return fit_and_measure(Run(folder.path, config, tokenizer, model, record, []), dataset, display)
 
 
-def complete(run: Run, dataset: Dataset, display: Display) -> Run:
-    """Train the run's model, measure it exactly, and write down how it ended."""
+def fit_and_measure(run: Run, dataset: Dataset, display: Display) -> Run:
+    """Train the run's model, measure it exactly, and write down how it ended; the run with that record."""
     journal = Journal(run, display)
+    training = run.config.training
+    record = None
     try:
         with Interrupt() as interrupt:
-            step = fit(run.model, dataset, run.config.training, journal, interrupt)
-        if interrupt.received:
-            display.say("stopping here: one last measurement (again to stop at once)", "yellow")
-        with journal.evaluating():
-            validation_loss = exact_loss(run.model, dataset.val)
-        require_finite(validation_loss, step, run.config.training)
+            step = fit(run.model, dataset, training, journal, interrupt)
+            with journal.evaluating():
+                validation_loss = exact_loss(run.model, dataset.val)
+                require_finite(validation_loss, step, training)
+            record = journal.close("finished" if step == training.max_iters else "interrupted", validation_loss)
+            draw_loss(
+                run.path, f"{run.config.preset}: {record.parameters:,} parameters", journal.metrics, journal.snapshots
+            )
+            if interrupt.received:
+                display.say(f"saved in {run.path}: {step:,} steps, validation loss {validation_loss:.4f}")
     except DivergedError as error:
         journal.close("diverged")
         raise DivergedError(f"{error}{journal.kept()}") from None
     except KeyboardInterrupt:
-        journal.close("interrupted")
+        if record is None:
+            journal.close("interrupted")
         raise
-    record = journal.close("interrupted" if interrupt.received else "finished", validation_loss)
-    draw_loss(run.path, f"{run.config.preset}: {record.parameters:,} parameters", journal.metrics, journal.snapshots)
-    if interrupt.received == signal.SIGTERM:
-        raise SystemExit(128 + signal.SIGTERM)
     run.model.eval()
     return dataclasses.replace(run, record=record)
 
 
 def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Record:
     """The record of a run that is about to start."""
-    versions = f"minigpt {minigpt.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     return Record(
         status="unfinished",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -98,7 +100,10 @@ def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Re
         parameters=parameters,
         device=device,
         threads=threads,
-        versions=f"{versions}, {platform.system()} {platform.machine()}",
+        minigpt_version=minigpt.__version__,
+        torch_version=torch.__version__,
+        python_version=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
     )
 
 

@@ -85,6 +85,17 @@ def test_sample_takes_its_prompt_by_flag_pipe_or_not_at_all(command: Callable, t
     assert command("sample", trained.path, *flags).stdout == trained.generate(max_new_tokens=30, seed=3) + "\n"
 
 
+def test_what_a_strangers_run_says_is_shown_not_obeyed(trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"data_source": "\x1b]0;title\x07"}))
+    done = subprocess.run(["script", "-qec", f"{COMMAND} info {run}", "/dev/null"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "␛]0;title␇" in done.stdout
+    assert "\x1b]0" not in done.stdout
+
+
 def test_sample_with_an_idle_pipe_for_input_does_not_wait(trained: Run) -> None:
     idle, other_end = os.pipe()
     done = subprocess.run(

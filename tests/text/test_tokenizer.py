@@ -48,7 +48,7 @@ def test_ids_are_in_the_order_of_the_characters() -> None:
 
 
 def test_an_unknown_character_is_named_with_its_position() -> None:
-    with pytest.raises(UnknownCharacterError, match=r"'\\xe9' \(U\+00E9\) at position 3") as caught:
+    with pytest.raises(UnknownCharacterError, match=r"'é' \(U\+00E9\) at position 3") as caught:
         CharTokenizer.from_text("abc").encode("abcé")
     assert (caught.value.character, caught.value.position) == ("é", 3)
 

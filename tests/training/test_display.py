@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import COMMAND, TINY_FLAGS
 
 from minigpt.text.visible import visible
@@ -40,6 +41,11 @@ def test_a_terminal_gets_a_bar(text_file: Path, tmp_path: Path) -> None:
             break
     assert process.wait() == 0
     text = shown.decode()
+    bars = re.findall(r"([\d,.]+) it/s · ([\d,]+) characters/s", text)
+    assert bars
+    for steps, characters in bars:  # a step is 8 windows of 16 characters
+        steps, characters = (float(number.replace(",", "")) for number in (steps, characters))
+        assert characters == pytest.approx(steps * 8 * 16, rel=0.05)
     assert "characters/s" in text
     assert "400/400" in text
     assert "\x1b[?25h" in text  # the cursor is given back

@@ -1,6 +1,5 @@
 """Real signals to a real training process."""
 
-import os
 import re
 import signal
 import subprocess
@@ -13,14 +12,14 @@ import minigpt
 from minigpt.run import Run
 
 
-def start(text_file: Path, folder: Path) -> subprocess.Popen:
-    """A long training, returned once it has shown the evaluation at step 40."""
-    flags = [*TINY_FLAGS, "--max-iters", "1000000", "--out", "run", "--data", str(text_file)]
+def start(text_file: Path, folder: Path, *flags: str, until: int = 40) -> subprocess.Popen:
+    """A training, returned once it has shown the evaluation at step `until`."""
+    flags = (*TINY_FLAGS, "--max-iters", "1000000", "--out", "run", "--data", str(text_file), *flags)
     process = subprocess.Popen(
         [COMMAND, "train", *flags], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for line in process.stderr:
-        if re.match(r" +40 ", line):
+        if re.match(rf" +{until} ", line):
             break
     return process
 
@@ -31,13 +30,27 @@ def test_one_signal_measures_saves_and_says_so(number: int, status: int, text_fi
     process.send_signal(number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "stopping here" in messages
+    assert "stopping in good order" in messages
+    assert re.search(r"saved in run: \d+ steps, validation loss \d", messages)
     assert "Traceback" not in messages
     run = minigpt.load(tmp_path / "run")
     assert run.record.status == "interrupted"
     assert run.record.step == run.metrics[-1].step >= 40
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
     assert (run.path / "loss.png").exists()
+
+
+def test_a_signal_in_the_last_measurement_does_not_lose_it(text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(text_file.read_text() * 30)
+    flags = ["--max-iters", "40", "--train-fraction", "0.02"]
+    process = start(tmp_path / "long.txt", tmp_path, *flags)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "saved in run: 40 steps" in messages
+    run = minigpt.load(tmp_path / "run")
+    assert run.record.status == "finished"
+    assert run.record.validation_loss > 0
 
 
 def test_two_stop_at_once_and_lose_nothing_saved(text_file: Path, tmp_path: Path) -> None:
@@ -77,4 +90,3 @@ def test_handlers_are_given_back(text_file: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert isinstance(minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2), Run)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert os.getpid()
