@@ -44,6 +44,14 @@ class Checked:
             check(f, getattr(self, f.name))
 
     @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """The dataclass with these settings; ConfigError, with the nearest right name, for one it doesn't have."""
+        for name in settings:
+            if name not in cls.names():
+                raise unknown(name, cls.names())
+        return cls(**settings)
+
+    @classmethod
     def names(cls) -> list[str]:
         """The names of the settings, in order."""
         return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -71,6 +79,11 @@ def check(f: dataclasses.Field, value: Any) -> None:
 def shown(value: Any) -> str:
     """A refused value as it was given, unless it is endless."""
     return "a number of more than 64 bits" if isinstance(value, int) and abs(value) >= 2**64 else repr(value)
+
+
+def unknown(name: str, known: list[str]) -> ConfigError:
+    """The error that says so of a name that is no setting, with the nearest that is."""
+    return ConfigError(f"there is no setting '{name}'{nearest(name, known) or ': known are ' + ', '.join(known)}")
 
 
 def kind_of(f: dataclasses.Field) -> Any:
@@ -152,8 +165,7 @@ class Config:
         known = ModelConfig.names() + TrainingConfig.names()
         for name in settings:
             if name not in known:
-                hint = nearest(name, known) or ": known are " + ", ".join(known)
-                raise ConfigError(f"there is no setting '{name}'{hint}")
+                raise unknown(name, known)
         model = {name: settings[name] for name in ModelConfig.names() if name in settings}
         training = {name: settings[name] for name in TrainingConfig.names() if name in settings}
         return dataclasses.replace(

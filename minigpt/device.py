@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from minigpt.errors import DeviceError
+from minigpt.errors import DeviceError, MemoryShortError
 
 NUMBERS_A_THREAD = 2**14  # measured: docs/log.md, "Threads"
 
@@ -42,3 +42,15 @@ def threads_for(numbers: int) -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def memory_explained(way_out: str) -> Iterator[None]:
+    """Turn PyTorch's various ways to say that memory has run out into one MemoryShortError with a way out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        signs = ("allocate memory", "out of memory", "overflow", "Invalid buffer size")
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+            raise
+        raise MemoryShortError(f"that does not fit in memory: {way_out}") from None

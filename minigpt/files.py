@@ -19,18 +19,26 @@ WAYS_OUT = {
     errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
     errno.ENOSPC: "the disk is full: free some space or choose another place; what was there before is intact",
     errno.EDQUOT: "the disk quota is used up: free some space; what was there before is intact",
+    errno.EFBIG: "it would be larger than files may be here: raise that limit; what was there before is intact",
+    errno.ELOOP: "its symbolic links lead in a circle: name the file itself",
+    errno.ENXIO: "there is nothing behind that name: name a file",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
 
 @contextmanager
 def explained(action: str, path: Path | str) -> Iterator[None]:
-    """Turn an OSError of the block into a FileError: `cannot {action} {path}: {why, and the way out}`."""
+    """Turn an OSError of the block into a FileError: `cannot {action} {path}: {why, and the way out}`.
+
+    A path that the system cannot even be asked for, with a zero byte in it, is refused in the same way.
+    """
     try:
         yield
     except OSError as error:
         why = WAYS_OUT.get(error.errno or 0, error.strerror or str(error))
         raise FileError(f"cannot {action} {str(path)!r}: {why}") from error
+    except ValueError as error:
+        raise FileError(f"cannot {action} {str(path)!r}: {error}; choose another name") from error
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:

@@ -98,35 +98,52 @@ class RunFolder:
         self.record = path / "run.json"
 
     @classmethod
-    def create(cls, wanted: Path, overwrite: bool = False) -> "RunFolder":
+    def create(cls, wanted: Path) -> "RunFolder":
         """Make a folder for a new run: `wanted`, or, where that name is taken, with a number added.
 
-        `overwrite` takes the name all the same if a run has it, whose files are removed first.
-        Raises RunError if something other than a run would be overwritten, FileError if it can't be made.
+        Raises RunError for a name that no run can have, FileError if the folder can't be made.
         """
+        try:
+            str(wanted).encode()
+        except UnicodeEncodeError:
+            raise RunError(f"the name {str(wanted)!r} is not UTF-8: choose another --out") from None
         with explained("create the run folder", wanted):
-            if wanted.name in ("", ".."):
-                wanted = wanted.resolve()
-            if not wanted.name:
-                raise RunError(f"{str(wanted)!r} cannot be a run: choose another --out")
-            folder = cls(wanted)
-            if overwrite and wanted.is_dir() and any(wanted.iterdir()):
-                if not folder.record.is_file():
-                    raise RunError(f"{str(wanted)!r} is not a run, so it is not overwritten: choose another --out")
-                for file in folder.files():
-                    file.unlink(missing_ok=True)
-                return folder
             wanted.parent.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 folder = cls(wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}"))
-                if folder.path.is_dir() and not any(folder.path.iterdir()):
+                if folder.claim():
                     return folder
-                try:
-                    folder.path.mkdir()
-                except FileExistsError:
-                    continue
-                return folder
+                if wanted.name in ("", ".."):
+                    raise RunError(f"the folder {str(wanted)!r} is not empty: name a new one with --out")
         raise AssertionError("there is always a next number")
+
+    def claim(self) -> bool:
+        """Make the folder this process's own, unless something is there; of two processes at once, one succeeds."""
+        try:
+            self.path.mkdir(exist_ok=True)
+            if any(self.path.iterdir()):
+                return False
+            self.config.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, old: "RunFolder") -> None:
+        """Take the place of another run: its files go, these move there. Raises FileError."""
+        with explained("replace the run", old.path):
+            for file in [*old.files(), *old.path.glob(".*.tmp")]:
+                file.unlink(missing_ok=True)
+            for ours, theirs in zip(self.files(), old.files(), strict=True):
+                if ours.exists():
+                    ours.replace(theirs)
+            self.path.rmdir()
+
+    def require_run(self) -> None:
+        """Raise RunError unless this is a run or nothing at all, so that nothing else is ever overwritten."""
+        with explained("look into", self.path):
+            empty = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+            if not empty and not self.record.is_file():
+                raise RunError(f"{str(self.path)!r} is not a run, so it is not overwritten: choose another --out")
 
     def files(self) -> list[Path]:
         """Every file a run may have, in the order they are named above."""

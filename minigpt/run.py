@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 
 from minigpt.config import Config, SamplingConfig
-from minigpt.device import pick_device, threads_for
+from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, nearest
 from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
@@ -72,7 +72,10 @@ class Run:
         if record.status == "unfinished" and not folder.model.exists():
             raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
         metrics = folder.read_metrics(record)
-        model = build_empty(config.model)  # takes no memory until the file has proved to fit
+        try:
+            model = build_empty(config.model)  # takes no memory until the file has proved to fit
+        except RuntimeError:
+            raise RunError(f"{str(folder.config)!r} is damaged: no model can be that large") from None
         folder.load_weights(model, weights)
         return cls(folder.path, config, tokenizer, model.to(pick_device(device)).eval(), record, metrics)
 
@@ -92,7 +95,7 @@ class Run:
 
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """The new text alone, piece by piece as it is written; arguments and errors as for `generate`."""
-        config = SamplingConfig(**sampling)
+        config = SamplingConfig.of(**sampling)
         idx = self._prompt_ids(prompt)
         return self._stream(idx, config)
 
@@ -109,9 +112,9 @@ class Run:
         """`num_samples` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
         if num_samples < 1:
             raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
-        config = SamplingConfig(**sampling)
-        idx = self._prompt_ids(prompt).expand(num_samples, -1)
-        with self._generation_threads(num_samples):
+        config = SamplingConfig.of(**sampling)
+        with self._generation_threads(num_samples), memory_explained("lower num_samples"):
+            idx = self._prompt_ids(prompt).expand(num_samples, -1)
             rows = engine.generate(self.model, idx, config).tolist()
         return [prompt + self.tokenizer.decode(row) for row in rows]
 

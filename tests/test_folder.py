@@ -1,7 +1,9 @@
 """Run folders: names, weights kept, and every way a file can be broken."""
 
+import concurrent.futures
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,47 +12,82 @@ import safetensors.torch
 import torch
 
 import minigpt
-from minigpt.config import ModelConfig
-from minigpt.errors import FileError, RunError
+from minigpt.config import Config, ModelConfig
+from minigpt.errors import DivergedError, FileError, RunError
 from minigpt.folder import RunFolder, find_newest
 from minigpt.model.lecture import BigramLanguageModel
 from minigpt.run import Run
+from minigpt.training.train import train
 
 
 def test_a_name_already_taken_gets_a_number(tmp_path: Path) -> None:
     wanted = tmp_path / "runs" / "mine"
-    assert RunFolder.create(wanted).path == wanted
-    assert RunFolder.create(wanted).path == wanted  # still empty: nobody's yet
-    (wanted / "something").touch()
-    second = RunFolder.create(wanted).path
-    assert second.name == "mine-2"
-    (second / "something").touch()
+    wanted.mkdir(parents=True)
+    assert RunFolder.create(wanted).path == wanted  # empty: nobody's yet
+    assert RunFolder.create(wanted).path.name == "mine-2"
     assert RunFolder.create(wanted).path.name == "mine-3"
-    assert (wanted / "something").exists()
+    wanted.with_name("mine-4").touch()
+    assert RunFolder.create(wanted).path.name == "mine-5"
 
 
 def test_a_name_that_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert RunFolder.create(Path()).path == tmp_path / "here"
-    (tmp_path / "here" / "something").touch()
-    assert RunFolder.create(Path()).path == tmp_path / "here-2"
+    assert RunFolder.create(Path()).path == Path()
+    with pytest.raises(RunError, match=r"the folder '.' is not empty: name a new one"):
+        RunFolder.create(Path())
+    with pytest.raises(RunError, match=r"the folder '..' is not empty"):
+        RunFolder.create(Path(".."))
     (tmp_path / "nowhere").symlink_to(tmp_path / "absent" / "absent")
     with pytest.raises(FileError, match="cannot create the run folder"):
         RunFolder.create(tmp_path / "nowhere" / "run")
-    with pytest.raises(RunError, match="cannot be a run"):
-        RunFolder.create(Path("/"))
+    with pytest.raises(RunError, match="not UTF-8"):
+        RunFolder.create(tmp_path / "\udcff")
 
 
-def test_overwriting_takes_a_runs_place_and_nothing_else(trained: Run, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained.path, run)
-    (run / "notes.txt").write_text("the user's own")
-    assert RunFolder.create(run, overwrite=True).path == run
-    assert [file.name for file in run.iterdir()] == ["notes.txt"]
-    with pytest.raises(RunError, match="not a run, so it is not overwritten"):
-        RunFolder.create(run, overwrite=True)
-    assert (run / "notes.txt").read_text() == "the user's own"
+def test_of_two_at_once_each_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    for attempt in range(40):
+        barrier = threading.Barrier(4)
+
+        def create(attempt: int = attempt, barrier: threading.Barrier = barrier) -> Path:
+            barrier.wait()
+            return RunFolder.create(tmp_path / f"run {attempt}").path
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            paths = [job.result() for job in [pool.submit(create) for _ in range(4)]]
+        assert len(set(paths)) == 4
+
+
+def test_overwriting_waits_until_there_is_something_better(text_file: Path, tmp_path: Path) -> None:
+    config = Config.from_preset("bigram").override(max_iters=20)
+    out = tmp_path / "run"
+    old = train(config, text_file, out)
+    (out / "notes.txt").write_text("the user's own")
+    (out / ".model.safetensors.1.tmp").touch()
+    weights = (out / "model.safetensors").read_bytes()
+    with pytest.raises(DivergedError):
+        train(config.override(learning_rate=1e30), text_file, out, overwrite=True)
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert minigpt.load(out).record == old.record
+    shutil.rmtree(tmp_path / "run-2")
+    new = train(config.override(seed=2), text_file, out, overwrite=True)
+    assert new.path == out
+    assert minigpt.load(out).config.training.seed == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert (out / "notes.txt").read_text() == "the user's own"
+    assert not (out / ".model.safetensors.1.tmp").exists()
+
+
+def test_what_is_not_a_run_is_never_overwritten(text_file: Path, tmp_path: Path) -> None:
+    config = Config.from_preset("bigram").override(max_iters=1)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "notes.txt").write_text("the user's own")
+    (tmp_path / "file").touch()
+    for name in ("precious", "file"):
+        with pytest.raises(RunError, match="not a run, so it is not overwritten"):
+            train(config, text_file, tmp_path / name, overwrite=True)
+    assert train(config, text_file, tmp_path / "new", overwrite=True).path == tmp_path / "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "new", "precious"]
 
 
 def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path) -> None:
@@ -134,6 +171,7 @@ BREAKAGES = (
     + [
         ("a setting of a later version", "config.toml", replace("config.toml", "[model]", "[model]\nrope = true")),
         ("an impossible setting", "config.toml", replace("config.toml", "n_head = 2", "n_head = 3")),
+        ("a size beyond all memory", "config.toml", replace("config.toml", "n_embd = 16", f"n_embd = {2**62}")),
         ("another shape", "model.safetensors", replace("config.toml", "n_embd = 16", "n_embd = 32")),
         ("more blocks", "model.safetensors", replace("config.toml", "n_layer = 2", "n_layer = 3")),
         ("another model", "model.safetensors", replace("config.toml", '"gpt"', '"bigram"')),

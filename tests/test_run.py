@@ -8,7 +8,7 @@ from conftest import TINY
 
 import minigpt
 from minigpt.config import Config
-from minigpt.errors import ConfigError, DataError, DeviceError, UnknownCharacterError
+from minigpt.errors import ConfigError, DataError, DeviceError, FileError, MemoryShortError, UnknownCharacterError
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import exact_loss
 from minigpt.run import Run
@@ -112,6 +112,12 @@ def test_a_training_text_that_has_changed_is_not_evaluated(text_file: Path, tmp_
 def test_settings_and_devices_that_cannot_be(trained: Run, text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="temperature"):
         trained.stream("a", temperature=-1)  # at once, not at the first piece
+    with pytest.raises(ConfigError, match="no setting 'temprature'; did you mean 'temperature'"):
+        trained.generate("a", temprature=1)
+    with pytest.raises(MemoryShortError, match="lower num_samples"):
+        trained.generate_several(2**62, max_new_tokens=1)
+    with pytest.raises(FileError, match="null"):
+        trained.evaluate("a\0b")
     with pytest.raises(UnknownCharacterError):
         trained.stream("é")
     with pytest.raises(ConfigError, match="vocab_size follows from the text"):

@@ -48,6 +48,8 @@ for command in (train, sample, info, evaluate):
 
 def run(arguments: list[str]) -> int:
     """Run one command; its exit status. What went wrong is said in a sentence on standard error."""
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # None where the caller closed it
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number

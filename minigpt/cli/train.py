@@ -1,6 +1,7 @@
 """`minigpt train`."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, p
 @click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
-@click.option("--overwrite", is_flag=True, help="replace the run that has that name")
+@click.option("--overwrite", is_flag=True, help="take the place of the run that has that name, once done")
 @json_option
 @settings("Model", ModelConfig)
 @settings("Training", TrainingConfig)
@@ -74,7 +75,8 @@ def report(run: "Run") -> None:
     times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
     loss = "" if record.validation_loss is None else loss_line("validation loss", record.validation_loss)
     print(f"\n\n{loss}; {record.step:,} steps, {times}")
-    print(f"the run is in {run.path}; next: {program()} sample {run.path}")
+    path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
+    print(f"the run is in {run.path}; next: {program()} sample {path}")
 
 
 def program() -> str:

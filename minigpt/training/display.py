@@ -1,5 +1,8 @@
 """What a person sees while a model trains, on standard error."""
 
+import contextlib
+import os
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -11,6 +14,16 @@ from minigpt.text.visible import visible
 HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {'left':>8}"
 
 
+class ForgivingConsole(Console):
+    """Falls silent when nobody reads it any more: what can't be shown must not end a training."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):  # and what is still in the buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Display:
     """A table that grows by a row at each evaluation and, on a terminal, a bar below it.
 
@@ -19,7 +32,7 @@ class Display:
 
     def __init__(self, config: TrainingConfig) -> None:
         self.max_iters = config.max_iters
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
         live = self.console.is_terminal and not self.console.is_dumb_terminal
         columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         self.bar = Progress(
@@ -35,7 +48,10 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """A line of text."""
-        self.console.print(Text(text, style=style))
+        try:
+            self.console.print(Text(text, style=style))
+        except OSError:
+            self.console.on_broken_pipe()
 
     def begin(self) -> None:
         """The table's header and the bar."""

@@ -1,6 +1,7 @@
 """loss.png: the learning curves, and below them what the model wrote on the way."""
 
 import io
+import os
 from pathlib import Path
 
 from minigpt.files import write_atomic
@@ -11,8 +12,11 @@ SHOWN = 4  # how many of the texts there is room for
 
 def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[Snapshot]) -> None:
     """Write loss.png into the folder of a run. Raises FileError."""
+    backend = os.environ.pop("MPLBACKEND", None)  # a picture in a file needs none, and a foreign one may be missing
     from matplotlib.figure import Figure
 
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
     shown = [snapshots[round(i * (len(snapshots) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if snapshots else []
     shown = list(dict.fromkeys(shown))
     figure = Figure(figsize=(8, 4.1 + 0.3 * len(shown)), dpi=120, layout="constrained")

@@ -1,6 +1,7 @@
 """The run's journal: what happened at each evaluation, written down and shown."""
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,8 +91,9 @@ class Journal:
         best = self.run.best
         if best is None:
             return ""
+        path = shlex.quote(str(self.run.path))
         about = f"step {best.step:,}, validation loss {best.validation_loss:.4f}"
-        return f"; the weights of the best evaluation ({about}) are kept: minigpt sample {self.run.path} --weights best"
+        return f"; the weights of the best evaluation ({about}) are kept: minigpt sample {path} --weights best"
 
     def close(self, status: Status, validation_loss: float | None = None) -> Record:
         """Write down in run.json how the run ended."""

@@ -3,16 +3,14 @@
 import dataclasses
 import datetime
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 import minigpt
 from minigpt.config import Config
-from minigpt.device import pick_device, threads_for
-from minigpt.errors import DataError, DivergedError, MemoryShortError
+from minigpt.device import memory_explained, pick_device, threads_for
+from minigpt.errors import DataError, DivergedError
 from minigpt.folder import Record, RunFolder
 from minigpt.model import build, count_parameters
 from minigpt.model.loss import exact_loss
@@ -25,6 +23,8 @@ from minigpt.training.figure import draw_loss
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Journal
 from minigpt.training.loop import fit, require_finite
+
+WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
 
 def train(
@@ -48,20 +48,28 @@ def train(
         device = pick_device(config.training.device)
         torch.manual_seed(config.training.seed)
         numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
-        with memory_explained(), threads_for(numbers) as threads:
+        wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
+        if overwrite:
+            wanted.require_run()
+        with memory_explained(WAY_OUT), threads_for(numbers) as threads:
             model = build(config.model).to(device)
-            folder = RunFolder.create(Path(out or f"runs/{config.preset}"), overwrite)
+            folder = RunFolder.create(wanted.path)
             record = new_record(corpus, count_parameters(model), str(device), threads)
             folder.write_config(config)
             folder.write_record(record)
             tokenizer.save(folder.tokenizer)
             display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {device}")
-            display.say(f"run    {folder.path}\n")
-            return fit_and_measure(Run(folder.path, config, tokenizer, model, record, []), dataset, display)
+            replaces = wanted if overwrite and folder.path != wanted.path else None
+            display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}\n")
+            run = Run(folder.path, config, tokenizer, model, record, [])
+            return fit_and_measure(run, dataset, display, replaces)
 
 
-def fit_and_measure(run: Run, dataset: Dataset, display: Display) -> Run:
-    """Train the run's model, measure it exactly, and write down how it ended; the run with that record."""
+def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunFolder | None) -> Run:
+    """Train the run's model, measure it exactly, and write down how it ended; the run with that record.
+
+    Once all is saved, it takes the place of the run that it `replaces`.
+    """
     journal = Journal(run, display)
     training = run.config.training
     record = None
@@ -75,6 +83,10 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display) -> Run:
             draw_loss(
                 run.path, f"{run.config.preset}: {record.parameters:,} parameters", journal.metrics, journal.snapshots
             )
+            run = dataclasses.replace(run, record=record)
+            if replaces:
+                RunFolder(run.path).replace(replaces)
+                run = dataclasses.replace(run, path=replaces.path)
             if interrupt.received:
                 display.say(f"saved in {run.path}: {step:,} steps, validation loss {validation_loss:.4f}")
     except DivergedError as error:
@@ -85,7 +97,7 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display) -> Run:
             journal.close("interrupted")
         raise
     run.model.eval()
-    return dataclasses.replace(run, record=record)
+    return run
 
 
 def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Record:
@@ -105,17 +117,3 @@ def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Re
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
     )
-
-
-@contextmanager
-def memory_explained() -> Iterator[None]:
-    """Turn PyTorch's various ways to say that memory has run out into one MemoryShortError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        signs = ("allocate memory", "out of memory", "calculation overflowed", "Invalid buffer size")
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
-            raise
-        raise MemoryShortError(
-            "the model, or a batch of it, does not fit in memory: lower n_embd, n_layer, block_size or batch_size"
-        ) from None

@@ -107,6 +107,7 @@ def test_input_that_is_not_text_as_a_prompt(command: Callable, trained: Run) -> 
     done = command("sample", trained.path, input=b"caf\xe9", encoding=None)
     assert done.returncode == 2
     assert b"standard input is not UTF-8: byte 3 is 0xe9" in done.stderr
+    refused(command("sample", trained.path, input="a" * (2**20 + 1)), "standard input is larger than 1,048,576 bytes")
 
 
 @pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "model.safetensors"])

@@ -108,6 +108,7 @@ def test_sample_with_an_idle_pipe_for_input_does_not_wait(trained: Run) -> None:
     os.close(idle)
     os.close(other_end)
     assert (done.returncode, len(done.stdout)) == (0, 6)
+    assert "--prompt - waits for one" in done.stderr
 
 
 def test_sample_without_a_name_takes_the_newest_run_and_names_it(
@@ -150,6 +151,15 @@ def test_output_that_cannot_be_written_is_an_error(trained: Run) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([COMMAND, "info", trained.path], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (2, "minigpt: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("ending", [">&-", "<&-", "2>&-"])
+def test_streams_that_the_caller_closed(ending: str, trained: Run) -> None:
+    line = f"{COMMAND} sample {trained.path} --max-new-tokens 5 {ending}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    missing = subprocess.run(["sh", "-c", f"{COMMAND} info nothing {ending}"], capture_output=True, text=True)
+    assert (missing.returncode, missing.stdout) == (2, "")
 
 
 def test_a_loss_beyond_all_bounds_is_still_reported(command: Callable, text_file: Path) -> None:

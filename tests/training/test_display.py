@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, TINY_FLAGS
 
+import minigpt
 from minigpt.text.visible import visible
 from minigpt.training.display import clock
 
@@ -49,6 +50,22 @@ def test_a_terminal_gets_a_bar(text_file: Path, tmp_path: Path) -> None:
     assert "characters/s" in text
     assert "400/400" in text
     assert "\x1b[?25h" in text  # the cursor is given back
+
+
+@pytest.mark.parametrize("ending", ["2>/dev/full", "2>&-", "2>&1 >/dev/null | head -1"])
+def test_a_training_goes_on_when_nobody_watches(ending: str, text_file: Path, tmp_path: Path) -> None:
+    flags = f"--data {text_file} --preset bigram --max-iters 40 --eval-interval 2 --out run"
+    subprocess.run(
+        ["sh", "-c", f"{COMMAND} train {flags} {ending}"], cwd=tmp_path, stdout=subprocess.DEVNULL, check=True
+    )
+    assert minigpt.load(tmp_path / "run").record.status == "finished"
+
+
+def test_a_foreign_matplotlib_backend_does_no_harm(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2"]
+    done = command("train", *flags, env={"MPLBACKEND": "module://absent.backend"})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "bigram" / "loss.png").exists()
 
 
 def test_control_characters_are_shown_not_obeyed() -> None:
