@@ -29,8 +29,8 @@ def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal:
         if step % config.eval_interval == 0 or last:
             with journal.evaluating():
                 losses = estimate_loss(model, dataset, config.eval_windows)
-                for loss in losses.values():
-                    require_finite(loss, step, config)
+                for estimate in losses.values():
+                    require_finite(estimate, step, config)
                 journal.evaluated(step, losses["train"], losses["val"])  # logs, saves, shows
         if last:
             break
