@@ -28,7 +28,7 @@ def test_top_k_equals_transformers_ties_included(seed: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("p", [1e-9, 0.01, 0.3, 0.9, 0.999, 1.0])
 def test_top_p_equals_transformers(seed: int, p: float) -> None:
     logits = random_logits(seed)
     assert torch.equal(keep_top_p(logits, p), TopPLogitsWarper(p)(None, logits))
