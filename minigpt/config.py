@@ -6,6 +6,7 @@ refused on construction, so a configuration that exists can be trusted.
 """
 
 import dataclasses
+import operator
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -22,17 +23,8 @@ def setting(default: Any, help: str, **bounds: float) -> Any:
     return field(default=default, metadata={"help": help, "bounds": bounds})
 
 
-BOUNDS = {
-    "at_least": ("at least", lambda value, bound: value >= bound),
-    "above": ("above", lambda value, bound: value > bound),
-    "at_most": ("at most", lambda value, bound: value <= bound),
-    "below": ("below", lambda value, bound: value < bound),
-}
-
-
+BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
-
-
 MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config must not keep Python busy for hours
 
 
@@ -70,8 +62,8 @@ def check(f: dataclasses.Field, value: Any) -> None:
     ok = isinstance(value, accepted) and not isinstance(value, bool)
     ok = ok and abs(value) <= LARGEST[kind]  # false for a NaN too
     bounds = f.metadata["bounds"]
-    if not (ok and all(BOUNDS[name][1](value, bound) for name, bound in bounds.items())):
-        limits = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
+    if not (ok and all(BOUNDS[name](value, bound) for name, bound in bounds.items())):
+        limits = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
         noun = "a number" if kind is float else "a whole number"
         raise ConfigError(f"{f.name} must be {noun} {limits}, not {shown(value)}")
 

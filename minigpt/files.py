@@ -1,11 +1,13 @@
 """Reading with a bound, writing all or nothing, and every refusal of the file system in one sentence."""
 
+import contextlib
 import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from minigpt.errors import FileError
 
@@ -101,3 +103,9 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def discard(stream: IO[str]) -> None:
+    """Send what a stream still holds, and all that follows, nowhere: so a last flush cannot fail once more."""
+    with contextlib.suppress(OSError, ValueError):  # a stream with no file behind it has nothing to fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,6 +1,7 @@
 """What the tests share: a text, a small trained run, and the real command."""
 
 import os
+import pty
 import random
 import subprocess
 import sys
@@ -66,6 +67,32 @@ def text_file(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run, trained once; tests that change files work on a copy."""
     return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", device="cpu", **TINY)
+
+
+def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
+    """The command's status and what it shows on a terminal of 100 columns, both streams."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not piece:  # and macOS's
+            break
+        shown += piece
+    os.close(ours)
+    return process.wait(), shown.decode()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import json_option, run_argument
-from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, write
+from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, times, write
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -29,8 +29,6 @@ def info(run: str | None, as_json: bool) -> None:
 
 def rows(run: "Run") -> list[tuple[str, str]]:
     """What a person wants to know of a run, as lines of a name and a value."""
-    from minigpt.training.display import clock
-
     config, record = run.config, run.record
     used = (
         {"architecture", "block_size"}
@@ -54,8 +52,7 @@ def rows(run: "Run") -> list[tuple[str, str]]:
         last, best = run.metrics[-1], run.best
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
         lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
-    times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
     where = f"on {record.device} with {record.threads} thread{'s' if record.threads != 1 else ''}"
-    lines.append(("time", f"{times}, {where}, begun {record.started}"))
+    lines.append(("time", f"{times(record)}, {where}, begun {record.started}"))
     versions = f"minigpt {record.minigpt_version}, torch {record.torch_version}, Python {record.python_version}"
     return [*lines, ("made with", f"{versions}, {record.platform}")]

@@ -17,6 +17,7 @@ from minigpt.cli.info import info
 from minigpt.cli.sample import sample
 from minigpt.cli.train import train
 from minigpt.errors import MinigptError
+from minigpt.files import discard
 from minigpt.text.visible import visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -55,9 +56,9 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
     try:
         with cli.make_context("minigpt", list(arguments)) as context:
-            status = cli.invoke(context)
+            cli.invoke(context)
         sys.stdout.flush()
-        return status or 0
+        return 0
     except click.exceptions.Exit as done:  # --help and --version
         return done.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
@@ -68,18 +69,13 @@ def run(arguments: list[str]) -> int:
     except MinigptError as error:
         return complain(str(error), error.exit_status)
     except OSError as error:
-        discard_output()
+        discard(sys.stdout)
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has had enough
             return 0
         return complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return complain("stopped", 130)
-
-
-def discard_output() -> None:
-    """Send what standard output still holds nowhere, so that Python's last flush cannot fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str, status: int) -> int:

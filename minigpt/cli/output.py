@@ -13,6 +13,7 @@ import click
 from minigpt.text.visible import visible
 
 if TYPE_CHECKING:
+    from minigpt.folder import Record
     from minigpt.run import Run
 
 
@@ -48,6 +49,13 @@ def loss_line(name: str, nats: float) -> str:
 
     others = f"{bits(nats):.4f} bits, perplexity {perplexity(nats):,.3f}"
     return f"{name} {nats:.4f} nats per character (exact; {others})"
+
+
+def times(record: "Record") -> str:
+    """How long a run took."""
+    from minigpt.training.display import clock
+
+    return f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
 
 
 def describe(run: "Run") -> dict[str, Any]:

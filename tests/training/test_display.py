@@ -1,14 +1,12 @@
 """What a person, a pipe and a terminal see."""
 
-import os
-import pty
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, TINY_FLAGS
+from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 import minigpt
 from minigpt.text.visible import visible
@@ -27,21 +25,8 @@ def test_a_pipe_gets_plain_lines(command: Callable, text_file: Path) -> None:
 
 
 def test_a_terminal_gets_a_bar(text_file: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    flags = ["--data", str(text_file), *TINY_FLAGS, "--max-iters", "400"]
-    process = subprocess.Popen(
-        [COMMAND, "train", *flags], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    assert process.wait() == 0
-    text = shown.decode()
+    status, text = in_terminal("train", "--data", text_file, *TINY_FLAGS, "--max-iters", "400", cwd=tmp_path)
+    assert status == 0
     bars = re.findall(r"([\d,.]+) it/s · ([\d,]+) characters/s", text)
     assert bars
     for steps, characters in bars:  # a step is 8 windows of 16 characters
