@@ -13,7 +13,7 @@ from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, nearest
 from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
-from minigpt.model import LanguageModel
+from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
 from minigpt.model.loss import TOKENS_A_BATCH, exact_loss
 from minigpt.sampling import engine
@@ -48,7 +48,7 @@ class Run:
     path: Path
     config: Config
     tokenizer: Tokenizer
-    model: LanguageModel
+    model: TrainedModel
     record: Record
     metrics: list[Metrics]
 

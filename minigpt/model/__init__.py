@@ -1,14 +1,51 @@
 """The models: tensors in, tensors out."""
 
-from torch import nn
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 
-LanguageModel = BigramLanguageModel | GPTLanguageModel
+
+class Context(Protocol):
+    """What sampling and measuring ask of a model's config."""
+
+    @property
+    def block_size(self) -> int:
+        """How many tokens the model sees at most."""
 
 
-def build(config: ModelConfig) -> LanguageModel:
+TrainedModel = BigramLanguageModel | GPTLanguageModel  # what a run holds
+
+
+class LanguageModel(Protocol):
+    """What sampling and measuring ask of a model: a torch module that knows how far it sees."""
+
+    training: bool
+
+    @property
+    def config(self) -> Context:
+        """Its shape."""
+
+    def __call__(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Dropout on, or off."""
+
+    def eval(self) -> Any:
+        """Dropout off."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What it learns."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """What it holds besides."""
+
+
+def build(config: ModelConfig) -> TrainedModel:
     """A new model of the config's architecture, its weights drawn from torch's global generator."""
     return BigramLanguageModel(config) if config.architecture == "bigram" else GPTLanguageModel(config)
 

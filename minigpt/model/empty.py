@@ -7,10 +7,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minigpt.config import ModelConfig
-from minigpt.model import LanguageModel, build
+from minigpt.model import TrainedModel, build
 
 
-def build_empty(config: ModelConfig) -> LanguageModel:
+def build_empty(config: ModelConfig) -> TrainedModel:
     """The model that `build` makes, on the meta device: it has names and shapes only.
 
     So a file can be held against it before any memory is asked for on the word of a config.

@@ -1,9 +1,11 @@
 """How good a model is: its mean loss over token ids, measured without training it."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minigpt.model import LanguageModel
 
@@ -11,24 +13,30 @@ TOKENS_A_BATCH = 4096  # few large batches; much larger ones fall out of the pro
 
 
 @torch.inference_mode()
-def mean_loss(model: LanguageModel, x: Tensor, y: Tensor) -> float:
-    """Mean loss in nats of predicting y from x, both (N, T), in few large batches, dropout off."""
-    device = next(model.parameters()).device
+def window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
+    """The loss in nats of each prediction of y from x, both (N, T): (N, T) on the CPU. Dropout is off meanwhile."""
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
     windows_a_batch = max(1, TOKENS_A_BATCH // x.shape[1])
     was_training = model.training
     model.eval()
     try:
-        total = 0.0
+        losses = []
         for xb, yb in zip(x.split(windows_a_batch), y.split(windows_a_batch), strict=True):
-            _, loss = model(xb.to(device), yb.to(device))
-            total += loss.item() * len(xb)
+            logits, _ = model(xb.to(device))  # (B, T, V)
+            flat = F.cross_entropy(logits.flatten(0, 1), yb.to(device).flatten(), reduction="none")  # (B * T)
+            losses.append(flat.view(xb.shape).cpu())
     finally:
         model.train(was_training)
-    return total / len(x)
+    return torch.cat(losses)
 
 
-def exact_loss(model: LanguageModel, ids: Tensor) -> float:
-    """The exact loss of a text: the mean, in nats, over every next-token prediction in it, each made once.
+def mean_loss(model: LanguageModel, x: Tensor, y: Tensor) -> float:
+    """Mean loss in nats of predicting y from x, both (N, T), in few large batches, dropout off."""
+    return window_losses(model, x, y).double().mean().item()
+
+
+def token_losses(model: LanguageModel, ids: Tensor) -> Tensor:
+    """The loss in nats of every next-token prediction in a text, each made once: (N - 1,).
 
     The N ids (N at least 2) are cut into non-overlapping windows of block_size, the last one shorter;
     each of the N - 1 tokens after the first is predicted once, from those before it in its window.
@@ -37,7 +45,12 @@ def exact_loss(model: LanguageModel, ids: Tensor) -> float:
     x, y = ids[:-1], ids[1:]  # (N - 1,)
     whole = len(x) // T * T
     parts = [(x[:whole].view(-1, T), y[:whole].view(-1, T)), (x[None, whole:], y[None, whole:])]
-    return sum(mean_loss(model, a, b) * a.numel() for a, b in parts if a.numel()) / len(x)
+    return torch.cat([window_losses(model, a, b).flatten() for a, b in parts if a.numel()])
+
+
+def exact_loss(model: LanguageModel, ids: Tensor) -> float:
+    """The exact loss of a text: the mean over its `token_losses`."""
+    return token_losses(model, ids).double().mean().item()
 
 
 def bits(nats: float) -> float:
