@@ -27,11 +27,12 @@ class Display:
     Where standard error is not a terminal it is the same table in plain lines, without control codes.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, title: str = "") -> None:
+        """For a training of that configuration; the title, if any, stands before the bar."""
         self.max_iters = config.max_iters
         self.console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
         live = self.console.is_terminal and not self.console.is_dumb_terminal
-        columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+        columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         self.bar = Progress(
             *columns, console=self.console, transient=True, disable=not live, auto_refresh=live, refresh_per_second=4
         )

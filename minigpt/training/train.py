@@ -39,9 +39,7 @@ def train(
     """
     with Display(config.training) as display:
         corpus = find_corpus(data, display.say)
-        tokenizer = CharTokenizer.from_text(corpus.text)
-        if tokenizer.vocab_size < 2:
-            raise DataError(f"{corpus.source} holds one distinct character only: there is nothing to learn from it")
+        tokenizer = vocabulary_of(corpus)
         display.say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
         config = config.override(vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config)
@@ -63,6 +61,14 @@ def train(
             display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}\n")
             run = Run(folder.path, config, tokenizer, model, record, [])
             return fit_and_measure(run, dataset, display, replaces)
+
+
+def vocabulary_of(corpus: Corpus) -> CharTokenizer:
+    """The characters of a text. Raises DataError if it has fewer than two different ones."""
+    tokenizer = CharTokenizer.from_text(corpus.text)
+    if tokenizer.vocab_size < 2:
+        raise DataError(f"{corpus.source} holds one distinct character only: there is nothing to learn from it")
+    return tokenizer
 
 
 def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunFolder | None) -> Run:
