@@ -1,0 +1,75 @@
+"""Where a transformer passes counting: a larger lecture model's exact validation loss against minutes of one core.
+
+    python benchmarks/crossing.py --data input.txt --minutes 45
+
+Trains `GPTLanguageModel` (6 blocks, 192 wide, 128 characters of context) in bfloat16 on one thread with a
+warmup and a cosine decay to zero, measured in that core's own time, and prints a Markdown table beside the
+n-gram model's loss. The first fiftieth of the training text is kept out, so that a blend of the two can be
+weighed on it (`--save` keeps the weights).
+"""
+
+import argparse
+import math
+import time
+
+import safetensors.torch
+import torch
+
+from minigpt.config import Config
+from minigpt.model import count_parameters
+from minigpt.model.lecture import GPTLanguageModel
+from minigpt.model.loss import exact_loss
+from minigpt.model.ngram import NGramModel
+from minigpt.studies.rivals import keep_out
+from minigpt.text.corpus import find_corpus
+from minigpt.text.dataset import Dataset
+from minigpt.text.tokenizer import CharTokenizer
+
+SHAPE = {"n_embd": 192, "n_head": 6, "n_layer": 6, "block_size": 128, "dropout": 0.1, "batch_size": 16}
+PEAK, WARMUP, ROWS = 1e-3, 0.02, 15
+
+
+def main() -> None:
+    """Train for the given minutes and print a row now and then."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--minutes", type=float, default=45, help="of one core's time")
+    parser.add_argument("--save", help="a safetensors file for the weights")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(1337)
+    text = find_corpus(arguments.data).text
+    tokenizer = CharTokenizer.from_text(text)
+    config = Config().override(vocab_size=tokenizer.vocab_size, **SHAPE)
+    dataset = Dataset(tokenizer.encode(text), config)
+    dataset.train, _ = keep_out(dataset.train, config.model.block_size)
+    for order in (6, 7, 8):
+        loss = NGramModel.fit(dataset.train, tokenizer.vocab_size, order).token_losses(dataset.val).mean()
+        print(f"n-gram of order {order}: {loss:.4f}", flush=True)
+    model = GPTLanguageModel(config.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+    print(f"\n{count_parameters(model):,} parameters\n\n| minutes | steps | loss |\n| --- | --- | --- |")
+    spent, step, row = 0.0, 0, 1
+    while spent < 1:
+        began = time.process_time()
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK * min(spent / WARMUP, 0.5 + 0.5 * math.cos(math.pi * spent))
+        x, y = dataset.get_batch("train")
+        with torch.autocast("cpu", torch.bfloat16):
+            _, loss = model(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        spent += (time.process_time() - began) / 60 / arguments.minutes
+        if spent >= row / ROWS:
+            row += 1
+            measured = exact_loss(model, dataset.val)
+            print(f"| {spent * arguments.minutes:.1f} | {step:,} | {measured:.4f} |", flush=True)
+            if arguments.save:
+                safetensors.torch.save_file(model.state_dict(), arguments.save)
+
+
+if __name__ == "__main__":
+    main()
