@@ -117,6 +117,9 @@ class TrainingConfig(Checked):
     max_iters: int = setting(5000, "steps of training", at_least=1)
     eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
     eval_windows: int = setting(128, "windows of each split that an evaluation reads", at_least=1)
+    snapshots: int = setting(
+        12, "texts kept on the way, at steps spread evenly on a log scale", at_least=0, at_most=1000
+    )
     learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
     train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)
     seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)

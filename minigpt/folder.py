@@ -5,7 +5,8 @@
     model.safetensors   the last weights
     best.safetensors    the weights of an earlier evaluation, where that one was better
     metrics.jsonl       a line for each evaluation
-    samples.txt         what the model wrote on the way
+    snapshots.jsonl     what the model wrote on the way, from the same start and seed, with the loss
+    samples.txt         the same for people
     loss.png            the learning curves
     run.json            the record: data, versions, parameters, exact validation loss, times
 
@@ -17,6 +18,7 @@ import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -93,6 +95,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.best = path / "best.safetensors"
         self.metrics = path / "metrics.jsonl"
+        self.snapshots = path / "snapshots.jsonl"
         self.samples = path / "samples.txt"
         self.figure = path / "loss.png"
         self.record = path / "run.json"
@@ -186,24 +189,23 @@ class RunFolder:
 
     def write_metrics(self, metrics: list[Metrics]) -> None:
         """Write every evaluation, a line each."""
-        lines = [json.dumps(dataclasses.asdict(m)) + "\n" for m in metrics]
-        write_atomic(self.metrics, "".join(lines).encode())
+        write_atomic(self.metrics, json_lines(metrics))
 
     def read_metrics(self, record: Record) -> list[Metrics]:
         """Every evaluation, in order, up to the step that the run's record ends at."""
-        where = f"{str(self.metrics)!r}, line "
-        text = read_part(self.metrics)
-        if not text.endswith("\n"):
-            raise RunError(f"{str(self.metrics)!r} is cut short: its last line does not end")
-        lines = enumerate(text.splitlines(), 1)
-        metrics = [checked(Metrics, parse_json(line, f"{where}{n}"), f"{where}{n}") for n, line in lines]
+        metrics = read_lines(self.metrics, Metrics)
         if metrics[-1].step < record.step:
             last = f"it ends at step {metrics[-1].step:,}, the run at {record.step:,}"
             raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
         return metrics
 
-    def write_samples(self, snapshots: list[Snapshot]) -> None:
-        """Write what the model wrote on the way, under headings."""
+    def read_snapshots(self) -> list[Snapshot]:
+        """What the model wrote on the way, in order; nothing if it kept none."""
+        return read_lines(self.snapshots, Snapshot) if self.snapshots.exists() else []
+
+    def write_snapshots(self, snapshots: list[Snapshot]) -> None:
+        """Write what the model wrote on the way: a line each, and for people under headings."""
+        write_atomic(self.snapshots, json_lines(snapshots))
         texts = [f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{s.text}\n\n" for s in snapshots]
         write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
@@ -237,6 +239,20 @@ def parse_json(text: str, where: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: not JSON ({error})") from None
+
+
+def json_lines(entries: Sequence[Any]) -> bytes:
+    """Dataclasses as JSON, a line each."""
+    return "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in entries).encode()
+
+
+def read_lines(path: Path, cls: type[T]) -> list[T]:
+    """The dataclasses that `json_lines` wrote to a file, at least one; RunError if it holds anything else."""
+    text = read_part(path)
+    if not text.endswith("\n"):
+        raise RunError(f"{str(path)!r} is cut short: its last line does not end")
+    lines = [(line, f"{str(path)!r}, line {n}") for n, line in enumerate(text.split("\n")[:-1], 1)]
+    return [checked(cls, parse_json(line, where), where) for line, where in lines]
 
 
 def refuse(constant: str) -> None:

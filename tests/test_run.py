@@ -38,7 +38,7 @@ def test_the_record_tells_the_truth(trained: Run, text: str) -> None:
     files = {file.name for file in trained.path.iterdir()} - {"best.safetensors"}
     assert files == {
         *("config.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"),
-        *("samples.txt", "loss.png", "run.json"),
+        *("snapshots.jsonl", "samples.txt", "loss.png", "run.json"),
     }
     assert (trained.path / "loss.png").read_bytes().startswith(b"\x89PNG")
 

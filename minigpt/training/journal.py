@@ -2,88 +2,81 @@
 
 import dataclasses
 import shlex
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.run import Run
 from minigpt.training.display import Display
+from minigpt.training.stopwatch import Stopwatch
 
-SNAPSHOTS = 10  # how often, in all, the model writes a line while it trains
 SNAPSHOT_TOKENS = 80
 SECONDS_BETWEEN_UPDATES = 0.1
 
 
-class Journal:
-    """Keeps the time, training apart from evaluation; at each evaluation logs, saves and shows.
+def snapshot_steps(count: int, max_iters: int) -> list[int]:
+    """At most `count` different steps: 0, and the others evenly on a log scale from 1 to max_iters.
+
+    >>> snapshot_steps(12, 5000)
+    [0, 1, 2, 5, 13, 30, 71, 166, 388, 910, 2133, 5000]
+    """
+    if count < 2:
+        return [max_iters] * count
+    last = max(1, count - 2)
+    return sorted({0, max_iters} | {round(max_iters ** (i / last)) for i in range(count - 2)})
+
+
+class Journal(Stopwatch):
+    """Keeps the time; at each evaluation logs, saves and shows; now and then lets the model write.
 
     Attributes:
         metrics: the evaluations so far; the run's own list.
         step: the last one whose evaluation is on disk.
         snapshots: what the model wrote on the way.
-        evaluation_seconds: time spent on evaluating, saving and writing samples.
     """
 
     def __init__(self, run: Run, display: Display) -> None:
+        super().__init__()
         self.run = run
         self.folder = RunFolder(run.path)
         self.display = display
         self.metrics = run.metrics
         self.step = 0
         self.snapshots: list[Snapshot] = []
-        self.evaluation_seconds = 0.0
-        self.started = self.shown = time.perf_counter()
-        self.paused: float | None = None
+        self.shown = 0.0
         training = run.config.training
         self.tokens_a_step = training.batch_size * run.config.model.block_size
-        evaluations = training.max_iters // training.eval_interval
-        self.snapshot_interval = max(1, evaluations // SNAPSHOTS) * training.eval_interval
+        self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
     def begin(self) -> None:
         """Start the clock and the table."""
-        self.started = self.shown = time.perf_counter()
+        super().begin()
         self.display.begin()
 
-    @property
-    def seconds(self) -> float:
-        """Time since the start, evaluations included."""
-        return time.perf_counter() - self.started
+    def due(self, step: int) -> bool:
+        """Whether to evaluate after `step` steps: every eval_interval steps, and where the model is to write."""
+        return step % self.run.config.training.eval_interval == 0 or step in self.snapshot_steps
 
-    @property
-    def training_seconds(self) -> float:
-        """Time since the start, evaluations left out."""
-        now = time.perf_counter() if self.paused is None else self.paused
-        return now - self.started - self.evaluation_seconds
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """What happens in the block counts as evaluation, not as training."""
-        self.paused = time.perf_counter()
-        yield
-        self.evaluation_seconds += time.perf_counter() - self.paused
-        self.paused = None
-
-    def evaluated(self, step: int, train_loss: float, validation_loss: float) -> None:
-        """Log the losses after `step` steps, save the weights, show both; now and then let the model write."""
+    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
+        """Show the losses after `step` steps; log them and save the weights; let the model write, where it is time."""
+        training = self.run.config.training
         now = Metrics(
             step=step,
             train_loss=train_loss,
             validation_loss=validation_loss,
-            learning_rate=self.run.config.training.learning_rate,
+            learning_rate=training.learning_rate,
             seconds=self.training_seconds,
             characters=step * self.tokens_a_step,
         )
         best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
-        self.folder.save_weights(self.run.model, best_so_far)
-        self.metrics.append(now)
-        self.folder.write_metrics(self.metrics)
-        self.step = step
+        if last or step % training.eval_interval == 0:
+            self.folder.save_weights(self.run.model, best_so_far)
+            self.metrics.append(now)
+            self.folder.write_metrics(self.metrics)
+            self.step = step
         self.display.evaluated(now, self.seconds, best_so_far)
-        if step % self.snapshot_interval == 0 or step == self.run.config.training.max_iters:
-            text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=self.run.config.training.seed)
+        if step in self.snapshot_steps:
+            text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=training.seed)
             self.snapshots.append(Snapshot(step, validation_loss, text))
-            self.folder.write_samples(self.snapshots)
+            self.folder.write_snapshots(self.snapshots)
             self.display.wrote(text)
 
     def kept(self) -> str:
@@ -111,6 +104,6 @@ class Journal:
 
     def stepped(self, step: int) -> None:
         """Move the bar, at most a few times a second."""
-        if time.perf_counter() - self.shown > SECONDS_BETWEEN_UPDATES:
-            self.shown = time.perf_counter()
+        if self.seconds - self.shown > SECONDS_BETWEEN_UPDATES:
+            self.shown = self.seconds
             self.display.stepped(step, step * self.tokens_a_step, self.training_seconds, self.seconds)

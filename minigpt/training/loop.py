@@ -1,6 +1,8 @@
 """The training loop."""
 
 import math
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 
@@ -10,10 +12,28 @@ from minigpt.model import LanguageModel
 from minigpt.text.dataset import Dataset
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.interrupt import Interrupt
-from minigpt.training.journal import Journal
 
 
-def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal: Journal, interrupt: Interrupt) -> int:
+class Observer(Protocol):
+    """What a training tells, and asks: when to evaluate."""
+
+    def begin(self) -> None:
+        """The first step is next."""
+
+    def due(self, step: int) -> bool:
+        """Whether to evaluate after `step` steps."""
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Held around an evaluation and what follows from it."""
+
+    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
+        """The estimates after `step` steps; the last ones come whether they were due or not."""
+
+    def stepped(self, step: int) -> None:
+        """So many steps are made."""
+
+
+def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal: Observer, interrupt: Interrupt) -> int:
     """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
 
     AdamW (Loshchilov and Hutter 2019) with PyTorch's defaults minimises the cross-entropy of random
@@ -25,13 +45,13 @@ def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal:
     model.train()
     journal.begin()
     for step in range(config.max_iters + 1):
-        last = step == config.max_iters or interrupt.received
-        if step % config.eval_interval == 0 or last:
+        last = step == config.max_iters or bool(interrupt.received)
+        if last or journal.due(step):
             with journal.evaluating():
                 losses = estimate_loss(model, dataset, config.eval_windows)
                 for estimate in losses.values():
                     require_finite(estimate, step, config)
-                journal.evaluated(step, losses["train"], losses["val"])  # logs, saves, shows
+                journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
         if last:
             break
         x, y = dataset.get_batch("train")  # (B, T), (B, T)
