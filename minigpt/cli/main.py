@@ -14,6 +14,7 @@ import click
 import minigpt
 from minigpt.cli.evaluate import evaluate
 from minigpt.cli.info import info
+from minigpt.cli.ladder import ladder
 from minigpt.cli.sample import sample
 from minigpt.cli.train import train
 from minigpt.errors import MinigptError
@@ -43,7 +44,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate):
+for command in (train, sample, info, evaluate, ladder):
     cli.add_command(command)
 
 

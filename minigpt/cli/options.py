@@ -1,7 +1,7 @@
 """Flags made from the configuration's dataclasses, so that each setting is written once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
@@ -36,12 +36,12 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def settings(group: str, part: type[Checked]) -> Callable[[Command], Command]:
+def settings(group: str, part: type[Checked], without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Decorate a command with a flag for each setting of the dataclass; one not given arrives as None."""
 
     def decorate(command: Command) -> Command:
         for f in reversed(dataclasses.fields(part)):  # type: ignore[arg-type]
-            if f.name not in DERIVED:
+            if f.name not in DERIVED and f.name not in without:
                 kind = click.Choice(choices_of(f)) if choices_of(f) else kind_of(f)
                 default = "" if f.default is None else f" [{f.default}]"
                 flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"] + default

@@ -1,0 +1,60 @@
+"""`minigpt ladder`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minigpt.cli.options import GroupedCommand, given, json_option, settings
+from minigpt.cli.output import print_object
+from minigpt.config import Config, ModelConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from minigpt.studies.ladder_folder import Ladder
+
+QUICK = {"max_iters": 800}
+
+
+@click.command(cls=GroupedCommand, short_help="Measure what each idea of the lecture is worth.")
+@click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
+@click.option("--out", metavar="FOLDER", help="the ladder's folder; one begun there goes on [runs/ladder]")
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=1, help="climb it with so many seeds, one after another [1]"
+)
+@click.option("--quick", is_flag=True, help=f"{QUICK['max_iters']} steps a rung; the folder is runs/ladder-quick")
+@click.option("--full", is_flag=True, help="climb the last rung, lecture-large, too: for a GPU")
+@json_option
+@settings("Model", ModelConfig, without={"architecture"})
+@settings("Training", TrainingConfig, without={"eval_interval", "eval_windows", "snapshots"})
+def ladder(
+    data: str | None, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any
+) -> None:
+    """Measure what each idea of the lecture is worth, on one text and under one budget.
+
+    From a blind guess over the bigram to the transformer, each rung is trained with the same batches,
+    seed, optimizer and number of steps; beside them n-gram models, and a blend of the two. The folder
+    holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
+    """
+    config = Config().override(**({**QUICK, **given(fields)} if quick else given(fields)))
+    from minigpt.studies.ladder import climb
+    from minigpt.studies.ladder_report import summary, terminal_lines
+
+    folder = Path(out or ("runs/ladder-quick" if quick else "runs/ladder"))
+    printed = 0
+
+    def show(ladder: "Ladder") -> None:
+        nonlocal printed
+        lines = terminal_lines(ladder, seeds, full)
+        for line in lines[printed:]:
+            click.echo(line, err=as_json)
+        printed = len(lines)
+
+    try:
+        climbed = climb(config, data, folder, seeds, full, show, lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt:
+        click.echo("what is measured is kept: the same command again goes on from there", err=True)
+        raise
+    if as_json:
+        print_object({"ladder": str(folder), **summary(climbed)})
+    else:
+        print(f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json")
