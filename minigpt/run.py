@@ -17,7 +17,7 @@ from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
 from minigpt.model.loss import TOKENS_A_BATCH, exact_loss
 from minigpt.sampling import engine
-from minigpt.text.corpus import find_corpus, tiny_shakespeare
+from minigpt.text.corpus import Corpus, find_corpus, tiny_shakespeare
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import Tokenizer
 
@@ -129,6 +129,16 @@ class Run:
         with self._evaluation_threads():
             return exact_loss(self.model, ids)
 
+    def corpus(self) -> Corpus:
+        """The text the run was trained on.
+
+        Raises FileError or DataError if it cannot be had any more, or has changed since.
+        """
+        corpus = find_corpus(self.record.data_path) if self.record.data_path else tiny_shakespeare()
+        if corpus.sha256 != self.record.data_sha256:
+            raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
+        return corpus
+
     def evaluate(self, data: str | Path | None = None) -> "Evaluation":
         """The exact loss on `data`, a text file, or on the text the run was trained on.
 
@@ -136,14 +146,8 @@ class Run:
         text the whole. Raises DataError and FileError as `find_corpus` does, and for a training text
         that has changed since.
         """
-        record = self.record
-        if data is not None:
-            corpus = find_corpus(data)
-        else:
-            corpus = find_corpus(record.data_path) if record.data_path else tiny_shakespeare()
-            if corpus.sha256 != record.data_sha256:
-                raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
-        if corpus.sha256 != record.data_sha256:
+        corpus = self.corpus() if data is None else find_corpus(data)
+        if corpus.sha256 != self.record.data_sha256:
             return Evaluation(self.loss(corpus.text), "whole text", len(corpus.text), corpus.source)
         ids = Dataset(self.tokenizer.encode(corpus.text), self.config).val
         with self._evaluation_threads():

@@ -15,6 +15,7 @@ import minigpt
 from minigpt.cli.evaluate import evaluate
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
+from minigpt.cli.look import look
 from minigpt.cli.sample import sample
 from minigpt.cli.train import train
 from minigpt.errors import MinigptError
@@ -44,7 +45,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate, ladder):
+for command in (train, sample, info, evaluate, look, ladder):
     cli.add_command(command)
 
 
