@@ -7,7 +7,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: train test format clean
+.PHONY: train test notebook format clean
 
 train: $(VENV)/.installed  ## train the lecture preset; ARGS="..." adds flags
 	$(BIN)/minigpt train $(ARGS)
@@ -17,6 +17,9 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses auto $(ARGS)
+
+notebook: $(VENV)/.installed-test  ## run notebooks/mini_gpt.ipynb in full and keep its outputs
+	$(BIN)/python notebooks/execute.py --write
 
 format: $(VENV)/.installed-test  ## mend what ruff can mend
 	$(BIN)/ruff check --fix

@@ -45,13 +45,14 @@ def test_importing_minigpt_is_light() -> None:
 
 
 FORBIDDEN = {
-    "config": {"text", "model", "sampling", "training", "run", "folder", "device", "cli"},
-    "text": {"model", "sampling", "training", "run", "folder", "device", "cli"},
-    "model": {"text", "sampling", "training", "run", "folder", "cli"},
-    "sampling": {"text", "training", "run", "folder", "cli"},
-    "folder": {"training", "sampling", "run", "cli"},
-    "run": {"training", "cli"},
-    "training": {"cli"},
+    "config": {"text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
+    "text": {"model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
+    "model": {"text", "sampling", "training", "run", "folder", "studies", "cli"},
+    "sampling": {"text", "training", "run", "folder", "studies", "cli"},
+    "folder": {"training", "sampling", "run", "studies", "cli"},
+    "run": {"training", "studies", "cli"},
+    "training": {"studies", "cli"},
+    "studies": {"cli"},
 }
 
 

@@ -84,3 +84,12 @@ def test_the_toml_in_the_docs_is_taken() -> None:
     for document in DOCS:
         for block in blocks("toml", document.read_text()):
             Config.from_toml(block)
+
+
+def test_the_lines_in_the_ladder_s_walk_are_the_code_s() -> None:
+    files = ["model/lecture.py", "studies/ladder.py"]
+    code = [(ROOT / "minigpt" / file).read_text() for file in files]
+    shown = blocks("python", (ROOT / "docs" / "ladder.md").read_text())
+    assert len(shown) >= 10
+    for block in shown:
+        assert any(block in source for source in code), block

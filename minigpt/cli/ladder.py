@@ -36,7 +36,7 @@ def ladder(
     holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
     """
     config = Config().override(**({**QUICK, **given(fields)} if quick else given(fields)))
-    from minigpt.studies.ladder import climb
+    from minigpt.studies.climb import climb
     from minigpt.studies.ladder_report import summary, terminal_lines
 
     folder = Path(out or ("runs/ladder-quick" if quick else "runs/ladder"))

@@ -1,244 +1,172 @@
-"""The ladder: what each idea of the lecture is worth, measured under one budget.
+"""The rungs of the ladder: from knowing nothing to the whole transformer, one idea at a time.
 
-`climb` trains the rungs of rungs.py one after another, each from the same seed on the same batches with
-the same optimizer and number of steps, and measures each one's exact validation loss; beside the ladder,
-n-gram models of growing order, and a transformer and an n-gram model blended. Every measurement is kept
-as soon as it is made, so a ladder that was interrupted goes on where it stopped.
+Each network is a few lines over the parts of model/lecture.py, and the last is `GPTLanguageModel` itself.
+B is the batch, T time, C channels (n_embd), V the vocabulary.
 """
 
-import itertools
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Self
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
-from minigpt.config import Config, SamplingConfig
-from minigpt.device import memory_explained, pick_device, threads_for
-from minigpt.errors import DivergedError
-from minigpt.model import count_parameters
-from minigpt.model.loss import exact_loss
-from minigpt.model.ngram import NGramModel
-from minigpt.sampling.engine import generate
-from minigpt.studies.copied import LENGTHS, shares
-from minigpt.studies.ladder_folder import Copied, Ladder, LadderFolder, Result
-from minigpt.studies.ladder_report import draw_ladder, markdown
-from minigpt.studies.rivals import ORDERS, Blend, Comparison, best_ngram, compare, keep_out
-from minigpt.studies.rungs import FULL, RUNGS, Rung
-from minigpt.text.corpus import find_corpus
-from minigpt.text.dataset import Dataset
-from minigpt.text.tokenizer import CharTokenizer
-from minigpt.training.display import Display
-from minigpt.training.interrupt import Interrupt
-from minigpt.training.loop import fit
-from minigpt.training.stopwatch import Stopwatch
-from minigpt.training.train import WAY_OUT, vocabulary_of
-
-SAMPLE_TOKENS = 300
-COPIED_TOKENS = 2000  # written to see how much of it is copied
+from minigpt.config import ModelConfig
+from minigpt.model.lecture import (
+    BigramLanguageModel,
+    FeedForward,
+    GPTLanguageModel,
+    Head,
+    MultiHeadAttention,
+    next_token_loss,
+)
 
 
-def climb(
-    config: Config,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    seeds: int = 1,
-    full: bool = False,
-    show: Callable[[Ladder], None] = lambda ladder: None,
-    say: Callable[[str], None] = lambda message: None,
-) -> Ladder:
-    """Climb the ladder on a text; what was measured.
+class Table(nn.Module):
+    """A table of log-probabilities, filled by counting: row i says what follows token i; one row, what follows any.
 
-    Arguments:
-        config: the settings of every learned rung, the first seed among them.
-        data: the text, as for `minigpt.train`.
-        out: the ladder's folder, without it runs/ladder. If it holds a part of the same ladder, the rest is climbed.
-        seeds: how many seeds to climb it with.
-        full: climb one rung more, lecture-large; for a GPU.
-        show: called with the ladder whenever there is something new in it.
-        say: told what is going on.
-
-    Raises ConfigError, DataError, FileError or RunError (the folder holds something else) before anything is
-    trained; DivergedError and MemoryShortError may come later. What was measured until then is kept.
+    `numbers` is how many it holds.
     """
-    corpus = find_corpus(data, say)
-    tokenizer = vocabulary_of(corpus)
-    say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
-    config = config.override(vocab_size=tokenizer.vocab_size)
-    ground = Ground(config, torch.tensor(tokenizer.encode(corpus.text)), tokenizer)
-    folder = LadderFolder(Path("runs/ladder" if out is None else out))
-    ladder = folder.open(config, corpus)
-    say(f"ladder {folder.path}" + (", which holds a part of it already" if ladder.rungs else ""))
 
-    show(ladder)
-    began = time.perf_counter()
-    try:
-        for _ in ground.measurements(ladder, seeds, full):
-            ladder.seconds += time.perf_counter() - began
-            began = time.perf_counter()
-            folder.save(ladder)
-            show(ladder)
-    finally:
-        if ladder.rungs:
-            folder.write_report(markdown(ladder), draw_ladder(ladder))
-    return ladder
+    rows: Tensor
+
+    def __init__(self, config: ModelConfig, rows: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.numbers = rows.numel()
+        self.register_buffer("rows", rows.expand(config.vocab_size, config.vocab_size))  # (V, V)
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Token ids (B, T) to log-probabilities (B, T, V), and the mean loss in nats if `targets` are given."""
+        logits = self.rows[idx]  # (B, T) -> (B, T, V)
+        return logits, next_token_loss(logits, targets)
 
 
-class Ground:
-    """What all rungs stand on: one text, one configuration, one device."""
-
-    def __init__(self, config: Config, ids: Tensor, tokenizer: CharTokenizer) -> None:
-        """Raises DataError for a text too short for the configuration, DeviceError."""
-        self.config, self.ids, self.tokenizer = config, ids, tokenizer
-        self.device = pick_device(config.training.device)
-        dataset = Dataset(ids, config)
-        self.val = dataset.val
-        self.known, self.kept_out = keep_out(dataset.train, config.model.block_size)
-
-    def measurements(self, ladder: Ladder, seeds: int, full: bool) -> Iterator[None]:
-        """Measure what the ladder lacks, and stop for a moment after each piece that is added to it."""
-        every_seed = range(self.config.training.seed, self.config.training.seed + seeds)
-        done = {(result.number, result.seed) for result in ladder.rungs}
-        for number, rung in enumerate([*RUNGS, *([FULL] if full else [])]):
-            for seed in every_seed[:1] if rung.count else every_seed:
-                if (number, seed) not in done:
-                    ladder.rungs.append(self.climbed(number, rung, seed))
-                    yield
-        for order in ORDERS:
-            if order not in {result.number for result in ladder.ngrams}:
-                ladder.ngrams.append(self.counted(order))
-                yield
-        for seed in every_seed:
-            if seed not in {blend.seed for blend in ladder.blends}:
-                blend, comparisons, copied = self.blended(seed)
-                ladder.blends.append(blend)
-                ladder.comparisons += comparisons
-                ladder.copied += copied
-                yield
-
-    def climbed(self, number: int, rung: Rung, seed: int) -> Result:
-        """Fill or train a rung, and measure it."""
-        config = self.config_of(rung, seed)
-        dataset = Dataset(self.ids, config)
-        model: Any
-        if rung.count:
-            began = time.perf_counter()
-            model = rung.count(dataset.train, config.model)
-            seconds, characters, numbers = time.perf_counter() - began, len(dataset.train), model.numbers
-        else:
-            model, watch = self.trained(rung, config, dataset, f"{number:>2}  {rung.name}, seed {seed}")
-            characters = config.training.max_iters * watch.characters_a_step
-            seconds, numbers = watch.spent, count_parameters(model)
-        return Result(
-            number=number,
-            name=rung.name,
-            idea=rung.idea,
-            learned=rung.network is not None,
-            seed=seed,
-            loss=exact_loss(model, dataset.val),
-            parameters=numbers,
-            seconds=seconds,
-            characters=characters,
-            sample=self.written(model, SAMPLE_TOKENS, seed),
-        )
-
-    def config_of(self, rung: Rung, seed: int) -> Config:
-        """The ladder's configuration as this rung needs it."""
-        if rung.preset is None:
-            return self.config.override(seed=seed, **rung.settings)
-        same = {"vocab_size": self.config.model.vocab_size, "seed": seed}
-        same |= {name: getattr(self.config.training, name) for name in ("max_iters", "train_fraction", "device")}
-        return Config.from_preset(rung.preset).override(**same)
-
-    def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> "tuple[Any, Watch]":
-        """The rung's network, trained, and the watch that was held on it."""
-        assert rung.network is not None
-        numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
-        with memory_explained(WAY_OUT), threads_for(numbers), Watch(config, title) as watch:
-            torch.manual_seed(config.training.seed)
-            model: Any = rung.network(config.model).to(self.device)
-            try:
-                fit(model, dataset, config.training, watch, Interrupt())
-            except DivergedError as error:
-                raise DivergedError(f"rung {title.strip()}: {error}") from None
-        return model, watch
-
-    def counted(self, order: int) -> Result:
-        """Fit an n-gram model, and measure it."""
-        began = time.perf_counter()
-        dataset = Dataset(self.ids, self.config)
-        model = NGramModel.fit(dataset.train, self.config.model.vocab_size, order)
-        return Result(
-            number=order,
-            name=f"n-gram, order {order}",
-            idea=f"what followed the last {order - 1} characters",
-            learned=False,
-            seed=self.config.training.seed,
-            loss=model.token_losses(dataset.val).mean().item(),
-            parameters=model.n_grams,
-            seconds=time.perf_counter() - began,
-            characters=len(dataset.train),
-            sample=self.written(model, SAMPLE_TOKENS, self.config.training.seed),
-        )
-
-    def blended(self, seed: int) -> tuple[Blend, list[Comparison], list[Copied]]:
-        """Train the last rung and an n-gram model without the text kept out, and compare them and their mixture."""
-        config = self.config.override(seed=seed)
-        dataset = Dataset(self.ids, config)
-        dataset.train = self.known
-        transformer, _ = self.trained(RUNGS[-1], config, dataset, f"blend, seed {seed}")
-        ngram = best_ngram(self.known, self.kept_out, config.model.vocab_size)
-        characters = [self.tokenizer.decode([i]) for i in self.val.tolist()]
-        blend, comparisons = compare(transformer, ngram, self.kept_out, self.val, characters, seed)
-        known = self.tokenizer.decode(self.known.tolist())
-        texts = {
-            "transformer": self.written(transformer, COPIED_TOKENS, seed),
-            "ngram": self.written(ngram, COPIED_TOKENS, seed),
-            "validation": "".join(characters[:COPIED_TOKENS]),
-        }
-        found = {name: shares(text, known) for name, text in texts.items()}
-        copied = [Copied(seed, length, **{name: found[name][length] for name in found}) for length in LENGTHS]
-        return blend, comparisons, copied
-
-    def written(self, model: Any, tokens: int, seed: int) -> str:
-        """What the model writes after a line break, or after token 0 where the text has none."""
-        start = self.tokenizer.encode("\n") if "\n" in self.tokenizer.stoi else [0]
-        config = SamplingConfig(max_new_tokens=tokens, seed=seed)
-        with threads_for(self.config.model.block_size * self.config.model.n_embd):
-            device = next(itertools.chain(model.parameters(), model.buffers())).device
-            return self.tokenizer.decode(generate(model, torch.tensor([start], device=device), config)[0].tolist())
+def uniform(ids: Tensor, config: ModelConfig) -> Table:
+    """A blind guess: every token as likely as any other."""
+    return Table(config, torch.tensor([[-math.log(config.vocab_size)]]))
 
 
-class Watch(Stopwatch):
-    """Keeps the time of one rung's training and moves a bar; it asks for no evaluation on the way.
+def frequencies(ids: Tensor, config: ModelConfig) -> Table:
+    """How often each token occurs; one is added to every count, so that none is impossible."""
+    counts = 1 + ids.bincount(minlength=config.vocab_size).double()  # (V,)
+    return Table(config, (counts / counts.sum()).log().float()[None])
+
+
+def bigram_counts(ids: Tensor, config: ModelConfig) -> Table:
+    """How often each token follows each; one is added to every count. What the learned bigram can reach at best."""
+    V = config.vocab_size
+    counts = 1 + (ids[:-1] * V + ids[1:]).bincount(minlength=V * V).view(V, V).double()
+    return Table(config, (counts / counts.sum(dim=1, keepdim=True)).log().float())
+
+
+class AverageOfThePast(nn.Module):
+    """Every position gathers the mean of all before it and itself: attention in which nobody may choose."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        T = x.shape[1]
+        weights = torch.tril(torch.ones(T, T, device=x.device))
+        weights = weights / weights.sum(dim=1, keepdim=True)  # (T, T), each row sums to one
+        return weights @ x  # (T, T) @ (B, T, C) -> (B, T, C)
+
+
+class PlainBlock(nn.Module):
+    """Communication, then computation, and nothing else."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.sa = MultiHeadAttention(config)
+        self.ffwd = FeedForward(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        return self.ffwd(self.sa(x))
+
+
+class ResidualBlock(PlainBlock):
+    """The same, each added to its input: what a block has to learn is the difference."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        x = x + self.sa(x)
+        x = x + self.ffwd(x)
+        return x
+
+
+class Stage(nn.Module):
+    """What the networks between the bigram and the whole share: embeddings, a body that differs, and a guess.
+
+    The weights start as PyTorch draws them, as at this point in the lecture: without layer norm the small
+    ones that `init_weights` sets would take most of the signal away (docs/log.md, "The ladder's start").
+    """
+
+    def __init__(self, config: ModelConfig, body: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding_table = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding_table = nn.Embedding(config.block_size, config.n_embd)
+        self.body = body
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size)
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given."""
+        x = self.token_embedding_table(idx)  # (B, T) -> (B, T, C)
+        x = x + self.position_embedding_table(torch.arange(idx.shape[1], device=idx.device))  # (B, T, C)
+        x = self.body(x)  # (B, T, C)
+        logits = self.lm_head(x)  # (B, T, C) -> (B, T, V)
+        return logits, next_token_loss(logits, targets)
+
+
+def one_head(config: ModelConfig) -> Stage:
+    """A single head as wide as the embedding."""
+    return Stage(config, Head(dataclasses.replace(config, n_head=1)))
+
+
+def blocks(block: type[nn.Module]) -> Callable[[ModelConfig], Stage]:
+    """A network of n_layer blocks of that kind."""
+    return lambda config: Stage(config, nn.Sequential(*(block(config) for _ in range(config.n_layer))))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder: a name, the idea in a few words, and the model that has it.
 
     Attributes:
-        spent: seconds of training, once it is over.
+        count: fills a table from the training ids (N,); None if the rung is learned.
+        network: makes the network that is to learn; None if the rung is counted.
+        settings: in what its training differs from the other rungs'.
+        preset: where all its settings come from instead of the ladder's.
     """
 
-    def __init__(self, config: Config, title: str) -> None:
-        super().__init__()
-        self.characters_a_step = config.training.batch_size * config.model.block_size
-        self.display = Display(config.training, title)
-        self.spent = 0.0
+    name: str
+    idea: str
+    count: Callable[[Tensor, ModelConfig], Table] | None = None
+    network: Callable[[ModelConfig], nn.Module] | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preset: str | None = None
 
-    def __enter__(self) -> Self:
-        self.display.bar.start()
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.spent = self.training_seconds
-        self.display.bar.stop()
-
-    def due(self, step: int) -> bool:
-        """Whether to evaluate after `step` steps: never."""
-        return False
-
-    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """After the last step; the exact loss follows."""
-
-    def stepped(self, step: int) -> None:
-        """Move the bar."""
-        self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
+RUNGS = (
+    Rung("uniform guess", "every character is as likely as any other", count=uniform),
+    Rung("character frequencies", "e is common, z is rare", count=frequencies),
+    Rung("bigram, counted", "after q comes u", count=bigram_counts),
+    # A step reaches only the rows of the table that its batch met: at the others' rate it would need many more.
+    Rung(
+        "bigram, learned",
+        "the same table by descent, at a rate of 1e-2",
+        network=BigramLanguageModel,
+        settings={"learning_rate": 1e-2},
+    ),
+    Rung("average of the past", "a bag of all so far", network=lambda config: Stage(config, AverageOfThePast())),
+    Rung("one head", "self-attention: choose what to gather", network=one_head),
+    Rung("multi-head", "several questions at once", network=lambda config: Stage(config, MultiHeadAttention(config))),
+    Rung("+ feed-forward", "think about what was gathered", network=lambda config: Stage(config, PlainBlock(config))),
+    Rung("several blocks", "the same again and again", network=blocks(PlainBlock)),
+    Rung("+ residual", "each block adds to what is there", network=blocks(ResidualBlock)),
+    Rung("+ layer norm", "and sees it normalised: the lecture's GPT", network=GPTLanguageModel),
+)
+FULL = Rung("+ dropout and scale", "lecture-large, its own batches", network=GPTLanguageModel, preset="lecture-large")

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt.drawing import drawable, new_figure
 from minigpt.model.loss import bits
+from minigpt.studies.ladder import RUNGS
 from minigpt.studies.ladder_folder import Ladder, Result, Row
-from minigpt.studies.rungs import RUNGS
 from minigpt.text.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADER = f"{'':>3} {'rung':<22}{'loss':>8}{'spread':>8}{'change':>9}{'bits':>7}{'parameters':>12}{'chars/s':>11}"
+SIDE_BY_SIDE = 90  # characters of each sample that a table has room for
 COLOURS = {"counted": "#7f7f7f", "learned": "#1f77b4", "n-gram": "#2ca02c", "blend": "#d62728"}
 
 
@@ -186,13 +187,15 @@ def comparison_tables(ladder: Ladder) -> str:
 
 
 def samples(ladder: Ladder) -> str:
-    """What each model wrote from the same start, side by side."""
+    """What each model wrote from the same start: the first characters side by side, then the whole."""
     results = [row.result for row in ladder.rows()] + ladder.ngrams[-1:]
-    texts = []
+    lines, texts = ["| model | the same start and seed |", "| --- | --- |"], []
     for result in results:
-        text = visible(result.sample).replace("```", "ʼʼʼ")  # a fence inside would end the block
+        text = visible(result.sample).replace("`", "ʼ")  # a backtick would end the quotation
+        line = text[:SIDE_BY_SIDE].replace("\n", "¶").replace("|", "¦")
+        lines.append(f"| {result.name} | `{line}` |")
         texts.append(f"**{result.name}**\n\n```\n{text}\n```\n")
-    return "\n".join(texts)
+    return "\n".join([*lines, "", *texts])
 
 
 def draw_ladder(ladder: Ladder) -> "Figure":

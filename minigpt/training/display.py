@@ -30,7 +30,7 @@ class Display:
     def __init__(self, config: TrainingConfig, title: str = "") -> None:
         """For a training of that configuration; the title, if any, stands before the bar."""
         self.max_iters = config.max_iters
-        self.console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
         live = self.console.is_terminal and not self.console.is_dumb_terminal
         columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         self.bar = Progress(

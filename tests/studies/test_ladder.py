@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from minigpt.config import Config, ModelConfig
 from minigpt.model import count_parameters
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head, MultiHeadAttention
-from minigpt.studies.rungs import (
+from minigpt.studies.ladder import (
     FULL,
     RUNGS,
     AverageOfThePast,

@@ -1,0 +1,42 @@
+"""The ladder at the lecture's own small setting, beside the figures that the lecture reports for it.
+
+    python benchmarks/ladder.py --data input.txt
+
+32 wide, 8 characters of context, batches of 32, 3 blocks, 5,000 steps at 1e-3. The lecture's figures are its own
+sampled estimates, read off its screen, of a code that grew on the way; so a few hundredths are no difference.
+Prints a Markdown table.
+"""
+
+import argparse
+
+import torch
+
+from minigpt.config import Config
+from minigpt.studies.climb import Ground
+from minigpt.studies.ladder import RUNGS
+from minigpt.text.corpus import find_corpus
+from minigpt.text.tokenizer import CharTokenizer
+
+SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 3, "block_size": 8, "batch_size": 32}
+LECTURE = {5: 2.40, 6: 2.28, 7: 2.24, 9: 2.08, 10: 2.06}
+
+
+def main() -> None:
+    """Climb rungs 3 to 10 and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--max-iters", type=int, default=5000)
+    arguments = parser.parse_args()
+    text = find_corpus(arguments.data).text
+    tokenizer = CharTokenizer.from_text(text)
+    config = Config().override(vocab_size=tokenizer.vocab_size, max_iters=arguments.max_iters, **SMALL)
+    ground = Ground(config, torch.tensor(tokenizer.encode(text)), tokenizer)
+    print("| rung | here (exact) | the lecture | seconds |\n| --- | --- | --- | --- |")
+    for number in range(2, len(RUNGS)):
+        result = ground.climbed(number, RUNGS[number], config.training.seed)
+        reported = f"{LECTURE[number]:.2f}" if number in LECTURE else ""
+        print(f"| {number}. {result.name} | {result.loss:.4f} | {reported} | {result.seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
