@@ -28,7 +28,7 @@ def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
     for row, snapshot in enumerate(snapshots):
         bars.text(0.06, row, f"{snapshot.validation_loss:.2f}", va="center", size=11, weight="bold", color="white")
         line = drawable(snapshot.text.strip("\n"))[:WIDTH]
-        texts.text(0, row, line, va="center", size=11, family="monospace", parse_math=False)
+        texts.text(0, row, line, va="center", size=13.5, family="monospace", parse_math=False)
     bars.set_yticks(range(rows), [f"{s.step:,}" for s in snapshots], size=11)
     bars.invert_yaxis()
     bars.set_xlim(0, max(losses) * 1.02)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import minigpt
 from minigpt.config import ModelConfig
-from minigpt.errors import ConfigError, DataError, UnknownCharacterError
+from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head
 from minigpt.model.loss import exact_loss, mean_loss
 from minigpt.run import Run
@@ -183,5 +183,5 @@ def test_impossible_wishes_are_refused_at_once(trained: Run, tmp_path: Path) -> 
 def test_damaged_snapshots_are_named(trained: Run, tmp_path: Path) -> None:
     path = shutil.copytree(trained.path, tmp_path / "run")
     (path / "snapshots.jsonl").write_text("{}\n")
-    (seen,) = (seen for seen in look(minigpt.load(path)) if seen.name == "timeline")
-    assert "snapshots.jsonl" in seen.says
+    with pytest.raises(RunError, match=r"snapshots\.jsonl"):
+        list(look(minigpt.load(path), only=["timeline"]))
