@@ -269,7 +269,8 @@ def checked(cls: type[T], content: Any, where: str) -> T:
         value, choices = content[name], choices_of(f)
         kind = str if choices else kind_of(f)
         accepted = (int, float) if kind is float else (kind,)
-        fits = isinstance(value, accepted) and not isinstance(value, bool) and (not choices or value in choices)
+        fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)  # Python's bool is an int
+        fits = fits and (not choices or value in choices)
         fits = fits and not (isinstance(value, float) and not math.isfinite(value))  # 1e999 is infinite
         if not fits and not (value is None and f.default is None):
             raise RunError(f"{where} is damaged: {name} cannot be {value!r}")

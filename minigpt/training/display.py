@@ -1,5 +1,7 @@
 """What a person sees while a model trains, on standard error."""
 
+import sys
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -30,7 +32,14 @@ class Display:
     def __init__(self, config: TrainingConfig, title: str = "") -> None:
         """For a training of that configuration; the title, if any, stands before the bar."""
         self.max_iters = config.max_iters
-        self.console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+        in_notebook = "ipykernel" in sys.modules  # whose streams say that they are terminals, and can't move a cursor
+        self.console = ForgivingConsole(
+            stderr=True,
+            highlight=False,
+            soft_wrap=True,
+            force_jupyter=False,
+            force_terminal=False if in_notebook else None,
+        )
         live = self.console.is_terminal and not self.console.is_dumb_terminal
         columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         self.bar = Progress(

@@ -157,10 +157,19 @@ def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Pat
         climb(CONFIG, text_file, copy)
 
 
-def test_a_text_too_short_is_refused_before_anything_is_made(text: str, tmp_path: Path) -> None:
-    (tmp_path / "short.txt").write_text(text[:200])
-    with pytest.raises(DataError, match=r"needs at least"):
-        climb(CONFIG, tmp_path / "short.txt", tmp_path / "ladder")
+@pytest.mark.parametrize(
+    ("characters", "train_fraction", "words"),
+    [
+        (150, 0.9, r"the validation split has 15 tokens and block_size 16 needs at least 17"),
+        (60, 0.5, r"a ladder with block_size 16 needs at least 34"),  # enough to train, but not to keep some out
+    ],
+)
+def test_a_text_too_short_is_refused_before_anything_is_made(
+    characters: int, train_fraction: float, words: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text(text[:characters])
+    with pytest.raises(DataError, match=words):
+        climb(CONFIG.override(train_fraction=train_fraction), tmp_path / "short.txt", tmp_path / "ladder")
     assert not (tmp_path / "ladder").exists()
 
 
