@@ -1,5 +1,6 @@
 """What every picture shares: a figure that needs no screen, written whole, and text that its font can draw."""
 
+import functools
 import io
 import os
 from pathlib import Path
@@ -29,5 +30,16 @@ def write_png(path: Path, figure: "Figure") -> None:
 
 
 def drawable(text: str) -> str:
-    """The text on one line, of characters that the font has; a line break becomes ¶, any other a middle dot."""
-    return "".join(c if c.isprintable() and ord(c) < 0x250 else "¶" if c == "\n" else "·" for c in text)
+    """The text on one line, of characters that the fonts have; a line break becomes ¶, any other a middle dot."""
+    known = characters_of_the_fonts()
+    return "".join(c if c.isprintable() and ord(c) in known else "¶" if c == "\n" else "·" for c in text)
+
+
+@functools.cache
+def characters_of_the_fonts() -> frozenset[int]:
+    """The code points that both fonts of the pictures have, the plain one and the one of fixed width."""
+    from matplotlib import font_manager
+
+    families = (font_manager.FontProperties(family=[name]) for name in ("sans-serif", "monospace"))
+    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in families]
+    return frozenset.intersection(*(frozenset(font.get_charmap()) for font in fonts))

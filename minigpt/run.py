@@ -129,12 +129,13 @@ class Run:
         with self._evaluation_threads():
             return exact_loss(self.model, ids)
 
-    def corpus(self) -> Corpus:
-        """The text the run was trained on.
+    def corpus(self, data: str | Path | None = None) -> Corpus:
+        """The text the run was trained on, in the file `data` or, without it, where it was then.
 
         Raises FileError or DataError if it cannot be had any more, or has changed since.
         """
-        corpus = find_corpus(self.record.data_path) if self.record.data_path else tiny_shakespeare()
+        where = data or self.record.data_path
+        corpus = find_corpus(where) if where else tiny_shakespeare()
         if corpus.sha256 != self.record.data_sha256:
             raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
         return corpus

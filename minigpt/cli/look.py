@@ -14,6 +14,7 @@ from minigpt.cli.output import open_run, print_object, write
 @click.option("--text", help="the text to look at [the beginning of the validation text]")
 @click.option("--only", multiple=True, metavar="VIEW", help="one of the views; may be repeated [all of them]")
 @click.option("--against", multiple=True, metavar="RUN", help="a run to draw in the same curves; may be repeated")
+@click.option("--data", metavar="FILE", help="the run's training text, if it lies elsewhere now")
 @click.option("--out", metavar="FOLDER", help="where the files go [RUN/look]")
 @weights_option
 @device_option
@@ -23,6 +24,7 @@ def look(
     text: str | None,
     only: tuple[str, ...],
     against: tuple[str, ...],
+    data: str | None,
     out: str | None,
     weights: str,
     device: str,
@@ -38,7 +40,7 @@ def look(
 
     others = [open_run(path, device=device) for path in against]
     views = {}
-    for seen in look(opened, Path(out) if out else None, text, only, others):
+    for seen in look(opened, Path(out) if out else None, text, only, others, data):
         views[seen.name] = {"path": seen.path and str(seen.path), "says": seen.says, **seen.figures}
         if as_json:
             continue

@@ -9,6 +9,7 @@ as soon as it is made, so a ladder that was interrupted goes on where it stopped
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
-from minigpt.errors import ConfigError, DivergedError
+from minigpt.errors import ConfigError, DivergedError, FileError
 from minigpt.model import count_parameters
 from minigpt.model.loss import exact_loss
 from minigpt.model.ngram import NGramModel
@@ -79,15 +80,24 @@ def climb(
     show(ladder)
     began = time.perf_counter()
     try:
-        for _ in ground.measurements(ladder, seeds, full):
-            ladder.seconds += time.perf_counter() - began
-            began = time.perf_counter()
-            folder.save(ladder)
-            show(ladder)
-    finally:
-        if ladder.rungs:
-            folder.write_report(markdown(ladder), draw_ladder(ladder))
+        with memory_explained(WAY_OUT):
+            for _ in ground.measurements(ladder, seeds, full):
+                ladder.seconds += time.perf_counter() - began
+                began = time.perf_counter()
+                folder.save(ladder)
+                show(ladder)
+    except BaseException:
+        with suppress(FileError):  # what went wrong first is what has to be told
+            write_report(folder, ladder)
+        raise
+    write_report(folder, ladder)
     return ladder
+
+
+def write_report(folder: LadderFolder, ladder: Ladder) -> None:
+    """Write down and draw what has been measured, if anything has."""
+    if ladder.rungs:
+        folder.write_report(markdown(ladder), draw_ladder(ladder))
 
 
 class Ground:
@@ -160,7 +170,7 @@ class Ground:
         """The rung's network, trained, and the watch that was held on it."""
         assert rung.network is not None
         numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
-        with memory_explained(WAY_OUT), threads_for(numbers), Watch(config, title) as watch:
+        with threads_for(numbers), Watch(config, title) as watch:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:

@@ -72,11 +72,13 @@ def verdict(written: dict[int, float], true: dict[int, float]) -> str:
     ours, theirs = written[middle], true[middle]
     figures = f"{ours:.1%} of what the model wrote, and {theirs:.1%} of text it has never seen, stands in runs of "
     figures += f"{middle} characters or more in the training text"
+    if ours <= theirs:
+        return f"Created: {figures}, so it copies no more than the text repeats itself."
     if ours > 0.5:
         return f"Mostly copied: {figures}."
     if ours > 2 * theirs + 0.01:
         return f"Created, with copied pieces: {figures}."
-    return f"Created: {figures}, so it copies no more than the text repeats itself."
+    return f"Created: {figures}, so it copies hardly more than the text repeats itself."
 
 
 def copied_page(title: str, written: str, true: str, source: str) -> str:
@@ -88,7 +90,7 @@ def copied_page(title: str, written: str, true: str, source: str) -> str:
         cells = "".join(f"<td>{verbatim_share(covered, length):.1%}</td>" for _, covered in covers.values())
         rows += f"<tr><td>{length} characters or more</td>{cells}</tr>"
     heads = "".join(f"<th>{name}</th>" for name in covers)
-    texts = "".join(f"<h2>{name}</h2><pre>{shaded(*pair)}</pre>" for name, pair in covers.items())
+    texts = "".join(f"<h2>{name}</h2><pre>\n{shaded(*pair)}</pre>" for name, pair in covers.items())
     sentence = verdict(*(({n: verbatim_share(covered, n) for n in LENGTHS}) for _, covered in covers.values()))
     return page(
         title,

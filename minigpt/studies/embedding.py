@@ -16,6 +16,7 @@ NEIGHBOURS = 3
 COLOURS = {
     "vowels": "#d62728",
     "consonants": "#1f77b4",
+    "letters": "#17becf",  # of other alphabets
     "capitals": "#2ca02c",
     "digits": "#9467bd",
     "punctuation": "#ff7f0e",
@@ -32,7 +33,8 @@ def kind(character: str) -> str:
     if category == "Lu":
         return "capitals"
     if category[0] == "L":
-        return "vowels" if unicodedata.normalize("NFD", character)[0] in "aeiou" else "consonants"
+        letter = unicodedata.normalize("NFD", character)[0]
+        return "vowels" if letter in "aeiou" else "consonants" if letter.isascii() else "letters"
     return {"N": "digits", "P": "punctuation", "S": "punctuation"}.get(category[0], "other")
 
 

@@ -35,6 +35,11 @@ def without(head: nn.Module, model: LanguageModel, x: Tensor, y: Tensor) -> floa
         hook.remove()
 
 
+def rounded(value: float) -> float:
+    """To three digits, and without a minus sign for nothing."""
+    return round(value, 3) + 0.0
+
+
 def nobody_would_miss(worth: Tensor) -> list[tuple[int, int]]:
     """The heads, as (block, head) counted from 1, without which the loss rises by less than 0.005 nats."""
     return [(int(block) + 1, int(head) + 1) for block, head in (worth < MISSED).nonzero()]
@@ -43,15 +48,15 @@ def nobody_would_miss(worth: Tensor) -> list[tuple[int, int]]:
 def draw_heads(worth: Tensor, loss: float) -> "Figure":
     """The worth (L, H) of each head as a heat map; those nobody would miss are marked."""
     L, H = worth.shape
-    figure = new_figure(2.5 + 1.3 * H, 1.8 + 0.9 * L)
+    figure = new_figure(max(6.0, 2.5 + 1.3 * H), 1.8 + 0.9 * L)
     axes = figure.subplots()
-    image = axes.imshow(worth.numpy(), cmap="YlOrRd", vmin=0, aspect="auto")
-    brightest = max(float(worth.max()), 1e-9)
+    darkest = max(float(worth.max()), 10 * MISSED)  # heads that all do nothing are to look like it
+    image = axes.imshow(worth.numpy(), cmap="YlOrRd", vmin=0, vmax=darkest, aspect="auto")
     for block in range(L):
         for head in range(H):
             value = float(worth[block, head])
-            label = f"{value:.3f}" + ("\nnot missed" if value < MISSED else "")
-            colour = "white" if value > 0.65 * brightest else "black"
+            label = f"{rounded(value):.3f}" + ("\nnot missed" if value < MISSED else "")
+            colour = "white" if value > 0.65 * darkest else "black"
             axes.text(head, block, label, ha="center", va="center", size=12, color=colour)
     axes.set_xticks(range(H), [f"head {i + 1}" for i in range(H)], size=12)
     axes.set_yticks(range(L), [f"block {i + 1}" for i in range(L)], size=12)

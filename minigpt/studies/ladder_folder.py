@@ -129,8 +129,10 @@ class LadderFolder:
         with explained("create the ladder's folder", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
-                if any(path.name[0] != "." for path in self.path.iterdir()):
+                ours = {self.report.name, self.figure.name}  # all that is left where ladder.json was deleted
+                if any(path.name[0] != "." and path.name not in ours for path in self.path.iterdir()):
                     raise RunError(f"{str(self.path)!r} holds something, but no ladder: choose another --out")
+                self.save(Ladder(settings))  # what can't be written is refused now, not after the first rung
                 return Ladder(settings)
         ladder = self.read()
         for name, value in settings.items():
@@ -139,15 +141,20 @@ class LadderFolder:
                 raise RunError(
                     f"{str(self.path)!r} holds a ladder with {name} {there}, not {asked}: choose another --out"
                 )
+        self.save(ladder)  # as above
         return ladder
 
     def read(self) -> Ladder:
         """The ladder in this folder."""
         where = f"{str(self.record)!r}"
         try:
-            content = parse_json(read_text(self.record, LARGEST_JSON), where)
+            text = read_text(self.record, LARGEST_JSON)
         except FileError as error:
             raise RunError(str(error)) from None
+        try:
+            content = parse_json(text, where)
+        except RunError as error:
+            raise RunError(f"{error}: delete it to begin anew") from None
         if not isinstance(content, dict) or content.keys() != {"format", "settings", "seconds", *LISTS}:
             raise RunError(f"{where} is damaged or from another version: delete it to begin anew")
         if content.pop("format") != FORMAT:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEADER = f"{'':>3} {'rung':<22}{'loss':>8}{'spread':>8}{'change':>9}{'bits':>7}{'parameters':>12}{'chars/s':>11}"
 SIDE_BY_SIDE = 90  # characters of each sample that a table has room for
+POWERS_OF_TWO = {str(2**i) for i in range(32)}  # the positions of a window that a table has room for
 COLOURS = {"counted": "#7f7f7f", "learned": "#1f77b4", "n-gram": "#2ca02c", "blend": "#d62728"}
 
 
@@ -63,7 +64,7 @@ def terminal_row(row: Row, below: Row | None) -> str:
 def ngram_row(result: Result) -> str:
     """An n-gram model as a line below HEADER; its parameters are the n-grams it holds."""
     line = f"{'':>3} {result.name:<22}{result.loss:>8.4f}{'':>17}{bits(result.loss):>7.3f}{result.parameters:>12,}"
-    return f"{line}{result.characters / result.seconds:>11,.0f}"
+    return f"{line}{result.characters / max(result.seconds, 1e-9):>11,.0f}"
 
 
 def change(row: Row, below: Row | None) -> str:
@@ -72,11 +73,13 @@ def change(row: Row, below: Row | None) -> str:
 
 
 def verdict(row: Row, below: Row | None) -> str:
-    """What has to be said of a rung that is worse than the one below it, or better by less than the seeds differ."""
-    if below is None or row.loss < below.loss - max(row.spread, below.spread):
+    """What has to be said of a rung that is worse than the one below it, or not surely different: within the spread."""
+    if below is None:
         return ""
-    where = f"rung {below.result.number}"
-    return f"worse than {where}" if row.loss > below.loss else f"not surely better than {where}: within the spread"
+    where, rise, spread = f"rung {below.result.number}", row.loss - below.loss, max(row.spread, below.spread)
+    if abs(rise) <= spread:
+        return f"not surely {'worse' if rise > 0 else 'better'} than {where}: within the spread"
+    return f"worse than {where}" if rise > 0 else ""
 
 
 def sample_line(result: Result, width: int = 70) -> str:
@@ -174,7 +177,7 @@ def comparison_tables(ladder: Ladder) -> str:
     for by, title in titles.items():
         lines = [f"| {title} | share | transformer | n-gram | blended |", "| --- " * 5 + "|"]
         for c in ladder.comparisons:
-            if (c.seed, c.by) == (seed, by) and (by != "position" or int(c.part).bit_count() == 1):
+            if (c.seed, c.by) == (seed, by) and (by != "position" or c.part in POWERS_OF_TWO):
                 losses = f"| {c.transformer:.3f} | {c.ngram:.3f} | {c.blended:.3f} |"
                 lines.append(f"| {c.part} | {c.share:.1%} {losses}")
         tables.append("\n".join(lines))

@@ -20,7 +20,7 @@ from minigpt.studies.attention import attention_maps, draw_attention
 from minigpt.studies.copied import copied_page, shares, verdict
 from minigpt.studies.curves import draw_curves
 from minigpt.studies.embedding import draw_embedding, kind, like_with_like
-from minigpt.studies.heads import draw_heads, nobody_would_miss, worth_of_heads
+from minigpt.studies.heads import draw_heads, nobody_would_miss, rounded, worth_of_heads
 from minigpt.studies.position import draw_positions, loss_by_position
 from minigpt.studies.surprise import character_losses, surprise_html
 from minigpt.studies.temperature import TEMPERATURES, draw_temperature, entropies, next_distributions
@@ -38,16 +38,17 @@ WRITTEN = 2000  # characters written to see how much of them is copied
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at: a run, a text, and the runs it is held against."""
+    """What is looked at: a run, a text, and the runs it is held against; and where its training text lies now."""
 
     run: Run
     given: str | None
     against: Sequence[Run]
+    data: str | Path | None
 
     @cached_property
     def dataset(self) -> Dataset:
         """The run's own text, split as it was for the training. Raises DataError or FileError if it is gone."""
-        return Dataset(self.run.tokenizer.encode(self.run.corpus().text), self.run.config)
+        return Dataset(self.run.tokenizer.encode(self.run.corpus(self.data).text), self.run.config)
 
     @cached_property
     def text(self) -> str:
@@ -103,7 +104,7 @@ def heads(subject: Subject) -> Seen:
     spare = nobody_would_miss(worth)
     L, H = divmod(int(worth.argmax()), worth.shape[1])
     names = ", ".join(f"block {block} head {head}" for block, head in spare)
-    says = f"without block {L + 1} head {H + 1} the loss rises by {float(worth.max()):.3f}; "
+    says = f"without block {L + 1} head {H + 1} the loss rises by {rounded(float(worth.max())):.3f}; "
     says += f"nobody would miss {names}" if spare else "every head would be missed"
     figures = {"loss": loss, "worth": worth.tolist(), "not_missed": spare, "predictions": windows[0].numel()}
     return Seen("heads", says, figures, draw_heads(worth, loss))
@@ -131,7 +132,8 @@ def embedding(subject: Subject) -> Seen:
 def position(subject: Subject) -> Seen:
     """What context buys."""
     curve = loss_by_position(subject.run.model, subject.dataset.val)
-    says = f"with 1 character of context the loss is {curve[0]:.3f}, with {len(curve)} it is {curve[-1]:.3f}"
+    says = f"with 1 character of context the loss is {curve[0]:.3f}"
+    says += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
     return Seen("position", says, {"losses": curve.tolist()}, draw_positions({subject.run.path.name: curve}))
 
 
@@ -184,6 +186,7 @@ def look(
     text: str | None = None,
     only: Sequence[str] = (),
     against: Sequence[Run] = (),
+    data: str | Path | None = None,
 ) -> Iterator[Seen]:
     """Look at a run: each view in turn, written to a file of its name.
 
@@ -193,6 +196,7 @@ def look(
         text: what to look at; without it the beginning of the validation text.
         only: the names of the views, from VIEWS; without any, all of them.
         against: runs whose learning curves are drawn over this one's.
+        data: the file of the run's training text, if it lies elsewhere now.
 
     A view that this run doesn't offer, such as the heads of a bigram model, comes without a picture, and is
     refused if it is in `only`. Raises ConfigError, DataError, UnknownCharacterError and FileError.
@@ -204,7 +208,7 @@ def look(
         if not text:
             raise DataError("the text to look at is empty: give at least one character")
         run.tokenizer.encode(text)  # refused now, not after the first views
-    return views(Subject(run, text, against), RunFolder(run.path).path / "look" if out is None else out, only)
+    return views(Subject(run, text, against, data), RunFolder(run.path).path / "look" if out is None else out, only)
 
 
 def views(subject: Subject, out: Path, only: Sequence[str]) -> Iterator[Seen]:

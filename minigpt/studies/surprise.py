@@ -47,7 +47,7 @@ def surprise_html(title: str, text: str, losses: list[float]) -> str:
     return page(
         title,
         f"<p>The stronger the colour, the less the model expected the character: {legend} bits. The mean is "
-        f"{mean:.2f} bits per character. Point at a character to read its own.</p><pre>{''.join(spans)}</pre>",
+        f"{mean:.2f} bits per character. Point at a character to read its own.</p><pre>\n{''.join(spans)}</pre>",
     )
 
 

@@ -1,5 +1,6 @@
 """The ladder as a user climbs it: small, stopped, gone on with, and refused where it must be."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -20,6 +21,7 @@ from minigpt.studies.climb import Ground, climb
 from minigpt.studies.ladder import FULL, RUNGS
 from minigpt.studies.ladder_folder import Ladder, LadderFolder
 from minigpt.studies.ladder_report import markdown, terminal_lines, verdict
+from minigpt.text.corpus import find_corpus
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 
@@ -157,6 +159,24 @@ def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Pat
         climb(CONFIG, text_file, copy)
 
 
+def test_a_rise_within_the_spread_is_not_sold_as_one(climbed: Climbed) -> None:
+    row, below = climbed[0].rows()[5:7]
+    for rise, words in ((0.1, "not surely worse"), (-0.1, "not surely better"), (0.3, "worse than"), (-0.3, "")):
+        higher = dataclasses.replace(below, loss=row.loss + rise, spread=0.2)
+        assert verdict(higher, dataclasses.replace(row, spread=0.0)).startswith(words)
+        assert bool(verdict(higher, dataclasses.replace(row, spread=0.0))) == bool(words)
+
+
+def test_after_its_record_is_deleted_a_ladder_begins_anew(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(climbed[1], tmp_path / "ladder")
+    (folder / "ladder.json").write_text("{")
+    with pytest.raises(RunError, match=r"not JSON .*: delete it to begin anew"):
+        LadderFolder(folder).read()
+    (folder / "ladder.json").unlink()
+    corpus = find_corpus(text_file)
+    assert LadderFolder(folder).open(CONFIG, corpus).rungs == []
+
+
 @pytest.mark.parametrize(
     ("characters", "train_fraction", "words"),
     [
@@ -192,7 +212,9 @@ def test_the_report_says_what_is_not_better(climbed: Climbed) -> None:
     rows = ladder.rows()
     for row, below in zip(rows[1:], rows, strict=False):
         spread = max(row.spread, below.spread)
-        expected = "" if row.loss < below.loss - spread else "worse" if row.loss > below.loss else "not surely better"
+        rise = row.loss - below.loss
+        unsure = f"not surely {'worse' if rise > 0 else 'better'} than rung"
+        expected = unsure if abs(rise) <= spread else "worse than rung" if rise > 0 else ""
         assert verdict(row, below).startswith(expected)
         assert bool(verdict(row, below)) == bool(expected)
     report = markdown(ladder)

@@ -51,7 +51,11 @@ def test_the_verdict_follows_the_figures() -> None:
     true = {10: 0.5, 20: 0.04, 40: 0.0}
     assert verdict({10: 0.9, 20: 0.7, 40: 0.6}, true).startswith("Mostly copied")
     assert verdict({10: 0.9, 20: 0.2, 40: 0.1}, true).startswith("Created, with copied pieces")
-    assert verdict({10: 0.4, 20: 0.05, 40: 0.0}, true).startswith("Created: 5.0% of what the model wrote, and 4.0%")
+    hardly, no = (verdict({10: 0.4, 20: share, 40: 0.0}, true) for share in (0.05, 0.04))
+    assert hardly.startswith("Created: 5.0% of what the model wrote, and 4.0%")
+    assert "hardly more than" in hardly
+    assert "no more than" in no
+    assert verdict({10: 1.0, 20: 0.6, 40: 0.0}, {10: 1.0, 20: 1.0, 40: 0.9}).startswith("Created: 60.0%")
 
 
 def test_the_page_shows_text_and_nothing_else() -> None:

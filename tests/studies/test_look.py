@@ -113,7 +113,7 @@ def test_like_lies_with_like_or_does_not() -> None:
     assert share == pytest.approx(chance, abs=0.06)
     assert [kind(c) for c in "aéxZ3. \n€あ"] == [
         *("vowels", "vowels", "consonants", "capitals", "digits", "punctuation"),
-        *("white space", "white space", "punctuation", "consonants"),
+        *("white space", "white space", "punctuation", "letters"),
     ]
 
 
