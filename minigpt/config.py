@@ -58,6 +58,10 @@ def check(f: dataclasses.Field, value: Any) -> None:
             raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
         return
     kind = kind_of(f)
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{f.name} must be true or false, not {shown(value)}")
+        return
     accepted = (int, float) if kind is float else (int,)
     ok = isinstance(value, accepted) and not isinstance(value, bool)
     ok = ok and abs(value) <= LARGEST[kind]  # false for a NaN too
@@ -102,11 +106,22 @@ class ModelConfig(Checked):
     n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1, at_most=MOST_HEADS)
     n_layer: int = setting(4, "blocks on top of one another", at_least=1, at_most=MOST_BLOCKS)
     dropout: float = setting(0.0, "share of activations dropped in training", at_least=0, below=1)
+    implementation: Literal["fast", "lecture"] = setting("fast", "model/gpt.py to run, or model/lecture.py to read")
+    activation: Literal["relu", "gelu"] = setting("relu", "feed-forward's nonlinearity; GPT-2 has gelu")
+    qkv_bias: bool = setting(False, "a bias on queries, keys and values, as GPT-2 has")
+    tied_head: bool = setting(False, "the token embedding as the last layer too, as GPT-2 has")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd must be divisible by n_head, and {self.n_embd} is not by {self.n_head}")
+        if self.implementation == "lecture" and not self.is_lecture:
+            raise ConfigError("the lecture's implementation has no activation, qkv_bias or tied_head: drop them")
+
+    @property
+    def is_lecture(self) -> bool:
+        """Whether the transformer is the lecture's function, without any of GPT-2's parts."""
+        return self.activation == "relu" and not self.qkv_bias and not self.tied_head
 
 
 @dataclass(frozen=True)
@@ -121,9 +136,23 @@ class TrainingConfig(Checked):
         12, "texts kept on the way, at steps spread evenly on a log scale", at_least=0, at_most=1000
     )
     learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
+    schedule: Literal["constant", "linear", "cosine"] = setting("constant", "how the learning rate falls, to 0")
+    warmup_iters: int = setting(0, "steps in which the learning rate rises to its value", at_least=0)
+    weight_decay: float = setting(0.01, "AdamW's pull of matrices towards 0; biases and norms have none", at_least=0)
+    grad_clip: float = setting(0.0, "norm that the gradient is cut to; 0 leaves it", at_least=0)
+    gradient_accumulation: int = setting(1, "batches whose gradients make one step", at_least=1)
+    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what matrix products compute in")
+    checkpoint_activations: bool = setting(False, "compute activations again in backward: less memory, more time")
+    compile: bool = setting(False, "compile the model first: tens of seconds, then faster steps")
     train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)
     seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train; auto takes a GPU if there is one")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_iters >= self.max_iters:
+            few = f"{self.max_iters:,}: lower it, or train longer"
+            raise ConfigError(f"warmup_iters must be below max_iters, and {self.warmup_iters:,} is not below {few}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +166,22 @@ class SamplingConfig(Checked):
     seed: int | None = setting(None, "seed, to get the same text again", at_least=0, at_most=2**63 - 1)
 
 
+FIRST_VERSION: dict[str, Any] = {  # what runs had before these were settings
+    "implementation": "lecture",
+    "activation": "relu",
+    "qkv_bias": False,
+    "tied_head": False,
+    "schedule": "constant",
+    "warmup_iters": 0,
+    "weight_decay": 0.01,
+    "grad_clip": 0.0,
+    "gradient_accumulation": 1,
+    "precision": "fp32",
+    "checkpoint_activations": False,
+    "compile": False,
+}
+
+
 @dataclass(frozen=True)
 class Config:
     """A run's whole configuration: which preset it began from, the model and the training."""
@@ -144,6 +189,10 @@ class Config:
     preset: str = "lecture"
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self) -> None:
+        if self.training.checkpoint_activations and self.model.architecture == "bigram":
+            raise ConfigError("checkpoint_activations needs a model with blocks, and the bigram has none: leave it out")
 
     @classmethod
     def from_preset(cls, name: str) -> Self:
@@ -201,6 +250,8 @@ class Config:
                 hint = nearest(name, sections) or ": known are [model] and [training]"
                 raise ConfigError(f"there is no table [{name}]{hint}")
         settings |= content
+        if complete:
+            settings = FIRST_VERSION | settings
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:
             raise ConfigError(f"the setting '{missing[0]}' is missing")

@@ -9,7 +9,9 @@ A caller catches `MinigptError`, or the branch of it that concerns them:
     │   │   └── UnknownCharacterError   a character outside the vocabulary
     │   ├── FileError           a file or folder that cannot be read or written
     │   ├── RunError            a run folder that is missing, broken or foreign
-    │   └── DeviceError         a device this machine does not have
+    │   ├── DeviceError         a device this machine does not have
+    │   ├── ExchangeError       a model from elsewhere that cannot be read, or one that cannot be written
+    │   └── MissingExtraError   a package that only some commands need
     └── WorkError               the work itself failed; exit status 1
         ├── DivergedError       the loss stopped being a number
         └── MemoryShortError    the model or batch does not fit in memory
@@ -69,6 +71,17 @@ class RunError(InputError):
 
 class DeviceError(InputError):
     """A device this machine does not have."""
+
+
+class ExchangeError(InputError):
+    """A model from elsewhere that cannot be read, or one that cannot be written in another's format."""
+
+
+class MissingExtraError(InputError):
+    """A package that only some commands need is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package} is not installed: pip install 'mini-gpt[{extra}]' brings it")
 
 
 class WorkError(MinigptError):

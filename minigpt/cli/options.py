@@ -45,7 +45,10 @@ def settings(group: str, part: type[Checked], without: Collection[str] = ()) -> 
                 kind = click.Choice(choices_of(f)) if choices_of(f) else kind_of(f)
                 default = "" if f.default is None else f" [{f.default}]"
                 flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"] + default
-                command = click.option(flag, f.name, cls=Option, group=group, type=kind, help=about)(command)
+                if kind is bool:
+                    flag, about = f"{flag}/--no-{flag[2:]}", f.metadata["help"]
+                option = click.option(flag, f.name, cls=Option, group=group, type=kind, default=None, help=about)
+                command = option(command)
         return command
 
     return decorate

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from minigpt.config import ModelConfig
+from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 
 
@@ -17,7 +18,7 @@ class Context(Protocol):
         """How many tokens the model sees at most."""
 
 
-TrainedModel = BigramLanguageModel | GPTLanguageModel  # what a run holds
+TrainedModel = BigramLanguageModel | GPTLanguageModel | GPT  # what a run holds
 
 
 class LanguageModel(Protocol):
@@ -45,9 +46,21 @@ class LanguageModel(Protocol):
         """What it holds besides."""
 
 
+def network(config: ModelConfig) -> type[TrainedModel]:
+    """The class that the config asks for."""
+    if config.architecture == "bigram":
+        return BigramLanguageModel
+    return GPTLanguageModel if config.implementation == "lecture" else GPT
+
+
 def build(config: ModelConfig) -> TrainedModel:
-    """A new model of the config's architecture, its weights drawn from torch's global generator."""
-    return BigramLanguageModel(config) if config.architecture == "bigram" else GPTLanguageModel(config)
+    """A new model, its weights drawn from torch's global generator.
+
+    Both implementations of the lecture's transformer start with the same weights from the same seed.
+    """
+    if network(config) is GPT and config.is_lecture:
+        return GPT.from_lecture(GPTLanguageModel(config).state_dict(), config.dropout)
+    return network(config)(config)
 
 
 def count_parameters(model: nn.Module) -> int:

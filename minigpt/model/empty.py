@@ -7,7 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minigpt.config import ModelConfig
-from minigpt.model import TrainedModel, build
+from minigpt.model import TrainedModel, network
 
 
 def build_empty(config: ModelConfig) -> TrainedModel:
@@ -16,7 +16,7 @@ def build_empty(config: ModelConfig) -> TrainedModel:
     So a file can be held against it before any memory is asked for on the word of a config.
     """
     with torch.device("meta"), _NoValues():
-        return build(config)
+        return network(config)(config)
 
 
 class _NoValues(TorchFunctionMode):

@@ -159,7 +159,7 @@ def next_token_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
     if targets is None:
         return None
     B, T, V = logits.shape
-    return F.cross_entropy(logits.view(B * T, V), targets.view(B * T))
+    return F.cross_entropy(logits.view(B * T, V), targets.reshape(B * T))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -1,0 +1,76 @@
+"""A linear layer by the faster of the matrix products that PyTorch brings with it.
+
+For float32 on a processor PyTorch multiplies by MKL, which on processors other than Intel's leaves half of
+their vector units idle. oneDNN, which PyTorch has too and uses for bfloat16, doesn't: docs/performance.md has
+the figures. So where it can be had, products are made by its operator, the one that torch.compile calls, and
+the gradients, which that operator lacks, are written out below.
+"""
+
+import platform
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+HAS_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and platform.machine() in ("x86_64", "AMD64")
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, its function and its parameters, for rows (N, inputs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) to (N, outputs)."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Product x @ weight.T + bias, for (N, I), (O, I) and (O,): (N, O), by whatever is fastest for them."""
+    if not suits_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    return Product.apply(x, weight, bias) if torch.is_grad_enabled() else product(x, weight, bias)
+
+
+def suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN multiplies these: float32 on a processor; autocast and the compiler have ways of their own."""
+    return (
+        HAS_ONEDNN
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.dim() == 2
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` by oneDNN, which autograd knows nothing of."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class Product(torch.autograd.Function):
+    """`product`, and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(N, I), (O, I) and (O,) to (N, O)."""
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients of x, weight and bias, from that of the result (N, O)."""
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            product(gradient, weight.T) if of_x else None,  # (N, O) @ (O, I)
+            product(gradient.T, x.T) if of_weight else None,  # (O, N) @ (N, I)
+            gradient.sum(dim=0) if of_bias else None,
+        )
