@@ -1,0 +1,171 @@
+"""GPT-2 from transformers and back: the same logits and gradients; and folders that are refused."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from minigpt.config import ModelConfig
+from minigpt.errors import ExchangeError, InputError
+from minigpt.exchange.huggingface import load_gpt2, save_gpt2
+from minigpt.model.gpt import GPT
+
+SHAPE = {"vocab_size": 31, "n_positions": 12, "n_embd": 16, "n_head": 4, "n_layer": 2}
+QUIET = {"bos_token_id": None, "eos_token_id": None, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def make_theirs(**settings: object) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(**SHAPE, **QUIET | settings))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_theirs().save_pretrained(tmp_path / "gpt2")
+    return tmp_path / "gpt2"
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"activation_function": "relu"}, {"tie_word_embeddings": False}], ids=["gpt2", "relu", "untied"]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_logits_and_every_gradient_are_those_of_transformers(
+    dtype: torch.dtype, tolerance: float, settings: dict, tmp_path: Path
+) -> None:
+    theirs = make_theirs(**settings)
+    theirs.save_pretrained(tmp_path)
+    ours, theirs = load_gpt2(tmp_path).to(dtype), theirs.to(dtype)
+    idx = torch.randint(31, (3, 13), generator=torch.Generator().manual_seed(1))
+    logits, loss = ours(idx[:, :-1], idx[:, 1:])
+    expected = theirs(input_ids=idx[:, :-1]).logits
+    torch.testing.assert_close(logits, expected, rtol=tolerance, atol=tolerance)
+    loss.backward()
+    torch.nn.functional.cross_entropy(expected.flatten(0, 1), idx[:, 1:].flatten()).backward()
+    named = dict(theirs.transformer.named_parameters())
+    for layer in range(2):
+        for ours_name, theirs_name in (("attention.qkv", "attn.c_attn"), ("ffwd.down", "mlp.c_proj")):
+            gradient = ours.blocks[layer].get_parameter(f"{ours_name}.weight").grad.T
+            torch.testing.assert_close(
+                gradient, named[f"h.{layer}.{theirs_name}.weight"].grad, rtol=tolerance, atol=tolerance
+            )
+    torch.testing.assert_close(
+        ours.token_embedding_table.weight.grad, named["wte.weight"].grad, rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_from_pretrained_opens_what_is_written(qkv_bias: bool, activation: str, tmp_path: Path) -> None:
+    config = ModelConfig(
+        vocab_size=19,
+        block_size=9,
+        n_embd=8,
+        n_head=2,
+        n_layer=3,
+        qkv_bias=qkv_bias,
+        activation=activation,
+        tied_head=True,
+    )
+    torch.manual_seed(2)
+    ours = GPT(config).eval()
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_gpt2(ours, tmp_path / "out")
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
+    idx = torch.randint(19, (2, 9), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(theirs(input_ids=idx).logits, ours(idx)[0], rtol=1e-5, atol=1e-5)
+    again = load_gpt2(tmp_path / "out")
+    torch.testing.assert_close(again(idx)[0], ours(idx)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_a_head_with_a_bias_cannot_be_written(tmp_path: Path) -> None:
+    model = GPT(ModelConfig(vocab_size=5, n_embd=4, n_head=1, n_layer=1))
+    torch.nn.init.ones_(model.lm_head.bias)
+    with pytest.raises(ExchangeError, match="no bias in its last layer"):
+        save_gpt2(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def config_with(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def weights_with(change: Callable[[dict], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        change(weights)
+        safetensors.torch.save_file(weights, folder / "model.safetensors")
+
+    return apply
+
+
+def pickled(folder: Path) -> None:
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+REFUSED = {
+    "another architecture": (config_with(model_type="llama"), "architecture 'llama': only 'gpt2'"),
+    "no architecture": (config_with(model_type=None), "architecture None: only 'gpt2'"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
+    "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "is damaged: not JSON"),
+    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "architecture None"),
+    "odd heads": (config_with(n_head=3), "n_embd must be divisible by n_head"),
+    "a size that is none": (config_with(n_layer="two"), "n_layer must be a whole number"),
+    "an activation": (config_with(activation_function="silu"), "activation 'silu', and only gelu_new"),
+    "an inner width": (config_with(n_inner=40), "n_inner 40, and only 4 times n_embd"),
+    "an epsilon": (config_with(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06, and only 1e-05"),
+    "a weight missing": (
+        weights_with(lambda weights: weights.pop("transformer.h.1.attn.c_proj.weight")),
+        r"h\.1\.attn\.c_proj\.weight is missing",
+    ),
+    "an odd shape": (
+        weights_with(lambda weights: weights.update({"transformer.wpe.weight": torch.zeros(3, 16)})),
+        r"wpe\.weight is of shape \[3, 16\]",
+    ),
+    "not a number": (
+        weights_with(lambda weights: weights["transformer.wpe.weight"].fill_(torch.nan)),
+        "not a finite number",
+    ),
+    "whole numbers": (
+        weights_with(lambda weights: weights.update({"transformer.wpe.weight": torch.zeros(12, 16).int()})),
+        "are of type torch.int32",
+    ),
+    "a pickle": (pickled, r"pytorch_model\.bin is a pickle, which could run anything"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"it has no model\.safetensors"),
+    "no safetensors": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"),
+        "cannot be read as safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_refused_in_one_sentence(case: str, folder: Path) -> None:
+    spoil, words = REFUSED[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=words) as caught:
+        load_gpt2(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_the_hub_does_not_give_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("nobody/has-this-model-here", "not a name at all", os.devnull):
+        with pytest.raises(ExchangeError, match="is no folder here, and the hub does not give it") as caught:
+            load_gpt2(name)
+        assert "\n" not in str(caught.value)
