@@ -1,13 +1,21 @@
 """The generation engine: token ids in, token ids out. It never sees a string."""
 
-from collections.abc import Iterator
+import functools
+import warnings
+from collections.abc import Collection, Iterator
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from minigpt.config import SamplingConfig
 from minigpt.model import LanguageModel
+from minigpt.model.gpt import GPT
+from minigpt.sampling.cached import CachedReader, PlainReader
 from minigpt.sampling.filters import apply_temperature, draw, keep_top_k, keep_top_p
+
+STOPPED = -1  # in the place of a token, for a row that has ended
+WORTH_COMPILING = 128  # tokens; loading the compiled loops takes as long as writing some thousands with PyTorch
 
 
 def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:
@@ -23,33 +31,79 @@ def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tens
     return draw(logits, uniforms)
 
 
-@torch.inference_mode()  # which torch lifts at each yield, so that the caller's own code is not in it
-def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
+def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Collection[int] = ()) -> Iterator[Tensor]:
     """Continue each row of `idx` (B, T), T at least 1, and yield the new tokens (B,) one step at a time.
 
-    At every step the model sees the last block_size tokens. The random numbers come from the
-    config's seed and the CPU, whatever device the model is on. Dropout is off meanwhile.
+    At every step the model sees the last block_size tokens. The random numbers come from the config's
+    seed and the CPU, whatever device the model is on, so every way to the same logits chooses alike. A row
+    that has come to a token of `stop` yields STOPPED from there on, and the stream ends when all have.
+    Dropout is off meanwhile.
+    """
+    alive = torch.ones(len(idx), dtype=torch.bool)
+    for chosen in choices(model, idx, config):
+        alive &= ~torch.isin(chosen, torch.tensor(sorted(stop), dtype=torch.int64))
+        if not alive.any():
+            return
+        yield chosen.where(alive, STOPPED)
+
+
+def generate(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Collection[int] = ()) -> Tensor:
+    """The tokens that follow each row of `idx` (B, T): (B, N), where N is max_new_tokens or, if all stop, less."""
+    steps = list(stream(model, idx, config, stop))
+    return torch.stack(steps, dim=1) if steps else idx.new_empty(len(idx), 0)
+
+
+@torch.inference_mode()  # which torch lifts at each yield, so that the caller's own code is not in it
+def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
+    """The max_new_tokens tokens (B,) that follow, one after another, by the fastest way there is.
+
+    A GPT reads each token once (sampling/cached.py); alone on a CPU it goes on in compiled loops
+    (sampling/decode.py) until its window is full. Any other model reads its whole window again each time.
     """
     generator = torch.Generator()
     if config.seed is None:
         generator.seed()
     else:
         generator.manual_seed(config.seed)
-    block_size = model.config.block_size
+    reader = CachedReader(model, len(idx)) if isinstance(model, GPT) else PlainReader(model)
     was_training = model.training
     model.eval()
     try:
-        for _ in range(config.max_new_tokens):
-            context = idx[:, -block_size:]  # (B, T) -> (B, at most block_size)
-            logits, _ = model(context)
+        left, tokens = config.max_new_tokens, idx
+        while left:
+            logits = reader.read(tokens)  # (B, V)
             uniforms = torch.rand(len(idx), generator=generator, dtype=torch.float64)
-            chosen = next_token(logits[:, -1, :].cpu(), config, uniforms)  # (B, V) -> (B,)
+            chosen = next_token(logits.cpu(), config, uniforms)  # (B, V) -> (B,)
             yield chosen
-            idx = torch.cat([context, chosen[:, None].to(idx.device)], dim=1)
+            left -= 1
+            compiled = decode() if left and isinstance(reader, CachedReader) and suits_loops(reader, config) else None
+            if compiled:
+                for token in compiled.continued(reader, int(chosen), left, config, generator):
+                    chosen = torch.tensor([token])
+                    yield chosen
+                    left -= 1
+            tokens = chosen[:, None].to(idx.device)
     finally:
         model.train(was_training)
 
 
-def generate(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Tensor:
-    """The max_new_tokens tokens that follow each row of `idx` (B, T): (B, max_new_tokens)."""
-    return torch.stack(list(stream(model, idx, config)), dim=1)
+def suits_loops(reader: CachedReader, config: SamplingConfig) -> bool:
+    """Whether the compiled loops go on from here: a table made from benchmarks/generation.py, not a timing."""
+    weight, cache = reader.model.ln_f.weight, reader.cache
+    suits = weight.device.type == "cpu" and weight.dtype == torch.float32 and cache.batch_size == 1
+    enough = config.max_new_tokens >= WORTH_COMPILING and cache.length < reader.model.config.block_size
+    return suits and enough
+
+
+@functools.cache
+def decode() -> ModuleType | None:
+    """sampling/decode.py; None, and a warning once, if Numba is missing or cannot work here."""
+    try:
+        from minigpt.sampling import decode
+
+        decode.warm_up()
+        return decode
+    except Exception as error:  # Numba's own errors, those of its cache's folder, or an ImportError
+        reason = str(error).split("\n")[0]
+        warnings.warn(f"text is written with PyTorch, more slowly: Numba does not work here ({reason})", stacklevel=2)
+        return None

@@ -1,0 +1,87 @@
+"""A GPT read piece by piece: what was computed for earlier tokens is kept, not computed again."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.model import LanguageModel
+from minigpt.model.gpt import GPT
+
+
+class Cache:
+    """The keys and values of every block for up to block_size positions of B rows, in memory that stays where it is.
+
+    Attributes:
+        kv: one (2, B, H, T, D) for each block.
+        batch_size: B.
+        length: how many positions are filled.
+    """
+
+    def __init__(self, model: GPT, batch_size: int) -> None:
+        config, weight = model.config, model.ln_f.weight
+        shape = (2, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+        self.kv = [weight.new_empty(shape) for _ in model.blocks]
+        self.batch_size = batch_size
+        self.length = 0
+
+
+def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
+    """Logits (B, V) of the token that follows `idx` (B, t), which goes on where the cache ends and into it.
+
+    Either the cache is empty or t is 1, and block_size is not passed: beyond it every position changes, and
+    with learned positions so do all keys and values. It is `GPT.forward` but for the last block, in which only
+    the last position matters.
+    """
+    B, t = idx.shape
+    start, end = cache.length, cache.length + t
+    x = model.embed(idx, start)  # (B * t, C)
+    for block, (keys, values) in zip(model.blocks, cache.kv, strict=True):
+        q, k, v = block.attention.heads(block.ln1(x), t)  # (B, H, t, D) each
+        keys[:, :, start:end], values[:, :, start:end] = k, v
+        if block is model.blocks[-1] and t > 1:
+            q, x, t = q[:, :, -1:], x.view(B, t, -1)[:, -1], 1
+        gathered = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=t > 1)
+        x = x + block.attention.mix(gathered)
+        x = x + block.ffwd(block.ln2(x))
+    cache.length = end
+    return model.head(x)
+
+
+class CachedReader:
+    """Logits after ever longer rows of tokens."""
+
+    def __init__(self, model: GPT, batch_size: int) -> None:
+        self.model = model
+        self.cache = Cache(model, batch_size)
+        self.idx: Tensor | None = None  # the tokens read, at most block_size of them
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
+        block_size = self.model.config.block_size
+        idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
+        self.idx = idx[:, -block_size:]
+        if idx.shape[1] > block_size or self.cache.length == 0:  # the window has moved, or nothing is known yet
+            self.cache.length = 0
+            tokens = self.idx
+        return read(self.model, tokens, self.cache)
+
+    def skip(self, tokens: Tensor) -> None:
+        """Take `tokens` (B, t) as read; what the cache holds is not valid from here on."""
+        assert self.idx is not None
+        self.idx = torch.cat([self.idx, tokens.to(self.idx.device)], dim=1)[:, -self.model.config.block_size :]
+        self.cache.length = 0
+
+
+class PlainReader:
+    """The same for any model: the last block_size tokens, all over again each time, as the lecture has it."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.idx: Tensor | None = None
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
+        idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
+        self.idx = idx[:, -self.model.config.block_size :]
+        logits, _ = self.model(self.idx)
+        return logits[:, -1, :]
