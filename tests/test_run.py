@@ -9,7 +9,7 @@ from conftest import TINY
 import minigpt
 from minigpt.config import Config
 from minigpt.errors import ConfigError, DataError, DeviceError, FileError, MemoryShortError, UnknownCharacterError
-from minigpt.model.lecture import GPTLanguageModel
+from minigpt.model.gpt import GPT
 from minigpt.model.loss import exact_loss
 from minigpt.run import Run
 from minigpt.text.dataset import Dataset
@@ -134,7 +134,7 @@ def test_settings_and_devices_that_cannot_be(trained: Run, text_file: Path, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_the_readable_model_is_what_runs(trained: Run) -> None:
+def test_the_config_and_the_fast_model_are_there(trained: Run) -> None:
     assert trained.config == Config().override(vocab_size=trained.tokenizer.vocab_size, device="cpu", **TINY)
-    assert isinstance(trained.model, GPTLanguageModel)
+    assert isinstance(trained.model, GPT)
     assert not trained.model.training

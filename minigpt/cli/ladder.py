@@ -24,8 +24,12 @@ QUICK = {"max_iters": 800}
 @click.option("--quick", is_flag=True, help=f"{QUICK['max_iters']} steps a rung; the folder is runs/ladder-quick")
 @click.option("--full", is_flag=True, help="climb the last rung, lecture-large, too: for a GPU")
 @json_option
-@settings("Model", ModelConfig, without={"architecture"})
-@settings("Training", TrainingConfig, without={"eval_interval", "eval_windows", "snapshots"})
+@settings("Model", ModelConfig, without={"architecture", "implementation", "activation", "qkv_bias", "tied_head"})
+@settings(
+    "Training",
+    TrainingConfig,
+    without={"eval_interval", "eval_windows", "snapshots", "checkpoint_activations", "compile"},
+)
 def ladder(
     data: str | None, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any
 ) -> None:

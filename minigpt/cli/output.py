@@ -77,6 +77,7 @@ PARTS = {
     "token_embedding_table": "token embedding",
     "position_embedding_table": "position embedding",
     "sa": "self-attention",
+    "attention": "self-attention",
     "ffwd": "feed-forward",
     "ln1": "layer norms",
     "ln2": "layer norms",

@@ -1,13 +1,16 @@
 """Where each head looks: the attention weights over a text."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from minigpt.drawing import drawable, new_figure
 from minigpt.errors import ConfigError
-from minigpt.model.lecture import Head, MultiHeadAttention
+from minigpt.model.gpt import Attention
+from minigpt.model.lecture import MultiHeadAttention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,29 +18,29 @@ if TYPE_CHECKING:
 LABELLED = 48  # characters that there is room for beside a map
 
 
-def heads_of(model: nn.Module) -> list[list[Head]]:
-    """The heads of each block, in order. Raises ConfigError for a model without attention."""
-    blocks = [list(part.heads) for part in model.modules() if isinstance(part, MultiHeadAttention)]
-    if not blocks:
+def attentions_of(model: nn.Module) -> list[MultiHeadAttention | Attention]:
+    """The attention of each block, in order. Raises ConfigError for a model without any."""
+    found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | Attention)]
+    if not found:
         raise ConfigError("this model has no attention heads: look at a transformer's run")
-    return blocks  # type: ignore[return-value]
+    return found
+
+
+def head_count(attention: MultiHeadAttention | Attention) -> int:
+    """How many heads it has."""
+    return attention.n_head if isinstance(attention, Attention) else len(attention.heads)
 
 
 @torch.no_grad()
 def attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
     """The attention weights of every head over the token ids (T,): (L, H, T, T), on the CPU.
 
-    Row t of a map says how much position t takes from each position up to itself; it sums to one. The
-    weights are caught on their way into each head's dropout; the model is in evaluation mode meanwhile.
-    Raises ConfigError for a model without attention.
+    Row t of a map says how much position t takes from each position up to itself; it sums to one. The model
+    is in evaluation mode meanwhile. Raises ConfigError for a model without attention.
     """
-    blocks = heads_of(model)
-    caught: dict[nn.Module, Tensor] = {}
-
-    def catch(dropout: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        caught[dropout] = inputs[0][0].cpu()  # (1, T, T) -> (T, T)
-
-    hooks = [head.dropout.register_forward_pre_hook(catch) for heads in blocks for head in heads]
+    attentions = attentions_of(model)
+    maps = torch.empty(len(attentions), head_count(attentions[0]), len(idx), len(idx))
+    hooks = [hook for attention, place in zip(attentions, maps, strict=True) for hook in catching(attention, place)]
     was_training = model.training
     model.eval()
     try:
@@ -46,7 +49,38 @@ def attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    return torch.stack([torch.stack([caught[head.dropout] for head in heads]) for heads in blocks])
+    return maps
+
+
+def catching(attention: MultiHeadAttention | Attention, maps: Tensor) -> list[RemovableHandle]:
+    """Hooks that write the attention's weights to `maps` (H, T, T) when a single window comes along.
+
+    The lecture's heads form them, and are overheard on the way to their dropout. The fast attention doesn't:
+    they are computed from its queries and keys.
+    """
+
+    def from_dropout(place: Tensor, dropout: nn.Module, inputs: tuple[Tensor]) -> None:
+        place.copy_(inputs[0][0])  # (1, T, T) -> (T, T)
+
+    def from_queries(part: Attention, inputs: tuple[Tensor, int]) -> None:
+        maps.copy_(weights_of(part, *inputs))
+
+    if isinstance(attention, Attention):
+        return [attention.register_forward_pre_hook(from_queries)]
+    dropouts = (head.get_submodule("dropout") for head in attention.heads)
+    return [
+        dropout.register_forward_pre_hook(partial(from_dropout, place))
+        for dropout, place in zip(dropouts, maps, strict=True)
+    ]
+
+
+@torch.no_grad()
+def weights_of(attention: Attention, x: Tensor, T: int) -> Tensor:
+    """The weights (H, T, T) that the fast attention gives in its only window x (T, C)."""
+    q, k, _ = (part[0] for part in attention.heads(x, T))  # (H, T, D) each
+    scores = q @ k.mT * q.shape[-1] ** -0.5  # (H, T, T)
+    future = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    return scores.masked_fill(future, float("-inf")).softmax(dim=-1)
 
 
 def draw_attention(maps: Tensor, text: str) -> "Figure":

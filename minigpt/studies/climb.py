@@ -174,7 +174,7 @@ class Ground:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:
-                fit(model, dataset, config.training, watch, Interrupt())
+                fit(model, dataset, config, watch, Interrupt())
             except DivergedError as error:
                 raise DivergedError(f"rung {title.strip()}: {error}") from None
         return model, watch

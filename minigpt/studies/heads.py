@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from minigpt.drawing import new_figure
 from minigpt.model import LanguageModel
+from minigpt.model.gpt import Attention
+from minigpt.model.lecture import MultiHeadAttention
 from minigpt.model.loss import mean_loss
-from minigpt.studies.attention import heads_of
+from minigpt.studies.attention import attentions_of, head_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,20 +22,34 @@ MISSED = 0.005  # nats; a head that costs less when it is off would not be misse
 def worth_of_heads(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
     """The mean loss of predicting y from x, both (N, T), and by how much it rises without each head, (L, H).
 
-    A head is switched off by a hook that answers zeros in its place. Raises ConfigError for a model without heads.
+    Raises ConfigError for a model without heads.
     """
-    blocks = heads_of(model)  # type: ignore[arg-type]
+    attentions = attentions_of(model)  # type: ignore[arg-type]
     whole = mean_loss(model, x, y)
-    return whole, torch.tensor([[without(head, model, x, y) - whole for head in heads] for heads in blocks])
+    worth = torch.empty(len(attentions), head_count(attentions[0]))
+    for layer, head in torch.cartesian_prod(*map(torch.arange, worth.shape)).view(-1, 2).tolist():
+        hook = switched_off(attentions[layer], head)
+        try:
+            worth[layer, head] = mean_loss(model, x, y) - whole
+        finally:
+            hook.remove()
+    return whole, worth
 
 
-def without(head: nn.Module, model: LanguageModel, x: Tensor, y: Tensor) -> float:
-    """The mean loss while this head answers nothing but zeros."""
-    hook = head.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
-    try:
-        return mean_loss(model, x, y)
-    finally:
-        hook.remove()
+def switched_off(attention: MultiHeadAttention | Attention, head: int) -> RemovableHandle:
+    """A hook that puts zeros in the place of what a head of that attention gathers."""
+
+    def zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return torch.zeros_like(output)
+
+    def without(proj: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        heads = inputs[0].unflatten(-1, (head_count(attention), -1)).clone()  # (B * T, C) -> (B * T, H, D)
+        heads[:, head] = 0
+        return heads.flatten(-2)
+
+    if isinstance(attention, Attention):
+        return attention.proj.register_forward_pre_hook(without)
+    return attention.heads[head].register_forward_hook(zeros)
 
 
 def rounded(value: float) -> float:

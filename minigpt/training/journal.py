@@ -6,6 +6,7 @@ import shlex
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.run import Run
 from minigpt.training.display import Display
+from minigpt.training.optimizer import learning_rate
 from minigpt.training.stopwatch import Stopwatch
 
 SNAPSHOT_TOKENS = 80
@@ -62,7 +63,7 @@ class Journal(Stopwatch):
             step=step,
             train_loss=train_loss,
             validation_loss=validation_loss,
-            learning_rate=training.learning_rate,
+            learning_rate=learning_rate(min(step, training.max_iters - 1), training),
             seconds=self.training_seconds,
             characters=step * self.tokens_a_step,
         )

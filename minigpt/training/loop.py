@@ -4,14 +4,14 @@ import math
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-import torch
-
-from minigpt.config import TrainingConfig
+from minigpt.config import Config, TrainingConfig
 from minigpt.errors import DivergedError
 from minigpt.model import LanguageModel
 from minigpt.text.dataset import Dataset
 from minigpt.training.evaluation import estimate_loss
+from minigpt.training.gradients import Gradients
 from minigpt.training.interrupt import Interrupt
+from minigpt.training.optimizer import Optimizer
 
 
 class Observer(Protocol):
@@ -33,33 +33,33 @@ class Observer(Protocol):
         """So many steps are made."""
 
 
-def fit(model: LanguageModel, dataset: Dataset, config: TrainingConfig, journal: Observer, interrupt: Interrupt) -> int:
+def fit(model: LanguageModel, dataset: Dataset, config: Config, journal: Observer, interrupt: Interrupt) -> int:
     """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
 
-    AdamW (Loshchilov and Hutter 2019) with PyTorch's defaults minimises the cross-entropy of random
-    batches. The journal keeps what happens, on disk and on the screen; `interrupt` tells when to stop
-    early. Raises DivergedError as soon as a loss is not a finite number.
+    AdamW minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the
+    screen; `interrupt` tells when to stop early. Raises DivergedError as soon as a loss is not a finite
+    number, DeviceError for a precision that the model's device doesn't have.
     """
-    device = next(iter(model.parameters())).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+    training = config.training
+    gradients = Gradients(model, config)  # type: ignore[arg-type]  # a LanguageModel is a torch module
+    optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
     model.train()
     journal.begin()
-    for step in range(config.max_iters + 1):
-        last = step == config.max_iters or bool(interrupt.received)
+    for step in range(training.max_iters + 1):
+        last = step == training.max_iters or bool(interrupt.received)
         if last or journal.due(step):
             with journal.evaluating():
-                losses = estimate_loss(model, dataset, config.eval_windows)
+                losses = estimate_loss(model, dataset, training.eval_windows)
                 for estimate in losses.values():
-                    require_finite(estimate, step, config)
+                    require_finite(estimate, step, training)
                 journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
         if last:
             break
-        x, y = dataset.get_batch("train")  # (B, T), (B, T)
-        _, loss = model(x.to(device), y.to(device))  # mean cross-entropy over B * T predictions
-        require_finite(loss.item(), step, config)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        for _ in range(training.gradient_accumulation):
+            x, y = dataset.get_batch("train")  # (B, T), (B, T)
+            loss = gradients.add(x, y)  # forward, mean cross-entropy over B * T predictions, and backward
+            require_finite(loss, step, training)
+        optimizer.step(step)
         journal.stepped(step + 1)
     return step
 

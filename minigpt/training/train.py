@@ -81,7 +81,7 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunF
     record = None
     try:
         with Interrupt() as interrupt:
-            step = fit(run.model, dataset, training, journal, interrupt)
+            step = fit(run.model, dataset, run.config, journal, interrupt)
             with journal.evaluating():
                 validation_loss = exact_loss(run.model, dataset.val)
                 require_finite(validation_loss, step, training)

@@ -12,10 +12,16 @@ import minigpt
 from minigpt.config import Config
 from minigpt.device import threads_for
 from minigpt.errors import DivergedError, MemoryShortError
+from minigpt.model import build
+from minigpt.model.gpt import GPT, fused
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.run import Run
 from minigpt.text.dataset import Dataset
+from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.loop import fit
+from minigpt.training.stopwatch import Stopwatch
 
 
 def same_weights(a: Run, b: Run) -> bool:
@@ -23,21 +29,81 @@ def same_weights(a: Run, b: Run) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in a.model.state_dict().items())
 
 
-def test_the_weights_are_those_of_the_lectures_script(trained: Run, text: str) -> None:
-    config = Config().override(vocab_size=trained.tokenizer.vocab_size, **TINY)
-    data = Dataset(trained.tokenizer.encode(text), config)
+class Curve(Stopwatch):
+    """Keeps the losses of every step, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def due(self, step: int) -> bool:
+        return True
+
+    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
+        self.losses.append(validation_loss)
+
+    def stepped(self, step: int) -> None:
+        pass
+
+
+def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = None) -> tuple[torch.nn.Module, Curve]:
+    """A model trained with that config, from those weights of the lecture's if there are any, and its curve."""
+    tokenizer = CharTokenizer.from_text(text)
+    config = config.override(vocab_size=tokenizer.vocab_size)
     torch.manual_seed(config.training.seed)
-    model = GPTLanguageModel(config.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    with threads_for(8 * 16 * 16):
-        for _ in range(60):
-            xb, yb = data.get_batch("train")
-            _, loss = model(xb, yb)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, trained.model.state_dict()[name]), name
+    model = build(config.model)
+    if weights:
+        model.load_state_dict(weights if isinstance(model, GPTLanguageModel) else fused(weights, config.model))
+    curve = Curve()
+    with threads_for(1):
+        fit(model, Dataset(tokenizer.encode(text), config), config, curve, Interrupt())
+    return model, curve
+
+
+SHORT = Config().override(**TINY | {"max_iters": 20, "device": "cpu"})
+
+
+def test_the_lecture_s_implementation_has_the_weights_of_the_lectures_script(text: str) -> None:
+    model, _ = fitted(SHORT.override(implementation="lecture"), text)
+    tokenizer = CharTokenizer.from_text(text)
+    config = SHORT.override(vocab_size=tokenizer.vocab_size)
+    data = Dataset(tokenizer.encode(text), config)
+    torch.manual_seed(config.training.seed)
+    script = GPTLanguageModel(config.model)
+    matrices = [p for p in script.parameters() if p.dim() == 2]
+    vectors = [p for p in script.parameters() if p.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    for _ in range(20):
+        xb, yb = data.get_batch("train")
+        _, loss = script(xb, yb)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    for name, tensor in script.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_both_implementations_have_one_curve_from_the_same_weights(text: str) -> None:
+    torch.manual_seed(9)
+    vocab_size = CharTokenizer.from_text(text).vocab_size
+    weights = GPTLanguageModel(SHORT.override(vocab_size=vocab_size).model).state_dict()
+    readable, slow = fitted(SHORT.override(implementation="lecture"), text, weights)
+    running, fast = fitted(SHORT, text, weights)
+    assert isinstance(running, GPT)
+    assert len(fast.losses) == 21
+    assert fast.losses == pytest.approx(slow.losses, abs=1e-5)
+    assert fast.losses[-1] < fast.losses[0] - 0.1
+    for name, tensor in running.to_lecture().items():
+        torch.testing.assert_close(tensor, readable.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_train_takes_the_implementation_asked_for(text_file: Path, tmp_path: Path) -> None:
+    run = minigpt.train(
+        data=text_file, out=tmp_path / "run", implementation="lecture", **TINY | {"max_iters": 2, "snapshots": 0}
+    )
+    assert isinstance(run.model, GPTLanguageModel)
+    assert isinstance(minigpt.load(run.path).model, GPTLanguageModel)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])

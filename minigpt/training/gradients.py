@@ -1,0 +1,78 @@
+"""A model's loss and gradients, with everything that is applied to the model from outside.
+
+Precision, compilation and the recomputing of activations are here; the model's own forward knows nothing of them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from minigpt.config import Config
+from minigpt.errors import DeviceError
+from minigpt.training.optimizer import flatten
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Gradients:
+    """Adds the gradients of a batch's mean loss to those of a model.
+
+    Attributes:
+        parameters: the model's, made long by `flatten`, with the gradients.
+        scaler: keeps the gradients of half precision from vanishing; does nothing in other precisions.
+    """
+
+    def __init__(self, model: nn.Module, config: Config) -> None:
+        """For a model where it is. Raises DeviceError for a precision that its device doesn't have."""
+        training, device = config.training, next(model.parameters()).device
+        require_precision(training.precision, device)
+        if training.checkpoint_activations:
+            recompute_blocks(model)
+        self.parameters = flatten(model)
+        self.device = device
+        self.dtype = DTYPES.get(training.precision)
+        self.share = 1 / training.gradient_accumulation
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
+        self.forward: Callable = torch.compile(model) if training.compile else model
+
+    def add(self, x: Tensor, y: Tensor) -> float:
+        """The mean loss of predicting y from x, both (B, T), whose gradients are added to the parameters'.
+
+        Each is a gradient_accumulation-th of it, so that they come to the mean over all batches of a step.
+        """
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            _, loss = self.forward(*self._moved(x, y))  # the mean cross-entropy of B * T predictions
+        self.scaler.scale(loss * self.share if self.share != 1 else loss).backward()
+        return loss.item()
+
+    def _moved(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.device.type != "cuda":
+            return x.to(self.device), y.to(self.device)
+        x, y = x.pin_memory(), y.pin_memory()
+        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+def require_precision(precision: str, device: torch.device) -> None:
+    """Raise DeviceError if that device cannot compute in that precision."""
+    if precision == "fp16" and device.type != "cuda":
+        raise DeviceError(f"fp16 needs a CUDA GPU, and the device is '{device}': choose --precision bf16 or fp32")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise DeviceError("this GPU cannot compute in bf16: choose --precision fp16 or fp32")
+    if precision == "bf16" and device.type == "mps":
+        raise DeviceError("bf16 needs a CPU or a CUDA GPU, and the device is 'mps': choose --precision fp32")
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Let each block forget its activations and compute them again in backward, with the same dropout."""
+    blocks = model.get_submodule("blocks")
+    for block in blocks.children():
+        block.forward = functools.partial(recomputed, block.forward)
+
+
+def recomputed(forward: Callable, *inputs: Any) -> Any:
+    """What `forward` gives; where gradients will be asked for, its activations are not kept."""
+    return checkpoint(forward, *inputs, use_reentrant=False) if torch.is_grad_enabled() else forward(*inputs)

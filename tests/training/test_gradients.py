@@ -1,0 +1,110 @@
+"""What is applied to a model from outside: the same gradients, however they are come by."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from minigpt.config import Config
+from minigpt.errors import ConfigError, DeviceError
+from minigpt.model import build
+from minigpt.training.gradients import Gradients, require_precision
+
+CONFIG = Config().override(vocab_size=11, block_size=8, n_embd=16, n_head=2, n_layer=3, batch_size=6)
+
+
+def gradients_of(config: Config, batches: int = 1, model: torch.nn.Module | None = None) -> tuple[list, list[float]]:
+    """The long gradients after so many batches, and their losses; from the same weights and batches each time."""
+    torch.manual_seed(1)
+    made = Gradients(model or build(config.model).train(), config)
+    rng = torch.Generator().manual_seed(2)
+    losses = []
+    for _ in range(batches):
+        idx = torch.randint(11, (config.training.batch_size, 9), generator=rng)
+        losses.append(made.add(idx[:, :8], idx[:, 1:]))
+    return [whole.grad.clone() for whole in made.parameters], losses
+
+
+@pytest.mark.parametrize("implementation", ["fast", "lecture"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_recomputed_activations_give_the_same_gradients_bit_for_bit(dropout: float, implementation: str) -> None:
+    config = CONFIG.override(dropout=dropout, implementation=implementation)
+    kept, losses = gradients_of(config)
+    recomputed, losses_too = gradients_of(config.override(checkpoint_activations=True))
+    assert losses == losses_too
+    assert all(torch.equal(a, b) for a, b in zip(kept, recomputed, strict=True))
+    assert all(whole.any() for whole in kept)
+
+
+def test_blocks_are_really_computed_again() -> None:
+    calls = []
+    model = build(CONFIG.model)
+    for block in model.blocks:
+        block.attention.register_forward_hook(lambda *_: calls.append(1))
+    gradients_of(CONFIG.override(checkpoint_activations=True), model=model)
+    assert len(calls) == 2 * CONFIG.model.n_layer
+    with torch.no_grad():
+        model(torch.zeros(1, 8, dtype=torch.int64))
+    assert len(calls) == 3 * CONFIG.model.n_layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_accumulated_gradients_are_the_large_batch_s(dtype: torch.dtype) -> None:
+    small = CONFIG.override(gradient_accumulation=3, batch_size=4)
+    model = build(CONFIG.model).to(dtype)
+    accumulated, losses = gradients_of(small, batches=3, model=copy.deepcopy(model))
+    rng = torch.Generator().manual_seed(2)
+    idx = torch.cat([torch.randint(11, (4, 9), generator=rng) for _ in range(3)])
+    large = Gradients(model, CONFIG)
+    loss = large.add(idx[:, :8], idx[:, 1:])
+    assert sum(losses) / 3 == pytest.approx(loss)
+    for a, whole in zip(accumulated, large.parameters, strict=True):
+        torch.testing.assert_close(a, whole.grad)
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
+    exact, (loss,) = gradients_of(CONFIG)
+    rough, (rough_loss,) = gradients_of(CONFIG.override(precision="bf16"))
+    assert all(whole.dtype == torch.float32 for whole in rough)
+    assert rough_loss == pytest.approx(loss, abs=0.02)
+    assert rough_loss != loss
+    for a, b in zip(exact, rough, strict=True):
+        assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_a_compiled_model_has_the_same_gradients() -> None:
+    expected, losses = gradients_of(CONFIG)
+    compiled, losses_too = gradients_of(CONFIG.override(compile=True))
+    assert losses_too == pytest.approx(losses, abs=1e-5)
+    for a, b in zip(expected, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_precision_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch, command: Callable) -> None:
+    for precision, device, words in (
+        ("fp16", "cpu", "fp16 needs a CUDA GPU, and the device is 'cpu'"),
+        ("fp16", "mps", "fp16 needs a CUDA GPU, and the device is 'mps'"),
+        ("bf16", "mps", "bf16 needs a CPU or a CUDA GPU"),
+    ):
+        with pytest.raises(DeviceError, match=words):
+            require_precision(precision, torch.device(device))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    with pytest.raises(DeviceError, match="this GPU cannot compute in bf16: choose --precision fp16"):
+        require_precision("bf16", torch.device("cuda"))
+    require_precision("bf16", torch.device("cpu"))
+    require_precision("fp16", torch.device("cuda"))
+
+
+def test_impossible_combinations_are_refused() -> None:
+    for settings, words in (
+        ({"architecture": "bigram", "checkpoint_activations": True}, "needs a model with blocks, and the bigram has"),
+        ({"implementation": "lecture", "tied_head": True}, "lecture's implementation has no activation, qkv_bias"),
+        ({"warmup_iters": 5000}, r"warmup_iters must be below max_iters, and 5,000 is not below 5,000"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
+        ({"compile": 1}, "compile must be true or false, not 1"),
+        ({"gradient_accumulation": 0}, "gradient_accumulation must be"),
+        ({"grad_clip": -1.0}, "grad_clip must be"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Config().override(**settings)
