@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import minigpt
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError
+from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head
 from minigpt.model.loss import exact_loss, mean_loss
 from minigpt.run import Run
@@ -65,6 +66,20 @@ def test_attention_is_what_the_head_computes() -> None:
     second = model.blocks[1].ln1(x)
     gathered = maps[1, 2] @ model.blocks[1].sa.heads[2].value(second)[0]
     assert gathered.allclose(model.blocks[1].sa.heads[2](second)[0], atol=1e-5)
+
+
+def test_the_fast_model_s_maps_and_worth_are_the_lecture_s() -> None:
+    lecture = small_model()
+    fast = GPT.from_lecture(lecture.state_dict(), lecture.config.dropout)
+    idx, x, y = torch.randint(11, (8,)), torch.randint(11, (20, 8)), torch.randint(11, (20, 8))
+    maps = attention_maps(fast, idx)
+    assert maps.allclose(attention_maps(lecture, idx), atol=1e-6)
+    assert not maps.triu(diagonal=1).any()
+    (loss, worth), (expected_loss, expected) = worth_of_heads(fast, x, y), worth_of_heads(lecture, x, y)
+    assert loss == pytest.approx(expected_loss, abs=1e-6)
+    assert worth.allclose(expected, atol=1e-6)
+    assert loss == mean_loss(fast, x, y)  # every hook is off again
+    assert fast.training
 
 
 def test_a_head_is_worth_what_the_loss_rises_by() -> None:
