@@ -24,21 +24,19 @@ def ours(shape: Shape, ids: Tensor) -> Step:
     from minigpt.config import Config
     from minigpt.model import build
     from minigpt.text.dataset import Dataset
+    from minigpt.training.gradients import Gradients
     from minigpt.training.optimizer import Optimizer
 
     config = Config().override(
         vocab_size=shape.V, block_size=shape.T, n_embd=shape.C, n_head=shape.H, n_layer=shape.L, batch_size=shape.B
     )
     dataset = Dataset(ids, config)
-    model = build(config.model)
-    optimizer = Optimizer(model, config.training)
+    gradients = Gradients(build(config.model).train(), config)
+    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
 
     def step() -> None:
-        x, y = dataset.get_batch("train")
-        _, loss = model(x, y)
-        loss.item()
-        loss.backward()
-        optimizer.step()
+        gradients.add(*dataset.get_batch("train"))
+        optimizer.step(0)
 
     return step
 

@@ -1,13 +1,20 @@
 """Which device to compute on, and with how many threads."""
 
+import ctypes
+import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
 from minigpt.errors import DeviceError, MemoryShortError
 
 NUMBERS_A_THREAD = 2**14  # measured: docs/log.md, "Threads"
+M_SIZES = {  # glibc's mallopt: from which size on memory is fetched from the system, and how much of it is kept
+    -3: 2**25,  # M_MMAP_THRESHOLD, the most it takes
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD
+    -2: 2**26,  # M_TOP_PAD
+}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -42,6 +49,19 @@ def threads_for(numbers: int) -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(before)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, for the next step, which needs as much again.
+
+    The C library of Linux otherwise hands the larger pieces back to the system, which has to clear them before it
+    gives them out again: a fifth of a small model's step (docs/performance.md). Elsewhere nothing happens.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in M_SIZES.items():
+            mallopt(parameter, size)
 
 
 @contextmanager

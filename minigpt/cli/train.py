@@ -28,6 +28,7 @@ EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, p
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
 @click.option("--overwrite", is_flag=True, help="take the place of the run that has that name, once done")
+@click.option("--forecast", "only_forecast", is_flag=True, help="say what it will take, and train nothing")
 @json_option
 @settings("Model", ModelConfig)
 @settings("Training", TrainingConfig)
@@ -37,6 +38,7 @@ def train(
     config_file: str | None,
     out: str | None,
     overwrite: bool,
+    only_forecast: bool,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -46,8 +48,17 @@ def train(
     preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
     """
     config = read_config(config_file, preset).override(**given(fields))
-    from minigpt.training.train import train
+    from minigpt.training.train import forecast, train
 
+    if only_forecast:
+        foreseen = forecast(config, data)
+        if as_json:
+            low, high = foreseen.loss or (None, None)
+            memory = {"seconds": foreseen.seconds, "memory_bytes": foreseen.memory}
+            print_object({**memory, "validation_loss_from": low, "validation_loss_to": high})
+        else:
+            print(foreseen)
+        return
     run = train(config, data, out, overwrite)
     if as_json:
         print_object(describe(run))

@@ -7,6 +7,7 @@ the gradients, which that operator lacks, are written out below.
 """
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,9 +69,24 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The gradients of x, weight and bias, from that of the result (N, O)."""
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return linear_backward(gradient, x, weight, ctx.needs_input_grad)
+
+
+def linear_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool] = (True, True, True)
+) -> tuple[Any, Any, Any]:
+    """The gradients of x (N, I), weight (O, I) and bias (O,) that are needed, from that of `linear`'s result (N, O)."""
+    of_x, of_weight, of_bias = needed
+    with torch.no_grad():
         return (
-            product(gradient, weight.T) if of_x else None,  # (N, O) @ (O, I)
-            product(gradient.T, x.T) if of_weight else None,  # (O, N) @ (N, I)
+            linear(gradient, weight.T) if of_x else None,  # (N, O) @ (O, I)
+            weight_gradient(gradient, x) if of_weight else None,
             gradient.sum(dim=0) if of_bias else None,
         )
+
+
+def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """gradient.T @ x, for (N, O) and (N, I): (O, I); computed the way round whose rows are longer, which is faster."""
+    if gradient.shape[1] > x.shape[1]:
+        return linear(x.T, gradient.T).T
+    return linear(gradient.T, x.T)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from minigpt.config import Config
+from minigpt.device import keep_freed_memory
 from minigpt.errors import DeviceError
+from minigpt.training import block
 from minigpt.training.optimizer import flatten
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,6 +32,9 @@ class Gradients:
         """For a model where it is. Raises DeviceError for a precision that its device doesn't have."""
         training, device = config.training, next(model.parameters()).device
         require_precision(training.precision, device)
+        keep_freed_memory()
+        if block.suits(model, config, device):
+            block.write_out_blocks(model)
         if training.checkpoint_activations:
             recompute_blocks(model)
         self.parameters = flatten(model)
@@ -69,8 +74,8 @@ def require_precision(precision: str, device: torch.device) -> None:
 def recompute_blocks(model: nn.Module) -> None:
     """Let each block forget its activations and compute them again in backward, with the same dropout."""
     blocks = model.get_submodule("blocks")
-    for block in blocks.children():
-        block.forward = functools.partial(recomputed, block.forward)
+    for part in blocks.children():
+        part.forward = functools.partial(recomputed, part.forward)
 
 
 def recomputed(forward: Callable, *inputs: Any) -> Any:

@@ -3,6 +3,8 @@
 import dataclasses
 import datetime
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from minigpt.config import Config
 from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import DataError, DivergedError
 from minigpt.folder import Record, RunFolder
-from minigpt.model import build, count_parameters
+from minigpt.model import TrainedModel, build, count_parameters
 from minigpt.model.loss import exact_loss
 from minigpt.run import Run
 from minigpt.text.corpus import Corpus, find_corpus
@@ -20,6 +22,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.display import Display
 from minigpt.training.figure import draw_loss
+from minigpt.training.forecast import Forecast, foresee
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Journal
 from minigpt.training.loop import fit, require_finite
@@ -37,30 +40,59 @@ def train(
     training after the step it is in; the run is measured and saved as it is then, its status
     "interrupted", and KeyboardInterrupt raised. A second one stops at once.
     """
-    with Display(config.training) as display:
-        corpus = find_corpus(data, display.say)
-        tokenizer = vocabulary_of(corpus)
-        display.say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
-        config = config.override(vocab_size=tokenizer.vocab_size)
-        dataset = Dataset(tokenizer.encode(corpus.text), config)
-        device = pick_device(config.training.device)
-        torch.manual_seed(config.training.seed)
-        numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
-        wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
+    wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
+    with Display(config.training) as display, prepared(config, data, display) as start:
         if overwrite:
             wanted.require_run()
-        with memory_explained(WAY_OUT), threads_for(numbers) as threads:
-            model = build(config.model).to(device)
-            folder = RunFolder.create(wanted.path)
-            record = new_record(corpus, count_parameters(model), str(device), threads)
-            folder.write_config(config)
-            folder.write_record(record)
-            tokenizer.save(folder.tokenizer)
-            display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {device}")
-            replaces = wanted if overwrite and folder.path != wanted.path else None
-            display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}\n")
-            run = Run(folder.path, config, tokenizer, model, record, [])
-            return fit_and_measure(run, dataset, display, replaces)
+        forecast = foresee(start.model, start.dataset, start.config)
+        folder = RunFolder.create(wanted.path)
+        record = new_record(start)
+        folder.write_config(start.config)
+        folder.write_record(record)
+        start.tokenizer.save(folder.tokenizer)
+        display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
+        replaces = wanted if overwrite and folder.path != wanted.path else None
+        display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
+        display.say(f"takes  {forecast}\n")
+        run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
+        run = fit_and_measure(run, start.dataset, display, replaces)
+        if run.record.validation_loss is not None:
+            seconds = run.record.training_seconds + run.record.evaluation_seconds
+            display.say(forecast.held_against(seconds, run.record.validation_loss))
+        return run
+
+
+def forecast(config: Config, data: str | Path | None = None) -> Forecast:
+    """What the training will take; nothing is written. Raises as `train` does before it has written anything."""
+    with Display(config.training) as display, prepared(config, data, display) as start:
+        return foresee(start.model, start.dataset, start.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """All that a training begins with."""
+
+    corpus: Corpus
+    tokenizer: CharTokenizer
+    config: Config
+    dataset: Dataset
+    model: TrainedModel
+    threads: int
+
+
+@contextmanager
+def prepared(config: Config, data: str | Path | None, display: Display) -> Iterator[Start]:
+    """Text, vocabulary and a new model; within the block, PyTorch has the threads that suit them."""
+    corpus = find_corpus(data, display.say)
+    tokenizer = vocabulary_of(corpus)
+    display.say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
+    config = config.override(vocab_size=tokenizer.vocab_size)
+    dataset = Dataset(tokenizer.encode(corpus.text), config)
+    device = pick_device(config.training.device)
+    numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
+    with memory_explained(WAY_OUT), threads_for(numbers) as threads:
+        torch.manual_seed(config.training.seed)
+        yield Start(corpus, tokenizer, config, dataset, build(config.model).to(device), threads)
 
 
 def vocabulary_of(corpus: Corpus) -> CharTokenizer:
@@ -106,8 +138,9 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunF
     return run
 
 
-def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Record:
+def new_record(start: Start) -> Record:
     """The record of a run that is about to start."""
+    corpus = start.corpus
     return Record(
         status="unfinished",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -115,9 +148,9 @@ def new_record(corpus: Corpus, parameters: int, device: str, threads: int) -> Re
         data_path=corpus.path,
         data_characters=len(corpus.text),
         data_sha256=corpus.sha256,
-        parameters=parameters,
-        device=device,
-        threads=threads,
+        parameters=count_parameters(start.model),
+        device=str(next(iter(start.model.parameters())).device),
+        threads=start.threads,
         minigpt_version=minigpt.__version__,
         torch_version=torch.__version__,
         python_version=platform.python_version(),

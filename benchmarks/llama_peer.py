@@ -1,0 +1,105 @@
+"""llama.cpp as a peer: a GPT written as a GGUF file, and two ways to let llama.cpp write with it."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import llama_cpp
+import numpy as np
+from side_by_side import Side, alternate
+
+from minigpt.exchange.huggingface import to_gpt2
+from minigpt.model.gpt import GPT
+
+NAMES = {
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+OUTSIDE = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
+Q8 = gguf.GGMLQuantizationType.Q8_0
+
+
+def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
+    """The model's weights for llama.cpp, in float32 or 8 bits; its characters are byte-level tokens."""
+    config, writer = model.config, gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantized else gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([chr(0x21 + i).encode() for i in range(config.vocab_size)])
+    writer.add_token_types([gguf.TokenType.NORMAL] * config.vocab_size)
+    writer.add_token_merges(["! !"])  # one that never applies: it wants at least one
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    for theirs, tensor in to_gpt2(model).items():
+        *place, kind = theirs.split(".")
+        name = OUTSIDE.get(place[0]) or f"blk.{place[1]}.{NAMES['.'.join(place[2:])]}"
+        matrix = tensor.T if place[0] == "h" and tensor.dim() == 2 else tensor  # (outputs, inputs)
+        values = np.ascontiguousarray(matrix.detach().numpy())
+        if quantized and values.ndim == 2 and place[0] != "wpe":
+            writer.add_tensor(f"{name}.{kind}", gguf.quants.quantize(values, Q8), raw_dtype=Q8)
+        else:
+            writer.add_tensor(f"{name}.{kind}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def opened(path: Path, threads: int) -> llama_cpp.Llama:
+    """The file, opened for a context as long as the model's."""
+    return llama_cpp.Llama(str(path), n_ctx=0, n_threads=threads, n_threads_batch=threads, verbose=False, seed=0)
+
+
+def best(make: Callable[[int], Callable[[], object]]) -> Side:
+    """The side with as many of its own threads as it is fastest with."""
+    sides = {threads: Side(make(threads), threads) for threads in (1, 2)}
+    timings = alternate({str(threads): side for threads, side in sides.items()}, rounds=3, seconds=0.4)
+    return sides[int(min(timings, key=lambda threads: timings[threads].seconds))]
+
+
+def llama_generate(path: Path, tokens: int) -> Side:
+    """Its Python package's own loop: evaluate, sample, one token after another."""
+
+    def make(threads: int) -> Callable[[], object]:
+        llama = opened(path, threads)
+
+        def work() -> None:
+            llama.reset()
+            written = llama.generate([1], top_k=0, top_p=1.0, min_p=0.0, temp=1.0, repeat_penalty=1.0)
+            for _ in range(tokens):
+                next(written)
+
+        return work
+
+    return best(make)
+
+
+def llama_decode(path: Path, tokens: int) -> Side:
+    """The bare call that a token takes, over and over, with nothing sampled."""
+
+    def make(threads: int) -> Callable[[], object]:
+        llama = opened(path, threads)
+        context = llama._ctx.ctx
+        token = (ctypes.c_int32 * 1)(1)
+
+        def work() -> None:
+            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+            for _ in range(tokens):
+                if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(token, 1)):
+                    raise RuntimeError("llama_decode failed")
+
+        work.llama = llama  # type: ignore[attr-defined]  # so that it is not collected
+        return work
+
+    return best(make)

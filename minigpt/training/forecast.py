@@ -1,0 +1,160 @@
+"""What a training will take, said before it begins: its time, its memory, and roughly the loss it will reach.
+
+Time and memory come from a rehearsal: a few real steps and a real evaluation, on a copy that is thrown away.
+The loss comes from this project's own runs (`LOSS` below).
+"""
+
+import copy
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minigpt.config import Config, SamplingConfig
+from minigpt.model import TrainedModel, count_parameters
+from minigpt.sampling.engine import generate
+from minigpt.text.dataset import Dataset
+from minigpt.training.display import clock
+from minigpt.training.evaluation import estimate_loss
+from minigpt.training.gradients import Gradients
+from minigpt.training.journal import SNAPSHOT_TOKENS, snapshot_steps
+from minigpt.training.optimizer import Optimizer
+
+WARMING_UP = 2  # steps that are not timed
+SHARE = 50  # one step in so many is rehearsed, …
+FEWEST, MOST, SECONDS = 3, 60, 0.7  # … but at least, at most so many, for about so long
+WRITTEN = 16  # tokens to time the writing by
+RANGE = 0.08  # the loss may be off by this share; nineteen of twenty points that LOSS was fitted to are not
+LONGEST = 20  # times the text is read; in more it may be learned by heart, of which LOSS knows nothing
+
+# The loss as a share of the text's entropy by pairs: A / N^a + B / D^b + W / T, for N weights in matrices, D
+# characters read and T characters of context. benchmarks/forecast.py trained the models and fitted this.
+LOSS = {"A": 1.653, "a": 0.3123, "B": 3.217, "b": 0.1029, "W": 0.0946}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training will take.
+
+    Attributes:
+        seconds: all of it, evaluations included.
+        memory: bytes that the process, or on a GPU the device, will hold at its peak; None where nobody tells.
+        loss: the exact validation loss in nats, from and to; None where no run of ours is like it.
+    """
+
+    seconds: float
+    memory: int | None
+    loss: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        parts = [f"about {clock(self.seconds)}"]
+        if self.memory is not None:
+            parts.append(f"{self.memory / 1e6:,.0f} MB of memory")
+        if self.loss is not None:
+            parts.append(f"a validation loss of {self.loss[0]:.2f} to {self.loss[1]:.2f}")
+        return ", ".join(parts)
+
+    def held_against(self, seconds: float, validation_loss: float) -> str:
+        """How far off it was."""
+        off = f"{abs(seconds / self.seconds - 1):.0%} {'more' if seconds > self.seconds else 'less'}"
+        told = f"{clock(self.seconds)} was forecast, {clock(seconds)} it took, {off}"
+        if self.loss is None:
+            return told
+        low, high = self.loss
+        where = "within" if low <= validation_loss <= high else "below" if validation_loss < low else "above"
+        return f"{told}; the loss is {where} the {low:.2f} to {high:.2f} that were"
+
+
+def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
+    """Forecast the training of that model, which stays as it is, as do all random numbers to come.
+
+    Raises DeviceError for a precision that its device doesn't have.
+    """
+    state = dataset.generator.get_state()
+    with torch.random.fork_rng():
+        rehearsed = copy.deepcopy(model).train()
+        a_step = seconds_a_step(rehearsed, dataset, config)
+        training = config.training
+        looking = timed(lambda: estimate_loss(rehearsed, dataset, training.eval_windows))
+        start = torch.zeros(1, 1, dtype=torch.int64, device=next(iter(model.parameters())).device)
+        sampling = SamplingConfig(max_new_tokens=min(WRITTEN, SNAPSHOT_TOKENS), seed=0)
+        writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / sampling.max_new_tokens
+    dataset.generator.set_state(state)
+    texts = snapshot_steps(training.snapshots, training.max_iters)
+    looks = training.max_iters // training.eval_interval + 1
+    looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
+    exact = looking * len(dataset.val) / (2 * training.eval_windows * dataset.block_size)
+    seconds = training.max_iters * a_step + looks * looking + len(texts) * writing + exact
+    return Forecast(seconds, peak_memory(model), expected_loss(dataset, config))
+
+
+def seconds_a_step(model: TrainedModel, dataset: Dataset, config: Config) -> float:
+    """The median time of a step of that training, some of which are made."""
+    training = config.training
+    gradients = Gradients(model, config)
+    optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
+
+    def step() -> None:
+        for _ in range(training.gradient_accumulation):
+            gradients.add(*dataset.get_batch("train"))
+        optimizer.step(0)
+
+    for _ in range(WARMING_UP):
+        step()
+    times: list[float] = []
+    began = time.perf_counter()
+    fewest, most = FEWEST, min(MOST, max(FEWEST, training.max_iters // SHARE))
+    while len(times) < fewest or (len(times) < most and time.perf_counter() - began < SECONDS):
+        times.append(timed(step))
+    return statistics.median(times)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The seconds that it takes."""
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_memory(model: TrainedModel) -> int | None:
+    """The bytes held at the rehearsal's peak, less the model that was there besides the copy."""
+    device = next(iter(model.parameters())).device
+    besides = 4 * count_parameters(model)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) - besides
+    if device.type != "cpu" or sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) - besides
+
+
+def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | None:
+    """From where to where the exact validation loss will be, if the training is like those of ours.
+
+    Unlike them is a model without blocks, and a training that reads its text more than twenty times.
+    """
+    shape, training = config.model, config.training
+    read = training.max_iters * training.gradient_accumulation * training.batch_size * dataset.block_size
+    if shape.architecture == "bigram" or read > LONGEST * len(dataset.train):
+        return None
+    N = 12 * shape.n_layer * shape.n_embd**2 + 2 * shape.vocab_size * shape.n_embd
+    share = LOSS["A"] / N ** LOSS["a"] + LOSS["B"] / read ** LOSS["b"] + LOSS["W"] / shape.block_size
+    loss = min(share * bigram_entropy(dataset.train, shape.vocab_size), math.log(shape.vocab_size))
+    return loss * (1 - RANGE), loss * (1 + RANGE)
+
+
+def bigram_entropy(ids: Tensor, vocab_size: int) -> float:
+    """How unsure one is of the next token in nats, knowing the one before it and how often which follows which."""
+    pairs, counts = (ids[:-1] * vocab_size + ids[1:]).unique(return_counts=True)
+    counts = counts.double()
+    before = torch.zeros(vocab_size, dtype=torch.float64).index_add(0, pairs // vocab_size, counts)
+    return float((counts * (before[pairs // vocab_size] / counts).log()).sum() / counts.sum())

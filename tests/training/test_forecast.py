@@ -1,0 +1,104 @@
+"""The forecast: it changes nothing, says what it should, and is held against what came."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, TINY_FLAGS
+
+import minigpt
+from minigpt.config import Config
+from minigpt.errors import DeviceError
+from minigpt.model import build
+from minigpt.studies.ladder import bigram_counts
+from minigpt.text.dataset import Dataset
+from minigpt.training import forecast as forecasting
+from minigpt.training.forecast import Forecast, bigram_entropy, foresee
+from minigpt.training.train import forecast
+
+
+def test_foreseeing_changes_no_weight_no_batch_and_no_random_number() -> None:
+    config = Config().override(vocab_size=9, dropout=0.3, **TINY)
+    model = build(config.model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    dataset, untouched = (Dataset(torch.arange(2000) % 9, config) for _ in range(2))
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    foreseen = foresee(model, dataset, config)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(dataset.get_batch("train")[0], untouched.get_batch("train")[0])
+    assert 0 < foreseen.seconds < 60
+    assert foreseen.memory > 10_000_000
+
+
+def test_the_whole_is_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_: 0.002)
+    monkeypatch.setattr(forecasting, "timed", lambda work: 0.5)
+    settings = TINY | {"max_iters": 90, "eval_interval": 20, "eval_windows": 10, "snapshots": 2}
+    config = Config().override(vocab_size=9, **settings)
+    seconds = foresee(build(config.model), Dataset(torch.arange(2000) % 9, config), config).seconds
+    looks = 6  # after 0, 20, 40, 60, 80 and 90 steps
+    writing = 2 * 80 / 16  # two texts of 80 tokens, at half a second for 16
+    exact = 200 / (2 * 10 * 16)  # the validation split in looks at 10 windows of 16 of each split
+    assert seconds == pytest.approx(90 * 0.002 + 0.5 * (looks + writing + exact))
+
+
+def test_the_sentence_and_what_it_is_held_against() -> None:
+    foreseen = Forecast(seconds=100.0, memory=512_000_000, loss=(1.7, 1.9))
+    assert str(foreseen) == "about 1:40, 512 MB of memory, a validation loss of 1.70 to 1.90"
+    assert str(Forecast(3.0, None, None)) == "about 0:03"
+    assert foreseen.held_against(125.0, 1.8) == (
+        "1:40 was forecast, 2:05 it took, 25% more; the loss is within the 1.70 to 1.90 that were"
+    )
+    assert "10% less; the loss is below" in foreseen.held_against(90.0, 1.6)
+    assert "the loss is above" in foreseen.held_against(90.0, 2.0)
+
+
+def test_the_entropy_of_pairs_is_the_loss_of_the_counted_bigram_on_its_own_text(text: str) -> None:
+    ids = torch.tensor([ord(c) % 40 for c in text])
+    pairs = bigram_counts(ids.repeat(50), Config().override(vocab_size=40).model)  # so often that adding one is nothing
+    _, loss = pairs(ids[None, :-1], ids[None, 1:])
+    assert bigram_entropy(ids, 40) == pytest.approx(loss.item(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [({}, True), ({"architecture": "bigram"}, False), ({"max_iters": 100_000, "eval_interval": 100_000}, False)],
+)
+def test_no_loss_is_promised_where_no_run_of_ours_is_like_it(settings: dict, known: bool) -> None:
+    config = Config().override(vocab_size=9, **TINY | settings)
+    foreseen = foresee(build(config.model), Dataset(torch.randint(9, (2000,)), config), config)
+    assert (foreseen.loss is not None) == known
+    if known:
+        low, high = foreseen.loss
+        assert 0 <= low < high <= math.log(9)
+
+
+def test_the_forecast_alone_trains_nothing(command: Callable, text_file: Path, tmp_path: Path) -> None:
+    said = command("train", "--data", text_file, "--forecast", *TINY_FLAGS)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("about 0:0")
+    assert "MB of memory, a validation loss of" in said.stdout
+    assert not (tmp_path / "runs").exists()
+    content = json.loads(command("train", "--data", text_file, "--forecast", "--json", *TINY_FLAGS).stdout)
+    assert content.keys() == {"seconds", "memory_bytes", "validation_loss_from", "validation_loss_to"}
+
+
+def test_a_run_says_before_and_after(text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    minigpt.train(data=text_file, out=tmp_path / "run", **TINY)
+    said = capfd.readouterr().err
+    assert "\ntakes  about 0:0" in said
+    assert "it took, " in said.splitlines()[-1]
+
+
+def test_what_cannot_be_trained_cannot_be_foreseen(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="fp16 needs a CUDA GPU"):
+        forecast(Config().override(precision="fp16", device="cpu", **TINY), text_file)
+    with pytest.raises(DeviceError, match="fp16 needs a CUDA GPU"):
+        minigpt.train(data=text_file, out=tmp_path / "run", precision="fp16", device="cpu", **TINY)
+    assert not (tmp_path / "run").exists()
