@@ -148,8 +148,9 @@ def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | Non
         return None
     N = 12 * shape.n_layer * shape.n_embd**2 + 2 * shape.vocab_size * shape.n_embd
     share = LOSS["A"] / N ** LOSS["a"] + LOSS["B"] / read ** LOSS["b"] + LOSS["W"] / shape.block_size
-    loss = min(share * bigram_entropy(dataset.train, shape.vocab_size), math.log(shape.vocab_size))
-    return loss * (1 - RANGE), loss * (1 + RANGE)
+    blind = math.log(shape.vocab_size)
+    loss = min(share * bigram_entropy(dataset.train, shape.vocab_size), blind)
+    return loss * (1 - RANGE), min(loss * (1 + RANGE), blind)
 
 
 def bigram_entropy(ids: Tensor, vocab_size: int) -> float:
