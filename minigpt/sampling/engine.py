@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from minigpt.config import SamplingConfig
-from minigpt.model import LanguageModel
+from minigpt.model import LanguageModel, count_parameters
 from minigpt.model.gpt import GPT
 from minigpt.sampling.cached import CachedReader, PlainReader
 from minigpt.sampling.filters import apply_temperature, draw, keep_top_k, keep_top_p
 
 STOPPED = -1  # in the place of a token, for a row that has ended
+MOST_PARAMETERS = 2**26  # with more, memory is what a token waits for, and PyTorch has all threads to read it
 WORTH_COMPILING = 128  # tokens; loading the compiled loops takes as long as writing some thousands with PyTorch
 
 
@@ -88,11 +89,11 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
 
 
 def suits_loops(reader: CachedReader, config: SamplingConfig) -> bool:
-    """Whether the compiled loops go on from here: a table made from benchmarks/generation.py, not a timing."""
+    """Whether the compiled loops go on from here: fixed by docs/performance.md's table, never by a timing."""
     weight, cache = reader.model.ln_f.weight, reader.cache
     suits = weight.device.type == "cpu" and weight.dtype == torch.float32 and cache.batch_size == 1
     enough = config.max_new_tokens >= WORTH_COMPILING and cache.length < reader.model.config.block_size
-    return suits and enough
+    return suits and enough and count_parameters(reader.model) <= MOST_PARAMETERS
 
 
 @functools.cache
