@@ -26,7 +26,7 @@ from minigpt.config import SamplingConfig
 from minigpt.model.gpt import GPT
 from minigpt.sampling.cached import CachedReader
 
-CHUNK = 16  # tokens in a call from Python, which costs about as much as one of them
+CHUNK = 32  # tokens in a call from Python, which costs about as much as one of them
 
 # Sums may be taken in any order, which is what lets the compiler use vectors. Infinities stay what they are.
 SUMS = {"reassoc", "contract", "nsz", "arcp"}
@@ -250,7 +250,8 @@ def exp(x: np.float32) -> np.float32:
     series of e^r, whose next term would be below 1e-8.
     """
     x = x if x > np.float32(-87) else np.float32(-87)  # below it there is nothing but zero
-    n = np.float32(math.floor(x * np.float32(1.44269504) + np.float32(0.5)))
+    whole = np.int32(x * np.float32(1.44269504) - np.float32(0.5))  # cut towards 0, and so rounded, as x is not above 0
+    n = np.float32(whole)
     r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
     series = np.float32(1 / 5040)
     series = series * r + np.float32(1 / 720)
@@ -260,11 +261,11 @@ def exp(x: np.float32) -> np.float32:
     series = series * r + np.float32(1 / 2)
     series = series * r + np.float32(1)
     series = series * r + np.float32(1)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    power = np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
     return np.float32(series * power)
 
 
-@njit(cache=True, fastmath=SUMS)
+@njit(cache=True, fastmath=SUMS | {"nnan"})
 def gelu(x: ndarray) -> None:
     """GPT-2's GELU in place: x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
     for i in range(len(x)):

@@ -40,6 +40,9 @@ def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Coll
     that has come to a token of `stop` yields STOPPED from there on, and the stream ends when all have.
     Dropout is off meanwhile.
     """
+    if not stop:
+        yield from choices(model, idx, config)
+        return
     alive = torch.ones(len(idx), dtype=torch.bool)
     for chosen in choices(model, idx, config):
         alive &= ~torch.isin(chosen, torch.tensor(sorted(stop), dtype=torch.int64))
@@ -54,7 +57,6 @@ def generate(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Co
     return torch.stack(steps, dim=1) if steps else idx.new_empty(len(idx), 0)
 
 
-@torch.inference_mode()  # which torch lifts at each yield, so that the caller's own code is not in it
 def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
     """The max_new_tokens tokens (B,) that follow, one after another, by the fastest way there is.
 
@@ -72,7 +74,8 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
     try:
         left, tokens = config.max_new_tokens, idx
         while left:
-            logits = reader.read(tokens)  # (B, V)
+            with torch.inference_mode():  # not beyond the yield: what the caller does meanwhile is not in it
+                logits = reader.read(tokens)  # (B, V)
             uniforms = torch.rand(len(idx), generator=generator, dtype=torch.float64)
             chosen = next_token(logits.cpu(), config, uniforms)  # (B, V) -> (B,)
             yield chosen
