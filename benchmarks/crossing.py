@@ -4,8 +4,8 @@
 
 Trains `GPTLanguageModel` (6 blocks, 192 wide, 128 characters of context) in bfloat16 on one thread with a
 warmup and a cosine decay to zero, measured in that core's own time, and prints a Markdown table beside the
-n-gram model's loss. The first fiftieth of the training text is kept out, so that a blend of the two can be
-weighed on it (`--save` keeps the weights).
+n-gram models' losses; at the end a blend of both, weighed on the first fiftieth of the training text, which is
+kept out. `--save` keeps the weights.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import torch
 from minigpt.config import Config
 from minigpt.model import count_parameters
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.model.loss import exact_loss
+from minigpt.model.loss import exact_loss, token_losses
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.rivals import keep_out
+from minigpt.studies.blend import best_weight, blended
+from minigpt.studies.rivals import best_ngram, keep_out
 from minigpt.text.corpus import find_corpus
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
@@ -42,7 +43,7 @@ def main() -> None:
     tokenizer = CharTokenizer.from_text(text)
     config = Config().override(vocab_size=tokenizer.vocab_size, **SHAPE)
     dataset = Dataset(tokenizer.encode(text), config)
-    dataset.train, _ = keep_out(dataset.train, config.model.block_size)
+    dataset.train, kept_out = keep_out(dataset.train, config.model.block_size)
     for order in (6, 7, 8):
         loss = NGramModel.fit(dataset.train, tokenizer.vocab_size, order).token_losses(dataset.val).mean()
         print(f"n-gram of order {order}: {loss:.4f}", flush=True)
@@ -69,6 +70,10 @@ def main() -> None:
             print(f"| {spent * arguments.minutes:.1f} | {step:,} | {measured:.4f} |", flush=True)
             if arguments.save:
                 safetensors.torch.save_file(model.state_dict(), arguments.save)
+    ngram = best_ngram(dataset.train, kept_out, tokenizer.vocab_size)
+    weight = best_weight(token_losses(model, kept_out).double(), ngram.token_losses(kept_out))
+    loss = blended(token_losses(model, dataset.val).double(), ngram.token_losses(dataset.val), weight).mean()
+    print(f"\nblended with the n-gram model of order {ngram.config.order}, w = {weight:.3f}: {loss:.4f}")
 
 
 if __name__ == "__main__":

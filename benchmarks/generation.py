@@ -81,39 +81,35 @@ def main() -> None:
                 "ours": faster_threads(ours(model, tokens)),
                 "ours, the lecture's function": faster_threads(ours(model_of(config), tokens)),
                 "transformers' generate": faster_threads(transformers(model, tokens)),
-                "the lecture's loop": faster_threads(lecture(config, 20)),
+                "the lecture's loop": faster_threads(lecture(config, tokens)),
             }
             for quantized in (False, True):
                 path = write_gguf(model, Path(folder) / f"{config.n_embd}-{quantized}.gguf", quantized)
                 what = "llama.cpp, 8 bits" if quantized else "llama.cpp"
                 sides[f"{what}, its loop"] = llama_generate(path, tokens)
                 sides[f"{what}, bare llama_decode"] = llama_decode(path, tokens)
-            shares = {"the lecture's loop": 20}
-            compare(f"{name}, within block_size 512", tokens, sides, shares, 1, arguments.rounds)
+            compare(f"{name}, within block_size 512", tokens, sides, 1, arguments.rounds)
         for name, rows, block_size, tokens in (
             ("64 wide, past block_size 32", 1, 32, 300),
             ("64 wide, 64 rows within block_size 512", 64, 512, 200),
             ("64 wide, 64 rows past block_size 32", 64, 32, 60),
         ):
             config = dataclasses.replace(SMALL, block_size=block_size)
-            few = min(tokens, 40)
             sides = {
                 "ours": faster_threads(ours(model_of(config), tokens, rows)),
-                "the lecture's loop": faster_threads(lecture(config, few, rows)),
+                "the lecture's loop": faster_threads(lecture(config, tokens, rows)),
             }
             if block_size == 512:
                 gpt2 = model_of(dataclasses.replace(config, **GPT2))
                 sides["transformers' generate"] = faster_threads(transformers(gpt2, tokens, rows))
-            compare(name, tokens, sides, {"the lecture's loop": few}, rows, arguments.rounds)
+            compare(name, tokens, sides, rows, arguments.rounds)
 
 
-def compare(title: str, tokens: int, sides: dict[str, Side], shares: dict[str, int], rows: int, rounds: int) -> None:
-    """Time the sides and print a row for each; those in `shares` write only so many tokens a call."""
-    for name, timing in alternate(sides, rounds, seconds=0.7).items():
-        count = shares.get(name, tokens)
-        rate, scale = rows * count / timing.seconds, tokens / count
-        ratio = f"{timing.ratio * scale:.2f} ({timing.low * scale:.2f} to {timing.high * scale:.2f})"
-        print(f"| {title} | {name} | {sides[name].threads} | {rate:,.0f} | {ratio} |", flush=True)
+def compare(title: str, tokens: int, sides: dict[str, Side], rows: int, rounds: int) -> None:
+    """Time the sides, each writing so many tokens a call, and print a row for each."""
+    for name, timing in alternate(sides, rounds, seconds=0.5).items():
+        rate = rows * tokens / timing.seconds
+        print(f"| {title} | {name} | {sides[name].threads} | {rate:,.0f} | {timing} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ class Shape:
         return ModelConfig(vocab_size=self.V, block_size=self.T, n_embd=self.C, n_head=self.H, n_layer=self.L)
 
 
+SEED_SIZE = Shape(16, 32, 64, 4, 4)  # the mission's
+
+
 def lecture(shape: Shape, ids: Tensor) -> Step:
     """The lecture's loop: windows stacked one by one, AdamW as it comes, its model a head at a time."""
     model = GPTLanguageModel(shape.model)

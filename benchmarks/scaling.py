@@ -8,11 +8,10 @@ The products are PyTorch's own, in float32 (`torch.mm`); ours go through oneDNN,
 import argparse
 
 import torch
-from peers import Shape, floor
+from peers import SEED_SIZE, Shape, floor
 from side_by_side import alternate, faster_threads
 from training import ours
 
-BASE = Shape(16, 32, 64, 4, 4)
 GROWING = {
     "T": [Shape(16, T, 64, 4, 4) for T in (16, 32, 64, 128, 256)],
     "C": [Shape(16, 32, C, 4, 4) for C in (32, 64, 128, 256, 512)],
@@ -25,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    ids = torch.randint(BASE.V, (100_000,), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(SEED_SIZE.V, (100_000,), generator=torch.Generator().manual_seed(0))
     print(
         "| grows | (B, T, C, H, L) | ms a step | ms of products | step over products |\n| --- | --- | --- | --- | --- |"
     )

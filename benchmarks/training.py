@@ -7,20 +7,21 @@ fastest with. The ratios are to ours in the same round: their median, and the lo
 """
 
 import argparse
+from typing import Any
 
 import torch
-from peers import Shape, Step, floor, lecture, nano, transformers
+from peers import SEED_SIZE, Shape, Step, floor, lecture, nano, transformers
 from side_by_side import alternate, faster_threads
 from torch import Tensor
 
 from minigpt.text.corpus import find_corpus
 from minigpt.text.tokenizer import CharTokenizer
 
-SHAPES = [Shape(16, 32, 64, 4, 4), Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
+SHAPES = [SEED_SIZE, Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
 
 
-def ours(shape: Shape, ids: Tensor) -> Step:
-    """A step of `minigpt train`."""
+def ours(shape: Shape, ids: Tensor, **settings: Any) -> Step:
+    """A step of `minigpt train` with those settings."""
     from minigpt.config import Config
     from minigpt.model import build
     from minigpt.text.dataset import Dataset
@@ -28,7 +29,13 @@ def ours(shape: Shape, ids: Tensor) -> Step:
     from minigpt.training.optimizer import Optimizer
 
     config = Config().override(
-        vocab_size=shape.V, block_size=shape.T, n_embd=shape.C, n_head=shape.H, n_layer=shape.L, batch_size=shape.B
+        vocab_size=shape.V,
+        block_size=shape.T,
+        n_embd=shape.C,
+        n_head=shape.H,
+        n_layer=shape.L,
+        batch_size=shape.B,
+        **settings,
     )
     dataset = Dataset(ids, config)
     gradients = Gradients(build(config.model).train(), config)
