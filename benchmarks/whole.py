@@ -35,9 +35,9 @@ def get_batch(name):
 @torch.no_grad()
 def estimate_loss():
     model.eval()
-    means = {name: torch.stack([model(*get_batch(name))[1] for _ in range(200)]).mean().item() for name in ("train", "val")}
+    losses = {name: torch.stack([model(*get_batch(name))[1] for _ in range(200)]) for name in ("train", "val")}
     model.train()
-    return means
+    return {name: values.mean().item() for name, values in losses.items()}
 
 model = GPTLanguageModel(Config().override(vocab_size=len(stoi)).model)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

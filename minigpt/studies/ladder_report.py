@@ -91,8 +91,7 @@ def blend_lines(ladder: Ladder) -> list[str]:
     """The blend as lines below HEADER, and in words."""
     if not ladder.blends:
         return []
-    loss = statistics.mean(blend.blended for blend in ladder.blends)
-    spread = max(b.blended for b in ladder.blends) - min(b.blended for b in ladder.blends)
+    loss, spread = blended_loss(ladder)
     first = ladder.blends[0]
     shown = f"{spread:.4f}" if len(ladder.blends) > 1 else ""
     return [
@@ -140,7 +139,29 @@ def rung_table(ladder: Ladder) -> str:
             f"| {result.number}. {result.name} | {result.idea}{told} | {row.loss:.4f} | {spread} "
             f"| {change(row, below)} | {bits(row.loss):.3f} | {result.parameters:,} | {rate} |"
         )
+    counted = rival(ladder)
+    if counted:
+        figures = f"{counted.loss:.4f} |  |  | {bits(counted.loss):.3f} | {counted.parameters:,} |  |"
+        lines.append(f"| {counted.name} | {counted.idea} | {figures}")
+    if ladder.blends:
+        loss, spread = blended_loss(ladder)
+        weight = statistics.mean(blend.weight for blend in ladder.blends)
+        shown = f"{spread:.4f}" if len(ladder.blends) > 1 else ""
+        idea = f"(1 - w) p_transformer + w p_ngram, w = {weight:.3f}"
+        lines.append(f"| transformer and n-gram | {idea} | {loss:.4f} | {shown} |  | {bits(loss):.3f} |  |  |")
     return "\n".join(lines)
+
+
+def rival(ladder: Ladder) -> Result | None:
+    """The n-gram model of the order that was blended, chosen without a look at validation; before that, the best."""
+    orders = {blend.order for blend in ladder.blends} or {result.number for result in ladder.ngrams}
+    return min((r for r in ladder.ngrams if r.number in orders), key=lambda r: r.loss, default=None)
+
+
+def blended_loss(ladder: Ladder) -> tuple[float, float]:
+    """The blends' mean loss over all seeds, and its spread; there is at least one."""
+    losses = [blend.blended for blend in ladder.blends]
+    return statistics.mean(losses), max(losses) - min(losses)
 
 
 def ngram_table(ladder: Ladder) -> str:
@@ -205,11 +226,11 @@ def draw_ladder(ladder: Ladder) -> "Figure":
     """The losses falling rung by rung, each with its name and figure."""
     rows = ladder.rows()
     bars = [(f"{r.result.number}  {r.result.name}", r.loss, "learned" if r.result.learned else "counted") for r in rows]
-    if ladder.ngrams:
-        best = min(ladder.ngrams, key=lambda result: result.loss)
-        bars.append((best.name, best.loss, "n-gram"))
+    counted = rival(ladder)
+    if counted:
+        bars.append((counted.name, counted.loss, "n-gram"))
     if ladder.blends:
-        bars.append(("transformer and n-gram", statistics.mean(b.blended for b in ladder.blends), "blend"))
+        bars.append(("transformer and n-gram", blended_loss(ladder)[0], "blend"))
     figure = new_figure(11, 0.52 * len(bars) + 1.6)
     axes = figure.subplots()
     for place, (_, loss, kind) in enumerate(bars):
