@@ -144,9 +144,9 @@ def rung_table(ladder: Ladder) -> str:
         figures = f"{counted.loss:.4f} |  |  | {bits(counted.loss):.3f} | {counted.parameters:,} |  |"
         lines.append(f"| {counted.name} | {counted.idea} | {figures}")
     if ladder.blends:
-        loss, spread = blended_loss(ladder)
+        loss, differ = blended_loss(ladder)
         weight = statistics.mean(blend.weight for blend in ladder.blends)
-        shown = f"{spread:.4f}" if len(ladder.blends) > 1 else ""
+        shown = f"{differ:.4f}" if len(ladder.blends) > 1 else ""
         idea = f"(1 - w) p_transformer + w p_ngram, w = {weight:.3f}"
         lines.append(f"| transformer and n-gram | {idea} | {loss:.4f} | {shown} |  | {bits(loss):.3f} |  |  |")
     return "\n".join(lines)
