@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+COUNTS = sorted({1, torch.get_num_threads()})  # of threads to choose from; `alternate` changes what PyTorch has
+
 
 @dataclass(frozen=True)
 class Side:
@@ -63,6 +65,5 @@ def once(side: Side) -> float:
 
 def faster_threads(work: Callable[[], object]) -> Side:
     """The side on as many threads as it is fastest with: each peer is shown at its best."""
-    counts = sorted({1, torch.get_num_threads()})
-    timings = alternate({str(count): Side(work, count) for count in counts}, rounds=3, seconds=0.3)
+    timings = alternate({str(count): Side(work, count) for count in COUNTS}, rounds=3, seconds=0.3)
     return Side(work, int(min(timings, key=lambda count: timings[count].seconds)))
