@@ -194,6 +194,11 @@ class Config:
         if self.training.checkpoint_activations and self.model.architecture == "bigram":
             raise ConfigError("checkpoint_activations needs a model with blocks, and the bigram has none: leave it out")
 
+    @property
+    def tokens_a_step(self) -> int:
+        """How many tokens a training step reads."""
+        return self.training.gradient_accumulation * self.training.batch_size * self.model.block_size
+
     @classmethod
     def from_preset(cls, name: str) -> Self:
         """The preset of that name; ConfigError with the nearest right name if there is none."""
@@ -250,7 +255,7 @@ class Config:
                 hint = nearest(name, sections) or ": known are [model] and [training]"
                 raise ConfigError(f"there is no table [{name}]{hint}")
         settings |= content
-        if complete:
+        if complete and "implementation" not in settings:
             settings = FIRST_VERSION | settings
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:

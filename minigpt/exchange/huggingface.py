@@ -54,7 +54,10 @@ def load_gpt2(source: str | Path) -> GPT:
     if not folder.is_dir():
         folder = fetched(str(source))
     config = model_config(read_config(folder / "config.json"), folder)
-    model = build_empty(config)
+    try:
+        model = build_empty(config)
+    except RuntimeError:
+        raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
     assert isinstance(model, GPT)
     model.load_state_dict(read_gpt2_weights(folder, model), assign=True)
     return model.eval()
@@ -124,15 +127,12 @@ def model_config(content: dict[str, Any], folder: Path) -> ModelConfig:
     for name, value in FIXED.items():
         if content.get(name, value) != value:
             raise ExchangeError(f"{str(folder)!r} has {name} {content[name]!r}, and only {value!r} can be read")
-    inner = content.get("n_inner")
-    if inner not in (None, 4 * content.get("n_embd", 768)):
-        raise ExchangeError(f"{str(folder)!r} has n_inner {inner!r}, and only 4 times n_embd can be read")
     activation = content.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ExchangeError(f"{str(folder)!r} has the activation {activation!r}, and only {known} can be read")
     try:
-        return ModelConfig(
+        config = ModelConfig(
             vocab_size=content.get("vocab_size", 50257),
             block_size=content.get("n_positions", 1024),
             n_embd=content.get("n_embd", 768),
@@ -145,6 +145,10 @@ def model_config(content: dict[str, Any], folder: Path) -> ModelConfig:
         )
     except ConfigError as error:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: {error}") from None
+    inner = content.get("n_inner")
+    if inner not in (None, 4 * config.n_embd):
+        raise ExchangeError(f"{str(folder)!r} has n_inner {inner!r}, and only 4 times n_embd can be read")
+    return config
 
 
 def renamed(config: ModelConfig) -> dict[str, str]:
@@ -173,7 +177,8 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
 
 def read_gpt2_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
     """The tensors of a folder under our names and in float32, each of the shape that `model` has for it."""
-    files = sorted(folder.glob("*.safetensors"))
+    whole = folder / "model.safetensors"  # or, of a large model, parts with a number
+    files = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
     if not files:
         pickled = next((p.name for p in sorted(folder.glob("*.bin"))), None)
         why = f"its {pickled} is a pickle, which could run anything" if pickled else "it has no model.safetensors"

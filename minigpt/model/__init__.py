@@ -1,9 +1,11 @@
 """The models: tensors in, tensors out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minigpt.config import ModelConfig
 from minigpt.model.gpt import GPT
@@ -59,8 +61,19 @@ def build(config: ModelConfig) -> TrainedModel:
     Both implementations of the lecture's transformer start with the same weights from the same seed.
     """
     if network(config) is GPT and config.is_lecture:
-        return GPT.from_lecture(GPTLanguageModel(config).state_dict(), config.dropout)
+        with _NoMasks():
+            lecture = GPTLanguageModel(config)
+        return GPT.from_lecture(lecture.state_dict(), config.dropout)
     return network(config)(config)
+
+
+class _NoMasks(TorchFunctionMode):
+    """Leaves out the (T, T) mask of every head of the lecture's model: only its weights are wanted."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return torch.empty(0) if func in (torch.ones, torch.tril) else func(*args, **(kwargs or {}))
 
 
 def count_parameters(model: nn.Module) -> int:

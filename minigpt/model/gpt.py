@@ -185,11 +185,11 @@ def split(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tenso
             for theirs, ours in RENAMED.items():
                 name = name.replace(ours, theirs)
             lecture[name] = tensor
-    mask = torch.tril(torch.ones_like(weights["ln_f.weight"].new_empty(config.block_size, config.block_size)))
+    mask = weights["ln_f.weight"].new_ones(config.block_size, config.block_size).tril()
     for layer in range(config.n_layer):
         rows = iter(weights[f"blocks.{layer}.attention.qkv.weight"].split(config.n_embd // config.n_head))
         for part in PARTS:
             for head in range(config.n_head):
                 lecture[HEAD.format(layer=layer, head=head, part=part)] = next(rows).clone()
-        lecture |= {f"blocks.{layer}.sa.heads.{head}.tril": mask for head in range(config.n_head)}
+        lecture |= {f"blocks.{layer}.sa.heads.{head}.tril": mask.clone() for head in range(config.n_head)}
     return lecture

@@ -24,7 +24,7 @@ HAS_ONEDNN = (
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, its function and its parameters, for rows (N, inputs)."""
+    """`nn.Linear`, its function and its parameters, for rows (N, inputs), but for second derivatives."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) to (N, outputs)."""
@@ -45,6 +45,7 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.dim() == 2
+        and len(x) > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )

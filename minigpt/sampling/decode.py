@@ -23,10 +23,12 @@ from numpy import ndarray
 from torch import nn
 
 from minigpt.config import SamplingConfig
+from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
 from minigpt.sampling.cached import CachedReader
 
-CHUNK = 32  # tokens in a call from Python, which costs about as much as one of them
+CHUNK = 32  # tokens in a call from Python, which costs a few microseconds; one where each takes far longer
+LARGE = 2**20  # parameters
 
 # Sums may be taken in any order, which is what lets the compiler use vectors. Infinities stay what they are.
 SUMS = {"reassoc", "contract", "nsz", "arcp"}
@@ -72,9 +74,10 @@ def continued(
     keys, values = (torch.stack(parts)[:, 0].mT.contiguous().numpy() for parts in zip(*reader.cache.kv, strict=True))
     choice = Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
     end = min(length + count, model.config.block_size)
+    chunk = CHUNK if count_parameters(model) < LARGE else 1
     read = [token]
     while length < end:
-        uniforms = torch.rand(min(CHUNK, end - length), generator=generator, dtype=torch.float64).numpy()
+        uniforms = torch.rand(min(chunk, end - length), generator=generator, dtype=torch.float64).numpy()
         written = write(weights, relu, keys, values, read[-1], length, choice, uniforms).tolist()
         yield from written
         read += written
@@ -279,7 +282,8 @@ def choose(logits: ndarray, choice: Choice, uniform: float) -> int:
     """The next token from its logits (V,): `next_token` of sampling/engine.py for one row, in float64 as there."""
     if choice.temperature == 0:
         return int(np.argmax(logits))
-    scaled = (logits - np.max(logits)).astype(np.float64) / choice.temperature
+    wide = logits.astype(np.float64)
+    scaled = (wide - np.max(wide)) / choice.temperature
     if 0 < choice.top_k < len(scaled):
         kth = np.sort(scaled)[len(scaled) - choice.top_k]
         scaled = np.where(scaled < kth, -np.inf, scaled)

@@ -16,7 +16,9 @@ from minigpt.sampling.filters import apply_temperature, draw, keep_top_k, keep_t
 
 STOPPED = -1  # in the place of a token, for a row that has ended
 MOST_PARAMETERS = 2**26  # with more, memory is what a token waits for, and PyTorch has all threads to read it
-WORTH_COMPILING = 128  # tokens; loading the compiled loops takes as long as writing some thousands with PyTorch
+WORTH_COMPILING = (
+    128  # tokens: loading what was compiled takes half a second, as long as PyTorch takes for some hundred
+)
 
 
 def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:
@@ -43,9 +45,9 @@ def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Coll
     if not stop:
         yield from choices(model, idx, config)
         return
-    alive = torch.ones(len(idx), dtype=torch.bool)
+    alive, ends = torch.ones(len(idx), dtype=torch.bool), torch.tensor(sorted(stop), dtype=torch.int64)
     for chosen in choices(model, idx, config):
-        alive &= ~torch.isin(chosen, torch.tensor(sorted(stop), dtype=torch.int64))
+        alive &= ~torch.isin(chosen, ends)
         if not alive.any():
             return
         yield chosen.where(alive, STOPPED)
@@ -54,7 +56,7 @@ def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Coll
 def generate(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Collection[int] = ()) -> Tensor:
     """The tokens that follow each row of `idx` (B, T): (B, N), where N is max_new_tokens or, if all stop, less."""
     steps = list(stream(model, idx, config, stop))
-    return torch.stack(steps, dim=1) if steps else idx.new_empty(len(idx), 0)
+    return torch.stack(steps, dim=1) if steps else torch.empty(len(idx), 0, dtype=torch.int64)
 
 
 def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
@@ -95,7 +97,8 @@ def suits_loops(reader: CachedReader, config: SamplingConfig) -> bool:
     """Whether the compiled loops go on from here: fixed by docs/performance.md's table, never by a timing."""
     weight, cache = reader.model.ln_f.weight, reader.cache
     suits = weight.device.type == "cpu" and weight.dtype == torch.float32 and cache.batch_size == 1
-    enough = config.max_new_tokens >= WORTH_COMPILING and cache.length < reader.model.config.block_size
+    room = reader.model.config.block_size - cache.length
+    enough = min(config.max_new_tokens, room) >= WORTH_COMPILING
     return suits and enough and count_parameters(reader.model) <= MOST_PARAMETERS
 
 

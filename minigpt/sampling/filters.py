@@ -24,7 +24,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
     This is nucleus sampling (Holtzman et al. 2020). The likeliest token always stays.
     """
-    ascending, order = logits.sort(dim=-1)  # (B, V)
+    ascending, order = logits.sort(dim=-1, stable=True)  # (B, V)
     tail = F.softmax(ascending, dim=-1).cumsum(dim=-1) <= 1 - p  # the unlikely, as long as they add up to 1 - p
     tail[:, -1] = False
     return logits.masked_fill(tail.scatter(-1, order, tail), float("-inf"))

@@ -163,7 +163,8 @@ class Ground:
         if rung.preset is None:
             return self.config.override(seed=seed, **rung.settings)
         same = {"vocab_size": self.config.model.vocab_size, "seed": seed}
-        same |= {name: getattr(self.config.training, name) for name in ("max_iters", "train_fraction", "device")}
+        kept = ("max_iters", "train_fraction", "device", "schedule", "warmup_iters", "grad_clip", "precision")
+        same |= {name: getattr(self.config.training, name) for name in kept}
         return Config.from_preset(rung.preset).override(**same)
 
     def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> "tuple[Any, Watch]":
@@ -234,7 +235,7 @@ class Watch(Stopwatch):
 
     def __init__(self, config: Config, title: str) -> None:
         super().__init__()
-        self.characters_a_step = config.training.batch_size * config.model.block_size
+        self.characters_a_step = config.tokens_a_step
         self.display = Display(config.training, title)
         self.spent = 0.0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt.config import Config
+from minigpt.config import FIRST_VERSION, Config
 from minigpt.drawing import write_png
 from minigpt.errors import FileError, RunError
 from minigpt.files import explained, read_text, write_atomic
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-FREE = {"device", "eval_interval", "eval_windows", "snapshots"}  # settings that a ladder's figures don't hang on
+FREE = {  # settings that a ladder's figures don't hang on
+    *("device", "eval_interval", "eval_windows", "snapshots"),
+    *("implementation", "compile", "checkpoint_activations"),
+}
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class LadderFolder:
                 return Ladder(settings)
         ladder = self.read()
         for name, value in settings.items():
-            if ladder.settings.get(name) != value:
+            if ladder.settings.get(name, FIRST_VERSION.get(name)) != value:
                 there, asked = (str(v)[:12] for v in (ladder.settings.get(name), value))
                 raise RunError(
                     f"{str(self.path)!r} holds a ladder with {name} {there}, not {asked}: choose another --out"

@@ -25,12 +25,13 @@ from minigpt.training.gradients import Gradients
 from minigpt.training.journal import SNAPSHOT_TOKENS, snapshot_steps
 from minigpt.training.optimizer import Optimizer
 
-WARMING_UP = 2  # steps that are not timed
 SHARE = 50  # one step in so many is rehearsed, …
-FEWEST, MOST, SECONDS = 3, 60, 0.7  # … but at least, at most so many, for about so long
+FEWEST, MOST, SECONDS = 4, 60, 0.7  # … but at least, at most so many, for about so long
+WINDOWS = 64  # of an evaluation, at most
 WRITTEN = 16  # tokens to time the writing by
 RANGE = 0.08  # the loss may be off by this share; nineteen of twenty points that LOSS was fitted to are not
 LONGEST = 20  # times the text is read; in more it may be learned by heart, of which LOSS knows nothing
+RATES = (3e-4, 3e-3)  # learning rates like those of the runs
 
 # The loss as a share of the text's entropy by pairs: A / N^a + B / D^b + W / T, for N weights in matrices, D
 # characters read and T characters of context. benchmarks/forecast.py trained the models and fitted this.
@@ -75,43 +76,51 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
 
     Raises DeviceError for a precision that its device doesn't have.
     """
+    training, device = config.training, next(iter(model.parameters())).device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     state = dataset.generator.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=device_type(device)):
         rehearsed = copy.deepcopy(model).train()
-        a_step = seconds_a_step(rehearsed, dataset, config)
-        training = config.training
-        looking = timed(lambda: estimate_loss(rehearsed, dataset, training.eval_windows))
-        start = torch.zeros(1, 1, dtype=torch.int64, device=next(iter(model.parameters())).device)
-        sampling = SamplingConfig(max_new_tokens=min(WRITTEN, SNAPSHOT_TOKENS), seed=0)
-        writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / sampling.max_new_tokens
+        first, a_step = seconds_a_step(rehearsed, dataset, config)
+        windows = min(training.eval_windows, WINDOWS)
+        looking = timed(lambda: estimate_loss(rehearsed, dataset, windows)) * training.eval_windows / windows
+        start = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        sampling = SamplingConfig(max_new_tokens=WRITTEN, seed=0)
+        writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / WRITTEN
     dataset.generator.set_state(state)
     texts = snapshot_steps(training.snapshots, training.max_iters)
     looks = training.max_iters // training.eval_interval + 1
     looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
     exact = looking * len(dataset.val) / (2 * training.eval_windows * dataset.block_size)
     seconds = training.max_iters * a_step + looks * looking + len(texts) * writing + exact
+    if training.compile:
+        seconds += first
     return Forecast(seconds, peak_memory(model), expected_loss(dataset, config))
 
 
-def seconds_a_step(model: TrainedModel, dataset: Dataset, config: Config) -> float:
-    """The median time of a step of that training, some of which are made."""
+def device_type(device: torch.device) -> str:
+    """What torch.random.fork_rng wants to hear: a kind of accelerator, also where there is none."""
+    return "cuda" if device.type == "cpu" else device.type
+
+
+def seconds_a_step(model: TrainedModel, dataset: Dataset, config: Config) -> tuple[float, float]:
+    """The time of the first step of that training, and the median of the next ones."""
     training = config.training
-    gradients = Gradients(model, config)
-    optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
+    with Gradients(model, config) as gradients:
+        optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
 
-    def step() -> None:
-        for _ in range(training.gradient_accumulation):
-            gradients.add(*dataset.get_batch("train"))
-        optimizer.step(0)
+        def step() -> None:
+            for _ in range(training.gradient_accumulation):
+                gradients.add(*dataset.get_batch("train"))
+            optimizer.step(0)
 
-    for _ in range(WARMING_UP):
-        step()
-    times: list[float] = []
-    began = time.perf_counter()
-    fewest, most = FEWEST, min(MOST, max(FEWEST, training.max_iters // SHARE))
-    while len(times) < fewest or (len(times) < most and time.perf_counter() - began < SECONDS):
-        times.append(timed(step))
-    return statistics.median(times)
+        times = [timed(step)]
+        most = min(MOST, max(FEWEST, training.max_iters // SHARE))
+        began = time.perf_counter()
+        while len(times) <= 1 or (len(times) <= most and time.perf_counter() - began < SECONDS):
+            times.append(timed(step))
+    return times[0], statistics.median(times[1:])
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -140,16 +149,26 @@ def peak_memory(model: TrainedModel) -> int | None:
 def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | None:
     """From where to where the exact validation loss will be, if the training is like those of ours.
 
-    Unlike them is a model without blocks, and a training that reads its text more than twenty times.
+    Unlike them is a model without blocks, a training that reads its text more than twenty times or at a rate far
+    from 1e-3, much dropout, a large vocabulary, and a text in which each character tells the next.
     """
     shape, training = config.model, config.training
-    read = training.max_iters * training.gradient_accumulation * training.batch_size * dataset.block_size
-    if shape.architecture == "bigram" or read > LONGEST * len(dataset.train):
+    read = training.max_iters * config.tokens_a_step
+    entropy = bigram_entropy(dataset.train, shape.vocab_size)
+    alike = (
+        shape.architecture == "gpt"
+        and shape.vocab_size <= 256
+        and shape.dropout <= 0.2
+        and RATES[0] <= training.learning_rate <= RATES[1]
+        and read <= LONGEST * len(dataset.train)
+        and entropy > 0.5
+    )
+    if not alike:
         return None
     N = 12 * shape.n_layer * shape.n_embd**2 + 2 * shape.vocab_size * shape.n_embd
     share = LOSS["A"] / N ** LOSS["a"] + LOSS["B"] / read ** LOSS["b"] + LOSS["W"] / shape.block_size
     blind = math.log(shape.vocab_size)
-    loss = min(share * bigram_entropy(dataset.train, shape.vocab_size), blind)
+    loss = min(share * entropy, blind)
     return loss * (1 - RANGE), min(loss * (1 + RANGE), blind)
 
 

@@ -4,8 +4,9 @@ Precision, compilation and the recomputing of activations are here; the model's 
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Gradients:
-    """Adds the gradients of a batch's mean loss to those of a model.
+    """Adds the gradients of a batch's mean loss to those of a model, until its `with` block ends.
 
     Attributes:
         parameters: the model's, made long by `flatten`, with the gradients.
@@ -37,6 +38,7 @@ class Gradients:
             block.write_out_blocks(model)
         if training.checkpoint_activations:
             recompute_blocks(model)
+        self.model = model
         self.parameters = flatten(model)
         self.device = device
         self.dtype = DTYPES.get(training.precision)
@@ -49,16 +51,38 @@ class Gradients:
 
         Each is a gradient_accumulation-th of it, so that they come to the mean over all batches of a step.
         """
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None), compiler_explained():
             _, loss = self.forward(*self._moved(x, y))  # the mean cross-entropy of B * T predictions
         self.scaler.scale(loss * self.share if self.share != 1 else loss).backward()
         return loss.item()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the model as any other: nothing is applied to it any more, and its gradients are gone."""
+        for part in self.model.modules():
+            vars(part).pop("forward", None)
+        for parameter in [*self.model.parameters(), *self.parameters]:
+            parameter.grad = None
 
     def _moved(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if self.device.type != "cuda":
             return x.to(self.device), y.to(self.device)
         x, y = x.pin_memory(), y.pin_memory()
         return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+@contextmanager
+def compiler_explained() -> Iterator[None]:
+    """Turn torch.compile's failures, such as that of a missing C++ compiler, into a DeviceError with a way out."""
+    try:
+        yield
+    except Exception as error:
+        if not any(cls.__name__ == "TorchDynamoException" for cls in type(error).__mro__):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise DeviceError(f"torch.compile does not work here ({reason}): leave out --compile") from None
 
 
 def require_precision(precision: str, device: torch.device) -> None:

@@ -44,7 +44,7 @@ class Journal(Stopwatch):
         self.snapshots: list[Snapshot] = []
         self.shown = 0.0
         training = run.config.training
-        self.tokens_a_step = training.batch_size * run.config.model.block_size
+        self.tokens_a_step = run.config.tokens_a_step
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
     def begin(self) -> None:

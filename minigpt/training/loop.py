@@ -41,26 +41,26 @@ def fit(model: LanguageModel, dataset: Dataset, config: Config, journal: Observe
     number, DeviceError for a precision that the model's device doesn't have.
     """
     training = config.training
-    gradients = Gradients(model, config)  # type: ignore[arg-type]  # a LanguageModel is a torch module
-    optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
     model.train()
-    journal.begin()
-    for step in range(training.max_iters + 1):
-        last = step == training.max_iters or bool(interrupt.received)
-        if last or journal.due(step):
-            with journal.evaluating():
-                losses = estimate_loss(model, dataset, training.eval_windows)
-                for estimate in losses.values():
-                    require_finite(estimate, step, training)
-                journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
-        if last:
-            break
-        for _ in range(training.gradient_accumulation):
-            x, y = dataset.get_batch("train")  # (B, T), (B, T)
-            loss = gradients.add(x, y)  # forward, mean cross-entropy over B * T predictions, and backward
-            require_finite(loss, step, training)
-        optimizer.step(step)
-        journal.stepped(step + 1)
+    with Gradients(model, config) as gradients:  # type: ignore[arg-type]  # a LanguageModel is a torch module
+        optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
+        journal.begin()
+        for step in range(training.max_iters + 1):
+            last = step == training.max_iters or bool(interrupt.received)
+            if last or journal.due(step):
+                with journal.evaluating():
+                    losses = estimate_loss(model, dataset, training.eval_windows)
+                    for estimate in losses.values():
+                        require_finite(estimate, step, training)
+                    journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
+            if last:
+                break
+            for _ in range(training.gradient_accumulation):
+                x, y = dataset.get_batch("train")  # (B, T), (B, T)
+                loss = gradients.add(x, y)  # forward, mean cross-entropy over B * T predictions, and backward
+                require_finite(loss, step, training)
+            optimizer.step(step)
+            journal.stepped(step + 1)
     return step
 
 

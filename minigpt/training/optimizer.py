@@ -11,13 +11,14 @@ ALIGNED = 16  # numbers: each parameter begins where the processor's widest load
 
 
 def flatten(model: nn.Module) -> list[nn.Parameter]:
-    """All parameters of a model in two long ones: its matrices, and its vectors; without vectors in one.
+    """All parameters that a model learns in two long ones: its matrices, and its vectors; without vectors in one.
 
     The model's parameters become views of them, and their gradients, zero at first, views of the long ones'
     gradients: to update them one by one takes a quarter of a small model's step.
     """
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in learned if p.dim() >= 2]
+    vectors = [p for p in learned if p.dim() < 2]
     return [end_to_end(parameters) for parameters in (matrices, vectors) if parameters]
 
 
