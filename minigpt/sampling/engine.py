@@ -16,9 +16,7 @@ from minigpt.sampling.filters import apply_temperature, draw, keep_top_k, keep_t
 
 STOPPED = -1  # in the place of a token, for a row that has ended
 MOST_PARAMETERS = 2**26  # with more, memory is what a token waits for, and PyTorch has all threads to read it
-WORTH_COMPILING = (
-    128  # tokens: loading what was compiled takes half a second, as long as PyTorch takes for some hundred
-)
+WORTH_COMPILING = 128  # tokens: loading what was compiled takes as long as PyTorch takes for some hundred
 
 
 def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:

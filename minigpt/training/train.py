@@ -23,6 +23,7 @@ from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.display import Display
 from minigpt.training.figure import draw_loss
 from minigpt.training.forecast import Forecast, foresee
+from minigpt.training.gradients import require_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Journal
 from minigpt.training.loop import fit, require_finite
@@ -44,7 +45,6 @@ def train(
     with Display(config.training) as display, prepared(config, data, display) as start:
         if overwrite:
             wanted.require_run()
-        forecast = foresee(start.model, start.dataset, start.config)
         folder = RunFolder.create(wanted.path)
         record = new_record(start)
         folder.write_config(start.config)
@@ -53,6 +53,7 @@ def train(
         display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
         replaces = wanted if overwrite and folder.path != wanted.path else None
         display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
+        forecast = foresee(start.model, start.dataset, start.config)
         display.say(f"takes  {forecast}\n")
         run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
         run = fit_and_measure(run, start.dataset, display, replaces)
@@ -89,6 +90,7 @@ def prepared(config: Config, data: str | Path | None, display: Display) -> Itera
     config = config.override(vocab_size=tokenizer.vocab_size)
     dataset = Dataset(tokenizer.encode(corpus.text), config)
     device = pick_device(config.training.device)
+    require_precision(config.training.precision, device)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with memory_explained(WAY_OUT), threads_for(numbers) as threads:
         torch.manual_seed(config.training.seed)

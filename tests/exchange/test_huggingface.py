@@ -126,6 +126,9 @@ REFUSED = {
     "odd heads": (config_with(n_head=3), "n_embd must be divisible by n_head"),
     "a size that is none": (config_with(n_layer="two"), "n_layer must be a whole number"),
     "an activation": (config_with(activation_function="silu"), "activation 'silu', and only gelu_new"),
+    "no width": (config_with(n_embd=None), "n_embd must be a whole number"),
+    "an odd activation": (config_with(activation_function=["gelu_new"]), "and only gelu_new"),
+    "a width beyond all": (config_with(n_embd=2**30, n_head=1), "no model can be that large|does not fit"),
     "an inner width": (config_with(n_inner=40), "n_inner 40, and only 4 times n_embd"),
     "an epsilon": (config_with(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06, and only 1e-05"),
     "a weight missing": (
@@ -169,3 +172,20 @@ def test_a_name_that_the_hub_does_not_give_is_said_in_one_sentence(monkeypatch: 
         with pytest.raises(ExchangeError, match="is no folder here, and the hub does not give it") as caught:
             load_gpt2(name)
         assert "\n" not in str(caught.value)
+
+
+def test_a_stray_file_beside_the_weights_is_not_read(folder: Path) -> None:
+    before = load_gpt2(folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    safetensors.torch.save_file({name: torch.zeros_like(w) for name, w in weights.items()}, folder / "old.safetensors")
+    after = load_gpt2(folder)
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_weights_in_parts_are_read(folder: Path) -> None:
+    before = load_gpt2(folder)
+    make_theirs().save_pretrained(folder, max_shard_size="8KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
+    after = load_gpt2(folder)
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))

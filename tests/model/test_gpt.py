@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import safetensors.torch
 import torch
 
 from minigpt.config import ModelConfig
@@ -101,3 +102,13 @@ def test_a_missing_weight_is_named() -> None:
     del weights["blocks.0.sa.heads.1.key.weight"]
     with pytest.raises(KeyError, match=r"blocks\.0\.sa\.heads\.1\.key\.weight"):
         GPT.from_lecture(weights)
+
+
+def test_the_lecture_s_weights_can_be_saved() -> None:
+    saved = safetensors.torch.save(GPT(SHAPES[1]).to_lecture())
+    assert safetensors.torch.load(saved).keys() == GPTLanguageModel(SHAPES[1]).state_dict().keys()
+
+
+def test_a_new_model_makes_no_masks() -> None:
+    config = ModelConfig(vocab_size=5, block_size=2**15, n_embd=4, n_head=4, n_layer=4)  # masks of 64 GiB
+    assert isinstance(build(config), GPT)

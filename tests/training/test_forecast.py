@@ -37,7 +37,7 @@ def test_foreseeing_changes_no_weight_no_batch_and_no_random_number() -> None:
 
 
 def test_the_whole_is_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_: 0.002)
+    monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_: (0.5, 0.002))
     monkeypatch.setattr(forecasting, "timed", lambda work: 0.5)
     settings = TINY | {"max_iters": 90, "eval_interval": 20, "eval_windows": 10, "snapshots": 2}
     config = Config().override(vocab_size=9, **settings)

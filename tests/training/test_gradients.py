@@ -109,3 +109,32 @@ def test_impossible_combinations_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             Config().override(**settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"checkpoint_activations": True, "dropout": 0.1}], ids=str)
+def test_afterwards_the_model_is_as_any_other(settings: dict) -> None:
+    config = CONFIG.override(**settings)
+    model = build(config.model)
+    idx = torch.zeros(2, 9, dtype=torch.int64)
+    with Gradients(model, config) as gradients:
+        gradients.add(idx[:, :8], idx[:, 1:])
+        assert "forward" in vars(model.blocks[0])
+    assert not any("forward" in vars(part) for part in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        model(idx[:, :8], idx[:, 1:])[1].backward()
+
+
+def test_a_compiler_that_is_missing_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    torch._dynamo.reset()
+    config = CONFIG.override(compile=True, n_embd=24)
+    idx = torch.zeros(6, 9, dtype=torch.int64)
+    with pytest.raises(DeviceError, match=r"compile does not work here .*: leave out --compile"):
+        Gradients(build(config.model), config).add(idx[:, :8], idx[:, 1:])
+
+
+def test_accumulated_batches_count_among_the_tokens_of_a_step() -> None:
+    assert CONFIG.override(gradient_accumulation=3).tokens_a_step == 3 * 6 * 8
