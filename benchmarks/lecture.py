@@ -32,7 +32,7 @@ def main() -> None:
             rows.append((record.validation_loss, record.training_seconds, record.evaluation_seconds))
             print(f"seed {seed}: {record.validation_loss:.4f}", flush=True)
     threads = f"{record.threads} of {torch.get_num_threads()} threads"
-    print(f"\n{record.data_characters:,} characters, {record.versions}, {threads}\n")
+    print(f"\n{record.data_characters:,} characters, torch {record.torch_version}, {threads}\n")
     print("| seed | validation loss (exact) | training s | evaluation s | evaluation share |")
     print("| --- | --- | --- | --- | --- |")
     for seed, row in enumerate(rows, 1337):
