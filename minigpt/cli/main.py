@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 
 import click
 
@@ -56,6 +57,7 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
+    warnings.formatwarning = lambda message, *place: f"minigpt: {message}\n"
     try:
         with cli.make_context("minigpt", list(arguments)) as context:
             cli.invoke(context)

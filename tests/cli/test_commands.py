@@ -195,3 +195,21 @@ def test_help_is_fast_because_it_imports_nothing_heavy(arguments: list[str]) -> 
 
 def test_version(command: Callable) -> None:
     assert command("--version").stdout.startswith("minigpt, version 0.")
+
+
+def test_without_numba_text_is_written_all_the_same_and_it_is_said_in_a_line(
+    command: Callable, text_file: Path, tmp_path: Path
+) -> None:
+    shape = ["--block-size", "140", "--n-embd", "8", "--n-head", "1", "--n-layer", "1", "--batch-size", "2"]
+    trained = command("train", "--data", text_file, "--out", "long", "--max-iters", "2", "--snapshots", "0", *shape)
+    assert trained.returncode == 0, trained.stderr
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "numba.py").write_text("raise ImportError('not for this processor')")
+    arguments = ("sample", "long", "--seed", "1", "--max-new-tokens", "200")
+    without = command(*arguments, env={"PYTHONPATH": str(tmp_path / "broken")})
+    assert without.returncode == 0, without.stderr
+    (line,) = [line for line in without.stderr.splitlines() if "Numba" in line]
+    assert line.startswith("minigpt: text is written with PyTorch, more slowly: Numba does not work here (not for")
+    with_numba = command(*arguments)
+    assert "Numba" not in with_numba.stderr
+    assert with_numba.stdout == without.stdout
