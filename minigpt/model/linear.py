@@ -1,7 +1,7 @@
 """A linear layer by the faster of the matrix products that PyTorch brings with it.
 
 For float32 on a processor PyTorch multiplies by MKL, which on processors other than Intel's leaves half of
-their vector units idle. oneDNN, which PyTorch has too and uses for bfloat16, doesn't: docs/performance.md has
+their vector units idle. oneDNN, which PyTorch has too and uses for bfloat16, doesn't: docs/log.md has
 the figures. So where it can be had, products are made by its operator, the one that torch.compile calls, and
 the gradients, which that operator lacks, are written out below.
 """

@@ -1,9 +1,10 @@
 """A block of GPT with its gradient written out.
 
 Autograd records every operation of a forward pass and plays the record backwards. For a small model on a CPU that
-book-keeping is a quarter of a step, so here a whole block is one entry in the record: `forward` is Block's own, and
-`backward` is what calculus makes of it, line by line from the last to the first. The tests hold both against
-autograd, in float64. N is B * T, D the size of a head; the others are model/gpt.py's.
+book-keeping, and attention as one operation on two threads, cost a tenth of a step, so here a whole
+block is one entry in the record: `forward` is Block's own, and `backward` is what calculus makes of it, line by line
+from the last to the first. The tests hold both against autograd, in float64. N is B * T, D the
+size of a head; the others are model/gpt.py's.
 """
 
 from functools import partial
