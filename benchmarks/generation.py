@@ -19,6 +19,7 @@ from side_by_side import Side, alternate, faster_threads
 
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface import save_gpt2
+from minigpt.model.eight_bits import to_8_bits
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.sampling.engine import generate
@@ -83,12 +84,13 @@ def main() -> None:
                 "transformers' generate": faster_threads(transformers(model, tokens)),
                 "the lecture's loop": faster_threads(lecture(config, tokens)),
             }
-            for quantized in (False, True):
-                path = write_gguf(model, Path(folder) / f"{config.n_embd}-{quantized}.gguf", quantized)
-                what = "llama.cpp, 8 bits" if quantized else "llama.cpp"
-                sides[f"{what}, its loop"] = llama_generate(path, tokens)
-                sides[f"{what}, bare llama_decode"] = llama_decode(path, tokens)
-            compare(f"{name}, within block_size 512", tokens, sides, 1, arguments.rounds)
+            for bits in (32, 8):
+                path = write_gguf(model, Path(folder) / f"{config.n_embd}-{bits}.gguf", bits == 8)
+                if bits == 8:
+                    sides = {"ours": faster_threads(ours(to_8_bits(model), tokens))}
+                sides["llama.cpp, its loop"] = llama_generate(path, tokens)
+                sides["llama.cpp, bare llama_decode"] = llama_decode(path, tokens)
+                compare(f"{name}, {bits} bits, within block_size 512", tokens, sides, 1, arguments.rounds)
         for name, rows, block_size, tokens in (
             ("64 wide, past block_size 32", 1, 32, 300),
             ("64 wide, 64 rows within block_size 512", 64, 512, 200),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 
 from minigpt.config import Config, SamplingConfig
-from minigpt.device import memory_explained, pick_device, threads_for
+from minigpt.device import NUMBERS_A_THREAD, memory_explained, pick_device, threads_for
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, nearest
 from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
@@ -155,7 +155,8 @@ class Run:
             return Evaluation(exact_loss(self.model, ids), "validation split", len(ids), corpus.source)
 
     def _generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
-        return threads_for(batch_size * self.config.model.block_size * self.config.model.n_embd)
+        at_least = 2 * NUMBERS_A_THREAD  # the compiled loops share even the windows of a small model out between two
+        return threads_for(max(at_least, batch_size * self.config.model.block_size * self.config.model.n_embd))
 
     def _evaluation_threads(self) -> AbstractContextManager[int]:
         return threads_for(TOKENS_A_BATCH * self.config.model.n_embd)

@@ -5,6 +5,7 @@ standard output, progress and messages to standard error.
 """
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -58,6 +59,8 @@ def run(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
     warnings.formatwarning = lambda message, *place: f"minigpt: {message}\n"
+    logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
+    logging.getLogger("minigpt").setLevel(logging.INFO)
     try:
         with cli.make_context("minigpt", list(arguments)) as context:
             cli.invoke(context)

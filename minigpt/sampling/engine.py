@@ -1,6 +1,8 @@
 """The generation engine: token ids in, token ids out. It never sees a string."""
 
 import functools
+import logging
+import threading
 import warnings
 from collections.abc import Collection, Iterator
 from types import ModuleType
@@ -9,14 +11,14 @@ import torch
 from torch import Tensor
 
 from minigpt.config import SamplingConfig
-from minigpt.model import LanguageModel, count_parameters
+from minigpt.model import LanguageModel
 from minigpt.model.gpt import GPT
 from minigpt.sampling.cached import CachedReader, PlainReader
 from minigpt.sampling.filters import apply_temperature, draw, keep_top_k, keep_top_p
+from minigpt.sampling.path import Loops, loops_for
 
+logger = logging.getLogger(__name__)
 STOPPED = -1  # in the place of a token, for a row that has ended
-MOST_PARAMETERS = 2**26  # with more, memory is what a token waits for, and PyTorch has all threads to read it
-WORTH_COMPILING = 128  # tokens: loading what was compiled takes as long as PyTorch takes for some hundred
 
 
 def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
     """The max_new_tokens tokens (B,) that follow, one after another, by the fastest way there is.
 
     A GPT reads each token once (sampling/cached.py); alone on a CPU it goes on in compiled loops
-    (sampling/decode.py) until its window is full. Any other model reads its whole window again each time.
+    (sampling/continued.py). Any other model reads its whole window again each time.
     """
     generator = torch.Generator()
     if config.seed is None:
@@ -72,43 +74,46 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
     was_training = model.training
     model.eval()
     try:
-        left, tokens = config.max_new_tokens, idx
-        while left:
-            with torch.inference_mode():  # not beyond the yield: what the caller does meanwhile is not in it
-                logits = reader.read(tokens)  # (B, V)
-            uniforms = torch.rand(len(idx), generator=generator, dtype=torch.float64)
-            chosen = next_token(logits.cpu(), config, uniforms)  # (B, V) -> (B,)
+        chosen = one(reader, idx, config, generator)
+        yield chosen
+        left = config.max_new_tokens - 1
+        loops = loops_for(reader, left) if isinstance(reader, CachedReader) else None
+        compiled = compiled_loops(loops) if loops else None
+        if compiled:
+            for token in compiled.continued(loops, reader, int(chosen), left, config, generator):
+                chosen = torch.tensor([token])
+                yield chosen
+                left -= 1
+        for _ in range(left):
+            chosen = one(reader, chosen[:, None].to(idx.device), config, generator)
             yield chosen
-            left -= 1
-            compiled = decode() if left and isinstance(reader, CachedReader) and suits_loops(reader, config) else None
-            if compiled:
-                for token in compiled.continued(reader, int(chosen), left, config, generator):
-                    chosen = torch.tensor([token])
-                    yield chosen
-                    left -= 1
-            tokens = chosen[:, None].to(idx.device)
     finally:
         model.train(was_training)
 
 
-def suits_loops(reader: CachedReader, config: SamplingConfig) -> bool:
-    """Whether the compiled loops go on from here: fixed by docs/performance.md's table, never by a timing."""
-    weight, cache = reader.model.ln_f.weight, reader.cache
-    suits = weight.device.type == "cpu" and weight.dtype == torch.float32 and cache.batch_size == 1
-    room = reader.model.config.block_size - cache.length
-    enough = min(config.max_new_tokens, room) >= WORTH_COMPILING
-    return suits and enough and count_parameters(reader.model) <= MOST_PARAMETERS
+def one(
+    reader: CachedReader | PlainReader, tokens: Tensor, config: SamplingConfig, generator: torch.Generator
+) -> Tensor:
+    """The token of each row (B,) that follows once `tokens` (B, t) are read too."""
+    with torch.inference_mode():  # not around a yield: what the caller does meanwhile is not in it
+        logits = reader.read(tokens)  # (B, V)
+    uniforms = torch.rand(len(tokens), generator=generator, dtype=torch.float64)
+    return next_token(logits.cpu(), config, uniforms)
 
 
 @functools.cache
-def decode() -> ModuleType | None:
-    """sampling/decode.py; None, and a warning once, if Numba is missing or cannot work here."""
+def compiled_loops(loops: Loops) -> ModuleType | None:
+    """sampling/continued.py, ready; None, and a warning once, if Numba is missing or cannot work here."""
+    notice = threading.Timer(1.5, logger.info, ["compiling the loops that write text, once on this machine ..."])
+    notice.start()
     try:
-        from minigpt.sampling import decode
+        from minigpt.sampling import continued
 
-        decode.warm_up()
-        return decode
+        continued.warm_up(loops)
+        return continued
     except Exception as error:  # Numba's own errors, those of its cache's folder, or an ImportError
         reason = str(error).split("\n")[0]
         warnings.warn(f"text is written with PyTorch, more slowly: Numba does not work here ({reason})", stacklevel=2)
         return None
+    finally:
+        notice.cancel()

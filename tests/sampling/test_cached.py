@@ -1,14 +1,20 @@
 """Every faster way to write a text, held against the naive one: the last block_size tokens through the whole model."""
 
 import dataclasses
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 
 from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.model.eight_bits import to_8_bits
 from minigpt.model.gpt import GPT
-from minigpt.sampling import engine
+from minigpt.sampling import engine, path
 from minigpt.sampling.cached import CachedReader, PlainReader
 from minigpt.sampling.engine import STOPPED, generate, next_token, stream
 
@@ -28,12 +34,12 @@ def make(config: ModelConfig) -> GPT:
 
 @pytest.fixture(autouse=True)
 def loops_from_the_first_token_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WORTH_COMPILING", 1)
+    monkeypatch.setattr(path, "WORTH_COMPILING", 1)
 
 
 @pytest.fixture
 def only_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "decode", lambda: None)
+    monkeypatch.setattr(engine, "compiled_loops", lambda loops: None)
 
 
 def naive(model: GPT, idx: torch.Tensor, config: SamplingConfig) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -89,22 +95,95 @@ def test_the_compiled_loops_take_any_prompt(start: int) -> None:
     require_same(make(SMALL), idx, SamplingConfig(max_new_tokens=50, seed=4))
 
 
-@pytest.mark.parametrize(
-    "config", [ModelConfig(vocab_size=2, block_size=1, n_embd=1, n_head=1, n_layer=1), SMALL, GPT2]
-)
-def test_compiled_logits_are_those_of_the_model(config: ModelConfig) -> None:
-    from minigpt.sampling import decode
+@pytest.mark.parametrize("start", [1, 11, 23, 24, 40])
+@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+def test_loops_in_parts_take_any_prompt_too(config: ModelConfig, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "WORTH_SHARING", 1)
+    idx = torch.randint(23, (1, start), generator=torch.Generator().manual_seed(start))
+    require_same(make(config), idx, SamplingConfig(max_new_tokens=50, seed=4))
 
+
+@pytest.mark.parametrize("window", [True, False], ids=["window-loops", "window-by-pytorch"])
+@pytest.mark.parametrize("sharing", [1, 2**62], ids=["parts", "whole"])
+@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+def test_matrices_in_8_bits_write_what_they_stand_for(
+    config: ModelConfig, sharing: int, window: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "WORTH_SHARING", sharing)
+    monkeypatch.setattr(path, "LARGEST_WINDOW", 2**62 if window else 0)
+    model = to_8_bits(make(config))
+    require_same(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=60, seed=4))
+
+
+SHAPES = [
+    ModelConfig(vocab_size=2, block_size=1, n_embd=1, n_head=1, n_layer=1),
+    ModelConfig(vocab_size=5, block_size=37, n_embd=30, n_head=6, n_layer=2, qkv_bias=True, activation="gelu"),
+    SMALL,
+    GPT2,
+]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("config", SHAPES)
+def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: int) -> None:
+    from minigpt.sampling import decode, loops
+
+    if config.n_head % parts:
+        return
     model = make(config)
-    weights, relu = decode.weights_of(model), config.activation == "relu"
+    weights, relu = loops.weights_of(model, parts), config.activation == "relu"
+    scratch = decode.scratch(weights)
     idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
     head_size = config.n_embd // config.n_head
     keys, values = torch.full((2, config.n_layer, config.n_head, head_size, config.block_size), torch.nan).numpy()
-    logits = torch.empty(config.vocab_size)
+    step = decode.step if parts == 1 else decode.step_in_parts
     for position, token in enumerate(idx.tolist()):
-        decode.step(weights, relu, keys, values, token, position, logits.numpy())
+        step(weights, relu, keys, values, scratch, token, position)
+        logits = torch.from_numpy(scratch.logits).flatten()[: config.vocab_size]
         expected = model(idx[None, : position + 1])[0][0, -1]
         torch.testing.assert_close(logits, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_compiled_logits_of_a_window_are_the_model_s(config: ModelConfig) -> None:
+    from minigpt.sampling import loops, window
+
+    model = make(config)
+    weights = loops.weights_of(model)
+    scratch = window.scratch(weights, config.n_head)
+    for array in scratch:
+        array.fill(-1 if array.dtype == int else math.nan)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        idx = torch.randint(config.vocab_size, (config.block_size,), generator=generator)
+        window.read(weights, config.activation == "relu", scratch, idx.numpy())
+        expected = model(idx[None])[0][0, -1]
+        torch.testing.assert_close(torch.from_numpy(scratch.logits), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_the_number_of_threads_changes_no_token() -> None:
+    code = """
+import torch
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.model.gpt import GPT
+from minigpt.sampling import path
+from minigpt.sampling.engine import generate
+path.WORTH_COMPILING = path.WORTH_SHARING = 1
+torch.manual_seed(0)
+model = GPT(ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3))
+print(generate(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=99, seed=0)).tolist())
+"""
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in "12"
+    }
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize("config", [SMALL, GPT2])
@@ -143,17 +222,17 @@ def test_without_numba_the_same_text_comes_and_one_warning(monkeypatch: pytest.M
     config = SamplingConfig(max_new_tokens=50, temperature=0)
     expected = generate(model, idx, config)
 
-    def fail() -> None:
+    def fail(loops: path.Loops) -> None:
         raise RuntimeError("cannot cache function 'step': no locator available\nfor a file")
 
-    engine.decode.cache_clear()
-    monkeypatch.setattr("minigpt.sampling.decode.warm_up", fail)
+    engine.compiled_loops.cache_clear()
+    monkeypatch.setattr("minigpt.sampling.continued.warm_up", fail)
     try:
         with pytest.warns(UserWarning, match=r"with PyTorch.*Numba does not work here \(cannot cache .* available\)"):
             assert torch.equal(generate(model, idx, config), expected)
         assert torch.equal(generate(model, idx, config), expected)  # and says so once
     finally:
-        engine.decode.cache_clear()
+        engine.compiled_loops.cache_clear()
 
 
 def test_a_stream_given_up_leaves_the_model_as_it_was() -> None:
@@ -165,24 +244,59 @@ def test_a_stream_given_up_leaves_the_model_as_it_was() -> None:
     assert model.training
 
 
-def test_loops_and_filters_cut_alike_where_logits_are_equal() -> None:
-    from minigpt.sampling import decode
+def test_loops_and_filters_choose_alike_where_logits_are_equal() -> None:
+    from minigpt.sampling import loops
 
     rng = torch.Generator().manual_seed(0)
     for seed in range(300):
         logits = torch.randint(-3, 3, (1, 20), generator=rng).float() / 2  # many are equal
-        config = SamplingConfig(top_p=0.7, top_k=(None, 8)[seed % 2], temperature=0.9)
+        config = SamplingConfig(
+            top_p=(None, 0.7, 0.01)[seed % 3],
+            top_k=(None, 8, 1, 99)[seed % 4],
+            temperature=(0.9, 1e-300)[seed % 5 == 0],
+        )
         uniform = torch.rand(1, generator=rng, dtype=torch.float64)
-        choice = decode.Choice(config.temperature, config.top_k or 0, config.top_p)
-        assert decode.choose(logits[0].numpy(), choice, float(uniform)) == int(next_token(logits, config, uniform))
+        choice = loops.Choice(config.temperature, config.top_k or 0, config.top_p or 1.0)
+        assert loops.choose(logits[0].numpy(), choice, float(uniform)) == int(next_token(logits, config, uniform))
 
 
-def test_a_short_text_or_a_short_window_is_not_worth_loading_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WORTH_COMPILING", 20)
-    model, reader = make(SMALL), CachedReader(make(SMALL), 1)
-    assert engine.suits_loops(reader, SamplingConfig(max_new_tokens=20))
-    assert not engine.suits_loops(reader, SamplingConfig(max_new_tokens=19))
-    with torch.inference_mode():
-        reader.read(torch.zeros(1, 5, dtype=torch.int64))  # 19 places are left
-    assert not engine.suits_loops(reader, SamplingConfig(max_new_tokens=500))
-    assert not engine.suits_loops(CachedReader(model, 2), SamplingConfig(max_new_tokens=500))
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 250])
+def test_the_largest_number_is_found_among_bits(size: int) -> None:
+    from minigpt.sampling import loops
+
+    for scale in (1, 1e-40, 1e30):
+        for shift in (-3, 0, 3):
+            x = scale * (torch.randn(size, generator=torch.Generator().manual_seed(size)) + shift)
+            assert loops.largest(x.numpy()) == float(x.max())
+    infinite = torch.full((size,), -math.inf)
+    assert loops.largest(infinite.numpy()) == -math.inf
+
+
+def test_which_loops_a_model_is_written_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "WORTH_COMPILING", 20)
+
+    def rule(model: GPT, tokens: int, rows: int = 1, read: int = 0) -> path.Loops | None:
+        reader = CachedReader(model, rows)
+        if read:
+            with torch.inference_mode():
+                reader.read(torch.zeros(rows, read, dtype=torch.int64))
+        return path.loops_for(reader, tokens)
+
+    assert rule(make(SMALL), 20) == path.Loops(parts=1, eight_bits=False, window=False)
+    assert rule(make(SMALL), 19) is None  # too few
+    assert rule(make(SMALL), 30) == path.Loops(parts=1, eight_bits=False, window=True)
+    assert rule(make(SMALL), 20, read=24) == path.Loops(parts=1, eight_bits=False, window=True)
+    assert rule(to_8_bits(make(GPT2)), 20) == path.Loops(parts=1, eight_bits=True, window=False)
+    assert rule(make(SMALL), 20, rows=2) is None
+    assert rule(make(SMALL).double(), 20) is None
+    monkeypatch.setattr(path, "LARGEST_WINDOW", 0)
+    assert rule(make(SMALL), 500, read=5) is None  # 19 places are left
+    assert rule(make(SMALL), 500, read=4) == path.Loops(parts=1, eight_bits=False, window=False)
+    monkeypatch.setattr(path, "WORTH_SHARING", 1)
+    assert rule(make(SMALL), 500, read=4) == path.Loops(parts=2, eight_bits=False, window=False)
+    assert rule(make(dataclasses.replace(SMALL, n_head=1)), 500) == path.Loops(1, eight_bits=False, window=False)
+    adapted = make(SMALL)
+    adapted.blocks[0].ffwd.up = nn.Sequential(adapted.blocks[0].ffwd.up)  # type: ignore[assignment]
+    assert rule(adapted, 500) is None  # something that the loops don't know
+    monkeypatch.setattr(path, "MOST_PARAMETERS", 100)
+    assert rule(make(SMALL), 500) is None

@@ -1,0 +1,63 @@
+"""The compiled loops as one way to write: token by token until the window is full, then window by window.
+
+Importing this file needs Numba. The first use compiles, which takes some ten seconds, once on a machine.
+"""
+
+from collections.abc import Iterator
+
+import numba
+import torch
+
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.model.eight_bits import to_8_bits
+from minigpt.model.gpt import GPT
+from minigpt.sampling.cached import CachedReader
+from minigpt.sampling.decode import Decoder
+from minigpt.sampling.loops import Choice
+from minigpt.sampling.path import Loops
+from minigpt.sampling.window import WindowDecoder
+
+CHUNK = 32  # tokens in a call from Python, which costs a few microseconds; one where each takes far longer
+
+
+def continued(
+    loops: Loops, reader: CachedReader, token: int, count: int, config: SamplingConfig, generator: torch.Generator
+) -> Iterator[int]:
+    """At most `count` tokens that follow `token`, which was chosen after what the reader, of one row, has read.
+
+    Without `loops.window` it ends once the window is full; the reader has then read all but the last token.
+    """
+    numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
+    choice = Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
+    decoder: Decoder | WindowDecoder = Decoder(reader, token, choice, loops.parts)
+    read, block_size = [token], reader.model.config.block_size
+    chunk = CHUNK if loops.parts == 1 else 1
+    for chosen in pieces(decoder, min(count, block_size - reader.cache.length), chunk, generator):
+        read.append(chosen)
+        yield chosen
+    reader.skip(torch.tensor([read[:-1]], dtype=torch.int64))
+    left = count + 1 - len(read)
+    if left and loops.window:
+        decoder = WindowDecoder(reader, read[-1], choice)
+        yield from pieces(decoder, left, chunk, generator)
+
+
+def pieces(decoder: Decoder | WindowDecoder, count: int, chunk: int, generator: torch.Generator) -> Iterator[int]:
+    """`count` tokens of the decoder's, one after another."""
+    for start in range(0, count, chunk):
+        uniforms = torch.rand(min(chunk, count - start), generator=generator, dtype=torch.float64)
+        yield from decoder.write(uniforms.numpy())
+
+
+def warm_up(loops: Loops) -> None:
+    """Compile these loops, or fetch what was compiled before; raises whatever stands in the way."""
+    with torch.random.fork_rng(devices=[]):
+        model = GPT(ModelConfig(vocab_size=2, block_size=3, n_embd=2, n_head=2, n_layer=1))
+    if loops.eight_bits:
+        to_8_bits(model)
+    with torch.inference_mode():
+        reader = CachedReader(model, 1)
+        reader.read(torch.zeros(1, 1, dtype=torch.int64))
+        config = SamplingConfig(top_k=1)
+        for _ in continued(loops, reader, 0, 4, config, torch.Generator()):
+            pass

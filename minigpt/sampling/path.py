@@ -1,0 +1,44 @@
+"""Which of the ways to write serves which model: fixed rules, made from docs/performance.md's table, never a timing."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from minigpt.model.eight_bits import Linear8bit
+from minigpt.model.gpt import GPT, Attention, Block, FeedForward
+from minigpt.model.linear import Linear
+from minigpt.sampling.cached import CachedReader
+
+WORTH_COMPILING = 128  # tokens: loading what was compiled takes as long as PyTorch takes for some hundred
+WORTH_SHARING = 2**20  # parameters: with fewer, two threads wait for one another for as long as they work
+MOST_PARAMETERS = 2**28  # with more, the loops' own copy of the weights would be more than a gigabyte
+LARGEST_WINDOW = 2**31  # parameters times positions: with more, PyTorch's large matrix products read a window faster
+
+KNOWN = {GPT, Block, Attention, FeedForward, Linear, Linear8bit, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+
+
+class Loops(NamedTuple):
+    """The compiled loops that a text is written with; each kind is compiled on its own."""
+
+    parts: int  # that a layer is cut into
+    eight_bits: bool  # whether the matrices are
+    window: bool  # whether they go on past block_size
+
+
+def loops_for(reader: CachedReader, tokens: int) -> Loops | None:
+    """The compiled loops for so many tokens more than a reader has read; None where PyTorch writes them."""
+    model = reader.model
+    kinds = {type(module) for module in model.modules()}
+    weight, block_size = model.ln_f.weight, model.config.block_size
+    size = sum(tensor.numel() for tensor in model.state_dict().values())
+    known = kinds <= KNOWN and len(kinds & {Linear, Linear8bit}) == 1
+    known = known and weight.device.type == "cpu" and weight.dtype == torch.float32
+    if not known or reader.cache.batch_size > 1 or size > MOST_PARAMETERS:
+        return None
+    room = block_size - reader.cache.length
+    window = tokens > room and size * block_size <= LARGEST_WINDOW
+    if (tokens if window else min(tokens, room)) < WORTH_COMPILING:
+        return None
+    parts = 2 if size >= WORTH_SHARING and model.config.n_head % 2 == 0 else 1
+    return Loops(parts, Linear8bit in kinds, window)
