@@ -9,7 +9,7 @@ The command `minigpt` does the same from a shell.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -27,17 +27,22 @@ def train(
         preset: where the settings come from: "lecture", "lecture-large" or "bigram".
         data: a text file; without it input.txt in this folder, else Tiny Shakespeare.
         out: the run's folder; without it runs/<preset>. A name already taken gets a number.
-        fields: settings that differ from the preset's, such as `max_iters=500` (see minigpt.config).
+        fields: settings that differ from the preset's, such as `max_iters=500` (see minigpt.config); `tokenizer`
+            may also be the path of a tokenizer's file.
 
     Progress goes to standard error. Raises MinigptError (see minigpt.errors) for what cannot be done.
     """
-    from minigpt.config import Config
+    from minigpt.config import Config, TokenizerKind
     from minigpt.errors import ConfigError
     from minigpt.training.train import train
 
-    if "vocab_size" in fields:
-        raise ConfigError("vocab_size follows from the text: leave it out")
-    return train(Config.from_preset(preset).override(**fields), data=data, out=out)
+    kind = fields.get("tokenizer", "char")
+    file = fields.pop("tokenizer") if kind not in get_args(TokenizerKind) else None
+    if "vocab_size" in fields and kind not in ("bpe", "sentencepiece"):
+        raise ConfigError(
+            "vocab_size is only for the tokenizers bpe and sentencepiece, which are learned: leave it out"
+        )
+    return train(Config.from_preset(preset).override(**fields), data=data, out=out, tokenizer=file)
 
 
 def load(path: str | Path, *, weights: Literal["last", "best"] = "last", device: str = "auto") -> "Run":

@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import tomli_w
 
@@ -92,6 +92,10 @@ def choices_of(f: dataclasses.Field) -> tuple[str, ...]:
     return get_args(f.type) if getattr(f.type, "__origin__", None) is Literal else ()
 
 
+TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
+VOCAB_SIZE = 1024  # of a tokenizer to be learned, where none is asked for
+
+
 @dataclass(frozen=True)
 class ModelConfig(Checked):
     """The shape of a model. The defaults are the lecture's.
@@ -100,7 +104,7 @@ class ModelConfig(Checked):
     """
 
     architecture: Literal["gpt", "bigram"] = setting("gpt", "which model: a transformer, or the bigram baseline")
-    vocab_size: int = setting(65, "how many different tokens there are; when training, the text decides", at_least=1)
+    vocab_size: int = setting(65, "how many different tokens there are; of characters, the text decides", at_least=1)
     block_size: int = setting(32, "how many tokens of context the model sees", at_least=1)
     n_embd: int = setting(64, "width: numbers that stand for each token inside the model", at_least=1)
     n_head: int = setting(4, "attention heads in each block; divides n_embd", at_least=1, at_most=MOST_HEADS)
@@ -128,6 +132,7 @@ class ModelConfig(Checked):
 class TrainingConfig(Checked):
     """How a model is trained. The defaults are the lecture's."""
 
+    tokenizer: TokenizerKind = setting("char", "what text is cut into, learned from it; or a tokenizer's file")
     batch_size: int = setting(16, "windows of text in each step", at_least=1)
     max_iters: int = setting(5000, "steps of training", at_least=1)
     eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
@@ -166,6 +171,7 @@ class SamplingConfig(Checked):
     seed: int | None = setting(None, "seed, to get the same text again", at_least=0, at_most=2**63 - 1)
 
 
+LATER: dict[str, Any] = {"tokenizer": "char"}  # the same, younger than those
 FIRST_VERSION: dict[str, Any] = {  # what runs had before these were settings
     "implementation": "lecture",
     "activation": "relu",
@@ -209,9 +215,12 @@ class Config:
     def override(self, **settings: Any) -> Self:
         """A copy with the named settings changed, of the model or of the training alike.
 
-        Raises ConfigError for a name that is no setting (with the nearest that is) or a value it can't have.
+        A tokenizer to be learned brings a vocab_size along, if none is named. Raises ConfigError for a name that is
+        no setting (with the nearest that is) or a value it can't have.
         """
         known = ModelConfig.names() + TrainingConfig.names()
+        if settings.get("tokenizer") in ("bpe", "sentencepiece") and self.training.tokenizer == "char":
+            settings.setdefault("vocab_size", VOCAB_SIZE)
         for name in settings:
             if name not in known:
                 raise unknown(name, known)
@@ -257,6 +266,8 @@ class Config:
         settings |= content
         if complete and "implementation" not in settings:
             settings = FIRST_VERSION | settings
+        if complete:
+            settings = LATER | settings
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:
             raise ConfigError(f"the setting '{missing[0]}' is missing")

@@ -1,7 +1,7 @@
 """A run on disk: which files it has, how each is written, and how each is read back with suspicion.
 
     config.toml         what was asked for; `minigpt train --config` takes it
-    tokenizer.json      the vocabulary
+    tokenizer.json      the vocabulary; tokenizer.model if it is SentencePiece's
     model.safetensors   the last weights
     best.safetensors    the weights of an earlier evaluation, where that one was better
     metrics.jsonl       a line for each evaluation
@@ -31,7 +31,8 @@ from torch import nn
 from minigpt.config import Config, choices_of, kind_of
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.files import explained, read_text, write_atomic
-from minigpt.text.tokenizer import CharTokenizer, Tokenizer
+from minigpt.text.tokenizer import Tokenizer
+from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
 FORMAT = 1
 LARGEST_JSON = 64 * 2**20  # bytes
@@ -83,6 +84,12 @@ class Record:
     validation_loss: float | None = None
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    tokenizer_sha256: str | None = None
+    bits_per_byte: float | None = None  # of the exact loss, over the text's UTF-8
+    bits_per_character: float | None = None
+
+
+LATER = {"tokenizer_sha256", "bits_per_byte", "bits_per_character"}  # which older records don't have
 
 
 class RunFolder:
@@ -92,6 +99,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.toml"
         self.tokenizer = path / "tokenizer.json"
+        self.sentencepiece = path / "tokenizer.model"
         self.model = path / "model.safetensors"
         self.best = path / "best.safetensors"
         self.metrics = path / "metrics.jsonl"
@@ -163,18 +171,28 @@ class RunFolder:
         except ConfigError as error:
             raise RunError(f"{str(self.config)!r} is damaged or from another version: {error}") from None
 
-    def read_tokenizer(self, config: Config) -> Tokenizer:
-        """The tokenizer, with as many tokens as the model knows."""
+    def write_tokenizer(self, tokenizer: Tokenizer, config: Config) -> None:
+        """Write the tokenizer under the name of its kind."""
+        tokenizer.save(self._tokenizer(config))
+
+    def read_tokenizer(self, config: Config, record: Record) -> Tokenizer:
+        """The tokenizer that the model was trained with."""
+        path = self._tokenizer(config)
         try:
-            tokenizer = CharTokenizer.load(self.tokenizer)
+            tokenizer = load_tokenizer(path)
         except FileError as error:
             raise RunError(str(error)) from None
         if tokenizer.vocab_size != config.model.vocab_size:
             raise RunError(
-                f"{str(self.tokenizer)!r} is not this run's: it has {tokenizer.vocab_size} tokens, "
+                f"{str(path)!r} is not this run's: it has {tokenizer.vocab_size} tokens, "
                 f"and the model {config.model.vocab_size}"
             )
+        if record.tokenizer_sha256 not in (None, fingerprint(tokenizer)):
+            raise RunError(f"{str(path)!r} is not this run's: its tokens are others than the model was trained with")
         return tokenizer
+
+    def _tokenizer(self, config: Config) -> Path:
+        return self.sentencepiece if config.training.tokenizer == "sentencepiece" else self.tokenizer
 
     def write_record(self, record: Record) -> None:
         """Write the record."""
@@ -185,6 +203,8 @@ class RunFolder:
         content = parse_json(read_part(self.record), f"{str(self.record)!r}")
         if isinstance(content, dict) and content.get("format") != FORMAT:
             raise RunError(f"{str(self.record)!r} has format {content.get('format')!r}, this version reads {FORMAT}")
+        if isinstance(content, dict):
+            content = {**dict.fromkeys(LATER), **content}
         return checked(Record, content, f"{str(self.record)!r}")
 
     def write_metrics(self, metrics: list[Metrics]) -> None:

@@ -1,5 +1,6 @@
 """A trained run, opened: write text with it, measure a text with it."""
 
+import codecs
 import dataclasses
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
-from minigpt.model.loss import TOKENS_A_BATCH, exact_loss
+from minigpt.model.loss import TOKENS_A_BATCH, bits, exact_loss
 from minigpt.sampling import engine
 from minigpt.text.corpus import Corpus, find_corpus, tiny_shakespeare
 from minigpt.text.dataset import Dataset
@@ -24,12 +25,29 @@ from minigpt.text.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An exact loss in nats per token, and what it was measured on."""
+    """An exact loss in nats per token, and what it was measured on.
+
+    Attributes:
+        loss: the mean over all predictions.
+        bits_per_byte: all the bits of all predictions, over the bytes of what was predicted, as UTF-8: the one unit
+            in which models with different tokenizers can be compared.
+        bits_per_character: the same over its characters.
+    """
 
     loss: float
+    bits_per_byte: float
+    bits_per_character: float
     split: str
     characters: int
     source: str
+
+    @classmethod
+    def of(cls, loss: float, ids: torch.Tensor, tokenizer: Tokenizer, split: str, source: str) -> "Evaluation":
+        """The evaluation of a text's ids, the first of which was not predicted."""
+        predicted, whole = tokenizer.decode_bytes(ids[1:].tolist()), tokenizer.decode(ids.tolist())
+        total = bits(loss) * (len(ids) - 1)
+        characters = len(predicted.decode("utf-8", "replace"))
+        return cls(loss, total / len(predicted), total / characters, split, len(whole), source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +85,8 @@ class Run:
                 siblings = [str(p) for p in folder.path.parent.glob("*") if p.is_dir()]
                 raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
         config = folder.read_config()
-        tokenizer = folder.read_tokenizer(config)
         record = folder.read_record()
+        tokenizer = folder.read_tokenizer(config, record)
         if record.status == "unfinished" and not folder.model.exists():
             raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
         metrics = folder.read_metrics(record)
@@ -101,12 +119,15 @@ class Run:
 
     def _stream(self, idx: torch.Tensor, config: SamplingConfig) -> Iterator[str]:
         tokens = engine.stream(self.model, idx, config)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # keeps half a character until the rest has come
         while True:
             with self._generation_threads(len(idx)):  # not beyond the yield: meanwhile the caller computes too
                 token = next(tokens, None)
+            content = b"" if token is None else self.tokenizer.decode_bytes(token.tolist())
+            if piece := decoder.decode(content, final=token is None):
+                yield piece
             if token is None:
                 return
-            yield self.tokenizer.decode(token.tolist())
 
     def generate_several(self, num_samples: int, prompt: str = "", **sampling: Any) -> list[str]:
         """`num_samples` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
@@ -123,7 +144,9 @@ class Run:
 
         Raises DataError for a text of fewer than two tokens, UnknownCharacterError as `encode` does.
         """
-        ids = torch.tensor(self.tokenizer.encode(text))
+        return self._loss(torch.tensor(self.tokenizer.encode(text)))
+
+    def _loss(self, ids: torch.Tensor) -> float:
         if len(ids) < 2:
             raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
         with self._evaluation_threads():
@@ -148,11 +171,11 @@ class Run:
         that has changed since.
         """
         corpus = self.corpus() if data is None else find_corpus(data)
-        if corpus.sha256 != self.record.data_sha256:
-            return Evaluation(self.loss(corpus.text), "whole text", len(corpus.text), corpus.source)
-        ids = Dataset(self.tokenizer.encode(corpus.text), self.config).val
-        with self._evaluation_threads():
-            return Evaluation(exact_loss(self.model, ids), "validation split", len(ids), corpus.source)
+        ids = torch.tensor(self.tokenizer.encode(corpus.text))
+        split = "whole text"
+        if corpus.sha256 == self.record.data_sha256:
+            ids, split = Dataset(ids, self.config).val, "validation split"
+        return Evaluation.of(self._loss(ids), ids, self.tokenizer, split, corpus.source)
 
     def _generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
         at_least = 2 * NUMBERS_A_THREAD  # the compiled loops share even the windows of a small model out between two

@@ -18,7 +18,7 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
     RUN is its folder, or leave it out for the newest one in runs/. Of the text the run was trained on
     only the validation split counts, also when --data names it; of any other text the whole.
     """
-    from minigpt.model.loss import bits, perplexity
+    from minigpt.model.loss import perplexity
 
     opened = open_run(run, weights, device)
     measured = opened.evaluate(data)
@@ -32,10 +32,11 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
                 "characters": measured.characters,
                 "parameters": opened.record.parameters,
                 name: measured.loss,
-                "bits_per_character": bits(measured.loss),
+                "bits_per_character": measured.bits_per_character,
+                "bits_per_byte": measured.bits_per_byte,
                 "perplexity": perplexity(measured.loss),
             }
         )
     else:
         write([f"{measured.source}, {measured.split}: {measured.characters:,} characters\n"])
-        write([loss_line("loss", measured.loss), "\n"])
+        write([loss_line("loss", measured.loss, opened.config, measured.bits_per_byte), "\n"])

@@ -38,16 +38,20 @@ def rows(run: "Run") -> list[tuple[str, str]]:
     model = {name: value for name, value in vars(config.model).items() if name in used}
     lines = [
         ("run", f"{run.path}, {record.status}"),
-        ("text", f"{record.data_source}: {record.data_characters:,} characters, {config.model.vocab_size} different"),
+        ("text", f"{record.data_source}: {record.data_characters:,} characters"),
+        ("tokenizer", f"{config.training.tokenizer}, {config.model.vocab_size:,} different tokens"),
         ("", f"SHA-256 {record.data_sha256}"),
         ("preset", config.preset),
         ("model", ", ".join(f"{name} {value}" for name, value in model.items())),
-        ("training", ", ".join(f"{name} {value}" for name, value in vars(config.training).items())),
+        (
+            "training",
+            ", ".join(f"{name} {value}" for name, value in vars(config.training).items() if name != "tokenizer"),
+        ),
         ("parameters", f"{record.parameters:,}"),
     ]
     lines += [("", f"{count:>12,}  {part}") for part, count in parameters_by_part(run).items()]
     if record.validation_loss is not None:
-        lines.append(("loss", loss_line("validation", record.validation_loss)))
+        lines.append(("loss", loss_line("validation", record.validation_loss, config, record.bits_per_byte)))
     if run.best:
         last, best = run.metrics[-1], run.best
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"

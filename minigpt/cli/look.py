@@ -45,7 +45,7 @@ def look(
         if as_json:
             continue
         if seen.name == "surprise" and seen.path and sys.stdout.isatty():
-            show_surprise(seen.figures["text"], seen.figures["losses"])
+            show_surprise(seen.figures["tokens"], seen.figures["losses"])
         name, says = (seen.path.name, seen.says) if seen.path else (seen.name, f"left out: {seen.says}")
         write([f"{name:<18}{says}\n"])
     if as_json:
@@ -54,10 +54,10 @@ def look(
         print(f"the files are in {out or opened.path / 'look'}")
 
 
-def show_surprise(text: str, losses: list[float]) -> None:
+def show_surprise(tokens: list[str], losses: list[float]) -> None:
     """The text on the terminal, coloured by its loss."""
     from rich.console import Console
 
     from minigpt.studies.surprise import surprise_terminal
 
-    Console(soft_wrap=True, highlight=False).print(surprise_terminal(text, losses), end="\n\n")
+    Console(soft_wrap=True, highlight=False).print(surprise_terminal(tokens, losses), end="\n\n")

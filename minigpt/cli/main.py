@@ -19,6 +19,7 @@ from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
 from minigpt.cli.sample import sample
+from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.train import train
 from minigpt.errors import MinigptError
 from minigpt.files import discard
@@ -47,7 +48,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate, look, ladder):
+for command in (train, sample, info, evaluate, look, ladder, tokenizer):
     cli.add_command(command)
 
 

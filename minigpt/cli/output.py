@@ -13,6 +13,7 @@ import click
 from minigpt.text.visible import visible
 
 if TYPE_CHECKING:
+    from minigpt.config import Config
     from minigpt.folder import Record
     from minigpt.run import Run
 
@@ -43,12 +44,14 @@ def print_object(content: Mapping[str, Any]) -> None:
     print(json.dumps(finite, indent=2, allow_nan=False))
 
 
-def loss_line(name: str, nats: float) -> str:
-    """An exact loss in its three usual units."""
+def loss_line(name: str, nats: float, config: "Config", bits_per_byte: float | None) -> str:
+    """An exact loss in its usual units."""
     from minigpt.model.loss import bits, perplexity
 
-    others = f"{bits(nats):.4f} bits, perplexity {perplexity(nats):,.3f}"
-    return f"{name} {nats:.4f} nats per character (exact; {others})"
+    characters = config.training.tokenizer == "char"
+    in_bits = f"{bits(nats):.4f} bits" if characters else f"{bits_per_byte:.4f} bits per byte of the text"
+    unit = "character" if characters else "token"
+    return f"{name} {nats:.4f} nats per {unit} (exact; {in_bits}, perplexity {perplexity(nats):,.3f})"
 
 
 def times(record: "Record") -> str:
@@ -62,11 +65,12 @@ def describe(run: "Run") -> dict[str, Any]:
     """All that is known of a run, for programs."""
     from minigpt.model.loss import bits
 
-    loss = run.record.validation_loss
+    record = dataclasses.asdict(run.record)
+    if record["validation_loss"] is not None and record["bits_per_character"] is None:  # an older run, of characters
+        record["bits_per_character"] = bits(record["validation_loss"])
     return {
         "run": str(run.path),
-        **dataclasses.asdict(run.record),
-        "bits_per_character": None if loss is None else bits(loss),
+        **record,
         "parameters_by_part": parameters_by_part(run),
         "best": dataclasses.asdict(run.best) if run.best else None,
         "config": dataclasses.asdict(run.config),

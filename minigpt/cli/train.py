@@ -5,19 +5,20 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from minigpt.cli.options import GroupedCommand, given, json_option, settings
+from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
 from minigpt.cli.output import describe, loss_line, print_object, times, write
-from minigpt.config import PRESETS, Config, ModelConfig, TrainingConfig
+from minigpt.config import PRESETS, Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.files import read_text
 
 if TYPE_CHECKING:
     from minigpt.run import Run
 
+KINDS = get_args(TokenizerKind)
 LARGEST_CONFIG = 2**20  # bytes
 EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, preset in PRESETS.items())
 
@@ -30,8 +31,18 @@ EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, p
 @click.option("--overwrite", is_flag=True, help="take the place of the run that has that name, once done")
 @click.option("--forecast", "only_forecast", is_flag=True, help="say what it will take, and train nothing")
 @json_option
+@click.option(
+    "--tokenizer",
+    cls=Option,
+    group="Model",
+    metavar="KIND|FILE",
+    help=f"what text is cut into: {', '.join(KINDS)}; or the file, or the run, of one that is there [char]",
+)
+@click.option(
+    "--vocab-size", cls=Option, group="Model", type=int, help="how many tokens bpe or sentencepiece learn [1024]"
+)
 @settings("Model", ModelConfig)
-@settings("Training", TrainingConfig)
+@settings("Training", TrainingConfig, without={"tokenizer"})
 def train(
     data: str | None,
     preset: str | None,
@@ -40,6 +51,7 @@ def train(
     overwrite: bool,
     only_forecast: bool,
     as_json: bool,
+    tokenizer: str | None,
     **fields: Any,
 ) -> None:
     """Train a model on a text and leave it in a folder, its run.
@@ -47,11 +59,16 @@ def train(
     Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
     preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
     """
-    config = read_config(config_file, preset).override(**given(fields))
+    config = read_config(config_file, preset)
+    file = None if tokenizer is None or tokenizer in KINDS else tokenizer
+    kind = (tokenizer if file is None else None) or config.training.tokenizer
+    if fields["vocab_size"] is not None and (file or kind not in ("bpe", "sentencepiece")):
+        raise ConfigError("vocab_size is only for --tokenizer bpe or sentencepiece, which are learned: leave it out")
+    config = config.override(**given({"tokenizer": kind, **fields}))
     from minigpt.training.train import forecast, train
 
     if only_forecast:
-        foreseen = forecast(config, data)
+        foreseen = forecast(config, data, file)
         if as_json:
             low, high = foreseen.loss or (None, None)
             memory = {"seconds": foreseen.seconds, "memory_bytes": foreseen.memory}
@@ -59,7 +76,7 @@ def train(
         else:
             print(foreseen)
         return
-    run = train(config, data, out, overwrite)
+    run = train(config, data, out, overwrite, file)
     if as_json:
         print_object(describe(run))
     else:
@@ -81,8 +98,9 @@ def report(run: "Run") -> None:
     record = run.record
     click.echo("\nwhat the model writes now:\n", err=True)
     write(run.stream(max_new_tokens=500, seed=run.config.training.seed))
-    loss = "" if record.validation_loss is None else loss_line("validation loss", record.validation_loss)
-    print(f"\n\n{loss}; {record.step:,} steps, {times(record)}")
+    loss = record.validation_loss
+    shown = "" if loss is None else loss_line("validation loss", loss, run.config, record.bits_per_byte)
+    print(f"\n\n{shown}; {record.step:,} steps, {times(record)}")
     path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
     print(f"the run is in {run.path}; next: {program()} sample {path}")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numba
 import torch
+from torch import Tensor
 
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.model.eight_bits import to_8_bits
@@ -22,31 +23,32 @@ CHUNK = 32  # tokens in a call from Python, which costs a few microseconds; one 
 
 def continued(
     loops: Loops, reader: CachedReader, token: int, count: int, config: SamplingConfig, generator: torch.Generator
-) -> Iterator[int]:
-    """At most `count` tokens that follow `token`, which was chosen after what the reader, of one row, has read.
+) -> Iterator[Tensor]:
+    """At most `count` tokens (1,) that follow `token`, which was chosen after what the reader, of one row, has read.
 
     Without `loops.window` it ends once the window is full; the reader has then read all but the last token.
     """
     numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
     choice = Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
     decoder: Decoder | WindowDecoder = Decoder(reader, token, choice, loops.parts)
-    read, block_size = [token], reader.model.config.block_size
     chunk = CHUNK if loops.parts == 1 else 1
-    for chosen in pieces(decoder, min(count, block_size - reader.cache.length), chunk, generator):
-        read.append(chosen)
-        yield chosen
+    read, room = [token], reader.model.config.block_size - reader.cache.length
+    for written in pieces(decoder, min(count, room), chunk, generator):
+        read += written[:, 0].tolist()
+        yield from written.unbind()
     reader.skip(torch.tensor([read[:-1]], dtype=torch.int64))
     left = count + 1 - len(read)
     if left and loops.window:
         decoder = WindowDecoder(reader, read[-1], choice)
-        yield from pieces(decoder, left, chunk, generator)
+        for written in pieces(decoder, left, chunk, generator):
+            yield from written.unbind()
 
 
-def pieces(decoder: Decoder | WindowDecoder, count: int, chunk: int, generator: torch.Generator) -> Iterator[int]:
-    """`count` tokens of the decoder's, one after another."""
+def pieces(decoder: Decoder | WindowDecoder, count: int, chunk: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`count` tokens of the decoder's, (N, 1) at a time."""
     for start in range(0, count, chunk):
         uniforms = torch.rand(min(chunk, count - start), generator=generator, dtype=torch.float64)
-        yield from decoder.write(uniforms.numpy())
+        yield torch.from_numpy(decoder.write(uniforms.numpy()))[:, None]
 
 
 def warm_up(loops: Loops) -> None:

@@ -48,19 +48,18 @@ class Decoder:
         )
         self.token, self.position = token, reader.cache.length
 
-    def write(self, uniforms: ndarray) -> list[int]:
-        """The next tokens, one for each random number in [0, 1)."""
+    def write(self, uniforms: ndarray) -> ndarray:
+        """The next tokens (N,), one for each random number in [0, 1)."""
         state = self.weights, self.relu, self.keys, self.values, self.scratch
         if len(self.scratch.sums) == 1:
-            written = write(*state, self.token, self.position, self.choice, uniforms).tolist()
+            written = write(*state, self.token, self.position, self.choice, uniforms)
         else:
-            written = []
-            for uniform in uniforms.tolist():
-                step_in_parts(*state, (self.token, *written)[-1], self.position + len(written))
-                written.append(
-                    choose(self.scratch.logits.reshape(-1)[: len(self.weights.tokens)], self.choice, uniform)
-                )
-        self.token, self.position = written[-1], self.position + len(written)
+            written, token = np.empty(len(uniforms), np.int64), self.token
+            logits = self.scratch.logits.reshape(-1)[: len(self.weights.tokens)]
+            for n, uniform in enumerate(uniforms.tolist()):
+                step_in_parts(*state, token, self.position + n)
+                written[n] = token = choose(logits, self.choice, uniform)
+        self.token, self.position = int(written[-1]), self.position + len(written)
         return written
 
 

@@ -81,9 +81,8 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
         compiled = compiled_loops(loops) if loops else None
         if compiled:
             for token in compiled.continued(loops, reader, int(chosen), left, config, generator):
-                chosen = torch.tensor([token])
-                yield chosen
-                left -= 1
+                yield token
+                left, chosen = left - 1, token
         for _ in range(left):
             chosen = one(reader, chosen[:, None].to(idx.device), config, generator)
             yield chosen

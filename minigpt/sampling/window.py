@@ -50,9 +50,9 @@ class WindowDecoder:
         self.scratch = scratch(self.weights, config.n_head)
         self.idx = np.array([*reader.idx[0].tolist(), token][-config.block_size :])
 
-    def write(self, uniforms: ndarray) -> list[int]:
-        """The next tokens, one for each random number in [0, 1)."""
-        return write(self.weights, self.relu, self.scratch, self.idx, self.choice, uniforms).tolist()
+    def write(self, uniforms: ndarray) -> ndarray:
+        """The next tokens (N,), one for each random number in [0, 1)."""
+        return write(self.weights, self.relu, self.scratch, self.idx, self.choice, uniforms)
 
 
 class Scratch(NamedTuple):

@@ -1,5 +1,6 @@
 """Where each head looks: the attention weights over a text."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -83,8 +84,8 @@ def weights_of(attention: Attention, x: Tensor, T: int) -> Tensor:
     return scores.masked_fill(future, float("-inf")).softmax(dim=-1)
 
 
-def draw_attention(maps: Tensor, text: str) -> "Figure":
-    """The maps (L, H, T, T) as a grid, a row for each block and a column for each head."""
+def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
+    """The maps (L, H, T, T) over a text's tokens as a grid, a row for each block and a column for each head."""
     L, H, T, _ = maps.shape
     figure = new_figure(1 + 2.6 * H, 1 + 2.6 * L)
     grid = figure.subplots(L, H, squeeze=False, sharex=True, sharey=True)

@@ -26,7 +26,8 @@ COLOURS = {
 
 
 def kind(character: str) -> str:
-    """The kind of a character: one of COLOURS."""
+    """The kind of a character: one of COLOURS; of a token of several, that of the first that is no blank."""
+    character = character.lstrip(" ")[:1] or " "
     category = unicodedata.category(character)
     if character.isspace():
         return "white space"

@@ -22,7 +22,7 @@ from minigpt.studies.curves import draw_curves
 from minigpt.studies.embedding import draw_embedding, kind, like_with_like
 from minigpt.studies.heads import draw_heads, nobody_would_miss, rounded, worth_of_heads
 from minigpt.studies.position import draw_positions, loss_by_position
-from minigpt.studies.surprise import character_losses, surprise_html
+from minigpt.studies.surprise import surprise_html, surprises, tokens_of
 from minigpt.studies.temperature import TEMPERATURES, draw_temperature, entropies, next_distributions
 from minigpt.studies.timeline import draw_timeline
 from minigpt.text.dataset import Dataset
@@ -89,11 +89,13 @@ def attention(subject: Subject) -> Seen:
     """Where each head looks."""
     ids = subject.ids
     maps = attention_maps(subject.run.model, ids)
-    text = subject.run.tokenizer.decode(ids.tolist())
+    text = [subject.run.tokenizer.decode([i]) for i in ids.tolist()]
     entropy = torch.special.entr(maps).sum(dim=-1).mean(dim=-1)  # (L, H)
     L, H = divmod(int(entropy.argmin()), entropy.shape[1])
-    says = f"where each head looks, over {len(ids)} characters; the most pointed is block {L + 1}, head {H + 1}"
-    return Seen("attention", says, {"text": text, "entropy_nats": entropy.tolist()}, draw_attention(maps, text))
+    says = f"where each head looks, over {len(ids)} tokens; the most pointed is block {L + 1}, head {H + 1}"
+    return Seen(
+        "attention", says, {"text": "".join(text), "entropy_nats": entropy.tolist()}, draw_attention(maps, text)
+    )
 
 
 def heads(subject: Subject) -> Seen:
@@ -112,13 +114,13 @@ def heads(subject: Subject) -> Seen:
 
 def surprise(subject: Subject) -> Seen:
     """Where the model was surprised."""
-    losses = character_losses(subject.run, subject.text)
+    losses, tokens = surprises(subject.run, subject.text), tokens_of(subject.run, subject.text)
     worst = max(range(len(losses)), key=losses.__getitem__)
-    before, character = subject.text[max(0, worst - 9) : worst + 1], subject.text[worst + 1]
-    says = f"{bits(sum(losses) / len(losses)):.2f} bits a character; most surprising was {character!r} after "
+    before, token = "".join(tokens[max(0, worst - 9) : worst + 1]), tokens[worst + 1]
+    says = f"{bits(sum(losses) / len(losses)):.2f} bits a token; most surprising was {token!r} after "
     says += f"{before!r}: {bits(losses[worst]):.1f} bits"
-    page = surprise_html(f"Where {subject.run.path.name} was surprised", subject.text, losses)
-    return Seen("surprise", says, {"text": subject.text, "losses": losses}, page)
+    page = surprise_html(f"Where {subject.run.path.name} was surprised", tokens, losses)
+    return Seen("surprise", says, {"text": subject.text, "tokens": tokens, "losses": losses}, page)
 
 
 def embedding(subject: Subject) -> Seen:

@@ -1,7 +1,8 @@
-"""Where the model was surprised: a text coloured by its loss per character."""
+"""Where the model was surprised: a text coloured by its loss per token."""
 
 import html
 import math
+from collections.abc import Sequence
 
 import torch
 from rich.text import Text
@@ -23,7 +24,12 @@ STEPS = (  # for a terminal: up to so many bits, this style
 )
 
 
-def character_losses(run: Run, text: str) -> list[float]:
+def tokens_of(run: Run, text: str) -> list[str]:
+    """The text's tokens, each as text; a token that is a part of a character only is U+FFFD."""
+    return [run.tokenizer.decode([i]) for i in run.tokenizer.encode(text)]
+
+
+def surprises(run: Run, text: str) -> list[float]:
     """The loss in nats of each token after the first, each predicted once, in windows as evaluation makes them.
 
     Raises DataError for a text of fewer than two tokens, UnknownCharacterError.
@@ -35,26 +41,26 @@ def character_losses(run: Run, text: str) -> list[float]:
         return token_losses(run.model, ids).tolist()
 
 
-def surprise_html(title: str, text: str, losses: list[float]) -> str:
-    """A page of HTML: each character after the first shaded by its loss, from none to a surprise of ten bits."""
-    spans = [html.escape(visible(text[0]))]
-    for character, loss in zip(text[1:], losses, strict=True):
+def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str:
+    """A page of HTML: each token after the first shaded by its loss, from none to a surprise of ten bits."""
+    spans = [html.escape(visible(tokens[0]))]
+    for token, loss in zip(tokens[1:], losses, strict=True):
         strength = min(1.0, bits(loss) / STRONGEST)
-        mark = "⏎\n" if character == "\n" else html.escape(visible(character))
+        mark = "⏎\n" if token == "\n" else html.escape(visible(token))
         spans.append(f'<span style="--s:{strength:.2f}" title="{bits(loss):.2f} bits">{mark}</span>')
     mean = bits(sum(losses) / len(losses))
     legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
     return page(
         title,
-        f"<p>The stronger the colour, the less the model expected the character: {legend} bits. The mean is "
-        f"{mean:.2f} bits per character. Point at a character to read its own.</p><pre>\n{''.join(spans)}</pre>",
+        f"<p>The stronger the colour, the less the model expected the token: {legend} bits. The mean is "
+        f"{mean:.2f} bits per token. Point at a token to read its own.</p><pre>\n{''.join(spans)}</pre>",
     )
 
 
-def surprise_terminal(text: str, losses: list[float]) -> Text:
-    """The text for a terminal, its characters on a background that the loss decides."""
-    shown = Text(visible(text[0]))
-    for character, loss in zip(text[1:], losses, strict=True):
+def surprise_terminal(tokens: Sequence[str], losses: list[float]) -> Text:
+    """The text for a terminal, its tokens on a background that the loss decides."""
+    shown = Text(visible(tokens[0]))
+    for token, loss in zip(tokens[1:], losses, strict=True):
         style = next(style for limit, style in STEPS if bits(loss) < limit)
-        shown.append("⏎\n" if character == "\n" and style else visible(character), style)
+        shown.append("⏎\n" if token == "\n" and style else visible(token), style)
     return shown

@@ -1,4 +1,4 @@
-"""Text to token ids and back. Here a token is one character."""
+"""Text to token ids and back: what every tokenizer can do, and the simplest, in which a token is one character."""
 
 import json
 from collections.abc import Iterable
@@ -24,6 +24,12 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids to text; `decode(encode(text)) == text`."""
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The text in UTF-8, or, since a token may be a part of a character, of some ids a part of that."""
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
 
     def save(self, path: Path | str) -> None:
         """Write the tokenizer to a file."""
@@ -81,10 +87,17 @@ class CharTokenizer:
         except KeyError as error:
             raise DataError(f"the id {error} is not a token: ids run from 0 to {self.vocab_size - 1}") from None
 
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The same in UTF-8."""
+        return self.decode(ids).encode()
+
+    def to_bytes(self) -> bytes:
+        """The vocabulary as JSON."""
+        return json.dumps({"format": FORMAT, "kind": "char", "characters": list(self.stoi)}).encode()
+
     def save(self, path: Path | str) -> None:
         """Write the vocabulary as JSON, all or nothing. Raises FileError."""
-        content = {"format": FORMAT, "kind": "char", "characters": list(self.stoi)}
-        write_atomic(Path(path), json.dumps(content).encode())
+        write_atomic(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

@@ -65,7 +65,7 @@ class Display:
         self.say(HEADER, "bold")
         self.bar.start()
 
-    def stepped(self, step: int, characters: int, training_seconds: float, seconds: float) -> None:
+    def stepped(self, step: int, characters: float, training_seconds: float, seconds: float) -> None:
         """The bar after `step` steps over `characters`; `seconds` has the evaluations too."""
         speed = f"{step / training_seconds:,.1f} it/s · {characters / training_seconds:,.0f} characters/s"
         left = clock(seconds / step * (self.max_iters - step))

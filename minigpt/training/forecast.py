@@ -157,6 +157,7 @@ def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | Non
     entropy = bigram_entropy(dataset.train, shape.vocab_size)
     alike = (
         shape.architecture == "gpt"
+        and training.tokenizer == "char"
         and shape.vocab_size <= 256
         and shape.dropout <= 0.2
         and RATES[0] <= training.learning_rate <= RATES[1]

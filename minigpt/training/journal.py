@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
-from minigpt.run import Run
+from minigpt.run import Evaluation, Run
 from minigpt.training.display import Display
 from minigpt.training.optimizer import learning_rate
 from minigpt.training.stopwatch import Stopwatch
@@ -34,7 +34,8 @@ class Journal(Stopwatch):
         snapshots: what the model wrote on the way.
     """
 
-    def __init__(self, run: Run, display: Display) -> None:
+    def __init__(self, run: Run, display: Display, tokens: int) -> None:
+        """The text has so many tokens."""
         super().__init__()
         self.run = run
         self.folder = RunFolder(run.path)
@@ -44,7 +45,7 @@ class Journal(Stopwatch):
         self.snapshots: list[Snapshot] = []
         self.shown = 0.0
         training = run.config.training
-        self.tokens_a_step = run.config.tokens_a_step
+        self.characters_a_step = run.config.tokens_a_step * run.record.data_characters / tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
     def begin(self) -> None:
@@ -65,7 +66,7 @@ class Journal(Stopwatch):
             validation_loss=validation_loss,
             learning_rate=learning_rate(min(step, training.max_iters - 1), training),
             seconds=self.training_seconds,
-            characters=step * self.tokens_a_step,
+            characters=round(step * self.characters_a_step),
         )
         best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
         if last or step % training.eval_interval == 0:
@@ -89,14 +90,16 @@ class Journal(Stopwatch):
         about = f"step {best.step:,}, validation loss {best.validation_loss:.4f}"
         return f"; the weights of the best evaluation ({about}) are kept: minigpt sample {path} --weights best"
 
-    def close(self, status: Status, validation_loss: float | None = None) -> Record:
+    def close(self, status: Status, exact: Evaluation | None = None) -> Record:
         """Write down in run.json how the run ended."""
         self.display.bar.stop()
         record = dataclasses.replace(
             self.run.record,
             status=status,
             step=self.step,
-            validation_loss=validation_loss,
+            validation_loss=exact.loss if exact else None,
+            bits_per_byte=exact.bits_per_byte if exact else None,
+            bits_per_character=exact.bits_per_character if exact else None,
             training_seconds=self.training_seconds,
             evaluation_seconds=self.evaluation_seconds,
         )
@@ -107,4 +110,4 @@ class Journal(Stopwatch):
         """Move the bar, at most a few times a second."""
         if self.seconds - self.shown > SECONDS_BETWEEN_UPDATES:
             self.shown = self.seconds
-            self.display.stepped(step, step * self.tokens_a_step, self.training_seconds, self.seconds)
+            self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ from minigpt.errors import DataError, DivergedError
 from minigpt.folder import Record, RunFolder
 from minigpt.model import TrainedModel, build, count_parameters
 from minigpt.model.loss import exact_loss
-from minigpt.run import Run
+from minigpt.run import Evaluation, Run
 from minigpt.text.corpus import Corpus, find_corpus
 from minigpt.text.dataset import Dataset
-from minigpt.text.tokenizer import CharTokenizer
+from minigpt.text.tokenizer import CharTokenizer, Tokenizer
+from minigpt.text.tokenizers import fingerprint, kind_of, learn_tokenizer, load_tokenizer
 from minigpt.training.display import Display
 from minigpt.training.figure import draw_loss
 from minigpt.training.forecast import Forecast, foresee
@@ -32,7 +34,11 @@ WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of few
 
 
 def train(
-    config: Config, data: str | Path | None = None, out: str | Path | None = None, overwrite: bool = False
+    config: Config,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    tokenizer: str | Path | None = None,
 ) -> Run:
     """Train a new model on a text and leave it in a run folder; see `minigpt.train` for the arguments.
 
@@ -42,14 +48,14 @@ def train(
     "interrupted", and KeyboardInterrupt raised. A second one stops at once.
     """
     wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
-    with Display(config.training) as display, prepared(config, data, display) as start:
+    with Display(config.training) as display, prepared(config, data, display, tokenizer) as start:
         if overwrite:
             wanted.require_run()
         folder = RunFolder.create(wanted.path)
         record = new_record(start)
         folder.write_config(start.config)
         folder.write_record(record)
-        start.tokenizer.save(folder.tokenizer)
+        folder.write_tokenizer(start.tokenizer, start.config)
         display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
         replaces = wanted if overwrite and folder.path != wanted.path else None
         display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
@@ -63,9 +69,9 @@ def train(
         return run
 
 
-def forecast(config: Config, data: str | Path | None = None) -> Forecast:
+def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Path | None = None) -> Forecast:
     """What the training will take; nothing is written. Raises as `train` does before it has written anything."""
-    with Display(config.training) as display, prepared(config, data, display) as start:
+    with Display(config.training) as display, prepared(config, data, display, tokenizer) as start:
         return foresee(start.model, start.dataset, start.config)
 
 
@@ -74,7 +80,7 @@ class Start:
     """All that a training begins with."""
 
     corpus: Corpus
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     config: Config
     dataset: Dataset
     model: TrainedModel
@@ -82,19 +88,39 @@ class Start:
 
 
 @contextmanager
-def prepared(config: Config, data: str | Path | None, display: Display) -> Iterator[Start]:
-    """Text, vocabulary and a new model; within the block, PyTorch has the threads that suit them."""
+def prepared(
+    config: Config, data: str | Path | None, display: Display, tokenizer_file: str | Path | None = None
+) -> Iterator[Start]:
+    """Text, tokenizer and a new model; within the block, PyTorch has the threads that suit them."""
+    given = None if tokenizer_file is None else load_tokenizer(tokenizer_file)
     corpus = find_corpus(data, display.say)
-    tokenizer = vocabulary_of(corpus)
-    display.say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
-    config = config.override(vocab_size=tokenizer.vocab_size)
-    dataset = Dataset(tokenizer.encode(corpus.text), config)
+    tokenizer = given or tokenizer_for(corpus, config)
+    kind = kind_of(tokenizer)
+    ids = tokenizer.encode(corpus.text)
+    about = f"{len(corpus.text):,} characters, {tokenizer.vocab_size} different"
+    if kind != "char":
+        about = f"{len(corpus.text):,} characters, {len(ids):,} tokens of {tokenizer.vocab_size:,} different ({kind})"
+    display.say(f"text   {corpus.source}: {about}")
+    config = config.override(tokenizer=kind, vocab_size=tokenizer.vocab_size)
+    dataset = Dataset(ids, config)
     device = pick_device(config.training.device)
     require_precision(config.training.precision, device)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with memory_explained(WAY_OUT), threads_for(numbers) as threads:
         torch.manual_seed(config.training.seed)
         yield Start(corpus, tokenizer, config, dataset, build(config.model).to(device), threads)
+
+
+def tokenizer_for(corpus: Corpus, config: Config) -> Tokenizer:
+    """The tokenizer that the config asks for, learned from the text; DataError if there is nothing to learn.
+
+    Characters are those of the whole text; all else is learned from the part that will be trained on.
+    """
+    kind, text = config.training.tokenizer, corpus.text
+    if kind == "char":
+        return vocabulary_of(corpus)
+    learned_from = text[: math.floor(config.training.train_fraction * len(text))]
+    return learn_tokenizer(kind, learned_from, config.model.vocab_size)
 
 
 def vocabulary_of(corpus: Corpus) -> CharTokenizer:
@@ -110,7 +136,7 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunF
 
     Once all is saved, it takes the place of the run that it `replaces`.
     """
-    journal = Journal(run, display)
+    journal = Journal(run, display, len(dataset.train) + len(dataset.val))
     training = run.config.training
     record = None
     try:
@@ -119,10 +145,13 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunF
             with journal.evaluating():
                 validation_loss = exact_loss(run.model, dataset.val)
                 require_finite(validation_loss, step, training)
-            record = journal.close("finished" if step == training.max_iters else "interrupted", validation_loss)
-            draw_loss(
-                run.path, f"{run.config.preset}: {record.parameters:,} parameters", journal.metrics, journal.snapshots
+            exact = Evaluation.of(
+                validation_loss, dataset.val, run.tokenizer, "validation split", run.record.data_source
             )
+            record = journal.close("finished" if step == training.max_iters else "interrupted", exact)
+            title = f"{run.config.preset}: {record.parameters:,} parameters"
+            unit = "character" if training.tokenizer == "char" else "token"
+            draw_loss(run.path, title, journal.metrics, journal.snapshots, unit)
             run = dataclasses.replace(run, record=record)
             if replaces:
                 RunFolder(run.path).replace(replaces)
@@ -157,4 +186,5 @@ def new_record(start: Start) -> Record:
         torch_version=torch.__version__,
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
+        tokenizer_sha256=fingerprint(start.tokenizer),
     )

@@ -6,23 +6,23 @@ import pytest
 
 from minigpt.errors import DataError, UnknownCharacterError
 from minigpt.run import Run
-from minigpt.studies.surprise import character_losses, surprise_html, surprise_terminal
+from minigpt.studies.surprise import surprise_html, surprise_terminal, surprises
 
 
 def test_the_losses_are_those_of_the_exact_loss(trained: Run, text: str) -> None:
     piece = text[300:400]
-    losses = character_losses(trained, piece)
+    losses = surprises(trained, piece)
     assert len(losses) == 99
     assert sum(losses) / 99 == pytest.approx(trained.loss(piece), rel=1e-6)
     # In the second window the first prediction sees one character.
-    assert losses[16] == pytest.approx(character_losses(trained, piece[16:18])[0], rel=1e-5)
+    assert losses[16] == pytest.approx(surprises(trained, piece[16:18])[0], rel=1e-5)
 
 
 def test_what_cannot_be_measured_is_refused(trained: Run) -> None:
     with pytest.raises(DataError, match="a text of 1 tokens has nothing to predict"):
-        character_losses(trained, "s")
+        surprises(trained, "s")
     with pytest.raises(UnknownCharacterError):
-        character_losses(trained, "sea é")
+        surprises(trained, "sea é")
 
 
 def test_the_page_colours_by_loss() -> None:
@@ -34,7 +34,7 @@ def test_the_page_colours_by_loss() -> None:
 
 def test_the_terminal_shows_the_text_itself(trained: Run, text: str) -> None:
     piece = "KEEPER:\nThe sea\n"
-    shown = surprise_terminal(piece, character_losses(trained, piece))
+    shown = surprise_terminal(piece, surprises(trained, piece))
     assert shown.plain.replace("⏎", "") == piece
     assert any(span.style for span in shown.spans)
     assert "\x1b" not in surprise_terminal("a\x1b[0m", [1.0] * 4).plain

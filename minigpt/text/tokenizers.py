@@ -1,0 +1,97 @@
+"""The kinds of tokenizer: made for a text, read from a file, told apart by what they are."""
+
+import hashlib
+import json
+from itertools import pairwise
+from pathlib import Path
+
+from minigpt.config import TokenizerKind
+from minigpt.errors import DataError, FileError
+from minigpt.files import read_bytes
+from minigpt.text.bpe import BPETokenizer
+from minigpt.text.sentencepiece import SentencePieceTokenizer
+from minigpt.text.tokenizer import LARGEST_FILE, CharTokenizer, Tokenizer
+
+
+def learn_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenizer:
+    """A tokenizer of that kind for a text; characters, and GPT-2's tokens, have a size of their own.
+
+    Raises ConfigError for a size that cannot be, DataError for a text that has not enough to learn from or where
+    GPT-2's tokens cannot be had.
+    """
+    if kind == "gpt2":
+        return gpt2()
+    if kind == "bpe":
+        return BPETokenizer.train(text, vocab_size)
+    if kind == "sentencepiece":
+        return SentencePieceTokenizer.train(text, vocab_size)
+    return CharTokenizer.from_text(text)
+
+
+def gpt2() -> BPETokenizer:
+    """GPT-2's own tokenizer, which tiktoken fetches from the network or has in its cache.
+
+    Raises DataError, with another way, if it cannot be had.
+    """
+    way_out = "name a folder with its vocab.json and merges.txt instead"
+    try:
+        import tiktoken
+
+        ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
+    except ImportError:
+        raise DataError(f"GPT-2's tokenizer is fetched by tiktoken, which is not installed: {way_out}") from None
+    except Exception as error:  # whatever the network's libraries raise
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"GPT-2's tokenizer cannot be fetched ({reason}): {way_out}") from None
+    return BPETokenizer(merges_of(ranks), {"<|endoftext|>": len(ranks)}, ids=ranks)
+
+
+def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merges of a vocabulary that is only known as tokens in the order learned: what each was merged from.
+
+    That is what is left of a token once all earlier merges are done.
+    """
+    merges = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            rank, i = min((ranks.get(a + b, len(ranks)), i) for i, (a, b) in enumerate(pairwise(parts)))
+            if rank >= ranks[token]:
+                raise DataError(f"the token {token!r} is not made of two that come before it")
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if len(parts) == 2:
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """A tokenizer from a file, or from a folder that has one: a run, or one with GPT-2's vocab.json and merges.txt.
+
+    Raises FileError for what is no tokenizer.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = ("tokenizer.json", "tokenizer.model")
+        path = next((path / name for name in names if (path / name).is_file()), path)
+    if path.is_dir():
+        return BPETokenizer.load(path)
+    content = read_bytes(path, LARGEST_FILE)
+    if path.suffix == ".model":
+        return SentencePieceTokenizer.load(path)
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
+    is_ours = isinstance(found, dict) and "kind" in found
+    return CharTokenizer.load(path) if is_ours else BPETokenizer.load(path)
+
+
+def kind_of(tokenizer: Tokenizer) -> TokenizerKind:
+    """What a configuration calls it; GPT-2's is one of BPE."""
+    kinds = {CharTokenizer: "char", BPETokenizer: "bpe", SentencePieceTokenizer: "sentencepiece"}
+    return kinds[type(tokenizer)]  # type: ignore[return-value]
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """The SHA-256, in hexadecimal, of what it writes to its file."""
+    return hashlib.sha256(tokenizer.to_bytes()).hexdigest()
