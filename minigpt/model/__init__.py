@@ -19,6 +19,10 @@ class Context(Protocol):
     def block_size(self) -> int:
         """How many tokens the model sees at most."""
 
+    @property
+    def vocab_size(self) -> int:
+        """How many different tokens there are."""
+
 
 TrainedModel = BigramLanguageModel | GPTLanguageModel | GPT  # what a run holds
 

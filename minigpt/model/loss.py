@@ -10,13 +10,14 @@ from torch.nn import functional as F
 from minigpt.model import LanguageModel
 
 TOKENS_A_BATCH = 4096  # few large batches; much larger ones fall out of the processor's cache
+LOGITS_A_BATCH = 2**25  # fewer tokens where each has tens of thousands of logits
 
 
 @torch.inference_mode()
 def window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     """The loss in nats of each prediction of y from x, both (N, T): (N, T) on the CPU. Dropout is off meanwhile."""
     device = next(itertools.chain(model.parameters(), model.buffers())).device
-    windows_a_batch = max(1, TOKENS_A_BATCH // x.shape[1])
+    windows_a_batch = max(1, min(TOKENS_A_BATCH, LOGITS_A_BATCH // model.config.vocab_size) // x.shape[1])
     was_training = model.training
     model.eval()
     try:
