@@ -12,6 +12,7 @@ import pytest
 from conftest import COMMAND
 
 from minigpt.cli.main import cli
+from minigpt.text.bpe import BPETokenizer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,10 +44,14 @@ def test_every_command_exists(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def reader(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of somebody who has a text and has typed the Python lines; what they printed is in printed.txt."""
+    """The folder of somebody who has a text, has typed the Python lines, and learned a tokenizer from the text.
+
+    What the lines printed is in printed.txt.
+    """
     folder = tmp_path_factory.mktemp("reader")
-    # The README's prompt needs its letters.
-    (folder / "input.txt").write_text(text_file.read_text() + "ROMEO: my lantern\n" * 200)
+    # The README's prompt needs its letters, its vocabulary of 512 tokens more words than the verse has.
+    (folder / "input.txt").write_text(text_file.read_text() + "ROMEO: my lantern\n" * 200 + README)
+    BPETokenizer.train(README, 300).save(folder / "tokenizer.json")
     (code,) = blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

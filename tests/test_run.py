@@ -120,7 +120,7 @@ def test_settings_and_devices_that_cannot_be(trained: Run, text_file: Path, tmp_
         trained.evaluate("a\0b")
     with pytest.raises(UnknownCharacterError):
         trained.stream("é")
-    with pytest.raises(ConfigError, match="vocab_size follows from the text"):
+    with pytest.raises(ConfigError, match="vocab_size is only for the tokenizers bpe and sentencepiece"):
         minigpt.train(data=text_file, out=tmp_path / "run", vocab_size=3)
     with pytest.raises(ConfigError, match="did you mean 'max_iters'"):
         minigpt.train(data=text_file, out=tmp_path / "run", max_iter=3)

@@ -29,7 +29,7 @@ def test_the_page_colours_by_loss() -> None:
     page = surprise_html("t", "a<b\n", [0.0, 6.931471805599453, 100.0])
     spans = re.findall(r'<span style="--s:([\d.]+)" title="([\d.]+) bits">(.*?)</span>', page, re.S)
     assert spans == [("0.00", "0.00", "&lt;"), ("1.00", "10.00", "b"), ("1.00", "144.27", "⏎\n")]
-    assert "The mean is 51.42 bits per character" in page
+    assert "The mean is 51.42 bits per token" in page
 
 
 def test_the_terminal_shows_the_text_itself(trained: Run, text: str) -> None:
