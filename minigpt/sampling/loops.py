@@ -42,14 +42,11 @@ FAST: dict[str, Any] = {"cache": True, "fastmath": {"reassoc", "contract", "nsz"
 SPARING: dict[str, Any] = FAST | {"_nrt": False}  # nothing is allocated, and so nobody counts who holds an array
 
 compiled = njit(**SPARING)
-inlined = njit(**SPARING, inline="always")
 allocating = njit(**FAST)
 shared_out = njit(**FAST, parallel=has_openmp())  # for a function with a `prange` in it
 exactly = njit(cache=True, error_model="numpy")
 
 Layer = Linear | Linear8bit
-LANES = 16  # float32 numbers in the widest vectors there are
-DEEPEST, WIDEST = 16, 256  # rows and columns of a matrix that `add_products` works with at a time
 
 
 class Weights(NamedTuple):
@@ -183,69 +180,6 @@ def add_product(x: ndarray, matrix: ndarray, out: ndarray, rows: ndarray) -> Non
 
 
 @compiled
-def add_products(
-    x: ndarray,  # (T, I)
-    matrix: ndarray,  # (I, O)
-    out: ndarray,  # (T, O)
-    first: int,
-    last: int,
-    inputs: int,
-    outputs: int,
-    panel: ndarray,  # (DEEPEST * WIDEST,), room
-) -> None:
-    """Add x @ matrix to out, in the rows from `first` to before `last`, for so many inputs and outputs of theirs.
-
-    Sixteen rows of the matrix at a time, which stay in the cache for all rows of x. They are copied to where the
-    distance from one to the next is known when this is compiled: only then the compiler trusts them not to overlap.
-    A caller should call this twice, with arrays laid out alike: into the only caller of a function the compiler puts
-    it, and there this one would be a third slower.
-    """
-    # Rows counted from 0, and columns that cannot be negative, spare the question whether they count from the end.
-    x, out = x[first:last], out[first:last]
-    deep = inputs // DEEPEST * DEEPEST
-    for i in range(0, deep, DEEPEST):
-        for start in range(np.uintp(0), np.uintp(outputs), np.uintp(WIDEST)):
-            width = min(np.uintp(WIDEST), np.uintp(outputs) - start)
-            for k in range(DEEPEST):
-                for o in range(width):
-                    panel[k * WIDEST + o] = matrix[i + k, start + o]
-            for t in range(len(x)):
-                x0, x1, x2, x3 = x[t, i], x[t, i + 1], x[t, i + 2], x[t, i + 3]
-                x4, x5, x6, x7 = x[t, i + 4], x[t, i + 5], x[t, i + 6], x[t, i + 7]
-                x8, x9, x10, x11 = x[t, i + 8], x[t, i + 9], x[t, i + 10], x[t, i + 11]
-                x12, x13, x14, x15 = x[t, i + 12], x[t, i + 13], x[t, i + 14], x[t, i + 15]
-                for o in range(width):
-                    out[t, start + o] += (
-                        x0 * panel[o]
-                        + x1 * panel[1 * WIDEST + o]
-                        + x2 * panel[2 * WIDEST + o]
-                        + x3 * panel[3 * WIDEST + o]
-                        + x4 * panel[4 * WIDEST + o]
-                        + x5 * panel[5 * WIDEST + o]
-                        + x6 * panel[6 * WIDEST + o]
-                        + x7 * panel[7 * WIDEST + o]
-                        + x8 * panel[8 * WIDEST + o]
-                        + x9 * panel[9 * WIDEST + o]
-                        + x10 * panel[10 * WIDEST + o]
-                        + x11 * panel[11 * WIDEST + o]
-                        + x12 * panel[12 * WIDEST + o]
-                        + x13 * panel[13 * WIDEST + o]
-                        + x14 * panel[14 * WIDEST + o]
-                        + x15 * panel[15 * WIDEST + o]
-                    )
-    for i in range(deep, inputs):
-        for t in range(len(x)):
-            add_scaled(x[t, i], matrix[i, :outputs], out[t, :outputs])
-
-
-@compiled
-def add_scaled(factor: np.float32, x: ndarray, out: ndarray) -> None:
-    """A factor times the numbers of x (N,), added to out."""
-    for i in range(len(out)):
-        out[i] += factor * x[i]
-
-
-@compiled
 def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
     """Vector x (C,) with a mean of 0 and a variance of 1, then times the gain and plus the bias (2, C)."""
     C = len(x)
@@ -261,7 +195,7 @@ def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
         out[c] = (x[c] - mean) * scale * affine[0, c] + affine[1, c]
 
 
-@inlined
+@njit(**SPARING, inline="always")
 def exp(x: np.float32) -> np.float32:
     """The power e^x for an x of at most 0, in float32; written out because the compiler has no exp for vectors.
 
@@ -309,37 +243,6 @@ def largest(x: ndarray) -> np.float32:
     for i in range(len(x)):
         found = max(found, bits[i] ^ ((bits[i] >> 31) & np.int32(2**31 - 1)))
     return np.int32(found ^ ((found >> 31) & np.int32(2**31 - 1))).view(np.float32)
-
-
-@compiled
-def attend(
-    queries: ndarray,  # (T, D)
-    keys: ndarray,  # (D, T)
-    values: ndarray,  # (T, D)
-    scores: ndarray,  # (T, T)
-    gathered: ndarray,  # (T, D)
-    first: int,
-    last: int,
-    panel: ndarray,  # room for `add_products`
-) -> None:
-    """What a head gathers for the positions from `first` to before `last`."""
-    D = queries.shape[1]
-    scale = np.float32(1) / np.float32(np.sqrt(D))
-    for start in range(first, last, LANES):
-        end = min(start + LANES, last)  # no position of these sees further
-        for t in range(start, end):
-            gathered[t, :] = 0
-            scores[t, :end] = 0
-        add_products(queries, keys, scores, start, end, D, end, panel)
-        for t in range(start, end):
-            highest, total = largest(scores[t, : t + 1]), np.float32(0)
-            for i in range(end):  # whole vectors: what lies ahead is computed too, and left out
-                share = exp(min((scores[t, i] - highest) * scale, np.float32(0))) if i <= t else np.float32(0)
-                scores[t, i] = share
-                total += share
-            for i in range(end):
-                scores[t, i] /= total
-        add_products(scores, values, gathered, start, end, end, D, panel)
 
 
 class Choice(NamedTuple):
