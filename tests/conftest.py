@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers with two threads each wait for one another
+for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # before torch: workers with two threads wait for one another
+    os.environ.setdefault(name, "1")
 
-import pytest
+import pytest  # noqa: E402
 
-import minigpt
-from minigpt.run import Run
+import minigpt  # noqa: E402
+from minigpt.run import Run  # noqa: E402
 
 COMMAND = Path(sys.executable).with_name("minigpt")
 TINY = {

@@ -3,6 +3,7 @@
 Importing this file needs Numba. The first use compiles, which takes some ten seconds, once on a machine.
 """
 
+import time
 from collections.abc import Iterator
 
 import numba
@@ -18,7 +19,9 @@ from minigpt.sampling.loops import Choice
 from minigpt.sampling.path import Loops
 from minigpt.sampling.window import WindowDecoder
 
-CHUNK = 32  # tokens in a call from Python, which costs a few microseconds; one where each takes far longer
+CHUNK = 32  # tokens in a call from Python, which costs a few microseconds
+FEW = 4  # where each takes far longer
+TRIED_EVERY = 40  # calls
 
 
 def continued(
@@ -28,27 +31,39 @@ def continued(
 
     Without `loops.window` it ends once the window is full; the reader has then read all but the last token.
     """
-    numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
     choice = Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
     decoder: Decoder | WindowDecoder = Decoder(reader, token, choice, loops.parts)
-    chunk = CHUNK if loops.parts == 1 else 1
+    threads = min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"])
+    chunk, most = (CHUNK, 1) if loops.parts == 1 else (FEW, threads)
     read, room = [token], reader.model.config.block_size - reader.cache.length
-    for written in pieces(decoder, min(count, room), chunk, generator):
+    for written in pieces(decoder, min(count, room), chunk, most, generator):
         read += written[:, 0].tolist()
         yield from written.unbind()
     reader.skip(torch.tensor([read[:-1]], dtype=torch.int64))
     left = count + 1 - len(read)
     if left and loops.window:
         decoder = WindowDecoder(reader, read[-1], choice)
-        for written in pieces(decoder, left, chunk, generator):
+        for written in pieces(decoder, left, chunk, threads, generator):
             yield from written.unbind()
 
 
-def pieces(decoder: Decoder | WindowDecoder, count: int, chunk: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """`count` tokens of the decoder's, (N, 1) at a time."""
-    for start in range(0, count, chunk):
-        uniforms = torch.rand(min(chunk, count - start), generator=generator, dtype=torch.float64)
-        yield torch.from_numpy(decoder.write(uniforms.numpy()))[:, None]
+def pieces(
+    decoder: Decoder | WindowDecoder, count: int, chunk: int, most: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """`count` tokens of the decoder's, (N, 1) at a time, by one thread or as many as `most`, whichever is faster.
+
+    Threads that share a token wait for one another, and where another program has one of the processor's cores, a
+    hundred times as long as they work. So both are tried, now and then. The tokens are the same.
+    """
+    took: dict[int, float] = {}
+    for n, start in enumerate(range(0, count, chunk)):
+        threads = (1, most)[n % TRIED_EVERY] if n % TRIED_EVERY < 2 else min(took, key=took.__getitem__)
+        numba.set_num_threads(threads)
+        uniforms = torch.rand(min(chunk, count - start), generator=generator, dtype=torch.float64).numpy()
+        began = time.perf_counter()
+        written = decoder.write(uniforms)
+        took[threads] = (time.perf_counter() - began) / len(written)
+        yield torch.from_numpy(written)[:, None]
 
 
 def warm_up(loops: Loops) -> None:

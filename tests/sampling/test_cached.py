@@ -176,7 +176,7 @@ print(generate(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_n
     texts = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | {"OMP_NUM_THREADS": threads},
+            env=os.environ | {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads},
             capture_output=True,
             text=True,
             check=True,
