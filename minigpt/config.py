@@ -171,7 +171,6 @@ class SamplingConfig(Checked):
     seed: int | None = setting(None, "seed, to get the same text again", at_least=0, at_most=2**63 - 1)
 
 
-LATER: dict[str, Any] = {"tokenizer": "char"}  # the same, younger than those
 FIRST_VERSION: dict[str, Any] = {  # what runs had before these were settings
     "implementation": "lecture",
     "activation": "relu",
@@ -267,7 +266,7 @@ class Config:
         if complete and "implementation" not in settings:
             settings = FIRST_VERSION | settings
         if complete:
-            settings = LATER | settings
+            settings = {"tokenizer": "char"} | settings  # which is younger still
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:
             raise ConfigError(f"the setting '{missing[0]}' is missing")

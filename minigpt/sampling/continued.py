@@ -19,8 +19,8 @@ from minigpt.sampling.loops import Choice
 from minigpt.sampling.path import Loops
 from minigpt.sampling.window import WindowDecoder
 
-CHUNK = 32  # tokens in a call from Python, which costs a few microseconds
-FEW = 4  # where each takes far longer
+MOST = 32  # tokens in a call from Python, which costs a few microseconds; fewer where each takes long
+WORK = 2**26  # parameters, times positions where a window is read, for a call: some milliseconds
 TRIED_EVERY = 40  # calls
 
 
@@ -31,24 +31,25 @@ def continued(
 
     Without `loops.window` it ends once the window is full; the reader has then read all but the last token.
     """
-    choice = Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
-    decoder: Decoder | WindowDecoder = Decoder(reader, token, choice, loops.parts)
+    model, choice = reader.model, Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
+    size, block_size = sum(tensor.numel() for tensor in model.state_dict().values()), model.config.block_size
     threads = min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"])
-    chunk, most = (CHUNK, 1) if loops.parts == 1 else (FEW, threads)
-    read, room = [token], reader.model.config.block_size - reader.cache.length
-    for written in pieces(decoder, min(count, room), chunk, most, generator):
-        read += written[:, 0].tolist()
-        yield from written.unbind()
+    read, room = [token], block_size - reader.cache.length
+    if room:
+        within = Decoder(reader, token, choice, loops.parts)
+        for written in pieces(within, min(count, room), size, threads if loops.parts > 1 else 1, generator):
+            read += written[:, 0].tolist()
+            yield from written.unbind()
     reader.skip(torch.tensor([read[:-1]], dtype=torch.int64))
     left = count + 1 - len(read)
     if left and loops.window:
-        decoder = WindowDecoder(reader, read[-1], choice)
-        for written in pieces(decoder, left, chunk, threads, generator):
+        past = WindowDecoder(reader, read[-1], choice)
+        for written in pieces(past, left, size * block_size, threads, generator):
             yield from written.unbind()
 
 
 def pieces(
-    decoder: Decoder | WindowDecoder, count: int, chunk: int, most: int, generator: torch.Generator
+    decoder: Decoder | WindowDecoder, count: int, work: int, most: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """`count` tokens of the decoder's, (N, 1) at a time, by one thread or as many as `most`, whichever is faster.
 
@@ -56,6 +57,7 @@ def pieces(
     hundred times as long as they work. So both are tried, now and then. The tokens are the same.
     """
     took: dict[int, float] = {}
+    chunk = max(1, min(MOST, WORK // work))
     for n, start in enumerate(range(0, count, chunk)):
         threads = (1, most)[n % TRIED_EVERY] if n % TRIED_EVERY < 2 else min(took, key=took.__getitem__)
         numba.set_num_threads(threads)
@@ -68,13 +70,19 @@ def pieces(
 
 def warm_up(loops: Loops) -> None:
     """Compile these loops, or fetch what was compiled before; raises whatever stands in the way."""
+    if vars(numba.config)["DISABLE_JIT"]:
+        raise RuntimeError("NUMBA_DISABLE_JIT switches its compiler off")
+    shape = ModelConfig(vocab_size=2, block_size=3, n_embd=2, n_head=2, n_layer=1, tied_head=loops.tied)
     with torch.random.fork_rng(devices=[]):
-        model = GPT(ModelConfig(vocab_size=2, block_size=3, n_embd=2, n_head=2, n_layer=1))
+        model = GPT(shape).to("cpu", torch.float32)
     if loops.eight_bits:
         to_8_bits(model)
-    with torch.inference_mode():
-        reader = CachedReader(model, 1)
-        reader.read(torch.zeros(1, 1, dtype=torch.int64))
-        config = SamplingConfig(top_k=1)
-        for _ in continued(loops, reader, 0, 4, config, torch.Generator()):
-            pass
+    threads = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            reader = CachedReader(model, 1)
+            reader.read(torch.zeros(1, 1, dtype=torch.int64))
+            for _ in continued(loops, reader, 0, 4, SamplingConfig(top_k=1), torch.Generator()):
+                pass
+    finally:
+        torch.set_num_threads(threads)  # Numba's threads are PyTorch's, and starting them sets how many

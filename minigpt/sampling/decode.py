@@ -44,7 +44,7 @@ class Decoder:
         self.scratch, self.choice = scratch(self.weights), choice
         self.relu = model.config.activation == "relu"
         self.keys, self.values = (
-            torch.stack(parts)[:, 0].mT.contiguous().numpy() for parts in zip(*reader.cache.kv, strict=True)
+            torch.stack(layers)[:, 0].mT.contiguous().numpy() for layers in zip(*reader.cache.kv, strict=True)
         )
         self.token, self.position = token, reader.cache.length
 

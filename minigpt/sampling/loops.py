@@ -8,8 +8,11 @@ twice as long to load. And the work of a larger model is cut into parts for two 
 number of threads, so that it changes no result.
 """
 
+import functools
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import numba
@@ -23,6 +26,8 @@ from minigpt.model.eight_bits import Linear8bit
 from minigpt.model.gpt import GPT
 from minigpt.model.linear import Linear
 
+SETTINGS = vars(numba.config)
+
 
 def has_openmp() -> bool:
     """Whether Numba can share work by OpenMP, in a microsecond or two; its own way takes a hundred."""
@@ -30,21 +35,47 @@ def has_openmp() -> bool:
         from numba.np.ufunc import omppool  # type: ignore[attr-defined]  # noqa: F401
     except ImportError:
         return False
-    return True
+    return SETTINGS["THREADING_LAYER"] in ("default", "omp")
 
 
-if vars(numba.config)["THREADING_LAYER"] == "default" and has_openmp():
-    vars(numba.config)["THREADING_LAYER"] = "omp"
+if has_openmp():
+    SETTINGS["THREADING_LAYER"] = "omp"
+SETTINGS["NUMBA_NUM_THREADS"] = min(SETTINGS["NUMBA_NUM_THREADS"], torch.get_num_threads())  # it sets PyTorch's too
 
 # What lets the compiler use vectors: sums may be taken in any order, and a division by zero is no error. Infinities
 # stay what they are.
 FAST: dict[str, Any] = {"cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 SPARING: dict[str, Any] = FAST | {"_nrt": False}  # nothing is allocated, and so nobody counts who holds an array
 
-compiled = njit(**SPARING)
-allocating = njit(**FAST)
-shared_out = njit(**FAST, parallel=has_openmp())  # for a function with a `prange` in it
-exactly = njit(cache=True, error_model="numpy")
+
+def cached(**options: Any) -> Callable[[Callable], Any]:
+    """A decorator that compiles a function, and keeps the result where no other version of these files looks.
+
+    What is kept holds all that the function calls, and Numba asks only whether the function's own file has changed.
+    """
+
+    def decorate(function: Callable) -> Any:
+        before = SETTINGS["CACHE_DIR"]
+        SETTINGS["CACHE_DIR"] = str(Path(before or Path(__file__).parent / "__pycache__") / f"compiled-{version()}")
+        try:
+            return njit(**options)(function)
+        finally:
+            SETTINGS["CACHE_DIR"] = before
+
+    return decorate
+
+
+@functools.cache
+def version() -> str:
+    """The beginning of the SHA-256 of the files with compiled loops."""
+    files = (Path(__file__).with_name(f"{name}.py") for name in ("loops", "decode", "window"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+compiled = cached(**SPARING)
+allocating = cached(**FAST)
+shared_out = cached(**FAST, parallel=has_openmp())  # for a function with a `prange` in it
+exactly = cached(cache=True, error_model="numpy")
 
 Layer = Linear | Linear8bit
 
@@ -99,8 +130,10 @@ def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
         return [layer.codes if coded(layer) else layer.weight.detach() for layer in layers]
 
     def affines_of(layers: Sequence[Layer]) -> Tensor:
-        scales = [layer.scale if coded(layer) else torch.ones(layer.out_features) for layer in layers]
-        biases = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach() for layer in layers]
+        scales = [layer.scale if coded(layer) else tokens.new_ones(layer.out_features) for layer in layers]
+        biases = [
+            tokens.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach() for layer in layers
+        ]
         return torch.stack([torch.stack(scales), torch.stack(biases)], dim=1)  # (L, 2, O)
 
     def coded(layer: Layer) -> TypeGuard[Linear8bit]:
@@ -109,9 +142,9 @@ def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
     def norms(layers: list[nn.LayerNorm]) -> ndarray:
         return torch.stack([torch.stack([layer.weight, layer.bias]) for layer in layers]).detach().numpy()
 
-    blocks, head = model.blocks, model.lm_head
+    blocks, head, tokens = model.blocks, model.lm_head, model.token_embedding_table.weight.detach()
     if head is None:
-        head = Linear(C, V, bias=False)
+        head = Linear(C, V, bias=False, device="meta")
         head.weight = model.token_embedding_table.weight
     qkv, qkv_affine = columns([block.attention.qkv for block in blocks], by_head)
     proj, proj_affine = rows([block.attention.proj for block in blocks])
@@ -119,7 +152,7 @@ def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
     down, down_affine = rows([block.ffwd.down for block in blocks])
     heads, head_affine = columns([head], padded)
     return Weights(
-        tokens=model.token_embedding_table.weight.detach().numpy(),
+        tokens=tokens.numpy(),
         positions=model.position_embedding_table.weight.detach().numpy(),
         ln1=norms([block.ln1 for block in blocks]),
         qkv=qkv,
@@ -139,7 +172,7 @@ def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
 
 def empty(*shape: int) -> ndarray:
     """Memory for float32 numbers, well aligned."""
-    return torch.empty(shape).numpy()
+    return torch.empty(shape, dtype=torch.float32, device="cpu").numpy()
 
 
 @compiled
@@ -195,7 +228,7 @@ def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
         out[c] = (x[c] - mean) * scale * affine[0, c] + affine[1, c]
 
 
-@njit(**SPARING, inline="always")
+@cached(**SPARING, inline="always")
 def exp(x: np.float32) -> np.float32:
     """The power e^x for an x of at most 0, in float32; written out because the compiler has no exp for vectors.
 

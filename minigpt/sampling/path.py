@@ -15,6 +15,7 @@ WORTH_SHARING = 2**20  # parameters: with fewer, two threads wait for one anothe
 MOST_PARAMETERS = 2**28  # with more, the loops' own copy of the weights would be more than a gigabyte
 LARGEST_WINDOW = 2**31  # parameters times positions: with more, PyTorch's large matrix products read a window faster
 
+EPSILON = 1e-5  # of layer norms
 KNOWN = {GPT, Block, Attention, FeedForward, Linear, Linear8bit, nn.Embedding, nn.LayerNorm, nn.ModuleList}
 
 
@@ -24,6 +25,7 @@ class Loops(NamedTuple):
     parts: int  # that a layer is cut into
     eight_bits: bool  # whether the matrices are
     window: bool  # whether they go on past block_size
+    tied: bool = False  # whether the head is, and so never in 8 bits
 
 
 def loops_for(reader: CachedReader, tokens: int) -> Loops | None:
@@ -33,6 +35,8 @@ def loops_for(reader: CachedReader, tokens: int) -> Loops | None:
     weight, block_size = model.ln_f.weight, model.config.block_size
     size = sum(tensor.numel() for tensor in model.state_dict().values())
     known = kinds <= KNOWN and len(kinds & {Linear, Linear8bit}) == 1
+    known = known and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    known = known and all(norm.eps == EPSILON for norm in model.modules() if isinstance(norm, nn.LayerNorm))
     known = known and weight.device.type == "cpu" and weight.dtype == torch.float32
     if not known or reader.cache.batch_size > 1 or size > MOST_PARAMETERS:
         return None
@@ -41,4 +45,4 @@ def loops_for(reader: CachedReader, tokens: int) -> Loops | None:
     if (tokens if window else min(tokens, room)) < WORTH_COMPILING:
         return None
     parts = 2 if size >= WORTH_SHARING and model.config.n_head % 2 == 0 else 1
-    return Loops(parts, Linear8bit in kinds, window)
+    return Loops(parts, Linear8bit in kinds, window, model.lm_head is None)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -235,6 +236,52 @@ def test_without_numba_the_same_text_comes_and_one_warning(monkeypatch: pytest.M
         engine.compiled_loops.cache_clear()
 
 
+def test_what_was_set_for_pytorch_stays() -> None:
+    code = """
+import torch
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.model.gpt import GPT
+from minigpt.sampling import path
+from minigpt.sampling.engine import generate
+path.WORTH_COMPILING = path.WORTH_SHARING = 1
+torch.manual_seed(0)
+model = GPT(ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3))
+for parameter in model.parameters():
+    torch.nn.init.normal_(parameter)
+idx, config = torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=60, seed=0)
+torch.set_num_threads(1)
+expected = generate(model, idx, config)
+assert torch.get_num_threads() == 1
+torch.set_default_dtype(torch.float64)
+assert torch.equal(generate(model, idx, config), expected)
+print("as it was")
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "as it was\n", done.stderr
+
+
+def test_a_compiler_switched_off_is_said_and_pytorch_writes() -> None:
+    code = """
+import torch
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.model.gpt import GPT
+from minigpt.sampling.engine import generate
+generate(GPT(ModelConfig()), torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=200, seed=0))
+"""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Numba does not work here (NUMBA_DISABLE_JIT switches its compiler off)" in done.stderr
+
+
+def test_what_was_compiled_is_kept_by_the_version_of_the_loops() -> None:
+    from minigpt.sampling import decode, loops, window
+
+    for function in (decode.write, window.write, loops.choose, loops.largest):
+        assert f"compiled-{loops.version()}" in Path(function.stats.cache_path).parts
+
+
 def test_a_stream_given_up_leaves_the_model_as_it_was() -> None:
     model = make(SMALL).train()
     steps = stream(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=500, seed=0))
@@ -286,7 +333,7 @@ def test_which_loops_a_model_is_written_with(monkeypatch: pytest.MonkeyPatch) ->
     assert rule(make(SMALL), 19) is None  # too few
     assert rule(make(SMALL), 30) == path.Loops(parts=1, eight_bits=False, window=True)
     assert rule(make(SMALL), 20, read=24) == path.Loops(parts=1, eight_bits=False, window=True)
-    assert rule(to_8_bits(make(GPT2)), 20) == path.Loops(parts=1, eight_bits=True, window=False)
+    assert rule(to_8_bits(make(GPT2)), 20) == path.Loops(parts=1, eight_bits=True, window=False, tied=True)
     assert rule(make(SMALL), 20, rows=2) is None
     assert rule(make(SMALL).double(), 20) is None
     monkeypatch.setattr(path, "LARGEST_WINDOW", 0)
@@ -295,6 +342,10 @@ def test_which_loops_a_model_is_written_with(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(path, "WORTH_SHARING", 1)
     assert rule(make(SMALL), 500, read=4) == path.Loops(parts=2, eight_bits=False, window=False)
     assert rule(make(dataclasses.replace(SMALL, n_head=1)), 500) == path.Loops(1, eight_bits=False, window=False)
+    hooked, other = make(SMALL), make(SMALL)
+    hooked.blocks[0].ffwd.register_forward_hook(lambda *_: None)
+    other.ln_f.eps = 1e-6
+    assert rule(hooked, 500) is rule(other, 500) is None
     adapted = make(SMALL)
     adapted.blocks[0].ffwd.up = nn.Sequential(adapted.blocks[0].ffwd.up)  # type: ignore[assignment]
     assert rule(adapted, 500) is None  # something that the loops don't know
