@@ -37,6 +37,8 @@ def train(
     from minigpt.training.train import train
 
     kind = fields.get("tokenizer", "char")
+    if not isinstance(kind, str | Path):
+        raise ConfigError(f"tokenizer must be the name of a kind or the path of a file, not {type(kind).__name__}")
     file = fields.pop("tokenizer") if kind not in get_args(TokenizerKind) else None
     if "vocab_size" in fields and kind not in ("bpe", "sentencepiece"):
         raise ConfigError(

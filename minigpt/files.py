@@ -81,8 +81,12 @@ def write_atomic(path: Path, content: bytes) -> None:
     The content goes to a temporary file beside it, is flushed to disk, and takes the name last.
     Raises FileError, with nothing changed, if any of that is refused.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained("write", path):
+        path = path.resolve() if path.is_symlink() else path  # the link stays, what it leads to is replaced
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "a device"
+            raise FileError(f"cannot write {str(path)!r}: it is {what}, not a file: choose another name")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
                 file.write(content)

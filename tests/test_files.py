@@ -1,5 +1,6 @@
 """All or nothing, with a real file system that refuses."""
 
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -53,3 +54,21 @@ def test_what_cannot_be_read_is_named_with_the_reason(name: str, why: str, tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match=f"cannot read '.*{name}': .*{why}"):
         read_bytes(tmp_path / name, 100)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    write_atomic(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", [".", "..", "folder", "pipe"])
+def test_what_is_no_file_is_never_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="cannot write"):
+        write_atomic(tmp_path / "folder" / name if name == ".." else tmp_path / name, b"new")
+    assert (tmp_path / "folder").is_dir()
+    assert (tmp_path / "pipe").is_fifo()

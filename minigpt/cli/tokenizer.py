@@ -9,7 +9,7 @@ import click
 from minigpt.cli.options import json_option
 from minigpt.cli.output import print_object, write
 from minigpt.config import VOCAB_SIZE
-from minigpt.errors import DataError, FileError
+from minigpt.errors import ConfigError, DataError, FileError
 
 COLOURS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # of neighbouring tokens, in turn
 LONGEST_TEXT = 2**26  # bytes
@@ -46,6 +46,7 @@ def train(
     from minigpt.text.sentencepiece import SentencePieceTokenizer
     from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
+    require_fitting(kind)
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
     if (path.suffix == ".model") != (kind == "sentencepiece"):
         raise FileError(f"the name {str(path)!r} does not fit: a file of SentencePiece's ends in .model, others do not")
@@ -67,6 +68,16 @@ def train(
         write([f"{path}: {learned.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each\n"])
 
 
+def require_fitting(kind: str) -> None:
+    """Raise ConfigError for an option on the command line that this kind doesn't have."""
+    context = click.get_current_context()
+    belong = {"pattern": "bpe", "special": "bpe", "method": "sentencepiece"}
+    foreign = [name for name, owner in belong.items() if owner != kind] + ["vocab_size"] * (kind == "char")
+    for name in foreign:
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--kind {kind} has no --{name.replace('_', '-')}: leave it out")
+
+
 def cores() -> int:
     """How many processes may work at once."""
     import os
@@ -82,12 +93,13 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     """Show the merges of a tokenizer in the order learned, or its tokens, and a text coloured by token."""
     from minigpt.text.bpe import BPETokenizer
     from minigpt.text.tokenizers import fingerprint, kind_of, load_tokenizer
+    from minigpt.text.visible import visible
 
     opened = load_tokenizer(tokenizer_file)
     write([f"{kind_of(opened)}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
-            write([f"{i:>7}  {name}  special\n"])
+            write([f"{i:>7}  {visible(name, keep='')}  special\n"])
         ids = {token: i for i, token in reversed(opened.vocab.items())}
         lines = [f"{ids[a + b]:>7}  {shown(a)} + {shown(b)} → {shown(a + b)}" for a, b in opened.merges[:limit]]
     else:
@@ -149,13 +161,17 @@ def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
     from minigpt.text.tokenizers import load_tokenizer
 
     words = given_text("-").split() if ids == ("-",) else ids
-    try:
-        numbers = [int(word) for word in words]
-    except ValueError:
-        bad = next(word for word in words if not word.lstrip("+-").isdigit())
-        raise DataError(f"{bad!r} is no token id: ids are whole numbers") from None
+    numbers = [number_in(word) for word in words]
     sys.stdout.buffer.write(load_tokenizer(tokenizer_file).decode_bytes(numbers))
     sys.stdout.buffer.write(b"\n")
+
+
+def number_in(word: str) -> int:
+    """The whole number that a word is."""
+    try:
+        return int(word)
+    except ValueError:
+        raise DataError(f"{word[:20]!r} is no token id: ids are whole numbers") from None
 
 
 def given_text(text: str) -> str:

@@ -138,6 +138,7 @@ class BPETokenizer:
                 stray = min(ids.keys() ^ known.keys())
                 raise DataError(f"the token {stray!r} is in only one of vocabulary and merges")
             known = dict(ids)
+        require_special(special_tokens, known)
         if not isinstance(special_tokens, Mapping):
             special_tokens = {name: len(known) + i for i, name in enumerate(special_tokens)}
         self.special_tokens = dict(special_tokens)
@@ -161,6 +162,9 @@ class BPETokenizer:
         processes. Raises ConfigError for a size below that of bytes and special tokens, DataError for one beyond what
         the text has merges for.
         """
+        if not text:
+            raise DataError("the text is empty: there is nothing to learn a vocabulary from")
+        cls([], special_tokens, pattern)  # refuses what cannot be
         room = vocab_size - len(special_tokens)
         if room < len(BYTES):
             least = len(BYTES) + len(special_tokens)
@@ -168,7 +172,10 @@ class BPETokenizer:
                 f"a byte-level vocabulary has {least} tokens at least, and {vocab_size} is fewer: raise it"
             )
         cut = functools.partial(pieces_between, special_tokens=tuple(special_tokens), pattern=pattern)
-        words = bpe_fast.count_words(text, cut, processes)
+        try:
+            words = bpe_fast.count_words(text, cut, processes)
+        except UnicodeEncodeError as error:
+            raise half_a_character(error) from None
         tokenizer = cls(bpe_fast.learn(words, room, BYTES), special_tokens, pattern)
         if tokenizer.vocab_size < vocab_size:
             most = f"{tokenizer.vocab_size:,} tokens at most, not {vocab_size:,}"
@@ -197,10 +204,7 @@ class BPETokenizer:
         try:
             return [i for piece in self.pieces(text) for i in self._encode_piece(piece)]
         except UnicodeEncodeError as error:
-            half = f"U+{ord(error.object[error.start]):04X}"
-            raise DataError(
-                f"the text has half of a surrogate pair, {half}, which is no character: remove it"
-            ) from None
+            raise half_a_character(error) from None
 
     def encode_bytes(self, content: bytes) -> list[int]:
         """Any bytes to token ids; what isn't UTF-8 is cut like signs and stays as it is."""
@@ -246,7 +250,31 @@ class BPETokenizer:
 
     @functools.cached_property
     def _by_tiktoken(self) -> Callable[[str], list[int]] | None:
-        return bpe_fast.by_tiktoken(self.merges, self.vocab, PATTERNS[self.pattern])
+        ordinary = {i: token for i, token in self.vocab.items() if i not in self.special_tokens.values()}
+        return bpe_fast.by_tiktoken(self.merges, ordinary, PATTERNS[self.pattern])
+
+
+def require_special(names: Iterable[str], tokens: Iterable[bytes]) -> None:
+    """Raise DataError unless the special tokens are different, not empty, and read like no other token."""
+    from minigpt.text.tokenizer_json import shown
+
+    written = {shown(token) for token in tokens}
+    seen: set[str] = set()
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"the special token {name!r} is not UTF-8: choose another") from None
+        if not name or name in seen or name in written:
+            why = "is empty" if not name else "is named twice" if name in seen else "is an ordinary token too"
+            raise DataError(f"the special token {name!r} {why}: choose another, such as '<|endoftext|>'")
+        seen.add(name)
+
+
+def half_a_character(error: UnicodeEncodeError) -> DataError:
+    """The error that says so of a text that no bytes stand for."""
+    half = f"U+{ord(error.object[error.start]):04X}"
+    return DataError(f"the text has half of a surrogate pair, {half}, which is no character: remove it")
 
 
 def pieces_between(text: str, special_tokens: tuple[str, ...], pattern: str) -> list[str]:

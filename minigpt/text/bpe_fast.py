@@ -8,6 +8,7 @@ too, so that its time grows with n log n, whatever the text. Large texts go thro
 import functools
 import heapq
 import logging
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,8 @@ from itertools import pairwise
 from multiprocessing import get_context
 
 import regex
+
+from minigpt.errors import DataError
 
 Pair = tuple[int, int]
 
@@ -31,7 +34,7 @@ def count_words(text: str, pieces: Callable[[str], list[str]], processes: int = 
     if processes == 1 or len(text) <= SHARE:
         return _count(text, pieces)
     words: Counter[bytes] = Counter()
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         for part in pool.map(functools.partial(_count, pieces=pieces), shares(text)):
             words.update(part)
     return words
@@ -155,6 +158,24 @@ def encode_long(ids: list[int], ranks: Mapping[Pair, tuple[int, int]]) -> list[i
     return [i for i in ids if i != gone]
 
 
+def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merges of a vocabulary that is only known as tokens in the order learned: what each was merged from.
+
+    That is what is left of a token once all earlier merges are done.
+    """
+    merges = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            rank, i = min((ranks.get(a + b, len(ranks)), i) for i, (a, b) in enumerate(pairwise(parts)))
+            if rank >= ranks[token]:
+                raise DataError(f"the token {token!r} is not made of two that come before it")
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if len(parts) == 2:
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
 def suits_tiktoken(text: str) -> bool:
     """Whether a text is large, without very long pieces, and UTF-8."""
     if len(text) < LARGE or max(map(len, text.split()), default=0) >= LONG or LONG_BLANK.search(text):
@@ -166,13 +187,21 @@ def suits_tiktoken(text: str) -> bool:
     return True
 
 
+def implied(ranks: dict[bytes, int], merges: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the merges are those that follow from the order of their tokens."""
+    try:
+        return merges_of(ranks) == merges
+    except DataError:
+        return False
+
+
 def by_tiktoken(
     merges: list[tuple[bytes, bytes]], vocab: Mapping[int, bytes], pattern: str
 ) -> Callable[[str], list[int]] | None:
     """`encode` made of tiktoken and the same merges, or None without it.
 
-    To tiktoken a token's place in the order of merges is all, and two ways to the same bytes are one: where merges
-    have such, None as well.
+    To tiktoken a token's place in the order of merges is all, and any two neighbours make one whose bytes it knows:
+    where the merges are not what follows from that, None as well. `vocab` is without special tokens.
     """
     try:
         import tiktoken
@@ -184,6 +213,8 @@ def by_tiktoken(
         return None
     order = [*sorted((token for token in ids if len(token) == 1), key=ids.__getitem__), *made]
     ranks = {token: rank for rank, token in enumerate(order)}
+    if not implied(ranks, merges):
+        return None
     encoding = tiktoken.Encoding("minigpt", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     logger.info("large texts are encoded by tiktoken, with the same merges")
     renamed = [ids[token] for token in order]

@@ -34,7 +34,10 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes) -> None:
         """Raises FileError for bytes that are no such model, or one that changes the text or lacks byte fallback."""
         self.model, self._processor = model, opened(model)
-        self._pieces = [piece_bytes(self._processor, i) for i in range(self.vocab_size)]
+        try:
+            self._pieces = [piece_bytes(self._processor, i) for i in range(self.vocab_size)]
+        except (RuntimeError, ValueError):  # of which a UnicodeDecodeError is one
+            raise FileError("this SentencePiece model is damaged: its pieces are not text") from None
         try:
             comes_back = self.decode(self.encode(PROBE)) == PROBE
         except DataError:
@@ -53,6 +56,8 @@ class SentencePieceTokenizer:
         """
         library = imported()
         require_no_blank(text)
+        if not text:
+            raise DataError("the text is empty: there is nothing to learn a vocabulary from")
         if vocab_size <= 257:
             raise ConfigError(f"a SentencePiece vocabulary has more than 257 pieces, and {vocab_size} is not: raise it")
         written = io.BytesIO()
@@ -73,8 +78,8 @@ class SentencePieceTokenizer:
                 eos_id=-1,
                 minloglevel=2,
             )
-        except RuntimeError as error:
-            reason = str(error).split("] ")[-1].strip().rstrip(".")
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).split("] ")[-1].split(". ")[0].strip().rstrip(".")
             raise ConfigError(f"SentencePiece cannot learn {vocab_size:,} pieces from this text: {reason}") from None
         return cls(written.getvalue())
 
@@ -141,7 +146,7 @@ def opened(model: bytes) -> "SentencePieceProcessor":
     processor = imported().SentencePieceProcessor()
     try:
         loaded = processor.LoadFromSerializedProto(model)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         loaded = False
     if not loaded or not processor.vocab_size():
         raise FileError("this is not a SentencePiece model: name a .model file that its trainer wrote")

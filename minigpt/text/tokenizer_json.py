@@ -17,6 +17,13 @@ CHARACTERS = [chr(byte) for byte in PRINTABLE] + [chr(0x100 + i) for i in range(
 SHOWN = {token[0]: character for token, character in zip(BYTES, CHARACTERS, strict=True)}
 BYTE_OF = {character: byte for byte, character in SHOWN.items()}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+PLAIN: dict[str, tuple] = {  # settings of a model, and the values with which they change nothing
+    "byte_fallback": (None, False),
+    "ignore_merges": (None, False),
+    "dropout": (None, 0),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+}
 SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
@@ -82,15 +89,18 @@ def read(path: Path) -> dict[str, Any]:
         model = content["model"]
         if model["type"] != "BPE":
             raise FileError(f"{str(path)!r} is a tokenizer of the type {model['type']!r}, and only BPE is known here")
-        for name, plain in (("byte_fallback", False), ("ignore_merges", False), ("dropout", None)):
-            if model.get(name, plain) != plain:
+        for name, plain in PLAIN.items():
+            if model.get(name) not in plain:
                 raise FileError(f"{str(path)!r} has {name} = {model[name]!r}, which is not known here")
         if content.get("normalizer") is not None:
             raise FileError(f"{str(path)!r} changes the text before it cuts it (a normalizer), which is not known here")
+        processor = content.get("post_processor")
+        if (processor and processor["type"] != "ByteLevel") or content.get("truncation") or content.get("padding"):
+            raise FileError(f"{str(path)!r} adds tokens, or cuts them off, once it has cut the text: not known here")
         special = {added["content"]: added["id"] for added in content.get("added_tokens", [])}
         merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
         return checked(path, {"vocab": model["vocab"], "merges": merges, "special": special}, pattern_of(content, path))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise FileError(f"{str(path)!r} is damaged: {type(error).__name__} {error}; use the file as it was") from None
 
 
@@ -106,8 +116,10 @@ def read_gpt2(folder: Path) -> dict[str, Any]:
 
 def checked(path: Path, content: dict[str, Any], pattern: str) -> dict[str, Any]:
     """The arguments of `BPETokenizer`; FileError if it refuses them."""
-    special = content["special"]
+    special, merges = content["special"], content["merges"]
     try:
+        if len(set(merges)) < len(merges):
+            raise FileError(f"{str(path)!r} is damaged: it has a merge twice")
         found = {
             "merges": [(hidden(first), hidden(second)) for first, second in content["merges"]],
             "ids": {hidden(name): i for name, i in content["vocab"].items() if name not in special},

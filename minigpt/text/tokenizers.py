@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from itertools import pairwise
 from pathlib import Path
 
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError
 from minigpt.files import read_bytes
 from minigpt.text.bpe import BPETokenizer
+from minigpt.text.bpe_fast import merges_of
 from minigpt.text.sentencepiece import SentencePieceTokenizer
 from minigpt.text.tokenizer import LARGEST_FILE, CharTokenizer, Tokenizer
 
@@ -46,33 +46,19 @@ def gpt2() -> BPETokenizer:
     return BPETokenizer(merges_of(ranks), {"<|endoftext|>": len(ranks)}, ids=ranks)
 
 
-def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merges of a vocabulary that is only known as tokens in the order learned: what each was merged from.
-
-    That is what is left of a token once all earlier merges are done.
-    """
-    merges = []
-    for token in sorted(ranks, key=ranks.__getitem__):
-        parts = [token[i : i + 1] for i in range(len(token))]
-        while len(parts) > 2:
-            rank, i = min((ranks.get(a + b, len(ranks)), i) for i, (a, b) in enumerate(pairwise(parts)))
-            if rank >= ranks[token]:
-                raise DataError(f"the token {token!r} is not made of two that come before it")
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        if len(parts) == 2:
-            merges.append((parts[0], parts[1]))
-    return merges
-
-
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A tokenizer from a file, or from a folder that has one: a run, or one with GPT-2's vocab.json and merges.txt.
 
     Raises FileError for what is no tokenizer.
     """
+    if not str(path):
+        raise FileError("the tokenizer's file has no name: name it, or the folder of a run")
     path = Path(path)
     if path.is_dir():
         names = ("tokenizer.json", "tokenizer.model")
         path = next((path / name for name in names if (path / name).is_file()), path)
+    if path.is_dir() and not (path / "vocab.json").exists():
+        raise FileError(f"cannot read a tokenizer from {str(path)!r}: the folder has none: name a file, or a run")
     if path.is_dir():
         return BPETokenizer.load(path)
     content = read_bytes(path, LARGEST_FILE)

@@ -162,7 +162,7 @@ def test_from_python_a_size_without_a_learned_tokenizer_is_refused(text_file: Pa
 
 def test_learning_showing_encoding_and_decoding(text_file: Path, command: Callable) -> None:
     for kind, name in (("bpe", "tokenizer.json"), ("char", "c.json"), ("sentencepiece", "tokenizer.model")):
-        flags = ["--kind", kind, "--vocab-size", 300] + (["--out", name] if kind == "char" else [])
+        flags = ["--kind", kind, *(["--out", name] if kind == "char" else ["--vocab-size", 300])]
         learned = json.loads(command("tokenizer", "train", "--data", text_file, *flags, "--json").stdout)
         assert learned["kind"] == kind
         shown = command("tokenizer", "show", name, "--limit", 3, "--text", "sea  wind\n").stdout
@@ -198,11 +198,19 @@ def test_a_terminal_sees_tokens_in_colours(tokenizer_file: Path, tmp_path: Path)
     ("arguments", "message"),
     [
         (["decode", "t.json", "1", "x"], "'x' is no token id"),
+        (["decode", "t.json", "²"], "'²' is no token id"),
+        (["decode", "t.json", "9" * 5000], "is no token id"),
         (["decode", "t.json", "300"], "ids run from 0 to 299"),
+        (["train", "--data", "t.json", "--vocab-size", "300", "--out", "."], "it is a folder"),
+        (["train", "--data", "t.json", "--kind", "char", "--vocab-size", "9", "--out", "x"], "has no --vocab-size"),
+        (["train", "--data", "t.json", "--kind", "char", "--special", "x", "--out", "x"], "has no --special"),
+        (["train", "--data", "t.json", "--special", "a", "--vocab-size", "300"], "'a' is an ordinary token too"),
+        (["train", "--data", "t.json", "--kind", "sentencepiece", "--vocab-size", "9" * 30], "cannot learn 999"),
+        (["encode", "", "x"], "has no name"),
         (["encode", "absent.json", "x"], "cannot read 'absent.json'"),
         (["train", "--kind", "bpe", "--out", "x.model"], "does not fit"),
         (["train", "--vocab-size", "20", "--data", "t.json"], "256 tokens at least"),
-        (["show", "."], "cannot read"),
+        (["show", "nothing"], "cannot read"),
     ],
 )
 def test_tokenizer_commands_refuse_in_a_sentence(

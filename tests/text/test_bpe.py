@@ -195,6 +195,29 @@ def test_special_tokens_are_text_unless_allowed(tokenizer: BPETokenizer) -> None
     assert longer.encode("<|a|><|b|>", allow_special=True) == [257]
 
 
+@pytest.mark.parametrize("names", [["a"], ["Ġthe"], ["é"], [""], ["<x>", "<x>"], ["\ud800"]])
+def test_special_tokens_that_read_like_others_are_refused(names: list[str]) -> None:
+    with pytest.raises(DataError, match="special token"):
+        BPETokenizer.train("the the the", 256 + 3 + len(names), names)
+    with pytest.raises(DataError, match="special token"):
+        BPETokenizer([(b"t", b"h"), (b"th", b"e"), (b" ", b"the")], names)
+
+
+def test_merges_that_do_not_follow_from_their_order_are_not_left_to_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = BPETokenizer([(b"b", b"c"), (b"a", b"b"), (b"ab", b"c")])  # "abc" is a and bc, whatever comes later
+    expected = odd.encode("abc ")
+    monkeypatch.setattr(bpe_fast, "LARGE", 1)
+    assert odd.encode("abc ") == expected
+    assert odd._by_tiktoken is None
+
+
+def test_nothing_to_learn_from_is_said() -> None:
+    with pytest.raises(DataError, match="the text is empty"):
+        BPETokenizer.train("", 300)
+    with pytest.raises(DataError, match=r"U\+D800"):
+        BPETokenizer.train("ab \ud800", 257)
+
+
 def test_special_tokens_are_not_learned_from() -> None:
     separated = BPETokenizer.train("ab<|x|>" * 50, 257, ["<|x|>"])
     assert separated.merges == []
@@ -250,6 +273,11 @@ GOOD = json.loads(BPETokenizer([(b"a", b"b"), (b"ab", b"c")], ["<|x|>"]).to_byte
         ({"normalizer": {"type": "NFC"}}, "normalizer"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "GPT-2's and GPT-4's"),
         ({"pre_tokenizer": None}, "GPT-2's and GPT-4's"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "damaged"),
+        ({"post_processor": {"type": "TemplateProcessing"}}, "adds tokens"),
+        ({"truncation": {"max_length": 3}}, "cuts them off"),
+        ({"model": GOOD["model"] | {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
+        ({"model": GOOD["model"] | {"merges": [["a", "b"], ["ab", "c"], ["a", "b"]]}}, "a merge twice"),
         ({"pre_tokenizer": GOOD["pre_tokenizer"] | {"add_prefix_space": True}}, "GPT-2's and GPT-4's"),
     ],
 )

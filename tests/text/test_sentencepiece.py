@@ -81,6 +81,24 @@ def test_a_model_that_changes_the_text_is_refused(options: dict, tmp_path: Path)
         SentencePieceTokenizer.load(tmp_path / "x.model")
 
 
+def test_a_damaged_model_is_refused(tokenizer: SentencePieceTokenizer) -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        content = bytearray(tokenizer.model)
+        for _ in range(rng.randint(1, 8)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        try:
+            again = SentencePieceTokenizer(bytes(content))
+        except FileError:
+            continue
+        assert again.decode(again.encode("sea wind")) == "sea wind"
+
+
+def test_an_empty_text_is_refused() -> None:
+    with pytest.raises(DataError, match="the text is empty"):
+        SentencePieceTokenizer.train("", 300)
+
+
 def test_an_id_outside_is_refused(tokenizer: SentencePieceTokenizer) -> None:
     for i in (-1, 500):
         with pytest.raises(DataError, match=str(i)):
