@@ -16,7 +16,7 @@ from minigpt.model.gpt import GPT
 from minigpt.sampling.cached import CachedReader
 from minigpt.sampling.decode import Decoder
 from minigpt.sampling.loops import Choice
-from minigpt.sampling.path import Loops
+from minigpt.sampling.path import Loops, size_of
 from minigpt.sampling.window import WindowDecoder
 
 MOST = 32  # tokens in a call from Python, which costs a few microseconds; fewer where each takes long
@@ -32,7 +32,7 @@ def continued(
     Without `loops.window` it ends once the window is full; the reader has then read all but the last token.
     """
     model, choice = reader.model, Choice(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
-    size, block_size = sum(tensor.numel() for tensor in model.state_dict().values()), model.config.block_size
+    size, block_size = size_of(model), model.config.block_size
     threads = min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"])
     read, room = [token], block_size - reader.cache.length
     if room:

@@ -28,12 +28,17 @@ class Loops(NamedTuple):
     tied: bool = False  # whether the head is, and so never in 8 bits
 
 
+def size_of(model: GPT) -> int:
+    """How many numbers the model holds, those in 8 bits included."""
+    return sum(tensor.numel() for tensor in model.state_dict().values())
+
+
 def loops_for(reader: CachedReader, tokens: int) -> Loops | None:
     """The compiled loops for so many tokens more than a reader has read; None where PyTorch writes them."""
     model = reader.model
     kinds = {type(module) for module in model.modules()}
     weight, block_size = model.ln_f.weight, model.config.block_size
-    size = sum(tensor.numel() for tensor in model.state_dict().values())
+    size = size_of(model)
     known = kinds <= KNOWN and len(kinds & {Linear, Linear8bit}) == 1
     known = known and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     known = known and all(norm.eps == EPSILON for norm in model.modules() if isinstance(norm, nn.LayerNorm))

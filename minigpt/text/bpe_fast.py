@@ -208,12 +208,10 @@ def by_tiktoken(
     except ImportError:
         return None
     ids = {token: i for i, token in vocab.items()}
-    made = [first + second for first, second in merges]
-    if len(set(made)) < len(made):
-        return None
-    order = [*sorted((token for token in ids if len(token) == 1), key=ids.__getitem__), *made]
+    alphabet = sorted((token for token in ids if len(token) == 1), key=ids.__getitem__)
+    order = [*alphabet, *(first + second for first, second in merges)]
     ranks = {token: rank for rank, token in enumerate(order)}
-    if not implied(ranks, merges):
+    if not implied(ranks, merges):  # two ways to the same bytes are not either
         return None
     encoding = tiktoken.Encoding("minigpt", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     logger.info("large texts are encoded by tiktoken, with the same merges")
