@@ -106,6 +106,7 @@ class BPETokenizer:
         special_tokens: tokens that no text is ever encoded to unless asked, such as "<|endoftext|>", and their ids.
         pattern: the name of the pattern that cuts a text into pieces.
         vocab: every token's bytes, by id.
+        tiktoken_from: how many characters make a text large enough for tiktoken, if it is installed.
 
     >>> tokenizer = BPETokenizer.train("low low low lower lowest", vocab_size=259)
     >>> tokenizer.merges
@@ -127,7 +128,7 @@ class BPETokenizer:
         """
         if pattern not in PATTERNS:
             raise ConfigError(f"there is no pattern '{pattern}': choose from {', '.join(PATTERNS)}")
-        self.merges, self.pattern = list(merges), pattern
+        self.merges, self.pattern, self.tiktoken_from = list(merges), pattern, bpe_fast.LARGE
         known = {token: i for i, token in enumerate(BYTES)}
         for first, second in self.merges:
             if first not in known or second not in known:
@@ -199,7 +200,7 @@ class BPETokenizer:
         if allow_special and self.special_tokens:
             parts = split_at(text, tuple(self.special_tokens))
             return [i for n, part in enumerate(parts) for i in self._encode_part(part, special=n % 2 == 1)]
-        if bpe_fast.suits_tiktoken(text) and self._by_tiktoken:
+        if bpe_fast.suits_tiktoken(text, self.tiktoken_from) and self._by_tiktoken:
             return self._by_tiktoken(text)
         try:
             return [i for piece in self.pieces(text) for i in self._encode_piece(piece)]

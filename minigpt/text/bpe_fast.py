@@ -8,16 +8,14 @@ too, so that its time grows with n log n, whatever the text. Large texts go thro
 import functools
 import heapq
 import logging
-import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
-from multiprocessing import get_context
 
 import regex
 
 from minigpt.errors import DataError
+from minigpt.text.workers import workers
 
 Pair = tuple[int, int]
 
@@ -34,7 +32,7 @@ def count_words(text: str, pieces: Callable[[str], list[str]], processes: int = 
     if processes == 1 or len(text) <= SHARE:
         return _count(text, pieces)
     words: Counter[bytes] = Counter()
-    with ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with workers(processes) as pool:
         for part in pool.map(functools.partial(_count, pieces=pieces), shares(text)):
             words.update(part)
     return words
@@ -176,9 +174,9 @@ def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     return merges
 
 
-def suits_tiktoken(text: str) -> bool:
+def suits_tiktoken(text: str, at_least: int = LARGE) -> bool:
     """Whether a text is large, without very long pieces, and UTF-8."""
-    if len(text) < LARGE or max(map(len, text.split()), default=0) >= LONG or LONG_BLANK.search(text):
+    if len(text) < at_least or max(map(len, text.split()), default=0) >= LONG or LONG_BLANK.search(text):
         return False
     try:
         text.encode()

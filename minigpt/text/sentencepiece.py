@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from minigpt.errors import ConfigError, DataError, FileError, MissingExtraError
 from minigpt.files import read_bytes, write_atomic
+from minigpt.text.tokenizer import END_OF_TEXT
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -29,15 +30,20 @@ class SentencePieceTokenizer:
 
     Attributes:
         model: the content of its .model file.
+        special_tokens: "<|endoftext|>", whatever the model calls it, and its id, if there is one.
     """
 
     def __init__(self, model: bytes) -> None:
         """Raises FileError for bytes that are no such model, or one that changes the text or lacks byte fallback."""
         self.model, self._processor = model, opened(model)
+        end = self._processor.eos_id()  # -1 if there is none
+        self.special_tokens = {END_OF_TEXT: end} if end >= 0 else {}
         try:
             self._pieces = [piece_bytes(self._processor, i) for i in range(self.vocab_size)]
         except (RuntimeError, ValueError):  # of which a UnicodeDecodeError is one
             raise FileError("this SentencePiece model is damaged: its pieces are not text") from None
+        for name, i in self.special_tokens.items():
+            self._pieces[i] = name.encode()
         try:
             comes_back = self.decode(self.encode(PROBE)) == PROBE
         except DataError:
@@ -49,8 +55,10 @@ class SentencePieceTokenizer:
             )
 
     @classmethod
-    def train(cls, text: str, vocab_size: int, method: Method = "unigram") -> Self:
+    def train(cls, text: str, vocab_size: int, method: Method = "unigram", end_of_text: bool = False) -> Self:
         """Learn a vocabulary of `vocab_size` pieces, 256 bytes and one for the unknown included, from a text.
+
+        With `end_of_text` one of them stands between documents.
 
         Raises ConfigError for a size that cannot be, DataError for a text with U+2581.
         """
@@ -75,7 +83,8 @@ class SentencePieceTokenizer:
                 max_sentence_length=4 * LONGEST,
                 num_threads=1,  # so that the same text gives the same model
                 bos_id=-1,
-                eos_id=-1,
+                eos_id=1 if end_of_text else -1,
+                eos_piece=END_OF_TEXT,
                 minloglevel=2,
             )
         except (RuntimeError, ValueError) as error:

@@ -133,7 +133,7 @@ def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path: Path) -> None:
 def test_large_texts_take_tiktoken_and_long_pieces_do_not(
     tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bpe_fast, "LARGE", 10)
+    monkeypatch.setattr(tokenizer, "tiktoken_from", 10)
     asked: list[str] = []
     quick = bpe_fast.by_tiktoken(tokenizer.merges, tokenizer.vocab, PATTERNS["gpt2"])
     assert quick is not None
