@@ -134,6 +134,7 @@ class TrainingConfig(Checked):
 
     tokenizer: TokenizerKind = setting("char", "what text is cut into, learned from it; or a tokenizer's file")
     batch_size: int = setting(16, "windows of text in each step", at_least=1)
+    order: Literal["random", "epochs"] = setting("random", "windows drawn at random, or each once before any again")
     max_iters: int = setting(5000, "steps of training", at_least=1)
     eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
     eval_windows: int = setting(128, "windows of each split that an evaluation reads", at_least=1)
@@ -266,7 +267,7 @@ class Config:
         if complete and "implementation" not in settings:
             settings = FIRST_VERSION | settings
         if complete:
-            settings = {"tokenizer": "char"} | settings  # which is younger still
+            settings = {"tokenizer": "char", "order": "random"} | settings  # which are younger still
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:
             raise ConfigError(f"the setting '{missing[0]}' is missing")

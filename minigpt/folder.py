@@ -87,9 +87,21 @@ class Record:
     tokenizer_sha256: str | None = None
     bits_per_byte: float | None = None  # of the exact loss, over the text's UTF-8
     bits_per_character: float | None = None
+    predictions: int | None = None  # that the exact loss is the mean of, …
+    possible_predictions: int | None = None  # … of so many that could be made
+    data_position: int | None = None  # windows read for training
+    documents: bool | None = None  # whether the data are documents, with an end-of-text token between them
 
 
-LATER = {"tokenizer_sha256", "bits_per_byte", "bits_per_character"}  # which older records don't have
+LATER = {  # which older records don't have
+    "tokenizer_sha256",
+    "bits_per_byte",
+    "bits_per_character",
+    "predictions",
+    "possible_predictions",
+    "data_position",
+    "documents",
+}
 
 
 class RunFolder:

@@ -16,11 +16,13 @@ from minigpt.files import explained
 from minigpt.folder import Metrics, Record, RunFolder, Weights
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
-from minigpt.model.loss import TOKENS_A_BATCH, bits, exact_loss
+from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, Ids, bits, exact_loss, predictions
 from minigpt.sampling import engine
-from minigpt.text.corpus import Corpus, find_corpus, tiny_shakespeare
+from minigpt.text.corpus import Corpus, find_data, tiny_shakespeare
 from minigpt.text.dataset import Dataset
-from minigpt.text.tokenizer import Tokenizer
+from minigpt.text.shards import PreparedData
+from minigpt.text.tokenizer import Tokenizer, end_of_text
+from minigpt.text.tokenizers import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Evaluation:
     Attributes:
         loss: the mean over all predictions.
         bits_per_byte: all the bits of all predictions, over the bytes of what was predicted, as UTF-8: the one unit
-            in which models with different tokenizers can be compared.
+            in which models with different tokenizers can be compared. Special tokens cost bits and have no bytes.
         bits_per_character: the same over its characters.
+        predictions: how many were made.
+        possible_predictions: how many could be made: more, if the text is so large that a part has to do.
     """
 
     loss: float
@@ -40,14 +44,29 @@ class Evaluation:
     split: str
     characters: int
     source: str
+    predictions: int
+    possible_predictions: int
 
     @classmethod
-    def of(cls, loss: float, ids: torch.Tensor, tokenizer: Tokenizer, split: str, source: str) -> "Evaluation":
-        """The evaluation of a text's ids, the first of which was not predicted."""
-        predicted, whole = tokenizer.decode_bytes(ids[1:].tolist()), tokenizer.decode(ids.tolist())
-        total = bits(loss) * (len(ids) - 1)
-        characters = len(predicted.decode("utf-8", "replace"))
-        return cls(loss, total / len(predicted), total / characters, split, len(whole), source)
+    def of(
+        cls, model: TrainedModel, ids: Ids, tokenizer: Tokenizer, split: str, source: str, most: int = MOST_TOKENS
+    ) -> "Evaluation":
+        """Measure a model on the ids of a text, the first of which is not predicted; on at most so many of them."""
+        loss = exact_loss(model, ids, most)
+        lengths = lengths_of(tokenizer)
+        counted = [(y.numel(), lengths[y].sum((0, 1))) for _, y in predictions(ids, model.config.block_size, most)]
+        count = sum(n for n, _ in counted)
+        size, characters = torch.stack([both for _, both in counted]).sum(0).tolist()
+        total, first = bits(loss) * count, int(lengths[torch.as_tensor(ids[:1])][0, 1])
+        per_byte, per_character = total / max(1, size), total / max(1, characters)
+        return cls(loss, per_byte, per_character, split, characters + first, source, count, len(ids) - 1)
+
+
+def lengths_of(tokenizer: Tokenizer) -> torch.Tensor:
+    """How many bytes each token stands for, and how many characters that begin in it: (V, 2); special ones for none."""
+    special = set(tokenizer.special_tokens.values())
+    tokens = [b"" if i in special else tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+    return torch.tensor([(len(token), sum(byte & 0xC0 != 0x80 for byte in token)) for token in tokens])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +125,8 @@ class Run:
         """The prompt and the text the model continues it with.
 
         Keyword arguments are the settings of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p,
-        seed. Without a prompt the model starts from a newline. Raises ConfigError for an impossible
-        setting, UnknownCharacterError for a prompt outside the vocabulary.
+        seed. Without a prompt the model starts from a newline, or as a document starts. Raises ConfigError for an
+        impossible setting, UnknownCharacterError for a prompt outside the vocabulary.
         """
         return prompt + "".join(self.stream(prompt, **sampling))
 
@@ -144,38 +163,52 @@ class Run:
 
         Raises DataError for a text of fewer than two tokens, UnknownCharacterError as `encode` does.
         """
-        return self._loss(torch.tensor(self.tokenizer.encode(text)))
-
-    def _loss(self, ids: torch.Tensor) -> float:
-        if len(ids) < 2:
-            raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
+        ids = require_two(torch.tensor(self.tokenizer.encode(text)))
         with self._evaluation_threads():
             return exact_loss(self.model, ids)
 
-    def corpus(self, data: str | Path | None = None) -> Corpus:
-        """The text the run was trained on, in the file `data` or, without it, where it was then.
+    def corpus(self, data: str | Path | None = None) -> Corpus | PreparedData:
+        """What the run was trained on: in the file or folder `data` or, without it, where it was then.
 
         Raises FileError or DataError if it cannot be had any more, or has changed since.
         """
         where = data or self.record.data_path
-        corpus = find_corpus(where) if where else tiny_shakespeare()
+        corpus = find_data(where) if where else tiny_shakespeare()
         if corpus.sha256 != self.record.data_sha256:
             raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
         return corpus
 
-    def evaluate(self, data: str | Path | None = None) -> "Evaluation":
-        """The exact loss on `data`, a text file, or on the text the run was trained on.
+    def dataset(self, data: str | Path | None = None) -> Dataset:
+        """The same, encoded and split as it was for the training. Raises the same."""
+        corpus = self.corpus(data)
+        data_or_ids = corpus if isinstance(corpus, PreparedData) else self.tokenizer.encode(corpus.text)
+        return Dataset(data_or_ids, self.config)
 
-        Of its own training text, wherever that lies, only the validation split counts; of any other
-        text the whole. Raises DataError and FileError as `find_corpus` does, and for a training text
-        that has changed since.
+    def evaluate(self, data: str | Path | None = None) -> "Evaluation":
+        """The exact loss on `data`, a text file or prepared data, or on what the run was trained on.
+
+        Of its own training text, wherever that lies, and of prepared data only the validation split counts; of any
+        other text the whole. More than ten million predictions are not made; then they are evenly spread. Raises
+        DataError and FileError as `find_data` does, for a training text that has changed since, and for data that
+        were prepared with another tokenizer.
         """
-        corpus = self.corpus() if data is None else find_corpus(data)
-        ids = torch.tensor(self.tokenizer.encode(corpus.text))
-        split = "whole text"
-        if corpus.sha256 == self.record.data_sha256:
-            ids, split = Dataset(ids, self.config).val, "validation split"
-        return Evaluation.of(self._loss(ids), ids, self.tokenizer, split, corpus.source)
+        corpus = self.corpus() if data is None else find_data(data)
+        ids: Ids
+        split = "validation split"
+        if isinstance(corpus, PreparedData):
+            if corpus.index.tokenizer_sha256 != fingerprint(self.tokenizer):
+                raise DataError(
+                    f"{corpus.source} has another tokenizer than this run: name one prepared with the run's"
+                )
+            ids = corpus.val
+        else:
+            ids = torch.tensor(self.tokenizer.encode(corpus.text))
+            if corpus.sha256 == self.record.data_sha256:
+                ids = Dataset(ids, self.config).val
+            else:
+                split = "whole text"
+        with self._evaluation_threads():
+            return Evaluation.of(self.model, require_two(ids), self.tokenizer, split, corpus.source)
 
     def _generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
         at_least = 2 * NUMBERS_A_THREAD  # the compiled loops share even the windows of a small model out between two
@@ -185,12 +218,23 @@ class Run:
         return threads_for(TOKENS_A_BATCH * self.config.model.n_embd)
 
     def _prompt_ids(self, prompt: str) -> torch.Tensor:
-        """The prompt's ids (1, T); for an empty one the start token's: a newline, or else token 0."""
+        """The prompt's ids (1, T); for an empty one the start token's.
+
+        That is the one between documents, if the run was trained on any, or else a newline, or else token 0.
+        """
+        end = end_of_text(self.tokenizer) if self.record.documents else None
         try:
-            ids = self.tokenizer.encode(prompt or "\n")
+            ids = self.tokenizer.encode(prompt or "\n") if prompt or end is None else [end]
         except UnknownCharacterError:
             if prompt:
                 raise
             ids = [0]
         device = next(iter(self.model.parameters())).device
         return torch.tensor([ids], device=device)
+
+
+def require_two(ids: Any) -> Any:
+    """The ids; DataError if there are too few to predict one from another."""
+    if len(ids) < 2:
+        raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
+    return ids

@@ -8,7 +8,7 @@ from minigpt.cli.output import loss_line, open_run, print_object, write
 
 @click.command("eval", short_help="Measure a run's exact loss.")
 @run_argument
-@click.option("--data", metavar="FILE", help="another text; without it, the validation split of the run's own")
+@click.option("--data", metavar="FILE|FOLDER", help="another text, or prepared data [the run's own]")
 @weights_option
 @device_option
 @json_option
@@ -35,8 +35,10 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
                 "bits_per_character": measured.bits_per_character,
                 "bits_per_byte": measured.bits_per_byte,
                 "perplexity": perplexity(measured.loss),
+                "predictions": measured.predictions,
+                "possible_predictions": measured.possible_predictions,
             }
         )
     else:
         write([f"{measured.source}, {measured.split}: {measured.characters:,} characters\n"])
-        write([loss_line("loss", measured.loss, opened.config, measured.bits_per_byte), "\n"])
+        write([loss_line("loss", measured.loss, opened.config, measured), "\n"])

@@ -51,7 +51,7 @@ def rows(run: "Run") -> list[tuple[str, str]]:
     ]
     lines += [("", f"{count:>12,}  {part}") for part, count in parameters_by_part(run).items()]
     if record.validation_loss is not None:
-        lines.append(("loss", loss_line("validation", record.validation_loss, config, record.bits_per_byte)))
+        lines.append(("loss", loss_line("validation", record.validation_loss, config, record)))
     if run.best:
         last, best = run.metrics[-1], run.best
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"

@@ -14,7 +14,7 @@ from minigpt.cli.output import open_run, print_object, write
 @click.option("--text", help="the text to look at [the beginning of the validation text]")
 @click.option("--only", multiple=True, metavar="VIEW", help="one of the views; may be repeated [all of them]")
 @click.option("--against", multiple=True, metavar="RUN", help="a run to draw in the same curves; may be repeated")
-@click.option("--data", metavar="FILE", help="the run's training text, if it lies elsewhere now")
+@click.option("--data", metavar="FILE|FOLDER", help="the run's training text, if it lies elsewhere now")
 @click.option("--out", metavar="FOLDER", help="where the files go [RUN/look]")
 @weights_option
 @device_option

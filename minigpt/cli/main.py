@@ -14,6 +14,7 @@ import warnings
 import click
 
 import minigpt
+from minigpt.cli.data import data
 from minigpt.cli.evaluate import evaluate
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
@@ -48,7 +49,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate, look, ladder, tokenizer):
+for command in (train, sample, info, evaluate, look, ladder, tokenizer, data):
     cli.add_command(command)
 
 

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import click
 
@@ -15,7 +15,7 @@ from minigpt.text.visible import visible
 if TYPE_CHECKING:
     from minigpt.config import Config
     from minigpt.folder import Record
-    from minigpt.run import Run
+    from minigpt.run import Evaluation, Run
 
 
 def open_run(path: str | None, weights: str = "last", device: str = "auto") -> "Run":
@@ -44,14 +44,16 @@ def print_object(content: Mapping[str, Any]) -> None:
     print(json.dumps(finite, indent=2, allow_nan=False))
 
 
-def loss_line(name: str, nats: float, config: "Config", bits_per_byte: float | None) -> str:
+def loss_line(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:
     """An exact loss in its usual units."""
     from minigpt.model.loss import bits, perplexity
 
     characters = config.training.tokenizer == "char"
-    in_bits = f"{bits(nats):.4f} bits" if characters else f"{bits_per_byte:.4f} bits per byte of the text"
+    in_bits = f"{bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"
     unit = "character" if characters else "token"
-    return f"{name} {nats:.4f} nats per {unit} (exact; {in_bits}, perplexity {perplexity(nats):,.3f})"
+    made, of = measured.predictions, measured.possible_predictions  # None in older records
+    part = f" on {made:,} of {of:,} tokens, evenly spread" if made and of and made < of else ""
+    return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}, perplexity {perplexity(nats):,.3f})"
 
 
 def times(record: "Record") -> str:

@@ -24,7 +24,7 @@ EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, p
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG, short_help="Train a model on a text.")
-@click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
+@click.option("--data", metavar="FILE|FOLDER", help="the text, or prepared data [input.txt here, or Tiny Shakespeare]")
 @click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
@@ -99,7 +99,7 @@ def report(run: "Run") -> None:
     click.echo("\nwhat the model writes now:\n", err=True)
     write(run.stream(max_new_tokens=500, seed=run.config.training.seed))
     loss = record.validation_loss
-    shown = "" if loss is None else loss_line("validation loss", loss, run.config, record.bits_per_byte)
+    shown = "" if loss is None else loss_line("validation loss", loss, run.config, record)
     print(f"\n\n{shown}; {record.step:,} steps, {times(record)}")
     path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
     print(f"the run is in {run.path}; next: {program()} sample {path}")

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +13,18 @@ from minigpt.model import LanguageModel
 
 TOKENS_A_BATCH = 4096  # few large batches; much larger ones fall out of the processor's cache
 LOGITS_A_BATCH = 2**25  # fewer tokens where each has tens of thousands of logits
+TOKENS_A_READING = 2**18  # of ids that are read from files, so that memory stays flat
+MOST_TOKENS = 10_000_000  # predictions of a corpus by which a model is judged: the mean is sure to three digits then
+
+
+class Ids(Protocol):
+    """Token ids that are measured: a tensor, or anything of which a stretch can be had."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, stretch: slice, /) -> Any:
+        """A stretch of them, as a tensor or an array, int64."""
 
 
 @torch.inference_mode()
@@ -49,9 +63,34 @@ def token_losses(model: LanguageModel, ids: Tensor) -> Tensor:
     return torch.cat([window_losses(model, a, b).flatten() for a, b in parts if a.numel()])
 
 
-def exact_loss(model: LanguageModel, ids: Tensor) -> float:
-    """The exact loss of a text: the mean over its `token_losses`."""
-    return token_losses(model, ids).double().mean().item()
+def exact_loss(model: LanguageModel, ids: Ids, most: int | None = None) -> float:
+    """The exact loss of a text: the mean over its `token_losses`, or over those of `predictions`."""
+    total, count = 0.0, 0
+    for x, y in predictions(ids, model.config.block_size, most):
+        losses = window_losses(model, x, y)
+        total += losses.double().sum().item()
+        count += losses.numel()
+    return total / count
+
+
+def predictions(ids: Ids, block_size: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `token_losses` predicts from what, in windows as there, some thousand tokens at a time: x and y, (N, T).
+
+    If the text has more predictions than `most`, windows evenly spread over it that make at most so many, at least one.
+    """
+    count, T = len(ids) - 1, block_size
+    if most is None or count <= most:
+        starts: Sequence[int] = range(0, count // T * T, T)
+    else:
+        windows, chosen = count // T, max(1, most // T)
+        starts = [n * windows // chosen * T for n in range(chosen)]
+    at_once = max(1, TOKENS_A_READING // T)
+    for n in range(0, len(starts), at_once):
+        rows = torch.stack([torch.as_tensor(ids[s : s + T + 1]) for s in starts[n : n + at_once]])  # (N, T + 1)
+        yield rows[:, :-1], rows[:, 1:]
+    if len(starts) * T < count and (most is None or count <= most):
+        rest = torch.as_tensor(ids[len(starts) * T :])[None]
+        yield rest[:, :-1], rest[:, 1:]
 
 
 def bits(nats: float) -> float:

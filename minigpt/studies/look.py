@@ -14,7 +14,7 @@ from minigpt.drawing import write_png
 from minigpt.errors import ConfigError, DataError, InputError, nearest
 from minigpt.files import explained, write_atomic
 from minigpt.folder import RunFolder
-from minigpt.model.loss import TOKENS_A_BATCH, bits
+from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, bits
 from minigpt.run import Run
 from minigpt.studies.attention import attention_maps, draw_attention
 from minigpt.studies.copied import copied_page, shares, verdict
@@ -48,14 +48,19 @@ class Subject:
     @cached_property
     def dataset(self) -> Dataset:
         """The run's own text, split as it was for the training. Raises DataError or FileError if it is gone."""
-        return Dataset(self.run.tokenizer.encode(self.run.corpus(self.data).text), self.run.config)
+        return self.run.dataset(self.data)
+
+    def decoded(self, ids: Any) -> str:
+        """The text of some ids, without the tokens between documents."""
+        special = set(self.run.tokenizer.special_tokens.values())
+        return self.run.tokenizer.decode(i for i in ids.tolist() if i not in special)
 
     @cached_property
     def text(self) -> str:
         """The text to look at: the one given, or else the beginning of the validation text."""
         if self.given is not None:
             return self.given
-        return self.run.tokenizer.decode(self.dataset.val[:TEXT_LENGTH].tolist())
+        return self.decoded(self.dataset.val[:TEXT_LENGTH])
 
     @property
     def ids(self) -> Tensor:
@@ -133,7 +138,7 @@ def embedding(subject: Subject) -> Seen:
 
 def position(subject: Subject) -> Seen:
     """What context buys."""
-    curve = loss_by_position(subject.run.model, subject.dataset.val)
+    curve = loss_by_position(subject.run.model, torch.as_tensor(subject.dataset.val[:MOST_TOKENS]))
     says = f"with 1 character of context the loss is {curve[0]:.3f}"
     says += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
     return Seen("position", says, {"losses": curve.tolist()}, draw_positions({subject.run.path.name: curve}))
@@ -161,7 +166,7 @@ def curves(subject: Subject) -> Seen:
 def copied(subject: Subject) -> Seen:
     """Copied or created."""
     run, dataset = subject.run, subject.dataset
-    source, true = (run.tokenizer.decode(ids.tolist()) for ids in (dataset.train, dataset.val[:WRITTEN]))
+    source, true = subject.decoded(dataset.train[:MOST_TOKENS]), subject.decoded(dataset.val[:WRITTEN])
     written = "".join(run.stream(max_new_tokens=WRITTEN, seed=run.config.training.seed))
     found = {"written": shares(written, source), "validation": shares(true, source)}
     page = copied_page(f"Is {run.path.name} only copying?", written, true, source)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from minigpt.errors import DataError, FileError
 from minigpt.files import read_bytes, read_text, write_atomic
+from minigpt.text.shards import PreparedData, is_prepared
 
 LARGEST_TEXT = 512 * 2**20  # bytes; the text, its ids and the model share this machine's memory
 TINY_SHAKESPEARE = "tinyshakespeare"
@@ -58,6 +59,11 @@ class Corpus:
     path: str | None
     sha256: str
 
+    @property
+    def characters(self) -> int:
+        """How many the text has."""
+        return len(self.text)
+
 
 def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lambda message: None) -> Corpus:
     """The text to train on: `data`, else input.txt in this folder, else Tiny Shakespeare.
@@ -70,8 +76,20 @@ def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lam
         data = DEFAULT_FILE
     if data is None or (str(data) == TINY_SHAKESPEARE and not Path(data).exists()):
         return tiny_shakespeare(say)
+    if Path(data).is_dir():
+        what = "was made by minigpt data prepare, and this needs a text" if is_prepared(data) else "is a folder"
+        way_out = "name a file" if is_prepared(data) else "name a file, or prepare it: minigpt data prepare"
+        raise FileError(f"{str(data)!r} {what}: {way_out}")
     text = read_text(data, LARGEST_TEXT)
     return Corpus(text, f"the file {data}", str(Path(data).absolute()), sha256(text.encode()))
+
+
+def find_data(data: str | Path | None, say: Callable[[str], None] = lambda message: None) -> Corpus | PreparedData:
+    """What to train on: a text as `find_corpus` finds it, or a folder that `minigpt data prepare` has made.
+
+    Raises FileError and DataError as both do.
+    """
+    return PreparedData(data) if data is not None and is_prepared(data) else find_corpus(data, say)
 
 
 def sha256(content: bytes) -> str:

@@ -2,25 +2,15 @@
 
 import sys
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from minigpt.config import TrainingConfig
-from minigpt.files import discard
+from minigpt.console import ForgivingConsole
 from minigpt.folder import Metrics
 from minigpt.text.visible import visible
 
 HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {'left':>8}"
-
-
-class ForgivingConsole(Console):
-    """Falls silent when nobody reads it any more: what can't be shown must not end a training."""
-
-    def on_broken_pipe(self) -> None:
-        """Print nothing from now on."""
-        self.quiet = True
-        discard(self.file)
 
 
 class Display:

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from minigpt.model import LanguageModel
 from minigpt.model.loss import mean_loss
-from minigpt.text.dataset import Dataset, windows
+from minigpt.text.dataset import Dataset, Ids, windows
 
 
-def even_windows(ids: Tensor, count: int, block_size: int) -> tuple[Tensor, Tensor]:
+def even_windows(ids: Ids, count: int, block_size: int) -> tuple[Tensor, Tensor]:
     """At most `count` windows spread evenly over `ids` from its start to its end: contexts and targets, (N, T)."""
     last = len(ids) - block_size - 1
     starts = torch.linspace(0, last, min(count, last + 1), dtype=torch.float64).round().long()

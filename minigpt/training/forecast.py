@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.model import TrainedModel, count_parameters
+from minigpt.model.loss import MOST_TOKENS
 from minigpt.sampling.engine import generate
 from minigpt.text.dataset import Dataset
 from minigpt.training.display import clock
@@ -79,7 +80,7 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
     training, device = config.training, next(iter(model.parameters())).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    state = dataset.generator.get_state()
+    state = dataset.state()
     with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=device_type(device)):
         rehearsed = copy.deepcopy(model).train()
         first, a_step = seconds_a_step(rehearsed, dataset, config)
@@ -88,11 +89,12 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
         start = torch.zeros(1, 1, dtype=torch.int64, device=device)
         sampling = SamplingConfig(max_new_tokens=WRITTEN, seed=0)
         writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / WRITTEN
-    dataset.generator.set_state(state)
+    dataset.restore(state)
     texts = snapshot_steps(training.snapshots, training.max_iters)
     looks = training.max_iters // training.eval_interval + 1
     looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
-    exact = looking * len(dataset.val) / (2 * training.eval_windows * dataset.block_size)
+    measured = min(len(dataset.val), MOST_TOKENS)
+    exact = looking * measured / (2 * training.eval_windows * dataset.block_size)
     seconds = training.max_iters * a_step + looks * looking + len(texts) * writing + exact
     if training.compile:
         seconds += first
@@ -154,7 +156,7 @@ def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | Non
     """
     shape, training = config.model, config.training
     read = training.max_iters * config.tokens_a_step
-    entropy = bigram_entropy(dataset.train, shape.vocab_size)
+    entropy = bigram_entropy(torch.as_tensor(dataset.train[:MOST_TOKENS]), shape.vocab_size)
     alike = (
         shape.architecture == "gpt"
         and training.tokenizer == "char"

@@ -5,6 +5,7 @@ import shlex
 
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.run import Evaluation, Run
+from minigpt.text.dataset import Dataset
 from minigpt.training.display import Display
 from minigpt.training.optimizer import learning_rate
 from minigpt.training.stopwatch import Stopwatch
@@ -34,8 +35,8 @@ class Journal(Stopwatch):
         snapshots: what the model wrote on the way.
     """
 
-    def __init__(self, run: Run, display: Display, tokens: int) -> None:
-        """The text has so many tokens."""
+    def __init__(self, run: Run, display: Display, dataset: Dataset) -> None:
+        """For a training of that run on that data."""
         super().__init__()
         self.run = run
         self.folder = RunFolder(run.path)
@@ -45,6 +46,8 @@ class Journal(Stopwatch):
         self.snapshots: list[Snapshot] = []
         self.shown = 0.0
         training = run.config.training
+        self.dataset = dataset
+        tokens = len(dataset.train) + len(dataset.val)
         self.characters_a_step = run.config.tokens_a_step * run.record.data_characters / tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
@@ -100,6 +103,9 @@ class Journal(Stopwatch):
             validation_loss=exact.loss if exact else None,
             bits_per_byte=exact.bits_per_byte if exact else None,
             bits_per_character=exact.bits_per_character if exact else None,
+            predictions=exact.predictions if exact else None,
+            possible_predictions=exact.possible_predictions if exact else None,
+            data_position=self.dataset.position,
             training_seconds=self.training_seconds,
             evaluation_seconds=self.evaluation_seconds,
         )

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 import minigpt
-from minigpt.config import Config
+from minigpt.config import VOCAB_SIZE, Config, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import DataError, DivergedError
 from minigpt.folder import Record, RunFolder
 from minigpt.model import TrainedModel, build, count_parameters
-from minigpt.model.loss import exact_loss
 from minigpt.run import Evaluation, Run
-from minigpt.text.corpus import Corpus, find_corpus
+from minigpt.text.corpus import Corpus, find_data
 from minigpt.text.dataset import Dataset
+from minigpt.text.shards import PreparedData
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 from minigpt.text.tokenizers import fingerprint, kind_of, learn_tokenizer, load_tokenizer
 from minigpt.training.display import Display
@@ -42,7 +42,7 @@ def train(
 ) -> Run:
     """Train a new model on a text and leave it in a run folder; see `minigpt.train` for the arguments.
 
-    Raises the errors of `find_corpus`, `Dataset`, `pick_device` and `RunFolder.create` before anything
+    Raises the errors of `find_data`, `Dataset`, `pick_device` and `RunFolder.create` before anything
     is written, DivergedError and MemoryShortError also after. A first Ctrl-C (or SIGTERM) ends the
     training after the step it is in; the run is measured and saved as it is then, its status
     "interrupted", and KeyboardInterrupt raised. A second one stops at once.
@@ -79,7 +79,7 @@ def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Pa
 class Start:
     """All that a training begins with."""
 
-    corpus: Corpus
+    corpus: Corpus | PreparedData
     tokenizer: Tokenizer
     config: Config
     dataset: Dataset
@@ -93,22 +93,46 @@ def prepared(
 ) -> Iterator[Start]:
     """Text, tokenizer and a new model; within the block, PyTorch has the threads that suit them."""
     given = None if tokenizer_file is None else load_tokenizer(tokenizer_file)
-    corpus = find_corpus(data, display.say)
-    tokenizer = given or tokenizer_for(corpus, config)
-    kind = kind_of(tokenizer)
-    ids = tokenizer.encode(corpus.text)
-    about = f"{len(corpus.text):,} characters, {tokenizer.vocab_size} different"
-    if kind != "char":
-        about = f"{len(corpus.text):,} characters, {len(ids):,} tokens of {tokenizer.vocab_size:,} different ({kind})"
+    corpus = find_data(data, display.say)
+    if isinstance(corpus, PreparedData):
+        config = fitted(config, corpus, given)
+        tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config)
+        tokens = len(dataset.train) + len(dataset.val)
+    else:
+        tokenizer = given or tokenizer_for(corpus, config)
+        config = config.override(tokenizer=kind_of(tokenizer), vocab_size=tokenizer.vocab_size)
+        ids = tokenizer.encode(corpus.text)
+        dataset, tokens = Dataset(ids, config), len(ids)
+    about = f"{corpus.characters:,} characters, {tokenizer.vocab_size} different"
+    if config.training.tokenizer != "char":
+        kind = config.training.tokenizer
+        about = f"{corpus.characters:,} characters, {tokens:,} tokens of {tokenizer.vocab_size:,} different ({kind})"
     display.say(f"text   {corpus.source}: {about}")
-    config = config.override(tokenizer=kind, vocab_size=tokenizer.vocab_size)
-    dataset = Dataset(ids, config)
     device = pick_device(config.training.device)
     require_precision(config.training.precision, device)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with memory_explained(WAY_OUT), threads_for(numbers) as threads:
         torch.manual_seed(config.training.seed)
         yield Start(corpus, tokenizer, config, dataset, build(config.model).to(device), threads)
+
+
+def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
+    """The configuration with prepared data's tokenizer and split; DataError if it asks for others."""
+    asked, was = config.training, data.index.settings
+    kind, size = kind_of(data.tokenizer), data.index.vocab_size
+    other = None
+    if given and fingerprint(given) != data.index.tokenizer_sha256:
+        other = "tokenizer that was named"
+    elif asked.tokenizer not in (TrainingConfig.tokenizer, kind, was.get("tokenizer")):
+        other = f"tokenizer {asked.tokenizer}"
+    elif asked.tokenizer != TrainingConfig.tokenizer and config.model.vocab_size not in (VOCAB_SIZE, size):
+        other = f"vocab_size of {config.model.vocab_size:,}"
+    elif asked.train_fraction not in (TrainingConfig.train_fraction, was.get("train_fraction")):
+        other = f"train_fraction of {asked.train_fraction:g}"
+    if other:
+        made = f"a {kind} tokenizer of {size:,} and a train_fraction of {was.get('train_fraction')}"
+        raise DataError(f"{data.source} cannot have the {other}: they were prepared with {made}; leave it out")
+    return config.override(tokenizer=kind, vocab_size=size, train_fraction=was.get("train_fraction"))
 
 
 def tokenizer_for(corpus: Corpus, config: Config) -> Tokenizer:
@@ -136,18 +160,16 @@ def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunF
 
     Once all is saved, it takes the place of the run that it `replaces`.
     """
-    journal = Journal(run, display, len(dataset.train) + len(dataset.val))
+    journal = Journal(run, display, dataset)
     training = run.config.training
     record = None
     try:
         with Interrupt() as interrupt:
             step = fit(run.model, dataset, run.config, journal, interrupt)
             with journal.evaluating():
-                validation_loss = exact_loss(run.model, dataset.val)
+                exact = Evaluation.of(run.model, dataset.val, run.tokenizer, "validation split", run.record.data_source)
+                validation_loss = exact.loss
                 require_finite(validation_loss, step, training)
-            exact = Evaluation.of(
-                validation_loss, dataset.val, run.tokenizer, "validation split", run.record.data_source
-            )
             record = journal.close("finished" if step == training.max_iters else "interrupted", exact)
             title = f"{run.config.preset}: {record.parameters:,} parameters"
             unit = "character" if training.tokenizer == "char" else "token"
@@ -177,7 +199,7 @@ def new_record(start: Start) -> Record:
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         data_source=corpus.source,
         data_path=corpus.path,
-        data_characters=len(corpus.text),
+        data_characters=corpus.characters,
         data_sha256=corpus.sha256,
         parameters=count_parameters(start.model),
         device=str(next(iter(start.model.parameters())).device),
@@ -187,4 +209,5 @@ def new_record(start: Start) -> Record:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(start.tokenizer),
+        documents=isinstance(corpus, PreparedData),
     )

@@ -47,7 +47,7 @@ def test_a_text_that_cannot_be_trained_on(
 
 def test_a_folder_given_for_a_file_and_a_file_for_a_folder(command: Callable, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refused(command("train", "--data", "."), "it is a folder")
+    refused(command("train", "--data", "."), "is a folder", "minigpt data prepare")
     refused(command("train", "--data", text_file, "--out", "file/run"), "'file/run'", "is in the way")
     refused(command("sample", "file"), "there is no run 'file'")
 

@@ -3,6 +3,7 @@
 `python tests/cli/test_surface.py` writes the file anew.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,11 +13,19 @@ from minigpt.cli.main import cli
 FROZEN = Path(__file__).with_name("surface.txt")
 
 
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by its full name, those of a group after it."""
+    for name, command in cli.commands.items():
+        yield f"minigpt {name}", command
+        for inner, below in getattr(command, "commands", {}).items():
+            yield f"minigpt {name} {inner}", below
+
+
 def surface() -> str:
     """Every command with its arguments and flags, their kinds and what they can be."""
     lines = []
-    for name, command in cli.commands.items():
-        lines.append(f"minigpt {name}")
+    for name, command in commands():
+        lines.append(name)
         for parameter in command.params:
             spelled = ", ".join(parameter.opts) if isinstance(parameter, click.Option) else parameter.name.upper()
             kind = "flag" if getattr(parameter, "is_flag", False) else parameter.type.name
@@ -30,7 +39,7 @@ def test_the_surface_is_the_frozen_one() -> None:
 
 
 def test_every_flag_is_explained() -> None:
-    for command in cli.commands.values():
+    for _, command in commands():
         assert command.help
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, parameter.name

@@ -1,0 +1,14 @@
+"""The screen: standard error, for progress and messages."""
+
+from rich.console import Console
+
+from minigpt.files import discard
+
+
+class ForgivingConsole(Console):
+    """Falls silent when nobody reads it any more: what can't be shown must not end a training."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        self.quiet = True
+        discard(self.file)
