@@ -65,7 +65,7 @@ def find_files(paths: Iterable[str | Path]) -> Found:
                         f"the folder {str(place)!r} has no {listed} in it: name others by a pattern, '*.py'"
                     )
                 for file in taken:
-                    if file == place and not file.stat().st_size and stat.S_ISREG(file.stat().st_mode):
+                    if file == path and not file.stat().st_size and stat.S_ISREG(file.stat().st_mode):
                         raise FileError(f"{str(file)!r} is empty: leave it out")
                     files.setdefault(file.resolve(), file)
     with explained("read", "the files"):

@@ -1,0 +1,220 @@
+"""Data larger than memory: a 2 GB token file in 1 GB, batches mapped against in memory, and how fast it is prepared.
+
+    python benchmarks/data.py --data input.txt
+
+The 2 GB are random ids in 32 shards, in a temporary folder. A process of its own opens them (and checks each by its
+SHA-256), draws batches at random and in epochs, and trains; if control groups can be made, which on Linux takes root,
+it does so within one of 1 GB. What it holds beside pages of files, which the system drops when it needs room, is its
+anonymous memory; the same without the 2 GB shows what of that is Python and PyTorch.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+import tokenizers
+import torch
+from side_by_side import Side, alternate
+
+from minigpt.config import Config
+from minigpt.text.bpe import PATTERNS, BPETokenizer
+from minigpt.text.corpus import find_corpus
+from minigpt.text.dataset import Dataset
+from minigpt.text.prepare import Settings, begun, prepare, write_shards
+from minigpt.text.shards import Part, PreparedData
+from minigpt.text.tokenizer import END_OF_TEXT, CharTokenizer
+from minigpt.training.train import train
+
+SHARDS, TOKENS = 32, 2**25  # of two bytes each: 2 GB
+LIMIT = 2**30
+GROUPS = (  # of versions 1 and 2: where they are, the limit, the peak
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.peak"),
+)
+COPIES = 64  # of the text, for the encoders
+
+
+class Silent:
+    """Nobody is told how far it is."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def begin(self, title: str, total: int) -> None:
+        """Nothing."""
+
+    def reached(self, position: int) -> None:
+        """Nothing."""
+
+
+def random_shards(folder: Path, shards: int, tokens: int) -> None:
+    """Prepared data of random ids: training shards of so many tokens, and one to validate with; none of it cached."""
+    folder.mkdir()
+    tokenizer = CharTokenizer.from_text("".join(map(chr, range(32, 97))))
+    tokenizer = CharTokenizer(tokenizer.stoi, [END_OF_TEXT])
+    index = begun(folder, tokenizer, dataclasses.asdict(Settings()))
+    rng = np.random.default_rng(0)
+    for number in range(shards):
+        ids = rng.integers(tokenizer.vocab_size, size=tokens, dtype=np.uint16).tobytes()
+        encoded = {"train": ids, "val": ids[: 2 * 10**6] if number == 0 else b""}
+        files = write_shards(folder, number, iter([encoded]), index.dtype)
+        part = Part(1, tokens, tokens, "", files["train"], files["val"])
+        index = dataclasses.replace(index, parts=(*index.parts, part))
+    dataclasses.replace(index, finished=True).write(folder)
+    if hasattr(os, "posix_fadvise"):
+        for path in folder.glob("*.bin"):  # a page that is in memory already would not count for the group
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def used(name: str) -> float:
+    """A line of what Linux says about this process's memory, in MB: "RssAnon", "VmHWM" and others."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
+
+
+def work_in(folder: Path) -> None:
+    """What the process of its own does: open, draw, train; then print its figures."""
+    began = time.perf_counter()
+    data = PreparedData(folder)
+    figures: dict[str, float] = {"opened_seconds": time.perf_counter() - began, "tokens": len(data.train)}
+    for order in ("random", "epochs"):
+        dataset = Dataset(data, Config().override(order=order, vocab_size=data.tokenizer.vocab_size))
+        dataset.get_batch("train")
+        began, batches = time.perf_counter(), 20_000
+        for _ in range(batches):
+            dataset.get_batch("train")
+        figures[f"microseconds_{order}"] = (time.perf_counter() - began) / batches * 1e6
+    run = train(Config().override(max_iters=200, device="cpu"), folder, folder.parent / "run", overwrite=True)
+    figures["step"] = run.record.training_seconds / 200 * 1e3
+    figures |= {name: used(name) for name in ("RssAnon", "VmHWM")}
+    print(json.dumps(figures))
+
+
+@contextmanager
+def memory_group() -> Iterator[tuple[Path, str] | None]:
+    """A control group that may use 1 GB, and the file that tells its peak; None where none can be made."""
+    for root, limit, peak in GROUPS:
+        group = root / f"minigpt-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(LIMIT))
+        except OSError:
+            continue
+        try:
+            yield group, peak
+        finally:
+            group.rmdir()
+        return
+    yield None
+
+
+def measured(folder: Path) -> dict[str, float]:
+    """The figures of `work_in` in a process of its own, within a group of 1 GB if there can be one."""
+    with memory_group() as group:
+        enter = f"echo $$ > {group[0]}/cgroup.procs; " if group else ""
+        child = f'{enter}exec "{sys.executable}" "{__file__}" --child "{folder}"'
+        done = subprocess.run(["sh", "-c", child], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"the process ended with {done.returncode}: {done.stderr[-2000:]}")
+        figures = json.loads(done.stdout.splitlines()[-1])
+        if group:
+            figures["group"] = int((group[0] / group[1]).read_text()) / 1e6
+        return figures
+
+
+def large_against_small() -> None:
+    """Print what 2 GB of tokens cost, beside 2 MB of them."""
+    head = ["tokens", "open and check, s", "a batch at random, µs", "in epochs, µs", "a step, ms"]
+    head += ["anonymous memory, MB", "with pages of files, MB", "the group's peak, MB, of 1,074"]
+    print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
+    with tempfile.TemporaryDirectory() as below:
+        for shards, tokens in ((1, 10**6), (SHARDS, TOKENS)):
+            folder = Path(below) / f"{shards}"
+            random_shards(folder, shards, tokens)
+            f = measured(folder)
+            row = [f"{f['tokens']:,.0f}", f"{f['opened_seconds']:.1f}", f"{f['microseconds_random']:.1f}"]
+            row += [f"{f['microseconds_epochs']:.1f}", f"{f['step']:.1f}", f"{f['RssAnon']:,.0f}"]
+            row += [f"{f['VmHWM']:,.0f}", f"{f['group']:,.0f}" if "group" in f else "none can be made here"]
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+def mapped_against_memory(text: str) -> None:
+    """Print the time of a batch at the mission's size."""
+    with tempfile.TemporaryDirectory() as below:
+        file = Path(below) / "text.txt"
+        file.write_text(text)
+        prepare([file], Path(below) / "data", Settings(), Silent())
+        data = PreparedData(Path(below) / "data")
+        config = Config()
+        ids = torch.as_tensor(np.concatenate([data.train[:], data.val[:]]))
+        sides = {name: Dataset(source, config) for name, source in (("in memory", ids), ("mapped", data))}
+        work = {name: Side(lambda dataset=dataset: dataset.get_batch("train")) for name, dataset in sides.items()}
+        print("| a batch of 16 windows of 32 | µs | time over in memory |\n| --- | --- | --- |")
+        for name, timing in alternate(work).items():
+            print(f"| {name} | {timing.seconds * 1e6:.1f} | {timing} |", flush=True)
+
+
+def encoders(text: str) -> None:
+    """Print how fast text becomes shards, against the libraries that only encode it."""
+    rng = random.Random(0)
+    words = text.split(" ")
+    documents = []
+    for _ in range(COPIES):  # different documents: others would be no test of what is cached
+        start = rng.randrange(len(words))
+        documents.append(" ".join(words[start:] + words[:start]))
+    tokenizer = BPETokenizer.train(text, 4096, [END_OF_TEXT])
+    ranks = {token: i for i, token in tokenizer.vocab.items() if token != END_OF_TEXT.encode()}
+    bare = tiktoken.Encoding("bare", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={})
+    with tempfile.TemporaryDirectory() as below:
+        folder = Path(below)
+        tokenizer.save(folder / "tokenizer.json")
+        other = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        file = folder / "documents.jsonl"
+        file.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+        count = iter(range(10**6))
+        settings = Settings(tokenizer=str(folder / "tokenizer.json"))
+        sides = {
+            "minigpt data prepare: read, split, encode, hash, write": Side(
+                lambda: prepare([file], folder / f"{next(count)}", settings, Silent())
+            ),
+            "tiktoken, the documents in memory, 2 threads": Side(
+                lambda: bare.encode_ordinary_batch(documents, num_threads=2)
+            ),
+            "tokenizers, the same": Side(lambda: other.encode_batch_fast(documents)),
+        }
+        size = sum(len(document.encode()) for document in documents)
+        print(f"\n| {size / 1e6:,.0f} MB in {COPIES} documents | MB/s | time over ours |\n| --- | --- | --- |")
+        for name, timing in alternate(sides, rounds=3, seconds=0.1).items():
+            print(f"| {name} | {size / 1e6 / timing.seconds:.1f} | {timing} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        work_in(Path(arguments.child))
+        return
+    text = find_corpus(arguments.data).text
+    mapped_against_memory(text)
+    large_against_small()
+    encoders(text)
+
+
+if __name__ == "__main__":
+    main()
