@@ -50,7 +50,7 @@ def reader(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("reader")
     # The README's prompt needs its letters, its vocabulary of 512 tokens more words than the verse has.
-    (folder / "input.txt").write_text(text_file.read_text() + "ROMEO: my lantern\n" * 200 + README)
+    (folder / "input.txt").write_text(text_file.read_text() * 5 + "ROMEO: my lantern\n" * 200 + README)
     BPETokenizer.train(README, 300).save(folder / "tokenizer.json")
     (code,) = blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LARGEST_FILE = 256 * 2**20  # bytes
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # what its format writes for a blank, and so cannot carry itself
 LONGEST = 2**12  # characters that it learns from at a time
+MOST_CHARACTERS = 0.9995  # the share with pieces of their own where there is no room for all; bytes write the rest
 PROBE = f"  a  b\n\n\tﬁ ½ {'x' * 3} "  # comes back only from a model that leaves text as it is
 Method = Literal["unigram", "bpe"]
 
@@ -68,6 +69,7 @@ class SentencePieceTokenizer:
             raise DataError("the text is empty: there is nothing to learn a vocabulary from")
         if vocab_size <= 257:
             raise ConfigError(f"a SentencePiece vocabulary has more than 257 pieces, and {vocab_size} is not: raise it")
+        has_room = len(set(text)) + 257 < vocab_size
         written = io.BytesIO()
         try:
             library.SentencePieceTrainer.train(
@@ -79,7 +81,7 @@ class SentencePieceTokenizer:
                 add_dummy_prefix=False,
                 remove_extra_whitespaces=False,
                 byte_fallback=True,
-                character_coverage=1.0,
+                character_coverage=1.0 if has_room else MOST_CHARACTERS,
                 max_sentence_length=4 * LONGEST,
                 num_threads=1,  # so that the same text gives the same model
                 bos_id=-1,

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
-from minigpt.model.loss import bits, exact_loss, perplexity
+from minigpt.model.loss import bits, exact_loss, perplexity, predictions
 
 
 def one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
@@ -39,6 +39,34 @@ def test_many_batches_weigh_alike() -> None:
     ids = torch.randint(7, (20_011,))
     whole = F.cross_entropy(model(ids[None, :-1])[0][0], ids[1:]).item()
     assert exact_loss(model, ids) == pytest.approx(whole, rel=1e-6)
+
+
+def test_of_a_large_text_so_many_predictions_count_evenly_spread() -> None:
+    ids, T = torch.arange(100_003), 8
+    x, y = (torch.cat(parts) for parts in zip(*predictions(ids, T, most=10_000), strict=True))
+    assert x.shape == (1250, 8)
+    assert torch.equal(y, x + 1)
+    starts = x[:, 0]
+    assert (starts % T == 0).all()
+    gaps = starts.diff()
+    assert starts[0] == 0
+    assert 100_003 - starts[-1] < 100
+    assert gaps.min() >= 72  # of 12,500 windows every tenth
+    assert gaps.max() <= 88
+    everything = [pair for parts in predictions(ids, T, most=100_002) for pair in parts[1].flatten().tolist()]
+    assert everything == list(range(1, 100_003))
+
+
+def test_the_exact_loss_of_a_part_is_that_of_its_windows() -> None:
+    torch.manual_seed(0)
+    model = BigramLanguageModel(ModelConfig(vocab_size=7, block_size=8))
+    model.token_embedding_table.weight.data.normal_(std=2)
+    ids = torch.randint(7, (20_011,))
+    x, y = (torch.cat(parts) for parts in zip(*predictions(ids, 8, most=999), strict=True))
+    assert y.numel() == 992
+    expected = F.cross_entropy(model(x)[0].flatten(0, 1), y.flatten()).item()
+    assert exact_loss(model, ids, most=999) == pytest.approx(expected, rel=1e-6)
+    assert exact_loss(model, ids.numpy(), most=999) == pytest.approx(expected, rel=1e-6)
 
 
 def test_units() -> None:

@@ -1,0 +1,182 @@
+"""`minigpt data` as it is used: prepare, train on it, evaluate; killed, without room, with wrong input."""
+
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, TINY_FLAGS, in_terminal, make_text
+
+from minigpt.text.shards import Index, PreparedData
+
+STORIES = 400
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stories") / "stories.jsonl"
+    path.write_text("".join(json.dumps({"text": make_text(300, seed)}) + "\n" for seed in range(STORIES)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    subprocess.run([COMMAND, "data", "prepare", stories, "--out", out], check=True, capture_output=True)
+    return out
+
+
+def refused(done: subprocess.CompletedProcess, *parts: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("minigpt: ")
+    for part in parts:
+        assert part in said, said
+
+
+def test_prepare_train_evaluate_look(command: Callable, prepared: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = command("train", "--data", prepared, "--out", run, "--order", "epochs", "--json", *TINY_FLAGS)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["data_sha256"] == PreparedData(prepared).sha256
+    assert record["data_position"] == 60 * 8
+    assert record["documents"] is True
+    assert record["data_characters"] == STORIES * 300
+    measured = json.loads(command("eval", run, "--json").stdout)
+    assert measured["validation_loss"] == pytest.approx(record["validation_loss"])
+    assert measured["split"] == "validation split"
+    assert measured["predictions"] == measured["possible_predictions"] == len(PreparedData(prepared).val) - 1
+    assert command("sample", run, "--max-new-tokens", "20").returncode == 0
+    assert command("look", run).returncode == 0
+    again = command("train", "--data", prepared, "--config", run / "config.toml", "--out", tmp_path / "again", "--json")
+    assert json.loads(again.stdout)["validation_loss"] == pytest.approx(record["validation_loss"])
+    moved = shutil.move(shutil.copytree(prepared, tmp_path / "copy"), tmp_path / "moved")
+    assert json.loads(command("eval", run, "--data", moved, "--json").stdout)["split"] == "validation split"
+
+
+def test_info_shows_what_is_there(command: Callable, prepared: Path) -> None:
+    shown = json.loads(command("data", "info", prepared, "--json").stdout)
+    data = PreparedData(prepared)
+    assert (shown["train_tokens"], shown["validation_tokens"]) == (len(data.train), len(data.val))
+    assert shown["documents"] == STORIES
+    plain = command("data", "info", prepared).stdout
+    assert f"{STORIES} documents" in plain
+    assert "uint16" in plain
+
+
+def test_killed_at_any_moment_it_goes_on(command: Callable, tmp_path: Path) -> None:
+    rng = random.Random(time.time_ns())
+    text = tmp_path / "large.jsonl"
+    with text.open("w") as file:
+        for seed in range(40):
+            story = make_text(3000, seed)
+            for n in range(80):
+                file.write(json.dumps({"text": f"{n} {seed} " + story * 12}) + "\n")
+    wanted = ["data", "prepare", text, "--tokenizer", "bpe", "--vocab-size", "300"]
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    assert command(*wanted, "--out", whole).returncode == 0
+    took = time.monotonic() - began
+    assert len(Index.read(whole).parts) > 2
+    kept: dict[str, int] = {}
+    for _ in range(6):
+        process = subprocess.Popen([COMMAND, *wanted, "--out", out], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(0.1, took))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        if (out / "data.json").exists():
+            index = Index.read(out)
+            shards = {s.name for split in ("train", "val") for s in index.shards(split)}
+            now = {name: (out / name).stat().st_mtime_ns for name in shards}
+            assert kept.items() <= now.items()  # what was finished is not written again
+            kept = now
+    assert command(*wanted, "--out", out).returncode == 0
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    names = {path.name for path in whole.iterdir()} - {".lock"}
+    assert {path.name for path in out.iterdir()} - {".lock"} == names
+    for name in names:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_without_room_the_finished_is_kept(command: Callable, stories: Path, tmp_path: Path) -> None:
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    done = command("data", "prepare", stories, "--out", "out", preexec_fn=no_room)
+    refused(done, "cannot write to 'out'", "it would be larger than files may be here")
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+    assert command("data", "prepare", stories, "--out", "out").returncode == 0
+    assert PreparedData(tmp_path / "out").index.total("documents") == STORIES
+
+
+def test_ctrl_c_stops_and_the_same_command_goes_on(stories: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.jsonl"
+    large.write_text(stories.read_text() * 300)
+    wanted = [COMMAND, "data", "prepare", large, "--out", tmp_path / "out", "--tokenizer", "bpe", "--vocab-size", "300"]
+    process = subprocess.Popen(wanted, stderr=subprocess.PIPE, encoding="utf-8")
+    while process.poll() is None and not (tmp_path / "out" / "data.json").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert "stopped" in process.communicate()[1]
+    assert process.returncode == 130
+    assert subprocess.run(wanted, capture_output=True).returncode == 0
+
+
+def test_wrong_input_is_refused_in_a_sentence(command: Callable, stories: Path, prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    refused(command("data", "prepare", "latin.txt", "--out", "a"), "'latin.txt' is not UTF-8: byte 3 is 0xe9")
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{"txt": "y"}\n')
+    refused(command("data", "prepare", "bad.jsonl", "--out", "b"), "'bad.jsonl', line 2, has no field 'text'")
+    (tmp_path / "empty.txt").touch()
+    refused(command("data", "prepare", "empty.txt", "--out", "c"), "'empty.txt' is empty")
+    refused(command("data", "prepare", "*.nothing", "--out", "d"), "no file fits the pattern")
+    small = ["--tokenizer", "bpe", "--vocab-size", "200"]
+    refused(command("data", "prepare", stories, "--out", "e", *small), "at least, and 200 is fewer")
+    refused(command("data", "prepare", stories, "--out", "f", "--vocab-size", "300"), "vocab_size is only for")
+    (tmp_path / "false.model").write_bytes(b"\x0a\x03abc")
+    refused(
+        command("data", "prepare", stories, "--out", "g", "--tokenizer", "false.model"), "not a SentencePiece model"
+    )
+    (tmp_path / "file").touch()
+    refused(command("data", "prepare", stories, "--out", "file"), "cannot write to 'file'")
+    refused(command("data", "info", tmp_path), "data.json")
+    refused(command("train", "--data", prepared, "--tokenizer", "bpe"), "cannot have the tokenizer bpe")
+    refused(command("train", "--data", prepared, "--train-fraction", "0.5"), "cannot have the train_fraction of 0.5")
+    refused(command("train", "--data", tmp_path), "is a folder", "minigpt data prepare")
+    refused(command("ladder", "--data", prepared), "needs a text: name a file")
+
+
+def test_two_tokenizers_are_not_mixed(
+    command: Callable, stories: Path, prepared: Path, text_file: Path, trained: object, tmp_path: Path
+) -> None:
+    refused(command("eval", trained.path, "--data", prepared), "has another tokenizer than this run")
+    other = ["--tokenizer", trained.path]
+    refused(command("train", "--data", prepared, *other), "cannot have the tokenizer that was named")
+    refused(command("data", "prepare", stories, "--out", "x", *other), "no token to put between documents")
+
+
+def test_broken_utf8_is_replaced_and_counted_if_asked(command: Callable, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"good text\xff\n\nmore\xfe text\n\n" + b"again and again\n\n" * 100)
+    options = ["--errors", "replace", "--separator", r"\n\n", "--out", "out", "--train-fraction", "0.5"]
+    done = command("data", "prepare", "a.txt", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["replaced"] == 2
+    assert json.loads(done.stdout)["documents"] == 102
+    assert "2 places that were not UTF-8 are U+FFFD now" in command("data", "info", "out").stdout
+
+
+def test_a_bar_on_a_terminal(stories: Path, tmp_path: Path) -> None:
+    status, shown = in_terminal("data", "prepare", stories, "--out", tmp_path / "out", cwd=tmp_path)
+    assert status == 0
+    assert "encoding" in shown
+    assert f"{STORIES} documents" in shown
