@@ -90,6 +90,7 @@ class Record:
     predictions: int | None = None  # that the exact loss is the mean of, …
     possible_predictions: int | None = None  # … of so many that could be made
     data_position: int | None = None  # windows read for training
+    generation: str | None = None  # how it writes text: sampling/path.py
     documents: bool | None = None  # whether the data are documents, with an end-of-text token between them
 
 
@@ -101,6 +102,7 @@ LATER = {  # which older records don't have
     "possible_predictions",
     "data_position",
     "documents",
+    "generation",
 }
 
 

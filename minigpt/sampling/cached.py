@@ -1,5 +1,8 @@
 """A GPT read piece by piece: what was computed for earlier tokens is kept, not computed again."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +23,7 @@ class Cache:
     def __init__(self, model: GPT, batch_size: int) -> None:
         config, weight = model.config, model.ln_f.weight
         shape = (2, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
-        self.kv = [weight.new_empty(shape) for _ in model.blocks]
+        self.kv = [weight.new_zeros(shape) for _ in model.blocks]  # zeros: a masked NaN would still be one
         self.batch_size = batch_size
         self.length = 0
 
@@ -54,6 +57,7 @@ class CachedReader:
         self.model = model
         self.cache = Cache(model, batch_size)
         self.idx: Tensor | None = None  # the tokens read, at most block_size of them
+        self.step: Callable[[Tensor], Tensor] | None = None  # recorded on a GPU when it is first needed
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
@@ -63,6 +67,9 @@ class CachedReader:
         if idx.shape[1] > block_size or self.cache.length == 0:  # the window has moved, or nothing is known yet
             self.cache.length = 0
             tokens = self.idx
+        elif tokens.is_cuda:
+            self.step = self.step or recorded(self.model, self.cache)
+            return self.step(tokens)
         return read(self.model, tokens, self.cache)
 
     def skip(self, tokens: Tensor) -> None:
@@ -70,6 +77,16 @@ class CachedReader:
         assert self.idx is not None
         self.idx = torch.cat([self.idx, tokens.to(self.idx.device)], dim=1)[:, -self.model.config.block_size :]
         self.cache.length = 0
+
+
+def recorded(model: GPT, cache: Cache) -> Callable[[Tensor], Tensor]:
+    """`read` of one token as a CUDA graph; as it is where that cannot be recorded."""
+    from minigpt.sampling.graph import RecordedStep
+
+    try:
+        return RecordedStep(model, cache)
+    except RuntimeError:
+        return functools.partial(read, model, cache=cache)
 
 
 class PlainReader:

@@ -28,6 +28,14 @@ class Loops(NamedTuple):
     tied: bool = False  # whether the head is, and so never in 8 bits
 
 
+def described(model: nn.Module, tokens: int) -> str:
+    """How a text of so many tokens is written, for a run's record."""
+    loops = loops_for(CachedReader(model, 1), tokens) if isinstance(model, GPT) else None
+    if loops is None:
+        return "PyTorch"
+    return f"compiled loops in {loops.parts} part{'s' if loops.parts > 1 else ''}"
+
+
 def size_of(model: GPT) -> int:
     """How many numbers the model holds, those in 8 bits included."""
     return sum(tensor.numel() for tensor in model.state_dict().values())

@@ -57,10 +57,15 @@ class Gradients:
         return loss.item()
 
     def __enter__(self) -> Self:
+        """On a GPU, let matrix products of 32 bits round their factors to TF32, which is many times as fast."""
+        self.products = torch.get_float32_matmul_precision()
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Leave the model as any other: nothing is applied to it any more, and its gradients are gone."""
+        torch.set_float32_matmul_precision(self.products)
         for part in self.model.modules():
             vars(part).pop("forward", None)
         for parameter in [*self.model.parameters(), *self.parameters]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 import minigpt
-from minigpt.config import VOCAB_SIZE, Config, TrainingConfig
+from minigpt.config import VOCAB_SIZE, Config, SamplingConfig, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import DataError, DivergedError
 from minigpt.folder import Record, RunFolder
 from minigpt.model import TrainedModel, build, count_parameters
 from minigpt.run import Evaluation, Run
+from minigpt.sampling.path import described
 from minigpt.text.corpus import Corpus, find_data
 from minigpt.text.dataset import Dataset
 from minigpt.text.shards import PreparedData
@@ -209,5 +210,6 @@ def new_record(start: Start) -> Record:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(start.tokenizer),
+        generation=described(start.model, SamplingConfig.max_new_tokens),
         documents=isinstance(corpus, PreparedData),
     )

@@ -16,8 +16,9 @@ from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.model.eight_bits import to_8_bits
 from minigpt.model.gpt import GPT
 from minigpt.sampling import engine, path
-from minigpt.sampling.cached import CachedReader, PlainReader
+from minigpt.sampling.cached import Cache, CachedReader, PlainReader, read
 from minigpt.sampling.engine import STOPPED, generate, next_token, stream
+from minigpt.sampling.graph import step
 
 SMALL = ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3)
 GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
@@ -195,6 +196,27 @@ def test_a_cache_read_piece_by_piece_gives_the_whole_model_s_logits(config: Mode
     with torch.inference_mode():
         for piece in (idx[:, :7], *idx[:, 7:].split(1, dim=1)):
             torch.testing.assert_close(cached.read(piece), plain.read(piece), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("config", [SMALL, GPT2])
+def test_the_step_of_fixed_shapes_is_the_same_one(config: ModelConfig, rows: int) -> None:
+    model = make(config)
+    idx = torch.randint(config.vocab_size, (rows, config.block_size))
+    grown, fixed = Cache(model, rows), Cache(model, rows)
+    with torch.inference_mode():
+        for cache in (grown, fixed):
+            read(model, idx[:, :5], cache)
+        for n in range(5, config.block_size):
+            expected = read(model, idx[:, n : n + 1], grown)
+            found = step(model, idx[:, n : n + 1], torch.tensor([n]), fixed)
+            assert (found - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_recorded_step_writes_what_naive_cropping_does() -> None:
+    model = make(SMALL).cuda()
+    require_same(model, torch.zeros(3, 1, dtype=torch.int64, device="cuda"), SamplingConfig(max_new_tokens=60, seed=2))
 
 
 def test_rows_end_where_their_stop_token_comes_and_the_others_go_on() -> None:
