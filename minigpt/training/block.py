@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config
 from minigpt.model.gpt import GPT, Block
-from minigpt.model.linear import linear, linear_backward
+from minigpt.model.linear import Linear, linear, linear_backward
 
 LONGEST = 256  # tokens: with more, the (T, T) weights that are kept for backward take too much memory
 EPSILON = 1e-5
@@ -34,6 +34,7 @@ def suits(model: nn.Module, config: Config, device: torch.device) -> bool:
     training = config.training
     return (
         isinstance(model, GPT)
+        and all(type(layer) is Linear for block in model.blocks for layer in layers_of(block))
         and device.type == "cpu"
         and config.model.activation == "relu"
         and not config.model.dropout
@@ -47,10 +48,15 @@ def forward(block: Block, x: Tensor, T: int) -> Tensor:
     """What `block` makes of (N, C): (N, C)."""
     if not torch.is_grad_enabled():
         return Block.forward(block, x, T)
-    attention, ffwd = block.attention, block.ffwd
-    layers = (block.ln1, attention.qkv, attention.proj, block.ln2, ffwd.up, ffwd.down)
+    qkv, proj, up, down = layers_of(block)
+    layers = (block.ln1, qkv, proj, block.ln2, up, down)
     parameters = (parameter for layer in layers for parameter in (layer.weight, layer.bias))
-    return WrittenOut.apply(x, T, attention.n_head, *parameters)
+    return WrittenOut.apply(x, T, block.attention.n_head, *parameters)
+
+
+def layers_of(block: Block) -> tuple[Linear, Linear, Linear, Linear]:
+    """Its linear layers, or whatever has taken their places."""
+    return block.attention.qkv, block.attention.proj, block.ffwd.up, block.ffwd.down
 
 
 class WrittenOut(torch.autograd.Function):

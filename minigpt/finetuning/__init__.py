@@ -1,0 +1,1 @@
+"""Teaching a trained model something more: low-rank adapters, in PEFT's format."""

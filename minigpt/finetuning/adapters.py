@@ -1,0 +1,194 @@
+"""Adapters on disk, in PEFT's format: adapter_config.json and adapter_model.safetensors, a few kilobytes.
+
+A GPT's layers have the names that they have in transformers' GPT-2, so that `PeftModel.from_pretrained` opens what is
+written here over a GPT-2 written by exchange/huggingface.py, and the other way round; the lecture's have its own. Which
+base an adapter was trained on is kept as a fingerprint in the metadata of its tensors.
+"""
+
+import hashlib
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import ConfigError, ExchangeError
+from minigpt.exchange.huggingface import BLOCK
+from minigpt.files import explained, read_text, write_atomic
+from minigpt.finetuning.lora import (
+    Adapter,
+    Shape,
+    adapter_names,
+    linear_layers,
+    lora_layers,
+    put_beside,
+    shares_in_use,
+    use_adapters,
+)
+from minigpt.model.gpt import GPT
+
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+LARGEST_CONFIG = 2**20  # bytes
+LARGEST_WEIGHTS = 2**31  # bytes
+PREFIX = "base_model.model."
+PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "lengths": "lora_magnitude_vector"}
+LATER: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's may have, and this package's cannot
+    "bias": ("none",),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "lora_bias": (None, False),
+    "layer_replication": (None,),
+    "use_qalora": (None, False),
+}
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """The SHA-256 of a model's weights without its adapters, in hexadecimal."""
+    digest = hashlib.sha256()
+    kept = {f"{path}.base.weight": layer.kept for path, layer in lora_layers(model).items()}
+    for name, tensor in sorted(model.state_dict().items()):
+        if ".adapters." in name or name.endswith(".tril"):
+            continue
+        before = kept.get(name)  # merging
+        tensor = tensor if before is None else before
+        digest.update(name.replace(".base.", ".").encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def theirs(model: nn.Module, path: str) -> str:
+    """What PEFT calls the layer at that path."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", path)
+    if isinstance(model, GPT) and found and found[2] in BLOCK:
+        return f"{PREFIX}transformer.h.{found[1]}.{BLOCK[found[2]]}"
+    return PREFIX + path
+
+
+def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:
+    """Write one of a model's adapters. Raises ConfigError for a name that it doesn't have, FileError."""
+    layers = {path: layer.adapters[name] for path, layer in lora_layers(model).items() if name in layer.adapters}
+    if not layers:
+        raise ConfigError(f"there is no adapter {name!r}: known are {', '.join(adapter_names(model)) or 'none'}")
+    shape = next(iter(layers.values())).shape
+    weights = {
+        f"{theirs(model, path)}.{PARTS[part]}": tensor.detach().cpu().contiguous()
+        for path, adapter in layers.items()
+        for part, tensor in adapter.named_parameters()
+    }
+    targets = {theirs(model, path).removeprefix(PREFIX) for path in layers}
+    content = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM" if isinstance(model, GPT) else None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": shape.rank,
+        "lora_alpha": shape.alpha,
+        "lora_dropout": shape.dropout,
+        "use_rslora": shape.rslora,
+        "use_dora": shape.dora,
+        "target_modules": sorted(targets),
+        "fan_in_fan_out": isinstance(model, GPT),  # GPT-2's matrices lie transposed
+        "bias": "none",
+    }
+    folder = Path(folder)
+    with explained("create the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", "base_sha256": base_fingerprint(model)}
+    write_atomic(folder / WEIGHTS, safetensors.torch.save(weights, metadata))
+    write_atomic(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> list[str]:
+    """Put an adapter from a folder beside a model's layers and use it, with those in use; the names of the layers.
+
+    Raises ExchangeError for what is no LoRA adapter, is pickled, belongs to another base or does not fit this one,
+    FileError for what cannot be read, ConfigError for a name that is taken.
+    """
+    if name in adapter_names(model):
+        raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
+    folder = Path(folder)
+    shape = read_shape(folder)
+    weights, base = read_weights(folder)
+    if base not in (None, base_fingerprint(model)):
+        raise ExchangeError(
+            f"{str(folder)!r} is an adapter for another base than this: take it with the one it was made for"
+        )
+    layers = linear_layers(model)
+    paths = {theirs(model, path): path for path in layers}
+    adapters: dict[str, Adapter] = {}
+    for key in weights:
+        layer, _, part = next(
+            ((key[: -len(part) - 1], ".", part) for part in PARTS.values() if key.endswith("." + part)), (key, "", "")
+        )
+        if layer not in paths:
+            raise ExchangeError(f"{str(folder)!r} does not fit this model: there is no layer for its {key}")
+        adapters.setdefault(paths[layer], Adapter(layers[paths[layer]], shape))
+    for path, adapter in adapters.items():
+        for part, parameter in adapter.named_parameters():
+            key = f"{theirs(model, path)}.{PARTS[part]}"
+            if key not in weights:
+                raise ExchangeError(f"{str(folder)!r} is not complete: {key} is missing")
+            if weights[key].shape != parameter.shape:
+                wrong = f"{key} is of shape {list(weights[key].shape)}, not {list(parameter.shape)}"
+                raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
+            parameter.data.copy_(weights[key])
+    before = shares_in_use(model)
+    model.requires_grad_(False)
+    for path, adapter in adapters.items():
+        put_beside(model, path, adapter, name)
+    use_adapters(model, {**before, name: 1.0})
+    return list(adapters)
+
+
+def read_shape(folder: Path) -> Shape:
+    """What an adapter_config.json says; ExchangeError if this package cannot do that."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise ExchangeError(f"{str(folder)!r} is no adapter: it has no {CONFIG}")
+    try:
+        content: Any = json.loads(read_text(path, LARGEST_CONFIG))
+    except (ValueError, RecursionError) as error:
+        raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
+    if not isinstance(content, dict) or content.get("peft_type") != "LORA":
+        raise ExchangeError(f"{str(path)!r} is not of a LoRA adapter, and only those can be read")
+    for name, possible in LATER.items():
+        if content.get(name, possible[0]) not in possible:
+            raise ExchangeError(f"{str(path)!r} has {name} {content[name]!r}, and only {possible[0]!r} can be read")
+    numbers = [content.get(name, default) for name, default in (("lora_alpha", 8), ("lora_dropout", 0.0))]
+    switches = [content.get(name, False) for name in ("use_rslora", "use_dora")]
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or {*map(type, switches)} != {bool}:
+        raise ExchangeError(f"{str(path)!r} is damaged: lora_alpha, lora_dropout, use_rslora or use_dora cannot be so")
+    try:
+        return Shape(content.get("r", 8), float(numbers[0]), float(numbers[1]), *switches)
+    except ConfigError as error:
+        raise ExchangeError(f"{str(path)!r} is damaged: {error}") from None
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of an adapter, and the fingerprint of its base if it has one."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = (folder / PICKLED).exists()
+        why = f"its {PICKLED} is a pickle, which could run anything" if pickled else f"it has no {WEIGHTS}"
+        raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it as safetensors")
+    with explained("read", path):
+        if path.stat().st_size > LARGEST_WEIGHTS:
+            raise ExchangeError(f"{str(path)!r} is larger than {LARGEST_WEIGHTS:,} bytes: that is no adapter")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            base = (file.metadata() or {}).get("base_sha256")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ExchangeError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
+    if not weights:
+        raise ExchangeError(f"{str(path)!r} is empty: it has no tensors")
+    return weights, base

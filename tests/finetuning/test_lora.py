@@ -1,0 +1,308 @@
+"""LoRA, rsLoRA and DoRA against PEFT: outputs, gradients, files; merged and unmerged; several at once."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2LMHeadModel
+
+from minigpt.config import Config, ModelConfig
+from minigpt.errors import ConfigError
+from minigpt.exchange.huggingface import load_gpt2, save_gpt2
+from minigpt.finetuning.adapters import load_adapter, save_adapter
+from minigpt.finetuning.lora import (
+    LoRALinear,
+    adapter_names,
+    apply_lora,
+    fold,
+    lora_layers,
+    merge,
+    trained_share,
+    unmerge,
+    use_adapters,
+    without_adapters,
+)
+from minigpt.model import build
+from minigpt.model.gpt import GPT
+from minigpt.text.dataset import Dataset
+from minigpt.training.gradients import Gradients
+from minigpt.training.optimizer import Optimizer
+
+LECTURE = ModelConfig(vocab_size=31, block_size=16, n_embd=32, n_head=4, n_layer=2, implementation="lecture")
+FAST = dataclasses.replace(LECTURE, implementation="fast")
+GPT2 = dataclasses.replace(FAST, activation="gelu", qkv_bias=True, tied_head=True)
+KINDS = [{}, {"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}]
+NAMES = ["lora", "rslora", "dora", "rslora and dora"]
+
+
+def make(config: ModelConfig, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = build(config)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def stir(model: nn.Module, seed: int = 7) -> None:
+    """Give the adapters weights as if they had trained."""
+    torch.manual_seed(seed)
+    for layer in lora_layers(model).values():
+        for adapter in layer.adapters.values():
+            for parameter in adapter.parameters():
+                parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def batch(rows: int = 3, T: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(5)
+    ids = torch.randint(31, (rows, T + 1))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(batch()[0])[0]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+@pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
+def test_at_the_start_nothing_is_changed_and_only_adapters_train(config: ModelConfig, kind: dict) -> None:
+    model = make(config)
+    before, whole = logits(model), sum(p.numel() for p in model.parameters())
+    layers = apply_lora(model, rank=4, alpha=8, **kind)
+    assert torch.equal(logits(model), before)
+    assert len(layers) == config.n_layer * (3 * config.n_head + 3 if config is LECTURE else 4)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters() if ".adapters." in name}
+    expected = sum(
+        4 * (layer.base.in_features + layer.base.out_features) + layer.base.out_features * ("dora" in kind)
+        for layer in lora_layers(model).values()
+    )
+    assert trained_share(model) == (expected, whole + expected)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
+def test_merged_is_the_same_and_unmerged_is_what_was(config: ModelConfig, dtype: torch.dtype, kind: dict) -> None:
+    model = make(config).to(dtype)
+    kept = copy.deepcopy(model.state_dict())
+    apply_lora(model, rank=4, alpha=8, **kind)
+    stir(model)
+    apart = logits(model)
+    merge(model)
+    merge(model)  # twice is once
+    assert (logits(model) - apart).abs().max() < (1e-4 if dtype == torch.float32 else 1e-10)
+    assert not torch.equal(lora_layers(model)[next(iter(lora_layers(model)))].base.weight, kept[next(iter(kept))])
+    unmerge(model)
+    assert torch.equal(logits(model), apart)
+    for name, tensor in kept.items():
+        assert torch.equal(model.state_dict()[next(n for n in (name, based(name)) if n in model.state_dict())], tensor)
+    fold(model)
+    assert model.state_dict().keys() == kept.keys()
+    assert (logits(model) - apart).abs().max() < (1e-4 if dtype == torch.float32 else 1e-10)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def based(name: str) -> str:
+    """A parameter's name once its layer has an adapter."""
+    layer, _, part = name.rpartition(".")
+    return f"{layer}.base.{part}"
+
+
+def theirs_over(model: nn.Module, rank: int, alpha: float, kind: dict, folder: Path) -> peft.PeftModel:
+    """PEFT's adapters over a copy of the base: GPT-2 by transformers, or the lecture's model."""
+    options: dict[str, Any] = {
+        "r": rank,
+        "lora_alpha": alpha,
+        "use_rslora": kind.get("rslora", False),
+        "use_dora": kind.get("dora", False),
+    }
+    if isinstance(model, GPT):
+        save_gpt2(model, folder / "base")
+        base = GPT2LMHeadModel.from_pretrained(folder / "base").to(next(model.parameters()).dtype)
+        targets = ["c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+        return peft.get_peft_model(base, peft.LoraConfig(target_modules=targets, fan_in_fan_out=True, **options))
+    targets = ["query", "key", "value", "proj", "net.0", "net.2"]
+    return peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(target_modules=targets, **options))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("config", [LECTURE, GPT2], ids=["lecture", "gpt2"])
+def test_outputs_and_gradients_are_those_of_peft(
+    config: ModelConfig, dtype: torch.dtype, kind: dict, tmp_path: Path
+) -> None:
+    ours = make(config).to(dtype).eval()
+    theirs = theirs_over(ours, 4, 12.0, kind, tmp_path).eval()
+    apply_lora(ours, rank=4, alpha=12.0, **kind)
+    stir(ours)
+    pairs = matched(ours, theirs)
+    for mine, other in pairs:
+        other.data.copy_(mine.data)
+    x, y = batch()
+    found, loss = ours(x, y)
+    result = theirs(x)
+    other_logits = result.logits if hasattr(result, "logits") else result[0]
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-10
+    assert (found - other_logits).abs().max() < tolerance
+    loss.backward()
+    nn.functional.cross_entropy(other_logits.flatten(0, 1), y.flatten()).backward()
+    assert all(mine.grad is not None for mine, _ in pairs)
+    for mine, other in pairs:
+        assert (mine.grad - other.grad).abs().max() < tolerance
+
+
+def matched(ours: nn.Module, theirs: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Our adapters' parameters and PEFT's, pair by pair, in the order of the layers."""
+    parts = {"A": "lora_A", "B": "lora_B", "lengths": "lora_magnitude_vector"}
+    pairs = []
+    for part, other in parts.items():
+        mine = [p for name, p in ours.named_parameters() if ".adapters." in name and name.endswith("." + part)]
+        them = [p for name, p in theirs.named_parameters() if f".{other}." in name]
+        assert len(mine) == len(them)
+        pairs += list(zip(mine, them, strict=True))
+    return pairs
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_peft_opens_ours_and_we_open_peft_s(kind: dict, tmp_path: Path) -> None:
+    ours = make(GPT2).eval()
+    save_gpt2(ours, tmp_path / "base")
+    apply_lora(ours, rank=4, alpha=12.0, **kind)
+    stir(ours)
+    save_adapter(ours, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(
+        GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours"
+    ).eval()
+    x, _ = batch()
+    with torch.no_grad():
+        assert (theirs(x).logits - ours(x)[0]).abs().max() < 2e-5
+    for parameter in (p for name, p in theirs.named_parameters() if "lora_" in name):
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = load_gpt2(tmp_path / "base")
+    load_adapter(again, tmp_path / "theirs")
+    with torch.no_grad():
+        assert (theirs(x).logits - again(x)[0]).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
+def test_what_is_saved_comes_back(config: ModelConfig, tmp_path: Path) -> None:
+    model = make(config).eval()
+    again = copy.deepcopy(model)
+    apply_lora(model, rank=3, alpha=5, dropout=0.25, targets=["proj"], dora=True)
+    stir(model)
+    save_adapter(model, tmp_path)
+    assert load_adapter(again, tmp_path, "mine") == list(lora_layers(model))
+    assert torch.equal(logits(again), logits(model))
+    layer = next(iter(lora_layers(again).values()))
+    assert layer.adapters["mine"].shape == next(iter(lora_layers(model).values())).adapters["default"].shape
+
+
+def test_several_adapters_are_switched_scaled_and_blended() -> None:
+    model = make(FAST).eval()
+    base = logits(model)
+    kept = copy.deepcopy(model)
+    apply_lora(model, rank=4, targets=["qkv", "up"], name="a")
+    apply_lora(model, rank=2, targets=["up", "down"], name="b")
+    stir(model)
+    assert adapter_names(model) == ["a", "b"]
+    with without_adapters(model):
+        assert torch.equal(logits(model), base)
+    for shares in ({"a": 1.0}, {"b": 1.0}, {"a": 2.0}, {"a": 0.7, "b": 0.3}, {"a": 0.0}, {}):
+        use_adapters(model, shares)
+        expected = copy.deepcopy(kept)
+        for path, layer in lora_layers(model).items():
+            weight = expected.get_submodule(path).weight
+            for name, share in shares.items():
+                if name in layer.adapters:
+                    weight.data += share * layer.adapters[name].of_weight(layer.base.weight).detach()
+        assert (logits(model) - logits(expected)).abs().max() < 1e-4
+    use_adapters(model, {"a": 1.0})
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".adapters.a." in name for name in trained)
+
+
+@pytest.mark.parametrize("config", [LECTURE, FAST], ids=["lecture", "fast"])
+def test_a_training_moves_the_adapters_alone_and_lowers_the_loss(config: ModelConfig) -> None:
+    model = make(config)
+    settings = Config().override(**{**vars(config), "batch_size": 8, "learning_rate": 3e-2, "max_iters": 60})
+    kept = copy.deepcopy(model.state_dict())
+    apply_lora(model, rank=4, dropout=0.1)
+    data = Dataset(torch.arange(3000) % 31, settings)
+    losses = []
+    model.train()
+    with Gradients(model, settings) as gradients:
+        optimizer = Optimizer(gradients.parameters, settings.training, gradients.scaler)
+        for step in range(60):
+            losses.append(gradients.add(*data.get_batch("train")))
+            optimizer.step(step)
+    assert losses[-1] < losses[0] - 0.5
+    for name, tensor in kept.items():
+        found = model.state_dict()
+        assert torch.equal(found[name if name in found else based(name)], tensor)
+    assert all(bool(layer.adapters["default"].B.any()) for layer in lora_layers(model).values())
+
+
+def test_dropout_drops_the_update_s_inputs_in_training_only() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 8)
+    model = nn.Sequential(layer)
+    apply_lora(model, rank=8, alpha=8, dropout=0.5, targets=["0"])
+    adapted = model[0]
+    assert isinstance(adapted, LoRALinear)
+    adapter = adapted.adapters["default"]
+    adapter.A.data, adapter.B.data = torch.ones(8, 64), torch.ones(8, 8)
+    x = torch.ones(2000, 64)
+    model.train()
+    update = (model(x) - layer(x)).detach()
+    assert update.mean() == pytest.approx(64 * 8, rel=0.02)
+    assert update.std() > 10
+    model.eval()
+    assert torch.allclose((model(x) - layer(x)).detach(), torch.full((2000, 8), 64.0 * 8), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ({"rank": 0}, "rank must be a whole number at least 1, not 0"),
+        ({"rank": 33}, "rank must be at most 32, the smaller side of blocks.0.attention.qkv, not 33"),
+        ({"rank": True}, "rank must be a whole number"),
+        ({"alpha": 0}, "alpha must be a number above 0"),
+        ({"alpha": float("nan")}, "alpha must be a number above 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        (
+            {"targets": ["attn"]},
+            "'attn': choose from attention.qkv, attention.proj, ffwd.up, ffwd.down",
+        ),
+        ({"targets": ["ffwd.upp"]}, "no layer is named 'ffwd.upp'; did you mean 'ffwd.up'?"),
+        ({"targets": []}, "targets is empty"),
+        ({"name": "a.b"}, "cannot be named 'a.b'"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_changed(call: dict, error: str) -> None:
+    model = make(FAST)
+    with pytest.raises(ConfigError) as refusal:
+        apply_lora(model, **call)
+    assert error in str(refusal.value)
+    assert not lora_layers(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_names_are_taken_once_and_known() -> None:
+    model = make(FAST)
+    apply_lora(model, name="mine")
+    with pytest.raises(ConfigError, match="has an adapter named 'mine' already"):
+        apply_lora(model, name="mine")
+    with pytest.raises(ConfigError, match="there is no adapter 'mind'; did you mean 'mine'"):
+        use_adapters(model, {"mind": 1})
+    with pytest.raises(ConfigError, match="must be a number, not nan"):
+        use_adapters(model, {"mine": float("nan")})
+    with pytest.raises(ConfigError, match="the model has no blocks"):
+        apply_lora(build(dataclasses.replace(FAST, architecture="bigram")))
