@@ -51,14 +51,15 @@ LATER: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's may have, and
 def base_fingerprint(model: nn.Module) -> str:
     """The SHA-256 of a model's weights without its adapters, in hexadecimal."""
     digest = hashlib.sha256()
-    kept = {f"{path}.base.weight": layer.kept for path, layer in lora_layers(model).items()}
+    merged = [layer for layer in lora_layers(model).values() if layer.kept]
+    for layer in merged:
+        layer.unmerge()
     for name, tensor in sorted(model.state_dict().items()):
-        if ".adapters." in name or name.endswith(".tril"):
-            continue
-        before = kept.get(name)  # merging
-        tensor = tensor if before is None else before
-        digest.update(name.replace(".base.", ".").encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        if ".adapters." not in name and not name.endswith(".tril"):
+            digest.update(name.replace(".base.", ".").encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for layer in merged:
+        layer.merge()
     return digest.hexdigest()
 
 
@@ -70,8 +71,11 @@ def theirs(model: nn.Module, path: str) -> str:
     return PREFIX + path
 
 
-def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:
-    """Write one of a model's adapters. Raises ConfigError for a name that it doesn't have, FileError."""
+def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", base_sha256: str | None = None) -> None:
+    """Write one of a model's adapters, for the base of that fingerprint, by default this model's own.
+
+    Raises ConfigError for a name that the model doesn't have, FileError.
+    """
     layers = {path: layer.adapters[name] for path, layer in lora_layers(model).items() if name in layer.adapters}
     if not layers:
         raise ConfigError(f"there is no adapter {name!r}: known are {', '.join(adapter_names(model)) or 'none'}")
@@ -99,7 +103,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     folder = Path(folder)
     with explained("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "base_sha256": base_fingerprint(model)}
+    metadata = {"format": "pt", "base_sha256": base_sha256 or base_fingerprint(model)}
     write_atomic(folder / WEIGHTS, safetensors.torch.save(weights, metadata))
     write_atomic(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")
 

@@ -13,11 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.errors import ConfigError, nearest
+from minigpt.finetuning.quantization import Linear4bit
 from minigpt.model import count_parameters
+from minigpt.model.eight_bits import Linear8bit
+from minigpt.model.linear import Linear
+
+Layer = nn.Linear | Linear4bit | Linear8bit
 
 OUTSIDE_BLOCKS = ("lm_head",)  # which is left alone unless it is asked for
 
@@ -57,21 +63,23 @@ class Shape:
 class Adapter(nn.Module):
     """The update of one layer."""
 
-    def __init__(self, layer: nn.Linear, shape: Shape) -> None:
+    def __init__(self, layer: Layer, shape: Shape) -> None:
         super().__init__()
         O, I = layer.out_features, layer.in_features  # noqa: E741
         self.shape = shape
-        self.A = nn.Parameter(layer.weight.new_empty(shape.rank, I))
-        self.B = nn.Parameter(layer.weight.new_zeros(O, shape.rank))
-        self.lengths = nn.Parameter(layer.weight.detach().norm(dim=1)) if shape.dora else None  # (O,)
+        weight = layer.weight.detach()
+        self.A = nn.Parameter(weight.new_empty(shape.rank, I))
+        self.B = nn.Parameter(weight.new_zeros(O, shape.rank))
+        self.lengths = nn.Parameter(weight.norm(dim=1)) if shape.dora else None  # (O,)
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as nn.Linear's own weights begin
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """What is added to the layer's result x @ weight.T: (..., I) to (..., O)."""
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """What is added to the layer's result: (..., I) to (..., O)."""
         x = F.dropout(x, self.shape.dropout, self.training)
         update = (x @ self.A.T) @ self.B.T * self.shape.scale  # (..., I) -> (..., r) -> (..., O)
         if self.lengths is None:
             return update
+        weight = layer.weight
         stretch = self._stretch(weight)
         return (stretch - 1) * F.linear(x, weight) + stretch * update
 
@@ -96,39 +104,49 @@ class LoRALinear(nn.Module):
         base: the layer, frozen.
         adapters: by name.
         shares: how much each adapter in use counts.
-        kept: the layer's own matrix while the adapters are merged into it.
+        kept: the layer itself while one with the adapters merged into it is in its place.
     """
 
     adapters: dict[str, Adapter]
 
-    def __init__(self, base: nn.Linear) -> None:
+    def __init__(self, base: Layer) -> None:
         super().__init__()
-        self.base = base.requires_grad_(False)
+        self.base: Layer = base.requires_grad_(False)
         self.adapters = nn.ModuleDict()  # type: ignore[assignment]
         self.shares: dict[str, float] = {}
-        self.kept: Tensor | None = None
+        self.kept: tuple[Layer] | None = None  # in a tuple, so that PyTorch takes it for no part of this module
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
         result = self.base(x)
         if self.kept is None:
             for name, share in self.shares.items():
-                result = result + share * self.adapters[name](x, self.base.weight)
+                result = result + share * self.adapters[name](x, self.base)
         return result
 
     def merge(self) -> None:
-        """Add what is in use to the layer's matrix."""
+        """Put a layer in the place of this one's whose matrix has what is in use added to it."""
         if self.kept is None:
-            weight = self.base.weight
-            self.kept = weight.detach().clone()
-            for name, share in self.shares.items():
-                weight.data += share * self.adapters[name].of_weight(self.kept).detach()
+            self.kept = (self.base,)
+            weight = self.base.weight.detach()
+            updates = [share * self.adapters[name].of_weight(weight).detach() for name, share in self.shares.items()]
+            self.base = with_weight(self.base, sum(updates, weight))
 
     def unmerge(self) -> None:
-        """Give the layer back the matrix that it had, bit for bit."""
+        """Put the layer back as it was, bit for bit."""
         if self.kept is not None:
-            self.base.weight.data.copy_(self.kept)
+            (self.base,) = self.kept
             self.kept = None
+
+
+def with_weight(layer: Layer, weight: Tensor) -> nn.Linear:
+    """A linear layer of that kind, or an ordinary one if it held its matrix in few bits, with another matrix."""
+    with torch.device("meta"):
+        kind = type(layer) if isinstance(layer, nn.Linear) else Linear
+        new = kind(layer.in_features, layer.out_features, bias=False)
+    new.weight = nn.Parameter(weight.clone() if weight is layer.weight else weight, requires_grad=False)
+    new.bias = layer.bias
+    return new
 
 
 def apply_lora(
@@ -176,18 +194,18 @@ def put_beside(model: nn.Module, path: str, adapter: Adapter, name: str) -> None
     layer.adapters[name] = adapter.train(model.training)
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def linear_layers(model: nn.Module) -> dict[str, Layer]:
     """Every linear layer by its path, those with adapters by the path that they had before."""
-    layers: dict[str, nn.Linear] = {}
+    layers: dict[str, Layer] = {}
     for path, module in model.named_modules():
         if isinstance(module, LoRALinear):
             layers[path] = module.base
-        elif isinstance(module, nn.Linear) and not path.endswith(".base"):
+        elif isinstance(module, Layer) and not path.endswith(".base"):
             layers[path] = module
     return layers
 
 
-def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, nn.Linear]:
+def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, Layer]:
     """The linear layers that the targets name; ConfigError, with what could be named, for one that names none."""
     layers = linear_layers(model)
     if targets is None:
