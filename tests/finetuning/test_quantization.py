@@ -79,9 +79,8 @@ def test_absmax_in_eight_bits_are_nearly_those_of_bitsandbytes() -> None:
         assert torch.equal(largest, state.absmax)
         assert (codes.int() - packed.int()).abs().max() <= 2  # ours is always the nearest
         back, other = dequantize_absmax(codes, largest, offset) - mean, theirs.dequantize_blockwise(packed, state)
-        assert (
-            (absmax - mean - back).abs() <= (absmax - mean - theirs.dequantize_blockwise(packed, state)).abs() + 1e-6
-        ).all()
+        off, others = (absmax - mean - back).abs(), (absmax - mean - other).abs()
+        assert (off <= others + 1e-5 * largest.max()).all()
 
 
 def test_a_layer_is_four_bits_a_weight_and_keeps_no_more_for_its_gradient() -> None:
