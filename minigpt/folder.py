@@ -18,7 +18,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,7 +37,7 @@ from minigpt.text.tokenizers import fingerprint, load_tokenizer
 FORMAT = 1
 LARGEST_JSON = 64 * 2**20  # bytes
 Weights = Literal["last", "best"]
-Status = Literal["unfinished", "finished", "interrupted", "diverged"]
+Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 T = TypeVar("T")
 
 
@@ -90,6 +90,8 @@ class Record:
     predictions: int | None = None  # that the exact loss is the mean of, …
     possible_predictions: int | None = None  # … of so many that could be made
     data_position: int | None = None  # windows read for training
+    base: str | None = None  # the run that it was fine-tuned from
+    trained_parameters: int | None = None  # of them, if not all
     generation: str | None = None  # how it writes text: sampling/path.py
     documents: bool | None = None  # whether the data are documents, with an end-of-text token between them
 
@@ -103,6 +105,8 @@ LATER = {  # which older records don't have
     "data_position",
     "documents",
     "generation",
+    "base",
+    "trained_parameters",
 }
 
 
@@ -227,6 +231,8 @@ class RunFolder:
 
     def read_metrics(self, record: Record) -> list[Metrics]:
         """Every evaluation, in order, up to the step that the run's record ends at."""
+        if record.status == "imported":  # it was trained elsewhere
+            return []
         metrics = read_lines(self.metrics, Metrics)
         if metrics[-1].step < record.step:
             last = f"it ends at step {metrics[-1].step:,}, the run at {record.step:,}"
@@ -243,12 +249,12 @@ class RunFolder:
         texts = [f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{s.text}\n\n" for s in snapshots]
         write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
-    def save_weights(self, model: nn.Module, best_so_far: bool) -> None:
+    def save_weights(self, weights: Mapping[str, torch.Tensor], best_so_far: bool) -> None:
         """Write the last weights; those they replace are kept as the best ones if they are."""
         if not best_so_far and not self.best.exists():
             write_atomic(self.best, self.model.read_bytes())
-        weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-        write_atomic(self.model, safetensors.torch.save(weights))
+        tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
+        write_atomic(self.model, safetensors.torch.save(tensors))
         if best_so_far:
             self.best.unlink(missing_ok=True)
 

@@ -172,6 +172,10 @@ class Run:
 
         Raises FileError or DataError if it cannot be had any more, or has changed since.
         """
+        if self.record.status == "imported":
+            raise DataError(
+                f"{str(self.path)!r} was trained elsewhere, on a text that is not known: name one with --data"
+            )
         where = data or self.record.data_path
         corpus = find_data(where) if where else tiny_shakespeare()
         if corpus.sha256 != self.record.data_sha256:

@@ -97,7 +97,7 @@ def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path) -> N
 
     def save(loss: float, best_so_far: bool) -> None:
         torch.nn.init.constant_(model.token_embedding_table.weight, loss)
-        folder.save_weights(model, best_so_far)
+        folder.save_weights(model.state_dict(), best_so_far)
 
     def kept(which: str) -> float:
         folder.load_weights(loaded, which)

@@ -2,7 +2,7 @@
 
 import click
 
-from minigpt.cli.options import device_option, json_option, run_argument, weights_option
+from minigpt.cli.options import adapter_options, device_option, json_option, run_argument, weights_option
 from minigpt.cli.output import loss_line, open_run, print_object, write
 
 
@@ -11,8 +11,17 @@ from minigpt.cli.output import loss_line, open_run, print_object, write
 @click.option("--data", metavar="FILE|FOLDER", help="another text, or prepared data [the run's own]")
 @weights_option
 @device_option
+@adapter_options
 @json_option
-def evaluate(run: str | None, data: str | None, weights: str, device: str, as_json: bool) -> None:
+def evaluate(
+    run: str | None,
+    data: str | None,
+    weights: str,
+    device: str,
+    adapters: tuple[str, ...],
+    adapter_scale: float,
+    as_json: bool,
+) -> None:
     """Measure a run's exact loss: every prediction of the text made once.
 
     RUN is its folder, or leave it out for the newest one in runs/. Of the text the run was trained on
@@ -20,7 +29,7 @@ def evaluate(run: str | None, data: str | None, weights: str, device: str, as_js
     """
     from minigpt.model.loss import perplexity
 
-    opened = open_run(run, weights, device)
+    opened = open_run(run, weights, device, adapters, adapter_scale)
     measured = opened.evaluate(data)
     if as_json:
         name = "validation_loss" if measured.split == "validation split" else "loss"

@@ -16,6 +16,8 @@ import click
 import minigpt
 from minigpt.cli.data import data
 from minigpt.cli.evaluate import evaluate
+from minigpt.cli.finetune import finetune
+from minigpt.cli.import_ import import_
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
@@ -49,7 +51,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate, look, ladder, tokenizer, data):
+for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, import_):
     cli.add_command(command)
 
 

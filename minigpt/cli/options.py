@@ -1,7 +1,7 @@
 """Flags made from the configuration's dataclasses, so that each setting is written once."""
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -36,14 +36,24 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def settings(group: str, part: type[Checked], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Decorate a command with a flag for each setting of the dataclass; one not given arrives as None."""
+def settings(
+    group: str,
+    part: type[Checked],
+    without: Collection[str] = (),
+    shown: Mapping[str, str] | None = None,
+    otherwise: str | None = None,
+) -> Callable[[Command], Command]:
+    """Decorate a command with a flag for each setting of the dataclass; one not given arrives as None.
+
+    Help shows the dataclass's defaults, or those `shown`, or what holds `otherwise`.
+    """
 
     def decorate(command: Command) -> Command:
         for f in reversed(dataclasses.fields(part)):  # type: ignore[arg-type]
             if f.name not in DERIVED and f.name not in without:
                 kind = click.Choice(choices_of(f)) if choices_of(f) else kind_of(f)
-                default = "" if f.default is None else f" [{f.default}]"
+                usual = (shown or {}).get(f.name, otherwise or f.default)
+                default = "" if usual is None else f" [{usual}]"
                 flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"] + default
                 if kind is bool:
                     flag, about = f"{flag}/--no-{flag[2:]}", f.metadata["help"]
@@ -74,6 +84,15 @@ def device_option(command: Command) -> Command:
     """`--device`."""
     about = "where to compute; auto takes a GPU if there is one [auto]"
     return click.option("--device", type=click.Choice(DEVICES), default="auto", help=about)(command)
+
+
+def adapter_options(command: Command) -> Command:
+    """`--adapter`, which may be repeated, and `--adapter-scale`."""
+    about = "what minigpt finetune --lora left, or PEFT; repeated, several are added up, each by its share [none]"
+    command = click.option("--adapter", "adapters", multiple=True, metavar="FOLDER[:SHARE]", help=about)(command)
+    return click.option("--adapter-scale", type=click.FloatRange(0, 2), default=1.0, help="how much they count [1]")(
+        command
+    )
 
 
 def json_option(command: Command) -> Command:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from minigpt.run import Evaluation, Run
 
 
-def open_run(path: str | None, weights: str = "last", device: str = "auto") -> "Run":
-    """Open the run at `path`, or the newest one in runs/, whose name is then said on standard error."""
+def open_run(
+    path: str | None,
+    weights: str = "last",
+    device: str = "auto",
+    adapters: Sequence[str] = (),
+    adapter_scale: float = 1.0,
+) -> "Run":
+    """Open the run at `path`, or the newest one in runs/, whose name is then said on standard error.
+
+    Adapters, as FOLDER or FOLDER:SHARE, are added to its weights.
+    """
     from minigpt.folder import find_newest
     from minigpt.run import Run
 
@@ -27,7 +36,12 @@ def open_run(path: str | None, weights: str = "last", device: str = "auto") -> "
         found = find_newest()
         click.echo(f"the newest run: {found}", err=True)
         path = str(found)
-    return Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
+    run = Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
+    if adapters:
+        from minigpt.finetuning.adapters import add_adapters
+
+        add_adapters(run.model, adapters, adapter_scale)
+    return run
 
 
 def write(pieces: Iterable[str]) -> None:

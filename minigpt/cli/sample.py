@@ -11,6 +11,7 @@ import click
 
 from minigpt.cli.options import (
     GroupedCommand,
+    adapter_options,
     device_option,
     given,
     json_option,
@@ -33,10 +34,19 @@ PATIENCE = 0.5  # seconds
 @click.option("--num-samples", type=int, default=1, help="how many texts to write, all at once [1]")
 @weights_option
 @device_option
+@adapter_options
 @json_option
 @settings("Sampling", SamplingConfig)
 def sample(
-    run: str | None, prompt: str | None, num_samples: int, weights: str, device: str, as_json: bool, **fields: Any
+    run: str | None,
+    prompt: str | None,
+    num_samples: int,
+    weights: str,
+    device: str,
+    adapters: tuple[str, ...],
+    adapter_scale: float,
+    as_json: bool,
+    **fields: Any,
 ) -> None:
     """Let a trained model write.
 
@@ -46,7 +56,7 @@ def sample(
     if fields["seed"] is None:
         fields["seed"] = int.from_bytes(os.urandom(4), "big")  # known, so that the text can be had again
     sampling = vars(SamplingConfig(**given(fields)))  # refused, if at all, before PyTorch is imported
-    opened = open_run(run, weights, device)
+    opened = open_run(run, weights, device, adapters, adapter_scale)
     if prompt is None or prompt == "-":
         prompt = piped_text(wait=prompt == "-")
     if as_json:

@@ -21,6 +21,7 @@ from minigpt.model.empty import build_empty
 from minigpt.model.gpt import GPT
 
 LARGEST_CONFIG = 2**20  # bytes
+FILES = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
 ACTIVATIONS: dict[str, Literal["relu", "gelu"]] = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
 FIXED = {  # what GPT-2 could have otherwise, and this package's GPT doesn't
     "layer_norm_epsilon": 1e-5,
@@ -50,9 +51,7 @@ def load_gpt2(source: str | Path) -> GPT:
     Raises ExchangeError for what is no GPT-2, or whose weights are missing, pickled or oddly shaped;
     FileError for what can't be read; MissingExtraError for a name on the hub without huggingface_hub.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = fetched(str(source))
+    folder = folder_of(source)
     config = model_config(read_config(folder / "config.json"), folder)
     try:
         model = build_empty(config)
@@ -95,6 +94,11 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
     write_atomic(folder / "config.json", json.dumps(content, indent=2).encode() + b"\n")
 
 
+def folder_of(source: str | Path) -> Path:
+    """A local folder, or the one that a name on the hub is fetched to."""
+    return Path(source) if Path(source).is_dir() else fetched(str(source))
+
+
 def fetched(name: str) -> Path:
     """The folder that a name on the hub is fetched to."""
     try:
@@ -102,7 +106,7 @@ def fetched(name: str) -> Path:
     except ImportError:
         raise MissingExtraError("huggingface_hub", "exchange") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=FILES))
     except Exception as error:  # it raises its own, those of the network, and ValueError for a name that can't be
         reason = str(error).strip().split("\n")[0]
         raise ExchangeError(f"{name!r} is no folder here, and the hub does not give it: {reason}") from None

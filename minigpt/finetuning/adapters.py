@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from minigpt.finetuning.lora import (
     Adapter,
     Shape,
     adapter_names,
+    fold,
     linear_layers,
     lora_layers,
     put_beside,
@@ -33,6 +35,7 @@ from minigpt.finetuning.lora import (
 from minigpt.model.gpt import GPT
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+ADAPTER = "adapter"  # the folder of an adapter within that of a run
 LARGEST_CONFIG = 2**20  # bytes
 LARGEST_WEIGHTS = 2**31  # bytes
 PREFIX = "base_model.model."
@@ -148,6 +151,32 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         put_beside(model, path, adapter, name)
     use_adapters(model, {**before, name: 1.0})
     return list(adapters)
+
+
+def add_adapters(model: nn.Module, wanted: Sequence[str], scale: float = 1.0) -> None:
+    """Add adapters, each as FOLDER or FOLDER:SHARE, to a model's weights for good, all of them by `scale`.
+
+    FOLDER may also be a run that has an adapter. Raises as `load_adapter` does, ConfigError for a share that is none.
+    """
+    shares = {}
+    for number, each in enumerate(wanted):
+        folder, share = split_share(each)
+        inner = Path(folder) / ADAPTER
+        load_adapter(model, inner if inner.is_dir() else folder, f"{number}")
+        shares[f"{number}"] = share * scale
+    use_adapters(model, shares)
+    fold(model)
+
+
+def split_share(adapter: str) -> tuple[str, float]:
+    """FOLDER:SHARE as its two parts; of a FOLDER alone the share is 1."""
+    folder, colon, share = adapter.rpartition(":")
+    if not colon or Path(adapter).exists():
+        return adapter, 1.0
+    try:
+        return folder, float(share)
+    except ValueError:
+        raise ConfigError(f"{share!r} is no share of an adapter: write FOLDER or FOLDER:0.7") from None
 
 
 def read_shape(folder: Path) -> Shape:

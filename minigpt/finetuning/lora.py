@@ -8,6 +8,7 @@ Two ways to do it better, each a line below. rsLoRA (Kalajdzievski 2023) scales 
 learns as fast as a small one. DoRA (Liu et al. 2024) learns each row's length on its own, beside its direction.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -284,10 +285,20 @@ def unmerge(model: nn.Module) -> None:
 def fold(model: nn.Module) -> None:
     """Merge, for good, and take the adapters off: an ordinary model again."""
     merge(model)
-    for path, layer in lora_layers(model).items():
+    for path, layer in [*model.named_modules()]:
         parent_path, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent_path), child, layer.base)
+        if isinstance(layer, LoRALinear):
+            setattr(model.get_submodule(parent_path), child, layer.base)
+        elif isinstance(layer, Linear4bit | Linear8bit) and not path.endswith(".base"):
+            setattr(model.get_submodule(parent_path), child, with_weight(layer, layer.weight))
     model.requires_grad_(True)
+
+
+def plain_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the ordinary model that `fold` would make of it, which stays as it is."""
+    ordinary = copy.deepcopy(model)
+    fold(ordinary)
+    return ordinary.state_dict()
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 import dataclasses
 import shlex
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.run import Evaluation, Run
@@ -35,8 +38,10 @@ class Journal(Stopwatch):
         snapshots: what the model wrote on the way.
     """
 
-    def __init__(self, run: Run, display: Display, dataset: Dataset) -> None:
-        """For a training of that run on that data."""
+    def __init__(
+        self, run: Run, display: Display, dataset: Dataset, weights: Callable[[], Mapping[str, Tensor]] | None = None
+    ) -> None:
+        """For a training of that run on that data; `weights` gives what to save, if that isn't the model as it is."""
         super().__init__()
         self.run = run
         self.folder = RunFolder(run.path)
@@ -47,6 +52,7 @@ class Journal(Stopwatch):
         self.shown = 0.0
         training = run.config.training
         self.dataset = dataset
+        self.weights = weights or run.model.state_dict
         tokens = len(dataset.train) + len(dataset.val)
         self.characters_a_step = run.config.tokens_a_step * run.record.data_characters / tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
@@ -73,7 +79,7 @@ class Journal(Stopwatch):
         )
         best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
         if last or step % training.eval_interval == 0:
-            self.folder.save_weights(self.run.model, best_so_far)
+            self.folder.save_weights(self.weights(), best_so_far)
             self.metrics.append(now)
             self.folder.write_metrics(self.metrics)
             self.step = step

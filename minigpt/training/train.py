@@ -4,14 +4,15 @@ import dataclasses
 import datetime
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import minigpt
-from minigpt.config import VOCAB_SIZE, Config, SamplingConfig, TrainingConfig
+from minigpt.config import VOCAB_SIZE, Config, ModelConfig, SamplingConfig, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import DataError, DivergedError
 from minigpt.folder import Record, RunFolder
@@ -49,7 +50,8 @@ def train(
     "interrupted", and KeyboardInterrupt raised. A second one stops at once.
     """
     wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
-    with Display(config.training) as display, prepared(config, data, display, tokenizer) as start:
+    given = None if tokenizer is None else load_tokenizer(tokenizer)
+    with Display(config.training) as display, prepared(config, data, display, given) as start:
         if overwrite:
             wanted.require_run()
         folder = RunFolder.create(wanted.path)
@@ -72,7 +74,8 @@ def train(
 
 def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Path | None = None) -> Forecast:
     """What the training will take; nothing is written. Raises as `train` does before it has written anything."""
-    with Display(config.training) as display, prepared(config, data, display, tokenizer) as start:
+    given = None if tokenizer is None else load_tokenizer(tokenizer)
+    with Display(config.training) as display, prepared(config, data, display, given) as start:
         return foresee(start.model, start.dataset, start.config)
 
 
@@ -90,10 +93,13 @@ class Start:
 
 @contextmanager
 def prepared(
-    config: Config, data: str | Path | None, display: Display, tokenizer_file: str | Path | None = None
+    config: Config,
+    data: str | Path | None,
+    display: Display,
+    given: Tokenizer | None = None,
+    model: Callable[[ModelConfig], TrainedModel] = build,
 ) -> Iterator[Start]:
-    """Text, tokenizer and a new model; within the block, PyTorch has the threads that suit them."""
-    given = None if tokenizer_file is None else load_tokenizer(tokenizer_file)
+    """Text, tokenizer and a model; within the block, PyTorch has the threads that suit them."""
     corpus = find_data(data, display.say)
     if isinstance(corpus, PreparedData):
         config = fitted(config, corpus, given)
@@ -114,7 +120,7 @@ def prepared(
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with memory_explained(WAY_OUT), threads_for(numbers) as threads:
         torch.manual_seed(config.training.seed)
-        yield Start(corpus, tokenizer, config, dataset, build(config.model).to(device), threads)
+        yield Start(corpus, tokenizer, config, dataset, model(config.model).to(device), threads)
 
 
 def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
@@ -156,12 +162,18 @@ def vocabulary_of(corpus: Corpus) -> CharTokenizer:
     return tokenizer
 
 
-def fit_and_measure(run: Run, dataset: Dataset, display: Display, replaces: RunFolder | None) -> Run:
+def fit_and_measure(
+    run: Run,
+    dataset: Dataset,
+    display: Display,
+    replaces: RunFolder | None = None,
+    weights: Callable[[], Mapping[str, Tensor]] | None = None,
+) -> Run:
     """Train the run's model, measure it exactly, and write down how it ended; the run with that record.
 
     Once all is saved, it takes the place of the run that it `replaces`.
     """
-    journal = Journal(run, display, dataset)
+    journal = Journal(run, display, dataset, weights)
     training = run.config.training
     record = None
     try:

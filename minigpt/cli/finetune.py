@@ -1,0 +1,94 @@
+"""`minigpt finetune`."""
+
+import shlex
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
+from minigpt.cli.output import describe, loss_line, open_run, print_object, write
+from minigpt.config import TrainingConfig
+from minigpt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from minigpt.finetuning.finetune import Finetuned
+
+ADAPTERS = "Adapters"
+SHOWN = {"max_iters": "500", "learning_rate": "1e-3; all weights: 1e-4"}
+FIXED = {"tokenizer", "order", "train_fraction"}  # the base's, or the data's
+
+
+@click.command(cls=GroupedCommand, short_help="Teach a trained model another text.")
+@click.argument("run")
+@click.option("--data", required=True, metavar="FILE|FOLDER", help="the text, or prepared data")
+@click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
+@json_option
+@click.option("--lora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters beside the frozen weights")
+@click.option("--qlora", is_flag=True, cls=Option, group=ADAPTERS, help="the same, the frozen weights in four bits")
+@click.option("--rank", type=int, cls=Option, group=ADAPTERS, help="directions that each update has [8]")
+@click.option("--alpha", type=float, cls=Option, group=ADAPTERS, help="what an update counts, over the rank [16]")
+@click.option("--lora-dropout", type=float, cls=Option, group=ADAPTERS, help="share of an update's inputs dropped [0]")
+@click.option(
+    "--target", multiple=True, metavar="LAYER", cls=Option, group=ADAPTERS, help="a layer, qkv say; repeat it [all]"
+)
+@click.option("--rslora", is_flag=True, cls=Option, group=ADAPTERS, help="scale by the rank's square root")
+@click.option("--dora", is_flag=True, cls=Option, group=ADAPTERS, help="learn each row's length too")
+@settings("Training", TrainingConfig, without=FIXED, shown=SHOWN, otherwise="the base's")
+def finetune(
+    run: str,
+    data: str,
+    out: str | None,
+    as_json: bool,
+    lora: bool,
+    qlora: bool,
+    rank: int | None,
+    alpha: float | None,
+    lora_dropout: float | None,
+    target: tuple[str, ...],
+    rslora: bool,
+    dora: bool,
+    **fields: Any,
+) -> None:
+    """Teach a trained model another text, all its weights or, with --lora or --qlora, adapters beside them.
+
+    RUN is the folder of its run, which stays as it is; the result is a run of its own, adapters merged in. Those alone
+    are in its folder "adapter", in PEFT's format, for minigpt sample RUN --adapter FOLDER.
+    """
+    if lora and qlora:
+        raise ConfigError("--lora and --qlora are two methods: name one")
+    method: Literal["full", "lora", "qlora"] = "qlora" if qlora else "lora" if lora else "full"
+    shape = given({"rank": rank, "alpha": alpha, "dropout": lora_dropout})
+    asked = [*shape, *(["target"] if target else []), *(["rslora"] if rslora else []), *(["dora"] if dora else [])]
+    if method == "full" and asked:
+        raise ConfigError(f"{asked[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
+    from minigpt.finetuning.finetune import finetune
+    from minigpt.finetuning.lora import Shape
+
+    base = open_run(run, device=fields["device"] or "auto")
+    found = finetune(base, data, method, Shape(**shape, rslora=rslora, dora=dora), target or None, out, **given(fields))
+    if as_json:
+        figures = {
+            "loss_before": found.before.loss,
+            "own_loss_before": found.own_before,
+            "own_loss_after": found.own_after,
+            "adapter": found.adapter and str(found.adapter),
+        }
+        print_object({**describe(found.run), **figures})
+    else:
+        report(found)
+
+
+def report(found: "Finetuned") -> None:
+    """What the model writes, what it learned, what it forgot, and what to type next."""
+    run = found.run
+    click.echo("\nwhat the model writes now:\n", err=True)
+    write(run.stream(max_new_tokens=300, seed=run.config.training.seed))
+    print(f"\n\n{loss_line('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
+    if found.own_before is not None and found.own_after is not None:
+        risen = found.own_after - found.own_before
+        print(f"on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
+    path = shlex.quote(str(run.path))
+    if found.adapter:
+        size = sum(file.stat().st_size for file in found.adapter.iterdir())
+        print(f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}")
+    print(f"the run is in {path}; next: minigpt sample {path}")

@@ -1,0 +1,136 @@
+"""From a run and a text to a run that has learned it too: all of its weights, or adapters alone."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from minigpt.config import Config, ModelConfig
+from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.finetuning.adapters import ADAPTER, base_fingerprint, save_adapter
+from minigpt.finetuning.lora import Shape, apply_lora, chosen_layers, fold, plain_weights, trained_share
+from minigpt.finetuning.quantization import to_4_bits
+from minigpt.folder import RunFolder
+from minigpt.model import TrainedModel, count_parameters
+from minigpt.run import Evaluation, Run
+from minigpt.sampling.path import described
+from minigpt.training.display import Display
+from minigpt.training.train import fit_and_measure, new_record, prepared
+
+Method = Literal["full", "lora", "qlora"]
+STEPS, RATES = 500, {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}  # where none are given
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What came of it.
+
+    Attributes:
+        run: an ordinary run, adapters merged into its weights.
+        trained: how many parameters trained.
+        before: of the base on the new text's validation split.
+        after: of the run on the same.
+        own_before: of the base on the validation split of its own text; None where that cannot be had any more.
+        own_after: of the run on that: what it has forgotten.
+        adapter: the folder to hand on; None if all weights trained.
+    """
+
+    run: Run
+    trained: int
+    before: Evaluation
+    after: float
+    own_before: float | None
+    own_after: float | None
+    adapter: Path | None
+
+
+def finetune(
+    base: Run,
+    data: str | Path,
+    method: Method = "lora",
+    shape: Shape | None = None,
+    targets: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Finetuned:
+    """Train a copy of a run's model on another text and leave it in a run folder of its own.
+
+    With "lora" adapters train beside the frozen weights, with "qlora" beside weights kept in four bits; with "full" all
+    train. `settings` are those of the training; what is not given is as the base's, but for the number of steps and the
+    learning rate. Raises as `minigpt.train` does, and ConfigError for what the adapters cannot be.
+    """
+    shape = shape or Shape()
+    config = base.config.override(**({"max_iters": STEPS, "learning_rate": RATES[method]} | settings))
+    if method != "full":
+        chosen_layers(base.model, targets)  # refused, if at all, before anything else
+    name = base.path.name or "run"
+    wanted = Path(f"runs/{name}-{method}" if out is None else out)
+
+    def adapted(_: ModelConfig) -> TrainedModel:
+        model = copy.deepcopy(base.model)
+        if method == "qlora":
+            to_4_bits(model)
+        if method != "full":
+            apply_lora(model, shape.rank, shape.alpha, shape.dropout, targets, rslora=shape.rslora, dora=shape.dora)
+        return model
+
+    with Display(config.training) as display, prepared(config, data, display, base.tokenizer, adapted) as start:
+        require_same_model(base.config, start.config)
+        trained, _ = trained_share(start.model)
+        before = Evaluation.of(base.model, start.dataset.val, base.tokenizer, "validation split", start.corpus.source)
+        folder = RunFolder.create(wanted)
+        record = dataclasses.replace(
+            new_record(start),
+            parameters=count_parameters(base.model),
+            trained_parameters=trained,
+            base=str(base.path),
+            generation=described(base.model, 500),
+        )
+        folder.write_config(start.config)
+        folder.write_record(record)
+        folder.write_tokenizer(start.tokenizer, start.config)
+        share = f"{trained:,} of {record.parameters:,} parameters train"
+        display.say(f"model  {base.path}, {method}: {share}\nrun    {folder.path}\n")
+        fingerprint = base_fingerprint(base.model)
+        run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
+        saved = saving(run, fingerprint) if method != "full" else None
+        try:
+            run = fit_and_measure(run, start.dataset, display, weights=saved)
+        finally:
+            if method != "full":
+                fold(start.model)
+        assert run.record.validation_loss is not None
+        own_before, own_after = own_losses(base, run)
+        adapter = folder.path / ADAPTER if method != "full" else None
+        return Finetuned(run, trained, before, run.record.validation_loss, own_before, own_after, adapter)
+
+
+def saving(run: Run, base_sha256: str) -> Callable[[], Mapping[str, Tensor]]:
+    """What to call for the weights to save: those of an ordinary model; the adapter is then saved too."""
+
+    def weights() -> Mapping[str, Tensor]:
+        save_adapter(run.model, run.path / ADAPTER, base_sha256=base_sha256)
+        return plain_weights(run.model)
+
+    return weights
+
+
+def require_same_model(base: Config, now: Config) -> None:
+    """Raise ConfigError for a setting that would make it another model."""
+    for name in ModelConfig.names():
+        if name != "dropout" and getattr(base.model, name) != getattr(now.model, name):
+            raise ConfigError(f"{name} is {getattr(base.model, name)} in the base, and cannot be changed: leave it out")
+
+
+def own_losses(base: Run, run: Run) -> tuple[float | None, float | None]:
+    """The base's and the run's exact loss on the validation split of the base's own text, if it can be had."""
+    try:
+        before = base.evaluate()
+        own = dataclasses.replace(base, model=run.model)
+        return before.loss, own.evaluate().loss
+    except (DataError, FileError):
+        return None, None
