@@ -114,6 +114,7 @@ class ModelConfig(Checked):
     activation: Literal["relu", "gelu"] = setting("relu", "feed-forward's nonlinearity; GPT-2 has gelu")
     qkv_bias: bool = setting(False, "a bias on queries, keys and values, as GPT-2 has")
     tied_head: bool = setting(False, "the token embedding as the last layer too, as GPT-2 has")
+    quantization: Literal["none", "int8", "nf4"] = setting("none", "few bits for matrices, by minigpt quantize")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,6 +187,7 @@ FIRST_VERSION: dict[str, Any] = {  # what runs had before these were settings
     "checkpoint_activations": False,
     "compile": False,
 }
+YOUNGER = {"tokenizer": "char", "order": "random", "quantization": "none"}  # settings that came later still
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ class Config:
         if complete and "implementation" not in settings:
             settings = FIRST_VERSION | settings
         if complete:
-            settings = {"tokenizer": "char", "order": "random"} | settings  # which are younger still
+            settings = YOUNGER | settings
         missing = [name for names in sections.values() for name in names if name not in settings]
         if complete and missing:
             raise ConfigError(f"the setting '{missing[0]}' is missing")

@@ -36,6 +36,7 @@ from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
 FORMAT = 1
 LARGEST_JSON = 64 * 2**20  # bytes
+STORED = {torch.float32: "F32", torch.int8: "I8", torch.uint8: "U8"}  # what safetensors calls them
 Weights = Literal["last", "best"]
 Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 T = TypeVar("T")
@@ -261,7 +262,7 @@ class RunFolder:
     def load_weights(self, model: nn.Module, which: Weights = "last") -> None:
         """Load the last or the best weights into a model of the right shape, meta tensors included."""
         path = self.best if which == "best" and self.best.exists() else self.model
-        weights = read_weights(path, {name: tensor.shape for name, tensor in model.state_dict().items()})
+        weights = read_weights(path, model.state_dict())
         model.load_state_dict(weights, assign=True)
 
 
@@ -317,20 +318,20 @@ def checked(cls: type[T], content: Any, where: str) -> T:
     return cls(**content)
 
 
-def read_weights(path: Path, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, which must be float32, finite and of exactly these names and shapes."""
+def read_weights(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, which must have exactly these names, shapes and types, and be finite."""
     if not path.is_file():
         raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            if names != shapes.keys():
-                stray = sorted(names ^ shapes.keys())[0]
+            if names != like.keys():
+                stray = sorted(names ^ like.keys())[0]
                 raise RunError(f"{str(path)!r} does not fit config.toml: {stray} is in only one of the two")
-            for name, shape in shapes.items():
-                part = file.get_slice(name)
-                if part.get_dtype() != "F32" or tuple(part.get_shape()) != tuple(shape):
-                    found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not F32 of {list(shape)}"
+            for name, tensor in like.items():
+                part, kind, shape = file.get_slice(name), STORED[tensor.dtype], list(tensor.shape)
+                if part.get_dtype() != kind or list(part.get_shape()) != shape:
+                    found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not {kind} of {shape}"
                     raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {found}")
             weights = {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError) as error:

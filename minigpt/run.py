@@ -111,6 +111,10 @@ class Run:
         metrics = folder.read_metrics(record)
         try:
             model = build_empty(config.model)  # takes no memory until the file has proved to fit
+            if config.model.quantization != "none":
+                from minigpt.finetuning.quantization import quantized
+
+                model = quantized(model, config.model.quantization)
         except RuntimeError:
             raise RunError(f"{str(folder.config)!r} is damaged: no model can be that large") from None
         folder.load_weights(model, weights)

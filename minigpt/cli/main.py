@@ -21,6 +21,7 @@ from minigpt.cli.import_ import import_
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
+from minigpt.cli.quantize import quantize
 from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.train import train
@@ -51,7 +52,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, import_):
+for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, quantize, import_):
     cli.add_command(command)
 
 

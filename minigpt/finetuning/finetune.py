@@ -64,7 +64,11 @@ def finetune(
     learning rate. Raises as `minigpt.train` does, and ConfigError for what the adapters cannot be.
     """
     shape = shape or Shape()
-    config = base.config.override(**({"max_iters": STEPS, "learning_rate": RATES[method]} | settings))
+    few_bits = base.config.model.quantization != "none"
+    if few_bits and method == "full":
+        raise ConfigError("matrices in few bits cannot be trained: take the run they were made from, or --lora")
+    usual = {"max_iters": STEPS, "learning_rate": RATES[method], "quantization": "none"}
+    config = base.config.override(**(usual | settings))
     if method != "full":
         chosen_layers(base.model, targets)  # refused, if at all, before anything else
     name = base.path.name or "run"
@@ -122,7 +126,7 @@ def saving(run: Run, base_sha256: str) -> Callable[[], Mapping[str, Tensor]]:
 def require_same_model(base: Config, now: Config) -> None:
     """Raise ConfigError for a setting that would make it another model."""
     for name in ModelConfig.names():
-        if name != "dropout" and getattr(base.model, name) != getattr(now.model, name):
+        if name not in ("dropout", "quantization") and getattr(base.model, name) != getattr(now.model, name):
             raise ConfigError(f"{name} is {getattr(base.model, name)} in the base, and cannot be changed: leave it out")
 
 

@@ -8,12 +8,16 @@ themselves ("double quantization") they are an eighth.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from minigpt.errors import ConfigError
+from minigpt.model import TrainedModel
+from minigpt.model.eight_bits import Linear8bit, to_8_bits
+from minigpt.model.gpt import GPT
 from minigpt.model.linear import Linear, linear
 
 BLOCK = 64  # weights that share an absmax
@@ -123,6 +127,21 @@ def dequantize_absmax(codes: Tensor, largest: Tensor, mean: Tensor) -> Tensor:
     return values * largest.repeat_interleave(BLOCK_OF_ABSMAX)[: len(codes)] + mean
 
 
+def in_four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A matrix as what Linear4bit holds."""
+    codes, absmax = quantize_nf4(weight)
+    return codes, *quantize_absmax(absmax)
+
+
+def empty_nf4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same of a matrix without values, for those that will be loaded."""
+    count = weight.numel()
+    blocks = -(-count // BLOCK)
+    codes = weight.new_empty(-(-count // 2), dtype=torch.uint8)
+    largest = weight.new_empty(-(-blocks // BLOCK_OF_ABSMAX))
+    return codes, weight.new_empty(blocks, dtype=torch.uint8), largest, weight.new_empty(())
+
+
 class Linear4bit(nn.Module):
     """A linear layer that holds its matrix in NF4, and nowhere in full: 4.13 bits a weight; it cannot be trained."""
 
@@ -134,9 +153,9 @@ class Linear4bit(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        codes, absmax = quantize_nf4(layer.weight)
-        self.register_buffer("codes", codes)
-        for name, tensor in zip(("absmax", "absmax_largest", "absmax_mean"), quantize_absmax(absmax), strict=True):
+        weight = layer.weight
+        held = empty_nf4(weight) if weight.is_meta else in_four_bits(weight)
+        for name, tensor in zip(("codes", "absmax", "absmax_largest", "absmax_mean"), held, strict=True):
             self.register_buffer(name, tensor)
         self.bias = layer.bias
 
@@ -173,4 +192,19 @@ def to_4_bits(model: nn.Module) -> nn.Module:
         for name, child in [*module.named_children()]:
             if type(child) in (nn.Linear, Linear) and path.startswith("blocks"):
                 setattr(module, name, Linear4bit(child))
+    return model
+
+
+def quantized(model: TrainedModel, kind: Literal["int8", "nf4"]) -> GPT:
+    """The model with its matrices in few bits, in place; it need not have values yet.
+
+    Raises ConfigError for a model that has no blocks, or whose matrices are in few bits already.
+    """
+    if not isinstance(model, GPT):
+        raise ConfigError("only the fast GPT keeps its matrices in few bits: take a run of --implementation fast")
+    if any(isinstance(module, Linear4bit | Linear8bit) for module in model.modules()):
+        raise ConfigError("its matrices are in few bits already: take the run that it was made from")
+    if kind == "int8":
+        return to_8_bits(model)
+    to_4_bits(model)
     return model

@@ -32,7 +32,9 @@ class Linear8bit(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        codes, scale = quantize_int8(layer.weight.detach())
+        weight = layer.weight.detach()
+        empty = weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(layer.out_features)
+        codes, scale = empty if weight.is_meta else quantize_int8(weight)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)

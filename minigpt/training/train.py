@@ -14,7 +14,7 @@ from torch import Tensor
 import minigpt
 from minigpt.config import VOCAB_SIZE, Config, ModelConfig, SamplingConfig, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
-from minigpt.errors import DataError, DivergedError
+from minigpt.errors import ConfigError, DataError, DivergedError
 from minigpt.folder import Record, RunFolder
 from minigpt.model import TrainedModel, build, count_parameters
 from minigpt.run import Evaluation, Run
@@ -100,6 +100,8 @@ def prepared(
     model: Callable[[ModelConfig], TrainedModel] = build,
 ) -> Iterator[Start]:
     """Text, tokenizer and a model; within the block, PyTorch has the threads that suit them."""
+    if model is build and config.model.quantization != "none":
+        raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
     corpus = find_data(data, display.say)
     if isinstance(corpus, PreparedData):
         config = fitted(config, corpus, given)
