@@ -1,11 +1,16 @@
 """`minigpt quantize`."""
 
 import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from minigpt.cli.options import json_option, weights_option
-from minigpt.cli.output import describe, open_run, print_object
+from minigpt.cli.output import describe, open_run, print_object, write
+
+if TYPE_CHECKING:
+    from minigpt.run import Run
 
 
 @click.command(short_help="Keep a model's matrices in 8 or 4 bits.")
@@ -13,13 +18,20 @@ from minigpt.cli.output import describe, open_run, print_object
 @click.option("--bits", type=int, default=4, help="8, a scale for each row, or 4, NF4 in blocks of 64 [4]")
 @click.option("--data", metavar="FILE|FOLDER", help="a text to measure both on [the run's own]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
+@click.option("--study", is_flag=True, help="make no run: measure 32, 16, 8, 4, 3 and 2 bits, with a picture")
+@click.option("--prompt", default="", help="what the study lets each continue [none]")
 @weights_option
 @json_option
-def quantize(run: str, bits: int, data: str | None, out: str | None, weights: str, as_json: bool) -> None:
+def quantize(
+    run: str, bits: int, data: str | None, out: str | None, study: bool, prompt: str, weights: str, as_json: bool
+) -> None:
     """Make a run of RUN whose matrices take 8 or 4 bits a weight, and measure how much worse it is.
 
     In 4 bits the last layer and the embeddings stay in 32.
     """
+    if study:
+        show_depths(open_run(run, weights, device="cpu"), prompt, data, out, as_json)
+        return
     from minigpt.finetuning.quantize import quantize
 
     found = quantize(open_run(run, weights, device="cpu"), bits, out, data)
@@ -32,3 +44,18 @@ def quantize(run: str, bits: int, data: str | None, out: str | None, weights: st
         print(f"exact loss {found.after:.4f}, before {found.before:.4f}: {found.after - found.before:+.4f}")
     path = shlex.quote(str(found.run.path))
     print(f"the run is in {path}; next: minigpt sample {path}")
+
+
+def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
+    """The loss and the text at each depth, and a picture of them."""
+    from minigpt.studies.bit_depth import bit_depths, table
+    from minigpt.studies.bit_depth import write as write_picture
+
+    depths = bit_depths(run, prompt, data, lambda line: click.echo(line, err=True))
+    picture = Path(out) if out else run.path / "bits.png"
+    write_picture(depths, run, picture)
+    if as_json:
+        print_object({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})
+    else:
+        write([table(depths), "\n"])
+        print(f"the picture is {picture}")

@@ -1,0 +1,98 @@
+"""Memory and time of a fine-tuning step: all weights, LoRA, and QLoRA, at three sizes, each in a process of its own.
+
+    python benchmarks/finetuning.py
+
+The largest is GPT-2's of 124 million parameters, its weights drawn at random, with recomputed activations for QLoRA as
+the paper has it. Memory is the peak of the steps alone, after the model was made (Linux).
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from minigpt.config import Config
+from minigpt.finetuning.lora import apply_lora, trained_share
+from minigpt.finetuning.quantization import to_4_bits
+from minigpt.model import build
+from minigpt.training.gradients import Gradients
+from minigpt.training.optimizer import Optimizer
+
+GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
+SIZES = {
+    "64 wide, 4 blocks": {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32, "batch_size": 16},
+    "384 wide, 6 blocks": {"n_embd": 384, "n_head": 6, "n_layer": 6, "block_size": 256, "batch_size": 8},
+    "GPT-2, 768 wide, 12 blocks": {
+        "n_embd": 768,
+        "n_head": 12,
+        "n_layer": 12,
+        "block_size": 256,
+        "batch_size": 2,
+        "vocab_size": 50257,
+        **GPT2,
+    },
+}
+METHODS = ("full", "lora", "qlora", "qlora, recomputed")
+STEPS = 6
+
+
+def held(name: str) -> float:
+    """What this process holds, "VmRSS", or held at most, "VmHWM", in MB."""
+    return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) / 1024
+
+
+def measure(size: str, method: str) -> None:
+    """Make a few steps and print their figures."""
+    recomputed = method.endswith("recomputed")
+    config = Config().override(max_iters=100, checkpoint_activations=recomputed, **SIZES[size])
+    torch.manual_seed(0)
+    idx = torch.randint(config.model.vocab_size, (config.training.batch_size, config.model.block_size))
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads what it needs
+    before = held("VmRSS")
+    model = build(config.model).train()
+    if method.startswith("qlora"):
+        to_4_bits(model)
+    if method != "full":
+        apply_lora(model, rank=8)
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    gradients = Gradients(model, config)
+    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
+    times = []
+    for step in range(STEPS):
+        began = time.perf_counter()
+        gradients.add(idx, idx)
+        optimizer.step(step)
+        times.append(time.perf_counter() - began)
+    trained, _ = trained_share(model)
+    figures = {"peak": held("VmHWM") - before, "ms": statistics.median(times[1:]) * 1e3, "trained": trained}
+    print(json.dumps(figures))
+
+
+def main() -> None:
+    """Print a table, or the figures for the process that was started for them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        measure(*arguments.one)
+        return
+    print("| size | method | parameters that train | peak memory, MB | a step, ms |\n| --- | --- | --- | --- | --- |")
+    for size in SIZES:
+        for method in METHODS:
+            f = json.loads(subprocess.check_output([sys.executable, __file__, "--one", size, method]))
+            print(f"| {size} | {method} | {f['trained']:,} | {f['peak']:,.0f} | {f['ms']:,.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

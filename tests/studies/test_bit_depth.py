@@ -1,0 +1,39 @@
+"""The loss by bits a weight."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from minigpt.finetuning.quantization import dequantize_nf4, quantize_nf4
+from minigpt.run import Run
+from minigpt.studies.bit_depth import DEPTHS, bit_depths, rounded
+
+
+def test_fewer_bits_round_more_and_four_are_nf4() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(33, 70)
+    errors = [float((rounded(weight, bits) - weight).pow(2).mean()) for bits in DEPTHS]
+    assert errors[0] == 0
+    assert errors == sorted(errors)
+    assert torch.equal(rounded(weight, 4), dequantize_nf4(*quantize_nf4(weight), weight.shape))
+    assert len(rounded(weight[:1, :64], 2).unique()) <= 4
+    assert len(rounded(weight[:1, :64], 3).unique()) <= 8
+
+
+def test_the_study_leaves_the_run_as_it_is(trained: Run) -> None:
+    before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
+    depths = bit_depths(trained, "GULL:")
+    assert [depth.bits for depth in depths] == list(DEPTHS)
+    assert depths[0].loss == pytest.approx(trained.record.validation_loss, rel=1e-6)
+    assert all(depth.text.startswith("GULL:") for depth in depths)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.model.state_dict().items())
+
+
+def test_the_command_draws_it(trained: Run, command: Callable, tmp_path: Path) -> None:
+    done = command("quantize", trained.path, "--study", "--out", "bits.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["depths"]) == len(DEPTHS)
+    assert (tmp_path / "bits.png").read_bytes().startswith(b"\x89PNG")
