@@ -23,9 +23,12 @@ WAYS_OUT = {
     errno.EDQUOT: "the disk quota is used up: free some space; what was there before is intact",
     errno.EFBIG: "it would be larger than files may be here: raise that limit; what was there before is intact",
     errno.ELOOP: "its symbolic links lead in a circle: name the file itself",
+    errno.EMFILE: "too many files are open: raise that limit, ulimit -n",
+    errno.ENFILE: "too many files are open on this machine: close some",
     errno.ENXIO: "there is nothing behind that name: name a file",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
+USUAL_FILES = 256  # that a process has open for other reasons, at most
 
 
 @contextmanager
@@ -107,6 +110,17 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's own limit of open files to so many more than usual, as far as the system lets it."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + USUAL_FILES if hard == resource.RLIM_INFINITY else min(hard, count + USUAL_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def discard(stream: IO[str]) -> None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 import regex
 
 from minigpt.errors import DataError
-from minigpt.text.workers import workers
+from minigpt.text.workers import in_order, workers
 
 Pair = tuple[int, int]
 
@@ -33,7 +33,7 @@ def count_words(text: str, pieces: Callable[[str], list[str]], processes: int = 
         return _count(text, pieces)
     words: Counter[bytes] = Counter()
     with workers(processes) as pool:
-        for part in pool.map(functools.partial(_count, pieces=pieces), shares(text)):
+        for part in in_order(pool, functools.partial(_count, pieces=pieces), shares(text)):
             words.update(part)
     return words
 

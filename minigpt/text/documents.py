@@ -20,6 +20,7 @@ LONGEST_DOCUMENT = 2**26  # characters between two separators: in more there is 
 ROWS = 256  # of a Parquet file at a time
 HALF = re.compile("[\ud800-\udfff]")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"  # which some programs begin a file with
 
 Errors = Literal["strict", "replace"]
 Chunk = tuple[str, bool]  # a part of a document, and whether it is its last
@@ -102,7 +103,8 @@ class Reader:
             if not line.strip():
                 continue
             try:
-                entry: Any = json.loads(line.decode("utf-8", self._handler()))
+                text = line.decode("utf-8", self._handler())
+                entry: Any = json.loads(text.removeprefix(BOM) if number == 1 else text, parse_int=lambda digits: 0)
             except UnicodeDecodeError as error:
                 raise self._not_utf8(path, f"line {number:,}, byte {error.start:,}", error) from None
             except (ValueError, RecursionError) as error:
@@ -110,10 +112,10 @@ class Reader:
             if not isinstance(entry, dict) or self.field not in entry:
                 names = ", ".join(map(repr, list(entry)[:8])) if isinstance(entry, dict) else "none"
                 raise DataError(f"{where}, has no field {self.field!r} (it has {names}): name the one with --field")
-            if not isinstance(entry[self.field], str):
+            if not isinstance(entry[self.field], str | None):
                 kind = type(entry[self.field]).__name__
                 raise DataError(f"{where}: its field {self.field!r} is no text but {kind}: name another with --field")
-            yield self._whole(entry[self.field], where), True
+            yield self._whole(entry[self.field] or "", where), True
 
     def _parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
         pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
@@ -125,17 +127,22 @@ class Reader:
                 raise DataError(
                     f"{str(path)!r} has no column {self.field!r} (it has {listed}): name the one with --field"
                 )
+            if names.count(self.field) > 1:
+                raise DataError(f"{str(path)!r} has several columns {self.field!r}: name them differently first")
             kind = table.schema_arrow.field(self.field).type
             kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            if str(kind) not in ("string", "large_string", "string_view"):
                 raise DataError(f"{str(path)!r}: its column {self.field!r} is no text but {kind}: name another")
             row = 0
             for batch in table.iter_batches(batch_size=ROWS, columns=[self.field]):
-                for text in batch.column(0).to_pylist():
+                column = batch.column(batch.schema.names.index(self.field))
+                column = column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
+                for content in column.cast(pyarrow.large_binary()).to_pylist():
                     row += 1
-                    yield self._whole(text or "", f"{str(path)!r}, row {row:,}"), True
-        except UnicodeDecodeError as error:
-            raise self._not_utf8(path, f"a row's byte {error.start:,}", error) from None
+                    try:
+                        yield (content or b"").decode("utf-8", self._handler()), True
+                    except UnicodeDecodeError as error:
+                        raise self._not_utf8(path, f"row {row:,}, byte {error.start:,}", error) from None
         except pyarrow.ArrowException as error:
             reason = " ".join(str(error).split())[:120]
             raise FileError(

@@ -13,7 +13,7 @@ from minigpt.text.passages import Piece
 from minigpt.text.shards import SPLITS, Split
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer, end_of_text
 from minigpt.text.tokenizers import load_tokenizer
-from minigpt.text.workers import workers
+from minigpt.text.workers import in_order, workers
 
 CODE_POINTS = 0x110000
 
@@ -78,7 +78,7 @@ def encoding(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, proces
         return
     with workers(processes, _open, tokenizer_file, dtype) as pool:
         try:
-            yield lambda batches: pool.map(_encode, batches)
+            yield lambda batches: in_order(pool, _encode, batches)
         except BrokenProcessPool:
             raise MemoryShortError("a process that encodes was killed, for want of memory: --processes 1") from None
         finally:

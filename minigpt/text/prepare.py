@@ -23,7 +23,7 @@ from minigpt.files import explained, flush_folder
 from minigpt.text.documents import Errors, Reader
 from minigpt.text.encoder import Encode, Encoded, encoding
 from minigpt.text.passages import Piece, gathered, pieces
-from minigpt.text.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard, opened_tokenizer
+from minigpt.text.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard, check_shards, opened_tokenizer
 from minigpt.text.sources import Found, find_files
 from minigpt.text.tokenizer import Tokenizer, end_of_text
 from minigpt.text.tokenizers import fingerprint, kind_of, load_tokenizer
@@ -33,7 +33,8 @@ PART = 2**25  # characters encoded and saved together: what a crash can cost
 BATCH = 2**20  # characters that a process is given at a time
 SMALL = 2**23  # bytes of files; for fewer no further process is started
 LOCK = ".lock"
-OURS = re.compile(r"\.lock|\..*\.tmp|tokenizer\.(json|model)")  # what a folder may have before it has an index
+UNFINISHED = re.compile(r"\.((train|val)-\d+\.bin|(data|tokenizer)\.(json|model)\.\d+)\.tmp")
+OURS = re.compile(rf"\.lock|tokenizer\.(json|model)|{UNFINISHED.pattern}")  # what may be there before an index
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def prepare(
     given = None if settings.tokenizer in get_args(TokenizerKind) else load_tokenizer(settings.tokenizer)
     kept = kept_settings(settings, found, given)
     with claimed(Path(out)) as folder:
+        if found.others:
+            progress.say(f"{found.others:,} files that end otherwise are left alone")
         corpus = Texts(found, settings, progress)
         index = Index.read(folder) if (folder / INDEX).exists() else None
         if index is None:
@@ -101,6 +104,8 @@ def prepare(
         else:
             require_same(folder, index.settings, kept)
             if index.finished:
+                opened_tokenizer(folder, index)
+                check_shards(folder, index)
                 progress.say(f"{str(folder)!r} is finished: nothing to do")
                 return index
             tokenizer = opened_tokenizer(folder, index)
@@ -183,7 +188,8 @@ def claimed(folder: Path) -> Iterator[Path]:
     try:
         with explained("write to", folder):
             for left in folder.glob(".*.tmp"):
-                left.unlink()
+                if UNFINISHED.fullmatch(left.name):
+                    left.unlink()
         yield folder
     finally:
         lock.release()

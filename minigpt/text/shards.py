@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigpt.errors import DataError, FileError
-from minigpt.files import explained, read_bytes, write_atomic
+from minigpt.files import allow_open_files, explained, read_bytes, write_atomic
 from minigpt.text.tokenizer import Tokenizer
 from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
@@ -112,6 +112,8 @@ class Index:
     def read(cls, folder: Path) -> "Index":
         """Read data.json. Raises FileError for one that is missing, damaged or of another format."""
         path = folder / INDEX
+        if path.exists() and not path.is_file():
+            raise FileError(f"{str(path)!r} is not a file: it has to be the index of prepared data")
         try:
             content = json.loads(read_bytes(path, LARGEST_INDEX))
         except (ValueError, RecursionError) as error:
@@ -155,6 +157,7 @@ class TokenFiles:
     """The ids of some shards, one after another, as if they were one long sequence; in memory is only what is read."""
 
     def __init__(self, paths: Sequence[Path], dtype: np.dtype) -> None:
+        allow_open_files(2 * len(paths))  # those of the other split too
         self.shards = [mapped(path, dtype) for path in paths]
         self.ends = list(itertools.accumulate(map(len, self.shards)))
         self.begins = [end - len(shard) for end, shard in zip(self.ends, self.shards, strict=True)]
@@ -185,7 +188,7 @@ class TokenFiles:
 
 def mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     """A file's ids, mapped into memory."""
-    with path.open("rb") as file:
+    with explained("open", path), path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_RANDOM"):  # or else the system reads on after each window, thirty times what is asked for
         content.madvise(mmap.MADV_RANDOM)
@@ -215,9 +218,7 @@ class PreparedData:
             raise DataError(f"the data in {str(folder)!r} are not finished: go on with the same minigpt data prepare")
         self.tokenizer = opened_tokenizer(self.folder, self.index)
         self.sha256 = hashlib.sha256(read_bytes(self.folder / INDEX, LARGEST_INDEX)).hexdigest()
-        for split in SPLITS:
-            for shard in self.index.shards(split):
-                check_shard(self.folder, shard, self.index)
+        check_shards(self.folder, self.index)
         self.train, self.val = (
             TokenFiles([self.folder / s.name for s in self.index.shards(split) if s.tokens], self.index.dtype)
             for split in SPLITS
@@ -240,13 +241,20 @@ def opened_tokenizer(folder: Path, index: Index) -> Tokenizer:
     return tokenizer
 
 
+def check_shards(folder: Path, index: Index) -> None:
+    """Raise FileError unless every shard is what was written."""
+    for split in SPLITS:
+        for shard in index.shards(split):
+            check_shard(folder, shard, index)
+
+
 def check_shard(folder: Path, shard: Shard, index: Index) -> None:
     """Raise FileError for a shard that is missing, cut short or altered, or holds an id that is no token."""
     path = folder / shard.name
-    way_out = "prepare the data anew"
+    way_out = f"remove {str(folder)!r} and prepare the data anew"
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise FileError(f"{str(path)!r} is a link or a device, not a shard: {way_out}")
     with explained("read", path), path.open("rb") as file:
-        if path.is_symlink() or not path.is_file():
-            raise FileError(f"{str(path)!r} is a link or a device, not a shard: {way_out}")
         size, expected = path.stat().st_size, shard.tokens * index.dtype.itemsize
         if size != expected:
             what = "cut short" if size < expected else "longer than it was"

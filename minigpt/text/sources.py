@@ -5,6 +5,7 @@ import glob
 import gzip
 import importlib
 import io
+import os
 import shutil
 import stat
 import tempfile
@@ -20,6 +21,7 @@ from minigpt.files import explained
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 BLOCK = 2**20  # bytes copied at a time
+LARGEST_WINDOW = 2**30  # bytes that Zstandard may look back
 PACKED = 2**16  # bytes unpacked at a time, which may become a thousand times as many
 
 
@@ -44,45 +46,77 @@ def find_files(paths: Iterable[str | Path]) -> Found:
     .jsonl or .parquet, compressed or not; hidden ones are left alone. None is taken twice. Raises FileError for a path
     that leads nowhere and for a file without a byte in it that was named.
     """
-    files: dict[Path, Path] = {}
+    files: dict[str, Path] = {}
     others = 0
     for given in paths:
         with explained("read", given):
-            path = Path(given)
-            pattern = [] if path.exists() else sorted(glob.glob(str(given), recursive=True))  # noqa: PTH207 (absolute ones too)
-            if not path.exists() and not pattern:
-                what = "no file fits the pattern" if glob.has_magic(str(given)) else "there is no such file or folder"
-                raise FileError(f"cannot read {str(given)!r}: {what}: check the name")
-            for place in [path] if path.exists() else [Path(name) for name in pattern]:
-                if place.is_dir() and pattern:
-                    continue  # ** fits folders too, and the files in them
-                inside = sorted(within(place)) if place.is_dir() else [place]
-                taken = [file for file in inside if file == place or ending(file) in SUFFIXES]
-                others += len(inside) - len(taken)
-                if not taken:
-                    listed = ", ".join(SUFFIXES)
-                    raise FileError(
-                        f"the folder {str(place)!r} has no {listed} in it: name others by a pattern, '*.py'"
-                    )
-                for file in taken:
-                    if file == path and not file.stat().st_size and stat.S_ISREG(file.stat().st_mode):
-                        raise FileError(f"{str(file)!r} is empty: leave it out")
-                    files.setdefault(file.resolve(), file)
+            found, left = named_by(str(given))
+        for file in found:
+            files.setdefault(os.path.realpath(file), file)
+        others += left
     with explained("read", "the files"):
         return Found(list(files.values()), [file.stat().st_size for file in files.values()], others)
 
 
+def named_by(given: str) -> tuple[list[Path], int]:
+    """The files that one path names, and how many others there are in its folders."""
+    path = Path(given)
+    if not given:
+        raise FileError("a path is empty: name a file, a folder or a pattern")
+    if path.is_dir():
+        inside = sorted(within(path))
+        taken = [file for file in inside if ending(file) in SUFFIXES]
+        if not taken:
+            listed = ", ".join(SUFFIXES)
+            raise FileError(f"the folder {given!r} has no {listed} in it: name others by a pattern, '*.py'")
+        return taken, len(inside) - len(taken)
+    if path.exists():
+        require_readable(path)
+        return [path], 0
+    if not glob.has_magic(given):
+        path.stat()  # says what is wrong with it
+    fits = [Path(name) for name in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 (absolute ones too)
+    taken, others = [file for file in fits if not file.is_dir()], 0
+    for folder in fits:
+        if folder.is_dir() and "**" not in given:  # which fits what is in the folders too
+            inside = sorted(within(folder))
+            more = [file for file in inside if ending(file) in SUFFIXES]
+            taken, others = taken + more, others + len(inside) - len(more)
+    if not taken:
+        raise FileError(f"cannot read {given!r}: no file fits the pattern: check the name")
+    for file in taken:
+        require_regular(file)
+    return taken, others
+
+
+def require_regular(path: Path) -> None:
+    """Raise FileError for a pipe or a device: texts are read more than once."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise FileError(f"{str(path)!r} is a pipe or a device, and texts are read more than once: save it to a file")
+
+
+def require_readable(path: Path) -> None:
+    """The same, and for an empty file."""
+    require_regular(path)
+    if not path.stat().st_size:
+        raise FileError(f"{str(path)!r} is empty: leave it out")
+
+
 def within(folder: Path) -> Iterator[Path]:
-    """The files below a folder, without the hidden ones."""
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file():
-            yield path
+    """The files below a folder, without the hidden ones. Raises FileError for a folder that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        with explained("read", error.filename):
+            raise error
+
+    for path, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(path, name) for name in names if not name.startswith(".") and Path(path, name).is_file())
 
 
 def ending(path: Path) -> str:
     """What kind of file it is by its name, compressed or not."""
-    return Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    return Path(path.stem).suffix.lower() if path.suffix.lower() in COMPRESSIONS else path.suffix.lower()
 
 
 @contextlib.contextmanager
@@ -91,7 +125,8 @@ def decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
 
     Raises FileError for a compressed file that is damaged or cut short.
     """
-    name, compression = (path.stem, path.suffix) if path.suffix in COMPRESSIONS else (path.name, "")
+    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+    name = (path.stem if compression else path.name).lower()
     with contextlib.ExitStack() as stack:
         raw: IO[bytes] = stack.enter_context(path.open("rb"))
         file: Any = raw
@@ -119,7 +154,7 @@ class Unpacked(io.RawIOBase):
     def __init__(self, file: IO[bytes]) -> None:
         zstandard = imported("zstandard")
         self.file, self.damaged = file, zstandard.ZstdError
-        self.new = lambda: zstandard.ZstdDecompressor().decompressobj()
+        self.new = lambda: zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
         self.frame: Any = None
         self.packed = self.rest = b""
 

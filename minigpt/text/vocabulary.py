@@ -57,14 +57,15 @@ def characters_of(documents: Iterable[Piece], min_count: int | None = None) -> C
 
 
 def sample(documents: Iterable[Piece], characters: int = SAMPLE) -> list[str]:
-    """Texts of training pieces, in order: all, or so many characters as a threshold on their CRC-32 lets through.
+    """Texts of training pieces, in order: all, or at most so many characters of them.
 
-    The threshold is halved whenever there are too many, so that one pass will do and memory stays bounded.
+    Which they are a CRC-32 of each text and its number decides: it must be below a threshold, which is halved whenever
+    there are too many. So one pass will do, and memory stays bounded.
     """
     kept: list[tuple[int, str]] = []
     threshold, count = 2**32, 0
-    for piece in documents:
-        number = zlib.crc32(piece.text.encode())
+    for n, piece in enumerate(documents):
+        number = zlib.crc32(piece.text.encode(), n)  # so that copies of one text are not in or out together
         if piece.split == "val" or number >= threshold:
             continue
         kept.append((number, piece.text))

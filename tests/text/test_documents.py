@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +185,56 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(FileError, match=error):
             find_files([tmp_path / path])
+
+
+def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\ufeff" + '{"text": "one", "id": ' + "9" * 5000 + '}\n{"text": null}\n{"text": "two"}\n')
+    reader = Reader()
+    assert read(path, reader) == ["one", "two"]
+    assert reader.empty == 1
+
+
+def test_parquet_of_odd_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = pyarrow.array(TEXTS)
+
+    def write(arrays: list[pyarrow.Array], names: list[str]) -> None:
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), path)
+
+    write([texts, texts], ["text", "text"])
+    with pytest.raises(DataError, match="has several columns 'text'"):
+        read(path)
+    write([pyarrow.array([{"b": "x"}] * len(TEXTS)), texts], ["a", "a.b"])
+    assert read(path, Reader(field="a.b")) == TEXTS
+    for kind in (pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.string_view()):
+        write([texts.cast(kind)], ["text"])
+        assert read(path) == TEXTS
+    broken = pyarrow.array([b"fine", b"b\xff", None, b"\xe6"], pyarrow.binary()).view(pyarrow.string())
+    write([broken], ["text"])
+    with pytest.raises(FileError, match="row 2, byte 1 is 0xff"):
+        read(path)
+    reader = Reader(errors="replace")
+    assert read(path, reader) == ["fine", "b\ufffd", "\ufffd"]
+    assert (reader.replaced, reader.empty) == (2, 1)
+
+
+def test_links_pipes_and_folders_that_a_pattern_fits(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    (tmp_path / "x.txt" / "inner.JSONL").write_text("{}")
+    assert find_files([str(tmp_path / "x*")]).files == [tmp_path / "x.txt" / "inner.JSONL"]
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(FileError, match="is a pipe or a device, and texts are read more than once"):
+        find_files([tmp_path / "pipe.txt"])
+    (tmp_path / "loop.md").symlink_to("loop.md")
+    with pytest.raises(FileError, match="its symbolic links lead in a circle"):
+        find_files([str(tmp_path / "*.md")])
+    with pytest.raises(FileError, match="a path is empty"):
+        find_files([""])
+
+
+def test_a_large_window_of_zstandard_is_no_damage(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, format=zstandard.FORMAT_ZSTD1)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(packer.compress(b"long ago ") + packer.flush())
+    assert read(tmp_path / "a.txt.zst") == ["long ago "]

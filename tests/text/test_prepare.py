@@ -1,7 +1,9 @@
 """Texts to shards: equal to encoding them one by one, restartable, refused by name."""
 
 import json
+import os
 import random
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -312,6 +314,33 @@ def test_shards_that_are_not_what_was_written(lines: Path, tmp_path: Path) -> No
         changed = json.dumps(index | change)
         altered(lambda changed=changed: (out / "data.json").write_text(changed), r"data\.json'")
     altered(lambda: (out / "data.json").write_text("{"), "is damaged: it is not JSON")
+
+
+def test_a_finished_folder_that_is_damaged_is_not_called_finished(lines: Path, tmp_path: Path) -> None:
+    make(lines, tmp_path / "out")
+    (tmp_path / "out" / "val-00000.bin").unlink()
+    with pytest.raises(FileError, match="val-00000"):
+        make(lines, tmp_path / "out")
+    os.mkfifo(tmp_path / "out" / "val-00000.bin")
+    with pytest.raises(FileError, match="is a link or a device, not a shard: remove"):
+        make(lines, tmp_path / "out")
+
+
+def test_more_shards_than_a_process_may_have_open(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART", 300)
+    make(lines, tmp_path / "out")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 8, limits[1]))
+    try:
+        assert len(PreparedData(tmp_path / "out").train) > 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_repeated_texts_are_sampled_like_others() -> None:
+    copies = [module.Piece("the same page " * 20, "train", True, True, "")] * 3000
+    found = sample(copies, 100_000)
+    assert 30_000 < sum(map(len, found)) <= 100_000
 
 
 def test_an_id_that_is_no_token_is_refused(lines: Path, tmp_path: Path) -> None:
