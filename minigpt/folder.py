@@ -92,6 +92,7 @@ class Record:
     possible_predictions: int | None = None  # … of so many that could be made
     data_position: int | None = None  # windows read for training
     base: str | None = None  # the run that it was fine-tuned from
+    instructions: bool | None = None  # whether it was trained on instructions and answers, not on a text
     trained_parameters: int | None = None  # of them, if not all
     generation: str | None = None  # how it writes text: sampling/path.py
     documents: bool | None = None  # whether the data are documents, with an end-of-text token between them
@@ -108,6 +109,7 @@ LATER = {  # which older records don't have
     "generation",
     "base",
     "trained_parameters",
+    "instructions",
 }
 
 

@@ -180,6 +180,8 @@ class Run:
             raise DataError(
                 f"{str(self.path)!r} was trained elsewhere, on a text that is not known: name one with --data"
             )
+        if self.record.instructions:
+            raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: name one with --data")
         where = data or self.record.data_path
         corpus = find_data(where) if where else tiny_shakespeare()
         if corpus.sha256 != self.record.data_sha256:

@@ -12,15 +12,19 @@ from minigpt.errors import ConfigError
 
 if TYPE_CHECKING:
     from minigpt.finetuning.finetune import Finetuned
+    from minigpt.finetuning.instruct import Instructed
 
 ADAPTERS = "Adapters"
 SHOWN = {"max_iters": "500", "learning_rate": "1e-3; all weights: 1e-4"}
 FIXED = {"tokenizer", "order", "train_fraction"}  # the base's, or the data's
 
 
-@click.command(cls=GroupedCommand, short_help="Teach a trained model another text.")
+@click.command(cls=GroupedCommand, short_help="Teach a trained model another text, or tasks.")
 @click.argument("run")
-@click.option("--data", required=True, metavar="FILE|FOLDER", help="the text, or prepared data")
+@click.option("--data", metavar="FILE|FOLDER", help="the text, prepared data, or .jsonl with instructions and answers")
+@click.option(
+    "--task", multiple=True, metavar="NAME", help="instructions made here: upper, reverse, …; may be repeated"
+)
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
 @json_option
 @click.option("--lora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters beside the frozen weights")
@@ -36,7 +40,8 @@ FIXED = {"tokenizer", "order", "train_fraction"}  # the base's, or the data's
 @settings("Training", TrainingConfig, without=FIXED, shown=SHOWN, otherwise="the base's")
 def finetune(
     run: str,
-    data: str,
+    data: str | None,
+    task: tuple[str, ...],
     out: str | None,
     as_json: bool,
     lora: bool,
@@ -49,7 +54,7 @@ def finetune(
     dora: bool,
     **fields: Any,
 ) -> None:
-    """Teach a trained model another text, all its weights or, with --lora or --qlora, adapters beside them.
+    """Teach a trained model another text or instructions, all its weights or, with --lora or --qlora, adapters.
 
     RUN is the folder of its run, which stays as it is; the result is a run of its own, adapters merged in. Those alone
     are in its folder "adapter", in PEFT's format, for minigpt sample RUN --adapter FOLDER.
@@ -61,11 +66,18 @@ def finetune(
     asked = [*shape, *(["target"] if target else []), *(["rslora"] if rslora else []), *(["dora"] if dora else [])]
     if method == "full" and asked:
         raise ConfigError(f"{asked[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
+    if (data is None) == (not task):
+        raise ConfigError("what to learn is either --data or --task: name one of them")
     from minigpt.finetuning.finetune import finetune
+    from minigpt.finetuning.instruct import instruct
     from minigpt.finetuning.lora import Shape
 
     base = open_run(run, device=fields["device"] or "auto")
-    found = finetune(base, data, method, Shape(**shape, rslora=rslora, dora=dora), target or None, out, **given(fields))
+    adapters, layers = Shape(**shape, rslora=rslora, dora=dora), target or None
+    if data is None or data.endswith(".jsonl"):
+        show(instruct(base, data, task, method, adapters, layers, out, **given(fields)), as_json)
+        return
+    found = finetune(base, data, method, adapters, layers, out, **given(fields))
     if as_json:
         figures = {
             "loss_before": found.before.loss,
@@ -76,6 +88,33 @@ def finetune(
         print_object({**describe(found.run), **figures})
     else:
         report(found)
+
+
+def show(found: "Instructed", as_json: bool) -> None:
+    """How many answers are right, what was forgotten, and what to type next."""
+    run = found.run
+    if as_json:
+        shares = {
+            task: {
+                "before": before and before.share,
+                "after": after.share,
+                "interval": after.interval,
+                "asked": after.asked,
+                "majority": usual.share,
+            }
+            for task, (before, after, usual) in found.accuracies.items()
+        }
+        own = {"own_loss_before": found.own_before, "own_loss_after": found.own_after}
+        adapter = found.adapter and str(found.adapter)
+        print_object({**describe(run), "tasks": shares, **own, "truncated": found.truncated, "adapter": adapter})
+        return
+    for task, (before, after, usual) in found.accuracies.items():
+        was = f", before {before.share:.1%}" if before else ""
+        write([f"{task:<14} {after} of {after.asked:,} right{was}; the most frequent answer {usual.share:.1%}\n"])
+    if found.own_before is not None and found.own_after is not None:
+        risen = found.own_after - found.own_before
+        print(f"loss on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
+    print(f"the run is in {shlex.quote(str(run.path))}")
 
 
 def report(found: "Finetuned") -> None:

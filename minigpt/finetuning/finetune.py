@@ -76,10 +76,7 @@ def finetune(
 
     def adapted(_: ModelConfig) -> TrainedModel:
         model = copy.deepcopy(base.model)
-        if method == "qlora":
-            to_4_bits(model)
-        if method != "full":
-            apply_lora(model, shape.rank, shape.alpha, shape.dropout, targets, rslora=shape.rslora, dora=shape.dora)
+        adapt(model, method, shape, targets)
         return model
 
     with Display(config.training) as display, prepared(config, data, display, base.tokenizer, adapted) as start:
@@ -111,6 +108,14 @@ def finetune(
         own_before, own_after = own_losses(base, run)
         adapter = folder.path / ADAPTER if method != "full" else None
         return Finetuned(run, trained, before, run.record.validation_loss, own_before, own_after, adapter)
+
+
+def adapt(model: TrainedModel, method: Method, shape: Shape, targets: Sequence[str] | None) -> None:
+    """Make a model ready for the method, in place."""
+    if method == "qlora":
+        to_4_bits(model)
+    if method != "full":
+        apply_lora(model, shape.rank, shape.alpha, shape.dropout, targets, rslora=shape.rslora, dora=shape.dora)
 
 
 def saving(run: Run, base_sha256: str) -> Callable[[], Mapping[str, Tensor]]:

@@ -87,12 +87,21 @@ def quantize_nf4(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return pairs[:, 0] << 4 | pairs[:, 1], absmax
 
 
+@functools.cache
+def pairs_of_levels() -> Tensor:
+    """The two values that each byte of two codes stands for: (256, 2)."""
+    byte = torch.arange(256)
+    return levels_of(4)[torch.stack([byte >> 4, byte & 15], dim=1)]
+
+
 def dequantize_nf4(codes: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """The tensor of that shape that the codes and absmax of `quantize_nf4` stand for: float32."""
-    numbers = torch.stack([codes >> 4, codes & 15], dim=1).flatten()
     count = torch.Size(shape).numel()
-    values = levels_of(4).to(codes.device)[numbers[:count].int()]
-    return (values * absmax.repeat_interleave(BLOCK)[:count]).view(shape)
+    values = nn.functional.embedding(codes.int(), pairs_of_levels().to(codes.device)).flatten()  # a byte at a time
+    whole = count // BLOCK * BLOCK
+    values[:whole].view(-1, BLOCK).mul_(absmax[: whole // BLOCK, None])
+    values[whole:].mul_(absmax[-1])
+    return values[:count].view(shape)
 
 
 @functools.cache

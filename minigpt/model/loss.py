@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from minigpt.model import LanguageModel
 
+UNCOUNTED = -100  # a target that no loss counts: PyTorch's cross_entropy leaves it out
 TOKENS_A_BATCH = 4096  # few large batches; much larger ones fall out of the processor's cache
 LOGITS_A_BATCH = 2**25  # fewer tokens where each has tens of thousands of logits
 TOKENS_A_READING = 2**18  # of ids that are read from files, so that memory stays flat
@@ -46,8 +47,8 @@ def window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
 
 
 def mean_loss(model: LanguageModel, x: Tensor, y: Tensor) -> float:
-    """Mean loss in nats of predicting y from x, both (N, T), in few large batches, dropout off."""
-    return window_losses(model, x, y).double().mean().item()
+    """Mean loss in nats of predicting y from x, both (N, T), in few large batches, dropout off; UNCOUNTED left out."""
+    return window_losses(model, x, y)[y != UNCOUNTED].double().mean().item()
 
 
 def token_losses(model: LanguageModel, ids: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ from minigpt.studies.position import draw_positions, loss_by_position
 from minigpt.studies.surprise import surprise_html, surprises, tokens_of
 from minigpt.studies.temperature import TEMPERATURES, draw_temperature, entropies, next_distributions
 from minigpt.studies.timeline import draw_timeline
-from minigpt.text.dataset import Dataset
-from minigpt.training.evaluation import even_windows
+from minigpt.text.dataset import Dataset, even_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -77,6 +77,20 @@ class Dataset:
             starts = starts.tensor_split(self.world_size)[self.rank]
         return windows(ids, starts, self.block_size)
 
+    def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
+        """At most `count` windows of a split, evenly spread, the same each time: x and y, both (N, T)."""
+        return even_windows({"train": self.train, "val": self.val}[split], count, self.block_size)
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, in both splits."""
+        return len(self.train) + len(self.val)
+
+    @property
+    def tokens_a_batch(self) -> float:
+        """How many a batch has."""
+        return self.batch_size * self.block_size
+
     def state(self) -> dict[str, Any]:
         """What `restore` goes on from: the generator's state and the position."""
         return {"generator": self.generator.get_state(), "position": self.position}
@@ -115,3 +129,10 @@ def windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(x), torch.from_numpy(y)
     positions = starts[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
     return ids[positions], ids[positions + 1]
+
+
+def even_windows(ids: Ids, count: int, block_size: int) -> tuple[Tensor, Tensor]:
+    """At most `count` windows spread evenly over `ids` from its start to its end: contexts and targets, (N, T)."""
+    last = len(ids) - block_size - 1
+    starts = torch.linspace(0, last, min(count, last + 1), dtype=torch.float64).round().long()
+    return windows(ids, starts, block_size)

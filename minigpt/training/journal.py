@@ -8,8 +8,8 @@ from torch import Tensor
 
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.run import Evaluation, Run
-from minigpt.text.dataset import Dataset
 from minigpt.training.display import Display
+from minigpt.training.loop import Batches
 from minigpt.training.optimizer import learning_rate
 from minigpt.training.stopwatch import Stopwatch
 
@@ -39,7 +39,7 @@ class Journal(Stopwatch):
     """
 
     def __init__(
-        self, run: Run, display: Display, dataset: Dataset, weights: Callable[[], Mapping[str, Tensor]] | None = None
+        self, run: Run, display: Display, dataset: Batches, weights: Callable[[], Mapping[str, Tensor]] | None = None
     ) -> None:
         """For a training of that run on that data; `weights` gives what to save, if that isn't the model as it is."""
         super().__init__()
@@ -53,8 +53,8 @@ class Journal(Stopwatch):
         training = run.config.training
         self.dataset = dataset
         self.weights = weights or run.model.state_dict
-        tokens = len(dataset.train) + len(dataset.val)
-        self.characters_a_step = run.config.tokens_a_step * run.record.data_characters / tokens
+        tokens_a_step = training.gradient_accumulation * dataset.tokens_a_batch
+        self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
     def begin(self) -> None:

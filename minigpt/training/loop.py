@@ -4,11 +4,13 @@ import math
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from torch import Tensor
+
 from minigpt.config import Config, TrainingConfig
 from minigpt.errors import DivergedError
 from minigpt.model import LanguageModel
-from minigpt.text.dataset import Dataset
-from minigpt.training.evaluation import estimate_loss
+from minigpt.text.shards import Split
+from minigpt.training.evaluation import Samples, estimate_loss
 from minigpt.training.gradients import Gradients
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.optimizer import Optimizer
@@ -33,7 +35,24 @@ class Observer(Protocol):
         """So many steps are made."""
 
 
-def fit(model: LanguageModel, dataset: Dataset, config: Config, journal: Observer, interrupt: Interrupt) -> int:
+class Batches(Samples, Protocol):
+    """What a model trains on."""
+
+    position: int  # windows, or examples, drawn so far
+
+    def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
+        """The next batch of a split: x and y, both (B, T)."""
+
+    @property
+    def tokens(self) -> int:
+        """How many there are in all."""
+
+    @property
+    def tokens_a_batch(self) -> float:
+        """How many a batch has, on average."""
+
+
+def fit(model: LanguageModel, dataset: Batches, config: Config, journal: Observer, interrupt: Interrupt) -> int:
     """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
 
     AdamW minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the

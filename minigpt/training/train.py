@@ -30,7 +30,7 @@ from minigpt.training.forecast import Forecast, foresee
 from minigpt.training.gradients import require_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Journal
-from minigpt.training.loop import fit, require_finite
+from minigpt.training.loop import Batches, fit, require_finite
 
 WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
@@ -166,10 +166,11 @@ def vocabulary_of(corpus: Corpus) -> CharTokenizer:
 
 def fit_and_measure(
     run: Run,
-    dataset: Dataset,
+    dataset: Batches,
     display: Display,
     replaces: RunFolder | None = None,
     weights: Callable[[], Mapping[str, Tensor]] | None = None,
+    measure: Callable[[], Evaluation] | None = None,
 ) -> Run:
     """Train the run's model, measure it exactly, and write down how it ended; the run with that record.
 
@@ -182,7 +183,7 @@ def fit_and_measure(
         with Interrupt() as interrupt:
             step = fit(run.model, dataset, run.config, journal, interrupt)
             with journal.evaluating():
-                exact = Evaluation.of(run.model, dataset.val, run.tokenizer, "validation split", run.record.data_source)
+                exact = measure() if measure else measured(run, dataset)
                 validation_loss = exact.loss
                 require_finite(validation_loss, step, training)
             record = journal.close("finished" if step == training.max_iters else "interrupted", exact)
@@ -204,6 +205,12 @@ def fit_and_measure(
         raise
     run.model.eval()
     return run
+
+
+def measured(run: Run, dataset: Batches) -> Evaluation:
+    """The exact loss of a run that trained on a text."""
+    assert isinstance(dataset, Dataset)
+    return Evaluation.of(run.model, dataset.val, run.tokenizer, "validation split", run.record.data_source)
 
 
 def new_record(start: Start) -> Record:

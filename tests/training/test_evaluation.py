@@ -5,8 +5,8 @@ import torch
 
 from minigpt.config import Config
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.text.dataset import Dataset
-from minigpt.training.evaluation import estimate_loss, even_windows
+from minigpt.text.dataset import Dataset, even_windows
+from minigpt.training.evaluation import estimate_loss
 
 
 def test_windows_are_spread_from_the_first_to_the_last() -> None:
