@@ -14,6 +14,7 @@ import warnings
 import click
 
 import minigpt
+from minigpt.cli.chat import chat
 from minigpt.cli.data import data
 from minigpt.cli.evaluate import evaluate
 from minigpt.cli.finetune import finetune
@@ -52,7 +53,7 @@ def cli() -> None:
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
 
 
-for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, quantize, import_):
+for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, chat, quantize, import_):
     cli.add_command(command)
 
 

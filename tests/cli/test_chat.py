@@ -1,0 +1,94 @@
+"""`minigpt chat`: turns, commands, and slips of the pen."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import minigpt
+from minigpt.config import SamplingConfig
+from minigpt.errors import DataError
+from minigpt.finetuning.chat import Chat, fitted
+from minigpt.finetuning.instruct import instruct
+from minigpt.finetuning.instructions import Template, Turn, read_examples
+from minigpt.run import Run
+
+
+@pytest.fixture(scope="module")
+def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model that has learned to say a, whatever is asked."""
+    folder = tmp_path_factory.mktemp("parrot")
+    lines = [json.dumps({"instruction": f"q{n}", "output": "a"}) + "\n" for n in range(200)]
+    (folder / "a.jsonl").write_text("".join(lines))
+    base = minigpt.load(trained.path)
+    return instruct(base, folder / "a.jsonl", out=folder / "run", max_iters=150, learning_rate=1e-2).run
+
+
+def test_a_talk_with_commands(parrot: Run, command: Callable, tmp_path: Path) -> None:
+    typed = "q1\n/temperature 0\nq2\n/save talk.jsonl\n/reset\nq3\n/save last.jsonl\n/quit\nnever\n"
+    done = command("chat", parrot.path, "--temperature", "0", "--max-new-tokens", "3", input=typed)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a\na\na\n"
+    (talk,) = read_examples(tmp_path / "talk.jsonl")
+    assert [(turn.role, turn.text) for turn in talk.turns] == [
+        ("user", "q1"),
+        ("assistant", "a"),
+        ("user", "q2"),
+        ("assistant", "a"),
+    ]
+    (last,) = read_examples(tmp_path / "last.jsonl")
+    assert len(last.turns) == 2
+
+
+def test_slips_are_said_and_the_talk_goes_on(parrot: Run, command: Callable) -> None:
+    typed = "/dance\n/temperature hot\n/temperature -1\n/save\n/save nowhere/talk\n漢\n" + "q" * 40 + "\nq1\n"
+    done = command("chat", parrot.path, "--temperature", "0", "--max-new-tokens", "3", input=typed)
+    assert done.returncode == 0
+    assert done.stdout == "a\n"
+    for part in (
+        "no command '/dance'",
+        "not 'hot'",
+        "not -1.0",
+        "/save needs",
+        "nowhere/talk",
+        "is not among",
+        "that is 42 tokens",
+    ):
+        assert part in done.stderr, part
+    assert "Traceback" not in done.stderr
+
+
+def test_a_base_model_goes_on_with_the_text(trained: Run, command: Callable) -> None:
+    done = command("chat", trained.path, "--max-new-tokens", "5", input="GULL:\n")
+    assert done.returncode == 0
+    assert "learned no instructions" in done.stderr
+    assert len(done.stdout) >= 5
+    assert command("chat", trained.path, "--temperature", "-1").returncode == 2
+
+
+def test_history_is_cut_by_whole_turns(parrot: Run) -> None:
+    template = Template(parrot.tokenizer)
+    turns = [
+        Turn("user", "q1"),
+        Turn("assistant", "a"),
+        Turn("user", "q22"),
+        Turn("assistant", "a"),
+        Turn("user", "q333"),
+    ]
+    whole = template.prompt(turns)
+    assert fitted(template, turns, 100) == whole
+    assert fitted(template, turns, 20) == template.prompt(turns[2:])
+    assert fitted(template, turns, 8) == template.prompt(turns[4:])
+    with pytest.raises(DataError, match="that is 6 tokens, and the model sees 6 at once"):
+        fitted(template, turns, 6)
+
+
+def test_answers_follow_from_the_seed(parrot: Run) -> None:
+    config = SamplingConfig(max_new_tokens=8, temperature=2.0, seed=5)
+    first, again = (Chat(parrot, config) for _ in range(2))
+    for question in ("q1", "q2"):
+        assert "".join(first.answer(question)) == "".join(again.answer(question))
+    assert first.turns == again.turns
+    assert dataclasses.replace(config, seed=7) == first.config
