@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import click
 
+from minigpt.errors import ConfigError
 from minigpt.text.visible import visible
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def open_run(
         click.echo(f"the newest run: {found}", err=True)
         path = str(found)
     run = Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
+    if adapter_scale != 1 and not adapters:
+        raise ConfigError("--adapter-scale is for adapters: name one with --adapter, or leave it out")
     if adapters:
         from minigpt.finetuning.adapters import add_adapters
 
@@ -54,8 +57,16 @@ def write(pieces: Iterable[str]) -> None:
 
 def print_object(content: Mapping[str, Any]) -> None:
     """Print one JSON object; what is beyond JSON's numbers, such as an infinite perplexity, is null."""
-    finite = {name: None if value == math.inf else value for name, value in content.items()}
-    print(json.dumps(finite, indent=2, allow_nan=False))
+    print(json.dumps(finite(content), indent=2, allow_nan=False))
+
+
+def finite(content: Any) -> Any:
+    """The same with None for what is no finite number, however deep it lies."""
+    if isinstance(content, Mapping):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def loss_line(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:

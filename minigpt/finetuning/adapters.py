@@ -7,7 +7,6 @@ base an adapter was trained on is kept as a fingerprint in the metadata of its t
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from minigpt.finetuning.lora import (
     lora_layers,
     put_beside,
     shares_in_use,
+    unmerge,
     use_adapters,
 )
 from minigpt.model.gpt import GPT
@@ -38,6 +38,7 @@ CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "
 ADAPTER = "adapter"  # the folder of an adapter within that of a run
 LARGEST_CONFIG = 2**20  # bytes
 LARGEST_WEIGHTS = 2**31  # bytes
+READABLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 PREFIX = "base_model.model."
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "lengths": "lora_magnitude_vector"}
 LATER: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's may have, and this package's cannot
@@ -48,6 +49,8 @@ LATER: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's may have, and
     "lora_bias": (None, False),
     "layer_replication": (None,),
     "use_qalora": (None, False),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),  # others change the base
+    "alora_invocation_tokens": (None,),
 }
 
 
@@ -126,6 +129,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         raise ExchangeError(
             f"{str(folder)!r} is an adapter for another base than this: take it with the one it was made for"
         )
+    unmerge(model)
     layers = linear_layers(model)
     paths = {theirs(model, path): path for path in layers}
     adapters: dict[str, Adapter] = {}
@@ -135,7 +139,13 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         )
         if layer not in paths:
             raise ExchangeError(f"{str(folder)!r} does not fit this model: there is no layer for its {key}")
-        adapters.setdefault(paths[layer], Adapter(layers[paths[layer]], shape))
+        path = paths[layer]
+        found = weights.get(f"{layer}.{PARTS['A']}")
+        if found is not None and (found.dim() != 2 or found.shape[0] != shape.rank):  # before there is memory for it
+            wrong = f"{layer}.{PARTS['A']} is of shape {list(found.shape)}, and the rank is {shape.rank}"
+            raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
+        if path not in adapters:
+            adapters[path] = Adapter(layers[path], shape)
     for path, adapter in adapters.items():
         for part, parameter in adapter.named_parameters():
             key = f"{theirs(model, path)}.{PARTS[part]}"
@@ -174,15 +184,17 @@ def split_share(adapter: str) -> tuple[str, float]:
     if not colon or Path(adapter).exists():
         return adapter, 1.0
     try:
-        return folder, float(share)
+        if math.isfinite(float(share)):
+            return folder, float(share)
     except ValueError:
-        raise ConfigError(f"{share!r} is no share of an adapter: write FOLDER or FOLDER:0.7") from None
+        pass
+    raise ConfigError(f"{share!r} is no share of an adapter: write FOLDER or FOLDER:0.7")
 
 
 def read_shape(folder: Path) -> Shape:
     """What an adapter_config.json says; ExchangeError if this package cannot do that."""
     path = folder / CONFIG
-    if not path.exists():
+    if not path.is_file():
         raise ExchangeError(f"{str(folder)!r} is no adapter: it has no {CONFIG}")
     try:
         content: Any = json.loads(read_text(path, LARGEST_CONFIG))
@@ -195,7 +207,7 @@ def read_shape(folder: Path) -> Shape:
             raise ExchangeError(f"{str(path)!r} has {name} {content[name]!r}, and only {possible[0]!r} can be read")
     numbers = [content.get(name, default) for name, default in (("lora_alpha", 8), ("lora_dropout", 0.0))]
     switches = [content.get(name, False) for name in ("use_rslora", "use_dora")]
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or {*map(type, switches)} != {bool}:
+    if not all(isinstance(n, int | float) and abs(n) < 1e30 for n in numbers) or {*map(type, switches)} != {bool}:
         raise ExchangeError(f"{str(path)!r} is damaged: lora_alpha, lora_dropout, use_rslora or use_dora cannot be so")
     try:
         return Shape(content.get("r", 8), float(numbers[0]), float(numbers[1]), *switches)
@@ -220,7 +232,9 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str | None]:
     except (safetensors.SafetensorError, OSError) as error:
         raise ExchangeError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
     for name, tensor in weights.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if tensor.dtype not in READABLE:
+            raise ExchangeError(f"{str(path)!r} cannot be read: the numbers of {name} are of type {tensor.dtype}")
+        if not tensor.isfinite().all():
             raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
     if not weights:
         raise ExchangeError(f"{str(path)!r} is empty: it has no tensors")

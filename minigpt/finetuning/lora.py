@@ -136,7 +136,7 @@ class LoRALinear(nn.Module):
     def unmerge(self) -> None:
         """Put the layer back as it was, bit for bit."""
         if self.kept is not None:
-            (self.base,) = self.kept
+            self.base = self.kept[0].to(self.base.weight)  # where the model is by now
             self.kept = None
 
 
@@ -168,11 +168,12 @@ def apply_lora(
     ConfigError for targets that match no layer, a name that is taken, and a rank that is larger than a matrix.
     """
     shape = Shape(rank, alpha, dropout, rslora, dora)
+    unmerge(model)
     chosen = chosen_layers(model, targets)
     if name in adapter_names(model):
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
-    if not name or "." in name:
-        raise ConfigError(f"an adapter cannot be named {name!r}: choose a name without a dot")
+    if not name or "." in name or hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name):
+        raise ConfigError(f"an adapter cannot be named {name!r}: choose another name, without a dot")
     for path, layer in chosen.items():
         smaller = min(layer.in_features, layer.out_features)
         if rank > smaller:

@@ -40,9 +40,9 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
         model = GPT.from_lecture(model.state_dict(), base.config.model.dropout)
     model = quantized(model, kind).eval()  # type: ignore[arg-type]
     config = base.config.override(quantization=kind, implementation="fast")
-    folder = RunFolder.create(Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out))
+    wanted = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
     record = dataclasses.replace(base.record, base=str(base.path), generation=described(model, 500))
-    run = Run(folder.path, config, base.tokenizer, model, record, base.metrics)
+    run = Run(wanted, config, base.tokenizer, model, record, base.metrics)
     before = after = per_byte = per_character = None
     try:
         before, measured = base.evaluate(data).loss, run.evaluate(data)
@@ -58,6 +58,7 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
         bits_per_byte=per_byte,
         bits_per_character=per_character,
     )
+    folder = RunFolder.create(wanted)
     folder.write_config(config)
     folder.write_tokenizer(base.tokenizer, config)
     folder.save_weights(model.state_dict(), best_so_far=True)
@@ -65,4 +66,4 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
         folder.write_metrics(base.metrics)
     folder.write_record(record)
     sizes = [sum(t.numel() * t.element_size() for t in m.state_dict().values()) for m in (base.model, model)]
-    return Quantized(dataclasses.replace(run, record=record), before, after, sizes[0], sizes[1])
+    return Quantized(dataclasses.replace(run, path=folder.path, record=record), before, after, sizes[0], sizes[1])

@@ -306,3 +306,31 @@ def test_names_are_taken_once_and_known() -> None:
         use_adapters(model, {"mine": float("nan")})
     with pytest.raises(ConfigError, match="the model has no blocks"):
         apply_lora(build(dataclasses.replace(FAST, architecture="bigram")))
+
+
+def test_an_adapter_beside_merged_ones_begins_without_effect() -> None:
+    model = make(FAST).eval()
+    apply_lora(model, rank=4, name="a")
+    stir(model)
+    before = logits(model)
+    merge(model)
+    apply_lora(model, rank=2, name="b", dora=True)
+    assert (logits(model) - before).abs().max() < 1e-5
+
+
+def test_a_merged_model_may_be_moved_before_it_is_unmerged() -> None:
+    model = make(FAST).eval()
+    apply_lora(model, rank=4)
+    stir(model)
+    merge(model)
+    model.to(torch.float64)
+    unmerge(model)
+    assert model(batch()[0])[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["keys", "training", "forward", ""])
+def test_a_name_that_no_module_can_have(name: str) -> None:
+    model = make(FAST)
+    with pytest.raises(ConfigError, match="cannot be named"):
+        apply_lora(model, name=name)
+    assert all(p.requires_grad for p in model.parameters())
