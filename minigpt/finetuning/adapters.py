@@ -7,6 +7,7 @@ base an adapter was trained on is kept as a fingerprint in the metadata of its t
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
