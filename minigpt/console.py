@@ -1,6 +1,7 @@
 """The screen: standard error, for progress and messages."""
 
 from rich.console import Console
+from rich.text import Text
 
 from minigpt.files import discard
 
@@ -12,3 +13,10 @@ class ForgivingConsole(Console):
         """Print nothing from now on."""
         self.quiet = True
         discard(self.file)
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of text."""
+        try:
+            self.print(Text(text, style=style))
+        except OSError:
+            self.on_broken_pipe()

@@ -95,7 +95,7 @@ class Bar:
 
         from minigpt.console import ForgivingConsole
 
-        console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TimeRemainingColumn())
         self.live = console.is_terminal and not console.is_dumb_terminal
         self.bar = Progress(*columns, console=console, transient=True, disable=not self.live)
@@ -110,9 +110,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """A line of text."""
-        from rich.text import Text
-
-        self.bar.console.print(Text(text))
+        self.console.say(text)
 
     def begin(self, title: str, total: int) -> None:
         """A bar of that title, in the place of the one before."""

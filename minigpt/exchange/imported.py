@@ -48,7 +48,7 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(tokenizer),
-        generation=described(model, 500),
+        generation=described(model),
         documents=end_of_text(tokenizer) is not None,
     )
     target.write_config(config)

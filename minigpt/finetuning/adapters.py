@@ -42,7 +42,7 @@ LARGEST_WEIGHTS = 2**31  # bytes
 READABLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 PREFIX = "base_model.model."
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "lengths": "lora_magnitude_vector"}
-LATER: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's may have, and this package's cannot
+FIXED: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's could have otherwise, and this package's cannot
     "bias": ("none",),
     "modules_to_save": (None, []),
     "rank_pattern": (None, {}),
@@ -132,21 +132,18 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         )
     unmerge(model)
     layers = linear_layers(model)
-    paths = {theirs(model, path): path for path in layers}
+    names = {path: [f"{theirs(model, path)}.{part}" for part in PARTS.values()] for path in layers}
+    stray = weights.keys() - {name for some in names.values() for name in some}
+    if stray:
+        raise ExchangeError(f"{str(folder)!r} does not fit this model: there is no layer for its {min(stray)}")
     adapters: dict[str, Adapter] = {}
-    for key in weights:
-        layer, _, part = next(
-            ((key[: -len(part) - 1], ".", part) for part in PARTS.values() if key.endswith("." + part)), (key, "", "")
-        )
-        if layer not in paths:
-            raise ExchangeError(f"{str(folder)!r} does not fit this model: there is no layer for its {key}")
-        path = paths[layer]
-        found = weights.get(f"{layer}.{PARTS['A']}")
+    for path in (path for path, some in names.items() if weights.keys() & some):
+        name_of_a = f"{theirs(model, path)}.{PARTS['A']}"
+        found = weights.get(name_of_a)
         if found is not None and (found.dim() != 2 or found.shape[0] != shape.rank):  # before there is memory for it
-            wrong = f"{layer}.{PARTS['A']} is of shape {list(found.shape)}, and the rank is {shape.rank}"
+            wrong = f"{name_of_a} is of shape {list(found.shape)}, and the rank is {shape.rank}"
             raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
-        if path not in adapters:
-            adapters[path] = Adapter(layers[path], shape)
+        adapters[path] = Adapter(layers[path], shape)
     for path, adapter in adapters.items():
         for part, parameter in adapter.named_parameters():
             key = f"{theirs(model, path)}.{PARTS[part]}"
@@ -203,7 +200,7 @@ def read_shape(folder: Path) -> Shape:
         raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("peft_type") != "LORA":
         raise ExchangeError(f"{str(path)!r} is not of a LoRA adapter, and only those can be read")
-    for name, possible in LATER.items():
+    for name, possible in FIXED.items():
         if content.get(name, possible[0]) not in possible:
             raise ExchangeError(f"{str(path)!r} has {name} {content[name]!r}, and only {possible[0]!r} can be read")
     numbers = [content.get(name, default) for name, default in (("lora_alpha", 8), ("lora_dropout", 0.0))]

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from minigpt.model import TrainedModel, count_parameters
 from minigpt.run import Evaluation, Run
 from minigpt.sampling.path import described
 from minigpt.training.display import Display
-from minigpt.training.train import fit_and_measure, new_record, prepared
+from minigpt.training.train import Start, fit_and_measure, new_record, prepared
 
 Method = Literal["full", "lora", "qlora"]
 STEPS, RATES = 500, {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}  # where none are given
@@ -83,31 +84,50 @@ def finetune(
         require_same_model(base.config, start.config)
         trained, _ = trained_share(start.model)
         before = Evaluation.of(base.model, start.dataset.val, base.tokenizer, "validation split", start.corpus.source)
-        folder = RunFolder.create(wanted)
-        record = dataclasses.replace(
-            new_record(start),
-            parameters=count_parameters(base.model),
-            trained_parameters=trained,
-            base=str(base.path),
-            generation=described(base.model, 500),
-        )
-        folder.write_config(start.config)
-        folder.write_record(record)
-        folder.write_tokenizer(start.tokenizer, start.config)
-        share = f"{trained:,} of {record.parameters:,} parameters train"
-        display.say(f"model  {base.path}, {method}: {share}\nrun    {folder.path}\n")
-        fingerprint = base_fingerprint(base.model)
-        run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
-        saved = saving(run, fingerprint) if method != "full" else None
-        try:
-            run = fit_and_measure(run, start.dataset, display, weights=saved)
-        finally:
-            if method != "full":
-                fold(start.model)
+        run, adapter = taught(base, start, method, wanted, display)
         assert run.record.validation_loss is not None
         own_before, own_after = own_losses(base, run)
-        adapter = folder.path / ADAPTER if method != "full" else None
         return Finetuned(run, trained, before, run.record.validation_loss, own_before, own_after, adapter)
+
+
+def taught(
+    base: Run,
+    start: Start,
+    method: Method,
+    wanted: Path,
+    display: Display,
+    measure: Callable[[Run], Evaluation] | None = None,
+    **about: Any,
+) -> tuple[Run, Path | None]:
+    """Train what a fine-tuning starts with, in a new folder; the run, an ordinary one, and the folder of its adapter.
+
+    `measure` gives the exact loss, where that isn't one of a text; `about` is what else its record says.
+    """
+    folder = RunFolder.create(wanted)
+    trained, _ = trained_share(start.model)
+    record = dataclasses.replace(
+        new_record(start),
+        parameters=count_parameters(start.model if method == "full" else base.model),
+        trained_parameters=trained,
+        base=str(base.path),
+        generation=described(base.model),
+        **about,
+    )
+    folder.write_config(start.config)
+    folder.write_record(record)
+    folder.write_tokenizer(start.tokenizer, start.config)
+    share = f"{trained:,} of {record.parameters:,} parameters train"
+    display.say(f"model  {base.path}, {method}: {share}\nrun    {folder.path}\n")
+    run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
+    measuring = None if measure is None else functools.partial(measure, run)
+    if method == "full":
+        return fit_and_measure(run, start.dataset, display, None, None, measuring), None
+    weights = saving(run, base_fingerprint(base.model))
+    try:
+        run = fit_and_measure(run, start.dataset, display, None, weights, measuring)
+    finally:
+        fold(start.model)
+    return run, folder.path / ADAPTER
 
 
 def adapt(model: TrainedModel, method: Method, shape: Shape, targets: Sequence[str] | None) -> None:

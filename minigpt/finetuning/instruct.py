@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import hashlib
+import functools
 import itertools
 import json
 import random
@@ -17,21 +17,17 @@ from torch import Tensor
 from minigpt.device import pick_device, threads_for
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.finetuning.accuracy import Accuracy, accuracy, majority
-from minigpt.finetuning.adapters import ADAPTER, base_fingerprint
-from minigpt.finetuning.finetune import RATES, STEPS, Method, adapt, own_losses, saving
+from minigpt.finetuning.finetune import RATES, STEPS, Method, adapt, own_losses, taught
 from minigpt.finetuning.instructions import SPECIAL, Example, Instructions, Template, read_examples
-from minigpt.finetuning.lora import Shape, chosen_layers, fold, trained_share
+from minigpt.finetuning.lora import Shape, chosen_layers, trained_share
 from minigpt.finetuning.tasks import examples_of, require_tasks, words_of
 from minigpt.finetuning.vocabulary import grown, with_tokens
-from minigpt.folder import RunFolder
-from minigpt.model import count_parameters
 from minigpt.model.loss import bits, mean_loss
 from minigpt.run import Evaluation, Run, lengths_of
-from minigpt.sampling.path import described
-from minigpt.text.corpus import Corpus
-from minigpt.text.tokenizers import fingerprint
+from minigpt.text.corpus import Corpus, sha256
+from minigpt.text.passages import share
 from minigpt.training.display import Display
-from minigpt.training.train import Start, fit_and_measure, new_record
+from minigpt.training.train import Start
 
 ASKED = 500  # held-out examples of each task, by which the accuracy is measured
 EXAMPLES = 10_000  # of each task, to learn from
@@ -118,7 +114,7 @@ def instruct(
     before = (
         {task: accuracy(base.model, template, some) for task, some in material.test.items()} if None not in old else {}
     )
-    corpus = Corpus(material.text, material.source, None, hashlib.sha256(material.text.encode()).hexdigest())
+    corpus = Corpus(material.text, material.source, None, sha256(material.text.encode()))
     device = pick_device(config.training.device)
     with (
         Display(config.training) as display,
@@ -129,38 +125,17 @@ def instruct(
             display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")
         torch.manual_seed(config.training.seed)
         model = with_tokens(copy.deepcopy(base.model), old, config.training.seed).to(device)
-        sha256 = base_fingerprint(model)
         adapt(model, method, shape or Shape(), targets)
         trained, _ = trained_share(model)
-        start = Start(corpus, tokenizer, config, dataset, model, threads)  # type: ignore[arg-type]
-        folder = RunFolder.create(Path(f"runs/{base.path.name or 'run'}-instructed" if out is None else out))
-        record = dataclasses.replace(
-            new_record(start),
-            parameters=count_parameters(base.model) + (len(old) - base.tokenizer.vocab_size) * per_token(base),
-            trained_parameters=trained,
-            base=str(base.path),
-            generation=described(base.model, 500),
-            tokenizer_sha256=fingerprint(tokenizer),
-            documents=None,
-            instructions=True,
-        )
-        folder.write_config(config)
-        folder.write_record(record)
-        folder.write_tokenizer(tokenizer, config)
-        display.say(f"model  {base.path}, {method}: {trained:,} parameters train\nrun    {folder.path}\n")
-        run = Run(folder.path, config, tokenizer, model, record, [])
-        weights = saving(run, sha256) if method != "full" else None
-        try:
-            run = fit_and_measure(run, dataset, display, None, weights, lambda: measured(run, dataset))
-        finally:
-            if method != "full":
-                fold(model)
+        start = Start(corpus, tokenizer, config, dataset, model, threads)
+        wanted = Path(f"runs/{base.path.name or 'run'}-instructed" if out is None else out)
+        measure = functools.partial(measured, dataset=dataset)
+        run, adapter = taught(base, start, method, wanted, display, measure, documents=None, instructions=True)
         found = {
             task: (before.get(task), accuracy(model, template, some), majority(material.train[task], some))
             for task, some in material.test.items()
         }
-        own_before, own_after = own_losses(base, dataclasses.replace(run, tokenizer=tokenizer))
-        adapter = folder.path / ADAPTER if method != "full" else None
+        own_before, own_after = own_losses(base, run)
         return Instructed(run, trained, found, own_before, own_after, dataset.truncated, adapter)
 
 
@@ -180,12 +155,6 @@ def own_text(base: Run, old: Sequence[int | None]) -> Callable[[], tuple[Tensor,
         return new[x], new[y]
 
     return batch
-
-
-def per_token(base: Run) -> int:
-    """How many parameters a token has of its own."""
-    shape = base.config.model
-    return shape.n_embd if shape.tied_head else 2 * shape.n_embd + 1
 
 
 def measured(run: Run, dataset: Instructions) -> Evaluation:
@@ -215,8 +184,7 @@ def of_file(path: str | Path, seed: int) -> Material:
 
 def share_of(example: Example) -> float:
     """A number from 0 to 1 that the example's prompt decides, so that no question is in both parts."""
-    content = json.dumps([dataclasses.astuple(turn) for turn in example.prompt]).encode()
-    return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") / 2**32
+    return share(json.dumps([dataclasses.astuple(turn) for turn in example.prompt]))
 
 
 def of_tasks(base: Run, tasks: Sequence[str], seed: int) -> Material:

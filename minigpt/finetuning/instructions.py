@@ -21,10 +21,10 @@ from minigpt.config import Config
 from minigpt.errors import DataError, FileError
 from minigpt.files import explained
 from minigpt.model.loss import UNCOUNTED
+from minigpt.text.shards import Split
 from minigpt.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
-Split = Literal["train", "val"]
 MARKS: dict[Role, str] = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 END = "<|end|>"
 SPECIAL = (*MARKS.values(), END)

@@ -3,13 +3,13 @@
 Words never seen in training are kept for the test: which they are the SHA-256 of each decides.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Callable, Sequence
 
 from minigpt.errors import ConfigError, DataError, nearest
 from minigpt.finetuning.instructions import Example
+from minigpt.text.passages import share
 
 WORD = re.compile(r"[a-z]{2,12}")
 HELD_OUT = 0.1  # share of the words
@@ -60,7 +60,7 @@ def words_of(text: str, longest: int, seed: int) -> tuple[list[str], list[str]]:
 
 def held_out(word: str) -> bool:
     """Whether the word is kept for the test."""
-    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") / 2**32 < HELD_OUT
+    return share(word) < HELD_OUT
 
 
 def examples_of(tasks: Sequence[str], words: Sequence[str], count: int, seed: int) -> dict[str, list[Example]]:

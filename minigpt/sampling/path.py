@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from minigpt.config import SamplingConfig
 from minigpt.model.eight_bits import Linear8bit
 from minigpt.model.gpt import GPT, Attention, Block, FeedForward
 from minigpt.model.linear import Linear
@@ -28,7 +29,7 @@ class Loops(NamedTuple):
     tied: bool = False  # whether the head is, and so never in 8 bits
 
 
-def described(model: nn.Module, tokens: int) -> str:
+def described(model: nn.Module, tokens: int = SamplingConfig.max_new_tokens) -> str:
     """How a text of so many tokens is written, for a run's record."""
     loops = loops_for(CachedReader(model, 1), tokens) if isinstance(model, GPT) else None
     if loops is None:

@@ -213,7 +213,7 @@ def begun(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Index
 def with_all_parts(folder: Path, index: Index, texts: Texts, encode: Encode) -> Index:
     """The index once all parts are written; those that are there already are only read again."""
     for number, part in enumerate(gathered(texts.read("encoding"), PART)):
-        text_sha256 = digest(part)
+        text_sha256, size = digest(part)
         if number < len(index.parts):
             known = index.parts[number]
             if known.text_sha256 != text_sha256:
@@ -226,7 +226,7 @@ def with_all_parts(folder: Path, index: Index, texts: Texts, encode: Encode) -> 
         made = Part(
             documents=sum(piece.ends_document for piece in part),
             characters=sum(len(piece.text) for piece in part),
-            bytes=sum(len(piece.text.encode()) for piece in part),
+            bytes=size,
             text_sha256=text_sha256,
             train=shards["train"],
             val=shards["val"],
@@ -240,14 +240,15 @@ def with_all_parts(folder: Path, index: Index, texts: Texts, encode: Encode) -> 
     return dataclasses.replace(index, replaced=texts.reader.replaced, empty=texts.reader.empty)
 
 
-def digest(part: Sequence[Piece]) -> str:
-    """The SHA-256 of a part: of its texts, and where they end and go."""
-    found = hashlib.sha256()
+def digest(part: Sequence[Piece]) -> tuple[str, int]:
+    """The SHA-256 of a part, of its texts and where they end and go, and how many bytes its texts have."""
+    found, size = hashlib.sha256(), 0
     for piece in part:
         content = piece.text.encode()
         found.update(f"{piece.split} {piece.ends_run} {piece.ends_document} {len(content)} ".encode())
         found.update(content)
-    return found.hexdigest()
+        size += len(content)
+    return found.hexdigest(), size
 
 
 def write_shards(folder: Path, number: int, encoded: Iterator[Encoded], dtype: np.dtype) -> dict[Split, Shard | None]:

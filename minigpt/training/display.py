@@ -3,7 +3,6 @@
 import sys
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
 from minigpt.config import TrainingConfig
 from minigpt.console import ForgivingConsole
@@ -45,10 +44,7 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """A line of text."""
-        try:
-            self.console.print(Text(text, style=style))
-        except OSError:
-            self.console.on_broken_pipe()
+        self.console.say(text, style)
 
     def begin(self) -> None:
         """The table's header and the bar."""

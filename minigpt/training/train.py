@@ -7,12 +7,13 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import minigpt
-from minigpt.config import VOCAB_SIZE, Config, ModelConfig, SamplingConfig, TrainingConfig
+from minigpt.config import VOCAB_SIZE, Config, ModelConfig, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
 from minigpt.errors import ConfigError, DataError, DivergedError
 from minigpt.folder import Record, RunFolder
@@ -86,7 +87,7 @@ class Start:
     corpus: Corpus | PreparedData
     tokenizer: Tokenizer
     config: Config
-    dataset: Dataset
+    dataset: Any  # a Dataset, or other Batches
     model: TrainedModel
     threads: int
 
@@ -106,17 +107,14 @@ def prepared(
     if isinstance(corpus, PreparedData):
         config = fitted(config, corpus, given)
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config)
-        tokens = len(dataset.train) + len(dataset.val)
     else:
         tokenizer = given or tokenizer_for(corpus, config)
         config = config.override(tokenizer=kind_of(tokenizer), vocab_size=tokenizer.vocab_size)
-        ids = tokenizer.encode(corpus.text)
-        dataset, tokens = Dataset(ids, config), len(ids)
-    about = f"{corpus.characters:,} characters, {tokenizer.vocab_size} different"
+        dataset = Dataset(tokenizer.encode(corpus.text), config)
+    about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
-        kind = config.training.tokenizer
-        about = f"{corpus.characters:,} characters, {tokens:,} tokens of {tokenizer.vocab_size:,} different ({kind})"
-    display.say(f"text   {corpus.source}: {about}")
+        about = f"{dataset.tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
+    display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
     device = pick_device(config.training.device)
     require_precision(config.training.precision, device)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
@@ -231,6 +229,6 @@ def new_record(start: Start) -> Record:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(start.tokenizer),
-        generation=described(start.model, SamplingConfig.max_new_tokens),
+        generation=described(start.model),
         documents=isinstance(corpus, PreparedData),
     )
