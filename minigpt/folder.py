@@ -93,6 +93,7 @@ class Record:
     data_position: int | None = None  # windows read for training
     base: str | None = None  # the run that it was fine-tuned from
     instructions: bool | None = None  # whether it was trained on instructions and answers, not on a text
+    exchanges: int | None = None  # questions in the longest of its conversations, if it was
     trained_parameters: int | None = None  # of them, if not all
     generation: str | None = None  # how it writes text: sampling/path.py
     documents: bool | None = None  # whether the data are documents, with an end-of-text token between them
@@ -110,6 +111,7 @@ LATER = {  # which older records don't have
     "base",
     "trained_parameters",
     "instructions",
+    "exchanges",
 }
 
 

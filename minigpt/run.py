@@ -39,8 +39,8 @@ class Evaluation:
     """
 
     loss: float
-    bits_per_byte: float
-    bits_per_character: float
+    bits_per_byte: float | None
+    bits_per_character: float | None
     split: str
     characters: int
     source: str

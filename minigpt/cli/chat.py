@@ -51,6 +51,8 @@ def chat(
     talk = Chat(opened, config)
     if not talk.knows_instructions:
         click.echo("this model has learned no instructions: it goes on with what you write", err=True)
+    elif talk.exchanges == 1:
+        click.echo("this model has learned one question at a time: it answers each on its own", err=True)
     click.echo(HELP, err=True)
     for line in lines():
         try:

@@ -1,5 +1,6 @@
 """`minigpt finetune`."""
 
+import math
 import shlex
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ from minigpt.errors import ConfigError
 if TYPE_CHECKING:
     from minigpt.finetuning.finetune import Finetuned
     from minigpt.finetuning.instruct import Instructed
+    from minigpt.finetuning.prefer import Preferred
+    from minigpt.run import Run
 
 ADAPTERS = "Adapters"
 SHOWN = {"max_iters": "500", "learning_rate": "1e-3; all weights: 1e-4"}
@@ -25,6 +28,9 @@ FIXED = {"tokenizer", "order", "train_fraction"}  # the base's, or the data's
 @click.option(
     "--task", multiple=True, metavar="NAME", help="instructions made here: upper, reverse, …; may be repeated"
 )
+@click.option("--ask", multiple=True, metavar="A+B", help="two tasks on a word in turn, tested and never learned")
+@click.option("--preferences", metavar="FILE", help=".jsonl with prompt, chosen and rejected answer, learned by DPO")
+@click.option("--beta", type=float, help="how much DPO holds the model where it was [0.1]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
 @json_option
 @click.option("--lora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters beside the frozen weights")
@@ -42,6 +48,9 @@ def finetune(
     run: str,
     data: str | None,
     task: tuple[str, ...],
+    ask: tuple[str, ...],
+    preferences: str | None,
+    beta: float | None,
     out: str | None,
     as_json: bool,
     lora: bool,
@@ -66,31 +75,42 @@ def finetune(
     asked = [*shape, *(["target"] if target else []), *(["rslora"] if rslora else []), *(["dora"] if dora else [])]
     if method == "full" and asked:
         raise ConfigError(f"{asked[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
-    if (data is None) == (not task):
-        raise ConfigError("what to learn is either --data or --task: name one of them")
+    if sum((data is not None, bool(task), preferences is not None)) != 1:
+        raise ConfigError("what to learn is --data, --task or --preferences: name one of them")
+    if ask and not task:
+        raise ConfigError("--ask is for what goes with --task: name tasks to learn")
+    if beta is not None and preferences is None:
+        raise ConfigError("--beta is for --preferences: name a file of them, or leave it out")
     from minigpt.finetuning.finetune import finetune
     from minigpt.finetuning.instruct import instruct
     from minigpt.finetuning.lora import Shape
+    from minigpt.finetuning.prefer import prefer
 
     base = open_run(run, device=fields["device"] or "auto")
     adapters, layers = Shape(**shape, rslora=rslora, dora=dora), target or None
-    if data is None or data.endswith(".jsonl"):
-        show(instruct(base, data, task, method, adapters, layers, out, **given(fields)), as_json)
-        return
-    found = finetune(base, data, method, adapters, layers, out, **given(fields))
-    if as_json:
-        figures = {
-            "loss_before": found.before.loss,
-            "own_loss_before": found.own_before,
-            "own_loss_after": found.own_after,
-            "adapter": found.adapter and str(found.adapter),
-        }
-        print_object({**describe(found.run), **figures})
+    if preferences is not None:
+        found = prefer(base, preferences, method, adapters, layers, out, **given({"beta": beta, **fields}))
+        show_preferred(found, as_json)
+    elif data is None or data.endswith(".jsonl"):
+        show_instructed(instruct(base, data, task, ask, method, adapters, layers, out, **given(fields)), as_json)
     else:
-        report(found)
+        show_finetuned(finetune(base, data, method, adapters, layers, out, **given(fields)), as_json)
 
 
-def show(found: "Instructed", as_json: bool) -> None:
+def show_preferred(found: "Preferred", as_json: bool) -> None:
+    """How often the better answer is the likelier one, and what to type next."""
+    run = found.run
+    if as_json:
+        shares = {"preferred_before": found.before.share, "preferred": found.after.share, "asked": found.after.asked}
+        adapter = found.adapter and str(found.adapter)
+        print_object({**describe(run), **shares, "truncated": found.truncated, "adapter": adapter})
+        return
+    print(f"the chosen answer is the likelier one in {found.after} of {found.after.asked:,} held-out pairs", end="")
+    print(f"; before {found.before.share:.1%}\nloss of these pairs {found.loss:.4f}; before {math.log(2):.4f}")
+    say_where(run, "chat")
+
+
+def show_instructed(found: "Instructed", as_json: bool) -> None:
     """How many answers are right, what was forgotten, and what to type next."""
     run = found.run
     if as_json:
@@ -114,20 +134,34 @@ def show(found: "Instructed", as_json: bool) -> None:
     if found.own_before is not None and found.own_after is not None:
         risen = found.own_after - found.own_before
         print(f"loss on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
-    print(f"the run is in {shlex.quote(str(run.path))}")
+    say_where(run, "chat")
 
 
-def report(found: "Finetuned") -> None:
+def show_finetuned(found: "Finetuned", as_json: bool) -> None:
     """What the model writes, what it learned, what it forgot, and what to type next."""
     run = found.run
+    if as_json:
+        figures = {
+            "loss_before": found.before.loss,
+            "own_loss_before": found.own_before,
+            "own_loss_after": found.own_after,
+            "adapter": found.adapter and str(found.adapter),
+        }
+        print_object({**describe(run), **figures})
+        return
     click.echo("\nwhat the model writes now:\n", err=True)
     write(run.stream(max_new_tokens=300, seed=run.config.training.seed))
     print(f"\n\n{loss_line('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
     if found.own_before is not None and found.own_after is not None:
         risen = found.own_after - found.own_before
         print(f"on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
-    path = shlex.quote(str(run.path))
     if found.adapter:
         size = sum(file.stat().st_size for file in found.adapter.iterdir())
         print(f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}")
-    print(f"the run is in {path}; next: minigpt sample {path}")
+    say_where(run, "sample")
+
+
+def say_where(run: "Run", then: str) -> None:
+    """Where the run is, and what to do with it."""
+    path = shlex.quote(str(run.path))
+    print(f"the run is in {path}; next: minigpt {then} {path}")

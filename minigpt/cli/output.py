@@ -41,9 +41,9 @@ def open_run(
     if adapter_scale != 1 and not adapters:
         raise ConfigError("--adapter-scale is for adapters: name one with --adapter, or leave it out")
     if adapters:
-        from minigpt.finetuning.adapters import add_adapters
+        from minigpt.finetuning.adapters import with_adapters
 
-        add_adapters(run.model, adapters, adapter_scale)
+        run = with_adapters(run, adapters, adapter_scale)
     return run
 
 
@@ -93,7 +93,8 @@ def describe(run: "Run") -> dict[str, Any]:
     from minigpt.model.loss import bits
 
     record = dataclasses.asdict(run.record)
-    if record["validation_loss"] is not None and record["bits_per_character"] is None:  # an older run, of characters
+    older = record["bits_per_character"] is None and not record["instructions"]  # a run on characters
+    if older and record["validation_loss"] is not None:
         record["bits_per_character"] = bits(record["validation_loss"])
     return {
         "run": str(run.path),

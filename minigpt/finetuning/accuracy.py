@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,11 @@ def accuracy(model: LanguageModel, template: Template, examples: Sequence[Exampl
     longest = max(len(template.tokenizer.encode(example.answer)) for example in examples) + 1
     given = answers(model, template, examples, longest)
     return Accuracy(sum(a == example.answer for a, example in zip(given, examples, strict=True)), len(examples))
+
+
+def accuracies(model: LanguageModel, template: Template, test: Mapping[str, Sequence[Example]]) -> dict[str, Accuracy]:
+    """The same by task."""
+    return {task: accuracy(model, template, examples) for task, examples in test.items()}
 
 
 def majority(train: Sequence[Example], test: Sequence[Example]) -> Accuracy:

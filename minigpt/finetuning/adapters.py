@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -33,13 +32,14 @@ from minigpt.finetuning.lora import (
     unmerge,
     use_adapters,
 )
+from minigpt.finetuning.safe import read_tensors
+from minigpt.finetuning.tokens import TOKENS, with_saved_tokens
 from minigpt.model.gpt import GPT
+from minigpt.run import Run
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 ADAPTER = "adapter"  # the folder of an adapter within that of a run
 LARGEST_CONFIG = 2**20  # bytes
-LARGEST_WEIGHTS = 2**31  # bytes
-READABLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 PREFIX = "base_model.model."
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "lengths": "lora_magnitude_vector"}
 FIXED: dict[str, tuple[Any, ...]] = {  # what an adapter of PEFT's could have otherwise, and this package's cannot
@@ -161,19 +161,26 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     return list(adapters)
 
 
-def add_adapters(model: nn.Module, wanted: Sequence[str], scale: float = 1.0) -> None:
-    """Add adapters, each as FOLDER or FOLDER:SHARE, to a model's weights for good, all of them by `scale`.
+def with_adapters(run: Run, wanted: Sequence[str], scale: float = 1.0) -> Run:
+    """The run with adapters, each as FOLDER or FOLDER:SHARE, added to its weights for good, all of them by `scale`.
 
-    FOLDER may also be a run that has an adapter. Raises as `load_adapter` does, ConfigError for a share that is none.
+    FOLDER may also be a run that has an adapter; one that brings tokens along gives the run those too. Raises as
+    `load_adapter` does, ConfigError for a share that is none.
     """
-    shares = {}
+    shares, bring = {}, []
     for number, each in enumerate(wanted):
         folder, share = split_share(each)
         inner = Path(folder) / ADAPTER
-        load_adapter(model, inner if inner.is_dir() else folder, f"{number}")
+        path = inner if inner.is_dir() else Path(folder)
+        load_adapter(run.model, path, f"{number}")
         shares[f"{number}"] = share * scale
-    use_adapters(model, shares)
-    fold(model)
+        if (path / TOKENS).exists():
+            bring.append(path)
+    if len(bring) > 1:
+        raise ConfigError(f"{str(bring[0])!r} and {str(bring[1])!r} both bring tokens of their own: use one of them")
+    use_adapters(run.model, shares)
+    fold(run.model)
+    return with_saved_tokens(run, bring[0]) if bring else run
 
 
 def split_share(adapter: str) -> tuple[str, float]:
@@ -220,20 +227,5 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str | None]:
         pickled = (folder / PICKLED).exists()
         why = f"its {PICKLED} is a pickle, which could run anything" if pickled else f"it has no {WEIGHTS}"
         raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it as safetensors")
-    with explained("read", path):
-        if path.stat().st_size > LARGEST_WEIGHTS:
-            raise ExchangeError(f"{str(path)!r} is larger than {LARGEST_WEIGHTS:,} bytes: that is no adapter")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            base = (file.metadata() or {}).get("base_sha256")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ExchangeError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
-    for name, tensor in weights.items():
-        if tensor.dtype not in READABLE:
-            raise ExchangeError(f"{str(path)!r} cannot be read: the numbers of {name} are of type {tensor.dtype}")
-        if not tensor.isfinite().all():
-            raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
-    if not weights:
-        raise ExchangeError(f"{str(path)!r} is empty: it has no tensors")
-    return weights, base
+    weights, metadata = read_tensors(path)
+    return weights, metadata.get("base_sha256")

@@ -23,11 +23,13 @@ class Chat:
     Attributes:
         turns: what was said, by both.
         knows_instructions: whether the model has learned any; one that has not goes on with the text.
+        exchanges: how many questions it has seen in a conversation, if that is known: not more of them are shown to it.
     """
 
     def __init__(self, run: Run, config: SamplingConfig) -> None:
         self.run, self.config = run, config
         self.turns: list[Turn] = []
+        self.exchanges = run.record.exchanges
         self.knows_instructions = all(name in run.tokenizer.special_tokens for name in SPECIAL)
 
     def reset(self) -> None:
@@ -57,7 +59,7 @@ class Chat:
             return
         template = Template(self.run.tokenizer)
         turns = [*self.turns, Turn("user", text)]
-        idx = torch.tensor([fitted(template, turns, self.run.config.model.block_size)])
+        idx = torch.tensor([fitted(template, turns, self.run.config.model.block_size, self.exchanges)])
         idx = idx.to(next(iter(self.run.model.parameters())).device)
         said = ""
         for token in engine.stream(self.run.model, idx, self.config, stop=[template.end]):
@@ -69,13 +71,15 @@ class Chat:
             self.config = dataclasses.replace(self.config, seed=self.config.seed + 1)
 
 
-def fitted(template: Template, turns: list[Turn], block_size: int) -> list[int]:
+def fitted(template: Template, turns: list[Turn], block_size: int, exchanges: int | None = None) -> list[int]:
     """The ids of the last turns, whole ones from a user's on, that leave room for an answer; the last one in any case.
+
+    At most so many `exchanges`, if that is given: a model that has only ever seen one question would mistake a second.
 
     Raises DataError if that alone is longer than the model sees.
     """
     most = block_size - max(1, block_size // ROOM)
-    starts = [n for n, turn in enumerate(turns) if turn.role == "user"]
+    starts = [n for n, turn in enumerate(turns) if turn.role == "user"][-(exchanges or 0) :]
     for start in starts:
         ids = template.prompt(turns[start:])
         if len(ids) <= most:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,18 @@ from typing import Any, Literal
 from torch import Tensor
 
 from minigpt.config import Config, ModelConfig
-from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.errors import ConfigError
 from minigpt.finetuning.adapters import ADAPTER, base_fingerprint, save_adapter
 from minigpt.finetuning.lora import Shape, apply_lora, chosen_layers, fold, plain_weights, trained_share
+from minigpt.finetuning.own_text import OwnText
 from minigpt.finetuning.quantization import to_4_bits
+from minigpt.finetuning.tokens import save_tokens
 from minigpt.folder import RunFolder
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.run import Evaluation, Run
 from minigpt.sampling.path import described
 from minigpt.training.display import Display
+from minigpt.training.journal import Course
 from minigpt.training.train import Start, fit_and_measure, new_record, prepared
 
 Method = Literal["full", "lora", "qlora"]
@@ -86,7 +88,8 @@ def finetune(
         before = Evaluation.of(base.model, start.dataset.val, base.tokenizer, "validation split", start.corpus.source)
         run, adapter = taught(base, start, method, wanted, display)
         assert run.record.validation_loss is not None
-        own_before, own_after = own_losses(base, run)
+        own = OwnText.of(base)
+        own_before, own_after = (own.loss_before(base.model), own.loss(run.model)) if own else (None, None)
         return Finetuned(run, trained, before, run.record.validation_loss, own_before, own_after, adapter)
 
 
@@ -96,12 +99,14 @@ def taught(
     method: Method,
     wanted: Path,
     display: Display,
-    measure: Callable[[Run], Evaluation] | None = None,
-    **about: Any,
+    course: Callable[[Run], Course] | None = None,
+    old: Sequence[int | None] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> tuple[Run, Path | None]:
     """Train what a fine-tuning starts with, in a new folder; the run, an ordinary one, and the folder of its adapter.
 
-    `measure` gives the exact loss, where that isn't one of a text; `about` is what else its record says.
+    `course` gives what isn't as usual in it, `old` what each token was in the base, if there are new ones; `about` is
+    what else its record says.
     """
     folder = RunFolder.create(wanted)
     trained, _ = trained_share(start.model)
@@ -111,7 +116,7 @@ def taught(
         trained_parameters=trained,
         base=str(base.path),
         generation=described(base.model),
-        **about,
+        **(about or {}),
     )
     folder.write_config(start.config)
     folder.write_record(record)
@@ -119,12 +124,12 @@ def taught(
     share = f"{trained:,} of {record.parameters:,} parameters train"
     display.say(f"model  {base.path}, {method}: {share}\nrun    {folder.path}\n")
     run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
-    measuring = None if measure is None else functools.partial(measure, run)
+    particular = course(run) if course else Course()
     if method == "full":
-        return fit_and_measure(run, start.dataset, display, None, None, measuring), None
-    weights = saving(run, base_fingerprint(base.model))
+        return fit_and_measure(run, start.dataset, display, None, particular), None
+    particular = dataclasses.replace(particular, weights=saving(run, base_fingerprint(base.model), old))
     try:
-        run = fit_and_measure(run, start.dataset, display, None, weights, measuring)
+        run = fit_and_measure(run, start.dataset, display, None, particular)
     finally:
         fold(start.model)
     return run, folder.path / ADAPTER
@@ -138,12 +143,15 @@ def adapt(model: TrainedModel, method: Method, shape: Shape, targets: Sequence[s
         apply_lora(model, shape.rank, shape.alpha, shape.dropout, targets, rslora=shape.rslora, dora=shape.dora)
 
 
-def saving(run: Run, base_sha256: str) -> Callable[[], Mapping[str, Tensor]]:
+def saving(run: Run, base_sha256: str, old: Sequence[int | None] = ()) -> Callable[[], Mapping[str, Tensor]]:
     """What to call for the weights to save: those of an ordinary model; the adapter is then saved too."""
 
     def weights() -> Mapping[str, Tensor]:
+        ordinary = plain_weights(run.model)
         save_adapter(run.model, run.path / ADAPTER, base_sha256=base_sha256)
-        return plain_weights(run.model)
+        if None in old:
+            save_tokens(run.path / ADAPTER, ordinary, old, run)
+        return ordinary
 
     return weights
 
@@ -153,13 +161,3 @@ def require_same_model(base: Config, now: Config) -> None:
     for name in ModelConfig.names():
         if name not in ("dropout", "quantization") and getattr(base.model, name) != getattr(now.model, name):
             raise ConfigError(f"{name} is {getattr(base.model, name)} in the base, and cannot be changed: leave it out")
-
-
-def own_losses(base: Run, run: Run) -> tuple[float | None, float | None]:
-    """The base's and the run's exact loss on the validation split of the base's own text, if it can be had."""
-    try:
-        before = base.evaluate()
-        own = dataclasses.replace(base, model=run.model)
-        return before.loss, own.evaluate().loss
-    except (DataError, FileError):
-        return None, None

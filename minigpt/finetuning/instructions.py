@@ -20,6 +20,7 @@ from torch import Tensor
 from minigpt.config import Config
 from minigpt.errors import DataError, FileError
 from minigpt.files import explained
+from minigpt.finetuning.like_lengths import LikeLengths
 from minigpt.model.loss import UNCOUNTED
 from minigpt.text.shards import Split
 from minigpt.text.tokenizer import Tokenizer
@@ -30,7 +31,6 @@ END = "<|end|>"
 SPECIAL = (*MARKS.values(), END)
 LONGEST_LINE = 2**24  # bytes
 REHEARSED = 1 / 3  # of all batches
-BATCHES_AHEAD = 16  # whose examples are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,34 @@ class Example:
         """The last answer."""
         return self.turns[-1].text
 
+    @property
+    def exchanges(self) -> int:
+        """How many questions it has."""
+        return sum(turn.role == "user" for turn in self.turns)
+
+    @property
+    def asked(self) -> str:
+        """The prompt, as JSON: another for another."""
+        return json.dumps([[turn.role, turn.text] for turn in self.prompt])
+
+    @property
+    def written(self) -> str:
+        """The whole, as JSON."""
+        return json.dumps([[turn.role, turn.text] for turn in self.turns])
+
 
 def read_examples(path: str | Path) -> list[Example]:
     """The examples of a file of JSON lines, Alpaca's (instruction, input, output) or with messages (role, content).
 
     Raises FileError or DataError, with file, line and reason, for the first line that is neither.
     """
+    return [example_of(content, where) for where, content in json_lines(path, "examples")]
+
+
+def json_lines(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
+    """Each line's place, for messages, and what it holds. Raises as `read_examples` does."""
     path = Path(path)
-    examples = []
+    empty = True
     with explained("read", path), path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
             where = f"{str(path)!r}, line {number:,}"
@@ -81,10 +101,10 @@ def read_examples(path: str | Path) -> list[Example]:
                 content = json.loads(line)
             except (ValueError, RecursionError) as error:  # of which a UnicodeDecodeError is one
                 raise DataError(f"{where}, is not JSON in UTF-8 ({error}): mend it or leave it out") from None
-            examples.append(example_of(content, where))
-    if not examples:
-        raise FileError(f"{str(path)!r} has no examples: a line of JSON each")
-    return examples
+            empty = False
+            yield where, content
+    if empty:
+        raise FileError(f"{str(path)!r} has no {what}: a line of JSON each")
 
 
 def example_of(content: Any, where: str) -> Example:
@@ -167,6 +187,25 @@ class Encoded:
 
     x: list[int]
     y: list[int]
+    truncated: bool
+
+
+def encoded(example: Example, template: Template, block_size: int) -> Encoded:
+    """An example, without its beginning if it is longer than the model sees.
+
+    Raises DataError for an answer that alone is longer.
+    """
+    ids, learned = template.encoded(example)
+    most = block_size + 1
+    if len(ids) > most and len(template.tokenizer.encode(example.answer)) + 2 > most:
+        raise DataError(
+            f"an answer of {len(example.answer):,} characters is longer than the {block_size} tokens that "
+            "the model sees: shorten it, or take a base with a larger block_size"
+        )
+    truncated = len(ids) > most
+    ids, learned = ids[-most:], learned[-most:]
+    y = [i if counts else UNCOUNTED for i, counts in zip(ids[1:], learned[1:], strict=True)]
+    return Encoded(ids[:-1], y, truncated)
 
 
 class Instructions:
@@ -190,17 +229,17 @@ class Instructions:
         Raises DataError for no examples, or an answer that alone is longer than block_size.
         """
         self.rehearsal = rehearsal
-        self.block_size, self.batch_size = config.model.block_size, config.training.batch_size
-        self.template, self.truncated, self.position = template, 0, 0
+        self.batch_size, self.position = config.training.batch_size, 0
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.parts: dict[Split, list[Encoded]] = {
-            "train": [self._encoded(example) for example in train],
-            "val": [self._encoded(example) for example in val],
+            "train": [encoded(example, template, config.model.block_size) for example in train],
+            "val": [encoded(example, template, config.model.block_size) for example in val],
         }
+        self.truncated = sum(example.truncated for part in self.parts.values() for example in part)
         for name, part in (("train on", self.parts["train"]), ("validate with", self.parts["val"])):
             if not part:
                 raise DataError(f"there is no example to {name}: name more of them")
-        self._queue: list[list[Encoded]] = []
+        self.batches = LikeLengths([len(e.x) for e in self.parts["train"]], self.batch_size, self.generator)
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
         """The next batch: x and y, both (B, T), T that of the longest. Each training example comes once an epoch."""
@@ -209,11 +248,9 @@ class Instructions:
             return padded([self.parts["val"][i] for i in chosen])
         if self.rehearsal and torch.rand((), generator=self.generator) < REHEARSED:
             return self.rehearsal()
-        if not self._queue:
-            self._queue = list(self._shuffled())
-        batch = self._queue.pop()
-        self.position += len(batch)
-        return padded(batch)
+        chosen = next(self.batches)
+        self.position += len(chosen)
+        return padded([self.parts["train"][i] for i in chosen])
 
     @property
     def tokens(self) -> int:
@@ -230,32 +267,6 @@ class Instructions:
         part = self.parts[split]
         chosen = range(0, len(part), max(1, math.ceil(len(part) / count)))
         return padded([part[i] for i in chosen])
-
-    def _shuffled(self) -> Iterator[list[Encoded]]:
-        """All training examples once, in batches: in random order, sorted by length within some batches' worth."""
-        part = self.parts["train"]
-        order = torch.randperm(len(part), generator=self.generator).tolist()
-        stretch = self.batch_size * BATCHES_AHEAD
-        batches = []
-        for start in range(0, len(order), stretch):
-            near = sorted((part[i] for i in order[start : start + stretch]), key=lambda e: len(e.x))
-            batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]
-        for i in torch.randperm(len(batches), generator=self.generator).tolist():
-            yield batches[i]
-
-    def _encoded(self, example: Example) -> Encoded:
-        ids, learned = self.template.encoded(example)
-        if len(ids) > self.block_size + 1:
-            kept = self.block_size + 1
-            if len(self.template.tokenizer.encode(example.answer)) + 2 > kept:
-                raise DataError(
-                    f"an answer of {len(example.answer):,} characters is longer than the {self.block_size} tokens that "
-                    "the model sees: shorten it, or take a base with a larger block_size"
-                )
-            ids, learned = ids[-kept:], learned[-kept:]
-            self.truncated += 1
-        y = [i if counts else UNCOUNTED for i, counts in zip(ids[1:], learned[1:], strict=True)]
-        return Encoded(ids[:-1], y)
 
 
 def padded(batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from minigpt.errors import ConfigError, nearest
 from minigpt.finetuning.quantization import Linear4bit
@@ -292,6 +293,9 @@ def fold(model: nn.Module) -> None:
             setattr(model.get_submodule(parent_path), child, layer.base)
         elif isinstance(layer, Linear4bit | Linear8bit) and not path.endswith(".base"):
             setattr(model.get_submodule(parent_path), child, with_weight(layer, layer.weight))
+        elif parametrize.is_parametrized(layer):  # rows of new tokens, tokens.py
+            for name in [*layer.parametrizations]:
+                parametrize.remove_parametrizations(layer, name)
     model.requires_grad_(True)
 
 

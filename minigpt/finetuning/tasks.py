@@ -1,69 +1,204 @@
-"""Small tasks with one right answer each, made of words: so what a model has learned can be counted.
+"""Small tasks with one right answer each, made of any text: so what a model has learned can be counted.
 
-Words never seen in training are kept for the test: which they are the SHA-256 of each decides.
+Two of those on words make a third, "reverse+upper": one, then the other with what came of it, and the answer says both,
+"noom, NOOM". What is held out for the test is never learned from: of words and sums a tenth, which of them the SHA-256
+of each decides, of dialogue the end of the text.
 """
 
+import itertools
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from minigpt.errors import ConfigError, DataError, nearest
 from minigpt.finetuning.instructions import Example
 from minigpt.text.passages import share
 
 WORD = re.compile(r"[a-z]{2,12}")
-HELD_OUT = 0.1  # share of the words
+SPEECH = re.compile(r"^([A-Z][A-Za-z' ]{0,30}):\n((?:.+\n?)+)", re.MULTILINE)
+HELD_OUT = 0.1  # share of the words, of the sums and of the text
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-SHORTEST = 4  # letters that the longest words have at least
+SHORTEST, LONGEST = 4, 12  # letters that the longest words have at least, and at most
+MARKS = 3  # tokens beside those of the prompt and of the answer
+TRIES = 1000  # at something that fits
+Drawn = tuple[str, str]
 
 
-def of_a_word(name: str, answer: Callable[[str], str]) -> Callable[[str, random.Random], tuple[str, str]]:
-    """A task that asks for something about a word."""
-    return lambda word, rng: (f"{name}: {word}", answer(word))
+@dataclass(frozen=True)
+class Source:
+    """What examples are made of.
+
+    Attributes:
+        words: of small letters.
+        speeches: who says what, in order; none in a text that is no play.
+        held_out: whether it is for the test.
+        room: characters that prompt and answer may have together.
+    """
+
+    words: Sequence[str]
+    speeches: Sequence[tuple[str, str]]
+    held_out: bool
+    room: int
+    without: frozenset[frozenset[str]] = frozenset()
 
 
-def add(word: str, rng: random.Random) -> tuple[str, str]:
-    """The sum of two numbers of up to three digits; which they are, the word decides, so that it can be held out."""
-    own = random.Random(word)
-    a, b = own.randrange(1000), own.randrange(1000)
-    return f"add: {a} {b}", f"{a + b}"
+def first(word: str) -> str:
+    """Its first letter."""
+    return word[0]
 
 
-TASKS: dict[str, Callable[[str, random.Random], tuple[str, str]]] = {
-    "upper": of_a_word("upper", str.upper),
-    "first": of_a_word("first letter", lambda word: word[0]),
-    "last": of_a_word("last letter", lambda word: word[-1]),
-    "count": of_a_word("count letters", lambda word: str(len(word))),
-    "reverse": of_a_word("reverse", lambda word: word[::-1]),
-    "sort": of_a_word("sort letters", lambda word: "".join(sorted(word))),
-    "add": add,
+def last(word: str) -> str:
+    """Its last letter."""
+    return word[-1]
+
+
+def count(word: str) -> str:
+    """How many letters it has."""
+    return str(len(word))
+
+
+def reverse(word: str) -> str:
+    """From its end to its beginning."""
+    return word[::-1]
+
+
+def sort(word: str) -> str:
+    """Its letters in the order of the alphabet."""
+    return "".join(sorted(word))
+
+
+OF_A_WORD: dict[str, tuple[str, Callable[[str], str]]] = {  # what is asked, and the answer
+    "upper": ("upper", str.upper),
+    "first": ("first letter", first),
+    "last": ("last letter", last),
+    "count": ("count letters", count),
+    "reverse": ("reverse", reverse),
+    "sort": ("sort letters", sort),
+}
+WORD_AGAIN = ("upper", "reverse", "sort")  # whose answer is a word, of which another can be asked
+
+STYLES: dict[str, Callable[[str], str]] = {
+    "loudly": lambda words: words.upper() + "!",
+    "as a title": str.title,
+    "slowly": lambda words: words.replace(" ", "... "),
+    "as a question": lambda words: words.capitalize() + "?",
 }
 
 
-def require_tasks(names: Sequence[str]) -> None:
-    """Raise ConfigError for a name that is no task."""
-    for name in names:
+def add(source: Source, rng: random.Random) -> Drawn:
+    """The sum of two numbers of three digits, as on paper: that of the last digits, of the last two, and of all."""
+    while True:
+        a, b = rng.randrange(100, 1000), rng.randrange(100, 1000)
+        if held_out(f"{a} {b}") == source.held_out:
+            return f"add: {a} {b}", ", ".join(str(a % power + b % power) for power in (10, 100, 1000))
+
+
+def style(source: Source, rng: random.Random) -> Drawn:
+    """A few words, said in the style asked for."""
+    name = rng.choice(list(STYLES))
+    words = " ".join(rng.choices(source.words, k=rng.randint(1, 3)))
+    return f"say {name}: {words}", STYLES[name](words)
+
+
+def who(source: Source, rng: random.Random) -> Drawn:
+    """Who speaks next, after the last three."""
+    start = rng.randrange(len(source.speeches) - 3)
+    *before, (answer, _) = source.speeches[start : start + 4]
+    return f"next: {', '.join(name for name, _ in before)}", answer
+
+
+def line(source: Source, rng: random.Random) -> Drawn:
+    """The rest of a line of somebody's."""
+    name, speech = rng.choice(source.speeches)
+    words = rng.choice(speech.splitlines()).split()
+    cut = rng.randint(1, max(1, len(words) - 1))
+    return f"{name} says: {' '.join(words[:cut])}", " ".join(words[cut:])
+
+
+def of_a_word(name: str) -> Callable[[Source, random.Random], Drawn]:
+    """A task on a word, or two of them one after the other."""
+    steps = [OF_A_WORD[part] for part in name.split("+")]
+    asked = ", ".join(what for what, _ in steps)
+
+    def drawn(source: Source, rng: random.Random) -> Drawn:
+        word = rng.choice(source.words)
+        answers = itertools.accumulate(steps, lambda before, step: step[1](before), initial=word)
+        return f"{asked}: {word}", ", ".join(itertools.islice(answers, 1, None))
+
+    return drawn
+
+
+PAIRS = [f"{one}+{other}" for one, other in itertools.permutations(OF_A_WORD, 2) if one in WORD_AGAIN]
+
+
+def pairs(source: Source, rng: random.Random) -> Drawn:
+    """Any two tasks on a word, one after the other, but for those kept for the test."""
+    return of_a_word(rng.choice([pair for pair in PAIRS if frozenset(pair.split("+")) not in source.without]))(
+        source, rng
+    )
+
+
+TASKS: Mapping[str, Callable[[Source, random.Random], Drawn]] = {
+    **{name: of_a_word(name) for name in [*OF_A_WORD, *PAIRS]},
+    "pairs": pairs,
+    "add": add,
+    "style": style,
+    "who": who,
+    "line": line,
+}
+
+
+def require_tasks(tasks: Sequence[str], kept: Sequence[str] = ()) -> None:
+    """Raise ConfigError for a name that is no task, and for one to be kept from learning that isn't of two."""
+    for name in [*tasks, *kept]:
         if name not in TASKS:
-            raise ConfigError(f"there is no task {name!r}{nearest(name, TASKS) or ': choose from ' + ', '.join(TASKS)}")
+            known = ", ".join(name for name in TASKS if "+" not in name)
+            raise ConfigError(f"there is no task {name!r}{nearest(name, TASKS) or ': choose from ' + known}")
+    for name in kept:
+        if name not in PAIRS or name in tasks:
+            raise ConfigError(f"{name!r} cannot be asked without being learned: name two tasks, such as upper+reverse")
 
 
-def words_of(text: str, longest: int, seed: int) -> tuple[list[str], list[str]]:
-    """The words of a text, and as many made-up ones, of up to `longest` letters: to learn from, and held out."""
+def sources_of(text: str, room: int, seed: int, kept: Sequence[str] = ()) -> tuple[Source, Source]:
+    """What there is in a text, and as many made-up words, to learn from and held out."""
+    longest = min(LONGEST, (room - len("count letters: ")) // 2)  # in its prompt and its answer
     if longest < SHORTEST:
         raise DataError("the model sees too little at once for tasks on words: take one with a larger block_size")
     words = {word for word in WORD.findall(text.lower()) if len(word) <= longest}
     rng = random.Random(seed)
     words |= {"".join(rng.choices(LETTERS, k=rng.randint(2, longest))) for _ in range(max(len(words), 2000))}
     known = sorted(word for word in words if not held_out(word))
-    return known, sorted(words.difference(known))
+    speeches = SPEECH.findall(text)
+    without = frozenset(frozenset(pair.split("+")) for pair in kept)
+    cut = round(len(speeches) * (1 - HELD_OUT))
+    return (
+        Source(known, speeches[:cut], False, room, without),
+        Source(sorted(words.difference(known)), speeches[cut:], True, room, without),
+    )
 
 
-def held_out(word: str) -> bool:
-    """Whether the word is kept for the test."""
-    return share(word) < HELD_OUT
+def held_out(question: str) -> bool:
+    """Whether it is kept for the test."""
+    return share(question) < HELD_OUT
 
 
-def examples_of(tasks: Sequence[str], words: Sequence[str], count: int, seed: int) -> dict[str, list[Example]]:
-    """`count` examples of each task, on random words of these."""
-    rng = random.Random(seed)
-    return {name: [Example.of(*TASKS[name](rng.choice(words), rng)) for _ in range(count)] for name in tasks}
+def examples_of(tasks: Sequence[str], source: Source, number: int, seed: int) -> dict[str, list[Example]]:
+    """So many examples of each task. Raises DataError for a task that the text has nothing for."""
+    return {name: list(examples(name, source, number, random.Random(seed))) for name in tasks}
+
+
+def examples(task: str, source: Source, number: int, rng: random.Random) -> Iterator[Example]:
+    """So many examples of a task that fit."""
+    if task in ("who", "line") and len(source.speeches) < 4:
+        raise DataError(
+            f"task {task!r} needs a play, a name and a colon in a line above each speech: take another text"
+        )
+    for _ in range(number):
+        for _ in range(TRIES):
+            prompt, answer = TASKS[task](source, rng)
+            if answer and len(prompt) + len(answer) <= source.room:
+                yield Example.of(prompt, answer)
+                break
+        else:
+            raise DataError(f"what task {task!r} asks is longer than the model sees: take one with a larger block_size")

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
+from minigpt.model import LanguageModel
 from minigpt.run import Evaluation, Run
 from minigpt.training.display import Display
+from minigpt.training.evaluation import estimate_loss
 from minigpt.training.loop import Batches
 from minigpt.training.optimizer import learning_rate
 from minigpt.training.stopwatch import Stopwatch
@@ -29,6 +31,25 @@ def snapshot_steps(count: int, max_iters: int) -> list[int]:
     return sorted({0, max_iters} | {round(max_iters ** (i / last)) for i in range(count - 2)})
 
 
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """What is not as usual in a training.
+
+    Attributes:
+        weights: gives what to save, if that isn't the model as it is.
+        measure: gives the exact loss, if that isn't one of a text.
+        look: called with the step at each evaluation that is written down; what to show.
+        model: what is trained, if that isn't the run's model itself, whose weights it has.
+        estimate: gives the losses that are shown, if that isn't `estimate_loss`.
+    """
+
+    weights: Callable[[], Mapping[str, Tensor]] | None = None
+    measure: Callable[[], Evaluation] | None = None
+    look: Callable[[int], str] | None = None
+    model: LanguageModel | None = None
+    estimate: Callable[..., dict[str, float]] = estimate_loss
+
+
 class Journal(Stopwatch):
     """Keeps the time; at each evaluation logs, saves and shows; now and then lets the model write.
 
@@ -38,10 +59,8 @@ class Journal(Stopwatch):
         snapshots: what the model wrote on the way.
     """
 
-    def __init__(
-        self, run: Run, display: Display, dataset: Batches, weights: Callable[[], Mapping[str, Tensor]] | None = None
-    ) -> None:
-        """For a training of that run on that data; `weights` gives what to save, if that isn't the model as it is."""
+    def __init__(self, run: Run, display: Display, dataset: Batches, course: Course | None = None) -> None:
+        """For a training of that run on that data."""
         super().__init__()
         self.run = run
         self.folder = RunFolder(run.path)
@@ -52,7 +71,9 @@ class Journal(Stopwatch):
         self.shown = 0.0
         training = run.config.training
         self.dataset = dataset
-        self.weights = weights or run.model.state_dict
+        course = course or Course()
+        self.weights = course.weights or run.model.state_dict
+        self.look = course.look
         tokens_a_step = training.gradient_accumulation * dataset.tokens_a_batch
         self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
@@ -84,6 +105,8 @@ class Journal(Stopwatch):
             self.folder.write_metrics(self.metrics)
             self.step = step
         self.display.evaluated(now, self.seconds, best_so_far)
+        if self.look and self.step == step:
+            self.display.say(f"         {self.look(step)}", "italic cyan")
         if step in self.snapshot_steps:
             text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=training.seed)
             self.snapshots.append(Snapshot(step, validation_loss, text))

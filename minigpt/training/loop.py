@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -52,7 +53,14 @@ class Batches(Samples, Protocol):
         """How many a batch has, on average."""
 
 
-def fit(model: LanguageModel, dataset: Batches, config: Config, journal: Observer, interrupt: Interrupt) -> int:
+def fit(
+    model: LanguageModel,
+    dataset: Batches,
+    config: Config,
+    journal: Observer,
+    interrupt: Interrupt,
+    estimate: Callable[..., dict[str, float]] = estimate_loss,
+) -> int:
     """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
 
     AdamW minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the
@@ -68,9 +76,9 @@ def fit(model: LanguageModel, dataset: Batches, config: Config, journal: Observe
             last = step == training.max_iters or bool(interrupt.received)
             if last or journal.due(step):
                 with journal.evaluating():
-                    losses = estimate_loss(model, dataset, training.eval_windows)
-                    for estimate in losses.values():
-                        require_finite(estimate, step, training)
+                    losses = estimate(model, dataset, training.eval_windows)
+                    for loss in losses.values():
+                        require_finite(loss, step, training)
                     journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
             if last:
                 break

@@ -4,13 +4,12 @@ import dataclasses
 import datetime
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import minigpt
 from minigpt.config import VOCAB_SIZE, Config, ModelConfig, TrainingConfig
@@ -30,7 +29,7 @@ from minigpt.training.figure import draw_loss
 from minigpt.training.forecast import Forecast, foresee
 from minigpt.training.gradients import require_precision
 from minigpt.training.interrupt import Interrupt
-from minigpt.training.journal import Journal
+from minigpt.training.journal import Course, Journal
 from minigpt.training.loop import Batches, fit, require_finite
 
 WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
@@ -167,21 +166,21 @@ def fit_and_measure(
     dataset: Batches,
     display: Display,
     replaces: RunFolder | None = None,
-    weights: Callable[[], Mapping[str, Tensor]] | None = None,
-    measure: Callable[[], Evaluation] | None = None,
+    course: Course | None = None,
 ) -> Run:
     """Train the run's model, measure it exactly, and write down how it ended; the run with that record.
 
     Once all is saved, it takes the place of the run that it `replaces`.
     """
-    journal = Journal(run, display, dataset, weights)
+    course = course or Course()
+    journal = Journal(run, display, dataset, course)
     training = run.config.training
     record = None
     try:
         with Interrupt() as interrupt:
-            step = fit(run.model, dataset, run.config, journal, interrupt)
+            step = fit(course.model or run.model, dataset, run.config, journal, interrupt, course.estimate)
             with journal.evaluating():
-                exact = measure() if measure else measured(run, dataset)
+                exact = course.measure() if course.measure else measured(run, dataset)
                 validation_loss = exact.loss
                 require_finite(validation_loss, step, training)
             record = journal.close("finished" if step == training.max_iters else "interrupted", exact)

@@ -10,7 +10,7 @@ import torch
 from texts import PROSE
 
 from minigpt.config import Config, ModelConfig
-from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.errors import DataError, FileError
 from minigpt.finetuning.accuracy import Accuracy, accuracy, majority
 from minigpt.finetuning.instructions import (
     END,
@@ -23,7 +23,6 @@ from minigpt.finetuning.instructions import (
     padded,
     read_examples,
 )
-from minigpt.finetuning.tasks import TASKS, examples_of, held_out, require_tasks, words_of
 from minigpt.finetuning.vocabulary import grown, with_tokens
 from minigpt.model import build
 from minigpt.model.loss import UNCOUNTED, mean_loss
@@ -209,27 +208,6 @@ def test_bpe_grows_and_sentencepiece_does_not() -> None:
         Template(bpe)
 
 
-def test_tasks_are_right_and_their_words_are_kept_apart() -> None:
-    answers = {name: task("banana", None)[1] for name, task in TASKS.items()}
-    a, b = map(int, TASKS["add"]("banana", None)[0].removeprefix("add: ").split())
-    assert answers == {
-        "upper": "BANANA",
-        "first": "b",
-        "last": "a",
-        "count": "6",
-        "reverse": "ananab",
-        "sort": "aaabnn",
-        "add": str(a + b),
-    }
-    known, kept = words_of(PROSE, 8, seed=0)
-    assert not set(known) & set(kept)
-    assert all(held_out(word) for word in kept)
-    assert max(map(len, known)) <= 8
-    assert examples_of(["upper"], known, 5, 1) == examples_of(["upper"], known, 5, 1)
-    with pytest.raises(ConfigError, match="there is no task 'uper'; did you mean 'upper'"):
-        require_tasks(["uper"])
-
-
 def test_accuracy_and_its_interval() -> None:
     low, high = Accuracy(45, 50).interval
     assert (low, high) == (pytest.approx(0.7864, abs=1e-4), pytest.approx(0.9565, abs=1e-4))  # Wilson's formula
@@ -261,6 +239,10 @@ def test_from_the_command(trained: Run, command: Callable, tmp_path: Path) -> No
     assert found["own_loss_after"] < found["own_loss_before"] + 0.3
     assert command("sample", "new", "--max-new-tokens", "9").returncode == 0
     assert command("info", "new").returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "new/tasks.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 30]
+    assert all(0 <= line["accuracy"]["the examples"] <= 1 for line in lines)
+    assert (tmp_path / "new/tasks.png").read_bytes().startswith(b"\x89PNG")
     again = command("finetune", "new", "--data", file, "--lora", "--out", "tuned", *quick)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["tasks"]["the examples"]["before"] is not None
@@ -271,8 +253,11 @@ def test_from_the_command(trained: Run, command: Callable, tmp_path: Path) -> No
         assert "Traceback" not in done.stderr
         return done.stderr.strip().splitlines()[-1]
 
-    assert "adapters cannot teach new tokens" in refused("--data", file, "--lora")
+    assert "lm_head gets rows for new tokens" in refused("--data", file, "--lora", "--target", "lm_head")
+    assert "no layer is named 'x'" in refused("--data", file, "--lora", "--target", "x")
     assert "there is no task 'x'" in refused("--task", "x")
+    assert "--ask is for what goes with --task" in refused("--data", file, "--ask", "upper+reverse")
+    assert "'upper' cannot be asked without being learned" in refused("--task", "pairs", "--ask", "upper")
     assert "name one of them" in refused()
     assert "name one of them" in refused("--task", "upper", "--data", file)
     assert "too little at once" in refused("--task", "upper")

@@ -1,0 +1,30 @@
+"""Batches of examples of like length, so that little of a batch is padding."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+BATCHES_AHEAD = 16  # whose examples are sorted by length together
+
+
+class LikeLengths(Iterator[list[int]]):
+    """Endless batches of numbers of examples; each comes once an epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> None:
+        self.lengths, self.batch_size, self.generator = lengths, batch_size, generator
+        self.queue: list[list[int]] = []
+
+    def __next__(self) -> list[int]:
+        if not self.queue:
+            self.queue = self._epoch()
+        return self.queue.pop()
+
+    def _epoch(self) -> list[list[int]]:
+        """All of them once, in batches: in random order, sorted by length within some batches' worth."""
+        order = torch.randperm(len(self.lengths), generator=self.generator).tolist()
+        stretch = self.batch_size * BATCHES_AHEAD
+        batches = []
+        for start in range(0, len(order), stretch):
+            near = sorted(order[start : start + stretch], key=lambda i: self.lengths[i])
+            batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]
+        return [batches[i] for i in torch.randperm(len(batches), generator=self.generator).tolist()]

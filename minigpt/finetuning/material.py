@@ -1,0 +1,73 @@
+"""Where examples come from: a file of them, or the built-in tasks; some to learn from, some held out."""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.errors import DataError, FileError
+from minigpt.finetuning.instructions import Example, read_examples
+from minigpt.finetuning.tasks import MARKS, examples_of, require_tasks, sources_of
+from minigpt.run import Run
+from minigpt.text.corpus import Corpus
+from minigpt.text.passages import share
+
+ASKED = 500  # held-out examples of each task, by which the accuracy is measured
+EXAMPLES = 40_000  # of each task, to learn from
+VALIDATING = 0.1  # share of a file's examples
+OWN = "the examples"  # what those of a file are called among tasks
+
+
+@dataclass(frozen=True)
+class Material:
+    """Examples by task, to learn from and held out, and where they are from."""
+
+    train: dict[str, list[Example]]
+    test: dict[str, list[Example]]
+    source: str
+
+    @property
+    def all(self) -> tuple[list[Example], list[Example]]:
+        """Those of all tasks."""
+        return [*itertools.chain(*self.train.values())], [*itertools.chain(*self.test.values())]
+
+    def corpus(self) -> Corpus:
+        """All of them as a text, for the record."""
+        written = "\n".join(example.written for part in self.all for example in part)
+        return Corpus(written, self.source, None, hashlib.sha256(written.encode()).hexdigest())
+
+
+def material_of(base: Run, data: str | Path | None, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:
+    """The examples of a file or, without one, of tasks; those `kept` are tested and never learned.
+
+    Raises DataError for too few examples, FileError and ConfigError as `read_examples` and `require_tasks` do.
+    """
+    return of_tasks(base, tasks, kept, seed) if data is None else of_file(data, seed)
+
+
+def of_file(path: str | Path, seed: int) -> Material:
+    """The examples of a file, a tenth of them held out: which, the SHA-256 of each one's prompt decides."""
+    examples = read_examples(path)
+    kept = {example: share(example.asked) < VALIDATING for example in examples}  # no question is in both parts
+    train = [example for example in examples if not kept[example]]
+    test = [example for example in dict.fromkeys(examples) if kept[example]]
+    if not train or not test:
+        raise DataError(f"{str(path)!r} has {len(examples)} examples: too few to learn from some and test with others")
+    random.Random(seed).shuffle(test)
+    return Material({OWN: train}, {OWN: test[:ASKED]}, f"the examples in {path}")
+
+
+def of_tasks(base: Run, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:
+    """Examples of the built-in tasks on the base's text, and on made-up words."""
+    require_tasks(tasks, kept)
+    try:
+        corpus = base.corpus()
+        text = corpus.text if isinstance(corpus, Corpus) else ""
+    except (DataError, FileError):
+        text = ""
+    known, unknown = sources_of(text, base.config.model.block_size - MARKS, seed, kept)
+    train = examples_of(tasks, known, EXAMPLES, seed)
+    test = examples_of([*dict.fromkeys([*tasks, *kept])], unknown, ASKED, seed + 1)
+    return Material(train, test, f"tasks made here: {', '.join(tasks)}")

@@ -1,0 +1,121 @@
+"""From a run that follows instructions, and pairs of answers, to one that gives the better ones (DPO)."""
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minigpt.device import pick_device, threads_for
+from minigpt.errors import DataError
+from minigpt.finetuning.accuracy import Accuracy
+from minigpt.finetuning.finetune import STEPS, Method, adapt, taught
+from minigpt.finetuning.instructions import Template
+from minigpt.finetuning.lora import Shape, chosen_layers
+from minigpt.finetuning.material import VALIDATING
+from minigpt.finetuning.preferences import BETA, Pair, Pairs, Preferring, preferred, read_pairs
+from minigpt.run import Evaluation, Run
+from minigpt.text.corpus import Corpus, sha256
+from minigpt.text.passages import share
+from minigpt.training.display import Display
+from minigpt.training.journal import Course
+from minigpt.training.train import Start
+
+RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}  # where none are given
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """What came of it.
+
+    Attributes:
+        before: of how many held-out pairs the chosen answer was the likelier one.
+        after: of how many it is now.
+        loss: the mean loss of the held-out pairs; ln 2 before.
+        truncated: how many answers' conversations were longer than the model sees.
+        adapter: the folder to hand on; None if all weights trained.
+    """
+
+    run: Run
+    before: Accuracy
+    after: Accuracy
+    loss: float
+    truncated: int
+    adapter: Path | None
+
+
+def prefer(
+    base: Run,
+    data: str | Path,
+    method: Method = "full",
+    shape: Shape | None = None,
+    targets: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    beta: float = BETA,
+    **settings: Any,
+) -> Preferred:
+    """Teach a copy of a run's model to prefer answers, from a file of pairs; the run itself is the reference.
+
+    Raises as `finetune` does, and DataError for a run that follows no instructions and pairs that cannot be learned.
+    """
+    usual = {"max_iters": STEPS, "learning_rate": RATES[method], "order": "epochs", "snapshots": 0}
+    config = base.config.override(**(usual | {"quantization": "none"} | settings))
+    template = Template(base.tokenizer)
+    train, test = split(read_pairs(data), data, config.training.seed)
+    if method != "full":
+        chosen_layers(base.model, targets)
+    pairs = Pairs(train, test, template, config)
+    device = pick_device(config.training.device)
+    with (
+        Display(config.training) as display,
+        threads_for(2 * config.training.batch_size * config.model.block_size * config.model.n_embd) as threads,
+    ):
+        display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
+        if pairs.truncated:
+            display.say(f"       {pairs.truncated:,} answers are in talks longer than block_size, which begin later")
+        torch.manual_seed(config.training.seed)
+        model = copy.deepcopy(base.model).to(device)
+        adapt(model, method, shape or Shape(), targets)
+        preferring = Preferring(model, base.model, beta)
+        text = "\n".join(example.written for pair in train + test for example in (pair.chosen, pair.rejected))
+        corpus = Corpus(text, f"the pairs in {data}", None, sha256(text.encode()))
+        start = Start(corpus, base.tokenizer, config, pairs, model, threads)
+
+        def course(run: Run) -> Course:
+            return Course(model=preferring, estimate=estimate, measure=lambda: measured(preferring, pairs, corpus))
+
+        wanted = Path(f"runs/{base.path.name or 'run'}-preferring" if out is None else out)
+        before = Accuracy(preferred(base.model, pairs), len(test))
+        about = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
+        run, adapter = taught(base, start, method, wanted, display, course, about=about)
+        after = Accuracy(preferred(run.model, pairs), len(test))
+        assert run.record.validation_loss is not None
+        return Preferred(run, before, after, run.record.validation_loss, pairs.truncated, adapter)
+
+
+def split(pairs: list[Pair], path: str | Path, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Those to learn from and those held out, about a tenth: which, the SHA-256 of each one's prompt decides."""
+    kept = [share(pair.chosen.asked) < VALIDATING for pair in pairs]
+    train = [pair for pair, out in zip(pairs, kept, strict=True) if not out]
+    test = [pair for pair, out in zip(pairs, kept, strict=True) if out]
+    if not train or not test:
+        raise DataError(f"{str(path)!r} has {len(pairs)} pairs: too few to learn from some and test with others")
+    random.Random(seed).shuffle(test)
+    return train, test
+
+
+def estimate(preferring: Preferring, pairs: Pairs, count: int) -> dict[str, float]:
+    """The mean loss of some pairs of each split, the same each time."""
+    return {name: preferring.loss(*pairs.sample(name, count)) for name in ("train", "val")}
+
+
+def measured(preferring: Preferring, pairs: Pairs, corpus: Corpus) -> Evaluation:
+    """The mean loss of all held-out pairs, which has no bits per character."""
+    x, y = pairs.sample("val", len(pairs.parts["val"]))
+    count = len(x) // 2
+    return Evaluation(
+        preferring.loss(x, y), None, None, "held-out pairs", corpus.characters, corpus.source, count, count
+    )
