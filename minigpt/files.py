@@ -102,6 +102,15 @@ def write_atomic(path: Path, content: bytes) -> None:
         flush_folder(path.parent)
 
 
+def require_place(path: Path) -> None:
+    """Raise FileError, with nothing written, where `write_atomic` would: before work that is for this file alone."""
+    with explained("write", path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+        if not os.access(path.parent, os.W_OK):
+            raise OSError(errno.EACCES if path.parent.is_dir() else errno.ENOENT, "")
+
+
 def flush_folder(folder: Path) -> None:
     """Flush a folder's list of names to disk, where the system can (Windows cannot)."""
     if os.name == "posix":

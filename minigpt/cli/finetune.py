@@ -1,21 +1,14 @@
 """`minigpt finetune`."""
 
-import math
-import shlex
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
+from minigpt.cli.finetuned import show_finetuned, show_instructed, show_preferred
 from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
-from minigpt.cli.output import describe, loss_line, open_run, print_object, write
+from minigpt.cli.output import open_run
 from minigpt.config import TrainingConfig
 from minigpt.errors import ConfigError
-
-if TYPE_CHECKING:
-    from minigpt.finetuning.finetune import Finetuned
-    from minigpt.finetuning.instruct import Instructed
-    from minigpt.finetuning.prefer import Preferred
-    from minigpt.run import Run
 
 ADAPTERS = "Adapters"
 SHOWN = {"max_iters": "500", "learning_rate": "1e-3; all weights: 1e-4"}
@@ -89,79 +82,9 @@ def finetune(
     base = open_run(run, device=fields["device"] or "auto")
     adapters, layers = Shape(**shape, rslora=rslora, dora=dora), target or None
     if preferences is not None:
-        found = prefer(base, preferences, method, adapters, layers, out, **given({"beta": beta, **fields}))
-        show_preferred(found, as_json)
+        more = given({"beta": beta, **fields})
+        show_preferred(prefer(base, preferences, method, adapters, layers, out, **more), as_json)
     elif data is None or data.endswith(".jsonl"):
         show_instructed(instruct(base, data, task, ask, method, adapters, layers, out, **given(fields)), as_json)
     else:
         show_finetuned(finetune(base, data, method, adapters, layers, out, **given(fields)), as_json)
-
-
-def show_preferred(found: "Preferred", as_json: bool) -> None:
-    """How often the better answer is the likelier one, and what to type next."""
-    run = found.run
-    if as_json:
-        shares = {"preferred_before": found.before.share, "preferred": found.after.share, "asked": found.after.asked}
-        adapter = found.adapter and str(found.adapter)
-        print_object({**describe(run), **shares, "truncated": found.truncated, "adapter": adapter})
-        return
-    print(f"the chosen answer is the likelier one in {found.after} of {found.after.asked:,} held-out pairs", end="")
-    print(f"; before {found.before.share:.1%}\nloss of these pairs {found.loss:.4f}; before {math.log(2):.4f}")
-    say_where(run, "chat")
-
-
-def show_instructed(found: "Instructed", as_json: bool) -> None:
-    """How many answers are right, what was forgotten, and what to type next."""
-    run = found.run
-    if as_json:
-        shares = {
-            task: {
-                "before": before and before.share,
-                "after": after.share,
-                "interval": after.interval,
-                "asked": after.asked,
-                "majority": usual.share,
-            }
-            for task, (before, after, usual) in found.accuracies.items()
-        }
-        own = {"own_loss_before": found.own_before, "own_loss_after": found.own_after}
-        adapter = found.adapter and str(found.adapter)
-        print_object({**describe(run), "tasks": shares, **own, "truncated": found.truncated, "adapter": adapter})
-        return
-    for task, (before, after, usual) in found.accuracies.items():
-        was = f", before {before.share:.1%}" if before else ""
-        write([f"{task:<14} {after} of {after.asked:,} right{was}; the most frequent answer {usual.share:.1%}\n"])
-    if found.own_before is not None and found.own_after is not None:
-        risen = found.own_after - found.own_before
-        print(f"loss on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
-    say_where(run, "chat")
-
-
-def show_finetuned(found: "Finetuned", as_json: bool) -> None:
-    """What the model writes, what it learned, what it forgot, and what to type next."""
-    run = found.run
-    if as_json:
-        figures = {
-            "loss_before": found.before.loss,
-            "own_loss_before": found.own_before,
-            "own_loss_after": found.own_after,
-            "adapter": found.adapter and str(found.adapter),
-        }
-        print_object({**describe(run), **figures})
-        return
-    click.echo("\nwhat the model writes now:\n", err=True)
-    write(run.stream(max_new_tokens=300, seed=run.config.training.seed))
-    print(f"\n\n{loss_line('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
-    if found.own_before is not None and found.own_after is not None:
-        risen = found.own_after - found.own_before
-        print(f"on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
-    if found.adapter:
-        size = sum(file.stat().st_size for file in found.adapter.iterdir())
-        print(f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}")
-    say_where(run, "sample")
-
-
-def say_where(run: "Run", then: str) -> None:
-    """Where the run is, and what to do with it."""
-    path = shlex.quote(str(run.path))
-    print(f"the run is in {path}; next: minigpt {then} {path}")

@@ -73,6 +73,8 @@ def loss_line(name: str, nats: float, config: "Config", measured: Union["Evaluat
     """An exact loss in its usual units."""
     from minigpt.model.loss import bits, perplexity
 
+    if getattr(measured, "instructions", False) and measured.bits_per_byte is None:
+        return f"{name} {nats:.4f} of held-out pairs of answers (to guess which was chosen: {math.log(2):.4f})"
     characters = config.training.tokenizer == "char"
     in_bits = f"{bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"
     unit = "character" if characters else "token"

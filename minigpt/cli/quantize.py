@@ -8,6 +8,7 @@ import click
 
 from minigpt.cli.options import json_option, weights_option
 from minigpt.cli.output import describe, open_run, print_object, write
+from minigpt.files import require_place
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -51,8 +52,9 @@ def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_j
     from minigpt.studies.bit_depth import bit_depths, table
     from minigpt.studies.bit_depth import write as write_picture
 
-    depths = bit_depths(run, prompt, data, lambda line: click.echo(line, err=True))
     picture = Path(out) if out else run.path / "bits.png"
+    require_place(picture)
+    depths = bit_depths(run, prompt, data, lambda line: click.echo(line, err=True))
     write_picture(depths, run, picture)
     if as_json:
         print_object({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})

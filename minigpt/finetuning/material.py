@@ -15,7 +15,6 @@ from minigpt.text.corpus import Corpus
 from minigpt.text.passages import share
 
 ASKED = 500  # held-out examples of each task, by which the accuracy is measured
-EXAMPLES = 40_000  # of each task, to learn from
 VALIDATING = 0.1  # share of a file's examples
 OWN = "the examples"  # what those of a file are called among tasks
 
@@ -68,6 +67,6 @@ def of_tasks(base: Run, tasks: Sequence[str], kept: Sequence[str], seed: int) ->
     except (DataError, FileError):
         text = ""
     known, unknown = sources_of(text, base.config.model.block_size - MARKS, seed, kept)
-    train = examples_of(tasks, known, EXAMPLES, seed)
+    train = examples_of(tasks, known, None, seed)
     test = examples_of([*dict.fromkeys([*tasks, *kept])], unknown, ASKED, seed + 1)
     return Material(train, test, f"tasks made here: {', '.join(tasks)}")

@@ -21,6 +21,8 @@ HELD_OUT = 0.1  # share of the words, of the sums and of the text
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHORTEST, LONGEST = 4, 12  # letters that the longest words have at least, and at most
 MARKS = 3  # tokens beside those of the prompt and of the answer
+EXAMPLES = {"add": 40_000, "reverse": 40_000, "sort": 40_000, "pairs": 120_000}  # to learn from …
+USUALLY = 20_000  # … and of other tasks
 TRIES = 1000  # at something that fits
 Drawn = tuple[str, str]
 
@@ -68,15 +70,25 @@ def sort(word: str) -> str:
     return "".join(sorted(word))
 
 
-OF_A_WORD: dict[str, tuple[str, Callable[[str], str]]] = {  # what is asked, and the answer
-    "upper": ("upper", str.upper),
-    "first": ("first letter", first),
-    "last": ("last letter", last),
-    "count": ("count letters", count),
-    "reverse": ("reverse", reverse),
-    "sort": ("sort letters", sort),
+def rest(word: str) -> str:
+    """All but its first letter."""
+    return word[1:]
+
+
+def swap(word: str) -> str:
+    """Its first and its last letter in each other's place."""
+    return word[-1] + word[1:-1] + word[0]
+
+
+WORD_TO_WORD: dict[str, Callable[[str], str]] = {
+    "upper": str.upper,
+    "title": str.title,
+    "reverse": reverse,
+    "sort": sort,
+    "rest": rest,
+    "swap": swap,
 }
-WORD_AGAIN = ("upper", "reverse", "sort")  # whose answer is a word, of which another can be asked
+OF_A_WORD: dict[str, Callable[[str], str]] = {**WORD_TO_WORD, "first": first, "last": last, "count": count}
 
 STYLES: dict[str, Callable[[str], str]] = {
     "loudly": lambda words: words.upper() + "!",
@@ -118,18 +130,17 @@ def line(source: Source, rng: random.Random) -> Drawn:
 
 def of_a_word(name: str) -> Callable[[Source, random.Random], Drawn]:
     """A task on a word, or two of them one after the other."""
-    steps = [OF_A_WORD[part] for part in name.split("+")]
-    asked = ", ".join(what for what, _ in steps)
+    steps = name.split("+")
 
     def drawn(source: Source, rng: random.Random) -> Drawn:
         word = rng.choice(source.words)
-        answers = itertools.accumulate(steps, lambda before, step: step[1](before), initial=word)
-        return f"{asked}: {word}", ", ".join(itertools.islice(answers, 1, None))
+        answers = itertools.accumulate(steps, lambda before, step: OF_A_WORD[step](before), initial=word)
+        return f"{', '.join(steps)}: {word}", ", ".join(itertools.islice(answers, 1, None))
 
     return drawn
 
 
-PAIRS = [f"{one}+{other}" for one, other in itertools.permutations(OF_A_WORD, 2) if one in WORD_AGAIN]
+PAIRS = [f"{one}+{other}" for one, other in itertools.permutations(OF_A_WORD, 2) if one in WORD_TO_WORD]
 
 
 def pairs(source: Source, rng: random.Random) -> Drawn:
@@ -162,7 +173,7 @@ def require_tasks(tasks: Sequence[str], kept: Sequence[str] = ()) -> None:
 
 def sources_of(text: str, room: int, seed: int, kept: Sequence[str] = ()) -> tuple[Source, Source]:
     """What there is in a text, and as many made-up words, to learn from and held out."""
-    longest = min(LONGEST, (room - len("count letters: ")) // 2)  # in its prompt and its answer
+    longest = min(LONGEST, (room - len("reverse: ")) // 2)  # in its prompt and its answer
     if longest < SHORTEST:
         raise DataError("the model sees too little at once for tasks on words: take one with a larger block_size")
     words = {word for word in WORD.findall(text.lower()) if len(word) <= longest}
@@ -183,9 +194,16 @@ def held_out(question: str) -> bool:
     return share(question) < HELD_OUT
 
 
-def examples_of(tasks: Sequence[str], source: Source, number: int, seed: int) -> dict[str, list[Example]]:
-    """So many examples of each task. Raises DataError for a task that the text has nothing for."""
-    return {name: list(examples(name, source, number, random.Random(seed))) for name in tasks}
+def examples_of(tasks: Sequence[str], source: Source, number: int | None, seed: int) -> dict[str, list[Example]]:
+    """So many examples of each task, by default as many as it takes to learn it.
+
+    Raises DataError for a task that the text has nothing for.
+    """
+    found = {}
+    for name in tasks:
+        count = number or EXAMPLES.get(name, USUALLY)
+        found[name] = list(examples(name, source, count, random.Random(seed)))
+    return found
 
 
 def examples(task: str, source: Source, number: int, rng: random.Random) -> Iterator[Example]:

@@ -1,6 +1,5 @@
 """The built-in tasks: their answers, what is held out, and what they refuse."""
 
-
 import pytest
 from conftest import make_text
 
@@ -20,13 +19,16 @@ def drawn(task: str, source: Source, number: int = 200) -> list[Example]:
     ("task", "prompt", "answer"),
     [
         ("upper", "upper: banana", "BANANA"),
-        ("first", "first letter: banana", "b"),
-        ("last", "last letter: banana", "a"),
-        ("count", "count letters: banana", "6"),
+        ("first", "first: banana", "b"),
+        ("last", "last: banana", "a"),
+        ("count", "count: banana", "6"),
         ("reverse", "reverse: banana", "ananab"),
-        ("sort", "sort letters: banana", "aaabnn"),
+        ("sort", "sort: banana", "aaabnn"),
+        ("title", "title: banana", "Banana"),
+        ("rest", "rest: banana", "anana"),
+        ("swap", "swap: banana", "aananb"),
         ("reverse+upper", "reverse, upper: banana", "ananab, ANANAB"),
-        ("sort+last", "sort letters, last letter: banana", "aaabnn, n"),
+        ("sort+last", "sort, last: banana", "aaabnn, n"),
     ],
 )
 def test_answers_are_right(task: str, prompt: str, answer: str) -> None:
