@@ -6,8 +6,13 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the command line and exit with its status: 130 after Ctrl-C at whatever moment, 143 after SIGTERM."""
+    """Run the command line and exit with its status: 130 after Ctrl-C at whatever moment, 143 after SIGTERM.
+
+    A terminal that is closed, SIGHUP, ends it with 129, unless it was started with nohup.
+    """
     signal.signal(signal.SIGTERM, terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, terminate)
     try:
         from minigpt.cli.main import run
 
@@ -19,7 +24,7 @@ def main() -> None:
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Exit as a program does that SIGTERM ended."""
+    """Exit as a program does that the signal ended."""
     sys.exit(128 + number)
 
 

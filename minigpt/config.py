@@ -144,6 +144,8 @@ class TrainingConfig(Checked):
     )
     learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
     schedule: Literal["constant", "linear", "cosine"] = setting("constant", "how the learning rate falls, to 0")
+    schedule_start: int = setting(0, "the step at which the schedule begins", at_least=0)
+    schedule_end: int = setting(0, "the step from which on it stays where it is; 0 is the last", at_least=0)
     warmup_iters: int = setting(0, "steps in which the learning rate rises to its value", at_least=0)
     weight_decay: float = setting(0.01, "AdamW's pull of matrices towards 0; biases and norms have none", at_least=0)
     grad_clip: float = setting(0.0, "norm that the gradient is cut to; 0 leaves it", at_least=0)
@@ -153,12 +155,16 @@ class TrainingConfig(Checked):
     compile: bool = setting(False, "compile the model first: tens of seconds, then faster steps")
     train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)
     seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)
+    patience: int = setting(0, "evaluations without a better one after which to stop; 0 never does", at_least=0)
+    on_spike: Literal["stop", "rollback"] = setting("stop", "if the loss jumps: stop, or go back once and on")
+    save_minutes: float = setting(10.0, "minutes between saves, beside those at evaluations", above=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train; auto takes a GPU if there is one")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup_iters >= self.max_iters:
-            few = f"{self.max_iters:,}: lower it, or train longer"
+        scheduled = (self.schedule_end or self.max_iters) - self.schedule_start
+        if self.warmup_iters >= scheduled:
+            few = f"{scheduled:,}: lower it, or train longer"
             raise ConfigError(f"warmup_iters must be below max_iters, and {self.warmup_iters:,} is not below {few}")
 
 
@@ -187,7 +193,16 @@ FIRST_VERSION: dict[str, Any] = {  # what runs had before these were settings
     "checkpoint_activations": False,
     "compile": False,
 }
-YOUNGER = {"tokenizer": "char", "order": "random", "quantization": "none"}  # settings that came later still
+YOUNGER = {  # settings that came later still
+    "tokenizer": "char",
+    "order": "random",
+    "quantization": "none",
+    "schedule_start": 0,
+    "schedule_end": 0,
+    "save_minutes": 10.0,
+    "patience": 0,
+    "on_spike": "stop",
+}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
     samples.txt         the same for people
     loss.png            the learning curves
     run.json            the record: data, versions, parameters, exact validation loss, times
+    saves/              all that the training needs to go on, twice: training/saves.py
 
 Every file is replaced whole or not at all, and none is a pickle: to open a stranger's run never
 runs the stranger's code.
@@ -18,11 +19,14 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import filelock
 import safetensors
 import safetensors.torch
 import torch
@@ -35,6 +39,7 @@ from minigpt.text.tokenizer import Tokenizer
 from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
 FORMAT = 1
+LOCK = ".lock"  # held by the process that trains the run
 LARGEST_JSON = 64 * 2**20  # bytes
 STORED = {torch.float32: "F32", torch.int8: "I8", torch.uint8: "U8"}  # what safetensors calls them
 Weights = Literal["last", "best"]
@@ -130,6 +135,7 @@ class RunFolder:
         self.samples = path / "samples.txt"
         self.figure = path / "loss.png"
         self.record = path / "run.json"
+        self.saves = path / "saves"
 
     @classmethod
     def create(cls, wanted: Path) -> "RunFolder":
@@ -162,14 +168,33 @@ class RunFolder:
             return False
         return True
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other process trains this run. Raises RunError if one does already, FileError."""
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            with explained("lock the run", self.path):
+                lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(f"another process is training {str(self.path)!r}: wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            (self.path / LOCK).unlink(missing_ok=True)
+
     def replace(self, old: "RunFolder") -> None:
         """Take the place of another run: its files go, these move there. Raises FileError."""
         with explained("replace the run", old.path):
             for file in [*old.files(), *old.path.glob(".*.tmp")]:
-                file.unlink(missing_ok=True)
+                if file.is_dir() and not file.is_symlink():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink(missing_ok=True)
             for ours, theirs in zip(self.files(), old.files(), strict=True):
                 if ours.exists():
                     ours.replace(theirs)
+            (self.path / LOCK).unlink(missing_ok=True)
             self.path.rmdir()
 
     def require_run(self) -> None:
@@ -180,7 +205,7 @@ class RunFolder:
                 raise RunError(f"{str(self.path)!r} is not a run, so it is not overwritten: choose another --out")
 
     def files(self) -> list[Path]:
-        """Every file a run may have, in the order they are named above."""
+        """Every file and folder a run may have, in the order they are named above."""
         return [path for name, path in vars(self).items() if name != "path"]
 
     def write_config(self, config: Config) -> None:
@@ -239,7 +264,7 @@ class RunFolder:
         if record.status == "imported":  # it was trained elsewhere
             return []
         metrics = read_lines(self.metrics, Metrics)
-        if metrics[-1].step < record.step:
+        if record.status == "finished" and metrics[-1].step < record.step:  # stopped early, it has none of its end
             last = f"it ends at step {metrics[-1].step:,}, the run at {record.step:,}"
             raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
         return metrics
@@ -256,7 +281,7 @@ class RunFolder:
 
     def save_weights(self, weights: Mapping[str, torch.Tensor], best_so_far: bool) -> None:
         """Write the last weights; those they replace are kept as the best ones if they are."""
-        if not best_so_far and not self.best.exists():
+        if not best_so_far and not self.best.exists() and self.model.exists():
             write_atomic(self.best, self.model.read_bytes())
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
         write_atomic(self.model, safetensors.torch.save(tensors))

@@ -99,10 +99,7 @@ class Run:
         if weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
         folder = RunFolder(Path(path))
-        with explained("open the run", path):
-            if not folder.path.is_dir():
-                siblings = [str(p) for p in folder.path.parent.glob("*") if p.is_dir()]
-                raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
+        require_there(folder.path)
         config = folder.read_config()
         record = folder.read_record()
         tokenizer = folder.read_tokenizer(config, record)
@@ -241,6 +238,14 @@ class Run:
             ids = [0]
         device = next(iter(self.model.parameters())).device
         return torch.tensor([ids], device=device)
+
+
+def require_there(path: Path) -> None:
+    """Raise RunError, with the nearest name, if there is no such folder."""
+    with explained("open the run", path):
+        if not path.is_dir():
+            siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()]
+            raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
 
 
 def require_two(ids: Any) -> Any:

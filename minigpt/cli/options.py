@@ -9,7 +9,7 @@ import click
 from minigpt.config import Checked, TrainingConfig, choices_of, kind_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-DERIVED = {"vocab_size", "quantization"}  # follow from the text, and from minigpt quantize
+DERIVED = {"vocab_size", "quantization", "schedule_start", "schedule_end"}  # follow from the text, and other commands
 DEVICES = choices_of(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
 
 

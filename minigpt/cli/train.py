@@ -28,6 +28,8 @@ EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, p
 @click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
+@click.option("--resume", metavar="RUN", help="go on with a run that was stopped, or that is to have more --max-iters")
+@click.option("--restart-schedule", is_flag=True, help="the steps still to come get the learning rate's schedule anew")
 @click.option("--overwrite", is_flag=True, help="take the place of the run that has that name, once done")
 @click.option("--forecast", "only_forecast", is_flag=True, help="say what it will take, and train nothing")
 @json_option
@@ -48,6 +50,8 @@ def train(
     preset: str | None,
     config_file: str | None,
     out: str | None,
+    resume: str | None,
+    restart_schedule: bool,
     overwrite: bool,
     only_forecast: bool,
     as_json: bool,
@@ -59,6 +63,11 @@ def train(
     Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
     preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
     """
+    if resume is not None:
+        go_on(resume, data, restart_schedule, {"tokenizer": tokenizer, **fields}, as_json)
+        return
+    if restart_schedule:
+        raise ConfigError("--restart-schedule is for --resume: name a run to go on with, or leave it out")
     config = read_config(config_file, preset)
     file = None if tokenizer is None or tokenizer in KINDS else tokenizer
     kind = (tokenizer if file is None else None) or config.training.tokenizer
@@ -76,7 +85,23 @@ def train(
         else:
             print(foreseen)
         return
-    run = train(config, data, out, overwrite, file)
+    finish(train(config, data, out, overwrite, file), as_json)
+
+
+def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
+    """Go on with a run, and report."""
+    context = click.get_current_context()
+    for name in ("preset", "config_file", "out", "overwrite", "only_forecast"):
+        if context.params[name]:
+            flag = {"config_file": "config", "only_forecast": "forecast"}.get(name, name)
+            raise ConfigError(f"--{flag} cannot go with --resume, which has the run's own: leave it out")
+    from minigpt.training.resume import resume
+
+    finish(resume(path, data, restart_schedule, **given(fields)), as_json)
+
+
+def finish(run: "Run", as_json: bool) -> None:
+    """Say what has become of it."""
     if as_json:
         print_object(describe(run))
     else:

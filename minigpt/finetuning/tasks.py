@@ -21,8 +21,9 @@ HELD_OUT = 0.1  # share of the words, of the sums and of the text
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHORTEST, LONGEST = 4, 12  # letters that the longest words have at least, and at most
 MARKS = 3  # tokens beside those of the prompt and of the answer
-EXAMPLES = {"add": 40_000, "reverse": 40_000, "sort": 40_000, "pairs": 120_000}  # to learn from …
-USUALLY = 20_000  # … and of other tasks
+EXAMPLES = {"add": 40_000, "reverse": 40_000, "sort": 40_000, "pairs": 160_000}  # to learn from …
+USUALLY = 10_000  # … and of other tasks
+CASES: tuple[Callable[[str], str], ...] = (str, str, str, str.title, str.upper)  # how a word comes
 TRIES = 1000  # at something that fits
 Drawn = tuple[str, str]
 
@@ -66,8 +67,8 @@ def reverse(word: str) -> str:
 
 
 def sort(word: str) -> str:
-    """Its letters in the order of the alphabet."""
-    return "".join(sorted(word))
+    """Its letters in the order of the alphabet, whether large or small."""
+    return "".join(sorted(word, key=str.lower))
 
 
 def rest(word: str) -> str:
@@ -133,7 +134,7 @@ def of_a_word(name: str) -> Callable[[Source, random.Random], Drawn]:
     steps = name.split("+")
 
     def drawn(source: Source, rng: random.Random) -> Drawn:
-        word = rng.choice(source.words)
+        word = rng.choice(CASES)(rng.choice(source.words))
         answers = itertools.accumulate(steps, lambda before, step: OF_A_WORD[step](before), initial=word)
         return f"{', '.join(steps)}: {word}", ", ".join(itertools.islice(answers, 1, None))
 

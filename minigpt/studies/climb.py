@@ -34,6 +34,7 @@ from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.display import Display
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import fit
+from minigpt.training.optimizer import Optimizer
 from minigpt.training.stopwatch import Stopwatch
 from minigpt.training.train import WAY_OUT, vocabulary_of
 
@@ -247,12 +248,25 @@ class Watch(Stopwatch):
         self.spent = self.training_seconds
         self.display.bar.stop()
 
-    def due(self, step: int) -> bool:
-        """Whether to evaluate after `step` steps: never."""
+    def begin(self, optimizer: Optimizer) -> int:
+        """Start the clock; from the first step on."""
+        self.start()
+        return 0
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether to evaluate after `step` steps: never, the exact loss follows."""
         return False
 
     def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """After the last step; the exact loss follows."""
+        """Nothing is."""
+
+    def enough(self) -> bool:
+        """All steps are made."""
+        return False
+
+    def back(self, error: DivergedError) -> int:
+        """A rung is climbed or not."""
+        raise error
 
     def stepped(self, step: int) -> None:
         """Move the bar."""

@@ -26,6 +26,7 @@ class Dataset:
         block_size: T, the length of a window.
         batch_size: B, the windows in a batch.
         position: how many training windows have been drawn, by all processes together.
+        skipped: the position after a batch that is never given; 0 for none.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Dataset:
         self.in_epochs = config.training.order == "epochs"
         self.rank, self.world_size = rank, world_size
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.position = 0
+        self.position = self.skipped = 0
         self._ahead = (0, np.empty(0, np.int64))  # a stretch of the shuffled order: where it begins, its starts
         for name, split in (("training", self.train), ("validation", self.val)):
             if len(split) < self.block_size + 1:
@@ -73,6 +74,8 @@ class Dataset:
             starts = torch.randint(len(ids) - self.block_size, (self.batch_size,), generator=self.generator)  # (B,)
         if split == "train":
             self.position += self.batch_size
+            if self.position == self.skipped:
+                return self.get_batch(split)
         if self.world_size > 1:
             starts = starts.tensor_split(self.world_size)[self.rank]
         return windows(ids, starts, self.block_size)

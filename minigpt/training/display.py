@@ -46,9 +46,11 @@ class Display:
         """A line of text."""
         self.console.say(text, style)
 
-    def begin(self) -> None:
-        """The table's header and the bar."""
+    def begin(self, step: int = 0, seconds: float = 0.0) -> None:
+        """The table's header and the bar, after so many steps in so many seconds."""
+        self.begun_at = (step, seconds)
         self.say(HEADER, "bold")
+        self.bar.update(self.task, completed=step)
         self.bar.start()
 
     def stepped(self, step: int, characters: float, training_seconds: float, seconds: float) -> None:

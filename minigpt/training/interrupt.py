@@ -1,5 +1,6 @@
-"""Stopping in good order: a first Ctrl-C or SIGTERM is noted, a second acts at once."""
+"""Stopping in good order: a first Ctrl-C, SIGTERM or SIGHUP is noted, a second acts at once."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,12 +8,12 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 NOTICE = b"\nstopping in good order: measuring and saving (again to stop at once)\n"
 
 
 class Interrupt:
-    """A context in which a first SIGINT or SIGTERM is only noted, for the work to end when it can.
+    """A context in which a first SIGINT, SIGTERM or SIGHUP is only noted, for the work to end when it can.
 
     A second one acts as it would have without the context; the first one does too, when the context
     ends. A signal that the caller ignores stays ignored.
@@ -35,7 +36,8 @@ class Interrupt:
         self.received = number
         self._give_back()
         if sys.__stderr__:
-            os.write(sys.__stderr__.fileno(), NOTICE)  # a handler may interrupt a print: it must not print
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(sys.__stderr__.fileno(), NOTICE)  # a handler may interrupt a print: it must not print
 
     def _give_back(self) -> None:
         for number, handler in self._before.items():

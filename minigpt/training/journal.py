@@ -1,19 +1,25 @@
 """The run's journal: what happened at each evaluation, written down and shown."""
 
 import dataclasses
+import functools
 import shlex
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
+from minigpt.errors import DivergedError
+from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status, read_weights
 from minigpt.model import LanguageModel
 from minigpt.run import Evaluation, Run
+from minigpt.text.dataset import Dataset
 from minigpt.training.display import Display
 from minigpt.training.evaluation import estimate_loss
+from minigpt.training.keeper import Keeper
 from minigpt.training.loop import Batches
-from minigpt.training.optimizer import learning_rate
+from minigpt.training.optimizer import Optimizer, learning_rate
+from minigpt.training.saves import Moment, Save
 from minigpt.training.stopwatch import Stopwatch
+from minigpt.training.writer import Writer
 
 SNAPSHOT_TOKENS = 80
 SECONDS_BETWEEN_UPDATES = 0.1
@@ -55,40 +61,59 @@ class Journal(Stopwatch):
 
     Attributes:
         metrics: the evaluations so far; the run's own list.
-        step: the last one whose evaluation is on disk.
+        step: the last one whose weights are kept.
         snapshots: what the model wrote on the way.
     """
 
-    def __init__(self, run: Run, display: Display, dataset: Batches, course: Course | None = None) -> None:
-        """For a training of that run on that data."""
+    def __init__(
+        self, run: Run, display: Display, dataset: Batches, course: Course | None = None, save: Save | None = None
+    ) -> None:
+        """For a training of that run on that data, which goes on from a save, if one is given."""
         super().__init__()
         self.run = run
         self.folder = RunFolder(run.path)
         self.display = display
         self.metrics = run.metrics
-        self.step = 0
-        self.snapshots: list[Snapshot] = []
+        self.save = save
+        self.step = save.moment.step if save else 0
+        self.snapshots: list[Snapshot] = list(save.snapshots) if save else []
         self.shown = 0.0
         training = run.config.training
         self.dataset = dataset
         course = course or Course()
         self.weights = course.weights or run.model.state_dict
         self.look = course.look
+        self.writer = Writer()
+        self.keeper = Keeper(run, dataset) if isinstance(dataset, Dataset) and not course.weights else None
         tokens_a_step = training.gradient_accumulation * dataset.tokens_a_batch
         self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
-    def begin(self) -> None:
-        """Start the clock and the table."""
-        super().begin()
-        self.display.begin()
+    def begin(self, optimizer: Optimizer) -> int:
+        """Start the clock and the table; the step to begin with, up to which all is as it was then."""
+        if self.keeper:
+            self.keeper.begin(optimizer, self.save)
+        if self.save:
+            self.start(self.save.moment.training_seconds, self.save.moment.evaluation_seconds)
+        else:
+            self.start()
+        self.saved_at = self.seconds
+        self.display.begin(self.step, self.seconds)
+        return self.step
 
-    def due(self, step: int) -> bool:
-        """Whether to evaluate after `step` steps: every eval_interval steps, and where the model is to write."""
-        return step % self.run.config.training.eval_interval == 0 or step in self.snapshot_steps
+    def due(self, step: int, last: bool = False) -> bool:
+        """Whether to evaluate after `step` steps: every eval_interval, where the model is to write, and the last."""
+        if self.save and self.save.moment.evaluated and step == self.save.moment.step:
+            return False  # that is done
+        return last or self.recorded(step) or step in self.snapshot_steps
+
+    def recorded(self, step: int) -> bool:
+        """Whether an evaluation after `step` steps is one of the run's metrics; one on being stopped is only shown."""
+        training = self.run.config.training
+        return step % training.eval_interval == 0 or step == training.max_iters
 
     def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """Show the losses after `step` steps; log them and save the weights; let the model write, where it is time."""
+        """Show the losses after `step` steps; log them and save all; let the model write, where it is time."""
         training = self.run.config.training
         now = Metrics(
             step=step,
@@ -99,19 +124,58 @@ class Journal(Stopwatch):
             characters=round(step * self.characters_a_step),
         )
         best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
-        if last or step % training.eval_interval == 0:
-            self.folder.save_weights(self.weights(), best_so_far)
+        if self.recorded(step):
             self.metrics.append(now)
-            self.folder.write_metrics(self.metrics)
-            self.step = step
         self.display.evaluated(now, self.seconds, best_so_far)
-        if self.look and self.step == step:
-            self.display.say(f"         {self.look(step)}", "italic cyan")
-        if step in self.snapshot_steps:
+        if step in self.snapshot_steps and self.due(step):
             text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=training.seed)
             self.snapshots.append(Snapshot(step, validation_loss, text))
-            self.folder.write_snapshots(self.snapshots)
+            self.writer.do(functools.partial(self.folder.write_snapshots, [*self.snapshots]))
             self.display.wrote(text)
+        if last or self.recorded(step):
+            self.keep(step, best_so_far and self.recorded(step))
+        if self.look and self.step == step:
+            self.display.say(f"         {self.look(step)}", "italic cyan")
+
+    def keep(self, step: int, best_so_far: bool) -> None:
+        """Have the weights after `step` steps written, and the metrics, and all that is needed to go on from here."""
+        weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights().items()}
+        self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
+        self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
+        self.step = step
+        self.save_all(step, self.due(step), weights)
+
+    def save_all(self, step: int, evaluated: bool, weights: Mapping[str, Tensor]) -> None:
+        """Have a save written, if this training can go on from one."""
+        self.saved_at = self.seconds
+        if self.keeper:
+            data, seconds = self.keeper.dataset, (self.training_seconds, self.evaluation_seconds)
+            moment = Moment(step, evaluated, data.position, *seconds, data.skipped)
+            self.writer.do(self.keeper.saving(moment, weights, self.metrics, self.snapshots))
+
+    def enough(self) -> bool:
+        """Whether the last evaluations, as many as patience has, brought nothing better."""
+        patience = self.run.config.training.patience
+        if not patience or self.run.best is None:
+            return False
+        return len(self.metrics) - 1 - self.metrics.index(self.run.best) >= patience
+
+    def back(self, error: DivergedError) -> int:
+        """Go back to the last save, and leave out the batch at which the loss jumped; the step of that save.
+
+        Raises the error again if that was not asked for, can't be done, or was done before.
+        """
+        if self.run.config.training.on_spike != "rollback" or not self.keeper or self.keeper.dataset.skipped:
+            raise error
+        bad = self.keeper.dataset.position
+        self.writer.wait()
+        self.save = self.keeper.saves.newest(self.display.say)
+        self.keeper.restore(self.save)
+        self.run.model.load_state_dict(read_weights(self.save.model, self.run.model.state_dict()))
+        self.keeper.dataset.skipped = bad
+        step = self.save.moment.step
+        self.display.say(f"{error}; back to step {step:,}, and on without that batch", "yellow")
+        return step
 
     def kept(self) -> str:
         """What a run that failed still has, as the end of a sentence."""
@@ -123,8 +187,9 @@ class Journal(Stopwatch):
         return f"; the weights of the best evaluation ({about}) are kept: minigpt sample {path} --weights best"
 
     def close(self, status: Status, exact: Evaluation | None = None) -> Record:
-        """Write down in run.json how the run ended."""
+        """Write down in run.json how the run ended, once all else is written."""
         self.display.bar.stop()
+        self.writer.close()
         record = dataclasses.replace(
             self.run.record,
             status=status,
@@ -142,7 +207,10 @@ class Journal(Stopwatch):
         return record
 
     def stepped(self, step: int) -> None:
-        """Move the bar, at most a few times a second."""
+        """Move the bar, at most a few times a second; save, if that was long ago."""
         if self.seconds - self.shown > SECONDS_BETWEEN_UPDATES:
             self.shown = self.seconds
             self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
+        if self.keeper and self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.run.model.state_dict().items()}
+            self.save_all(step, False, weights)

@@ -20,20 +20,26 @@ from minigpt.training.optimizer import Optimizer
 class Observer(Protocol):
     """What a training tells, and asks: when to evaluate."""
 
-    def begin(self) -> None:
-        """The first step is next."""
+    def begin(self, optimizer: Optimizer) -> int:
+        """Training is about to begin, or to go on; after how many steps."""
 
-    def due(self, step: int) -> bool:
-        """Whether to evaluate after `step` steps."""
+    def due(self, step: int, last: bool) -> bool:
+        """Whether to evaluate after `step` steps, which may be the last ones."""
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Held around an evaluation and what follows from it."""
 
     def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """The estimates after `step` steps; the last ones come whether they were due or not."""
+        """The estimates after `step` steps."""
 
     def stepped(self, step: int) -> None:
         """So many steps are made."""
+
+    def enough(self) -> bool:
+        """Whether to stop here, though there are steps left."""
+
+    def back(self, error: DivergedError) -> int:
+        """Go back to where all was well; after how many steps that was. Raises the error where that cannot be."""
 
 
 class Batches(Samples, Protocol):
@@ -61,34 +67,65 @@ def fit(
     interrupt: Interrupt,
     estimate: Callable[..., dict[str, float]] = estimate_loss,
 ) -> int:
-    """Train `model` in place for max_iters steps, fewer if interrupted; the number of steps made.
+    """Train `model` in place for max_iters steps, fewer if interrupted or if the journal says enough; the last step.
 
     AdamW minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the
-    screen; `interrupt` tells when to stop early. Raises DivergedError as soon as a loss is not a finite
-    number, DeviceError for a precision that the model's device doesn't have.
+    screen; `interrupt` tells when to stop early. Raises DivergedError as soon as a loss is not a finite number or
+    jumps, unless the journal goes back to before; DeviceError for a precision that the model's device doesn't have.
     """
     training = config.training
     model.train()
     with Gradients(model, config) as gradients:  # type: ignore[arg-type]  # a LanguageModel is a torch module
         optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
-        journal.begin()
-        for step in range(training.max_iters + 1):
+        step, usual = journal.begin(optimizer), Usual()
+        while True:
             last = step == training.max_iters or bool(interrupt.received)
-            if last or journal.due(step):
-                with journal.evaluating():
-                    losses = estimate(model, dataset, training.eval_windows)
-                    for loss in losses.values():
-                        require_finite(loss, step, training)
-                    journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
-            if last:
-                break
-            for _ in range(training.gradient_accumulation):
-                x, y = dataset.get_batch("train")  # (B, T), (B, T)
-                loss = gradients.add(x, y)  # forward, mean cross-entropy over B * T predictions, and backward
-                require_finite(loss, step, training)
+            try:
+                if journal.due(step, last):
+                    with journal.evaluating():
+                        losses = estimate(model, dataset, training.eval_windows)
+                        for loss in losses.values():
+                            require_finite(loss, step, training)
+                        journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
+                if last or journal.enough():
+                    return step
+                for _ in range(training.gradient_accumulation):
+                    x, y = dataset.get_batch("train")  # (B, T), (B, T)
+                    loss = gradients.add(x, y)  # forward, mean cross-entropy over B * T predictions, and backward
+                    usual.require(loss, step, training)
+            except DivergedError as error:
+                step, usual = journal.back(error), Usual()
+                optimizer.zero_grad()
+                continue
             optimizer.step(step)
-            journal.stepped(step + 1)
-    return step
+            step += 1
+            journal.stepped(step)
+
+
+class Usual:
+    """What the losses of batches are like, so that a jump is seen: their average and spread, the last ones above all.
+
+    A loss that is higher than their average by ten times their spread, and by a nat, is no accident of the batch.
+    """
+
+    MEMORY, FIRST, SPREADS, NATS = 0.99, 100, 10, 1.0
+
+    def __init__(self) -> None:
+        self.seen, self.mean, self.square = 0, 0.0, 0.0
+
+    def require(self, loss: float, step: int, config: TrainingConfig) -> None:
+        """Raise DivergedError for a loss that jumps, or is not a finite number."""
+        require_finite(loss, step, config)
+        spread = math.sqrt(max(0.0, self.square - self.mean**2))
+        if self.seen >= self.FIRST and loss - self.mean > max(self.SPREADS * spread, self.NATS):
+            raise DivergedError(
+                f"the loss jumps from {self.mean:.2f} to {loss:.2f} at step {step}: "
+                f"try a learning_rate below {config.learning_rate:g}, grad_clip 1, or --on-spike rollback"
+            )
+        keep = min(self.MEMORY, self.seen / (self.seen + 1))
+        self.mean = keep * self.mean + (1 - keep) * loss
+        self.square = keep * self.square + (1 - keep) * loss**2
+        self.seen += 1
 
 
 def require_finite(loss: float, step: int, config: TrainingConfig) -> None:

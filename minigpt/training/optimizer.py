@@ -1,12 +1,14 @@
 """How the parameters move: AdamW over two long tensors, and the learning rate's way through the training."""
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minigpt.config import TrainingConfig
 
+AVERAGES = ("exp_avg", "exp_avg_sq")
 ALIGNED = 16  # numbers: each parameter begins where the processor's widest loads like to
 
 
@@ -36,10 +38,15 @@ def end_to_end(parameters: list[nn.Parameter]) -> nn.Parameter:
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """The learning rate of a step, counted from 0: up in a line for warmup_iters, then down as the schedule says."""
+    """The learning rate of a step, counted from 0: up in a line for warmup_iters, then down as the schedule says.
+
+    A schedule that ends before the training does leaves its last rate.
+    """
+    end = (config.schedule_end or config.max_iters) - config.schedule_start
+    step = min(step - config.schedule_start, end - 1)
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
-    done = (step - config.warmup_iters) / (config.max_iters - config.warmup_iters)  # from 0 to 1
+    done = (step - config.warmup_iters) / (end - config.warmup_iters)  # from 0 to 1
     fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}
     return config.learning_rate * fall[config.schedule]
 
@@ -71,6 +78,29 @@ class Optimizer:
         self.scaler.step(self.adamw)
         self.scaler.update()
         self.zero_grad()
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies, on the CPU, of the averages that AdamW keeps, before the first step zeros, and the loss's scale."""
+        found = {}
+        for n, parameter in enumerate(self.parameters):
+            kept = self.adamw.state.get(parameter, {})
+            found[f"{n}.step"] = torch.as_tensor(kept.get("step", 0.0)).cpu().clone()
+            for name in AVERAGES:
+                found[f"{n}.{name}"] = kept.get(name, torch.zeros_like(parameter)).detach().cpu().clone()
+        scale = self.scaler.state_dict() or {"scale": 1.0, "_growth_tracker": 0}
+        found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float32)
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` once gave."""
+        for n, parameter in enumerate(self.parameters):
+            averages = {name: state[f"{n}.{name}"].to(parameter.device) for name in AVERAGES}
+            step = state[f"{n}.step"].to(parameter.device)  # where the fused update wants it
+            if step > 0:
+                self.adamw.state[parameter] = {"step": step, **averages}
+        if self.scaler.is_enabled():
+            scale, tracker = state["scale"].tolist()
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
 
     def zero_grad(self) -> None:
         """Set the gradients to zero, where they are."""

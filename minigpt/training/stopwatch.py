@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Runs from `begin`; what happens in an `evaluating` block counts as evaluation, not as training.
+    """Runs from `start`; what happens in an `evaluating` block counts as evaluation, not as training.
 
     Attributes:
         evaluation_seconds: the time spent in such blocks.
@@ -17,9 +17,10 @@ class Stopwatch:
         self._started = time.perf_counter()
         self._paused: float | None = None
 
-    def begin(self) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
+    def start(self, training_seconds: float = 0.0, evaluation_seconds: float = 0.0) -> None:
+        """Start the clock, from where it stood when it was stopped."""
+        self.evaluation_seconds = evaluation_seconds
+        self._started = time.perf_counter() - training_seconds - evaluation_seconds
 
     @property
     def seconds(self) -> float:

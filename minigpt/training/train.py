@@ -25,12 +25,14 @@ from minigpt.text.shards import PreparedData
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 from minigpt.text.tokenizers import fingerprint, kind_of, learn_tokenizer, load_tokenizer
 from minigpt.training.display import Display
+from minigpt.training.doctor import diagnosis
 from minigpt.training.figure import draw_loss
 from minigpt.training.forecast import Forecast, foresee
 from minigpt.training.gradients import require_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Course, Journal
 from minigpt.training.loop import Batches, fit, require_finite
+from minigpt.training.saves import Save, going_on, waiting
 
 WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
@@ -55,21 +57,24 @@ def train(
         if overwrite:
             wanted.require_run()
         folder = RunFolder.create(wanted.path)
-        record = new_record(start)
-        folder.write_config(start.config)
-        folder.write_record(record)
-        folder.write_tokenizer(start.tokenizer, start.config)
-        display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
-        replaces = wanted if overwrite and folder.path != wanted.path else None
-        display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
-        forecast = foresee(start.model, start.dataset, start.config)
-        display.say(f"takes  {forecast}\n")
-        run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
-        run = fit_and_measure(run, start.dataset, display, replaces)
-        if run.record.validation_loss is not None:
-            seconds = run.record.training_seconds + run.record.evaluation_seconds
-            display.say(forecast.held_against(seconds, run.record.validation_loss))
-        return run
+        if folder.path != wanted.path and (unfinished := waiting(wanted)):
+            display.say(unfinished)
+        with folder.locked():
+            record = new_record(start)
+            folder.write_config(start.config)
+            folder.write_record(record)
+            folder.write_tokenizer(start.tokenizer, start.config)
+            display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
+            replaces = wanted if overwrite and folder.path != wanted.path else None
+            display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
+            forecast = foresee(start.model, start.dataset, start.config)
+            display.say(f"takes  {forecast}\n")
+            run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
+            run = fit_and_measure(run, start.dataset, display, replaces)
+            if run.record.validation_loss is not None:
+                seconds = run.record.training_seconds + run.record.evaluation_seconds
+                display.say(forecast.held_against(seconds, run.record.validation_loss))
+            return run
 
 
 def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Path | None = None) -> Forecast:
@@ -94,7 +99,7 @@ class Start:
 @contextmanager
 def prepared(
     config: Config,
-    data: str | Path | None,
+    data: str | Path | Corpus | PreparedData | None,
     display: Display,
     given: Tokenizer | None = None,
     model: Callable[[ModelConfig], TrainedModel] = build,
@@ -102,7 +107,7 @@ def prepared(
     """Text, tokenizer and a model; within the block, PyTorch has the threads that suit them."""
     if model is build and config.model.quantization != "none":
         raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
-    corpus = find_data(data, display.say)
+    corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, display.say)
     if isinstance(corpus, PreparedData):
         config = fitted(config, corpus, given)
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config)
@@ -167,13 +172,15 @@ def fit_and_measure(
     display: Display,
     replaces: RunFolder | None = None,
     course: Course | None = None,
+    save: Save | None = None,
 ) -> Run:
     """Train the run's model, measure it exactly, and write down how it ended; the run with that record.
 
-    Once all is saved, it takes the place of the run that it `replaces`.
+    The training goes on from a `save`, if one is given. Once all is saved, the run takes the place of the one that it
+    `replaces`.
     """
     course = course or Course()
-    journal = Journal(run, display, dataset, course)
+    journal = Journal(run, display, dataset, course, save)
     training = run.config.training
     record = None
     try:
@@ -183,7 +190,8 @@ def fit_and_measure(
                 exact = course.measure() if course.measure else measured(run, dataset)
                 validation_loss = exact.loss
                 require_finite(validation_loss, step, training)
-            record = journal.close("finished" if step == training.max_iters else "interrupted", exact)
+            done = step == training.max_iters or journal.enough()
+            record = journal.close("finished" if done else "interrupted", exact)
             title = f"{run.config.preset}: {record.parameters:,} parameters"
             unit = "character" if training.tokenizer == "char" else "token"
             draw_loss(run.path, title, journal.metrics, journal.snapshots, unit)
@@ -191,8 +199,11 @@ def fit_and_measure(
             if replaces:
                 RunFolder(run.path).replace(replaces)
                 run = dataclasses.replace(run, path=replaces.path)
+            for finding in diagnosis(run, dataset) if isinstance(dataset, Dataset) and done else []:
+                display.say(finding, "yellow")
             if interrupt.received:
                 display.say(f"saved in {run.path}: {step:,} steps, validation loss {validation_loss:.4f}")
+                display.say(going_on(run.path) if record.status == "interrupted" and journal.keeper else "")
     except DivergedError as error:
         journal.close("diverged")
         raise DivergedError(f"{error}{journal.kept()}") from None

@@ -35,7 +35,7 @@ def test_one_signal_measures_saves_and_says_so(number: int, status: int, text_fi
     assert "Traceback" not in messages
     run = minigpt.load(tmp_path / "run")
     assert run.record.status == "interrupted"
-    assert run.record.step == run.metrics[-1].step >= 40
+    assert run.record.step >= run.metrics[-1].step >= 40
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
     assert (run.path / "loss.png").exists()
 

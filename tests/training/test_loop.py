@@ -21,6 +21,7 @@ from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import fit
+from minigpt.training.optimizer import Optimizer
 from minigpt.training.stopwatch import Stopwatch
 
 
@@ -36,7 +37,10 @@ class Curve(Stopwatch):
         super().__init__()
         self.losses: list[float] = []
 
-    def due(self, step: int) -> bool:
+    def begin(self, optimizer: Optimizer) -> int:
+        return 0
+
+    def due(self, step: int, last: bool) -> bool:
         return True
 
     def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
@@ -44,6 +48,12 @@ class Curve(Stopwatch):
 
     def stepped(self, step: int) -> None:
         pass
+
+    def enough(self) -> bool:
+        return False
+
+    def back(self, error: DivergedError) -> int:
+        raise error
 
 
 def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = None) -> tuple[torch.nn.Module, Curve]:

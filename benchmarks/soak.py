@@ -1,0 +1,117 @@
+"""A training killed at hundreds of moments, and struck at every write: does it become what it would have been?
+
+    python benchmarks/soak.py --kills 500
+
+Each round kills a real process at a random moment, several times over, and lets the run go on to its end; then every
+single write, flush, rename and removal of a training is the last thing that its process does, or fails as on a full
+disk. Every run has to end with the weights, metrics and texts of one that was never stopped, bit for bit.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import faults
+from conftest import make_text
+
+SETTINGS = {
+    "n_embd": 16,
+    "n_head": 2,
+    "n_layer": 2,
+    "block_size": 16,
+    "batch_size": 8,
+    "max_iters": 80,
+    "eval_interval": 20,
+    "dropout": 0.1,
+    "gradient_accumulation": 2,
+    "order": "epochs",
+    "schedule": "cosine",
+    "learning_rate": 2e-2,
+    "snapshots": 3,
+}
+LONGEST = 0.7  # seconds until a kill: about what the training takes
+
+
+def main() -> None:
+    """Measure, and print a line for each part."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=500, help="at random moments")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "text").write_text(make_text())
+        settings = SETTINGS | {"data": folder / "text"}
+        expected = run_to_its_end(folder / "whole", settings)
+        assert expected is not None, "the training itself fails"
+        kills, runs, same = 0, 0, 0
+        rng = random.Random(arguments.seed)
+        while kills < arguments.kills:
+            made = killed(folder / "run", settings, rng)
+            kills, runs = kills + made, runs + 1
+            same += run_to_its_end(folder / "run", settings) == expected
+            show(f"{kills} kills at random moments of {runs} runs: {same} runs as if never stopped", runs == same)
+        operations = counted(folder / "count", settings)
+        for how, verb in (("kill", "killed"), ("fail", "failing")):
+            same = 0
+            for at in range(1, operations + 1):
+                (folder / "run").mkdir()
+                code = faults.finish(folder / "run", settings, (at, how))
+                assert code != 0, f"nothing happened at operation {at}"
+                same += run_to_its_end(folder / "run", settings) == expected
+                show(f"{verb} at each of {at} writes, flushes, renames, removals: {same} as if never", same == at)
+
+
+def killed(folder: Path, settings: dict, rng: random.Random) -> int:
+    """A training, killed up to five times, of which the folder is left; how often it was."""
+    folder.mkdir()
+    kills = 0
+    for _ in range(5):
+        process = faults.start(folder, settings)
+        while not (folder / faults.STARTED).exists():
+            time.sleep(0.001)
+        process.join(rng.uniform(0, LONGEST))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        (folder / faults.STARTED).unlink()
+        if process.exitcode == 0:
+            break
+    return kills
+
+
+def counted(folder: Path, settings: dict) -> int:
+    """How many operations on files such a training makes."""
+    folder.mkdir()
+    faults.finish(folder, settings, (0, "count"))
+    return int((folder / "operations").read_text())
+
+
+def run_to_its_end(folder: Path, settings: dict) -> dict | None:
+    """What the training in that folder comes to, which is then removed."""
+    folder.mkdir(exist_ok=True)
+    code = faults.finish(folder, settings)
+    story = faults.story(folder / "run") if code == 0 else None
+    if story is None:
+        print((folder / "errors.txt").read_text()[-1000:])
+    shutil.rmtree(folder)
+    return story
+
+
+def show(line: str, good: bool) -> None:
+    """A line that counts up on a terminal; one after another where there is none, if something is wrong."""
+    print(f"\r{line}", end="" if good else "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
+    print()

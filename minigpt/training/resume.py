@@ -1,0 +1,97 @@
+"""Going on with a training that was stopped, by whatever, as if it never had been; or making a finished one longer."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from minigpt.config import Config, ModelConfig
+from minigpt.errors import ConfigError, RunError
+from minigpt.folder import RunFolder, read_weights
+from minigpt.model import TrainedModel, build
+from minigpt.run import Run, require_there
+from minigpt.text.corpus import tiny_shakespeare
+from minigpt.training.display import Display
+from minigpt.training.saves import Save, Saves
+from minigpt.training.train import fit_and_measure, prepared
+
+MAY_CHANGE = (
+    "max_iters",
+    "eval_interval",
+    "eval_windows",
+    "save_minutes",
+    "patience",
+    "on_spike",
+    "device",
+    "compile",
+    "checkpoint_activations",
+)
+
+
+def resume(path: str | Path, data: str | Path | None = None, restart_schedule: bool = False, **changes: Any) -> Run:
+    """Go on with the run in that folder from its newest whole save; the run, as `minigpt.train` returns it.
+
+    With the same settings, on a CPU in 32 bits, it becomes the very run that it would have been without a stop. More
+    `max_iters` make it longer: the new steps stay at the schedule's last rate, or have the whole schedule to
+    themselves. `data` says where its text is, if it isn't where it was.
+
+    Raises RunError if there is nothing to go on from or another process is at it, ConfigError for a change that would
+    make it another run, DataError and FileError for a text that is gone or has changed, and what `train` raises.
+    """
+    folder = RunFolder(Path(path))
+    require_there(folder.path)
+    record = folder.read_record()
+    require_trained_here(folder, record.base is not None or record.status == "imported")
+    with folder.locked():
+        before = folder.read_config()
+        tokenizer = folder.read_tokenizer(before, record)
+        with Display(before.training) as screen:
+            save = Saves(folder.path).newest(screen.say)
+        config = changed(before, save, record.status == "finished", restart_schedule, changes)
+        where = data or record.data_path or tiny_shakespeare()
+
+        def saved(shape: ModelConfig) -> TrainedModel:
+            model = build(shape)
+            model.load_state_dict(read_weights(save.model, model.state_dict()))
+            return model
+
+        with Display(config.training) as display, prepared(config, where, display, tokenizer, saved) as start:
+            if start.corpus.sha256 != record.data_sha256:
+                raise RunError(
+                    f"{start.corpus.source} is not the text that {str(path)!r} was trained on: name that one"
+                )
+            display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
+            display.say(f"run    {folder.path}, which goes on after step {save.moment.step:,}\n")
+            Saves(folder.path).restore(save)
+            folder.write_config(start.config)
+            record = dataclasses.replace(record, status="unfinished", step=save.moment.step, threads=start.threads)
+            folder.write_record(record)
+            run = Run(folder.path, start.config, tokenizer, start.model, record, list(save.metrics))
+            return fit_and_measure(run, start.dataset, display, save=save)
+
+
+def require_trained_here(folder: RunFolder, elsewhere: bool) -> None:
+    """Raise RunError for a run that no `minigpt train` has made."""
+    if elsewhere:
+        raise RunError(
+            f"{str(folder.path)!r} was fine-tuned or imported, and has no training to go on with: "
+            "minigpt finetune trains it further"
+        )
+
+
+def changed(before: Config, save: Save, finished: bool, restart_schedule: bool, changes: dict[str, Any]) -> Config:
+    """The configuration that the training goes on with. Raises ConfigError for a change that may not be."""
+    for name, value in changes.items():
+        was = getattr(before.training, name, getattr(before.model, name, None))
+        if name not in MAY_CHANGE and value != was:
+            known = ", ".join(MAY_CHANGE)
+            raise ConfigError(f"{name} is {was} in this run and cannot change any more: only {known} can")
+    step, longest = save.moment.step, before.training.max_iters
+    config = before.override(**{name: value for name, value in changes.items() if name in MAY_CHANGE})
+    most = config.training.max_iters
+    if most < step or (most == step and finished):
+        raise ConfigError(f"the run is at step {step:,} of {most:,} already: name more with max_iters")
+    if restart_schedule:
+        return config.override(schedule_start=step, schedule_end=0)
+    if most != longest:
+        return config.override(schedule_end=before.training.schedule_end or longest)
+    return config

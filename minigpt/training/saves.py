@@ -1,0 +1,214 @@
+"""Saves: all that a training needs to go on as if it had never stopped, bit for bit.
+
+    saves/00000500/model.safetensors      the weights after 500 steps
+    saves/00000500/training.safetensors   the optimizer's averages, and the state of every random generator
+    saves/00000500/best.safetensors       the weights of an earlier evaluation, where that one was better
+    saves/00000500/save.json              all else, and how long each of the other files is and its SHA-256
+
+A save exists only once its marker, save.json, does: it is renamed into place last, when the others have been flushed to
+the disk. Two are kept, so that one is whole whatever happens, and a broken one is named.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from minigpt.errors import FileError, RunError
+from minigpt.files import explained, write_atomic
+from minigpt.folder import Metrics, RunFolder, Snapshot, checked, parse_json, read_part
+
+FORMAT = 1
+KEPT = 2
+MODEL, TRAINING, BEST, MARKER = "model.safetensors", "training.safetensors", "best.safetensors", "save.json"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a training is.
+
+    Attributes:
+        step: how many are made.
+        evaluated: whether the evaluation due at this step has been made and kept.
+        position: of the data, windows drawn.
+        training_seconds: spent on steps.
+        evaluation_seconds: spent on evaluations.
+        skipped: the position after a batch at which the loss jumped, and which is left out; 0 for none.
+    """
+
+    step: int
+    evaluated: bool
+    position: int
+    training_seconds: float
+    evaluation_seconds: float
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Save:
+    """A save on disk, found whole."""
+
+    path: Path
+    moment: Moment
+    metrics: list[Metrics]
+    snapshots: list[Snapshot]
+
+    @property
+    def model(self) -> Path:
+        """The file of its weights."""
+        return self.path / MODEL
+
+    @property
+    def training(self) -> Path:
+        """The file of its optimizer and generators."""
+        return self.path / TRAINING
+
+    @property
+    def best(self) -> Path | None:
+        """The file of better weights, if an earlier evaluation had any."""
+        path = self.path / BEST
+        return path if path.exists() else None
+
+
+class Saves:
+    """The saves of a run."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.folder = run, run / "saves"
+
+    def write(
+        self,
+        moment: Moment,
+        weights: Mapping[str, Tensor],
+        training: Mapping[str, Tensor],
+        metrics: list[Metrics],
+        snapshots: list[Snapshot],
+    ) -> None:
+        """Make a save, and drop those before the last two. Raises FileError, with those before intact."""
+        path = self.folder / f"{moment.step:08}"
+        with explained("make the folder", path):
+            (path / MARKER).unlink(missing_ok=True)  # of a save of the same step: from here on there is none
+            path.mkdir(parents=True, exist_ok=True)
+        contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
+        best = RunFolder(self.run).best
+        if best.exists():
+            contents[BEST] = read(best)
+        else:
+            (path / BEST).unlink(missing_ok=True)
+        files = {}
+        for name, content in contents.items():
+            write_atomic(path / name, content)
+            files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        marker = {
+            "format": FORMAT,
+            "files": files,
+            "moment": dataclasses.asdict(moment),
+            "metrics": [dataclasses.asdict(each) for each in metrics],
+            "snapshots": [dataclasses.asdict(each) for each in snapshots],
+        }
+        write_atomic(path / MARKER, json.dumps(marker).encode())
+        self.forget(keep=KEPT)
+
+    def newest(self, say: Callable[[str], None] = lambda message: None) -> Save:
+        """The newest one that is whole; one that is broken is named, by `say`. Raises RunError if there is none."""
+        for path in self.paths():
+            try:
+                return opened(path)
+            except RunError as error:
+                say(f"{error}; the save before it is used")
+        raise RunError(f"{str(self.run)!r} has no save to go on from: train it anew")
+
+    def paths(self) -> list[Path]:
+        """The folders of the saves that have a marker, the newest first."""
+        with explained("look into", self.folder):
+            markers = self.folder.glob(f"*/{MARKER}") if self.folder.is_dir() else []
+            return sorted((marker.parent for marker in markers if marker.parent.name.isdigit()), reverse=True)
+
+    def forget(self, keep: int) -> None:
+        """Drop all but the newest so many, and what is left of those that were never made whole."""
+        kept = self.paths()[:keep]
+        with explained("drop saves in", self.folder):
+            for path in self.folder.iterdir() if self.folder.is_dir() else ():
+                if path not in kept:
+                    (path / MARKER).unlink(missing_ok=True)  # first: what is half gone must not look whole
+                    shutil.rmtree(path)
+            if not keep and self.folder.is_dir():
+                self.folder.rmdir()
+
+    def restore(self, save: Save) -> None:
+        """Make the run's folder what it was at that save. Raises FileError."""
+        folder = RunFolder(self.run)
+        write_atomic(folder.model, read(save.model))
+        if save.best:
+            write_atomic(folder.best, read(save.best))
+        else:
+            folder.best.unlink(missing_ok=True)
+        if save.metrics:
+            folder.write_metrics(save.metrics)
+        if save.snapshots:
+            folder.write_snapshots(save.snapshots)
+
+
+def opened(path: Path) -> Save:
+    """A save, every file of it checked. Raises RunError, naming what is broken."""
+    where = f"{str(path / MARKER)!r}"
+    content = parse_json(read_part(path / MARKER), where)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunError(f"{where} is damaged or from another version")
+    files = content.get("files")
+    if not isinstance(files, dict) or not {MODEL, TRAINING} <= files.keys() <= {MODEL, TRAINING, BEST}:
+        raise RunError(f"{where} is damaged: its files are not those of a save")
+    for name, about in files.items():
+        require_whole(path / name, about)
+    if (path / BEST).exists() != (BEST in files):
+        raise RunError(f"{where} is damaged: it knows nothing of {BEST}")
+    lists: dict[str, list[Any]] = {"metrics": [], "snapshots": []}
+    for name, kind in (("metrics", Metrics), ("snapshots", Snapshot)):
+        entries = content.get(name)
+        if not isinstance(entries, list):
+            raise RunError(f"{where} is damaged: its {name} are no list")
+        lists[name] = [checked(kind, entry, f"{where}, {name}") for entry in entries]
+    moment = checked(Moment, content.get("moment"), f"{where}, moment")
+    if moment.step < 0 or f"{moment.step:08}" != path.name:
+        raise RunError(f"{where} is damaged: it is not of step {path.name}")
+    return Save(path, moment, lists["metrics"], lists["snapshots"])
+
+
+def require_whole(path: Path, about: Any) -> None:
+    """Raise RunError unless the file is as long as it says and has its SHA-256."""
+    if not isinstance(about, dict) or not path.is_file():
+        raise RunError(f"{str(path)!r} is missing")
+    with explained("read", path), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != about.get("bytes"):
+            raise RunError(f"{str(path)!r} is damaged: it is not as long as it was")
+        if hashlib.file_digest(file, "sha256").hexdigest() != about.get("sha256"):
+            raise RunError(f"{str(path)!r} is damaged: it is not what was saved")
+
+
+def read(path: Path) -> bytes:
+    """A file of this run's own. Raises FileError."""
+    with explained("read", path):
+        return path.read_bytes()
+
+
+def waiting(run: RunFolder) -> str:
+    """Where there is a run that was not finished, what to type for it to go on; nothing else."""
+    try:
+        going = run.read_record().status in ("unfinished", "interrupted") and Saves(run.path).paths()
+    except (RunError, FileError):
+        return ""
+    return f"       {run.path} was not finished; {going_on(run.path)}" if going else ""
+
+
+def going_on(run: Path) -> str:
+    """What to type for a run to go on."""
+    return f"to go on: minigpt train --resume {shlex.quote(str(run))}"

@@ -1,0 +1,211 @@
+"""What can go wrong while a model trains: jumps of the loss, no progress, and what the doctor says in the end."""
+
+import dataclasses
+import math
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import COMMAND, TINY, TINY_FLAGS, make_text
+
+import minigpt
+from minigpt.config import TrainingConfig
+from minigpt.errors import DivergedError
+from minigpt.folder import Metrics
+from minigpt.run import Run
+from minigpt.text.dataset import Dataset
+from minigpt.training.doctor import diagnosis, unigram_loss
+from minigpt.training.gradients import Gradients
+from minigpt.training.loop import Usual
+from minigpt.training.resume import resume
+from minigpt.training.saves import Saves
+
+
+@pytest.fixture
+def bad_batch(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The 150th batch that is ever trained on has a loss of 30, wherever it comes; what was trained on is kept."""
+    add, seen, bad = Gradients.add, [], []
+
+    def adding(self: Gradients, x: torch.Tensor, y: torch.Tensor) -> float:
+        seen.append(x)
+        loss = add(self, x, y)
+        if len(seen) == 150 and not bad:
+            bad.append(x)
+        return 30.0 if bad and torch.equal(x, bad[0]) else loss
+
+    monkeypatch.setattr(Gradients, "add", adding)
+    return seen
+
+
+def test_a_jump_stops_the_training_and_says_where(
+    bad_batch: list[torch.Tensor], text_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DivergedError, match=r"the loss jumps from \d\.\d\d to 30\.00 at step 149: .* are kept"):
+        minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_iters": 200})
+    assert len(bad_batch) == 150
+    run = minigpt.load(tmp_path / "run")
+    assert run.record.status == "diverged"
+    assert run.record.step == 140
+
+
+def test_with_rollback_it_goes_back_once_and_leaves_that_batch_out(
+    bad_batch: list[torch.Tensor], text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    settings = TINY | {"max_iters": 200, "on_spike": "rollback"}
+    run = minigpt.train(data=text_file, out=tmp_path / "run", **settings)
+    assert "back to step 140, and on without that batch" in capfd.readouterr().err
+    assert [metrics.step for metrics in run.metrics] == list(range(0, 201, 20))
+    assert sum(torch.equal(x, bad_batch[149]) for x in bad_batch) == 1
+    assert all(torch.equal(*pair) for pair in zip(bad_batch[140:149], bad_batch[150:159], strict=True))
+    assert Saves(run.path).newest().moment.skipped == 150 * 8
+    longer = resume(run.path, max_iters=210)
+    assert longer.record.status == "finished"
+
+
+def test_a_second_jump_stops_it(bad_batch: list[torch.Tensor], text_file: Path, tmp_path: Path) -> None:
+    def worse(self: Usual, loss: float, step: int, config: TrainingConfig) -> None:
+        if step == 30:
+            raise DivergedError("the loss jumps")
+
+    usual, Usual.require = Usual.require, worse  # type: ignore[method-assign]
+    try:
+        with pytest.raises(DivergedError, match="the loss jumps"):
+            minigpt.train(data=text_file, out=tmp_path / "run", **TINY, on_spike="rollback")
+    finally:
+        Usual.require = usual  # type: ignore[method-assign]
+
+
+def test_what_is_a_jump() -> None:
+    usual, config = Usual(), TrainingConfig()
+    for n in range(300):
+        usual.require(2 + 0.1 * math.sin(n), n, config)
+    usual.require(2.9, 300, config)  # high, but less than a nat above
+    for loss in (3.5, math.inf, math.nan):
+        with pytest.raises(DivergedError, match="at step 301"):
+            usual.require(loss, 301, config)
+    wild = Usual()
+    for n in range(300):
+        wild.require(0.1 if n % 2 else 5.0, n, config)
+    wild.require(9.0, 300, config)  # where losses are so different, that is none
+
+
+def test_patience(text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {"max_iters": 4000, "eval_interval": 10, "learning_rate": 0.03, "train_fraction": 0.02}
+    run = minigpt.train(data=text_file, out=tmp_path / "run", patience=3, **settings, snapshots=0)
+    assert run.record.status == "finished"
+    assert run.record.step == run.metrics[-1].step < 4000
+    assert run.metrics.index(run.best) == len(run.metrics) - 4
+    minigpt.load(run.path)
+
+
+def told(run: Run, losses: list[tuple[float, float]], **changes: Any) -> list[str]:
+    """What the doctor says of a run with those training and validation losses."""
+    metrics = [Metrics(n * 100, *both, 1e-3, 1.0, n) for n, both in enumerate(losses)]
+    record = dataclasses.replace(run.record, step=metrics[-1].step, **changes)
+    dataset = Dataset(run.tokenizer.encode(make_text()), run.config)
+    return diagnosis(dataclasses.replace(run, metrics=metrics, record=record), dataset)
+
+
+def test_the_doctor_reads_curves(trained: Run) -> None:
+    down = [(3.4 - 0.2 * n, 3.4 - 0.2 * n) for n in range(10)]
+    flat = [(1.7, 1.7)] * 10
+    assert told(trained, down + flat) == []
+    assert "still improving: the validation loss fell by" in told(trained, down)[0]
+    overfit = [(1.7 - 0.02 * n, 1.7 + 0.03 * n) for n in range(10)]
+    assert "it overfits since step 1,000: the validation loss rose" in told(trained, down + overfit)[0]
+    assert "text is too small" in told(trained, down + overfit, parameters=100_000)[0]
+    assert "it diverged: the training loss was 1.60 at step 900" in told(trained, down + [(4.2, 4.2)] * 5)[0]
+    unigram = unigram_loss(Dataset(trained.tokenizer.encode(make_text()), trained.config))
+    assert "it is stuck" in told(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)[0]
+    assert told(trained, flat[:3]) == []
+
+
+def test_the_doctor_on_real_runs(text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    def said(**settings: Any) -> str:
+        capfd.readouterr()
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        minigpt.train(data=text_file, out=folder, **TINY | {"snapshots": 0, "eval_interval": 10} | settings)
+        return capfd.readouterr().err
+
+    assert "it is still improving" in said(learning_rate=1e-3, max_iters=100)
+    assert "it is stuck" in said(learning_rate=1e-8, max_iters=100)
+    assert "it diverged" in said(learning_rate=3.0, max_iters=60)
+    short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 400, "eval_interval": 40}
+    assert "the text is too small for it" in said(**short)
+    assert "it overfits since step" in said(**short | {"n_embd": 4, "n_layer": 1, "train_fraction": 0.06})
+    calm = said(learning_rate=1e-2, max_iters=600, eval_interval=50, schedule="cosine")
+    assert not any(word in calm for word in ("diverged", "stuck", "overfits", "too small"))
+
+
+@pytest.fixture
+def long_run(text_file: Path, tmp_path: Path) -> subprocess.Popen:
+    """A training by the command that has begun, and goes on until it is stopped."""
+    call = [COMMAND, "train", *TINY_FLAGS, "--max-iters", "1000000", "--out", "run", "--data", str(text_file)]
+    process = subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for said in process.stderr:
+        if said.split()[:1] == ["40"]:
+            break
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_two_processes_on_one_run(long_run: subprocess.Popen, command: Callable, tmp_path: Path) -> None:
+    done = command("train", "--resume", "run")
+    assert done.returncode == 2
+    assert "another process is training 'run': wait for it, or stop it" in done.stderr
+    assert long_run.poll() is None
+
+
+def test_files_that_vanish(long_run: subprocess.Popen, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "metrics.jsonl", "snapshots.jsonl"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    time.sleep(0.5)
+    long_run.send_signal(signal.SIGINT)
+    assert long_run.wait(60) == 130
+    run = minigpt.load(tmp_path / "run")
+    assert resume(run.path, max_iters=run.record.step + 5).record.status == "finished"
+
+
+def test_a_folder_that_vanishes(long_run: subprocess.Popen, tmp_path: Path) -> None:
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert long_run.wait(60) == 2
+    assert "cannot " in long_run.stderr.read()
+    run = minigpt.load(tmp_path / "moved")
+    step = Saves(run.path).newest().moment.step
+    assert resume(run.path, max_iters=step + 5).record.step == step + 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a disk of its own size")
+def test_a_disk_that_fills_up(text_file: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk; test_resume.py lets every write fail in turn")
+    try:
+        call = [COMMAND, "train", *TINY_FLAGS, "--max-iters", "1000000", "--out", disk / "run", "--data", text_file]
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for said in process.stderr:
+            if said.split()[:1] == ["40"]:
+                break
+        with (disk / "ballast").open("wb") as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 2, said
+        assert "the disk is full: free some space" in said
+        (disk / "ballast").unlink()
+        shutil.copytree(disk / "run", tmp_path / "run")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    step = Saves(tmp_path / "run").newest().moment.step
+    run = resume(tmp_path / "run", max_iters=step + 20)
+    assert [metrics.step for metrics in run.metrics] == [*range(0, step + 20, 20), step + 20]

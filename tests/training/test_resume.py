@@ -1,0 +1,218 @@
+"""A training that is stopped, by whatever and wherever, goes on as if it never had been."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faults
+import pytest
+from conftest import COMMAND, TINY, TINY_FLAGS
+
+import minigpt
+from minigpt.config import Config
+from minigpt.errors import ConfigError, RunError
+from minigpt.folder import RunFolder
+from minigpt.run import Run
+from minigpt.training.optimizer import learning_rate
+from minigpt.training.resume import resume
+from minigpt.training.saves import Saves
+
+SETTINGS = TINY | {
+    "dropout": 0.1,
+    "gradient_accumulation": 2,
+    "order": "epochs",
+    "schedule": "cosine",
+    "learning_rate": 2e-2,
+    "snapshots": 3,
+    "max_iters": 80,
+    "eval_interval": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def settings(text_file: Path) -> dict[str, Any]:
+    return SETTINGS | {"data": text_file}
+
+
+@pytest.fixture(scope="module")
+def never_stopped(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    assert faults.finish(folder, settings) == 0
+    return faults.story(folder / "run")
+
+
+def went_on(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any]) -> None:
+    """The run becomes what it would have been."""
+    assert faults.finish(folder, settings) == 0, (folder / "errors.txt").read_text()
+    assert faults.story(folder / "run") == never_stopped
+    assert not list((folder / "run").rglob("*.tmp"))
+    minigpt.load(folder / "run")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_random_moments(
+    seed: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    kills = 0
+    for _ in range(5):
+        process = faults.start(tmp_path, settings)
+        while not (tmp_path / faults.STARTED).exists():
+            time.sleep(0.001)
+        process.join(rng.uniform(0, 0.7))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        (tmp_path / faults.STARTED).unlink()
+        if process.exitcode == 0:
+            break
+    assert kills
+    went_on(tmp_path, settings, never_stopped)
+
+
+@pytest.fixture(scope="module")
+def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many writes, flushes, renames and removals such a training makes."""
+    folder = tmp_path_factory.mktemp("count")
+    assert faults.finish(folder, settings, (0, "count")) == 0
+    return int((folder / "operations").read_text())
+
+
+@pytest.mark.parametrize("how", ["kill", "fail"])
+@pytest.mark.parametrize("share", [0.15, 0.35, 0.5, 0.7, 0.95])
+def test_struck_while_saving(
+    how: str, share: float, operations: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
+) -> None:
+    code = faults.finish(tmp_path, settings, (round(share * operations), how))
+    assert code == (-signal.SIGKILL if how == "kill" else 2)
+    if how == "fail":
+        assert "the disk is full" in (tmp_path / "errors.txt").read_text()
+    went_on(tmp_path, settings, never_stopped)
+
+
+def test_a_training_that_saves_at_every_step_is_the_same(
+    settings: dict[str, Any], never_stopped: dict[str, Any], operations: int, tmp_path: Path
+) -> None:
+    often = settings | {"save_minutes": 1e-9}
+    assert faults.finish(tmp_path, often, (operations, "kill")) == -signal.SIGKILL
+    saves = Saves(tmp_path / "run")
+    assert saves.newest().moment.step % 20  # between evaluations
+    assert len(saves.paths()) <= 3
+    assert faults.finish(tmp_path, often) == 0
+    story = faults.story(tmp_path / "run")
+    assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
+
+
+def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
+    """A training by the command, stopped by a signal in its middle: its status and messages."""
+    call = [COMMAND, "train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", str(text_file), *flags]
+    process = subprocess.Popen(call, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.split()[:1] == ["2,000"]:
+            break
+    process.send_signal(number)
+    return process.wait(60), process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda n: str(int(n))
+)
+def test_stopped_in_good_order_it_goes_on(
+    number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
+) -> None:
+    long = ["--max-iters", "4000", "--eval-interval", "1000", "--snapshots", "0"]
+    code, said = stopped(text_file, tmp_path, number, *long)
+    assert code == status, said
+    assert "minigpt train --resume run" in said
+    run = minigpt.load(tmp_path / "run")
+    assert run.record.status == "interrupted"
+    assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
+    assert [metrics.step for metrics in run.metrics] == [0, 1000, 2000]  # that made on stopping is not among them
+    again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
+    assert "run was not finished; to go on: minigpt train --resume run" in again.stderr
+    if number == signal.SIGINT:
+        done = command("train", "--resume", "run", "--json")
+        assert done.returncode == 0, done.stderr
+        whole = minigpt.train(
+            data=text_file,
+            out=tmp_path / "whole",
+            device="cpu",
+            **TINY | {"max_iters": 4000, "eval_interval": 1000, "snapshots": 0, "dropout": 0.1},
+        )
+        assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
+        assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.record.validation_loss, rel=1e-6)
+
+
+@pytest.fixture
+def finished(trained: Run, tmp_path: Path) -> Path:
+    shutil.copytree(trained.path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_finished_run_is_made_longer(finished: Path) -> None:
+    longer = resume(finished, max_iters=100, eval_interval=10)
+    assert [metrics.step for metrics in longer.metrics] == [0, 20, 40, 60, 70, 80, 90, 100]
+    assert longer.record.status == "finished"
+    assert longer.record.validation_loss < minigpt.load(finished, weights="best").record.validation_loss + 1
+    assert minigpt.load(finished).config.training.schedule_end == 60
+    with pytest.raises(ConfigError, match="is at step 100 of 100 already: name more with max_iters"):
+        resume(finished)
+    with pytest.raises(ConfigError, match="is at step 100 of 90 already"):
+        resume(finished, max_iters=90)
+
+
+def test_new_steps_stay_at_the_last_rate_or_have_the_schedule_anew() -> None:
+    before = Config().override(schedule="cosine", max_iters=100, warmup_iters=10).training
+    after = Config().override(schedule="cosine", max_iters=150, warmup_iters=10, schedule_end=100).training
+    anew = Config().override(schedule="cosine", max_iters=150, warmup_iters=10, schedule_start=100).training
+    assert [learning_rate(n, after) for n in range(100)] == [learning_rate(n, before) for n in range(100)]
+    assert {learning_rate(n, after) for n in range(99, 150)} == {learning_rate(99, before)}
+    assert [learning_rate(n, anew) for n in range(100, 110)] == [learning_rate(n, before) for n in range(10)]
+    assert learning_rate(110, anew) == before.learning_rate
+    assert learning_rate(149, anew) < before.learning_rate / 100
+
+
+def test_the_broken_save_is_named_and_the_one_before_used(finished: Path, capfd: pytest.CaptureFixture) -> None:
+    newest, before = Saves(finished).paths()
+    for name in ("model.safetensors", "training.safetensors", "save.json"):
+        whole = (newest / name).read_bytes()
+        (newest / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        said: list[str] = []
+        assert Saves(finished).newest(said.append).path == before
+        assert len(said) == 1
+        assert name in said[0]
+        (newest / name).write_bytes(whole)
+    (newest / "model.safetensors").write_bytes(b"")
+    assert resume(finished, max_iters=61).record.step == 61
+    assert "the save before it is used" in capfd.readouterr().err
+    shutil.rmtree(finished / "saves")
+    with pytest.raises(RunError, match="has no save to go on from"):
+        resume(finished, max_iters=99)
+
+
+def test_what_would_make_it_another_run_is_refused(finished: Path, command: Callable, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = command("train", "--resume", finished, *arguments)
+        assert done.returncode == 2, done.stdout
+        assert "Traceback" not in done.stderr
+        return done.stderr.strip().splitlines()[-1]
+
+    assert "n_embd is 16 in this run and cannot change any more" in refused("--n-embd", "32")
+    assert "tokenizer is char in this run and cannot" in refused("--tokenizer", "bpe", "--max-iters", "99")
+    assert "batch_size is 8 in this run" in refused("--batch-size", "9")
+    assert "--preset cannot go with --resume" in refused("--preset", "bigram")
+    (tmp_path / "other.txt").write_text("other text " * 2000)
+    assert "is not the text of" in refused("--data", "other.txt", "--max-iters", "99")
+    assert "--restart-schedule is for --resume" in command("train", "--restart-schedule").stderr
+    with RunFolder(finished).locked():
+        assert f"another process is training '{finished}'" in refused("--max-iters", "99")
+    assert command("train", "--resume", finished, "--max-iters", "62", "--n-embd", "16").returncode == 0
+    shutil.rmtree(finished / "saves")
+    assert "has no save" in refused("--max-iters", "99")
+    assert "there is no run" in command("train", "--resume", "nowhere").stderr
