@@ -7,7 +7,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: train test notebook format clean
+.PHONY: train test instruct notebook format clean
 
 train: $(VENV)/.installed  ## train the lecture preset; ARGS="..." adds flags
 	$(BIN)/minigpt train $(ARGS)
@@ -17,6 +17,13 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses auto $(ARGS)
+
+instruct: $(VENV)/.installed  ## from a base on Shakespeare to a model that follows instructions, to talk with
+	$(BIN)/minigpt train --out runs/base --overwrite --n-embd 128 --block-size 64 --batch-size 32 --max-iters 3000 \
+		--learning-rate 2e-3 --schedule cosine $(ARGS)
+	$(BIN)/minigpt finetune runs/base --out runs/instructed --task upper --task first --task last --task count \
+		--task reverse --task sort --task add --task pairs --ask upper+reverse --ask reverse+upper --batch-size 64 \
+		--max-iters 17000 --eval-interval 1000 --learning-rate 2e-3 --warmup-iters 200 --grad-clip 1 --schedule cosine
 
 notebook: $(VENV)/.installed-test  ## run notebooks/mini_gpt.ipynb in full and keep its outputs
 	$(BIN)/python notebooks/execute.py --write
