@@ -15,6 +15,7 @@ Every file is replaced whole or not at all, and none is a pickle: to open a stra
 runs the stranger's code.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -172,16 +173,17 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Within the block no other process trains this run. Raises RunError if one does already, FileError."""
         lock = filelock.FileLock(self.path / LOCK)
-        try:
-            with explained("lock the run", self.path):
+        with explained("lock the run", self.path):
+            try:
                 lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunError(f"another process is training {str(self.path)!r}: wait for it, or stop it") from None
+            except filelock.Timeout:
+                raise RunError(f"another process is training {str(self.path)!r}: wait for it, or stop it") from None
         try:
             yield
         finally:
             lock.release()
-            (self.path / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # an empty file that is left does no harm
+                (self.path / LOCK).unlink(missing_ok=True)
 
     def replace(self, old: "RunFolder") -> None:
         """Take the place of another run: its files go, these move there. Raises FileError."""
@@ -286,7 +288,14 @@ class RunFolder:
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
         write_atomic(self.model, safetensors.torch.save(tensors))
         if best_so_far:
-            self.best.unlink(missing_ok=True)
+            with explained("remove", self.best):
+                self.best.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed while it wrote has left behind. Raises FileError."""
+        for file in self.path.glob(".*.tmp"):
+            with explained("remove", file):
+                file.unlink(missing_ok=True)
 
     def load_weights(self, model: nn.Module, which: Weights = "last") -> None:
         """Load the last or the best weights into a model of the right shape, meta tensors included."""

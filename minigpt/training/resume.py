@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
-from minigpt.errors import ConfigError, RunError
+from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.folder import RunFolder, read_weights
 from minigpt.model import TrainedModel, build
 from minigpt.run import Run, require_there
-from minigpt.text.corpus import tiny_shakespeare
+from minigpt.text.corpus import find_data, tiny_shakespeare
 from minigpt.training.display import Display
 from minigpt.training.saves import Save, Saves
 from minigpt.training.train import fit_and_measure, prepared
@@ -47,18 +47,17 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
         with Display(before.training) as screen:
             save = Saves(folder.path).newest(screen.say)
         config = changed(before, save, record.status == "finished", restart_schedule, changes)
-        where = data or record.data_path or tiny_shakespeare()
+        where = data or record.data_path
+        corpus = find_data(where) if where else tiny_shakespeare()
+        if corpus.sha256 != record.data_sha256:
+            raise DataError(f"{corpus.source} is not the text of {str(path)!r}: name that one with --data")
 
         def saved(shape: ModelConfig) -> TrainedModel:
             model = build(shape)
             model.load_state_dict(read_weights(save.model, model.state_dict()))
             return model
 
-        with Display(config.training) as display, prepared(config, where, display, tokenizer, saved) as start:
-            if start.corpus.sha256 != record.data_sha256:
-                raise RunError(
-                    f"{start.corpus.source} is not the text that {str(path)!r} was trained on: name that one"
-                )
+        with Display(config.training) as display, prepared(config, corpus, display, tokenizer, saved) as start:
             display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
             display.say(f"run    {folder.path}, which goes on after step {save.moment.step:,}\n")
             Saves(folder.path).restore(save)

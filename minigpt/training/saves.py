@@ -96,14 +96,14 @@ class Saves:
         """Make a save, and drop those before the last two. Raises FileError, with those before intact."""
         path = self.folder / f"{moment.step:08}"
         with explained("make the folder", path):
-            (path / MARKER).unlink(missing_ok=True)  # of a save of the same step: from here on there is none
-            path.mkdir(parents=True, exist_ok=True)
+            if path.exists():  # a save of the same step, or what was to become one
+                (path / MARKER).unlink(missing_ok=True)
+                shutil.rmtree(path)
+            path.mkdir(parents=True)
         contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
         best = RunFolder(self.run).best
         if best.exists():
             contents[BEST] = read(best)
-        else:
-            (path / BEST).unlink(missing_ok=True)
         files = {}
         for name, content in contents.items():
             write_atomic(path / name, content)
@@ -147,11 +147,13 @@ class Saves:
     def restore(self, save: Save) -> None:
         """Make the run's folder what it was at that save. Raises FileError."""
         folder = RunFolder(self.run)
+        folder.sweep()
         write_atomic(folder.model, read(save.model))
         if save.best:
             write_atomic(folder.best, read(save.best))
         else:
-            folder.best.unlink(missing_ok=True)
+            with explained("remove", folder.best):
+                folder.best.unlink(missing_ok=True)
         if save.metrics:
             folder.write_metrics(save.metrics)
         if save.snapshots:
