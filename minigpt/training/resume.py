@@ -58,11 +58,19 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
             return model
 
         with Display(config.training) as display, prepared(config, corpus, display, tokenizer, saved) as start:
-            display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
+            display.say(f"model  {config.preset}: {record.parameters:,} parameters")
             display.say(f"run    {folder.path}, which goes on after step {save.moment.step:,}\n")
             Saves(folder.path).restore(save)
             folder.write_config(start.config)
-            record = dataclasses.replace(record, status="unfinished", step=save.moment.step, threads=start.threads)
+            record = dataclasses.replace(
+                record,
+                status="unfinished",
+                step=save.moment.step,
+                device=str(next(start.model.parameters()).device),
+                threads=start.threads,
+                data_source=corpus.source,
+                data_path=corpus.path,
+            )
             folder.write_record(record)
             run = Run(folder.path, start.config, tokenizer, start.model, record, list(save.metrics))
             return fit_and_measure(run, start.dataset, display, save=save)

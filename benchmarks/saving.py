@@ -1,0 +1,44 @@
+"""What saving costs: the same training with saves and without, in turn.
+
+    python benchmarks/saving.py --data input.txt
+
+Of two equal trainings of the lecture preset, evaluated and saved every hundred steps, one leaves the saves out; the ratio
+is that of the whole times, median of the rounds.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import minigpt
+from minigpt.training.journal import Journal
+
+
+def seconds(data: str, out: Path, saves: bool) -> float:
+    """How long the training takes, evaluations and all."""
+    keep = Journal.save_all if saves else lambda self, step, evaluated, weights: None
+    with patch.object(Journal, "save_all", keep):
+        record = minigpt.train(data=data, out=out, max_iters=800, snapshots=0).record
+    return record.training_seconds + record.evaluation_seconds
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        ratios = []
+        for n in range(arguments.rounds):
+            order = [True, False] if n % 2 else [False, True]
+            times = {saves: seconds(arguments.data, Path(temporary) / f"{n}-{saves}", saves) for saves in order}
+            ratios.append(times[True] / times[False])
+        low, *_, high = sorted(ratios)
+        print(f"with saves {statistics.median(ratios):.3f} times as long as without ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    main()
