@@ -2,8 +2,8 @@
 
     python benchmarks/saving.py --data input.txt
 
-Of two equal trainings of the lecture preset, evaluated and saved every hundred steps, one leaves the saves out; the ratio
-is that of the whole times, median of the rounds.
+Of two equal trainings of the lecture preset, evaluated and saved every hundred steps, one leaves the saves out; the
+ratio is that of the whole times, median of the rounds.
 """
 
 import argparse

@@ -243,6 +243,8 @@ class Config:
                 raise unknown(name, known)
         model = {name: settings[name] for name in ModelConfig.names() if name in settings}
         training = {name: settings[name] for name in TrainingConfig.names() if name in settings}
+        if "max_iters" in training:  # a training of another length has the whole schedule, unless that is said too
+            training = {"schedule_start": 0, "schedule_end": 0} | training
         return dataclasses.replace(
             self,
             model=dataclasses.replace(self.model, **model),

@@ -15,12 +15,11 @@ Every file is replaced whole or not at all, and none is a pickle: to open a stra
 runs the stranger's code.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,9 +180,7 @@ class RunFolder:
         try:
             yield
         finally:
-            lock.release()
-            with contextlib.suppress(OSError):  # an empty file that is left does no harm
-                (self.path / LOCK).unlink(missing_ok=True)
+            lock.release()  # the file stays: if it went, two processes could hold two locks of one name
 
     def replace(self, old: "RunFolder") -> None:
         """Take the place of another run: its files go, these move there. Raises FileError."""
@@ -350,7 +347,7 @@ def checked(cls: type[T], content: Any, where: str) -> T:
         accepted = (int, float) if kind is float else (kind,)
         fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)  # Python's bool is an int
         fits = fits and (not choices or value in choices)
-        fits = fits and not (isinstance(value, float) and not math.isfinite(value))  # 1e999 is infinite
+        fits = fits and not (kind is float and not abs(value) < sys.float_info.max)  # 1e999 is infinite
         if not fits and not (value is None and f.default is None):
             raise RunError(f"{where} is damaged: {name} cannot be {value!r}")
     return cls(**content)

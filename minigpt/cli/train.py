@@ -113,7 +113,8 @@ def read_config(path: str | None, preset: str | None) -> Config:
     if path is None:
         return Config.from_preset(preset or "lecture")
     try:
-        return Config.from_toml(read_text(path, LARGEST_CONFIG), preset)
+        config = Config.from_toml(read_text(path, LARGEST_CONFIG), preset)
+        return config.override(schedule_start=0, schedule_end=0)  # those of a run that went on
     except ConfigError as error:
         raise ConfigError(f"{path!r}: {error}") from None
 

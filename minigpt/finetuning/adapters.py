@@ -180,6 +180,8 @@ def with_adapters(run: Run, wanted: Sequence[str], scale: float = 1.0) -> Run:
         raise ConfigError(f"{str(bring[0])!r} and {str(bring[1])!r} both bring tokens of their own: use one of them")
     use_adapters(run.model, shares)
     fold(run.model)
+    if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
+        raise ExchangeError(f"with {', '.join(wanted)} the weights are no finite numbers any more: lower the share")
     return with_saved_tokens(run, bring[0]) if bring else run
 
 

@@ -79,7 +79,7 @@ def fitted(template: Template, turns: list[Turn], block_size: int, exchanges: in
     Raises DataError if that alone is longer than the model sees.
     """
     most = block_size - max(1, block_size // ROOM)
-    starts = [n for n, turn in enumerate(turns) if turn.role == "user"][-(exchanges or 0) :]
+    starts = [n for n, turn in enumerate(turns) if turn.role == "user"][-max(0, exchanges or 0) :]
     for start in starts:
         ids = template.prompt(turns[start:])
         if len(ids) <= most:

@@ -112,7 +112,7 @@ def taught(
     trained, _ = trained_share(start.model)
     record = dataclasses.replace(
         new_record(start),
-        parameters=count_parameters(start.model if method == "full" else base.model),
+        parameters=count_parameters(start.model if method == "full" or None in old else base.model),
         trained_parameters=trained,
         base=str(base.path),
         generation=described(base.model),

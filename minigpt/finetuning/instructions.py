@@ -128,7 +128,7 @@ def conversation(messages: Any, where: str) -> Example:
     turns = []
     for message in messages if isinstance(messages, list) else []:
         role, text = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if role not in MARKS or not isinstance(text, str):
+        if not isinstance(role, str) or role not in MARKS or not isinstance(text, str):
             known = ", ".join(MARKS)
             raise DataError(
                 f"{where}: a message needs a role ({known}) and a content that is text, not {message!r:.60}"

@@ -79,7 +79,7 @@ def prefer(
         torch.manual_seed(config.training.seed)
         model = copy.deepcopy(base.model).to(device)
         adapt(model, method, shape or Shape(), targets)
-        preferring = Preferring(model, base.model, beta)
+        preferring = Preferring(model, copy.deepcopy(base.model).to(device).eval(), beta)
         text = "\n".join(example.written for pair in train + test for example in (pair.chosen, pair.rejected))
         corpus = Corpus(text, f"the pairs in {data}", None, sha256(text.encode()))
         start = Start(corpus, base.tokenizer, config, pairs, model, threads)

@@ -18,6 +18,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises ExchangeError for what is none, is too large, holds none, or a number that isn't finite; FileError.
     """
+    if not path.is_file():
+        raise ExchangeError(f"{str(path)!r} is not a file of tensors: name an adapter's folder")
     with explained("read", path):
         if path.stat().st_size > LARGEST:
             raise ExchangeError(f"{str(path)!r} is larger than {LARGEST:,} bytes: that is no adapter")

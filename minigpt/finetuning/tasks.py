@@ -168,7 +168,8 @@ def require_tasks(tasks: Sequence[str], kept: Sequence[str] = ()) -> None:
             known = ", ".join(name for name in TASKS if "+" not in name)
             raise ConfigError(f"there is no task {name!r}{nearest(name, TASKS) or ': choose from ' + known}")
     for name in kept:
-        if name not in PAIRS or name in tasks:
+        learned = {frozenset(task.split("+")) for task in tasks}
+        if name not in PAIRS or frozenset(name.split("+")) in learned:
             raise ConfigError(f"{name!r} cannot be asked without being learned: name two tasks, such as upper+reverse")
 
 

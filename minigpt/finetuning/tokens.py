@@ -76,7 +76,12 @@ def with_saved_tokens(run: Run, folder: Path) -> Run:
         raise ExchangeError(f"{str(folder)!r} is damaged: {error}") from None
     ids = found.pop(OLD, torch.empty(0))
     size, count = run.tokenizer.vocab_size, int((ids == NEW).sum())
-    if ids.dtype != torch.int64 or len(ids) != tokenizer.vocab_size or not ((ids >= NEW) & (ids < size)).all():
+    if (
+        ids.dtype != torch.int64
+        or ids.dim() != 1
+        or len(ids) != tokenizer.vocab_size
+        or not ((ids >= NEW) & (ids < size)).all()
+    ):
         raise ExchangeError(f"{str(path)!r} does not fit this model: its tokens are not the base's and more")
     old = [None if i == NEW else i for i in ids.tolist()]
     model = with_tokens(run.model, old, 0)
@@ -86,6 +91,8 @@ def with_saved_tokens(run: Run, folder: Path) -> Run:
         raise ExchangeError(f"{str(path)!r} does not fit this model: it has no rows of {count} tokens for it")
     for name, rows in found.items():
         weights[name][ids == NEW] = rows.to(weights[name])
+        if not weights[name].isfinite().all():
+            raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
     config = run.config.override(vocab_size=tokenizer.vocab_size)
     said = metadata.get(EXCHANGES, "")
     record = dataclasses.replace(run.record, exchanges=int(said) if said in map(str, range(1, 100)) else None)

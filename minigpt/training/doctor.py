@@ -4,6 +4,7 @@ Each finding is a sentence with its evidence. Where there is none, nothing is sa
 """
 
 import math
+import shlex
 from collections.abc import Callable
 
 import torch
@@ -95,7 +96,7 @@ def improving(run: Run, dataset: Dataset, unigram: float) -> str | None:
     most = run.config.training.max_iters
     return (
         f"it is still improving: the validation loss fell by {fell:.1%} in the last {1 / LATE:.0%} of the steps; "
-        f"train longer: minigpt train --resume {run.path} --max-iters {2 * most} --restart-schedule"
+        f"train longer: minigpt train --resume {shlex.quote(str(run.path))} --max-iters {2 * most} --restart-schedule"
     )
 
 
@@ -114,7 +115,7 @@ def rising(metrics: list[Metrics]) -> bool:
 
 
 def falling(metrics: list[Metrics]) -> float:
-    """By what share the validation loss fell in the last fifth of the steps; the middle of some, against chance."""
+    """By what share the validation loss fell in the last fifth of the steps, lowest against lowest, against chance."""
     steps = metrics[-1].step
     late = [each.validation_loss for each in metrics if each.step >= steps * (1 - 1 / LATE)]
     before = [each.validation_loss for each in metrics if each.step < steps * (1 - 1 / LATE)][-len(late) :]

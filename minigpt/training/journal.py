@@ -84,7 +84,7 @@ class Journal(Stopwatch):
         self.weights = course.weights or run.model.state_dict
         self.look = course.look
         self.writer = Writer()
-        self.keeper = Keeper(run, dataset) if isinstance(dataset, Dataset) and not course.weights else None
+        self.keeper = Keeper(run, dataset) if isinstance(dataset, Dataset) and run.record.base is None else None
         tokens_a_step = training.gradient_accumulation * dataset.tokens_a_batch
         self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
@@ -127,7 +127,7 @@ class Journal(Stopwatch):
         if self.recorded(step):
             self.metrics.append(now)
         self.display.evaluated(now, self.seconds, best_so_far)
-        if step in self.snapshot_steps and self.due(step):
+        if step in self.snapshot_steps and step not in {snapshot.step for snapshot in self.snapshots}:
             text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=training.seed)
             self.snapshots.append(Snapshot(step, validation_loss, text))
             self.writer.do(functools.partial(self.folder.write_snapshots, [*self.snapshots]))
@@ -143,14 +143,14 @@ class Journal(Stopwatch):
         self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
         self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
         self.step = step
-        self.save_all(step, self.due(step), weights)
+        self.save_all(step, self.recorded(step), weights, kept=True)
 
-    def save_all(self, step: int, evaluated: bool, weights: Mapping[str, Tensor]) -> None:
+    def save_all(self, step: int, evaluated: bool, weights: Mapping[str, Tensor], kept: bool) -> None:
         """Have a save written, if this training can go on from one."""
         self.saved_at = self.seconds
         if self.keeper:
             data, seconds = self.keeper.dataset, (self.training_seconds, self.evaluation_seconds)
-            moment = Moment(step, evaluated, data.position, *seconds, data.skipped)
+            moment = Moment(step, evaluated, data.position, *seconds, data.skipped, kept)
             self.writer.do(self.keeper.saving(moment, weights, self.metrics, self.snapshots))
 
     def enough(self) -> bool:
@@ -173,6 +173,7 @@ class Journal(Stopwatch):
         self.keeper.restore(self.save)
         self.run.model.load_state_dict(read_weights(self.save.model, self.run.model.state_dict()))
         self.keeper.dataset.skipped = bad
+        self.metrics[:], self.snapshots[:] = self.save.metrics, self.save.snapshots
         step = self.save.moment.step
         self.display.say(f"{error}; back to step {step:,}, and on without that batch", "yellow")
         return step
@@ -189,7 +190,7 @@ class Journal(Stopwatch):
     def close(self, status: Status, exact: Evaluation | None = None) -> Record:
         """Write down in run.json how the run ended, once all else is written."""
         self.display.bar.stop()
-        self.writer.close()
+        self.writer.wait()
         record = dataclasses.replace(
             self.run.record,
             status=status,
@@ -213,4 +214,4 @@ class Journal(Stopwatch):
             self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
         if self.keeper and self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self.run.model.state_dict().items()}
-            self.save_all(step, False, weights)
+            self.save_all(step, False, weights, kept=False)

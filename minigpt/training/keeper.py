@@ -38,7 +38,7 @@ class Keeper:
             self.dataset.restore({"generator": tensors[BATCHES], "position": save.moment.position})
             self.dataset.skipped = save.moment.skipped
             torch.set_rng_state(tensors[CPU])
-            if CUDA in tensors:
+            if self.device.type == "cuda" and tensors[CUDA].any():
                 torch.cuda.set_rng_state(tensors[CUDA], self.device)
         except RuntimeError as error:
             raise RunError(f"{str(save.training)!r} is damaged: {error}") from None
@@ -48,9 +48,10 @@ class Keeper:
         assert self.optimizer is not None
         found = self.optimizer.state()
         found |= {BATCHES: self.dataset.generator.get_state(), CPU: torch.get_rng_state()}
-        if self.device.type == "cuda":
-            found[CUDA] = torch.cuda.get_rng_state(self.device)
-        return found
+        gpu = (
+            torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
+        )
+        return {**found, CUDA: gpu}  # always there, so that the device may change
 
     def saving(
         self,

@@ -43,7 +43,7 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     A schedule that ends before the training does leaves its last rate.
     """
     end = (config.schedule_end or config.max_iters) - config.schedule_start
-    step = min(step - config.schedule_start, end - 1)
+    step = max(0, min(step - config.schedule_start, end - 1))
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
     done = (step - config.warmup_iters) / (end - config.warmup_iters)  # from 0 to 1
@@ -96,6 +96,7 @@ class Optimizer:
         for n, parameter in enumerate(self.parameters):
             averages = {name: state[f"{n}.{name}"].to(parameter.device) for name in AVERAGES}
             step = state[f"{n}.step"].to(parameter.device)  # where the fused update wants it
+            self.adamw.state.pop(parameter, None)
             if step > 0:
                 self.adamw.state[parameter] = {"step": step, **averages}
         if self.scaler.is_enabled():

@@ -7,7 +7,8 @@ from typing import Any
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.folder import RunFolder, read_weights
-from minigpt.model import TrainedModel, build
+from minigpt.model import TrainedModel
+from minigpt.model.empty import build_empty
 from minigpt.run import Run, require_there
 from minigpt.text.corpus import find_data, tiny_shakespeare
 from minigpt.training.display import Display
@@ -41,6 +42,7 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
     require_there(folder.path)
     record = folder.read_record()
     require_trained_here(folder, record.base is not None or record.status == "imported")
+    Saves(folder.path).require_no_links()
     with folder.locked():
         before = folder.read_config()
         tokenizer = folder.read_tokenizer(before, record)
@@ -53,9 +55,9 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
             raise DataError(f"{corpus.source} is not the text of {str(path)!r}: name that one with --data")
 
         def saved(shape: ModelConfig) -> TrainedModel:
-            model = build(shape)
-            model.load_state_dict(read_weights(save.model, model.state_dict()))
-            return model
+            model = build_empty(shape)  # takes no memory until the file has proved to fit
+            model.load_state_dict(read_weights(save.model, model.state_dict()), assign=True)
+            return model.train()
 
         with Display(config.training) as display, prepared(config, corpus, display, tokenizer, saved) as start:
             display.say(f"model  {config.preset}: {record.parameters:,} parameters")
@@ -70,6 +72,11 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
                 threads=start.threads,
                 data_source=corpus.source,
                 data_path=corpus.path,
+                validation_loss=None,
+                bits_per_byte=None,
+                bits_per_character=None,
+                predictions=None,
+                possible_predictions=None,
             )
             folder.write_record(record)
             run = Run(folder.path, start.config, tokenizer, start.model, record, list(save.metrics))
@@ -93,7 +100,8 @@ def changed(before: Config, save: Save, finished: bool, restart_schedule: bool, 
             known = ", ".join(MAY_CHANGE)
             raise ConfigError(f"{name} is {was} in this run and cannot change any more: only {known} can")
     step, longest = save.moment.step, before.training.max_iters
-    config = before.override(**{name: value for name, value in changes.items() if name in MAY_CHANGE})
+    kept = {name: getattr(before.training, name) for name in ("schedule_start", "schedule_end")}
+    config = before.override(**kept | {name: value for name, value in changes.items() if name in MAY_CHANGE})
     most = config.training.max_iters
     if most < step or (most == step and finished):
         raise ConfigError(f"the run is at step {step:,} of {most:,} already: name more with max_iters")

@@ -29,6 +29,7 @@ from minigpt.folder import Metrics, RunFolder, Snapshot, checked, parse_json, re
 
 FORMAT = 1
 KEPT = 2
+LARGEST = 2**53  # steps, windows or seconds
 MODEL, TRAINING, BEST, MARKER = "model.safetensors", "training.safetensors", "best.safetensors", "save.json"
 
 
@@ -43,6 +44,7 @@ class Moment:
         training_seconds: spent on steps.
         evaluation_seconds: spent on evaluations.
         skipped: the position after a batch at which the loss jumped, and which is left out; 0 for none.
+        kept: whether the weights are also those of the run's model.safetensors: not between evaluations.
     """
 
     step: int
@@ -51,6 +53,12 @@ class Moment:
     training_seconds: float
     evaluation_seconds: float
     skipped: int
+    kept: bool
+
+    def __post_init__(self) -> None:
+        numbers = (self.step, self.position, self.skipped, self.training_seconds, self.evaluation_seconds)
+        if not all(0 <= number < LARGEST for number in numbers):
+            raise RunError(f"a save is damaged: it says that {max(numbers, key=abs)} steps, windows or seconds passed")
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,9 @@ class Saves:
                 shutil.rmtree(path)
             path.mkdir(parents=True)
         contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
-        best = RunFolder(self.run).best
-        if best.exists():
+        folder = RunFolder(self.run)
+        best = folder.best if folder.best.exists() else folder.model  # the last evaluation's, if that was the best
+        if best.exists() and (best == folder.best or not moment.kept):
             contents[BEST] = read(best)
         files = {}
         for name, content in contents.items():
@@ -120,11 +129,12 @@ class Saves:
 
     def newest(self, say: Callable[[str], None] = lambda message: None) -> Save:
         """The newest one that is whole; one that is broken is named, by `say`. Raises RunError if there is none."""
-        for path in self.paths():
+        paths = self.paths()
+        for path in paths:
             try:
                 return opened(path)
-            except RunError as error:
-                say(f"{error}; the save before it is used")
+            except (RunError, FileError) as error:
+                say(f"{error}{'; the save before it is used' if path != paths[-1] else ''}")
         raise RunError(f"{str(self.run)!r} has no save to go on from: train it anew")
 
     def paths(self) -> list[Path]:
@@ -138,11 +148,16 @@ class Saves:
         kept = self.paths()[:keep]
         with explained("drop saves in", self.folder):
             for path in self.folder.iterdir() if self.folder.is_dir() else ():
-                if path not in kept:
+                if path not in kept and path.name.isdigit() and path.is_dir() and not path.is_symlink():
                     (path / MARKER).unlink(missing_ok=True)  # first: what is half gone must not look whole
                     shutil.rmtree(path)
-            if not keep and self.folder.is_dir():
-                self.folder.rmdir()
+
+    def require_no_links(self) -> None:
+        """Raise RunError for a run of which a part is a link: what goes on there must not write anywhere else."""
+        folder = RunFolder(self.run)
+        for path in [*folder.files(), *self.folder.glob("*"), *self.folder.glob("*/*")]:
+            if path.is_symlink():
+                raise RunError(f"{str(path)!r} is a link, and the run cannot go on safely: put the file there")
 
     def restore(self, save: Save) -> None:
         """Make the run's folder what it was at that save. Raises FileError."""

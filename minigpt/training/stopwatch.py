@@ -37,6 +37,8 @@ class Stopwatch:
     def evaluating(self) -> Iterator[None]:
         """What happens in the block counts as evaluation, not as training."""
         self._paused = time.perf_counter()
-        yield
-        self.evaluation_seconds += time.perf_counter() - self._paused
-        self._paused = None
+        try:
+            yield
+        finally:
+            self.evaluation_seconds += time.perf_counter() - self._paused
+            self._paused = None

@@ -56,6 +56,9 @@ def train(
     with Display(config.training) as display, prepared(config, data, display, given) as start:
         if overwrite:
             wanted.require_run()
+            if wanted.record.is_file():
+                with wanted.locked():
+                    pass  # refused now, not when all is done
         folder = RunFolder.create(wanted.path)
         if folder.path != wanted.path and (unfinished := waiting(wanted)):
             display.say(unfinished)
@@ -197,9 +200,10 @@ def fit_and_measure(
             draw_loss(run.path, title, journal.metrics, journal.snapshots, unit)
             run = dataclasses.replace(run, record=record)
             if replaces:
-                RunFolder(run.path).replace(replaces)
+                with replaces.locked():
+                    RunFolder(run.path).replace(replaces)
                 run = dataclasses.replace(run, path=replaces.path)
-            for finding in diagnosis(run, dataset) if isinstance(dataset, Dataset) and done else []:
+            for finding in diagnosis(run, dataset) if journal.keeper and isinstance(dataset, Dataset) and done else []:
                 display.say(finding, "yellow")
             if interrupt.received:
                 display.say(f"saved in {run.path}: {step:,} steps, validation loss {validation_loss:.4f}")
@@ -211,6 +215,8 @@ def fit_and_measure(
         if record is None:
             journal.close("interrupted")
         raise
+    finally:
+        journal.writer.stop()
     run.model.eval()
     return run
 

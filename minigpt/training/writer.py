@@ -30,10 +30,9 @@ class Writer:
         while self.jobs:
             self.jobs.popleft().result()
 
-    def close(self) -> None:
-        """Wait, and take no more."""
-        self.wait()
-        self.pool.shutdown()
+    def stop(self) -> None:
+        """Take no more, once what is under way is done; what waits then is not done, if all is over for an error."""
+        self.pool.shutdown(cancel_futures=True)
 
     def _work(self, job: Job) -> None:
         if not self.failed:

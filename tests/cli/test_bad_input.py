@@ -217,5 +217,5 @@ def test_a_full_disk(command: Callable, text_file: Path, small_disk: Path) -> No
     done = command("train", *flags, "--n-embd", "64")
     refused(done, "cannot write", "the disk is full")
     left = {file.name for file in (small_disk / "run").iterdir()}
-    assert left == {"config.toml", "tokenizer.json", "run.json", "snapshots.jsonl", "samples.txt"}
+    assert left == {"config.toml", "tokenizer.json", "run.json", "snapshots.jsonl", "samples.txt", ".lock"}
     refused(command("sample", small_disk / "run"), "has no weights yet")

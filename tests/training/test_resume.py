@@ -216,3 +216,49 @@ def test_what_would_make_it_another_run_is_refused(finished: Path, command: Call
     shutil.rmtree(finished / "saves")
     assert "has no save" in refused("--max-iters", "99")
     assert "there is no run" in command("train", "--resume", "nowhere").stderr
+
+
+def test_the_best_weights_outlive_a_save_between_evaluations(settings: dict[str, Any], tmp_path: Path) -> None:
+    fast = settings | {"learning_rate": 0.3, "schedule": "constant"}  # so that it gets worse
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert faults.finish(tmp_path / "a", fast) == 0
+    expected = faults.story(tmp_path / "a/run")
+    assert expected["best.safetensors"]
+    assert faults.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}, (250, "kill")) == -signal.SIGKILL
+    assert faults.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}) == 0
+    assert {**faults.story(tmp_path / "b/run"), "config.toml": None} == {**expected, "config.toml": None}
+
+
+def test_a_stranger_s_run_writes_nowhere_else(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (finished / "samples.txt").unlink()
+    (finished / "samples.txt").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match="samples.txt' is a link"):
+        resume(finished, max_iters=99)
+    (finished / "samples.txt").unlink()
+    (finished / "saves").rename(tmp_path / "elsewhere")
+    (finished / "saves").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="saves' is a link"):
+        resume(finished, max_iters=99)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("training_seconds", 10**400), ("position", -5), ("step", 10**30), ("skipped", "x")]
+)
+def test_a_save_that_lies_is_broken(name: str, value: object, finished: Path) -> None:
+    for path in Saves(finished).paths():
+        marker = json.loads((path / "save.json").read_text())
+        marker["moment"][name] = value
+        (path / "save.json").write_text(json.dumps(marker))
+    with pytest.raises(RunError, match="has no save to go on from"):
+        resume(finished, max_iters=99)
+
+
+def test_what_is_not_a_save_is_left_alone(finished: Path) -> None:
+    (finished / "saves" / ".DS_Store").touch()
+    (finished / "saves" / "mine").mkdir()
+    resume(finished, max_iters=70)
+    assert {path.name for path in (finished / "saves").iterdir()} == {".DS_Store", "mine", "00000060", "00000070"}
+    assert minigpt.load(finished).config.override(max_iters=5).training.schedule_end == 0
