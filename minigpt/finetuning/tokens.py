@@ -76,12 +76,8 @@ def with_saved_tokens(run: Run, folder: Path) -> Run:
         raise ExchangeError(f"{str(folder)!r} is damaged: {error}") from None
     ids = found.pop(OLD, torch.empty(0))
     size, count = run.tokenizer.vocab_size, int((ids == NEW).sum())
-    if (
-        ids.dtype != torch.int64
-        or ids.dim() != 1
-        or len(ids) != tokenizer.vocab_size
-        or not ((ids >= NEW) & (ids < size)).all()
-    ):
+    fits = ids.dtype == torch.int64 and ids.shape == (tokenizer.vocab_size,)
+    if not fits or not ((ids >= NEW) & (ids < size)).all():
         raise ExchangeError(f"{str(path)!r} does not fit this model: its tokens are not the base's and more")
     old = [None if i == NEW else i for i in ids.tolist()]
     model = with_tokens(run.model, old, 0)

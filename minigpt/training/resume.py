@@ -105,6 +105,9 @@ def changed(before: Config, save: Save, finished: bool, restart_schedule: bool, 
     most = config.training.max_iters
     if most < step or (most == step and finished):
         raise ConfigError(f"the run is at step {step:,} of {most:,} already: name more with max_iters")
+    patience = config.training.patience
+    if finished and longest > step and patience and patience <= before.training.patience:
+        raise ConfigError(f"its patience of {patience} ended the run at step {step:,}: name a larger --patience, or 0")
     if restart_schedule:
         return config.override(schedule_start=step, schedule_end=0)
     if most != longest:

@@ -17,7 +17,7 @@ from conftest import COMMAND, TINY, TINY_FLAGS, make_text
 
 import minigpt
 from minigpt.config import TrainingConfig
-from minigpt.errors import DivergedError
+from minigpt.errors import ConfigError, DivergedError
 from minigpt.folder import Metrics
 from minigpt.run import Run
 from minigpt.text.dataset import Dataset
@@ -110,7 +110,9 @@ def test_patience(text_file: Path, tmp_path: Path) -> None:
     assert run.record.status == "finished"
     assert run.record.step == run.metrics[-1].step < 4000
     assert run.metrics.index(run.best) == len(run.metrics) - 4
-    minigpt.load(run.path)
+    with pytest.raises(ConfigError, match="its patience of 3 ended the run at step"):
+        resume(run.path)
+    assert resume(run.path, patience=0, max_iters=run.record.step + 3).record.status == "finished"
 
 
 def told(run: Run, losses: list[tuple[float, float]], **changes: Any) -> list[str]:

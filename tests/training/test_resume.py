@@ -234,7 +234,7 @@ def test_a_stranger_s_run_writes_nowhere_else(finished: Path, tmp_path: Path) ->
     (tmp_path / "precious").write_text("mine")
     (finished / "samples.txt").unlink()
     (finished / "samples.txt").symlink_to(tmp_path / "precious")
-    with pytest.raises(RunError, match="samples.txt' is a link"):
+    with pytest.raises(RunError, match=r"samples\.txt' is a link"):
         resume(finished, max_iters=99)
     (finished / "samples.txt").unlink()
     (finished / "saves").rename(tmp_path / "elsewhere")
