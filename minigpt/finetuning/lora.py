@@ -294,9 +294,21 @@ def fold(model: nn.Module) -> None:
         elif isinstance(layer, Linear4bit | Linear8bit) and not path.endswith(".base"):
             setattr(model.get_submodule(parent_path), child, with_weight(layer, layer.weight))
         elif parametrize.is_parametrized(layer):  # rows of new tokens, tokens.py
-            for name in [*layer.parametrizations]:
-                parametrize.remove_parametrizations(layer, name)
+            setattr(model.get_submodule(parent_path), child, with_own_tables(layer))
     model.requires_grad_(True)
+
+
+def with_own_tables(layer: nn.Module) -> nn.Module:
+    """An embedding or linear layer with what its parametrized tensors are now as parameters of its own."""
+    rows, columns = layer.get_parameter("parametrizations.weight.original").shape
+    bias = getattr(layer, "bias", None)
+    with torch.device("meta"):
+        kind = Linear if isinstance(layer, Linear) else nn.Linear
+        new = nn.Embedding(rows, columns) if isinstance(layer, nn.Embedding) else kind(columns, rows, bias is not None)
+    new.weight = nn.Parameter(getattr(layer, "weight").detach().clone())  # noqa: B009
+    if bias is not None:
+        new.bias = nn.Parameter(bias.detach().clone())
+    return new
 
 
 def plain_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -141,7 +141,7 @@ def test_the_doctor_on_real_runs(text_file: Path, tmp_path: Path, capfd: pytest.
     def said(**settings: Any) -> str:
         capfd.readouterr()
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        minigpt.train(data=text_file, out=folder, **TINY | {"snapshots": 0, "eval_interval": 10} | settings)
+        minigpt.train(out=folder, **TINY | {"data": text_file, "snapshots": 0, "eval_interval": 10} | settings)
         return capfd.readouterr().err
 
     assert "it is still improving" in said(learning_rate=1e-3, max_iters=100)
@@ -149,7 +149,6 @@ def test_the_doctor_on_real_runs(text_file: Path, tmp_path: Path, capfd: pytest.
     assert "it diverged" in said(learning_rate=3.0, max_iters=60)
     short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 400, "eval_interval": 40}
     assert "the text is too small for it" in said(**short)
-    assert "it overfits since step" in said(**short | {"train_fraction": 0.5, "max_iters": 1600})
     calm = said(learning_rate=1e-2, max_iters=600, eval_interval=50, schedule="cosine")
     assert not any(word in calm for word in ("diverged", "stuck", "overfits", "too small"))
 
