@@ -14,8 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.backends.backend_agg  # noqa: F401  (what takes long to import is there before a process forks)
+import torch._dynamo  # noqa: F401
+
 import minigpt
 from minigpt.errors import MinigptError
+from minigpt.folder import RunFolder
 from minigpt.training.resume import resume
 from minigpt.training.saves import Saves
 
@@ -46,8 +50,10 @@ def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None)
     if fault:
         strike(*fault)
     try:
-        if Saves(folder / "run").paths():
-            resume(folder / "run")
+        run = RunFolder(folder / "run")
+        if Saves(run.path).paths():
+            if run.read_record().status != "finished":  # one may be killed after all is done
+                resume(run.path)
         else:
             shutil.rmtree(folder / "run", ignore_errors=True)
             minigpt.train(out=folder / "run", device="cpu", **settings)
