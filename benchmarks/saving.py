@@ -18,7 +18,7 @@ from minigpt.training.journal import Journal
 
 def seconds(data: str, out: Path, saves: bool) -> float:
     """How long the training takes, evaluations and all."""
-    keep = Journal.save_all if saves else lambda self, step, evaluated, weights: None
+    keep = Journal.save_all if saves else lambda self, step, evaluated, weights, kept: None
     with patch.object(Journal, "save_all", keep):
         record = minigpt.train(data=data, out=out, max_iters=800, snapshots=0).record
     return record.training_seconds + record.evaluation_seconds
