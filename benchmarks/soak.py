@@ -11,10 +11,8 @@ import argparse
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,23 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import faults
 from conftest import make_text
-
-SETTINGS = {
-    "n_embd": 16,
-    "n_head": 2,
-    "n_layer": 2,
-    "block_size": 16,
-    "batch_size": 8,
-    "max_iters": 80,
-    "eval_interval": 20,
-    "dropout": 0.1,
-    "gradient_accumulation": 2,
-    "order": "epochs",
-    "schedule": "cosine",
-    "learning_rate": 2e-2,
-    "snapshots": 3,
-}
-LONGEST = 0.7  # seconds until a kill: about what the training takes
 
 
 def main() -> None:
@@ -50,14 +31,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "text").write_text(make_text())
-        settings = SETTINGS | {"data": folder / "text"}
+        settings = faults.SETTINGS | {"data": folder / "text"}
         expected = run_to_its_end(folder / "whole", settings)
         assert expected is not None, "the training itself fails"
         kills, runs, same = 0, 0, 0
         rng = random.Random(arguments.seed)
         while kills < arguments.kills:
-            made = killed(folder / "run", settings, rng)
-            kills, runs = kills + made, runs + 1
+            (folder / "run").mkdir()
+            kills, runs = kills + faults.killed(folder / "run", settings, rng), runs + 1
             same += run_to_its_end(folder / "run", settings) == expected
             show(f"{kills} kills at random moments of {runs} runs: {same} runs as if never stopped", runs == same)
         operations = counted(folder / "count", settings)
@@ -69,24 +50,6 @@ def main() -> None:
                 assert code != 0, f"nothing happened at operation {at}"
                 same += run_to_its_end(folder / "run", settings) == expected
                 show(f"{verb} at each of {at} writes, flushes, renames, removals: {same} as if never", same == at)
-
-
-def killed(folder: Path, settings: dict, rng: random.Random) -> int:
-    """A training, killed up to five times, of which the folder is left; how often it was."""
-    folder.mkdir()
-    kills = 0
-    for _ in range(5):
-        process = faults.start(folder, settings)
-        while not (folder / faults.STARTED).exists():
-            time.sleep(0.001)
-        process.join(rng.uniform(0, LONGEST))
-        process.kill()
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-        (folder / faults.STARTED).unlink()
-        if process.exitcode == 0:
-            break
-    return kills
 
 
 def counted(folder: Path, settings: dict) -> int:

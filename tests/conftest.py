@@ -1,5 +1,6 @@
 """What the tests share: a text, a small trained run, and the real command."""
 
+import json
 import os
 import pty
 import random
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # before torch: workers with two threads wait for one another
     os.environ.setdefault(name, "1")
@@ -14,6 +16,7 @@ for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # before torch: workers w
 import pytest  # noqa: E402
 
 import minigpt  # noqa: E402
+from minigpt.finetuning.instruct import Instructed, instruct  # noqa: E402
 from minigpt.run import Run  # noqa: E402
 
 COMMAND = Path(sys.executable).with_name("minigpt")
@@ -70,6 +73,13 @@ def text_file(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run, trained once; tests that change files work on a copy."""
     return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", device="cpu", **TINY)
+
+
+def answering(base: Run, folder: Path, answers: str, **settings: Any) -> Instructed:
+    """A copy of a run taught to answer with those letters in turn, whatever is asked; `settings` as for `instruct`."""
+    lines = [json.dumps({"instruction": f"q{n}", "output": answers[n % len(answers)]}) + "\n" for n in range(200)]
+    (folder / "a.jsonl").write_text("".join(lines))
+    return instruct(minigpt.load(base.path), folder / "a.jsonl", out=folder / "run", **settings)
 
 
 def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:

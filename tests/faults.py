@@ -7,9 +7,11 @@ import json
 import multiprocessing
 import os
 import pathlib
+import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,22 @@ from minigpt.training.saves import Saves
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported PyTorch once
 PROCESSES.set_forkserver_preload(["faults"])
+LONGEST = 0.7  # seconds until a kill: about what the training takes
+SETTINGS = {  # of a training in which everything that is random or kept has a part
+    "n_embd": 16,
+    "n_head": 2,
+    "n_layer": 2,
+    "block_size": 16,
+    "batch_size": 8,
+    "max_iters": 80,
+    "eval_interval": 20,
+    "dropout": 0.1,
+    "gradient_accumulation": 2,
+    "order": "epochs",
+    "schedule": "cosine",
+    "learning_rate": 2e-2,
+    "snapshots": 3,
+}
 STARTED = "started"  # a file that says that the process is about to train
 
 
@@ -40,6 +58,23 @@ def finish(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None
     process = start(folder, settings, fault)
     process.join()
     return process.exitcode
+
+
+def killed(folder: Path, settings: dict[str, Any], rng: random.Random) -> int:
+    """Such a training killed up to five times at random moments; how often it was."""
+    kills = 0
+    for _ in range(5):
+        process = start(folder, settings)
+        while not (folder / STARTED).exists():
+            time.sleep(0.001)
+        process.join(rng.uniform(0, LONGEST))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        (folder / STARTED).unlink()
+        if process.exitcode == 0:
+            break
+    return kills
 
 
 def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,7 @@ def show_preferred(found: "Preferred", as_json: bool) -> None:
     run = found.run
     if as_json:
         shares = {"preferred_before": found.before.share, "preferred": found.after.share, "asked": found.after.asked}
-        adapter = found.adapter and str(found.adapter)
-        print_object({**describe(run), **shares, "truncated": found.truncated, "adapter": adapter})
+        print_figures(found, **shares, truncated=found.truncated)
         return
     print(f"the chosen answer is the likelier one in {found.after} of {found.after.asked:,} held-out pairs", end="")
     print(f"; before {found.before.share:.1%}\nloss of these pairs {found.loss:.4f}; before {math.log(2):.4f}")
@@ -43,15 +42,13 @@ def show_instructed(found: "Instructed", as_json: bool) -> None:
             for task, (before, after, usual) in found.accuracies.items()
         }
         own = {"own_loss_before": found.own_before, "own_loss_after": found.own_after}
-        adapter = found.adapter and str(found.adapter)
-        print_object({**describe(run), "tasks": shares, **own, "truncated": found.truncated, "adapter": adapter})
+        print_figures(found, tasks=shares, **own, truncated=found.truncated)
         return
     for task, (before, after, usual) in found.accuracies.items():
         was = f", before {before.share:.1%}" if before else ""
         write([f"{task:<14} {after} of {after.asked:,} right{was}; the most frequent answer {usual.share:.1%}\n"])
     if found.own_before is not None and found.own_after is not None:
-        risen = found.own_after - found.own_before
-        print(f"loss on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
+        print(f"loss {on_own_text(found.own_before, found.own_after)}")
     say_where(run, "chat")
 
 
@@ -59,24 +56,28 @@ def show_finetuned(found: "Finetuned", as_json: bool) -> None:
     """What the model writes, what it learned, what it forgot, and what to type next."""
     run = found.run
     if as_json:
-        figures = {
-            "loss_before": found.before.loss,
-            "own_loss_before": found.own_before,
-            "own_loss_after": found.own_after,
-            "adapter": found.adapter and str(found.adapter),
-        }
-        print_object({**describe(run), **figures})
+        own = {"own_loss_before": found.own_before, "own_loss_after": found.own_after}
+        print_figures(found, loss_before=found.before.loss, **own)
         return
     click.echo("\nwhat the model writes now:\n", err=True)
     write(run.stream(max_new_tokens=300, seed=run.config.training.seed))
     print(f"\n\n{loss_line('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
     if found.own_before is not None and found.own_after is not None:
-        risen = found.own_after - found.own_before
-        print(f"on the base's own text {found.own_after:.4f}, before {found.own_before:.4f}: {risen:+.4f}")
+        print(on_own_text(found.own_before, found.own_after))
     if found.adapter:
         size = sum(file.stat().st_size for file in found.adapter.iterdir())
         print(f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}")
     say_where(run, "sample")
+
+
+def print_figures(found: "Finetuned | Instructed | Preferred", **figures: Any) -> None:
+    """The run, those figures and where the adapter is, for programs."""
+    print_object({**describe(found.run), **figures, "adapter": found.adapter and str(found.adapter)})
+
+
+def on_own_text(before: float, after: float) -> str:
+    """What was forgotten."""
+    return f"on the base's own text {after:.4f}, before {before:.4f}: {after - before:+.4f}"
 
 
 def say_where(run: "Run", then: str) -> None:

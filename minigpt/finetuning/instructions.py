@@ -22,6 +22,7 @@ from minigpt.errors import DataError, FileError
 from minigpt.files import explained
 from minigpt.finetuning.like_lengths import LikeLengths
 from minigpt.model.loss import UNCOUNTED
+from minigpt.text.documents import numbered_lines
 from minigpt.text.shards import Split
 from minigpt.text.tokenizer import Tokenizer
 
@@ -91,12 +92,7 @@ def json_lines(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
     path = Path(path)
     empty = True
     with explained("read", path), path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
-            where = f"{str(path)!r}, line {number:,}"
-            if len(line) > LONGEST_LINE:
-                raise DataError(f"{where}, is longer than {LONGEST_LINE:,} bytes: no example is")
-            if not line.strip():
-                continue
+        for _, where, line in numbered_lines(file, path, LONGEST_LINE, "no example is"):
             try:
                 content = json.loads(line)
             except (ValueError, RecursionError) as error:  # of which a UnicodeDecodeError is one

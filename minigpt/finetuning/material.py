@@ -1,21 +1,22 @@
 """Where examples come from: a file of them, or the built-in tasks; some to learn from, some held out."""
 
-import hashlib
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.instructions import Example, read_examples
 from minigpt.finetuning.tasks import MARKS, examples_of, require_tasks, sources_of
 from minigpt.run import Run
-from minigpt.text.corpus import Corpus
+from minigpt.text.corpus import Corpus, sha256
 from minigpt.text.passages import share
 
 ASKED = 500  # held-out examples of each task, by which the accuracy is measured
 VALIDATING = 0.1  # share of a file's examples
+T = TypeVar("T")
 OWN = "the examples"  # what those of a file are called among tasks
 
 
@@ -34,8 +35,7 @@ class Material:
 
     def corpus(self) -> Corpus:
         """All of them as a text, for the record."""
-        written = "\n".join(example.written for part in self.all for example in part)
-        return Corpus(written, self.source, None, hashlib.sha256(written.encode()).hexdigest())
+        return corpus_of(itertools.chain(*self.all), self.source)
 
 
 def material_of(base: Run, data: str | Path | None, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:
@@ -49,13 +49,30 @@ def material_of(base: Run, data: str | Path | None, tasks: Sequence[str], kept: 
 def of_file(path: str | Path, seed: int) -> Material:
     """The examples of a file, a tenth of them held out: which, the SHA-256 of each one's prompt decides."""
     examples = read_examples(path)
-    kept = {example: share(example.asked) < VALIDATING for example in examples}  # no question is in both parts
-    train = [example for example in examples if not kept[example]]
-    test = [example for example in dict.fromkeys(examples) if kept[example]]
-    if not train or not test:
-        raise DataError(f"{str(path)!r} has {len(examples)} examples: too few to learn from some and test with others")
+    train, test = parted(examples, [example.asked for example in examples], f"{str(path)!r}", "examples")
+    test = list(dict.fromkeys(test))
     random.Random(seed).shuffle(test)
     return Material({OWN: train}, {OWN: test[:ASKED]}, f"the examples in {path}")
+
+
+def parted(items: Sequence[T], asked: Sequence[str], where: str, what: str) -> tuple[list[T], list[T]]:
+    """Those to learn from and those held out, of which the SHA-256 of what each asks decides: no question is in both.
+
+    Raises DataError, with the place and what they are, if either part has none.
+    """
+    train: list[T] = []
+    test: list[T] = []
+    for item, question in zip(items, asked, strict=True):
+        (test if share(question) < VALIDATING else train).append(item)
+    if not train or not test:
+        raise DataError(f"{where} has {len(items)} {what}: too few to learn from some and test with others")
+    return train, test
+
+
+def corpus_of(examples: Iterable[Example], source: str) -> Corpus:
+    """Examples as a text, for the record."""
+    written = "\n".join(example.written for example in examples)
+    return Corpus(written, source, None, sha256(written.encode()))
 
 
 def of_tasks(base: Run, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:

@@ -10,16 +10,14 @@ from typing import Any
 import torch
 
 from minigpt.device import pick_device, threads_for
-from minigpt.errors import DataError
 from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.finetune import STEPS, Method, adapt, taught
 from minigpt.finetuning.instructions import Template
 from minigpt.finetuning.lora import Shape, chosen_layers
-from minigpt.finetuning.material import VALIDATING
-from minigpt.finetuning.preferences import BETA, Pair, Pairs, Preferring, preferred, read_pairs
+from minigpt.finetuning.material import corpus_of, parted
+from minigpt.finetuning.preferences import BETA, Pairs, Preferring, preferred, read_pairs
 from minigpt.run import Evaluation, Run
-from minigpt.text.corpus import Corpus, sha256
-from minigpt.text.passages import share
+from minigpt.text.corpus import Corpus
 from minigpt.training.display import Display
 from minigpt.training.journal import Course
 from minigpt.training.train import Start
@@ -64,7 +62,9 @@ def prefer(
     usual = {"max_iters": STEPS, "learning_rate": RATES[method], "order": "epochs", "snapshots": 0}
     config = base.config.override(**(usual | {"quantization": "none"} | settings))
     template = Template(base.tokenizer)
-    train, test = split(read_pairs(data), data, config.training.seed)
+    everything = read_pairs(data)
+    train, test = parted(everything, [pair.chosen.asked for pair in everything], f"{str(data)!r}", "pairs")
+    random.Random(config.training.seed).shuffle(test)
     if method != "full":
         chosen_layers(base.model, targets)
     pairs = Pairs(train, test, template, config)
@@ -80,8 +80,8 @@ def prefer(
         model = copy.deepcopy(base.model).to(device)
         adapt(model, method, shape or Shape(), targets)
         preferring = Preferring(model, copy.deepcopy(base.model).to(device).eval(), beta)
-        text = "\n".join(example.written for pair in train + test for example in (pair.chosen, pair.rejected))
-        corpus = Corpus(text, f"the pairs in {data}", None, sha256(text.encode()))
+        both = (example for pair in train + test for example in (pair.chosen, pair.rejected))
+        corpus = corpus_of(both, f"the pairs in {data}")
         start = Start(corpus, base.tokenizer, config, pairs, model, threads)
 
         def course(run: Run) -> Course:
@@ -94,17 +94,6 @@ def prefer(
         after = Accuracy(preferred(run.model, pairs), len(test))
         assert run.record.validation_loss is not None
         return Preferred(run, before, after, run.record.validation_loss, pairs.truncated, adapter)
-
-
-def split(pairs: list[Pair], path: str | Path, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Those to learn from and those held out, about a tenth: which, the SHA-256 of each one's prompt decides."""
-    kept = [share(pair.chosen.asked) < VALIDATING for pair in pairs]
-    train = [pair for pair, out in zip(pairs, kept, strict=True) if not out]
-    test = [pair for pair, out in zip(pairs, kept, strict=True) if out]
-    if not train or not test:
-        raise DataError(f"{str(path)!r} has {len(pairs)} pairs: too few to learn from some and test with others")
-    random.Random(seed).shuffle(test)
-    return train, test
 
 
 def estimate(preferring: Preferring, pairs: Pairs, count: int) -> dict[str, float]:

@@ -35,7 +35,14 @@ def dpo_loss(
     chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float = BETA
 ) -> Tensor:
     """The loss of each pair, from the four log-probabilities of its answers, in nats, all (B,)."""
-    return -F.logsigmoid(beta * ((chosen - reference_chosen) - (rejected - reference_rejected)))
+    return -F.logsigmoid(margins(chosen, rejected, reference_chosen, reference_rejected, beta))
+
+
+def margins(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float = BETA
+) -> Tensor:
+    """By how much the chosen answer's reward is above the other's, likewise."""
+    return beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
 
 
 def log_probabilities(logits: Tensor, y: Tensor) -> Tensor:
@@ -147,9 +154,9 @@ class Preferring(nn.Module):
         """What each pair's margin is, (B,), the chosen answer's reward less the other's, and the mean loss of all."""
         chosen, rejected = log_probabilities(self.model(idx)[0], targets).chunk(2)
         with torch.no_grad():
-            reference_chosen, reference_rejected = log_probabilities(self.reference[0](idx)[0], targets).chunk(2)
-        losses = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, self.beta)
-        return self.beta * ((chosen - reference_chosen) - (rejected - reference_rejected)), losses.mean()
+            was_chosen, was_rejected = log_probabilities(self.reference[0](idx)[0], targets).chunk(2)
+        losses = dpo_loss(chosen, rejected, was_chosen, was_rejected, self.beta)
+        return margins(chosen, rejected, was_chosen, was_rejected, self.beta), losses.mean()
 
     @property
     def blocks(self) -> nn.Module:
@@ -176,9 +183,9 @@ def in_parts(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.inference_mode()
-def preferred(model: LanguageModel, pairs: Pairs, split: Split = "val") -> int:
-    """Of how many pairs the chosen answer is the likelier one to the model."""
-    x, y = pairs.sample(split, len(pairs.parts[split]))
+def preferred(model: LanguageModel, pairs: Pairs) -> int:
+    """Of how many held-out pairs the chosen answer is the likelier one to the model."""
+    x, y = pairs.sample("val", len(pairs.parts["val"]))
     device = next(iter(model.parameters())).device
     right = 0
     for (xc, xr), (yc, yr) in zip(in_parts(x), in_parts(y), strict=True):

@@ -16,7 +16,7 @@ from minigpt.config import FIRST_VERSION, Config
 from minigpt.drawing import write_png
 from minigpt.errors import FileError, RunError
 from minigpt.files import explained, read_text, write_atomic
-from minigpt.folder import LARGEST_JSON, checked, parse_json
+from minigpt.json_files import LARGEST_JSON, checked, parse_json
 from minigpt.studies.rivals import Blend, Comparison
 from minigpt.text.corpus import Corpus
 

@@ -96,12 +96,7 @@ class Reader:
             read += len(content)
 
     def _json_lines(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
-            where = f"{str(path)!r}, line {number:,}"
-            if len(line) > LONGEST_LINE:
-                raise DataError(f"{where}, is longer than {LONGEST_LINE:,} bytes: cut it into several documents")
-            if not line.strip():
-                continue
+        for number, where, line in numbered_lines(file, path, LONGEST_LINE, "cut it into several documents"):
             try:
                 text = line.decode("utf-8", self._handler())
                 entry: Any = json.loads(text.removeprefix(BOM) if number == 1 else text, parse_int=lambda digits: 0)
@@ -175,3 +170,16 @@ class Reader:
     def _not_utf8(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
         return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or --errors replace")
+
+
+def numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:
+    """Each line that isn't blank: its number, its place for messages, and its bytes.
+
+    Raises DataError, with the way out, for one of more than `longest` bytes.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
+        where = f"{str(path)!r}, line {number:,}"
+        if len(line) > longest:
+            raise DataError(f"{where}, is longer than {longest:,} bytes: {way_out}")
+        if line.strip():
+            yield number, where, line

@@ -139,11 +139,15 @@ class Journal(Stopwatch):
 
     def keep(self, step: int, best_so_far: bool) -> None:
         """Have the weights after `step` steps written, and the metrics, and all that is needed to go on from here."""
-        weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights().items()}
+        weights = self.copied()
         self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
         self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
         self.step = step
         self.save_all(step, self.recorded(step), weights, kept=True)
+
+    def copied(self) -> dict[str, Tensor]:
+        """The weights as they are now, for the writer, while the training goes on to change them."""
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights().items()}
 
     def save_all(self, step: int, evaluated: bool, weights: Mapping[str, Tensor], kept: bool) -> None:
         """Have a save written, if this training can go on from one."""
@@ -213,5 +217,4 @@ class Journal(Stopwatch):
             self.shown = self.seconds
             self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
         if self.keeper and self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.run.model.state_dict().items()}
-            self.save_all(step, False, weights, kept=False)
+            self.save_all(step, False, self.copied(), kept=False)

@@ -48,10 +48,9 @@ class Keeper:
         assert self.optimizer is not None
         found = self.optimizer.state()
         found |= {BATCHES: self.dataset.generator.get_state(), CPU: torch.get_rng_state()}
-        gpu = (
-            torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
-        )
-        return {**found, CUDA: gpu}  # always there, so that the device may change
+        on_gpu = self.device.type == "cuda"  # and if not, zeros, so that the device may change
+        found[CUDA] = torch.cuda.get_rng_state(self.device) if on_gpu else torch.zeros(16, dtype=torch.uint8)
+        return found
 
     def saving(
         self,

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from minigpt.errors import FileError, RunError
 from minigpt.files import explained, write_atomic
-from minigpt.folder import Metrics, RunFolder, Snapshot, checked, parse_json, read_part
+from minigpt.folder import Metrics, RunFolder, Snapshot
+from minigpt.json_files import checked, parse_json, read_part
 
 FORMAT = 1
 KEPT = 2
@@ -91,7 +92,7 @@ class Saves:
     """The saves of a run."""
 
     def __init__(self, run: Path) -> None:
-        self.run, self.folder = run, run / "saves"
+        self.run, self.folder = run, RunFolder(run).saves
 
     def write(
         self,
@@ -125,7 +126,7 @@ class Saves:
             "snapshots": [dataclasses.asdict(each) for each in snapshots],
         }
         write_atomic(path / MARKER, json.dumps(marker).encode())
-        self.forget(keep=KEPT)
+        self.forget()
 
     def newest(self, say: Callable[[str], None] = lambda message: None) -> Save:
         """The newest one that is whole; one that is broken is named, by `say`. Raises RunError if there is none."""
@@ -143,11 +144,11 @@ class Saves:
             markers = self.folder.glob(f"*/{MARKER}") if self.folder.is_dir() else []
             return sorted((marker.parent for marker in markers if marker.parent.name.isdigit()), reverse=True)
 
-    def forget(self, keep: int) -> None:
-        """Drop all but the newest so many, and what is left of those that were never made whole."""
-        kept = self.paths()[:keep]
+    def forget(self) -> None:
+        """Drop all but the last two, and what is left of those that were never made whole."""
+        kept = self.paths()[:KEPT]
         with explained("drop saves in", self.folder):
-            for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            for path in self.folder.iterdir():
                 if path not in kept and path.name.isdigit() and path.is_dir() and not path.is_symlink():
                     (path / MARKER).unlink(missing_ok=True)  # first: what is half gone must not look whole
                     shutil.rmtree(path)

@@ -1,17 +1,15 @@
 """`minigpt chat`: turns, commands, and slips of the pen."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import answering
 
-import minigpt
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
 from minigpt.finetuning.chat import Chat, fitted
-from minigpt.finetuning.instruct import instruct
 from minigpt.finetuning.instructions import Template, Turn, read_examples
 from minigpt.run import Run
 
@@ -19,11 +17,7 @@ from minigpt.run import Run
 @pytest.fixture(scope="module")
 def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that has learned to say a, whatever is asked."""
-    folder = tmp_path_factory.mktemp("parrot")
-    lines = [json.dumps({"instruction": f"q{n}", "output": "a"}) + "\n" for n in range(200)]
-    (folder / "a.jsonl").write_text("".join(lines))
-    base = minigpt.load(trained.path)
-    return instruct(base, folder / "a.jsonl", out=folder / "run", max_iters=150, learning_rate=1e-2).run
+    return answering(trained, tmp_path_factory.mktemp("parrot"), "a", max_iters=150, learning_rate=1e-2).run
 
 
 def test_a_talk_with_commands(parrot: Run, command: Callable, tmp_path: Path) -> None:

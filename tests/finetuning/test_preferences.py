@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import answering
 
 import minigpt
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.instruct import instruct
 from minigpt.finetuning.preferences import Preferring, dpo_loss, log_probabilities, read_pairs
 from minigpt.model.loss import UNCOUNTED
 from minigpt.run import Run
@@ -19,11 +19,7 @@ from minigpt.run import Run
 @pytest.fixture(scope="module")
 def undecided(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that answers a or b, one as likely as the other."""
-    folder = tmp_path_factory.mktemp("undecided")
-    lines = [json.dumps({"instruction": f"q{n}", "output": "ab"[n % 2]}) + "\n" for n in range(200)]
-    (folder / "a.jsonl").write_text("".join(lines))
-    base = minigpt.load(trained.path)
-    return instruct(base, folder / "a.jsonl", out=folder / "run", max_iters=400, learning_rate=1e-2).run
+    return answering(trained, tmp_path_factory.mktemp("undecided"), "ab", max_iters=400, learning_rate=1e-2).run
 
 
 def pairs_file(path: Path, *lines: object) -> Path:

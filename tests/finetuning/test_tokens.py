@@ -1,6 +1,5 @@
 """Adapters that bring tokens along: what trains, what is kept, and over which base it works."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from conftest import answering
 
 import minigpt
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.finetuning.adapters import ADAPTER, with_adapters
-from minigpt.finetuning.instruct import instruct
 from minigpt.finetuning.lora import plain_weights, trained_share
 from minigpt.finetuning.tokens import OLD, TOKENIZER, TOKENS, train_new_rows
 from minigpt.finetuning.vocabulary import with_tokens
@@ -22,11 +21,8 @@ from minigpt.run import Run
 @pytest.fixture(scope="module")
 def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that says € whatever is asked, by an adapter alone: a character that its base has never met."""
-    folder = tmp_path_factory.mktemp("parrot")
-    lines = [json.dumps({"instruction": f"q{n}", "output": "€"}) + "\n" for n in range(200)]
-    (folder / "a.jsonl").write_text("".join(lines))
-    base = minigpt.load(trained.path)
-    found = instruct(base, folder / "a.jsonl", (), (), "lora", out=folder / "run", max_iters=200, learning_rate=2e-2)
+    settings = {"method": "lora", "max_iters": 200, "learning_rate": 2e-2}
+    found = answering(trained, tmp_path_factory.mktemp("parrot"), "€", **settings)
     assert found.accuracies["the examples"][1].share == 1
     return found.run
 

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,21 +22,10 @@ from minigpt.training.optimizer import learning_rate
 from minigpt.training.resume import resume
 from minigpt.training.saves import Saves
 
-SETTINGS = TINY | {
-    "dropout": 0.1,
-    "gradient_accumulation": 2,
-    "order": "epochs",
-    "schedule": "cosine",
-    "learning_rate": 2e-2,
-    "snapshots": 3,
-    "max_iters": 80,
-    "eval_interval": 20,
-}
-
 
 @pytest.fixture(scope="module")
 def settings(text_file: Path) -> dict[str, Any]:
-    return SETTINGS | {"data": text_file}
+    return faults.SETTINGS | {"data": text_file}
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +47,7 @@ def went_on(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any
 def test_killed_at_random_moments(
     seed: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
-    rng = random.Random(seed)
-    kills = 0
-    for _ in range(5):
-        process = faults.start(tmp_path, settings)
-        while not (tmp_path / faults.STARTED).exists():
-            time.sleep(0.001)
-        process.join(rng.uniform(0, 0.7))
-        process.kill()
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-        (tmp_path / faults.STARTED).unlink()
-        if process.exitcode == 0:
-            break
-    assert kills
+    assert faults.killed(tmp_path, settings, random.Random(seed))
     went_on(tmp_path, settings, never_stopped)
 
 
