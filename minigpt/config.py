@@ -158,6 +158,7 @@ class TrainingConfig(Checked):
     patience: int = setting(0, "evaluations without a better one after which to stop; 0 never does", at_least=0)
     on_spike: Literal["stop", "rollback"] = setting("stop", "if the loss jumps: stop, or go back once and on")
     save_minutes: float = setting(10.0, "minutes between saves, beside those at evaluations", above=0)
+    parallel: Literal["ddp", "fsdp"] = setting("ddp", "of several processes each has the whole model, or a part of it")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train; auto takes a GPU if there is one")
 
     def __post_init__(self) -> None:
@@ -202,6 +203,7 @@ YOUNGER = {  # settings that came later still
     "save_minutes": 10.0,
     "patience": 0,
     "on_spike": "stop",
+    "parallel": "ddp",
 }
 
 

@@ -14,6 +14,7 @@ A caller catches `MinigptError`, or the branch of it that concerns them:
     │   └── MissingExtraError   a package that only some commands need
     └── WorkError               the work itself failed; exit status 1
         ├── DivergedError       the loss stopped being a number
+        ├── LostProcessError    another process of the same training has ended
         └── MemoryShortError    the model or batch does not fit in memory
 
 Every message is one sentence that names the thing, the value and the way out: the command line
@@ -25,9 +26,14 @@ from collections.abc import Iterable
 
 
 class MinigptError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        silent: whether another process says it.
+    """
 
     exit_status = 1
+    silent = False
 
 
 class InputError(MinigptError):
@@ -90,6 +96,10 @@ class WorkError(MinigptError):
 
 class DivergedError(WorkError):
     """The loss is no longer a finite number."""
+
+
+class LostProcessError(WorkError):
+    """Another process of the same training has ended."""
 
 
 class MemoryShortError(WorkError):

@@ -40,7 +40,12 @@ from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
 FORMAT = 1
 LOCK = ".lock"  # held by the process that trains the run
-STORED = {torch.float32: "F32", torch.int8: "I8", torch.uint8: "U8"}  # what safetensors calls them
+STORED = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+}  # what safetensors calls them
 Weights = Literal["last", "best"]
 Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 
@@ -100,6 +105,7 @@ class Record:
     trained_parameters: int | None = None  # of them, if not all
     generation: str | None = None  # how it writes text: sampling/path.py
     documents: bool | None = None  # whether the data are documents, with an end-of-text token between them
+    launch: str | None = None  # the job of torchrun's that began it
 
 
 LATER = {  # which older records don't have
@@ -115,6 +121,7 @@ LATER = {  # which older records don't have
     "trained_parameters",
     "instructions",
     "exchanges",
+    "launch",
 }
 
 
@@ -299,22 +306,24 @@ class RunFolder:
         model.load_state_dict(weights, assign=True)
 
 
-def read_weights(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, which must have exactly these names, shapes and types, and be finite."""
+def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, which must have exactly these names, shapes and types, and be finite.
+
+    It may have others too, if so it is said; they are left alone.
+    """
     if not path.is_file():
         raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            if names != like.keys():
-                stray = sorted(names ^ like.keys())[0]
-                raise RunError(f"{str(path)!r} does not fit config.toml: {stray} is in only one of the two")
+            if stray := sorted(like.keys() - names if and_others else names ^ like.keys()):
+                raise RunError(f"{str(path)!r} does not fit config.toml: {stray[0]} is in only one of the two")
             for name, tensor in like.items():
                 part, kind, shape = file.get_slice(name), STORED[tensor.dtype], list(tensor.shape)
                 if part.get_dtype() != kind or list(part.get_shape()) != shape:
                     found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not {kind} of {shape}"
                     raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {found}")
-            weights = {name: file.get_tensor(name) for name in names}
+            weights = {name: file.get_tensor(name) for name in like}
     except (safetensors.SafetensorError, OSError) as error:
         raise RunError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
     for name, tensor in weights.items():

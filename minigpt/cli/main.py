@@ -22,11 +22,12 @@ from minigpt.cli.import_ import import_
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
+from minigpt.cli.processes import rank, world_size
 from minigpt.cli.quantize import quantize
 from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.train import train
-from minigpt.errors import MinigptError
+from minigpt.errors import ConfigError, MinigptError
 from minigpt.files import discard
 from minigpt.text.visible import visible
 
@@ -43,7 +44,8 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(minigpt.__version__, prog_name="minigpt")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Train a small GPT on your own text, and let it write.
 
     \b
@@ -51,6 +53,10 @@ def cli() -> None:
         minigpt train --data my.txt        on your text
         minigpt sample                     let the newest run write
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
+    if world_size() > 1 and context.invoked_subcommand != "train":
+        error = ConfigError(f"minigpt {context.invoked_subcommand} works in one process: start it without torchrun")
+        error.silent = rank() > 0
+        raise error
 
 
 for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, chat, quantize, import_):
@@ -68,7 +74,7 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.INFO)
     try:
-        with cli.make_context("minigpt", list(arguments)) as context:
+        with cli.make_context("minigpt", list(arguments), obj=list(arguments)) as context:
             cli.invoke(context)
         sys.stdout.flush()
         return 0
@@ -80,7 +86,7 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return complain(error.format_message(), error.exit_code)
     except MinigptError as error:
-        return complain(str(error), error.exit_status)
+        return error.exit_status if error.silent else complain(str(error), error.exit_status)
     except OSError as error:
         discard(sys.stdout)
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has had enough
@@ -88,10 +94,11 @@ def run(arguments: list[str]) -> int:
         return complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return complain("stopped", 130)
+        return 130 if rank() else complain("stopped", 130)
 
 
 def complain(message: str, status: int) -> int:
-    """Say what went wrong; the status."""
-    print(f"minigpt: {visible(message, keep='')}", file=sys.stderr)
+    """Say what went wrong, and in which process if there are several; the status."""
+    where = f"rank {rank()}: " if rank() else ""
+    print(f"minigpt: {where}{visible(message, keep='')}", file=sys.stderr)
     return status

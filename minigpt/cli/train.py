@@ -11,6 +11,7 @@ import click
 
 from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
 from minigpt.cli.output import describe, loss_line, print_object, times, write
+from minigpt.cli.processes import rank, started_by_torchrun
 from minigpt.config import PRESETS, Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.files import read_text
@@ -34,6 +35,16 @@ EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, p
 @click.option("--forecast", "only_forecast", is_flag=True, help="say what it will take, and train nothing")
 @json_option
 @click.option(
+    "--processes", cls=Option, group="Processes", type=click.IntRange(1), help="how many train it together here [1]"
+)
+@click.option(
+    "--max-restarts",
+    cls=Option,
+    group="Processes",
+    type=click.IntRange(0),
+    help="how often, if one dies, all go on from the last save by themselves [0]",
+)
+@click.option(
     "--tokenizer",
     cls=Option,
     group="Model",
@@ -55,6 +66,8 @@ def train(
     overwrite: bool,
     only_forecast: bool,
     as_json: bool,
+    processes: int | None,
+    max_restarts: int | None,
     tokenizer: str | None,
     **fields: Any,
 ) -> None:
@@ -63,7 +76,10 @@ def train(
     Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
     preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
     """
+    alone = processes is None and max_restarts is None
     if resume is not None:
+        if not alone and not started_by_torchrun():
+            start(processes, max_restarts)
         go_on(resume, data, restart_schedule, {"tokenizer": tokenizer, **fields}, as_json)
         return
     if restart_schedule:
@@ -74,6 +90,8 @@ def train(
     if fields["vocab_size"] is not None and (file or kind not in ("bpe", "sentencepiece")):
         raise ConfigError("vocab_size is only for --tokenizer bpe or sentencepiece, which are learned: leave it out")
     config = config.override(**given({"tokenizer": kind, **fields}))
+    if not alone and not only_forecast and not started_by_torchrun():
+        start(processes, max_restarts)
     from minigpt.training.train import forecast, train
 
     if only_forecast:
@@ -86,6 +104,14 @@ def train(
             print(foreseen)
         return
     finish(train(config, data, out, overwrite, file), as_json)
+
+
+def start(processes: int | None, max_restarts: int | None) -> None:
+    """Do what this command was told to in several processes, and end as they do."""
+    from minigpt.training.launch import launch
+
+    context = click.get_current_context()
+    context.exit(launch(context.find_root().obj, processes or 1, max_restarts or 0))
 
 
 def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
@@ -101,7 +127,9 @@ def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str,
 
 
 def finish(run: "Run", as_json: bool) -> None:
-    """Say what has become of it."""
+    """Say what has become of it; of several processes the first does."""
+    if rank():
+        return
     if as_json:
         print_object(describe(run))
     else:

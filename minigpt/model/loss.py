@@ -28,7 +28,7 @@ class Ids(Protocol):
         """A stretch of them, as a tensor or an array, int64."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, in which parts of a model cannot be put together
 def window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     """The loss in nats of each prediction of y from x, both (N, T): (N, T) on the CPU. Dropout is off meanwhile."""
     device = next(itertools.chain(model.parameters(), model.buffers())).device

@@ -18,21 +18,27 @@ class Display:
     Where standard error is not a terminal it is the same table in plain lines, without control codes.
     """
 
-    def __init__(self, config: TrainingConfig, title: str = "") -> None:
-        """For a training of that configuration; the title, if any, stands before the bar."""
+    def __init__(self, config: TrainingConfig, title: str = "", quiet: bool = False) -> None:
+        """For a training of that configuration; the title, if any, stands before the bar. If `quiet`, all is silent."""
         self.max_iters = config.max_iters
         in_notebook = "ipykernel" in sys.modules  # whose streams say that they are terminals, and can't move a cursor
         self.console = ForgivingConsole(
             stderr=True,
             highlight=False,
             soft_wrap=True,
+            quiet=quiet,
             force_jupyter=False,
             force_terminal=False if in_notebook else None,
         )
-        live = self.console.is_terminal and not self.console.is_dumb_terminal
+        live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         self.bar = Progress(
-            *columns, console=self.console, transient=True, disable=not live, auto_refresh=live, refresh_per_second=4
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not live,
+            auto_refresh=live,
+            refresh_per_second=4,
         )
         self.task = self.bar.add_task("", total=config.max_iters, speed="")
 

@@ -17,6 +17,7 @@ from minigpt.device import keep_freed_memory
 from minigpt.errors import DeviceError
 from minigpt.training import block
 from minigpt.training.optimizer import flatten
+from minigpt.training.parallel import ALONE, Processes, shards, spread, synchronize
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,11 +26,11 @@ class Gradients:
     """Adds the gradients of a batch's mean loss to those of a model, until its `with` block ends.
 
     Attributes:
-        parameters: the model's, made long by `flatten`, with the gradients.
+        parameters: the model's, made long by `flatten` unless each process has parts of them, with the gradients.
         scaler: keeps the gradients of half precision from vanishing; does nothing in other precisions.
     """
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
+    def __init__(self, model: nn.Module, config: Config, processes: Processes = ALONE) -> None:
         """For a model where it is. Raises DeviceError for a precision that its device doesn't have."""
         training, device = config.training, next(model.parameters()).device
         require_precision(training.precision, device)
@@ -38,23 +39,32 @@ class Gradients:
             block.write_out_blocks(model)
         if training.checkpoint_activations:
             recompute_blocks(model)
-        self.model = model
-        self.parameters = flatten(model)
+        self.model, self.processes = model, processes
+        whole = not shards(config, processes)
+        self.parameters = flatten(model) if whole else []
+        self.spread = spread(model, config, processes)
+        self.parameters = self.parameters if whole else [*model.parameters()]
         self.device = device
         self.dtype = DTYPES.get(training.precision)
         self.share = 1 / training.gradient_accumulation
+        self.batch_size = training.batch_size
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
-        self.forward: Callable = torch.compile(model) if training.compile else model
+        self.forward: Callable = torch.compile(self.spread) if training.compile else self.spread
 
-    def add(self, x: Tensor, y: Tensor) -> float:
+    def add(self, x: Tensor, y: Tensor, last: bool = True) -> float:
         """The mean loss of predicting y from x, both (B, T), whose gradients are added to the parameters'.
 
-        Each is a gradient_accumulation-th of it, so that they come to the mean over all batches of a step.
+        Each is a gradient_accumulation-th of it, so that they come to the mean over all batches of a step; with the
+        last of these those of all processes are brought together. Where x and y are one process's share of a batch, it
+        counts by its size, and the loss is that of the whole batch.
         """
+        synchronize(self.spread, last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None), compiler_explained():
             _, loss = self.forward(*self._moved(x, y))  # the mean cross-entropy of B * T predictions
-        self.scaler.scale(loss * self.share if self.share != 1 else loss).backward()
-        return loss.item()
+        here = len(x) / self.batch_size if self.processes.size > 1 else 1  # of the batch, this process's part
+        share = self.share * here * self.processes.size  # PyTorch takes the mean of the processes' gradients
+        self.scaler.scale(loss * share if share != 1 else loss).backward()
+        return self.processes.sum(loss.item() * here)
 
     def __enter__(self) -> Self:
         """On a GPU, let matrix products of 32 bits round their factors to TF32, which is many times as fast."""

@@ -22,8 +22,9 @@ class Interrupt:
         received: the signal's number, or 0 as long as none has come.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, quiet: bool = False) -> None:
+        """If `quiet`, nothing is said when a signal comes."""
+        self.received, self.quiet = 0, quiet
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -35,7 +36,7 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._give_back()
-        if sys.__stderr__:
+        if sys.__stderr__ and not self.quiet:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 os.write(sys.__stderr__.fileno(), NOTICE)  # a handler may interrupt a print: it must not print
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from minigpt.errors import DivergedError
-from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status, read_weights
+from minigpt.folder import Metrics, Record, RunFolder, Snapshot, Status
 from minigpt.model import LanguageModel
 from minigpt.run import Evaluation, Run
 from minigpt.text.dataset import Dataset
@@ -17,6 +17,7 @@ from minigpt.training.evaluation import estimate_loss
 from minigpt.training.keeper import Keeper
 from minigpt.training.loop import Batches
 from minigpt.training.optimizer import Optimizer, learning_rate
+from minigpt.training.parallel import ALONE, Processes
 from minigpt.training.saves import Moment, Save
 from minigpt.training.stopwatch import Stopwatch
 from minigpt.training.writer import Writer
@@ -47,6 +48,8 @@ class Course:
         look: called with the step at each evaluation that is written down; what to show.
         model: what is trained, if that isn't the run's model itself, whose weights it has.
         estimate: gives the losses that are shown, if that isn't `estimate_loss`.
+        gather: called at each evaluation, to bring into the run's model what many processes have parts of.
+        processes: those that train together; the first one writes.
     """
 
     weights: Callable[[], Mapping[str, Tensor]] | None = None
@@ -54,6 +57,8 @@ class Course:
     look: Callable[[int], str] | None = None
     model: LanguageModel | None = None
     estimate: Callable[..., dict[str, float]] = estimate_loss
+    gather: Callable[[], None] | None = None
+    processes: Processes = ALONE
 
 
 class Journal(Stopwatch):
@@ -82,9 +87,11 @@ class Journal(Stopwatch):
         self.dataset = dataset
         course = course or Course()
         self.weights = course.weights or run.model.state_dict
-        self.look = course.look
+        self.look, self.gather, self.processes = course.look, course.gather, course.processes
         self.writer = Writer()
-        self.keeper = Keeper(run, dataset) if isinstance(dataset, Dataset) and run.record.base is None else None
+        self.keeper = None
+        if isinstance(dataset, Dataset) and run.record.base is None:
+            self.keeper = Keeper(run, dataset, course.model or run.model, course.processes)  # type: ignore[arg-type]
         tokens_a_step = training.gradient_accumulation * dataset.tokens_a_batch
         self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
@@ -127,7 +134,9 @@ class Journal(Stopwatch):
         if self.recorded(step):
             self.metrics.append(now)
         self.display.evaluated(now, self.seconds, best_so_far)
-        if step in self.snapshot_steps and step not in {snapshot.step for snapshot in self.snapshots}:
+        if self.gather:
+            self.gather()
+        if self.processes.first and step in self.snapshot_steps and step not in {s.step for s in self.snapshots}:
             text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=training.seed)
             self.snapshots.append(Snapshot(step, validation_loss, text))
             self.writer.do(functools.partial(self.folder.write_snapshots, [*self.snapshots]))
@@ -139,9 +148,10 @@ class Journal(Stopwatch):
 
     def keep(self, step: int, best_so_far: bool) -> None:
         """Have the weights after `step` steps written, and the metrics, and all that is needed to go on from here."""
-        weights = self.copied()
-        self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
-        self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
+        weights = self.copied() if self.processes.first else {}
+        if self.processes.first:
+            self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
+            self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
         self.step = step
         self.save_all(step, self.recorded(step), weights, kept=True)
 
@@ -173,9 +183,10 @@ class Journal(Stopwatch):
             raise error
         bad = self.keeper.dataset.position
         self.writer.wait()
+        self.processes.wait()
         self.save = self.keeper.saves.newest(self.display.say)
         self.keeper.restore(self.save)
-        self.run.model.load_state_dict(read_weights(self.save.model, self.run.model.state_dict()))
+        self.keeper.restore_weights(self.save)
         self.keeper.dataset.skipped = bad
         self.metrics[:], self.snapshots[:] = self.save.metrics, self.save.snapshots
         step = self.save.moment.step
@@ -208,7 +219,8 @@ class Journal(Stopwatch):
             training_seconds=self.training_seconds,
             evaluation_seconds=self.evaluation_seconds,
         )
-        self.folder.write_record(record)
+        if self.processes.first:
+            self.folder.write_record(record)
         return record
 
     def stepped(self, step: int) -> None:
@@ -216,5 +228,7 @@ class Journal(Stopwatch):
         if self.seconds - self.shown > SECONDS_BETWEEN_UPDATES:
             self.shown = self.seconds
             self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
-        if self.keeper and self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes:
-            self.save_all(step, False, self.copied(), kept=False)
+        if self.keeper:
+            [due] = self.processes.any(self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes)
+            if due:
+                self.save_all(step, False, self.copied() if self.processes.size == 1 else {}, kept=False)

@@ -3,28 +3,36 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.errors import RunError
-from minigpt.folder import Metrics, Snapshot, read_weights
+from minigpt.folder import Metrics, Snapshot
 from minigpt.run import Run
 from minigpt.text.dataset import Dataset
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.parallel import ALONE, Processes
 from minigpt.training.saves import Moment, Save, Saves
+from minigpt.training.sharded import fill, write_parts
 
 BATCHES, CPU, CUDA = "generator.batches", "generator.cpu", "generator.cuda"
 
 
 class Keeper:
-    """Takes down and puts back the optimizer's averages and every random generator; the weights are the model's."""
+    """Takes down and puts back the weights, the optimizer's averages and every random generator."""
 
-    def __init__(self, run: Run, dataset: Dataset) -> None:
-        self.saves, self.dataset = Saves(run.path), dataset
-        self.device = next(iter(run.model.parameters())).device
+    def __init__(self, run: Run, dataset: Dataset, model: nn.Module, processes: Processes = ALONE) -> None:
+        """For the training of that model, perhaps one part of it in each of several processes."""
+        self.saves, self.dataset, self.model, self.processes = Saves(run.path), dataset, model, processes
+        self.device = next(iter(model.parameters())).device
         self.optimizer: Optimizer | None = None
+        of_rank = "" if processes.first else f".{processes.rank}"  # dropout differs from process to process
+        self.cpu, self.cuda = CPU + of_rank, CUDA + of_rank
 
     def begin(self, optimizer: Optimizer, save: Save | None) -> None:
-        """Keep that optimizer from now on; make all as it was at the save, if there is one. Raises as `restore`."""
+        """Keep that optimizer from now on; make all but the weights as it was at the save, if there is one.
+
+        Raises as `restore`.
+        """
         self.optimizer = optimizer
         if save is not None:
             self.restore(save)
@@ -32,24 +40,29 @@ class Keeper:
     def restore(self, save: Save) -> None:
         """Make all but the weights as it was at the save. Raises RunError for one that is not of such a training."""
         assert self.optimizer is not None
-        tensors = read_weights(save.training, self.tensors())
-        self.optimizer.restore(tensors)
+        tensors = self.tensors()
+        fill(tensors, save.training, may_lack="generator.c" if not self.processes.first else "\0")
+        self.optimizer.restore(self.model, tensors)
         try:
             self.dataset.restore({"generator": tensors[BATCHES], "position": save.moment.position})
             self.dataset.skipped = save.moment.skipped
-            torch.set_rng_state(tensors[CPU])
-            if self.device.type == "cuda" and tensors[CUDA].any():
-                torch.cuda.set_rng_state(tensors[CUDA], self.device)
+            torch.set_rng_state(tensors[self.cpu])
+            if self.device.type == "cuda" and tensors[self.cuda].any():
+                torch.cuda.set_rng_state(tensors[self.cuda], self.device)
         except RuntimeError as error:
             raise RunError(f"{str(save.training)!r} is damaged: {error}") from None
 
+    def restore_weights(self, save: Save) -> None:
+        """Make the weights as they were at the save. Raises RunError."""
+        fill(self.model.state_dict(), save.model)
+
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all of it, by name."""
+        """Copies of all but the weights, by name."""
         assert self.optimizer is not None
-        found = self.optimizer.state()
-        found |= {BATCHES: self.dataset.generator.get_state(), CPU: torch.get_rng_state()}
+        found = self.optimizer.state(self.model)
+        found |= {BATCHES: self.dataset.generator.get_state(), self.cpu: torch.get_rng_state()}
         on_gpu = self.device.type == "cuda"  # and if not, zeros, so that the device may change
-        found[CUDA] = torch.cuda.get_rng_state(self.device) if on_gpu else torch.zeros(16, dtype=torch.uint8)
+        found[self.cuda] = torch.cuda.get_rng_state(self.device) if on_gpu else torch.zeros(16, dtype=torch.uint8)
         return found
 
     def saving(
@@ -59,6 +72,18 @@ class Keeper:
         metrics: Sequence[Metrics],
         snapshots: Sequence[Snapshot],
     ) -> Callable[[], None]:
-        """What to call, on any thread and at any time, to write a save of this moment."""
+        """What to call, on any thread and at any time, to write a save of this moment; many write theirs together."""
         tensors, metrics, snapshots = self.tensors(), [*metrics], [*snapshots]
-        return lambda: self.saves.write(moment, weights, tensors, metrics, snapshots)
+        if self.processes.size == 1:
+            return lambda: self.saves.write(moment, weights, tensors, metrics, snapshots)
+        if self.processes.first:
+            self.saves.begin(moment.step)
+        self.processes.wait()
+        wait = write_parts(self.saves.parts(moment.step), {**self.model.state_dict(), **tensors}, self.processes)
+
+        def finish() -> None:
+            wait()
+            if self.processes.first:
+                self.saves.finish(moment, metrics, snapshots)
+
+        return finish

@@ -15,6 +15,7 @@ from minigpt.training.evaluation import Samples, estimate_loss
 from minigpt.training.gradients import Gradients
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.parallel import ALONE, Processes
 
 
 class Observer(Protocol):
@@ -66,6 +67,7 @@ def fit(
     journal: Observer,
     interrupt: Interrupt,
     estimate: Callable[..., dict[str, float]] = estimate_loss,
+    processes: Processes = ALONE,
 ) -> int:
     """Train `model` in place for max_iters steps, fewer if interrupted or if the journal says enough; the last step.
 
@@ -75,23 +77,24 @@ def fit(
     """
     training = config.training
     model.train()
-    with Gradients(model, config) as gradients:  # type: ignore[arg-type]  # a LanguageModel is a torch module
+    with Gradients(model, config, processes) as gradients:  # type: ignore[arg-type]  # a LanguageModel is a torch module
         optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
         step, usual = journal.begin(optimizer), Usual()
         while True:
-            last = step == training.max_iters or bool(interrupt.received)
+            [stopped] = processes.any(bool(interrupt.received))  # of several, one is enough
+            last = step == training.max_iters or stopped
             try:
                 if journal.due(step, last):
                     with journal.evaluating():
-                        losses = estimate(model, dataset, training.eval_windows)
+                        losses = processes.told(estimate(model, dataset, training.eval_windows))
                         for loss in losses.values():
                             require_finite(loss, step, training)
                         journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
                 if last or journal.enough():
                     return step
-                for _ in range(training.gradient_accumulation):
+                for n in range(1, training.gradient_accumulation + 1):
                     x, y = dataset.get_batch("train")  # (B, T), (B, T)
-                    loss = gradients.add(x, y)  # forward, mean cross-entropy over B * T predictions, and backward
+                    loss = gradients.add(x, y, last=n == training.gradient_accumulation)  # forward and backward
                     usual.require(loss, step, training)
             except DivergedError as error:
                 step, usual = journal.back(error), Usual()

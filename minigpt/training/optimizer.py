@@ -25,13 +25,14 @@ def flatten(model: nn.Module) -> list[nn.Parameter]:
 
 
 def end_to_end(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One long parameter (N,), of which the given ones become parts."""
+    """One long parameter, of which the given ones become parts: a row (1, N) if they are matrices, else (N,)."""
     sizes = [-(-p.numel() // ALIGNED) * ALIGNED for p in parameters]
-    whole = nn.Parameter(parameters[0].new_zeros(sum(sizes)))
+    values = parameters[0].new_zeros(sum(sizes))
+    whole = nn.Parameter(values[None] if parameters[0].dim() >= 2 else values)
     whole.grad = torch.zeros_like(whole)
-    parts = zip(parameters, whole.data.split(sizes), whole.grad.split(sizes), strict=True)
-    for parameter, values, gradient in parts:
-        view = values[: parameter.numel()].view_as(parameter)
+    parts = zip(parameters, values.split(sizes), whole.grad.view(-1).split(sizes), strict=True)
+    for parameter, view, gradient in parts:
+        view = view[: parameter.numel()].view_as(parameter)
         parameter.data = view.copy_(parameter.data)
         parameter.grad = gradient[: parameter.numel()].view_as(parameter)
     return whole
@@ -52,21 +53,23 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) over what `flatten` made of a model.
+    """AdamW (Loshchilov and Hutter 2019) over a model's parameters, long ones or as they are.
 
     Only matrices decay: biases and the gains of layer norm are left alone, as in GPT-2's successors.
     """
 
     def __init__(self, parameters: list[nn.Parameter], config: TrainingConfig, scaler: torch.amp.GradScaler) -> None:
-        matrices, *vectors = parameters
         groups = [
-            {"params": [matrices], "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
         self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.parameters = parameters
         self.config = config
         self.scaler = scaler
+        for p in parameters:  # what AdamW itself would make at its first step
+            averages = {name: torch.zeros_like(p) for name in AVERAGES}
+            self.adamw.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device), **averages}
 
     def step(self, step: int) -> None:
         """Update the parameters from their gradients, at that step's learning rate, and set the gradients to zero."""
@@ -79,32 +82,48 @@ class Optimizer:
         self.scaler.update()
         self.zero_grad()
 
-    def state(self) -> dict[str, Tensor]:
-        """Copies, on the CPU, of the averages that AdamW keeps, before the first step zeros, and the loss's scale."""
-        found = {}
-        for n, parameter in enumerate(self.parameters):
-            kept = self.adamw.state.get(parameter, {})
-            found[f"{n}.step"] = torch.as_tensor(kept.get("step", 0.0)).cpu().clone()
-            for name in AVERAGES:
-                found[f"{n}.{name}"] = kept.get(name, torch.zeros_like(parameter)).detach().cpu().clone()
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Copies of the averages that AdamW keeps, under the names of the model's parameters, and the loss's scale.
+
+        They say nothing of how the parameters lie in memory: what is saved by one process is read by many.
+        """
+        found = {name: average.clone() for name, average in self.averages(model).items()}
+        found["step"] = self.adamw.state[self.parameters[0]]["step"].reshape(1).float().cpu()
         scale = self.scaler.state_dict() or {"scale": 1.0, "_growth_tracker": 0}
         found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float32)
         return found
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` once gave."""
-        for n, parameter in enumerate(self.parameters):
-            averages = {name: state[f"{n}.{name}"].to(parameter.device) for name in AVERAGES}
-            step = state[f"{n}.step"].to(parameter.device)  # where the fused update wants it
-            self.adamw.state.pop(parameter, None)
-            if step > 0:
-                self.adamw.state[parameter] = {"step": step, **averages}
+        for name, average in self.averages(model).items():
+            average.copy_(state[name])
+        for parameter in self.parameters:
+            self.adamw.state[parameter]["step"].copy_(state["step"][0])
         if self.scaler.is_enabled():
             scale, tracker = state["scale"].tolist()
             self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
 
+    def averages(self, model: nn.Module) -> dict[str, Tensor]:
+        """What AdamW keeps of each of the model's parameters: parts of what it keeps of the long ones, if there are."""
+        found = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                whole = parameter if parameter in self.adamw.state else self.holding(parameter)
+                for kind in AVERAGES:
+                    average = self.adamw.state[whole][kind]
+                    if whole is not parameter:
+                        start = parameter.storage_offset()
+                        average = average.view(-1)[start : start + parameter.numel()].view_as(parameter)
+                    found[f"{kind}.{name}"] = average
+        return found
+
+    def holding(self, part: nn.Parameter) -> nn.Parameter:
+        """The long parameter that one of the model's is a part of."""
+        storage = part.untyped_storage().data_ptr()
+        return next(whole for whole in self.parameters if whole.untyped_storage().data_ptr() == storage)
+
     def zero_grad(self) -> None:
         """Set the gradients to zero, where they are."""
         for parameter in self.parameters:
-            assert parameter.grad is not None
-            parameter.grad.zero_()
+            if parameter.grad is not None:
+                parameter.grad.zero_()

@@ -1,19 +1,23 @@
 """Going on with a training that was stopped, by whatever, as if it never had been; or making a finished one longer."""
 
 import dataclasses
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError, DataError, RunError
-from minigpt.folder import RunFolder, read_weights
+from minigpt.folder import Record, RunFolder
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
 from minigpt.run import Run, require_there
 from minigpt.text.corpus import find_data, tiny_shakespeare
 from minigpt.training.display import Display
+from minigpt.training.parallel import Processes, joined, require_shares
 from minigpt.training.saves import Save, Saves
-from minigpt.training.train import fit_and_measure, prepared
+from minigpt.training.sharded import saved
+from minigpt.training.train import LAUNCH, Start, fit_and_measure, prepared, shared_out
 
 MAY_CHANGE = (
     "max_iters",
@@ -25,7 +29,9 @@ MAY_CHANGE = (
     "device",
     "compile",
     "checkpoint_activations",
+    "parallel",
 )
+MEASURED = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 
 def resume(path: str | Path, data: str | Path | None = None, restart_schedule: bool = False, **changes: Any) -> Run:
@@ -39,48 +45,68 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
     make it another run, DataError and FileError for a text that is gone or has changed, and what `train` raises.
     """
     folder = RunFolder(Path(path))
-    require_there(folder.path)
-    record = folder.read_record()
-    require_trained_here(folder, record.base is not None or record.status == "imported")
-    Saves(folder.path).require_no_links()
-    with folder.locked():
-        before = folder.read_config()
-        tokenizer = folder.read_tokenizer(before, record)
-        with Display(before.training) as screen:
-            save = Saves(folder.path).newest(screen.say)
-        config = changed(before, save, record.status == "finished", restart_schedule, changes)
-        where = data or record.data_path
-        corpus = find_data(where) if where else tiny_shakespeare()
-        if corpus.sha256 != record.data_sha256:
-            raise DataError(f"{corpus.source} is not the text of {str(path)!r}: name that one with --data")
-
-        def saved(shape: ModelConfig) -> TrainedModel:
-            model = build_empty(shape)  # takes no memory until the file has proved to fit
-            model.load_state_dict(read_weights(save.model, model.state_dict()), assign=True)
-            return model.train()
-
-        with Display(config.training) as display, prepared(config, corpus, display, tokenizer, saved) as start:
-            display.say(f"model  {config.preset}: {record.parameters:,} parameters")
-            display.say(f"run    {folder.path}, which goes on after step {save.moment.step:,}\n")
-            Saves(folder.path).restore(save)
-            folder.write_config(start.config)
+    with joined() as processes, ExitStack() as stack:
+        with processes.together():
+            require_there(folder.path)
+            before = folder.read_record()
+            require_trained_here(folder, before.base is not None or before.status == "imported")
+            Saves(folder.path).require_no_links()
+            if processes.first:
+                stack.enter_context(folder.locked())
+            display, save, start = ready(folder, before, data, restart_schedule, changes, processes, stack)
+            unmeasured: dict[str, Any] = dict.fromkeys(MEASURED)
             record = dataclasses.replace(
-                record,
+                before,
                 status="unfinished",
                 step=save.moment.step,
                 device=str(next(start.model.parameters()).device),
                 threads=start.threads,
-                data_source=corpus.source,
-                data_path=corpus.path,
-                validation_loss=None,
-                bits_per_byte=None,
-                bits_per_character=None,
-                predictions=None,
-                possible_predictions=None,
+                data_source=start.corpus.source,
+                data_path=start.corpus.path,
+                launch=os.environ.get(LAUNCH),
+                **unmeasured,
             )
-            folder.write_record(record)
-            run = Run(folder.path, start.config, tokenizer, start.model, record, list(save.metrics))
-            return fit_and_measure(run, start.dataset, display, save=save)
+        with processes.together():
+            if processes.first:
+                Saves(folder.path).restore(save, start.model.state_dict())
+                folder.write_config(start.config)
+                folder.write_record(record)
+        run = Run(folder.path, start.config, start.tokenizer, start.model, record, list(save.metrics))
+        run, course = shared_out(run, start, processes)
+        return fit_and_measure(run, start.dataset, display, course=course, save=save)
+
+
+def ready(
+    folder: RunFolder,
+    record: Record,
+    data: str | Path | None,
+    restart_schedule: bool,
+    changes: dict[str, Any],
+    processes: Processes,
+    stack: ExitStack,
+) -> tuple[Display, Save, Start]:
+    """All that the training goes on with, read and checked; nothing is written."""
+    before = folder.read_config()
+    tokenizer = folder.read_tokenizer(before, record)
+    with Display(before.training, quiet=not processes.first) as screen:
+        save = Saves(folder.path).newest(screen.say)
+    config = changed(before, save, record.status == "finished", restart_schedule, changes)
+    require_shares(config, processes)
+    where = data or record.data_path
+    corpus = find_data(where) if where else tiny_shakespeare()
+    if corpus.sha256 != record.data_sha256:
+        raise DataError(f"{corpus.source} is not the text of {str(folder.path)!r}: name that one with --data")
+
+    def as_saved(shape: ModelConfig) -> TrainedModel:
+        model = build_empty(shape)  # takes no memory until the file has proved to fit
+        model.load_state_dict(saved(save.model, model.state_dict()), assign=True)
+        return model.train()
+
+    display = stack.enter_context(Display(config.training, quiet=not processes.first))
+    start = stack.enter_context(prepared(config, corpus, display, tokenizer, as_saved, processes))
+    display.say(f"model  {config.preset}: {record.parameters:,} parameters")
+    display.say(f"run    {folder.path}, which goes on after step {save.moment.step:,}\n")
+    return display, save, start
 
 
 def require_trained_here(folder: RunFolder, elsewhere: bool) -> None:

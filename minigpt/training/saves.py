@@ -4,6 +4,7 @@
     saves/00000500/training.safetensors   the optimizer's averages, and the state of every random generator
     saves/00000500/best.safetensors       the weights of an earlier evaluation, where that one was better
     saves/00000500/save.json              all else, and how long each of the other files is and its SHA-256
+    saves/00000500/parts/                 in the place of the first two, if many processes trained: training/sharded.py
 
 A save exists only once its marker, save.json, does: it is renamed into place last, when the others have been flushed to
 the disk. Two are kept, so that one is whole whatever happens, and a broken one is named.
@@ -28,10 +29,11 @@ from minigpt.files import explained, write_atomic
 from minigpt.folder import Metrics, RunFolder, Snapshot
 from minigpt.json_files import checked, parse_json, read_part
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 LARGEST = 2**53  # steps, windows or seconds
 MODEL, TRAINING, BEST, MARKER = "model.safetensors", "training.safetensors", "best.safetensors", "save.json"
+PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,17 @@ class Save:
     moment: Moment
     metrics: list[Metrics]
     snapshots: list[Snapshot]
+    in_parts: bool = False
 
     @property
     def model(self) -> Path:
-        """The file of its weights."""
-        return self.path / MODEL
+        """The file of its weights, or the folder of all its parts."""
+        return self.path / (PARTS if self.in_parts else MODEL)
 
     @property
     def training(self) -> Path:
-        """The file of its optimizer and generators."""
-        return self.path / TRAINING
+        """The file of its optimizer and generators, or the folder of all its parts."""
+        return self.path / (PARTS if self.in_parts else TRAINING)
 
     @property
     def best(self) -> Path | None:
@@ -103,21 +106,44 @@ class Saves:
         snapshots: list[Snapshot],
     ) -> None:
         """Make a save, and drop those before the last two. Raises FileError, with those before intact."""
-        path = self.folder / f"{moment.step:08}"
+        path = self.begin(moment.step)
+        contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
+        for name, content in contents.items():
+            write_atomic(path / name, content)
+        files = {name: described(content) for name, content in contents.items()}
+        self.finish(moment, metrics, snapshots, files)
+
+    def begin(self, step: int) -> Path:
+        """The folder of a save to be made, empty. Raises FileError."""
+        path = self.folder / f"{step:08}"
         with explained("make the folder", path):
             if path.exists():  # a save of the same step, or what was to become one
                 (path / MARKER).unlink(missing_ok=True)
                 shutil.rmtree(path)
             path.mkdir(parents=True)
-        contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
+        return path
+
+    def parts(self, step: int) -> Path:
+        """Where many processes write their parts of a save."""
+        return self.folder / f"{step:08}" / PARTS
+
+    def finish(
+        self,
+        moment: Moment,
+        metrics: list[Metrics],
+        snapshots: list[Snapshot],
+        files: dict[str, dict[str, int | str]] | None = None,
+    ) -> None:
+        """Write the marker, by which what lies there, those files or parts, is a save. Raises FileError."""
+        path = self.folder / f"{moment.step:08}"
+        if files is None:
+            files = {f"{PARTS}/{part.name}": described(read(part)) for part in sorted((path / PARTS).iterdir())}
         folder = RunFolder(self.run)
         best = folder.best if folder.best.exists() else folder.model  # the last evaluation's, if that was the best
         if best.exists() and (best == folder.best or not moment.kept):
-            contents[BEST] = read(best)
-        files = {}
-        for name, content in contents.items():
-            write_atomic(path / name, content)
-            files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            content = read(best)
+            write_atomic(path / BEST, content)
+            files[BEST] = described(content)
         marker = {
             "format": FORMAT,
             "files": files,
@@ -156,15 +182,16 @@ class Saves:
     def require_no_links(self) -> None:
         """Raise RunError for a run of which a part is a link: what goes on there must not write anywhere else."""
         folder = RunFolder(self.run)
-        for path in [*folder.files(), *self.folder.glob("*"), *self.folder.glob("*/*")]:
+        for path in [*folder.files(), *self.folder.glob("*"), *self.folder.glob("*/*"), *self.folder.glob("*/*/*")]:
             if path.is_symlink():
                 raise RunError(f"{str(path)!r} is a link, and the run cannot go on safely: put the file there")
 
-    def restore(self, save: Save) -> None:
-        """Make the run's folder what it was at that save. Raises FileError."""
+    def restore(self, save: Save, weights: Mapping[str, Tensor]) -> None:
+        """Make the run's folder what it was at that save, which has those weights. Raises FileError."""
         folder = RunFolder(self.run)
         folder.sweep()
-        write_atomic(folder.model, read(save.model))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        write_atomic(folder.model, safetensors.torch.save(tensors))
         if save.best:
             write_atomic(folder.best, read(save.best))
         else:
@@ -183,7 +210,7 @@ def opened(path: Path) -> Save:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{where} is damaged or from another version")
     files = content.get("files")
-    if not isinstance(files, dict) or not {MODEL, TRAINING} <= files.keys() <= {MODEL, TRAINING, BEST}:
+    if not isinstance(files, dict) or files.keys() - {BEST} not in ({MODEL, TRAINING}, names_of_parts(path)):
         raise RunError(f"{where} is damaged: its files are not those of a save")
     for name, about in files.items():
         require_whole(path / name, about)
@@ -198,7 +225,19 @@ def opened(path: Path) -> Save:
     moment = checked(Moment, content.get("moment"), f"{where}, moment")
     if moment.step < 0 or f"{moment.step:08}" != path.name:
         raise RunError(f"{where} is damaged: it is not of step {path.name}")
-    return Save(path, moment, lists["metrics"], lists["snapshots"])
+    return Save(path, moment, lists["metrics"], lists["snapshots"], MODEL not in files)
+
+
+def names_of_parts(path: Path) -> set[str]:
+    """What the parts of a save are called in its marker; what none has, if there are none."""
+    with explained("look into", path):
+        parts = (path / PARTS).glob("*.safetensors") if (path / PARTS).is_dir() else []
+        return {f"{PARTS}/{part.name}" for part in parts} or {""}
+
+
+def described(content: bytes) -> dict[str, int | str]:
+    """How the marker knows a file."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def require_whole(path: Path, about: Any) -> None:

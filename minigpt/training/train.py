@@ -1,11 +1,14 @@
 """From a configuration and a text to a finished run."""
 
+import copy
 import dataclasses
 import datetime
+import glob
 import math
+import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 import minigpt
 from minigpt.config import VOCAB_SIZE, Config, ModelConfig, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
-from minigpt.errors import ConfigError, DataError, DivergedError
+from minigpt.errors import ConfigError, DataError, DivergedError, FileError, RunError
 from minigpt.folder import Record, RunFolder
 from minigpt.model import TrainedModel, build, count_parameters
 from minigpt.run import Evaluation, Run
@@ -32,8 +35,10 @@ from minigpt.training.gradients import require_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Course, Journal
 from minigpt.training.loop import Batches, fit, require_finite
-from minigpt.training.saves import Save, going_on, waiting
+from minigpt.training.parallel import ALONE, Processes, joined, require_shares, shards, whole
+from minigpt.training.saves import Save, Saves, going_on, waiting
 
+LAUNCH, RESTARTS, NO_NAME = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # torchrun's
 WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
 
@@ -53,31 +58,90 @@ def train(
     """
     wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
     given = None if tokenizer is None else load_tokenizer(tokenizer)
-    with Display(config.training) as display, prepared(config, data, display, given) as start:
-        if overwrite:
-            wanted.require_run()
-            if wanted.record.is_file():
-                with wanted.locked():
-                    pass  # refused now, not when all is done
-        folder = RunFolder.create(wanted.path)
-        if folder.path != wanted.path and (unfinished := waiting(wanted)):
-            display.say(unfinished)
-        with folder.locked():
-            record = new_record(start)
-            folder.write_config(start.config)
-            folder.write_record(record)
-            folder.write_tokenizer(start.tokenizer, start.config)
-            display.say(f"model  {config.preset}: {record.parameters:,} parameters, on {record.device}")
-            replaces = wanted if overwrite and folder.path != wanted.path else None
-            display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
-            forecast = foresee(start.model, start.dataset, start.config)
-            display.say(f"takes  {forecast}\n")
-            run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
-            run = fit_and_measure(run, start.dataset, display, replaces)
-            if run.record.validation_loss is not None:
-                seconds = run.record.training_seconds + run.record.evaluation_seconds
-                display.say(forecast.held_against(seconds, run.record.validation_loss))
-            return run
+    with joined() as processes, ExitStack() as stack:
+        if started_before := processes.told(begun_by_this_launch(wanted) if processes.first else None):
+            from minigpt.training.resume import resume  # which needs this module
+
+            return resume(started_before, data)
+        with processes.together():
+            require_shares(config, processes)
+            display = stack.enter_context(Display(config.training, quiet=not processes.first))
+            start = stack.enter_context(prepared(config, data, display, given, processes=processes))
+            folder = wanted
+            if processes.first:
+                folder = begun(wanted, start, display, overwrite)
+                stack.enter_context(folder.locked())
+        folder = RunFolder(processes.told(folder.path))
+        replaces = wanted if overwrite and folder.path != wanted.path else None
+        display.say(f"run    {folder.path}{f', in the place of {wanted.path} when done' if replaces else ''}")
+        forecast = foresee(start.model, start.dataset, start.config) if processes.size == 1 else None
+        display.say(f"takes  {forecast}\n" if forecast else "")
+        run = Run(folder.path, start.config, start.tokenizer, start.model, new_record(start), [])
+        run, course = shared_out(run, start, processes)
+        run = fit_and_measure(run, start.dataset, display, replaces, course)
+        if forecast and run.record.validation_loss is not None:
+            seconds = run.record.training_seconds + run.record.evaluation_seconds
+            display.say(forecast.held_against(seconds, run.record.validation_loss))
+        return run
+
+
+def begun_by_this_launch(wanted: RunFolder) -> Path | None:
+    """The run of that name that torchrun's present job has begun and not finished, if it starts its processes again.
+
+    A job that was given no name has one only as long as its launcher lives.
+    """
+    launch, again = os.environ.get(LAUNCH), os.environ.get(RESTARTS, "0") != "0"
+    if launch is None or (launch == NO_NAME and not again):
+        return None
+    for path in [wanted.path, *wanted.path.parent.glob(f"{glob.escape(wanted.path.name)}-*")]:
+        with suppress(RunError, FileError):
+            record = RunFolder(path).read_record()
+            if record.launch == launch and record.status in ("unfinished", "interrupted") and Saves(path).paths():
+                return path
+    return None
+
+
+def begun(wanted: RunFolder, start: "Start", display: Display, overwrite: bool) -> RunFolder:
+    """A new run's folder, of that name or the next that is free, with what is known of the run. Raises FileError."""
+    if overwrite:
+        wanted.require_run()
+        if wanted.record.is_file():
+            with wanted.locked():
+                pass  # refused now, not when all is done
+    folder = RunFolder.create(wanted.path)
+    if folder.path != wanted.path and (unfinished := waiting(wanted)):
+        display.say(unfinished)
+    record = new_record(start)
+    folder.write_config(start.config)
+    folder.write_record(record)
+    folder.write_tokenizer(start.tokenizer, start.config)
+    many = f", {start.config.training.parallel} in {start.processes.size} processes" if start.processes.size > 1 else ""
+    display.say(f"model  {start.config.preset}: {record.parameters:,} parameters, on {record.device}{many}")
+    return folder
+
+
+def shared_out(run: Run, start: "Start", processes: Processes) -> tuple[Run, Course]:
+    """How one of several processes trains that run; alone, as usual.
+
+    With FSDP the run's model is a copy, whole, in the first one's memory, into which the parts are brought together at
+    each evaluation; what is measured is what is trained.
+    """
+    if not processes.first:
+        torch.manual_seed(run.config.training.seed + processes.rank)  # dropout, another one in each
+    if not shards(run.config, processes):
+        return run, Course(processes=processes)
+    trained = start.model
+    run = dataclasses.replace(run, model=copy.deepcopy(trained).cpu())
+
+    def gather() -> None:
+        here = run.model.state_dict()
+        for name, tensor in trained.state_dict().items():
+            here[name].copy_(whole(tensor))
+
+    def measure() -> Evaluation:
+        return measured(dataclasses.replace(run, model=trained), start.dataset)
+
+    return run, Course(model=trained, gather=gather, measure=measure, processes=processes)
 
 
 def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Path | None = None) -> Forecast:
@@ -97,6 +161,7 @@ class Start:
     dataset: Any  # a Dataset, or other Batches
     model: TrainedModel
     threads: int
+    processes: Processes = ALONE
 
 
 @contextmanager
@@ -106,18 +171,20 @@ def prepared(
     display: Display,
     given: Tokenizer | None = None,
     model: Callable[[ModelConfig], TrainedModel] = build,
+    processes: Processes = ALONE,
 ) -> Iterator[Start]:
     """Text, tokenizer and a model; within the block, PyTorch has the threads that suit them."""
+    shares = {"rank": processes.rank, "world_size": processes.size}
     if model is build and config.model.quantization != "none":
         raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
     corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, display.say)
     if isinstance(corpus, PreparedData):
         config = fitted(config, corpus, given)
-        tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config)
+        tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config, **shares)
     else:
         tokenizer = given or tokenizer_for(corpus, config)
         config = config.override(tokenizer=kind_of(tokenizer), vocab_size=tokenizer.vocab_size)
-        dataset = Dataset(tokenizer.encode(corpus.text), config)
+        dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
     about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
         about = f"{dataset.tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
@@ -127,7 +194,7 @@ def prepared(
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with memory_explained(WAY_OUT), threads_for(numbers) as threads:
         torch.manual_seed(config.training.seed)
-        yield Start(corpus, tokenizer, config, dataset, model(config.model).to(device), threads)
+        yield Start(corpus, tokenizer, config, dataset, model(config.model).to(device), threads, processes)
 
 
 def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
@@ -184,27 +251,28 @@ def fit_and_measure(
     """
     course = course or Course()
     journal = Journal(run, display, dataset, course, save)
-    training = run.config.training
+    training, processes = run.config.training, course.processes
     record = None
     try:
-        with Interrupt() as interrupt:
-            step = fit(course.model or run.model, dataset, run.config, journal, interrupt, course.estimate)
+        with Interrupt(quiet=not processes.first) as interrupt:
+            model = course.model or run.model
+            step = fit(model, dataset, run.config, journal, interrupt, course.estimate, processes)
             with journal.evaluating():
                 exact = course.measure() if course.measure else measured(run, dataset)
                 validation_loss = exact.loss
                 require_finite(validation_loss, step, training)
             done = step == training.max_iters or journal.enough()
             record = journal.close("finished" if done else "interrupted", exact)
-            title = f"{run.config.preset}: {record.parameters:,} parameters"
-            unit = "character" if training.tokenizer == "char" else "token"
-            draw_loss(run.path, title, journal.metrics, journal.snapshots, unit)
             run = dataclasses.replace(run, record=record)
-            if replaces:
-                with replaces.locked():
-                    RunFolder(run.path).replace(replaces)
-                run = dataclasses.replace(run, path=replaces.path)
-            for finding in diagnosis(run, dataset) if journal.keeper and isinstance(dataset, Dataset) and done else []:
-                display.say(finding, "yellow")
+            if processes.first:
+                draw(run, journal)
+                if replaces:
+                    with replaces.locked():
+                        RunFolder(run.path).replace(replaces)
+                if done and journal.keeper:
+                    for finding in diagnosis(run, journal.keeper.dataset):
+                        display.say(finding, "yellow")
+            run = dataclasses.replace(run, path=replaces.path if replaces else run.path)
             if interrupt.received:
                 display.say(f"saved in {run.path}: {step:,} steps, validation loss {validation_loss:.4f}")
                 display.say(going_on(run.path) if record.status == "interrupted" and journal.keeper else "")
@@ -219,6 +287,13 @@ def fit_and_measure(
         journal.writer.stop()
     run.model.eval()
     return run
+
+
+def draw(run: Run, journal: Journal) -> None:
+    """The learning curves, in the run's folder."""
+    title = f"{run.config.preset}: {run.record.parameters:,} parameters"
+    unit = "character" if run.config.training.tokenizer == "char" else "token"
+    draw_loss(run.path, title, journal.metrics, journal.snapshots, unit)
 
 
 def measured(run: Run, dataset: Batches) -> Evaluation:
@@ -246,5 +321,6 @@ def new_record(start: Start) -> Record:
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(start.tokenizer),
         generation=described(start.model),
+        launch=os.environ.get(LAUNCH),
         documents=isinstance(corpus, PreparedData),
     )

@@ -35,9 +35,9 @@ def bad_batch(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The 150th batch that is ever trained on has a loss of 30, wherever it comes; what was trained on is kept."""
     add, seen, bad = Gradients.add, [], []
 
-    def adding(self: Gradients, x: torch.Tensor, y: torch.Tensor) -> float:
+    def adding(self: Gradients, x: torch.Tensor, y: torch.Tensor, last: bool = True) -> float:
         seen.append(x)
-        loss = add(self, x, y)
+        loss = add(self, x, y, last)
         if len(seen) == 150 and not bad:
             bad.append(x)
         return 30.0 if bad and torch.equal(x, bad[0]) else loss

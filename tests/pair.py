@@ -1,0 +1,60 @@
+"""What two processes do together for tests/training/test_parallel.py: torchrun runs this, with a folder and a text."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import minigpt
+from minigpt.errors import MinigptError
+from minigpt.training.resume import resume
+
+PARALLEL = ("ddp", "fsdp")
+EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a step; no dropout, which differs
+    "n_embd": 16,
+    "n_head": 2,
+    "n_layer": 2,
+    "block_size": 16,
+    "batch_size": 7,
+    "gradient_accumulation": 2,
+    "max_iters": 50,
+    "eval_interval": 10,
+    "eval_windows": 16,
+    "grad_clip": 0.5,
+    "weight_decay": 0.1,
+    "snapshots": 0,
+}
+RANDOM = EXACT | {"dropout": 0.2, "max_iters": 40, "eval_interval": 20}
+
+
+def main(folder: Path, text: Path) -> None:
+    """Train each way, go on with what one process or two have begun, and go wrong in the second process alone."""
+    dist.init_process_group("gloo")
+    torch.set_default_dtype(torch.float64)
+    for parallel in PARALLEL:
+        minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
+        minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 30})
+        resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=50)
+    torch.set_default_dtype(torch.float32)
+    for parallel in PARALLEL:
+        short = EXACT | {"max_iters": 10, "parallel": parallel}
+        minigpt.train(data=text, out=folder / f"{parallel}-32", **short)
+        minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
+        minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 20})
+        resume(folder / f"{parallel}-resumed", max_iters=40)
+    second = os.environ["RANK"] == "1"
+    said = ""
+    try:
+        minigpt.train(data=folder / "nothing.txt" if second else text, out=folder / "never")
+    except MinigptError as error:
+        said = f"{type(error).__name__}{', silent' if error.silent else ''}: {error}"
+    (folder / f"said-{os.environ['RANK']}.json").write_text(json.dumps(said))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
