@@ -164,6 +164,8 @@ class Journal(Stopwatch):
         self.saved_at = self.seconds
         if self.keeper:
             data, seconds = self.keeper.dataset, (self.training_seconds, self.evaluation_seconds)
+            if self.processes.size > 1:
+                self.writer.wait()  # of many saves at once, the processes would take one for another
             moment = Moment(step, evaluated, data.position, *seconds, data.skipped, kept)
             self.writer.do(self.keeper.saving(moment, weights, self.metrics, self.snapshots))
 

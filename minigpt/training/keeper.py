@@ -79,10 +79,11 @@ class Keeper:
         if self.processes.first:
             self.saves.begin(moment.step)
         self.processes.wait()
-        wait = write_parts(self.saves.parts(moment.step), {**self.model.state_dict(), **tensors}, self.processes)
+        parts, tensors = self.saves.parts(moment.step), {**self.model.state_dict(), **tensors}
+        written = write_parts(parts, tensors, self.processes)
 
         def finish() -> None:
-            wait()
+            written()
             if self.processes.first:
                 self.saves.finish(moment, metrics, snapshots)
 

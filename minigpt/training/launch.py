@@ -23,7 +23,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     say they say themselves. Raises LostProcessError if one was killed once too often.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it would tell all that again, with tracebacks
+    logging.disable()  # the launcher would tell all that again, with tracebacks
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -37,7 +37,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "minigpt", *arguments)
         return 0
-    except SignalException as error:  # which it has passed on to all
+    except SignalException as error:  # which was passed on to all
         return 128 + error.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()

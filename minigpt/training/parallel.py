@@ -8,6 +8,8 @@ together where it is needed. Both are PyTorch's own and are applied to the model
 
 import datetime
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, DeviceError, InputError, LostProcessError, MinigptError, WorkError
 
 PATIENCE = datetime.timedelta(minutes=30)  # that a process waits for the others
+SOON = 0.02  # seconds between two looks
 FROM_ABROAD = ("gloo", "NCCL", "ProcessGroup")  # what errors of one process that others cause have in them
 
 
@@ -111,7 +114,9 @@ def joined() -> Iterator[Processes]:
     mine = not dist.is_initialized()
     if mine:
         try:
-            dist.init_process_group(backend, timeout=PATIENCE)
+            store, rank, size = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+            store = dist.PrefixStore(name_of_meeting(store, rank, size), store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         except (ValueError, RuntimeError) as error:
             reason = str(error).split("\n")[0]
             raise DeviceError(f"WORLD_SIZE is set, and there are no such processes ({reason}): use torchrun") from None
@@ -120,6 +125,27 @@ def joined() -> Iterator[Processes]:
         if mine:
             dist.barrier()
             dist.destroy_process_group()
+
+
+def name_of_meeting(store: Any, rank: int, size: int) -> str:
+    """A name that all processes agree on, and none that were there before.
+
+    When torchrun starts them anew, it keeps the store, with the addresses of those that died. So each says hello by a
+    name that is its own; the first one answers whoever has said hello last, until all have answered to its own name.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"hello {rank}", mine)
+        theirs = store.get(f"answer to {mine}").decode()
+        store.set(f"{theirs} is heard by {rank}", "")
+        return theirs
+    heard = [f"{mine} is heard by {other}" for other in range(1, size)]
+    while not store.check(heard):
+        for other in range(1, size):
+            if store.check([f"hello {other}"]):
+                store.set(f"answer to {store.get(f'hello {other}').decode()}", mine)
+        time.sleep(SOON)
+    return mine
 
 
 @contextmanager
@@ -168,7 +194,7 @@ def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
     return model
 
 
-def synchronize(model: nn.Module, wanted: bool) -> None:
+def synchronize(model: Any, wanted: bool) -> None:
     """Whether the next backward of what `spread` made is to add up the gradients of all: once a step is enough."""
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = wanted
@@ -183,4 +209,4 @@ def whole(tensor: Any) -> Tensor:
 
 def part(tensor: Any) -> Tensor:
     """What this process has of a tensor of which each may have a part."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # a DTensor has it
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
