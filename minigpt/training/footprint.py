@@ -59,7 +59,8 @@ class Memory:
         exchange: copies for other GPUs: DDP's buckets of gradients, or the blocks that FSDP has gathered whole.
         activations: what the forward pass keeps for the backward pass, with the logits.
         passing: what comes and goes at that moment: the loss's own, a block computed again, gradients on their way.
-        moment: which it is: "loss", "head", "block" (the last one's backward pass) or "embedding" (the end).
+        moment: which it is: of the backward pass of the "loss", the "head", the last "block", the "next block", the
+            "block's end" or the "embedding".
     """
 
     weights: int
@@ -168,21 +169,45 @@ def block_passing(config: Config, s: Sizes) -> int:
 
 
 def moments(config: Config, gpus: int, sharing: Sharing) -> dict[str, tuple[int, int, int]]:
-    """Bytes at each moment that may be the most crowded: the exchange's, the activations' and what passes."""
+    """Bytes at each moment that may be the most crowded: the exchange's, the activations' and what passes.
+
+    DDP copies gradients into buckets, which it sends (Li et al. 2020, "PyTorch Distributed", section 3.2). FSDP2, with
+    `fully_shard` for each block and for the model, holds whole what lies outside the blocks, from the forward pass
+    to the end of the backward pass, one block, the next one on its way, and the gradients of the block before, on
+    theirs (Zhao et al. 2023, "PyTorch FSDP", section 3.3).
+    """
     m, s, p = config.model, sizes(config, gpus), parameters(config.model)
     recomputed = config.training.checkpoint_activations
-    block = block_kept(config, s)
-    blocks = m.n_layer * (s.rows32 if recomputed else block)
+    again = block_kept(config, s) if recomputed else 0
+    block = s.rows32 if recomputed else block_kept(config, s)  # its input alone, or all that it keeps
+    blocks = m.n_layer * block
     last = s.rows32 + s.rows + 2 * s.per_position + s.table * s.cast // FLOAT  # the last norm's and the head's
-    ids = 4 * s.per_position  # of 8 bytes, twice
-    kept = blocks + last + ids + s.logits
+    ids = 4 * s.per_position  # of 8 bytes, of inputs and of targets
     copies = 12 * m.n_layer * s.matrix * s.cast // FLOAT if recomputed else 0  # autocast's, until forward ends
     head = s.table * (FLOAT + s.cast) // FLOAT
-    waiting = s.table if m.tied_head else 0  # the head's gradient, until the embedding's comes to it
-    again = block if recomputed else 0
-    return {
-        "loss": (0, kept, max(3 * s.loss, 2 * s.loss + copies)),
-        "head": (0, kept, s.logits + s.rows + head),
-        "block": (0, blocks + ids + s.logits, waiting + again + s.rows32 + block_passing(config, s)),
-        "embedding": (0, ids + s.logits, waiting + s.rows32 + s.table),
+    waiting = s.table if m.tied_head or sharing == "fsdp" else 0  # the head's gradient, until the embedding has its own
+    passing = waiting + again + s.rows32 + block_passing(config, s)
+
+    one, rest = FLOAT * p.block, FLOAT * p.outside
+    ddp = FLOAT * p.total if sharing == "ddp" else 0
+    fsdp = int(sharing == "fsdp")
+    found = {
+        "loss": (ddp + fsdp * (rest + one), blocks + last + ids + s.logits, max(3 * s.loss, 2 * s.loss + copies)),
+        "head": (ddp + fsdp * (rest + one), blocks + last + ids + s.logits, s.logits + s.rows + head),
+        "block": (ddp + fsdp * (rest + 2 * one), blocks + ids + s.logits, passing),
+        "embedding": (ddp + fsdp * (rest + rest // gpus + one), ids + s.logits, waiting + s.rows32 + s.table),
     }
+    if sharing == "fsdp" and m.n_layer > 1:
+        gathered = rest + 3 * one
+        found["next block"] = (gathered, blocks - block + ids + s.logits, passing)
+        found["block's end"] = (gathered, blocks - 2 * block + ids + s.logits, waiting + s.rows32 + one)
+    return found
+
+
+def memory(config: Config, gpus: int, sharing: Sharing) -> Memory:
+    """What a GPU holds at the most crowded moment of any step but the first, which has no averages yet."""
+    numbers = parameters(config.model).total
+    held = FLOAT * (-(-numbers // gpus) if sharing == "fsdp" else numbers)
+    found = moments(config, gpus, sharing)
+    moment = max(found, key=lambda name: sum(found[name]))
+    return Memory(held, held, 2 * held, *found[moment], moment)
