@@ -2,10 +2,10 @@
 
     python benchmarks/plan.py
 
-Each row is a training of its own processes on the CPU, in float32: on one process `Gradients` and `Optimizer`, on two
-PyTorch's DistributedDataParallel or fully_shard over gloo, figures of the first. Tensors are the bytes of all tensors at
-the steps' peak, as PyTorch's MemTracker counts them; that is what is planned. The process is the peak of its resident
-memory above what it held after the steps of a tiny model (Linux), which the C library's gaps are part of.
+Each row is a training in processes of its own on the CPU, in float32: on one process `Gradients` and `Optimizer`; on
+two, PyTorch's DistributedDataParallel or fully_shard over gloo, the figures the first one's. Tensors are the bytes of
+all tensors at the steps' peak, as PyTorch's MemTracker counts them: that is what is planned. The process is the peak of
+resident memory above what was held after a first such training was let go of (Linux): with the C library's gaps.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "GPT-2, 4 windows of 128": {"n_embd": 768, "n_head": 12, "n_layer": 12, "block_size": 128, "batch_size": 4, **GPT2},
 }
 SHARINGS = {"alone": 1, "ddp": 2, "fsdp": 2}  # and processes
-STEPS = 3
+STEPS = 2  # of which the first makes AdamW's averages
 Step = Callable[[], object]
 
 
@@ -104,10 +104,7 @@ def tensors(config: Config, sharing: str) -> int:
 
 def process(config: Config, sharing: str) -> int:
     """Bytes of resident memory at the peak of some steps, above what was held before."""
-    warm = training(config.override(n_embd=16, n_head=2, n_layer=2, vocab_size=65, block_size=16), sharing)
-    for _ in range(STEPS):
-        warm()  # loads what is loaded once
-    del warm
+    training(config, sharing)()  # loads what is loaded once
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -165,10 +162,12 @@ def main() -> None:
         for sharing, processes in SHARINGS.items():
             for recomputed in (False, True):
                 planned = memory(config_of(size, recomputed), processes, sharing).total
-                found = [measured(size, sharing, str(recomputed), what) for what in ("tensors", "process")]
+                case = (size, sharing, str(recomputed))
+                counted = measured(*case, "tensors")
+                held_by_process = f"{measured(*case, 'process') / 1e6:,.1f}" if sharing == "alone" else ""
                 ways = f"{sharing} | {'recomputed' if recomputed else 'kept'}"
-                figures = f"{planned / 1e6:,.1f} | {found[0] / 1e6:,.1f} | {planned / found[0]:.3f}"
-                print(f"| {size} | {ways} | {figures} | {found[1] / 1e6:,.1f} |", flush=True)
+                figures = f"{planned / 1e6:,.1f} | {counted / 1e6:,.1f} | {planned / counted:.3f}"
+                print(f"| {size} | {ways} | {figures} | {held_by_process} |", flush=True)
 
 
 if __name__ == "__main__":

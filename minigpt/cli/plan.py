@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COUNTED = {"batch_size", "max_iters", "gradient_accumulation", "precision", "device"}  # of the training's settings
 EXCHANGED = {"ddp": "buckets of gradients", "fsdp": "blocks gathered whole"}
 LABEL, COLUMN = 26, 20  # characters
+WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG, short_help="Say what a training takes, by size.")
@@ -98,9 +99,6 @@ def verdict(planned: "Plan", machine: Machine) -> str:
     fitting = [name_of(way) for way in planned.ways if way.memory.total <= machine.memory * 1e9]
     room = f"{machine.memory:g} GB"
     return f"fits in {room}: {'; '.join(fitting)}" if fitting else f"nothing of this fits in {room}: {WAY_OUT}"
-
-
-WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
 def name_of(way: "Way") -> str:

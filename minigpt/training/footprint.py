@@ -6,8 +6,8 @@ moment besides. Not counted is what belongs to no tensor: Python, the libraries,
 
 After Rajbhandari et al. 2020 ("ZeRO", section 3: 16 bytes a parameter) and Korthikanti et al. 2022 ("Reducing
 Activation Recomputation in Large Transformer Models", section 4), for this project's blocks. `python
-benchmarks/plan.py` holds it against real steps. B, T, C, H, V are model/lecture.py's, B a GPU's share of the batch; L is
-n_layer and N is B * T.
+benchmarks/plan.py` holds it against real steps. B, T, C, H, V are model/lecture.py's, B a GPU's share of the batch; L
+is n_layer and N is B * T.
 """
 
 from dataclasses import dataclass
@@ -186,6 +186,7 @@ def moments(config: Config, gpus: int, sharing: Sharing) -> dict[str, tuple[int,
     copies = 12 * m.n_layer * s.matrix * s.cast // FLOAT if recomputed else 0  # autocast's, until forward ends
     head = s.table * (FLOAT + s.cast) // FLOAT
     waiting = s.table if m.tied_head or sharing == "fsdp" else 0  # the head's gradient, until the embedding has its own
+    both = 2 * s.table if m.tied_head else s.table  # the embedding's, and the sum of the two if they are one table's
     passing = waiting + again + s.rows32 + block_passing(config, s)
 
     one, rest = FLOAT * p.block, FLOAT * p.outside
@@ -195,7 +196,7 @@ def moments(config: Config, gpus: int, sharing: Sharing) -> dict[str, tuple[int,
         "loss": (ddp + fsdp * (rest + one), blocks + last + ids + s.logits, max(3 * s.loss, 2 * s.loss + copies)),
         "head": (ddp + fsdp * (rest + one), blocks + last + ids + s.logits, s.logits + s.rows + head),
         "block": (ddp + fsdp * (rest + 2 * one), blocks + ids + s.logits, passing),
-        "embedding": (ddp + fsdp * (rest + rest // gpus + one), ids + s.logits, waiting + s.rows32 + s.table),
+        "embedding": (ddp + fsdp * (rest + rest // gpus + one), ids + s.logits, waiting + s.rows32 + both),
     }
     if sharing == "fsdp" and m.n_layer > 1:
         gathered = rest + 3 * one

@@ -83,11 +83,13 @@ def flops_a_token(model: ModelConfig, recomputed: bool = False) -> int:
     A weight costs a multiplication and an addition forward and twice as many backward, for the gradients of the
     weight and of what it multiplied: 6 a weight (Kaplan et al. 2020, "Scaling Laws", section 2.1). So do queries times
     keys, and weights times values, T times C each in every block: 12 L T C (Chowdhery et al. 2022, "PaLM", appendix
-    B), as if no position were masked. To recompute the blocks is their forward pass once more: 8 and 16.
+    B), as if no position were masked. To recompute the blocks would be their forward pass once more, 8 a weight; but
+    autograd stops where it has what it needs, and a block's last product it needs only to know what was dropped.
     """
-    in_blocks = model.n_layer * (12 * model.n_embd**2 + 2 * model.block_size * model.n_embd)
-    head = model.vocab_size * model.n_embd
-    return (8 if recomputed else 6) * in_blocks + 6 * head
+    C, T = model.n_embd, model.block_size
+    forward = 24 * C * C + 4 * T * C  # of a block
+    again = forward - (0 if model.dropout else 8 * C * C) if recomputed else 0
+    return model.n_layer * (3 * forward + again) + 6 * model.vocab_size * C
 
 
 def sent_a_step(config: Config, gpus: int, sharing: Sharing) -> int:
