@@ -22,6 +22,7 @@ from minigpt.cli.import_ import import_
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
+from minigpt.cli.plan import plan
 from minigpt.cli.processes import rank, world_size
 from minigpt.cli.quantize import quantize
 from minigpt.cli.sample import sample
@@ -59,7 +60,8 @@ def cli(context: click.Context) -> None:
         raise error
 
 
-for command in (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, chat, quantize, import_):
+COMMANDS = (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, chat, quantize, import_, plan)
+for command in COMMANDS:
     cli.add_command(command)
 
 

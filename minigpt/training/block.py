@@ -31,11 +31,18 @@ def write_out_blocks(model: nn.Module) -> None:
 
 def suits(model: nn.Module, config: Config, device: torch.device) -> bool:
     """Whether that is the same training, and faster: the lecture's function in float32 on a CPU, without dropout."""
-    training = config.training
     return (
         isinstance(model, GPT)
         and all(type(layer) is Linear for block in model.blocks for layer in layers_of(block))
-        and device.type == "cpu"
+        and settings_suit(config, device.type)
+    )
+
+
+def settings_suit(config: Config, device: str) -> bool:
+    """Whether the settings alone allow it, on a device of that kind."""
+    training = config.training
+    return (
+        device == "cpu"
         and config.model.activation == "relu"
         and not config.model.dropout
         and config.model.block_size <= LONGEST
