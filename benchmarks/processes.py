@@ -1,0 +1,89 @@
+"""Training steps a second of two processes on one thread each, held against one process on one thread.
+
+    python benchmarks/processes.py --rounds 5
+
+They share each batch; one process has the whole of it. Efficiency is how much of two times its speed the two make; it
+is taken in each round, in turn, and its median is shown with the lowest and the highest.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+SHAPES = {  # B, T, C, H, L
+    "lecture": (16, 32, 64, 4, 4),
+    "128 wide": (32, 64, 128, 4, 4),
+    "384 wide": (16, 256, 384, 6, 6),
+}
+WAYS = ("alone", "ddp", "fsdp")
+SECONDS = 4.0  # of steps, after some that are not counted
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def train(shape: str, way: str) -> None:
+    """In a process of its own: take steps for a while, and print how many a second."""
+    import torch
+
+    from minigpt.config import Config
+    from minigpt.model import build
+    from minigpt.text.dataset import Dataset
+    from minigpt.training.gradients import Gradients
+    from minigpt.training.optimizer import Optimizer
+    from minigpt.training.parallel import joined
+
+    torch.set_num_threads(1)
+    B, T, C, H, L = SHAPES[shape]
+    sharing = {} if way == "alone" else {"parallel": way}
+    config = Config().override(batch_size=B, block_size=T, n_embd=C, n_head=H, n_layer=L, **sharing)
+    ids = torch.randint(config.model.vocab_size, (100_000,), generator=torch.Generator().manual_seed(0))
+    with joined() as processes:
+        dataset = Dataset(ids, config, rank=processes.rank, world_size=processes.size)
+        gradients = Gradients(build(config.model).train(), config, processes)
+        optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
+        steps, began = -3, time.perf_counter()
+        while steps <= 0 or not processes.any(time.perf_counter() - began > SECONDS)[0]:
+            gradients.add(*dataset.get_batch("train"))
+            optimizer.step(0)
+            steps += 1
+            if steps == 0:
+                began = time.perf_counter()
+        if processes.first:
+            print(steps / (time.perf_counter() - began))
+
+
+def measured(shape: str, way: str) -> float:
+    """Steps a second."""
+    start = [sys.executable] if way == "alone" else TORCHRUN
+    command = [*start, __file__, "--shape", shape, "--way", way]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shape", choices=SHAPES, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        train(arguments.shape, arguments.way)
+        return
+    print("| (B, T, C, H, L) | one, steps/s | ddp | efficiency | fsdp | efficiency |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for shape in SHAPES:
+        rounds = [{way: measured(shape, way) for way in WAYS} for _ in range(arguments.rounds)]
+        cells = [f"{shape} {SHAPES[shape]}", f"{statistics.median(each['alone'] for each in rounds):.1f}"]
+        for way in WAYS[1:]:
+            shares = sorted(each[way] / (2 * each["alone"]) for each in rounds)
+            cells.append(f"{statistics.median(each[way] for each in rounds):.1f}")
+            cells.append(f"{statistics.median(shares):.0%} ({shares[0]:.0%} to {shares[-1]:.0%})")
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
