@@ -39,7 +39,12 @@ def test_every_command_exists(line: str) -> None:
     elif program in ("python", "python3") and arguments[0].endswith(".py"):
         assert (ROOT / arguments[0]).is_file()
     else:
-        assert (program, arguments[0]) in {("python3", "-m"), (".", ".venv/bin/activate"), ("pip", "install")}
+        assert (program, arguments[0]) in {
+            ("python3", "-m"),
+            (".", ".venv/bin/activate"),
+            ("pip", "install"),
+            ("torchrun", "--standalone"),
+        }
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.display import Display
 from minigpt.training.interrupt import Interrupt
-from minigpt.training.loop import fit
+from minigpt.training.loop import Usual, fit
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.stopwatch import Stopwatch
 from minigpt.training.train import WAY_OUT, vocabulary_of
@@ -248,7 +248,7 @@ class Watch(Stopwatch):
         self.spent = self.training_seconds
         self.display.bar.stop()
 
-    def begin(self, optimizer: Optimizer) -> int:
+    def begin(self, optimizer: Optimizer, usual: Usual) -> int:
         """Start the clock; from the first step on."""
         self.start()
         return 0

@@ -15,7 +15,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.training.display import Display
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.keeper import Keeper
-from minigpt.training.loop import Batches
+from minigpt.training.loop import Batches, Usual
 from minigpt.training.optimizer import Optimizer, learning_rate
 from minigpt.training.parallel import ALONE, Processes
 from minigpt.training.saves import Moment, Save
@@ -96,10 +96,10 @@ class Journal(Stopwatch):
         self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
-    def begin(self, optimizer: Optimizer) -> int:
+    def begin(self, optimizer: Optimizer, usual: Usual) -> int:
         """Start the clock and the table; the step to begin with, up to which all is as it was then."""
         if self.keeper:
-            self.keeper.begin(optimizer, self.save)
+            self.keeper.begin(optimizer, usual, self.save)
         if self.save:
             self.start(self.save.moment.training_seconds, self.save.moment.evaluation_seconds)
         else:
@@ -181,8 +181,10 @@ class Journal(Stopwatch):
 
         Raises the error again if that was not asked for, can't be done, or was done before.
         """
-        if self.run.config.training.on_spike != "rollback" or not self.keeper or self.keeper.dataset.skipped:
+        if not self.keeper or self.keeper.dataset.skipped:
             raise error
+        if self.run.config.training.on_spike != "rollback":
+            raise DivergedError(f"{error}; or go back and leave that batch out, by --on-spike rollback")
         bad = self.keeper.dataset.position
         self.writer.wait()
         self.processes.wait()

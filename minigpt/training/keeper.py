@@ -9,12 +9,13 @@ from minigpt.errors import RunError
 from minigpt.folder import Metrics, Snapshot
 from minigpt.run import Run
 from minigpt.text.dataset import Dataset
+from minigpt.training.loop import Usual
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.parallel import ALONE, Processes
 from minigpt.training.saves import Moment, Save, Saves
 from minigpt.training.sharded import fill, write_parts
 
-BATCHES, CPU, CUDA = "generator.batches", "generator.cpu", "generator.cuda"
+USUAL, BATCHES, CPU, CUDA = "usual", "generator.batches", "generator.cpu", "generator.cuda"
 
 
 class Keeper:
@@ -28,12 +29,12 @@ class Keeper:
         of_rank = "" if processes.first else f".{processes.rank}"  # dropout differs from process to process
         self.cpu, self.cuda = CPU + of_rank, CUDA + of_rank
 
-    def begin(self, optimizer: Optimizer, save: Save | None) -> None:
-        """Keep that optimizer from now on; make all but the weights as it was at the save, if there is one.
+    def begin(self, optimizer: Optimizer, usual: Usual, save: Save | None) -> None:
+        """Keep these from now on; make all but the weights as it was at the save, if there is one.
 
         Raises as `restore`.
         """
-        self.optimizer = optimizer
+        self.optimizer, self.usual = optimizer, usual
         if save is not None:
             self.restore(save)
 
@@ -43,6 +44,7 @@ class Keeper:
         tensors = self.tensors()
         fill(tensors, save.training, may_lack="generator.c" if not self.processes.first else "\0")
         self.optimizer.restore(self.model, tensors)
+        self.usual.restore(tensors[USUAL])
         try:
             self.dataset.restore({"generator": tensors[BATCHES], "position": save.moment.position})
             self.dataset.skipped = save.moment.skipped
@@ -60,7 +62,11 @@ class Keeper:
         """Copies of all but the weights, by name."""
         assert self.optimizer is not None
         found = self.optimizer.state(self.model)
-        found |= {BATCHES: self.dataset.generator.get_state(), self.cpu: torch.get_rng_state()}
+        found |= {
+            USUAL: self.usual.state(),
+            BATCHES: self.dataset.generator.get_state(),
+            self.cpu: torch.get_rng_state(),
+        }
         on_gpu = self.device.type == "cuda"  # and if not, zeros, so that the device may change
         found[self.cuda] = torch.cuda.get_rng_state(self.device) if on_gpu else torch.zeros(16, dtype=torch.uint8)
         return found

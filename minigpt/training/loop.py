@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from minigpt.config import Config, TrainingConfig
@@ -21,7 +22,7 @@ from minigpt.training.parallel import ALONE, Processes
 class Observer(Protocol):
     """What a training tells, and asks: when to evaluate."""
 
-    def begin(self, optimizer: Optimizer) -> int:
+    def begin(self, optimizer: Optimizer, usual: "Usual") -> int:
         """Training is about to begin, or to go on; after how many steps."""
 
     def due(self, step: int, last: bool) -> bool:
@@ -79,7 +80,8 @@ def fit(
     model.train()
     with Gradients(model, config, processes) as gradients:  # type: ignore[arg-type]  # a LanguageModel is a torch module
         optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
-        step, usual = journal.begin(optimizer), Usual()
+        usual = Usual()
+        step = journal.begin(optimizer, usual)
         while True:
             [stopped] = processes.any(bool(interrupt.received))  # of several, one is enough
             last = step == training.max_iters or stopped
@@ -97,7 +99,7 @@ def fit(
                     loss = gradients.add(x, y, last=n == training.gradient_accumulation)  # forward and backward
                     usual.require(loss, step, training)
             except DivergedError as error:
-                step, usual = journal.back(error), Usual()
+                step = journal.back(error)
                 optimizer.zero_grad()
                 continue
             optimizer.step(step)
@@ -123,12 +125,21 @@ class Usual:
         if self.seen >= self.FIRST and loss - self.mean > max(self.SPREADS * spread, self.NATS):
             raise DivergedError(
                 f"the loss jumps from {self.mean:.2f} to {loss:.2f} at step {step}: "
-                f"try a learning_rate below {config.learning_rate:g}, grad_clip 1, or --on-spike rollback"
+                f"try a learning_rate below {config.learning_rate:g}, or grad_clip 1"
             )
         keep = min(self.MEMORY, self.seen / (self.seen + 1))
         self.mean = keep * self.mean + (1 - keep) * loss
         self.square = keep * self.square + (1 - keep) * loss**2
         self.seen += 1
+
+    def state(self) -> Tensor:
+        """What `restore` goes on from: (3,), float64."""
+        return torch.tensor([self.seen, self.mean, self.square], dtype=torch.float64)
+
+    def restore(self, state: Tensor) -> None:
+        """Go on as if those losses had been seen."""
+        seen, self.mean, self.square = state.tolist()
+        self.seen = int(seen)
 
 
 def require_finite(loss: float, step: int, config: TrainingConfig) -> None:

@@ -1,6 +1,7 @@
 """What can go wrong while a model trains: jumps of the loss, no progress, and what the doctor says in the end."""
 
 import dataclasses
+import itertools
 import math
 import os
 import shutil
@@ -42,9 +43,9 @@ def bad_batch(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
             bad.append(x)
         return 30.0 if bad and torch.equal(x, bad[0]) else loss
 
-    def beginning(self: Journal, optimizer: Optimizer) -> int:
+    def beginning(self: Journal, optimizer: Optimizer, usual: Usual) -> int:
         seen.clear()  # those of the forecast's rehearsal
-        return begin(self, optimizer)
+        return begin(self, optimizer, usual)
 
     begin = Journal.begin
     monkeypatch.setattr(Journal, "begin", beginning)
@@ -190,6 +191,38 @@ def test_a_folder_that_vanishes(long_run: subprocess.Popen, tmp_path: Path) -> N
     run = minigpt.load(tmp_path / "moved")
     step = Saves(run.path).newest().moment.step
     assert resume(run.path, max_iters=step + 5).record.step == step + 5
+
+
+def test_a_folder_that_becomes_read_only(long_run: subprocess.Popen, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    if subprocess.run(["mount", "--bind", run, run], capture_output=True).returncode:
+        pytest.skip("only root can mount a folder on itself; test_resume.py lets every write fail in turn")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", run], check=True)
+        assert long_run.wait(60) == 2
+        assert "the file system is read-only: choose another place" in long_run.stderr.read()
+    finally:
+        subprocess.run(["umount", run], check=True)
+    step = Saves(run).newest().moment.step
+    assert resume(run, max_iters=step + 5).record.step == step + 5
+
+
+def test_a_screen_that_nobody_reads_any_more(text_file: Path, tmp_path: Path) -> None:
+    call = [COMMAND, "train", "--data", text_file, "--out", tmp_path / "run", *TINY_FLAGS]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert minigpt.load(tmp_path / "run").record.status == "finished"
+
+
+def test_a_clock_that_goes_backwards(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = itertools.count(10**6, -1)
+    monkeypatch.setattr(time, "time", lambda: 3600.0 * next(hours))
+    run = minigpt.train(data=text_file, out=tmp_path / "run", **TINY)
+    seconds = [metrics.seconds for metrics in resume(run.path, max_iters=80).metrics]
+    assert seconds == sorted(seconds)
+    assert 0 <= seconds[-1] < 60
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a disk of its own size")

@@ -20,7 +20,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.interrupt import Interrupt
-from minigpt.training.loop import fit
+from minigpt.training.loop import Usual, fit
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.stopwatch import Stopwatch
 
@@ -37,7 +37,7 @@ class Curve(Stopwatch):
         super().__init__()
         self.losses: list[float] = []
 
-    def begin(self, optimizer: Optimizer) -> int:
+    def begin(self, optimizer: Optimizer, usual: Usual) -> int:
         return 0
 
     def due(self, step: int, last: bool) -> bool:
