@@ -40,9 +40,9 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
     """
     folder = RunFolder(Path(path))
     require_there(folder.path)
+    Saves(folder.path).require_no_links()
     record = folder.read_record()
     require_trained_here(folder, record.base is not None or record.status == "imported")
-    Saves(folder.path).require_no_links()
     with folder.locked():
         before = folder.read_config()
         tokenizer = folder.read_tokenizer(before, record)
