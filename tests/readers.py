@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import signal
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -70,8 +71,8 @@ from minigpt.training.saves import MARKER, MODEL, TRAINING, Moment, Saves
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer …\n" * 4
 SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 4, "batch_size": 2, "max_iters": 4, "eval_interval": 2}
 SECONDS, MEMORY = 5, 2**30
-PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported PyTorch once
-PROCESSES.set_forkserver_preload(["readers"])
+STUCK = 120  # seconds without a sign of life, after which the process is ended
+PROCESSES = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -493,23 +494,59 @@ def guarded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def count(reader: Reader, folder: Path, numbers: Sequence[int], seed: int, at: Any = None) -> Count:
-    """What becomes of a reader's files with those numbers; `at` is told which one is being read."""
+def count(reader: Reader, folder: Path, numbers: Sequence[int], seed: int, at: Any) -> Count:
+    """What becomes of a reader's files with those numbers; `at[1]` is always the one that is being read."""
     warnings.simplefilter("error")
     file = reader.make(folder)
-    content, found = file.read_bytes(), Count()
-    sealed = {path: path.read_bytes() for path in file.parent.iterdir() if path.is_file()}
+    beside = {path: path.read_bytes() for path in file.parent.iterdir() if path.is_file()}
     reader.read(folder)  # the sample is sound, and all is imported
+    found = Count()
     with guarded():
-        for number in numbers:
-            if at is not None:
-                at.value = number
-            outcome = one(reader, folder, file, content, seed, number)
+        for at[1] in numbers:
+            outcome = one(reader, folder, file, beside[file], seed, at[1])
             if outcome in ("valid", "refused"):
                 setattr(found, outcome, getattr(found, outcome) + 1)
             else:
-                found.findings.append(f"{reader.name}, seed {seed}, number {number}: {outcome}")
+                found.findings.append(finding(reader, seed, at[1], outcome))
             if reader.seal is not Reader.seal:
-                for path, before in sealed.items():
-                    path.write_bytes(before)
+                for path, content in beside.items():
+                    path.write_bytes(content)
     return found
+
+
+def finding(reader: Reader, seed: int, number: int, what: str) -> str:
+    return f"{reader.name}, seed {seed}, number {number}: {what}"
+
+
+def work(first: int, numbers: Sequence[int], seed: int, at: Any, results: Any) -> None:
+    """What the process does: every reader from that one on."""
+    for at[0] in range(first, len(READERS)):
+        with tempfile.TemporaryDirectory() as folder:
+            results.send(count(READERS[at[0]], Path(folder), numbers, seed, at))
+
+
+def counts(numbers: Sequence[int], seed: int) -> Iterator[tuple[str, Count]]:
+    """Each reader's name and what became of its files, read in a process of their own; in another, if that one ends."""
+    done = 0
+    while done < len(READERS):
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        at = PROCESSES.RawArray("q", 2)
+        process = PROCESSES.Process(target=work, args=(done, numbers, seed, at, theirs))
+        process.start()
+        theirs.close()
+        try:
+            while done < len(READERS):
+                before = tuple(at)
+                while not ours.poll(STUCK):
+                    if before == (before := tuple(at)):
+                        process.kill()
+                        break
+                found = ours.recv()
+                yield READERS[done].name, found
+                done += 1
+        except EOFError:
+            process.join()
+            what = f"the process ended with {process.exitcode}"
+            yield READERS[done].name, Count(findings=[finding(READERS[done], seed, at[1], what)])
+            done += 1
+        process.join()
