@@ -47,7 +47,7 @@ from minigpt.finetuning.instructions import SPECIAL, read_examples
 from minigpt.finetuning.lora import apply_lora
 from minigpt.finetuning.preferences import read_pairs
 from minigpt.finetuning.quantization import quantized
-from minigpt.finetuning.tokens import save_tokens
+from minigpt.finetuning.tokens import save_tokens, with_saved_tokens
 from minigpt.finetuning.vocabulary import grown, with_tokens
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot, read_weights
 from minigpt.model import build, count_parameters
@@ -342,8 +342,13 @@ def open_adapter(folder: Path) -> None:
     with_adapters(run, [str(folder / "adapter")]).model(torch.zeros(1, 2, dtype=torch.int64))
 
 
-def of_adapter(name: str, change: Mutate) -> Reader:
-    return Reader(f"adapter: {name}", lambda folder: an_adapter(folder, name), change, open_adapter)
+def open_tokens(folder: Path) -> None:
+    run = with_saved_tokens(a_base(folder), folder / "adapter")
+    use_tokenizer(run.tokenizer)
+
+
+def of_adapter(name: str, change: Mutate, read: Callable[[Path], object]) -> Reader:
+    return Reader(f"adapter: {name}", lambda folder: an_adapter(folder, name), change, read)
 
 
 def of_gpt2(name: str, change: Mutate) -> Reader:
@@ -432,10 +437,10 @@ READERS = [
     ),
     of_lines("instructions.jsonl", EXAMPLES, use_examples),
     of_lines("preferences.jsonl", PREFERENCES, read_pairs),
-    of_adapter("adapter_config.json", IN_JSON),
-    of_adapter("adapter_model.safetensors", IN_TENSORS),
-    of_adapter("tokens.safetensors", IN_TENSORS),
-    of_adapter("tokenizer.json", IN_JSON),
+    of_adapter("adapter_config.json", IN_JSON, open_adapter),
+    of_adapter("adapter_model.safetensors", IN_TENSORS, open_adapter),
+    of_adapter("tokens.safetensors", IN_TENSORS, open_tokens),
+    of_adapter("tokenizer.json", IN_JSON, open_tokens),
     of_gpt2("config.json", IN_JSON),
     of_gpt2("model.safetensors", IN_TENSORS),
     Reader("ladder.json", a_ladder, IN_JSON, open_ladder),
