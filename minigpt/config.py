@@ -26,6 +26,9 @@ def setting(default: Any, help: str, **bounds: float) -> Any:
 BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
 MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config must not keep Python busy for hours
+MOST_MODULES = 2**12  # heads of the lecture's model in all its blocks, each of which is a module
+LARGEST_TOML, LONGEST_LINE = 2**16, 1000  # characters; a key of many parts takes their square of time and memory
+LONGEST_SHOWN = 100  # characters of a value in a message
 
 
 class Checked:
@@ -55,7 +58,7 @@ def check(f: dataclasses.Field, value: Any) -> None:
         return
     if choices := choices_of(f):
         if value not in choices:
-            raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
+            raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {shown(value)}")
         return
     kind = kind_of(f)
     if kind is bool:
@@ -74,7 +77,13 @@ def check(f: dataclasses.Field, value: Any) -> None:
 
 def shown(value: Any) -> str:
     """A refused value as it was given, unless it is endless."""
-    return "a number of more than 64 bits" if isinstance(value, int) and abs(value) >= 2**64 else repr(value)
+    if isinstance(value, int) and abs(value) >= 2**64:
+        return "a number of more than 64 bits"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits in a list, or of lists in one another
+        return f"a {type(value).__name__} without end"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def unknown(name: str, known: list[str]) -> ConfigError:
@@ -122,6 +131,11 @@ class ModelConfig(Checked):
             raise ConfigError(f"n_embd must be divisible by n_head, and {self.n_embd} is not by {self.n_head}")
         if self.implementation == "lecture" and not self.is_lecture:
             raise ConfigError("the lecture's implementation has no activation, qkv_bias or tied_head: drop them")
+        heads = self.n_head * self.n_layer
+        if self.implementation == "lecture" and heads > MOST_MODULES:
+            raise ConfigError(
+                f"the lecture's implementation has {MOST_MODULES:,} heads at most, not {heads:,}: use fast"
+            )
 
     @property
     def is_lecture(self) -> bool:
@@ -261,11 +275,15 @@ class Config:
         Raises ConfigError for what is not TOML, two presets, an unknown name, an impossible value, or, if
         it has to be `complete`, a setting left out.
         """
+        if len(text) > LARGEST_TOML or any(len(line) > LONGEST_LINE for line in text.split("\n")):
+            most = f"{LARGEST_TOML:,} characters, {LONGEST_LINE:,} in a line"
+            raise ConfigError(f"not TOML of settings, which has at most {most}: shorten it")
         try:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"not TOML: {error}") from None
-        named = str(content.pop("preset", preset or "lecture"))
+        named = content.pop("preset", preset or "lecture")
+        named = named if isinstance(named, str) else shown(named)
         if preset and preset != named:
             raise ConfigError(
                 f"it begins with the preset '{named}', so '{preset}' cannot be asked for as well: drop one"
@@ -275,7 +293,7 @@ class Config:
         for section, names in sections.items():
             table = content.pop(section, {})
             if not isinstance(table, Mapping):
-                raise ConfigError(f"'{section}' must be a table of settings, not {table!r}")
+                raise ConfigError(f"'{section}' must be a table of settings, not {shown(table)}")
             for name, value in table.items():
                 if name not in names:
                     raise ConfigError(f"there is no setting '{name}' under [{section}]{nearest(name, names)}")

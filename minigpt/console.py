@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from minigpt.files import discard
+from minigpt.text.visible import visible
 
 
 class ForgivingConsole(Console):
@@ -17,6 +18,6 @@ class ForgivingConsole(Console):
     def say(self, text: str, style: str = "") -> None:
         """A line of text."""
         try:
-            self.print(Text(text, style=style))
+            self.print(Text(visible(text), style=style))
         except OSError:
             self.on_broken_pipe()

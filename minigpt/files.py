@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -55,7 +55,8 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise FileError(f"cannot read {str(path)!r}: it is a device, not a file: name a file")
-        content = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+        size = os.fstat(file.fileno()).st_size  # 0 for a pipe, and for files that the system makes up
+        content = file.read(size + 1 if size else limit + 1) if size <= limit else None
     if content is None or len(content) > limit:
         raise FileError(f"cannot read {str(path)!r}: it is larger than {limit:,} bytes, the limit: use a part of it")
     return content
@@ -91,7 +92,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             raise FileError(f"cannot write {str(path)!r}: it is {what}, not a file: choose another name")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # what was left, or a link laid there to be written through
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -100,6 +102,19 @@ def write_atomic(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         flush_folder(path.parent)
+
+
+def require_inside(folder: Path, paths: Iterable[Path]) -> None:
+    """Raise FileError for a link that leads out of the folder: a stranger's must not have us read or write elsewhere.
+
+    In Hugging Face's cache a model is a folder of links to files beside it, so there the whole model's place counts.
+    """
+    with explained("look into", folder):
+        whole = Path(os.path.realpath(folder))
+        whole = whole.parents[1] if whole.parent.name == "snapshots" else whole
+        for path in paths:
+            if not Path(os.path.realpath(path)).is_relative_to(whole):
+                raise FileError(f"{str(path)!r} is a link that leads out of its folder: put the file itself there")
 
 
 def require_place(path: Path) -> None:

@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import Literal
 
 import filelock
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.files import explained, write_atomic
+from minigpt.files import explained, require_inside, write_atomic
 from minigpt.json_files import checked, json_lines, parse_json, read_lines, read_part
+from minigpt.tensors import tensor_file
 from minigpt.text.tokenizer import Tokenizer
 from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
@@ -177,6 +177,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Within the block no other process trains this run. Raises RunError if one does already, FileError."""
         lock = filelock.FileLock(self.path / LOCK)
+        require_inside(self.path, [self.path / LOCK])
         with explained("lock the run", self.path):
             try:
                 lock.acquire(timeout=0)
@@ -211,6 +212,13 @@ class RunFolder:
     def files(self) -> list[Path]:
         """Every file and folder a run may have, in the order they are named above."""
         return [path for name, path in vars(self).items() if name != "path"]
+
+    def require_whole(self) -> None:
+        """Raise RunError for a file that is a link out of the folder: to open a run reads nothing else."""
+        try:
+            require_inside(self.path, self.files())
+        except FileError as error:
+            raise RunError(str(error)) from None
 
     def write_config(self, config: Config) -> None:
         """Write the configuration."""
@@ -313,19 +321,16 @@ def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool 
     """
     if not path.is_file():
         raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if stray := sorted(like.keys() - names if and_others else names ^ like.keys()):
-                raise RunError(f"{str(path)!r} does not fit config.toml: {stray[0]} is in only one of the two")
-            for name, tensor in like.items():
-                part, kind, shape = file.get_slice(name), STORED[tensor.dtype], list(tensor.shape)
-                if part.get_dtype() != kind or list(part.get_shape()) != shape:
-                    found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not {kind} of {shape}"
-                    raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {found}")
-            weights = {name: file.get_tensor(name) for name in like}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise RunError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
+    with tensor_file(path, RunError) as file:
+        names = set(file.keys())
+        if stray := sorted(like.keys() - names if and_others else names ^ like.keys()):
+            raise RunError(f"{str(path)!r} does not fit config.toml: {stray[0]} is in only one of the two")
+        for name, tensor in like.items():
+            part, kind, shape = file.get_slice(name), STORED[tensor.dtype], list(tensor.shape)
+            if part.get_dtype() != kind or list(part.get_shape()) != shape:
+                found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not {kind} of {shape}"
+                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {found}")
+        weights = {name: file.get_tensor(name) for name in like}
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise RunError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")

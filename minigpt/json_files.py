@@ -1,17 +1,17 @@
 """Dataclasses as JSON on disk, and back: what is read may be a stranger's, and is held to the fields' types."""
 
 import dataclasses
+import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigpt.config import choices_of, kind_of
+from minigpt.config import LARGEST, choices_of, kind_of, shown
 from minigpt.errors import FileError, RunError
 from minigpt.files import read_text
 
-LARGEST_JSON = 64 * 2**20  # bytes
+LARGEST_JSON = 16 * 2**20  # bytes, of which Python may make thirty times as many
 T = TypeVar("T")
 
 
@@ -41,8 +41,8 @@ def read_lines(path: Path, cls: type[T]) -> list[T]:
     text = read_part(path)
     if not text.endswith("\n"):
         raise RunError(f"{str(path)!r} is cut short: its last line does not end")
-    lines = [(line, f"{str(path)!r}, line {n}") for n, line in enumerate(text.split("\n")[:-1], 1)]
-    return [checked(cls, parse_json(line, where), where) for line, where in lines]
+    places = ((line, f"{str(path)!r}, line {n}") for n, line in enumerate(io.StringIO(text), 1))
+    return [checked(cls, parse_json(line, where), where) for line, where in places]
 
 
 def refuse(constant: str) -> None:
@@ -61,7 +61,7 @@ def checked(cls: type[T], content: Any, where: str) -> T:
         accepted = (int, float) if kind is float else (kind,)
         fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)  # Python's bool is an int
         fits = fits and (not choices or value in choices)
-        fits = fits and not (kind is float and not abs(value) < sys.float_info.max)  # 1e999 is infinite
+        fits = fits and not (kind in LARGEST and not abs(value) <= LARGEST[kind])  # 1e999 is infinite
         if not fits and not (value is None and f.default is None):
-            raise RunError(f"{where} is damaged: {name} cannot be {value!r}")
+            raise RunError(f"{where} is damaged: {name} cannot be {shown(value)}")
     return cls(**content)

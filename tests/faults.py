@@ -132,7 +132,7 @@ def strike(at: int, how: str) -> None:
 
     def opening(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         file = opened(path, mode, *arguments, **options)
-        return Written(file, struck) if mode == "wb" else file
+        return Written(file, struck) if mode == "xb" else file
 
     pathlib.Path.open = opening  # type: ignore[method-assign, assignment]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import adapter_options, device_option, weights_option
-from minigpt.cli.output import open_run, write
+from minigpt.cli.output import open_run, say, write
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError, FileError
 
@@ -63,7 +63,7 @@ def chat(
                 write(talk.answer(line))
                 print(flush=True)
         except (ConfigError, DataError, FileError) as error:  # a slip of the pen: the talk goes on
-            click.echo(f"minigpt: {error}", err=True)
+            say(f"minigpt: {error}")
 
 
 def lines() -> Iterator[str]:

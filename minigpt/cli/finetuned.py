@@ -66,7 +66,7 @@ def show_finetuned(found: "Finetuned", as_json: bool) -> None:
         print(on_own_text(found.own_before, found.own_after))
     if found.adapter:
         size = sum(file.stat().st_size for file in found.adapter.iterdir())
-        print(f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}")
+        write([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}\n"])
     say_where(run, "sample")
 
 
@@ -83,4 +83,4 @@ def on_own_text(before: float, after: float) -> str:
 def say_where(run: "Run", then: str) -> None:
     """Where the run is, and what to do with it."""
     path = shlex.quote(str(run.path))
-    print(f"the run is in {path}; next: minigpt {then} {path}")
+    write([f"the run is in {path}; next: minigpt {then} {path}\n"])

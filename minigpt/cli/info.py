@@ -6,6 +6,7 @@ import click
 
 from minigpt.cli.options import json_option, run_argument
 from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, times, write
+from minigpt.text.visible import visible
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -24,7 +25,7 @@ def info(run: str | None, as_json: bool) -> None:
         print_object(describe(opened))
     else:
         for name, value in rows(opened):
-            write([f"{name:<12}{value}\n"])
+            write([f"{name:<12}{visible(value, keep='')}\n"])
 
 
 def rows(run: "Run") -> list[tuple[str, str]]:

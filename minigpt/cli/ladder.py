@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.options import GroupedCommand, given, json_option, settings
-from minigpt.cli.output import print_object
+from minigpt.cli.output import print_object, say, write
 from minigpt.config import Config, ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -50,15 +50,15 @@ def ladder(
         nonlocal printed
         lines = terminal_lines(ladder, seeds, full)
         for line in lines[printed:]:
-            click.echo(line, err=as_json)
+            say(line) if as_json else write([line, "\n"])
         printed = len(lines)
 
     try:
-        climbed = climb(config, data, folder, seeds, full, show, lambda line: click.echo(line, err=True))
+        climbed = climb(config, data, folder, seeds, full, show, say)
     except KeyboardInterrupt:
         click.echo("what is measured is kept: the same command again goes on from there", err=True)
         raise
     if as_json:
         print_object({"ladder": str(folder), **summary(climbed)})
     else:
-        print(f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json")
+        write([f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json\n"])

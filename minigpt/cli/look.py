@@ -51,7 +51,7 @@ def look(
     if as_json:
         print_object({"run": str(opened.path), "views": views})
     else:
-        print(f"the files are in {out or opened.path / 'look'}")
+        write([f"the files are in {out or opened.path / 'look'}\n"])
 
 
 def show_surprise(tokens: list[str], losses: list[float]) -> None:

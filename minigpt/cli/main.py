@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
-    warnings.formatwarning = lambda message, *place: f"minigpt: {message}\n"
+    warnings.formatwarning = lambda message, *place: f"minigpt: {visible(str(message))}\n"
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.INFO)
     try:

@@ -35,7 +35,7 @@ def open_run(
 
     if path is None:
         found = find_newest()
-        click.echo(f"the newest run: {found}", err=True)
+        say(f"the newest run: {found}")
         path = str(found)
     run = Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
     if adapter_scale != 1 and not adapters:
@@ -53,6 +53,11 @@ def write(pieces: Iterable[str]) -> None:
     for piece in pieces:
         sys.stdout.write(visible(piece) if terminal else piece)
         sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """Print a line on standard error; what a terminal would obey is shown as a mark instead."""
+    click.echo(visible(message), err=True)
 
 
 def print_object(content: Mapping[str, Any]) -> None:

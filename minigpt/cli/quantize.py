@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import json_option, weights_option
-from minigpt.cli.output import describe, open_run, print_object, write
-from minigpt.files import require_place
+from minigpt.cli.output import describe, open_run, print_object, say, write
+from minigpt.files import require_inside, require_place
 
 if TYPE_CHECKING:
     from minigpt.run import Run
@@ -44,7 +44,7 @@ def quantize(
     if found.before is not None and found.after is not None:
         print(f"exact loss {found.after:.4f}, before {found.before:.4f}: {found.after - found.before:+.4f}")
     path = shlex.quote(str(found.run.path))
-    print(f"the run is in {path}; next: minigpt sample {path}")
+    write([f"the run is in {path}; next: minigpt sample {path}\n"])
 
 
 def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
@@ -53,11 +53,13 @@ def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_j
     from minigpt.studies.bit_depth import write as write_picture
 
     picture = Path(out) if out else run.path / "bits.png"
+    if not out:
+        require_inside(run.path, [picture])
     require_place(picture)
-    depths = bit_depths(run, prompt, data, lambda line: click.echo(line, err=True))
+    depths = bit_depths(run, prompt, data, say)
     write_picture(depths, run, picture)
     if as_json:
         print_object({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})
     else:
         write([table(depths), "\n"])
-        print(f"the picture is {picture}")
+        write([f"the picture is {picture}\n"])

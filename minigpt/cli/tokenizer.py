@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import print_object, write
+from minigpt.cli.output import print_object, say, write
 from minigpt.config import VOCAB_SIZE
 from minigpt.errors import ConfigError, DataError, FileError
 
@@ -50,7 +50,7 @@ def train(
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
     if (path.suffix == ".model") != (kind == "sentencepiece"):
         raise FileError(f"the name {str(path)!r} does not fit: a file of SentencePiece's ends in .model, others do not")
-    corpus = find_corpus(data, lambda message: click.echo(message, err=True))
+    corpus = find_corpus(data, say)
     learned: Tokenizer
     if kind == "bpe":
         learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=cores())
@@ -157,13 +157,16 @@ def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
 @file_argument
 @click.argument("ids", nargs=-1)
 def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
-    """Turn token IDS, or with '-' those on standard input, into the bytes of their text."""
+    """Turn token IDS, or with '-' those on standard input, into the bytes of their text; on a terminal, the text."""
     from minigpt.text.tokenizers import load_tokenizer
 
     words = given_text("-").split() if ids == ("-",) else ids
     numbers = [number_in(word) for word in words]
-    sys.stdout.buffer.write(load_tokenizer(tokenizer_file).decode_bytes(numbers))
-    sys.stdout.buffer.write(b"\n")
+    content = load_tokenizer(tokenizer_file).decode_bytes(numbers)
+    if sys.stdout.isatty():
+        write([content.decode("utf-8", "replace"), "\n"])
+    else:
+        sys.stdout.buffer.write(content + b"\n")
 
 
 def number_in(word: str) -> int:
@@ -208,4 +211,4 @@ def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed
         write([table(found), "\n"])
         for model in found:
             write([f"\n--- {model.tokenizer} ---\n{model.text}\n"])
-        print(f"\nthe picture and the runs are in {out}")
+        write([f"\nthe picture and the runs are in {out}\n"])

@@ -156,7 +156,7 @@ def report(run: "Run") -> None:
     shown = "" if loss is None else loss_line("validation loss", loss, run.config, record)
     print(f"\n\n{shown}; {record.step:,} steps, {times(record)}")
     path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
-    print(f"the run is in {run.path}; next: {program()} sample {path}")
+    write([f"the run is in {run.path}; next: {program()} sample {path}\n"])
 
 
 def program() -> str:

@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, MissingExtraError
-from minigpt.files import explained, read_text, write_atomic
+from minigpt.files import explained, read_text, require_inside, write_atomic
 from minigpt.model.empty import build_empty
 from minigpt.model.gpt import GPT
+from minigpt.tensors import tensor_file
 
 LARGEST_CONFIG = 2**20  # bytes
 FILES = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
@@ -95,8 +95,10 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
 
 
 def folder_of(source: str | Path) -> Path:
-    """A local folder, or the one that a name on the hub is fetched to."""
-    return Path(source) if Path(source).is_dir() else fetched(str(source))
+    """A local folder, or the one that a name on the hub is fetched to. Raises FileError for links out of it."""
+    folder = Path(source) if Path(source).is_dir() else fetched(str(source))
+    require_inside(folder, [path for pattern in FILES for path in folder.glob(pattern)])
+    return folder
 
 
 def fetched(name: str) -> Path:
@@ -189,21 +191,19 @@ def read_gpt2_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
         raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it with safe_serialization=True")
     found: dict[str, Tensor] = {}
     for file in files:
-        try:
-            with safetensors.safe_open(file, framework="pt") as content:
-                found |= {name.removeprefix("transformer."): content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, OSError) as error:
-            raise ExchangeError(f"{str(file)!r} cannot be read as safetensors: {error}") from None
+        with tensor_file(file, ExchangeError) as content:
+            found |= {name.removeprefix("transformer."): content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = {}
     for ours, theirs in renamed(model.config).items():
         if theirs not in found:
             raise ExchangeError(f"{str(folder)!r} is not complete: {theirs} is missing")
-        tensor = found[theirs].T if turned(theirs) else found[theirs]
-        if tensor.shape != shapes[ours]:
+        tensor, shape = found[theirs], list(shapes[ours])
+        if list(tensor.shape) != (shape[::-1] if turned(theirs) else shape):
             raise ExchangeError(
-                f"{str(folder)!r} does not fit its config.json: {theirs} is of shape {list(found[theirs].shape)}"
+                f"{str(folder)!r} does not fit its config.json: {theirs} is of shape {list(tensor.shape)}"
             )
+        tensor = tensor.T if turned(theirs) else tensor
         if not tensor.is_floating_point():
             raise ExchangeError(f"{str(folder)!r} cannot be read: the numbers of {theirs} are of type {tensor.dtype}")
         weights[ours] = tensor.to(torch.float32).contiguous()

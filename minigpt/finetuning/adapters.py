@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.huggingface import BLOCK
-from minigpt.files import explained, read_text, write_atomic
+from minigpt.files import explained, read_text, require_inside, write_atomic
 from minigpt.finetuning.lora import (
     Adapter,
     Shape,
@@ -33,7 +33,7 @@ from minigpt.finetuning.lora import (
     use_adapters,
 )
 from minigpt.finetuning.safe import read_tensors
-from minigpt.finetuning.tokens import TOKENS, with_saved_tokens
+from minigpt.finetuning.tokens import TOKENIZER, TOKENS, with_saved_tokens
 from minigpt.model.gpt import GPT
 from minigpt.run import Run
 
@@ -124,6 +124,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     if name in adapter_names(model):
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
     folder = Path(folder)
+    require_inside(folder, [folder / CONFIG, folder / WEIGHTS, folder / TOKENS, folder / TOKENIZER])
     shape = read_shape(folder)
     weights, base = read_weights(folder)
     if base not in (None, base_fingerprint(model)):
@@ -139,8 +140,10 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     adapters: dict[str, Adapter] = {}
     for path in (path for path, some in names.items() if weights.keys() & some):
         name_of_a = f"{theirs(model, path)}.{PARTS['A']}"
-        found = weights.get(name_of_a)
-        if found is not None and (found.dim() != 2 or found.shape[0] != shape.rank):  # before there is memory for it
+        if name_of_a not in weights:
+            raise ExchangeError(f"{str(folder)!r} is not complete: {name_of_a} is missing")
+        found = weights[name_of_a]
+        if found.dim() != 2 or found.shape[0] != shape.rank:  # before there is memory for it
             wrong = f"{name_of_a} is of shape {list(found.shape)}, and the rank is {shape.rank}"
             raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
         adapters[path] = Adapter(layers[path], shape)

@@ -22,7 +22,7 @@ from minigpt.errors import DataError, FileError
 from minigpt.files import explained
 from minigpt.finetuning.like_lengths import LikeLengths
 from minigpt.model.loss import UNCOUNTED
-from minigpt.text.documents import numbered_lines
+from minigpt.text.documents import HALF, numbered_lines
 from minigpt.text.shards import Split
 from minigpt.text.tokenizer import Tokenizer
 
@@ -140,6 +140,10 @@ def checked(turns: tuple[Turn, ...], where: str) -> Example:
     if not said or len(said) % 2 or said != ["user", "assistant"] * (len(said) // 2):
         raise DataError(f"{where}: the roles are {', '.join(roles) or 'none'}, not user and assistant in turn")
     for turn in turns:
+        if half := HALF.search(turn.text):
+            raise DataError(
+                f"{where}, has half of a surrogate pair, U+{ord(half[0]):04X}, which is no character: mend it"
+            )
         if not turn.text.strip() and turn.role != "system":
             what = "an empty answer" if turn.role == "assistant" else "an empty instruction"
             raise DataError(f"{where}, has {what}: fill it in or leave the line out")

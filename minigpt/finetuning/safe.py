@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor
 
 from minigpt.errors import ExchangeError
 from minigpt.files import explained
+from minigpt.tensors import tensor_file
 
 LARGEST = 2**31  # bytes
 READABLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
@@ -23,12 +23,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with explained("read", path):
         if path.stat().st_size > LARGEST:
             raise ExchangeError(f"{str(path)!r} is larger than {LARGEST:,} bytes: that is no adapter")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ExchangeError(f"{str(path)!r} cannot be read as safetensors: {error}") from None
+    with tensor_file(path, ExchangeError) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
     for name, tensor in tensors.items():
         if tensor.dtype not in READABLE:
             raise ExchangeError(f"{str(path)!r} cannot be read: the numbers of {name} are of type {tensor.dtype}")

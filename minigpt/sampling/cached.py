@@ -99,6 +99,6 @@ class PlainReader:
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
         idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
-        self.idx = idx[:, -self.model.config.block_size :]
+        self.idx = idx[:, -min(self.model.config.block_size, idx.shape[1]) :]  # a bigram's may be beyond all slices
         logits, _ = self.model(self.idx)
         return logits[:, -1, :]

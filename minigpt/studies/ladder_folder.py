@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from minigpt.config import FIRST_VERSION, Config
 from minigpt.drawing import write_png
 from minigpt.errors import FileError, RunError
-from minigpt.files import explained, read_text, write_atomic
+from minigpt.files import explained, read_text, require_inside, write_atomic
 from minigpt.json_files import LARGEST_JSON, checked, parse_json
 from minigpt.studies.rivals import Blend, Comparison
 from minigpt.text.corpus import Corpus
+from minigpt.text.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,6 +130,7 @@ class LadderFolder:
         """
         settings = {"data_sha256": corpus.sha256, **vars(config.model), **vars(config.training)}
         settings = {name: value for name, value in settings.items() if name not in FREE}
+        require_inside(self.path, [self.record, self.report, self.figure])
         with explained("create the ladder's folder", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
@@ -177,5 +179,5 @@ class LadderFolder:
 
     def write_report(self, text: str, figure: "Figure") -> None:
         """Write ladder.md and ladder.png."""
-        write_atomic(self.report, text.encode("utf-8", "backslashreplace"))
+        write_atomic(self.report, visible(text).encode())
         write_png(self.figure, figure)

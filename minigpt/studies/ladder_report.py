@@ -236,7 +236,7 @@ def draw_ladder(ladder: Ladder) -> "Figure":
     for place, (_, loss, kind) in enumerate(bars):
         axes.barh(place, loss, color=COLOURS[kind], height=0.74)
         axes.text(loss + 0.04, place, f"{loss:.2f}", va="center", size=17, weight="bold", color=COLOURS[kind])
-    axes.set_yticks(range(len(bars)), [drawable(name) for name, _, _ in bars], size=17)
+    axes.set_yticks(range(len(bars)), [drawable(name) for name, _, _ in bars], size=17, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, max(loss for _, loss, _ in bars) * 1.12)
     axes.tick_params(axis="x", labelsize=13)

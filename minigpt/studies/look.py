@@ -12,7 +12,7 @@ from torch import Tensor
 from minigpt.device import memory_explained, threads_for
 from minigpt.drawing import write_png
 from minigpt.errors import ConfigError, DataError, InputError, nearest
-from minigpt.files import explained, write_atomic
+from minigpt.files import explained, require_inside, write_atomic
 from minigpt.folder import RunFolder
 from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, bits
 from minigpt.run import Run
@@ -214,7 +214,10 @@ def look(
         if not text:
             raise DataError("the text to look at is empty: give at least one character")
         run.tokenizer.encode(text)  # refused now, not after the first views
-    return views(Subject(run, text, against, data), RunFolder(run.path).path / "look" if out is None else out, only)
+    if out is None:
+        out = run.path / "look"
+        require_inside(run.path, [out, *out.glob("*")])
+    return views(Subject(run, text, against, data), out, only)
 
 
 def views(subject: Subject, out: Path, only: Sequence[str]) -> Iterator[Seen]:

@@ -2,6 +2,8 @@
 
 import html
 
+from minigpt.text.visible import visible
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --shade: 214, 39, 40; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --shade: 230, 70, 60; } }
@@ -16,8 +18,9 @@ td { border-top: 1px solid #8888; }
 
 def page(title: str, body: str) -> str:
     """A whole page of HTML. The body is HTML already; a span in it is shaded by its own `--s`, from 0 to 1."""
+    title = html.escape(visible(title))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{html.escape(title)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import DataError, FileError
-from minigpt.files import read_bytes, read_text, write_atomic
+from minigpt.files import explained, read_bytes, read_text, write_atomic
 from minigpt.text.shards import PreparedData, is_prepared
 
 LARGEST_TEXT = 512 * 2**20  # bytes; the text, its ids and the model share this machine's memory
@@ -76,7 +76,9 @@ def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lam
         data = DEFAULT_FILE
     if data is None or (str(data) == TINY_SHAKESPEARE and not Path(data).exists()):
         return tiny_shakespeare(say)
-    if Path(data).is_dir():
+    with explained("read", data):
+        is_folder = Path(data).is_dir()
+    if is_folder:
         what = "was made by minigpt data prepare, and this needs a text" if is_prepared(data) else "is a folder"
         way_out = "name a file" if is_prepared(data) else "name a file, or prepare it: minigpt data prepare"
         raise FileError(f"{str(data)!r} {what}: {way_out}")

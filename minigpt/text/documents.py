@@ -15,7 +15,7 @@ from minigpt.files import explained
 from minigpt.text.sources import decompressed, imported
 
 CHUNK = 2**20  # bytes read at a time
-LONGEST_LINE = 2**28  # bytes of a line of JSON: more is no document but a mistake
+LONGEST_LINE = 2**25  # bytes of a line of JSON, of which Python may make thirty times as many
 LONGEST_DOCUMENT = 2**26  # characters between two separators: in more there is none
 ROWS = 256  # of a Parquet file at a time
 HALF = re.compile("[\ud800-\udfff]")

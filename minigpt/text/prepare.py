@@ -19,7 +19,7 @@ import numpy as np
 
 from minigpt.config import VOCAB_SIZE, TokenizerKind
 from minigpt.errors import ConfigError, DataError, FileError
-from minigpt.files import explained, flush_folder
+from minigpt.files import explained, flush_folder, require_inside
 from minigpt.text.documents import Errors, Reader
 from minigpt.text.encoder import Encode, Encoded, encoding
 from minigpt.text.passages import Piece, gathered, pieces
@@ -180,6 +180,7 @@ def claimed(folder: Path) -> Iterator[Path]:
             foreign = next((path for path in sorted(folder.iterdir()) if not OURS.fullmatch(path.name)), None)
             if foreign:
                 raise FileError(f"{str(folder)!r} is not empty, it has {foreign.name!r}: name a new --out")
+        require_inside(folder, folder.iterdir())
         lock = filelock.FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)

@@ -24,13 +24,13 @@ from typing import Any, Literal
 import numpy as np
 
 from minigpt.errors import DataError, FileError
-from minigpt.files import allow_open_files, explained, read_bytes, write_atomic
+from minigpt.files import allow_open_files, explained, read_bytes, require_inside, write_atomic
 from minigpt.text.tokenizer import Tokenizer
 from minigpt.text.tokenizers import fingerprint, load_tokenizer
 
 FORMAT = 1
 INDEX = "data.json"
-LARGEST_INDEX = 64 * 2**20  # bytes
+LARGEST_INDEX = 16 * 2**20  # bytes, of which Python may make thirty times as many
 NAME = re.compile(r"(train|val)-\d{5,}\.bin")
 CHECKED = 2**24  # bytes checked at a time
 Split = Literal["train", "val"]
@@ -114,6 +114,7 @@ class Index:
         path = folder / INDEX
         if path.exists() and not path.is_file():
             raise FileError(f"{str(path)!r} is not a file: it has to be the index of prepared data")
+        require_inside(folder, [path, *folder.glob("tokenizer.*")])
         try:
             content = json.loads(read_bytes(path, LARGEST_INDEX))
         except (ValueError, RecursionError) as error:
@@ -141,6 +142,7 @@ class Index:
             all(type(n) is int and 0 <= n < 2**53 for n in [*whole, *(shard.tokens for shard in shards)])
             and all(isinstance(text, str) for text in texts)
             and all(isinstance(shard.name, str) and NAME.fullmatch(shard.name) for shard in shards)
+            and len({shard.name for shard in shards}) == len(shards)
             and self.tokenizer in ("tokenizer.json", "tokenizer.model")
             and isinstance(self.settings, dict)
             and isinstance(self.finished, bool)
@@ -272,4 +274,7 @@ def check_shard(folder: Path, shard: Shard, index: Index) -> None:
 
 def is_prepared(data: object) -> bool:
     """Whether that names a folder of shards, finished or not."""
-    return isinstance(data, str | Path) and (Path(data) / INDEX).is_file()
+    if not isinstance(data, str | Path):
+        return False
+    with explained("read", data):
+        return (Path(data) / INDEX).is_file()

@@ -21,8 +21,9 @@ from minigpt.files import explained
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 BLOCK = 2**20  # bytes copied at a time
-LARGEST_WINDOW = 2**30  # bytes that Zstandard may look back
-PACKED = 2**16  # bytes unpacked at a time, which may become a thousand times as many
+LARGEST_WINDOW = 2**29  # bytes that Zstandard may look back
+PACKED = 2**12  # bytes unpacked at a time, which may become thirty thousand times as many
+SURELY, RATIO = 2**30, 200  # bytes that any file may become, and how many times its size: text never reaches that
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
             if compression == ".gz":
                 file = stack.enter_context(gzip.GzipFile(fileobj=raw))
             elif compression == ".zst":
-                file = io.BufferedReader(Unpacked(raw), BLOCK)
+                file = Unpacked(raw)
+            if compression:
+                file = io.BufferedReader(Bounded(file, path), BLOCK)
             if compression and name.endswith(".parquet"):  # which is read back and forth
                 whole = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(file, whole, BLOCK)
@@ -148,6 +151,28 @@ def decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
             ) from None
 
 
+class Bounded(io.RawIOBase):
+    """A file that is unpacked as it is read; FileError where it becomes more than a text would."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        self.file, self.path = file, path
+        self.left = max(SURELY, RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as there is content."""
+        count = self.file.readinto(buffer)
+        self.left -= count
+        if self.left < 0:
+            raise FileError(
+                f"{str(self.path)!r} unpacks to more than {RATIO} times its size, as no text does: leave it out"
+            )
+        return count
+
+
 class Unpacked(io.RawIOBase):
     """What a Zstandard file holds, frame by frame; EOFError where the last one does not end."""
 
@@ -156,7 +181,7 @@ class Unpacked(io.RawIOBase):
         self.file, self.damaged = file, zstandard.ZstdError
         self.new = lambda: zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
         self.frame: Any = None
-        self.packed = self.rest = b""
+        self.packed, self.rest = b"", memoryview(b"")
 
     def readable(self) -> bool:
         """It is."""
@@ -172,7 +197,7 @@ class Unpacked(io.RawIOBase):
                 return 0
             self.frame = self.frame or self.new()
             try:
-                self.rest = self.frame.decompress(self.packed)
+                self.rest = memoryview(self.frame.decompress(self.packed))
             except self.damaged as error:
                 raise EOFError(str(error)) from None
             self.packed = b""

@@ -9,7 +9,7 @@ from minigpt.errors import DataError, FileError, UnknownCharacterError
 from minigpt.files import read_bytes, write_atomic
 
 FORMAT = 1
-LARGEST_FILE = 64 * 2**20  # bytes; all of Unicode takes 14 MB
+LARGEST_FILE = 24 * 2**20  # bytes; all of Unicode takes 17 MB
 END_OF_TEXT = "<|endoftext|>"
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>")  # what others call it
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -140,6 +140,12 @@ class CharTokenizer:
             raise FileError(f"{str(path)!r} is damaged: 'special_tokens' must be a list of names")
         if len(set(special)) != len(special) or not (unknown is None or unknown in characters):
             raise FileError(f"{str(path)!r} is damaged: a special token is repeated, or 'unknown' is no character")
+        try:
+            "".join([*characters, *special]).encode()
+        except UnicodeEncodeError:
+            raise FileError(
+                f"{str(path)!r} is damaged: it has half of a surrogate pair, which is no character"
+            ) from None
         return cls(characters, special, unknown)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from minigpt.errors import FileError, MinigptError
 from minigpt.files import read_bytes, read_text
 from minigpt.text.bpe import BYTES, PATTERNS, PRINTABLE, BPETokenizer
+from minigpt.text.tokenizer import LARGEST_FILE
 
-LARGEST_FILE = 64 * 2**20  # bytes
 CHARACTERS = [chr(byte) for byte in PRINTABLE] + [chr(0x100 + i) for i in range(256 - len(PRINTABLE))]
 SHOWN = {token[0]: character for token, character in zip(BYTES, CHARACTERS, strict=True)}
 BYTE_OF = {character: byte for byte, character in SHOWN.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError
-from minigpt.files import read_bytes
+from minigpt.files import read_bytes, require_inside
 from minigpt.text.bpe import BPETokenizer
 from minigpt.text.bpe_fast import merges_of
 from minigpt.text.sentencepiece import SentencePieceTokenizer
@@ -56,6 +56,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     path = Path(path)
     if path.is_dir():
         names = ("tokenizer.json", "tokenizer.model")
+        require_inside(path, [path / name for name in (*names, "vocab.json", "merges.txt")])
         path = next((path / name for name in names if (path / name).is_file()), path)
     if path.is_dir() and not (path / "vocab.json").exists():
         raise FileError(f"cannot read a tokenizer from {str(path)!r}: the folder has none: name a file, or a run")

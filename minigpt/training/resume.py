@@ -48,9 +48,9 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
     with joined() as processes, ExitStack() as stack:
         with processes.together():
             require_there(folder.path)
+            Saves(folder.path).require_no_links()
             before = folder.read_record()
             require_trained_here(folder, before.base is not None or before.status == "imported")
-            Saves(folder.path).require_no_links()
             if processes.first:
                 stack.enter_context(folder.locked())
             display, save, start = ready(folder, before, data, restart_schedule, changes, processes, stack)
