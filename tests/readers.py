@@ -33,6 +33,7 @@ import mutations
 import pyarrow
 import pyarrow.parquet
 import torch
+import torch.distributed.checkpoint as dcp
 import zstandard
 from mutations import Mutate
 
@@ -49,7 +50,7 @@ from minigpt.finetuning.preferences import read_pairs
 from minigpt.finetuning.quantization import quantized
 from minigpt.finetuning.tokens import save_tokens, with_saved_tokens
 from minigpt.finetuning.vocabulary import grown, with_tokens
-from minigpt.folder import Metrics, Record, RunFolder, Snapshot, read_weights
+from minigpt.folder import Metrics, Record, RunFolder, Snapshot
 from minigpt.model import build, count_parameters
 from minigpt.run import Run
 from minigpt.studies.ladder_folder import Copied, Ladder, LadderFolder, Result
@@ -65,8 +66,10 @@ from minigpt.text.tokenizer_json import shown
 from minigpt.text.tokenizers import fingerprint, kind_of, load_tokenizer
 from minigpt.training.gradients import Gradients
 from minigpt.training.keeper import Keeper
+from minigpt.training.loop import Usual
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.saves import MARKER, MODEL, TRAINING, Moment, Saves
+from minigpt.training.saves import MARKER, MODEL, PARTS, TRAINING, Moment, Saves
+from minigpt.training.sharded import saved
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer …\n" * 4
 SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 4, "batch_size": 2, "max_iters": 4, "eval_interval": 2}
@@ -209,9 +212,9 @@ def a_base(folder: Path) -> Run:
 def a_training(folder: Path) -> Keeper:
     """What takes down and puts back all of a training but the weights."""
     run = a_base(folder)
-    keeper = Keeper(run, run.dataset())
+    keeper = Keeper(run, run.dataset(), run.model)
     with Gradients(run.model.train(), run.config) as gradients:
-        keeper.optimizer = Optimizer(gradients.parameters, run.config.training, gradients.scaler)
+        keeper.begin(Optimizer(gradients.parameters, run.config.training, gradients.scaler), Usual(), None)
     return keeper
 
 
@@ -222,20 +225,32 @@ def a_save(folder: Path) -> Path:
     return run.saves / "00000002"
 
 
+def a_save_in_parts(folder: Path) -> Path:
+    """As many processes make it, here by one."""
+    run, keeper = a_run(folder), a_training(folder)
+    parts = keeper.saves.begin(2) / PARTS
+    tensors = {**keeper.model.state_dict(), **keeper.tensors()}
+    with warnings.catch_warnings(action="ignore"):  # that one process is meant
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(parts, save_distributed=True), no_dist=True)
+    keeper.saves.finish(Moment(2, True, 4, 0.1, 0.1, 0, True), a_base(folder).metrics, run.read_snapshots())
+    return next(parts.iterdir())
+
+
 def go_on(folder: Path) -> None:
     """Read all that a training reads when it goes on."""
     Saves(folder).require_no_links()
     save = Saves(folder).newest()
-    read_weights(save.model, a_base(folder).model.state_dict())
+    saved(save.model, a_base(folder).model.state_dict())
     a_training(folder).restore(save)
     a_training(folder).dataset.get_batch("train")
 
 
 def seal_save(file: Path) -> None:
     """Let a save's marker know of the file as it is now."""
-    marker = file.with_name(MARKER)
+    save = file.parent.parent if file.parent.name == PARTS else file.parent
+    marker = save / MARKER
     content, found = json.loads(marker.read_text()), file.read_bytes()
-    content["files"][file.name] = {"bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+    content["files"][str(file.relative_to(save))] = {"bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
     marker.write_text(json.dumps(content))
 
 
@@ -412,6 +427,7 @@ READERS = [
     Reader("save: save.json", lambda folder: a_save(folder) / MARKER, IN_JSON, go_on),
     Reader("save: model.safetensors", lambda folder: a_save(folder) / MODEL, IN_TENSORS, go_on, seal_save),
     Reader("save: training.safetensors", lambda folder: a_save(folder) / TRAINING, IN_TENSORS, go_on, seal_save),
+    Reader("save: parts", a_save_in_parts, IN_TENSORS, go_on, seal_save),
     Reader("train --config: TOML", a_toml, IN_TEXT, read_toml),
     of_tokenizer("tokenizer.json", lambda f: characters().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, char"),
     of_tokenizer("tokenizer.json", lambda f: pairs().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, BPE"),

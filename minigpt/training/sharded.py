@@ -4,6 +4,7 @@ Its usual metadata is a pickle; with its writer of safetensors it needs none, si
 part of which tensor it holds. So any number of processes reads what any other number has written.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from minigpt.errors import FileError, RunError
 from minigpt.folder import read_weights
+from minigpt.tensors import tensor_file
 from minigpt.training.parallel import Processes, part
 
 
@@ -52,6 +54,9 @@ def fill(targets: Mapping[str, Tensor], path: Path, may_lack: str = "\0") -> Non
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
 
+    for file in path.glob("*.safetensors"):
+        with tensor_file(file, RunError):
+            pass  # refused, if at all, before anything else looks into it
     reader = dcp.HuggingFaceStorageReader(str(path))
     try:
         found = reader.read_metadata().state_dict_metadata
@@ -61,7 +66,8 @@ def fill(targets: Mapping[str, Tensor], path: Path, may_lack: str = "\0") -> Non
             if name in found and (size := getattr(found[name], "size", None)) != target.shape:
                 raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {size}, not {tuple(target.shape)}")
         there = {name: target for name, target in targets.items() if name in found}
-        dcp.load(there, storage_reader=reader, no_dist=not dist.is_initialized())
+        with warnings.catch_warnings(action="ignore"):  # that one process alone is meant
+            dcp.load(there, storage_reader=reader, no_dist=not dist.is_initialized())
     except RunError:
         raise
     except (Exception, CheckpointException) as error:  # of which the latter is none
