@@ -6,13 +6,14 @@ import pty
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # before torch: workers with two threads wait for one another
     os.environ.setdefault(name, "1")
 
+import forked  # noqa: E402
 import pytest  # noqa: E402
 
 import minigpt  # noqa: E402
@@ -110,13 +111,23 @@ def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run the installed `minigpt` in an empty folder, with nothing on standard input."""
+    """Run `minigpt` in an empty folder, with nothing on standard input unless there is `input`."""
 
-    def call(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    def call(*arguments: object, env: Mapping[str, str] | None = None, input: str | bytes | None = None) -> Any:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}
+        given = input.encode() if isinstance(input, str) else input
+        return forked.command([*map(str, arguments)], tmp_path, environment, given)
+
+    return call
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """The same by the installed program, for what it finds when it starts."""
+
+    def call(*arguments: object, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}
         options = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "timeout": 120, "encoding": "utf-8"} | options
-        if "input" in options:
-            del options["stdin"]
-        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **options.pop("env", {})}
         return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, env=environment, **options)
 
     return call

@@ -28,6 +28,12 @@ EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a s
     "weight_decay": 0.1,
     "snapshots": 0,
 }
+OTHERS: dict[str, dict[str, Any]] = {
+    "lecture": {"implementation": "lecture", "parallel": "fsdp", "max_iters": 10},
+    "tied": {"tied_head": True, "activation": "gelu", "parallel": "fsdp", "max_iters": 10},
+    "recomputed": {"checkpoint_activations": True, "qkv_bias": True, "parallel": "fsdp", "max_iters": 10},
+    "bigram": {"architecture": "bigram", "parallel": "ddp", "max_iters": 10},
+}
 RANDOM = EXACT | {"dropout": 0.2, "max_iters": 40, "eval_interval": 20}
 
 
@@ -39,6 +45,8 @@ def main(folder: Path, text: Path) -> None:
         minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
         minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 30})
         resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=50)
+    for name, settings in OTHERS.items():
+        minigpt.train(data=text, out=folder / f"{name}-two", **EXACT | settings)
     torch.set_default_dtype(torch.float32)
     for parallel in PARALLEL:
         short = EXACT | {"max_iters": 10, "parallel": parallel}

@@ -11,7 +11,7 @@ import click
 
 from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
 from minigpt.cli.output import describe, loss_line, print_object, times, write
-from minigpt.cli.processes import rank, started_by_torchrun
+from minigpt.cli.processes import rank, started_by_torchrun, world_size
 from minigpt.config import PRESETS, Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.files import read_text
@@ -76,9 +76,14 @@ def train(
     Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
     preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
     """
-    alone = processes is None and max_restarts is None
+    if started_by_torchrun() and processes not in (None, world_size()):
+        raise ConfigError(
+            f"torchrun started {world_size()} processes, so --processes cannot be {processes}: leave it out"
+        )
+    begin = (processes or max_restarts is not None) and not started_by_torchrun()
     if resume is not None:
-        if not alone and not started_by_torchrun():
+        require_nothing_else()
+        if begin:
             start(processes, max_restarts)
         go_on(resume, data, restart_schedule, {"tokenizer": tokenizer, **fields}, as_json)
         return
@@ -90,7 +95,7 @@ def train(
     if fields["vocab_size"] is not None and (file or kind not in ("bpe", "sentencepiece")):
         raise ConfigError("vocab_size is only for --tokenizer bpe or sentencepiece, which are learned: leave it out")
     config = config.override(**given({"tokenizer": kind, **fields}))
-    if not alone and not only_forecast and not started_by_torchrun():
+    if begin and not only_forecast:
         start(processes, max_restarts)
     from minigpt.training.train import forecast, train
 
@@ -114,13 +119,17 @@ def start(processes: int | None, max_restarts: int | None) -> None:
     context.exit(launch(context.find_root().obj, processes or 1, max_restarts or 0))
 
 
-def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
-    """Go on with a run, and report."""
+def require_nothing_else() -> None:
+    """Raise ConfigError for a flag that says what a run that goes on has already."""
     context = click.get_current_context()
     for name in ("preset", "config_file", "out", "overwrite", "only_forecast"):
         if context.params[name]:
             flag = {"config_file": "config", "only_forecast": "forecast"}.get(name, name)
             raise ConfigError(f"--{flag} cannot go with --resume, which has the run's own: leave it out")
+
+
+def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
+    """Go on with a run, and report."""
     from minigpt.training.resume import resume
 
     finish(resume(path, data, restart_schedule, **given(fields)), as_json)

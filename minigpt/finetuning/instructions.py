@@ -31,7 +31,7 @@ MARKS: dict[Role, str] = {"system": "<|system|>", "user": "<|user|>", "assistant
 END = "<|end|>"
 SPECIAL = (*MARKS.values(), END)
 LONGEST_LINE = 2**24  # bytes
-REHEARSED = 1 / 4  # of all batches
+REHEARSED = 1 / 5  # of all batches
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SHORTEST, LONGEST = 4, 12  # letters that the longest words have at least, and a
 MARKS = 3  # tokens beside those of the prompt and of the answer
 EXAMPLES = {"add": 40_000, "reverse": 40_000, "sort": 40_000, "upper": 20_000, "pairs": 240_000}  # to learn from …
 USUALLY = 10_000  # … and of other tasks
-CASES: tuple[Callable[[str], str], ...] = (str, str, str, str.title, str.upper)  # how a word comes
+CASES: tuple[Callable[[str], str], ...] = (str, str, str.title, str.upper, str.upper)  # how a word comes
 TRIES = 1000  # at something that fits
 Drawn = tuple[str, str]
 

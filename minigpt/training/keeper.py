@@ -11,7 +11,7 @@ from minigpt.run import Run
 from minigpt.text.dataset import Dataset
 from minigpt.training.loop import Usual
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.parallel import ALONE, Processes
+from minigpt.training.parallel import ALONE, Processes, in_parts
 from minigpt.training.saves import Moment, Save, Saves
 from minigpt.training.sharded import fill, write_parts
 
@@ -42,7 +42,7 @@ class Keeper:
         """Make all but the weights as it was at the save. Raises RunError for one that is not of such a training."""
         assert self.optimizer is not None
         tensors = self.tensors()
-        fill(tensors, save.training, may_lack="generator.c" if not self.processes.first else "\0")
+        fill(tensors, save.training, may_lack=() if self.processes.first else (self.cpu, self.cuda))
         self.optimizer.restore(self.model, tensors)
         self.usual.restore(tensors[USUAL])
         try:
@@ -61,6 +61,7 @@ class Keeper:
     def tensors(self) -> dict[str, Tensor]:
         """Copies of all but the weights, by name."""
         assert self.optimizer is not None
+        in_parts(self.model)
         found = self.optimizer.state(self.model)
         found |= {
             USUAL: self.usual.state(),

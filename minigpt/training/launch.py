@@ -5,15 +5,16 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from minigpt.errors import LostProcessError
 
 SOON = 0.1  # seconds between two looks at the processes
+LAST = 300  # seconds that they have to measure and save, once they are told to stop
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
@@ -33,6 +34,8 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=max_restarts,
         monitor_interval=SOON,
+        local_addr="localhost",
+        shutdown_timeout=LAST,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "minigpt", *arguments)
@@ -40,7 +43,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     except SignalException as error:  # which was passed on to all
         return 128 + error.sigval
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = root_cause(error.failures)
         if failure.exitcode > 0:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
@@ -49,3 +52,16 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
             f"process {rank} was killed by {name}{tries}: minigpt train --resume goes on from the last save, "
             "and --max-restarts does so by itself"
         ) from None
+
+
+def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """Which of the processes that ended ended by itself: one that was killed, but for those that the launcher ended.
+
+    Else the first one that the user's input stopped, or that failed.
+    """
+
+    def order(found: tuple[int, ProcessFailure]) -> tuple[bool, int]:
+        status = found[1].exitcode
+        return status < 0 and status != -signal.SIGTERM, status
+
+    return max(failures.items(), key=order)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minigpt.config import Config, TrainingConfig
-from minigpt.errors import DivergedError
+from minigpt.errors import DivergedError, RunError
 from minigpt.model import LanguageModel
 from minigpt.text.shards import Split
 from minigpt.training.evaluation import Samples, estimate_loss
@@ -17,6 +17,8 @@ from minigpt.training.gradients import Gradients
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.parallel import ALONE, Processes
+
+MOST = 2**53  # losses, or nats
 
 
 class Observer(Protocol):
@@ -140,6 +142,8 @@ class Usual:
         """Go on as if those losses had been seen."""
         seen, self.mean, self.square = state.tolist()
         self.seen = int(seen)
+        if not (0 <= self.seen < MOST and abs(self.mean) < MOST and abs(self.square) < MOST):
+            raise RunError(f"a save is damaged: after {seen:g} losses their mean is {self.mean:g}")
 
 
 def require_finite(loss: float, step: int, config: TrainingConfig) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.config import Config
-from minigpt.errors import ConfigError, DeviceError, InputError, LostProcessError, MinigptError, WorkError
+from minigpt.device import pick_device
+from minigpt.errors import ConfigError, DataError, DeviceError, InputError, LostProcessError, MinigptError, WorkError
 
 PATIENCE = datetime.timedelta(minutes=30)  # that a process waits for the others
 SOON = 0.02  # seconds between two looks
@@ -63,9 +64,23 @@ class Processes:
             dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
+    def most(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(self._reduced([number], dist.ReduceOp.MAX)[0]) if self.size > 1 else number
+
     def wait(self) -> None:
         """Until all are here."""
         self.any(False)
+
+    def require_alike(self, *what: Any) -> None:
+        """Raise DataError, in all, unless that is the same in all processes."""
+        with self.together():
+            [other] = self.any(self.told(what) != what)
+            if other:
+                raise DataError(
+                    "the processes do not train the same: their texts, settings or saves differ; "
+                    "let all machines see one disk, and give all the same command"
+                )
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -109,7 +124,10 @@ def joined() -> Iterator[Processes]:
         return
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if here > torch.cuda.device_count():
+            raise DeviceError(f"{here} processes need as many GPUs, and there are {torch.cuda.device_count()} here")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
     mine = not dist.is_initialized()
     if mine:
@@ -140,7 +158,10 @@ def name_of_meeting(store: Any, rank: int, size: int) -> str:
         store.set(f"{theirs} is heard by {rank}", "")
         return theirs
     heard = [f"{mine} is heard by {other}" for other in range(1, size)]
+    began = time.monotonic()
     while not store.check(heard):
+        if time.monotonic() - began > PATIENCE.total_seconds():
+            raise RuntimeError("not all of them have come")
         for other in range(1, size):
             if store.check([f"hello {other}"]):
                 store.set(f"answer to {store.get(f'hello {other}').decode()}", mine)
@@ -156,9 +177,10 @@ def others_explained() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(sign in str(error) for sign in FROM_ABROAD):
             raise
+        reason = str(error).strip().split("\n")[0]
         raise LostProcessError(
-            "another process of this training has ended, and none goes on alone: see what that one says; "
-            "to go on from the last save: minigpt train --resume"
+            "another process of this training has ended or cannot be reached, and none goes on alone "
+            f"({reason[:200]}); to go on from the last save: minigpt train --resume"
         ) from None
 
 
@@ -168,6 +190,8 @@ def require_shares(config: Config, processes: Processes) -> None:
     if training.batch_size < processes.size:
         few = f"a batch_size of {training.batch_size}"
         raise ConfigError(f"{processes.size} processes cannot share {few}: name at least as many windows")
+    if processes.size > 1 and pick_device(training.device).type == "mps":
+        raise ConfigError("several processes cannot share this machine's GPU: choose --device cpu")
     if training.parallel == "fsdp" and training.precision == "fp16" and processes.size > 1:
         raise ConfigError("fsdp does not go with fp16, whose losses are scaled: choose --precision bf16 or fp32")
 
@@ -182,7 +206,7 @@ def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
     if processes.size == 1:
         return model
     if not shards(config, processes):
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, broadcast_buffers=False)  # masks, the same in all
     from torch.distributed.device_mesh import init_device_mesh  # a second to import, and seldom needed
     from torch.distributed.fsdp import fully_shard
 
@@ -194,12 +218,19 @@ def spread(model: nn.Module, config: Config, processes: Processes) -> nn.Module:
     return model
 
 
-def synchronize(model: Any, wanted: bool) -> None:
-    """Whether the next backward of what `spread` made is to add up the gradients of all: once a step is enough."""
+def synchronize(model: nn.Module, wanted: bool) -> None:
+    """Whether the next backward of what `spread` made is to add up the gradients of all: with DDP once a step does.
+
+    FSDP adds them up at each batch, since none of its processes is to hold a whole gradient.
+    """
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = wanted
-    elif hasattr(model, "set_requires_gradient_sync"):  # FSDP's
-        model.set_requires_gradient_sync(wanted)
+
+
+def in_parts(model: Any) -> None:
+    """Let a model of which each process has a part, and which an evaluation has left whole, be in parts again."""
+    if hasattr(model, "reshard"):
+        model.reshard()
 
 
 def whole(tensor: Any) -> Tensor:

@@ -1,7 +1,6 @@
 """Going on with a training that was stopped, by whatever, as if it never had been; or making a finished one longer."""
 
 import dataclasses
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
 from minigpt.run import Run, require_there
 from minigpt.text.corpus import find_data, tiny_shakespeare
+from minigpt.training.again import this_launch
 from minigpt.training.display import Display
 from minigpt.training.parallel import Processes, joined, require_shares
 from minigpt.training.saves import Save, Saves
 from minigpt.training.sharded import saved
-from minigpt.training.train import LAUNCH, Start, fit_and_measure, prepared, shared_out
+from minigpt.training.train import Start, fit_and_measure, prepared, shared_out
 
 MAY_CHANGE = (
     "max_iters",
@@ -34,12 +34,19 @@ MAY_CHANGE = (
 MEASURED = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 
-def resume(path: str | Path, data: str | Path | None = None, restart_schedule: bool = False, **changes: Any) -> Run:
+def resume(
+    path: str | Path,
+    data: str | Path | None = None,
+    restart_schedule: bool = False,
+    replaces: RunFolder | None = None,
+    **changes: Any,
+) -> Run:
     """Go on with the run in that folder from its newest whole save; the run, as `minigpt.train` returns it.
 
     With the same settings, on a CPU in 32 bits, it becomes the very run that it would have been without a stop. More
     `max_iters` make it longer: the new steps stay at the schedule's last rate, or have the whole schedule to
-    themselves. `data` says where its text is, if it isn't where it was.
+    themselves. `data` says where its text is, if it isn't where it was. In the end it takes the place of the run that
+    it `replaces`.
 
     Raises RunError if there is nothing to go on from or another process is at it, ConfigError for a change that would
     make it another run, DataError and FileError for a text that is gone or has changed, and what `train` raises.
@@ -53,6 +60,8 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
             require_trained_here(folder, before.base is not None or before.status == "imported")
             if processes.first:
                 stack.enter_context(folder.locked())
+            if this_launch() and before.launch == this_launch():
+                restart_schedule = False  # it has been, before a process died and all were started again
             display, save, start = ready(folder, before, data, restart_schedule, changes, processes, stack)
             unmeasured: dict[str, Any] = dict.fromkeys(MEASURED)
             record = dataclasses.replace(
@@ -63,9 +72,10 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
                 threads=start.threads,
                 data_source=start.corpus.source,
                 data_path=start.corpus.path,
-                launch=os.environ.get(LAUNCH),
+                launch=this_launch(),
                 **unmeasured,
             )
+        processes.require_alike(start.corpus.sha256, save.moment, start.config)
         with processes.together():
             if processes.first:
                 Saves(folder.path).restore(save, start.model.state_dict())
@@ -73,7 +83,7 @@ def resume(path: str | Path, data: str | Path | None = None, restart_schedule: b
                 folder.write_record(record)
         run = Run(folder.path, start.config, start.tokenizer, start.model, record, list(save.metrics))
         run, course = shared_out(run, start, processes)
-        return fit_and_measure(run, start.dataset, display, course=course, save=save)
+        return fit_and_measure(run, start.dataset, display, replaces, course, save)
 
 
 def ready(

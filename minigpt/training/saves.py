@@ -25,7 +25,7 @@ import safetensors.torch
 from torch import Tensor
 
 from minigpt.errors import FileError, RunError
-from minigpt.files import explained, write_atomic
+from minigpt.files import explained, flush_folder, write_atomic
 from minigpt.folder import Metrics, RunFolder, Snapshot
 from minigpt.json_files import checked, parse_json, read_part
 
@@ -137,7 +137,9 @@ class Saves:
         """Write the marker, by which what lies there, those files or parts, is a save. Raises FileError."""
         path = self.folder / f"{moment.step:08}"
         if files is None:
-            files = {f"{PARTS}/{part.name}": described(read(part)) for part in sorted((path / PARTS).iterdir())}
+            files = {f"{PARTS}/{part.name}": described_file(part) for part in (path / PARTS).glob("*.safetensors")}
+            with explained("flush", path / PARTS):
+                flush_folder(path / PARTS)
         folder = RunFolder(self.run)
         best = folder.best if folder.best.exists() else folder.model  # the last evaluation's, if that was the best
         if best.exists() and (best == folder.best or not moment.kept):
@@ -240,15 +242,21 @@ def described(content: bytes) -> dict[str, int | str]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def described_file(path: Path) -> dict[str, int | str]:
+    """The same of one that lies on the disk, and may be large."""
+    with explained("read", path), path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def require_whole(path: Path, about: Any) -> None:
     """Raise RunError unless the file is as long as it says and has its SHA-256."""
     if not isinstance(about, dict) or not path.is_file():
         raise RunError(f"{str(path)!r} is missing")
-    with explained("read", path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size != about.get("bytes"):
+    with explained("read", path):
+        if path.stat().st_size != about.get("bytes"):
             raise RunError(f"{str(path)!r} is damaged: it is not as long as it was")
-        if hashlib.file_digest(file, "sha256").hexdigest() != about.get("sha256"):
-            raise RunError(f"{str(path)!r} is damaged: it is not what was saved")
+    if described_file(path) != about:
+        raise RunError(f"{str(path)!r} is damaged: it is not what was saved")
 
 
 def read(path: Path) -> bytes:

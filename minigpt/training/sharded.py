@@ -5,12 +5,11 @@ part of which tensor it holds. So any number of processes reads what any other n
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from minigpt.errors import FileError, RunError
@@ -36,45 +35,59 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], processes: Processe
             written.result()  # type: ignore[union-attr]
         except CheckpointException as error:
             rank, (reason, _) = next(iter(error.failures.items()))
-            raise FileError(f"cannot write {str(folder)!r}: {reason} (rank {rank}): choose another place") from None
+            failure = FileError(f"cannot write {str(folder)!r}: {reason} (rank {rank}): choose another place")
+            failure.silent = not processes.first  # all know of it
+            raise failure from None
 
     return wait
 
 
-def fill(targets: Mapping[str, Tensor], path: Path, may_lack: str = "\0") -> None:
+def fill(targets: Mapping[str, Tensor], path: Path, may_lack: Collection[str] = ()) -> None:
     """Read saved tensors into others, of which each process may have a part: from one file, or a folder of parts.
 
-    Names that begin with `may_lack` may be missing. Raises RunError for anything that does not fit.
+    Those that it `may_lack` may be missing. Raises RunError for anything that does not fit.
     """
     if path.is_file():
-        there = {name: target for name, target in targets.items() if not name.startswith(may_lack)}
+        there = {name: target for name, target in targets.items() if name not in may_lack}
         for name, whole in read_weights(path, there, and_others=len(there) < len(targets)).items():
             put(whole, there[name])
         return
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
 
-    for file in path.glob("*.safetensors"):
-        with tensor_file(file, RunError):
-            pass  # refused, if at all, before anything else looks into it
-    reader = dcp.HuggingFaceStorageReader(str(path))
+    there = {name: targets[name] for name in found_in_parts(path, targets, may_lack)}
     try:
-        found = reader.read_metadata().state_dict_metadata
-        for name, target in targets.items():
-            if name not in found and not name.startswith(may_lack):
-                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is missing")
-            if name in found and (size := getattr(found[name], "size", None)) != target.shape:
-                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {size}, not {tuple(target.shape)}")
-        there = {name: target for name, target in targets.items() if name in found}
-        with warnings.catch_warnings(action="ignore"):  # that one process alone is meant
-            dcp.load(there, storage_reader=reader, no_dist=not dist.is_initialized())
-    except RunError:
-        raise
+        with warnings.catch_warnings(action="ignore"):  # each process reads for itself, and so is told of the others
+            dcp.load(there, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=True)
     except (Exception, CheckpointException) as error:  # of which the latter is none
         raise RunError(f"{str(path)!r} is damaged: {error}") from None
     for name, target in there.items():
         if not torch.isfinite(part(target)).all():
             raise RunError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
+
+
+def found_in_parts(path: Path, like: Mapping[str, Tensor], may_lack: Collection[str] = ()) -> list[str]:
+    """The names of those tensors that a folder of parts has, whole, in their shapes and types; RunError for others."""
+    import torch.distributed.checkpoint as dcp
+
+    for file in path.glob("*.safetensors"):
+        with tensor_file(file, RunError):
+            pass  # refused, if at all, before anything else looks into it
+    try:
+        found: dict[str, Any] = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    except Exception as error:
+        raise RunError(f"{str(path)!r} is damaged: {error}") from None
+    for name, tensor in like.items():
+        if name not in found and name not in may_lack:
+            raise RunError(f"{str(path)!r} does not fit config.toml: {name} is missing")
+        if name in found:
+            about = found[name]
+            covered = sum(chunk.sizes.numel() for chunk in about.chunks)
+            if (about.size, about.properties.dtype, covered) != (tensor.shape, tensor.dtype, tensor.numel()):
+                is_now = f"{covered:,} numbers of {about.properties.dtype} for a shape of {list(about.size)}"
+                wanted = f"{tensor.dtype} of {list(tensor.shape)}"
+                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {is_now}, not {wanted}")
+    return [name for name in like if name in found]
 
 
 def put(whole: Tensor, target: Any) -> None:
@@ -91,6 +104,7 @@ def saved(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Whole tensors that were saved, with the names, shapes and types of others, which need hold nothing."""
     if path.is_file():
         return read_weights(path, like)
+    found_in_parts(path, like)  # before there is memory for it
     tensors = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in like.items()}
     fill(tensors, path)
     return tensors

@@ -3,12 +3,10 @@
 import copy
 import dataclasses
 import datetime
-import glob
 import math
-import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import torch
 import minigpt
 from minigpt.config import VOCAB_SIZE, Config, ModelConfig, TrainingConfig
 from minigpt.device import memory_explained, pick_device, threads_for
-from minigpt.errors import ConfigError, DataError, DivergedError, FileError, RunError
-from minigpt.folder import Record, RunFolder
+from minigpt.errors import ConfigError, DataError, DivergedError
+from minigpt.folder import Record, RunFolder, Status
 from minigpt.model import TrainedModel, build, count_parameters
 from minigpt.run import Evaluation, Run
 from minigpt.sampling.path import described
@@ -27,6 +25,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.text.shards import PreparedData
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 from minigpt.text.tokenizers import fingerprint, kind_of, learn_tokenizer, load_tokenizer
+from minigpt.training.again import begun_before, this_launch
 from minigpt.training.display import Display
 from minigpt.training.doctor import diagnosis
 from minigpt.training.figure import draw_loss
@@ -36,9 +35,8 @@ from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Course, Journal
 from minigpt.training.loop import Batches, fit, require_finite
 from minigpt.training.parallel import ALONE, Processes, joined, require_shares, shards, whole
-from minigpt.training.saves import Save, Saves, going_on, waiting
+from minigpt.training.saves import Save, going_on, waiting
 
-LAUNCH, RESTARTS, NO_NAME = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # torchrun's
 WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
 
@@ -57,16 +55,17 @@ def train(
     "interrupted", and KeyboardInterrupt raised. A second one stops at once.
     """
     wanted = RunFolder(Path(f"runs/{config.preset}" if out is None else out))
-    given = None if tokenizer is None else load_tokenizer(tokenizer)
     with joined() as processes, ExitStack() as stack:
-        if started_before := processes.told(begun_by_this_launch(wanted) if processes.first else None):
-            from minigpt.training.resume import resume  # which needs this module
-
-            return resume(started_before, data)
+        if before := processes.told(begun_before(wanted) if processes.first else None):
+            path, status = before
+            return went_on(path, status, data, wanted if overwrite else None, processes)
         with processes.together():
             require_shares(config, processes)
+            given = None if tokenizer is None else load_tokenizer(tokenizer)
             display = stack.enter_context(Display(config.training, quiet=not processes.first))
             start = stack.enter_context(prepared(config, data, display, given, processes=processes))
+        processes.require_alike(start.corpus.sha256, fingerprint(start.tokenizer), start.config)
+        with processes.together():
             folder = wanted
             if processes.first:
                 folder = begun(wanted, start, display, overwrite)
@@ -85,20 +84,19 @@ def train(
         return run
 
 
-def begun_by_this_launch(wanted: RunFolder) -> Path | None:
-    """The run of that name that torchrun's present job has begun and not finished, if it starts its processes again.
+def went_on(
+    path: Path, status: Status, data: str | Path | None, replaces: RunFolder | None, processes: Processes
+) -> Run:
+    """The run that this job has begun before, brought to its end; DivergedError if it never will be there."""
+    from minigpt.training.resume import resume  # which needs this module
 
-    A job that was given no name has one only as long as its launcher lives.
-    """
-    launch, again = os.environ.get(LAUNCH), os.environ.get(RESTARTS, "0") != "0"
-    if launch is None or (launch == NO_NAME and not again):
-        return None
-    for path in [wanted.path, *wanted.path.parent.glob(f"{glob.escape(wanted.path.name)}-*")]:
-        with suppress(RunError, FileError):
-            record = RunFolder(path).read_record()
-            if record.launch == launch and record.status in ("unfinished", "interrupted") and Saves(path).paths():
-                return path
-    return None
+    if status == "finished":
+        return Run.open(path)
+    if status == "diverged":
+        error = DivergedError(f"the run in {str(path)!r} diverged, and would again: train another, with other settings")
+        error.silent = not processes.first
+        raise error
+    return resume(path, data, replaces=replaces if replaces and replaces.path != path else None)
 
 
 def begun(wanted: RunFolder, start: "Start", display: Display, overwrite: bool) -> RunFolder:
@@ -123,20 +121,22 @@ def begun(wanted: RunFolder, start: "Start", display: Display, overwrite: bool) 
 def shared_out(run: Run, start: "Start", processes: Processes) -> tuple[Run, Course]:
     """How one of several processes trains that run; alone, as usual.
 
-    With FSDP the run's model is a copy, whole, in the first one's memory, into which the parts are brought together at
-    each evaluation; what is measured is what is trained.
+    With FSDP the first one's run has a copy of the model, whole, in the computer's memory, into which the parts are
+    brought together at each evaluation; what is measured is what is trained.
     """
     if not processes.first:
         torch.manual_seed(run.config.training.seed + processes.rank)  # dropout, another one in each
     if not shards(run.config, processes):
         return run, Course(processes=processes)
     trained = start.model
-    run = dataclasses.replace(run, model=copy.deepcopy(trained).cpu())
+    run = dataclasses.replace(run, model=copy.deepcopy(trained).cpu() if processes.first else trained)
 
     def gather() -> None:
         here = run.model.state_dict()
         for name, tensor in trained.state_dict().items():
-            here[name].copy_(whole(tensor))
+            value = whole(tensor)
+            if processes.first:
+                here[name].copy_(value)
 
     def measure() -> Evaluation:
         return measured(dataclasses.replace(run, model=trained), start.dataset)
@@ -257,6 +257,7 @@ def fit_and_measure(
         with Interrupt(quiet=not processes.first) as interrupt:
             model = course.model or run.model
             step = fit(model, dataset, run.config, journal, interrupt, course.estimate, processes)
+            interrupt.received = processes.most(interrupt.received)  # a signal to one is one to all
             with journal.evaluating():
                 exact = course.measure() if course.measure else measured(run, dataset)
                 validation_loss = exact.loss
@@ -278,7 +279,9 @@ def fit_and_measure(
                 display.say(going_on(run.path) if record.status == "interrupted" and journal.keeper else "")
     except DivergedError as error:
         journal.close("diverged")
-        raise DivergedError(f"{error}{journal.kept()}") from None
+        diverged = DivergedError(f"{error}{journal.kept()}")
+        diverged.silent = not processes.first
+        raise diverged from None
     except KeyboardInterrupt:
         if record is None:
             journal.close("interrupted")
@@ -321,6 +324,6 @@ def new_record(start: Start) -> Record:
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(start.tokenizer),
         generation=described(start.model),
-        launch=os.environ.get(LAUNCH),
+        launch=this_launch(),
         documents=isinstance(corpus, PreparedData),
     )

@@ -104,9 +104,9 @@ def test_a_device_that_is_not_there(command: Callable, text_file: Path, trained:
 
 
 def test_input_that_is_not_text_as_a_prompt(command: Callable, trained: Run) -> None:
-    done = command("sample", trained.path, input=b"caf\xe9", encoding=None)
+    done = command("sample", trained.path, input=b"caf\xe9")
     assert done.returncode == 2
-    assert b"standard input is not UTF-8: byte 3 is 0xe9" in done.stderr
+    assert "standard input is not UTF-8: byte 3 is 0xe9" in done.stderr
     refused(command("sample", trained.path, input="a" * (2**20 + 1)), "standard input is larger than 1,048,576 bytes")
 
 

@@ -29,9 +29,9 @@ def test_train_prints_text_and_what_to_type_next(command: Callable, text_file: P
     assert described["status"] == "finished"
 
 
-def test_what_comes_next_is_typed_as_the_program_was_called(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_what_comes_next_is_typed_as_the_program_was_called(program: Callable, text_file: Path, tmp_path: Path) -> None:
     flags = ["--preset", "bigram", "--max-iters", "1", "--data", str(text_file)]
-    done = command("train", *flags, env={"PATH": "/usr/bin:/bin"})
+    done = program("train", *flags, env={"PATH": "/usr/bin:/bin"})
     assert f"next: {os.path.relpath(COMMAND, tmp_path)} sample runs/bigram" in done.stdout
     module = subprocess.run(
         [sys.executable, "-m", "minigpt", "train", *flags],
@@ -198,7 +198,7 @@ def test_version(command: Callable) -> None:
 
 
 def test_without_numba_text_is_written_all_the_same_and_it_is_said_in_a_line(
-    command: Callable, text_file: Path, tmp_path: Path
+    command: Callable, program: Callable, text_file: Path, tmp_path: Path
 ) -> None:
     shape = ["--block-size", "140", "--n-embd", "8", "--n-head", "1", "--n-layer", "1", "--batch-size", "2"]
     trained = command("train", "--data", text_file, "--out", "long", "--max-iters", "2", "--snapshots", "0", *shape)
@@ -206,7 +206,7 @@ def test_without_numba_text_is_written_all_the_same_and_it_is_said_in_a_line(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "numba.py").write_text("raise ImportError('not for this processor')")
     arguments = ("sample", "long", "--seed", "1", "--max-new-tokens", "200")
-    without = command(*arguments, env={"PYTHONPATH": str(tmp_path / "broken")})
+    without = program(*arguments, env={"PYTHONPATH": str(tmp_path / "broken")})
     assert without.returncode == 0, without.stderr
     (line,) = [line for line in without.stderr.splitlines() if "Numba" in line]
     assert line.startswith("minigpt: text is written with PyTorch, more slowly: Numba does not work here (not for")

@@ -108,14 +108,14 @@ def test_killed_at_any_moment_it_goes_on(command: Callable, tmp_path: Path) -> N
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_without_room_the_finished_is_kept(command: Callable, stories: Path, tmp_path: Path) -> None:
+def test_without_room_the_finished_is_kept(program: Callable, stories: Path, tmp_path: Path) -> None:
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
-    done = command("data", "prepare", stories, "--out", "out", preexec_fn=no_room)
+    done = program("data", "prepare", stories, "--out", "out", preexec_fn=no_room)
     refused(done, "cannot write to 'out'", "it would be larger than files may be here")
     assert not list((tmp_path / "out").glob(".*.tmp"))
-    assert command("data", "prepare", stories, "--out", "out").returncode == 0
+    assert program("data", "prepare", stories, "--out", "out").returncode == 0
     assert PreparedData(tmp_path / "out").index.total("documents") == STORIES
 
 

@@ -68,6 +68,16 @@ def test_two_stop_at_once_and_lose_nothing_saved(text_file: Path, tmp_path: Path
     assert not [file for file in run.path.iterdir() if file.name.endswith(".tmp")]
 
 
+def test_a_sigterm_that_comes_twice_at_once_is_one(text_file: Path, tmp_path: Path) -> None:
+    process = start(text_file, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # to the process, and by its launcher
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "saved in run" in messages
+    assert minigpt.load(tmp_path / "run").record.status == "interrupted"
+
+
 def test_a_killed_run_is_whole_up_to_its_last_evaluation(text_file: Path, tmp_path: Path) -> None:
     process = start(text_file, tmp_path)
     process.kill()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from conftest import COMMAND, TINY_FLAGS
-from pair import EXACT, PARALLEL
+from pair import EXACT, OTHERS, PARALLEL
 from safetensors.torch import load_file
 
 import minigpt
@@ -34,6 +34,8 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         minigpt.train(data=text_file, out=folder / "alone", **EXACT)
         minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 30})
+        for name, settings in OTHERS.items():
+            minigpt.train(data=text_file, out=folder / f"{name}-one", **EXACT | settings)
         for parallel in PARALLEL:
             shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
         together = [TORCHRUN, "--standalone", "--nproc-per-node=2", PAIR, folder, text_file]
@@ -69,6 +71,11 @@ def test_two_processes_train_as_one_does(runs: Path, parallel: str) -> None:
     assert farthest(runs / "alone", runs / parallel) < 1e-10
     assert losses(runs / parallel) == pytest.approx(losses(runs / "alone"), abs=1e-10)
     assert losses(runs / f"{parallel}-32") == pytest.approx(losses(runs / "alone-32"), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_they_do_other_models(runs: Path, name: str) -> None:
+    assert farthest(runs / f"{name}-one", runs / f"{name}-two") < 1e-10
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
