@@ -25,6 +25,7 @@ def setting(default: Any, help: str, **bounds: float) -> Any:
 
 BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
+MOST_EVALUATIONS = 50_000  # that a run keeps a line of
 MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config must not keep Python busy for hours
 MOST_MODULES = 2**12  # heads of the lecture's model in all its blocks, each of which is a module
 LARGEST_TOML, LONGEST_LINE = 2**16, 1000  # characters; a key of many parts takes their square of time and memory
@@ -177,6 +178,11 @@ class TrainingConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_iters // self.eval_interval > MOST_EVALUATIONS:
+            raise ConfigError(
+                f"{self.max_iters:,} steps with an evaluation every {self.eval_interval:,} are more evaluations than "
+                f"{MOST_EVALUATIONS:,}: raise eval_interval"
+            )
         scheduled = (self.schedule_end or self.max_iters) - self.schedule_start
         if self.warmup_iters >= scheduled:
             few = f"{scheduled:,}: lower it, or train longer"

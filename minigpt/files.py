@@ -105,16 +105,22 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def require_inside(folder: Path, paths: Iterable[Path]) -> None:
-    """Raise FileError for a link that leads out of the folder: a stranger's must not have us read or write elsewhere.
-
-    In Hugging Face's cache a model is a folder of links to files beside it, so there the whole model's place counts.
-    """
+    """Raise FileError for a link that leads out of the folder: a stranger's must not let us read or write elsewhere."""
     with explained("look into", folder):
-        whole = Path(os.path.realpath(folder))
-        whole = whole.parents[1] if whole.parent.name == "snapshots" else whole
+        places = places_of(Path(os.path.realpath(folder)))
         for path in paths:
-            if not Path(os.path.realpath(path)).is_relative_to(whole):
-                raise FileError(f"{str(path)!r} is a link that leads out of its folder: put the file itself there")
+            leads_to = Path(os.path.realpath(path))
+            if not any(leads_to.is_relative_to(place) for place in places):
+                where = f"{str(path)!r} is a link that leads out of its folder, to {str(leads_to)!r}"
+                raise FileError(f"{where}: put the file itself there")
+
+
+def places_of(folder: Path) -> list[Path]:
+    """Where what belongs to a folder may lie: in it; in Hugging Face's cache, of links, in the model's or all blobs."""
+    for parent in [folder, *folder.parents]:
+        if parent.name == "snapshots" and parent.parent.name.startswith(("models--", "datasets--", "spaces--")):
+            return [parent.parent, parent.parents[1] / "blobs"]
+    return [folder]
 
 
 def require_place(path: Path) -> None:

@@ -37,6 +37,7 @@ from minigpt.json_files import checked, json_lines, parse_json, read_lines, read
 from minigpt.tensors import tensor_file
 from minigpt.text.tokenizer import Tokenizer
 from minigpt.text.tokenizers import fingerprint, load_tokenizer
+from minigpt.text.visible import visible
 
 FORMAT = 1
 LOCK = ".lock"  # held by the process that trains the run
@@ -288,7 +289,7 @@ class RunFolder:
     def write_snapshots(self, snapshots: list[Snapshot]) -> None:
         """Write what the model wrote on the way: a line each, and for people under headings."""
         write_atomic(self.snapshots, json_lines(snapshots))
-        texts = [f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{s.text}\n\n" for s in snapshots]
+        texts = [f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{visible(s.text)}\n\n" for s in snapshots]
         write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
     def save_weights(self, weights: Mapping[str, torch.Tensor], best_so_far: bool) -> None:

@@ -44,8 +44,10 @@ settings.load_profile("ours")
 
 
 def test_changed_files_are_read_or_refused() -> None:
-    findings = [finding for _, found in readers.counts(range(FILES), seed=0) for finding in found.findings]
+    counts = list(readers.counts(range(FILES), seed=0))
+    findings = [finding for _, found in counts for finding in found.findings]
     assert not findings, "\n".join(findings)
+    assert all(found.valid and found.refused for _, found in counts), counts
 
 
 # What hypothesis can say of whatever value there is.
@@ -388,6 +390,14 @@ def test_a_model_in_the_cache_of_hugging_face_is_links(tmp_path: Path) -> None:
     file.rename(blobs / "c2d3")
     file.symlink_to("../../blobs/c2d3")
     assert load_gpt2(folder).config.n_layer == 1
+    (tmp_path / "blobs").mkdir()  # which all models share, in newer ones
+    (blobs / "c2d3").rename(tmp_path / "blobs" / "e4f5")
+    (blobs / "c2d3").symlink_to("../../blobs/e4f5")
+    assert load_gpt2(folder).config.n_layer == 1
+    (tmp_path / "blobs" / "e4f5").rename(tmp_path / "elsewhere")
+    (tmp_path / "blobs" / "e4f5").symlink_to("../elsewhere")
+    with pytest.raises(FileError, match="leads out of its folder"):
+        load_gpt2(folder)
 
 
 @pytest.mark.parametrize("path", ["\0", "\ud800", "x" * 5000, "/dev/zero", "/"])
@@ -480,3 +490,4 @@ def test_a_ladder_of_a_strangers_is_shown(tmp_path: Path) -> None:
 
     LadderFolder(tmp_path).write_report(markdown(ladder), draw_ladder(ladder))
     assert not obeyed((tmp_path / "ladder.md").read_text())
+    assert "<script" not in (tmp_path / "ladder.md").read_text()

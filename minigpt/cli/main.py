@@ -32,6 +32,7 @@ from minigpt.errors import ConfigError, MinigptError
 from minigpt.files import discard
 from minigpt.text.visible import visible
 
+LONGEST = 2000  # characters of a message
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -102,5 +103,6 @@ def run(arguments: list[str]) -> int:
 def complain(message: str, status: int) -> int:
     """Say what went wrong, and in which process if there are several; the status."""
     where = f"rank {rank()}: " if rank() else ""
+    message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"  # with a stranger's names in it
     print(f"minigpt: {where}{visible(message, keep='')}", file=sys.stderr)
     return status

@@ -1,6 +1,7 @@
 """The ladder shown: rows for the terminal, tables in Markdown, and a picture for the back of the room."""
 
 import dataclasses
+import html
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -136,13 +137,13 @@ def rung_table(ladder: Ladder) -> str:
         rate = f"{row.characters_per_second:,.0f}" if result.learned else ""
         told = f"; {verdict(row, below)}" if verdict(row, below) else ""
         lines.append(
-            f"| {result.number}. {result.name} | {result.idea}{told} | {row.loss:.4f} | {spread} "
+            f"| {result.number}. {cell(result.name)} | {cell(result.idea + told)} | {row.loss:.4f} | {spread} "
             f"| {change(row, below)} | {bits(row.loss):.3f} | {result.parameters:,} | {rate} |"
         )
     counted = rival(ladder)
     if counted:
         figures = f"{counted.loss:.4f} |  |  | {bits(counted.loss):.3f} | {counted.parameters:,} |  |"
-        lines.append(f"| {counted.name} | {counted.idea} | {figures}")
+        lines.append(f"| {cell(counted.name)} | {cell(counted.idea)} | {figures}")
     if ladder.blends:
         loss, differ = blended_loss(ladder)
         weight = statistics.mean(blend.weight for blend in ladder.blends)
@@ -185,6 +186,11 @@ def blend_text(ladder: Ladder) -> str:
         f"\n\np = (1 - w) p_transformer + w p_ngram; w and the order are fitted on the first {kept} characters of the "
         "training text, which both models were kept from.\n"
     )
+
+
+def cell(text: str) -> str:
+    """Text as it stands in a Markdown table, whatever is in it: ladder.json may be a stranger's."""
+    return html.escape(text, quote=False).replace("|", "&#124;")
 
 
 def comparison_tables(ladder: Ladder) -> str:

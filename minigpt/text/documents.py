@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 from minigpt.errors import DataError, FileError
 from minigpt.files import explained
-from minigpt.text.sources import decompressed, imported
+from minigpt.text.sources import RATIO, SURELY, decompressed, imported
 
 CHUNK = 2**20  # bytes read at a time
 LONGEST_LINE = 2**25  # bytes of a line of JSON, of which Python may make thirty times as many
@@ -128,21 +128,34 @@ class Reader:
             kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
             if str(kind) not in ("string", "large_string", "string_view"):
                 raise DataError(f"{str(path)!r}: its column {self.field!r} is no text but {kind}: name another")
-            row = 0
-            for batch in table.iter_batches(batch_size=ROWS, columns=[self.field]):
-                column = batch.column(batch.schema.names.index(self.field))
-                column = column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
-                for content in column.cast(pyarrow.large_binary()).to_pylist():
-                    row += 1
-                    try:
-                        yield (content or b"").decode("utf-8", self._handler()), True
-                    except UnicodeDecodeError as error:
-                        raise self._not_utf8(path, f"row {row:,}, byte {error.start:,}", error) from None
+            most = max(SURELY, RATIO * path.stat().st_size)
+            groups = [table.metadata.row_group(n) for n in range(table.num_row_groups)]
+            unpacked = sum(g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns))
+            rows = self._rows(parquet.ParquetFile(file, read_dictionary=[self.field]), pyarrow)
+            for row, content in enumerate(rows, 1):
+                unpacked += len(content)
+                if unpacked > most:
+                    raise FileError(
+                        f"{str(path)!r} unpacks to {RATIO} times its size, as hardly a text does: leave it out"
+                    )
+                try:
+                    yield content.decode("utf-8", self._handler()), True
+                except UnicodeDecodeError as error:
+                    raise self._not_utf8(path, f"row {row:,}, byte {error.start:,}", error) from None
         except pyarrow.ArrowException as error:
             reason = " ".join(str(error).split())[:120]
             raise FileError(
                 f"{str(path)!r} cannot be read as Parquet ({reason}): make it anew, or leave it out"
             ) from None
+
+    def _rows(self, table: Any, pyarrow: Any) -> Iterator[bytes]:
+        """The column's texts, one by one, so that a long one of which the file says only where it recurs stays one."""
+        for batch in table.iter_batches(batch_size=ROWS, columns=[self.field]):
+            column = batch.column(batch.schema.names.index(self.field))
+            values = getattr(column, "dictionary", column).cast(pyarrow.large_binary())
+            places = column.indices.to_pylist() if hasattr(column, "indices") else range(len(column))
+            for place in places:
+                yield b"" if place is None else values[place].as_py() or b""
 
     def _whole(self, text: str, where: str) -> str:
         """The text, without halves of surrogate pairs, which JSON can write and UTF-8 cannot."""

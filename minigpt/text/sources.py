@@ -167,9 +167,8 @@ class Bounded(io.RawIOBase):
         count = self.file.readinto(buffer)
         self.left -= count
         if self.left < 0:
-            raise FileError(
-                f"{str(self.path)!r} unpacks to more than {RATIO} times its size, as no text does: leave it out"
-            )
+            why = f"unpacks to more than {RATIO} times its size, as hardly a text does"
+            raise FileError(f"{str(self.path)!r} {why}: unpack it first, or leave it out")
         return count
 
 

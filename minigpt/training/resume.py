@@ -7,7 +7,7 @@ from typing import Any
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError, DataError, RunError
-from minigpt.folder import Record, RunFolder
+from minigpt.folder import Record, RunFolder, read_weights
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
 from minigpt.run import Run, require_there
@@ -109,7 +109,10 @@ def ready(
 
     def as_saved(shape: ModelConfig) -> TrainedModel:
         model = build_empty(shape)  # takes no memory until the file has proved to fit
-        model.load_state_dict(saved(save.model, model.state_dict()), assign=True)
+        weights = saved(save.model, model.state_dict())
+        if save.best:
+            read_weights(save.best, model.state_dict())  # refused, if at all, before it takes the run's own one's place
+        model.load_state_dict(weights, assign=True)
         return model.train()
 
     display = stack.enter_context(Display(config.training, quiet=not processes.first))
