@@ -88,7 +88,7 @@ class Optimizer:
         They say nothing of how the parameters lie in memory: what is saved by one process is read by many.
         """
         found = {name: average.clone() for name, average in self.averages(model).items()}
-        found["step"] = self.adamw.state[self.parameters[0]]["step"].reshape(1).float().cpu()
+        found["step"] = self.adamw.state[self.parameters[0]]["step"].detach().cpu().clone().reshape(1)
         scale = self.scaler.state_dict() or {"scale": 1.0, "_growth_tracker": 0}
         found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float32)
         return found
