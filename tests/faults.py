@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import random
@@ -26,7 +27,24 @@ from minigpt.training.resume import resume
 from minigpt.training.saves import Saves
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported PyTorch once
-PROCESSES.set_forkserver_preload(["faults"])
+
+
+SERVER = "FAULTS_SERVER"  # set where that one runs
+
+
+def start_server() -> None:
+    """Start it now, with this folder among those of modules, which Python 3.11 does not tell it."""
+    before = dict(os.environ)
+    path = filter(None, (str(Path(__file__).parent), before.get("PYTHONPATH")))
+    os.environ.update({SERVER: "1", "PYTHONPATH": os.pathsep.join(path)})
+    PROCESSES.set_forkserver_preload(["faults"])
+    multiprocessing.forkserver.ensure_running()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+if SERVER not in os.environ:
+    start_server()
 LONGEST = 0.7  # seconds until a kill: about what the training takes
 SETTINGS = {  # of a training in which everything that is random or kept has a part
     "n_embd": 16,
