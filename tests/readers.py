@@ -539,24 +539,27 @@ def finding(reader: Reader, seed: int, number: int, what: str) -> str:
     return f"{reader.name}, seed {seed}, number {number}: {what}"
 
 
-def work(first: int, numbers: Sequence[int], seed: int, at: Any, results: Any) -> None:
-    """What the process does: every reader from that one on."""
-    for at[0] in range(first, len(READERS)):
+def work(first: int, end: int, numbers: Sequence[int], seed: int, at: Any, results: Any) -> None:
+    """What the process does: every reader from the one to the other."""
+    for at[0] in range(first, end):
         with tempfile.TemporaryDirectory() as folder:
             results.send(count(READERS[at[0]], Path(folder), numbers, seed, at))
 
 
-def counts(numbers: Sequence[int], seed: int) -> Iterator[tuple[str, Count]]:
-    """Each reader's name and what became of its files, read in a process of their own; in another, if that one ends."""
-    done = 0
-    while done < len(READERS):
+def counts(numbers: Sequence[int], seed: int, part: int = 0, parts: int = 1) -> Iterator[tuple[str, Count]]:
+    """Each reader's name and what became of its files, read in a process of their own; in another, if that one ends.
+
+    Of so many parts of all readers the so-manieth.
+    """
+    done, end = (len(READERS) * n // parts for n in (part, part + 1))
+    while done < end:
         ours, theirs = PROCESSES.Pipe(duplex=False)
         at = PROCESSES.RawArray("q", 2)
-        process = PROCESSES.Process(target=work, args=(done, numbers, seed, at, theirs))
+        process = PROCESSES.Process(target=work, args=(done, end, numbers, seed, at, theirs))
         process.start()
         theirs.close()
         try:
-            while done < len(READERS):
+            while done < end:
                 before = tuple(at)
                 while not ours.poll(STUCK):
                     if before == (before := tuple(at)):

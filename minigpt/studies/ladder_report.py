@@ -206,7 +206,7 @@ def comparison_tables(ladder: Ladder) -> str:
         for c in ladder.comparisons:
             if (c.seed, c.by) == (seed, by) and (by != "position" or c.part in POWERS_OF_TWO):
                 losses = f"| {c.transformer:.3f} | {c.ngram:.3f} | {c.blended:.3f} |"
-                lines.append(f"| {c.part} | {c.share:.1%} {losses}")
+                lines.append(f"| {cell(c.part)} | {c.share:.1%} {losses}")
         tables.append("\n".join(lines))
     lines = ["| copied in runs of at least | transformer | n-gram | validation text |", "| --- " * 4 + "|"]
     for row in ladder.copied:
@@ -223,8 +223,8 @@ def samples(ladder: Ladder) -> str:
     for result in results:
         text = visible(result.sample).replace("`", "ʼ")  # a backtick would end the quotation
         line = text[:SIDE_BY_SIDE].replace("\n", "¶").replace("|", "¦")
-        lines.append(f"| {result.name} | `{line}` |")
-        texts.append(f"**{result.name}**\n\n```\n{text}\n```\n")
+        lines.append(f"| {cell(result.name)} | `{line}` |")
+        texts.append(f"**{cell(result.name)}**\n\n```\n{text}\n```\n")
     return "\n".join([*lines, "", *texts])
 
 

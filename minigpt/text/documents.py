@@ -142,7 +142,7 @@ class Reader:
                     yield content.decode("utf-8", self._handler()), True
                 except UnicodeDecodeError as error:
                     raise self._not_utf8(path, f"row {row:,}, byte {error.start:,}", error) from None
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, IndexError) as error:  # the latter of a dictionary that lacks an entry
             reason = " ".join(str(error).split())[:120]
             raise FileError(
                 f"{str(path)!r} cannot be read as Parquet ({reason}): make it anew, or leave it out"
