@@ -139,10 +139,13 @@ def joined() -> Iterator[Processes]:
             reason = str(error).split("\n")[0]
             raise DeviceError(f"WORLD_SIZE is set, and there are no such processes ({reason}): use torchrun") from None
     with others_explained():
-        yield Processes(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
-        if mine:
-            dist.barrier()
-            dist.destroy_process_group()
+        try:
+            yield Processes(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+            if mine:
+                dist.barrier()
+        finally:  # what is still open when Python ends may abort it
+            if mine:
+                dist.destroy_process_group()
 
 
 def name_of_meeting(store: Any, rank: int, size: int) -> str:

@@ -198,10 +198,13 @@ def test_a_folder_that_becomes_read_only(long_run: subprocess.Popen, tmp_path: P
     if subprocess.run(["mount", "--bind", run, run], capture_output=True).returncode:
         pytest.skip("only root can mount a folder on itself; test_resume.py lets every write fail in turn")
     try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", run], check=True)
+        while subprocess.run(["mount", "-o", "remount,ro,bind", run], capture_output=True).returncode:
+            time.sleep(0.01)  # a file was open to be written
         assert long_run.wait(60) == 2
         assert "the file system is read-only: choose another place" in long_run.stderr.read()
     finally:
+        long_run.kill()
+        long_run.wait()
         subprocess.run(["umount", run], check=True)
     step = Saves(run).newest().moment.step
     assert resume(run, max_iters=step + 5).record.step == step + 5
