@@ -150,6 +150,9 @@ def test_the_doctor_on_real_runs(text_file: Path, tmp_path: Path, capfd: pytest.
     assert "it diverged" in said(learning_rate=3.0, max_iters=60)
     short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 400, "eval_interval": 40}
     assert "the text is too small for it" in said(**short)
+    other = tmp_path / "other.txt"  # what is learned of its beginning is wrong at its end, which reads backwards
+    other.write_text(make_text(18_000) + make_text(2_000, seed=1)[::-1])
+    assert "it overfits since step" in said(data=other, learning_rate=0.01, max_iters=200, eval_interval=20)
     calm = said(learning_rate=1e-2, max_iters=600, eval_interval=50, schedule="cosine")
     assert not any(word in calm for word in ("diverged", "stuck", "overfits", "too small"))
 
