@@ -19,7 +19,8 @@ def main() -> None:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
         status = 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is over: a further Ctrl-C has nothing to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # the work is over: there is nothing to stop any more
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 

@@ -62,6 +62,7 @@ def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFail
 
     def order(found: tuple[int, ProcessFailure]) -> tuple[bool, int]:
         status = found[1].exitcode
-        return status < 0 and status != -signal.SIGTERM, status
+        killed = status < 0 and status != -signal.SIGTERM
+        return killed, abs(status) if killed else status  # SIGABRT, 6, is how one ends that another left alone
 
     return max(failures.items(), key=order)
