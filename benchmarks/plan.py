@@ -2,10 +2,10 @@
 
     python benchmarks/plan.py
 
-Each row is a training in processes of its own on the CPU, in float32: on one process `Gradients` and `Optimizer`; on
-two, PyTorch's DistributedDataParallel or fully_shard over gloo, the figures the first one's. Tensors are the bytes of
-all tensors at the steps' peak, as PyTorch's MemTracker counts them: that is what is planned. The process is the peak of
-resident memory above what was held after a first such training was let go of (Linux): with the C library's gaps.
+Each row is a training in processes of its own on the CPU, in float32, on one, or on two over gloo, of which the figures
+are the first one's. Tensors are the bytes of all tensors at the steps' peak, as PyTorch's MemTracker counts them: that
+is what is planned. The process is the peak of resident memory above what was held after a first such training was let
+go of (Linux): with the C library's gaps.
 """
 
 import argparse
@@ -17,26 +17,21 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from finetuning import held
-from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.config import Config
 from minigpt.model import build
-from minigpt.training import block
 from minigpt.training.footprint import memory
-from minigpt.training.gradients import Gradients, recompute_blocks
+from minigpt.training.gradients import Gradients
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.parallel import Processes, joined
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True, "vocab_size": 50257}
 SIZES: dict[str, dict[str, Any]] = {
@@ -55,74 +50,38 @@ def config_of(size: str, recomputed: bool) -> Config:
     return Config.from_preset(settings.pop("preset", "lecture")).override(**settings)
 
 
-def training(config: Config, sharing: str) -> Step:
+def training(config: Config, processes: Processes) -> Step:
     """What makes a step of that training, on this process's share of a batch."""
-    shape, processes = (config.training.batch_size, config.model.block_size), SHARINGS[sharing]
-    idx = torch.randint(config.model.vocab_size, shape)[: shape[0] // processes]
-    model = build(config.model).train()
-    if sharing == "alone":
-        gradients = Gradients(model, config)
-        optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
-        return lambda: (gradients.add(idx, idx), optimizer.step(0))
-    shared = shared_out(model, config, sharing)
-    adamw = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> None:
-        _, loss = shared(idx, idx)
-        loss.backward()
-        del _, loss
-        adamw.step()
-        adamw.zero_grad(set_to_none=False)
-
-    return step
+    shape = (config.training.batch_size, config.model.block_size)
+    idx = torch.randint(config.model.vocab_size, shape).tensor_split(processes.size)[processes.rank]
+    gradients = Gradients(build(config.model).train(), config, processes)
+    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
+    return lambda: (gradients.add(idx, idx), optimizer.step(0))
 
 
-def shared_out(model: nn.Module, config: Config, sharing: str) -> nn.Module:
-    """The model for two processes, its blocks as `Gradients` would have them."""
-    if block.suits(model, config, torch.device("cpu")):
-        block.write_out_blocks(model)
-    if config.training.checkpoint_activations:
-        recompute_blocks(model)
-    if sharing == "ddp":
-        return DistributedDataParallel(model)
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    for part in model.get_submodule("blocks").children():
-        fully_shard(part, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
-
-
-def tensors(config: Config, sharing: str) -> int:
+def tensors(config: Config, processes: Processes) -> int:
     """Bytes of all tensors at the peak of some steps."""
     tracker = MemTracker()
     with tracker:
-        step = training(config, sharing)
+        step = training(config, processes)
         for _ in range(STEPS):
             tracker.reset_mod_stats()
             step()
     return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
 
-def process(config: Config, sharing: str) -> int:
+def process(config: Config, processes: Processes) -> int:
     """Bytes of resident memory at the peak of some steps, above what was held before."""
-    training(config, sharing)()  # loads what is loaded once
+    training(config, processes)()  # loads what is loaded once
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     before = held("VmRSS")
-    step = training(config, sharing)
+    step = training(config, processes)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     for _ in range(STEPS):
         step()
     return int((held("VmHWM") - before) * 2**20)
-
-
-@contextmanager
-def joined(sharing: str, rank: int, port: int) -> Iterator[None]:
-    """This process is one of several."""
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=SHARINGS[sharing])
-    yield
-    dist.destroy_process_group()
 
 
 def measured(*case: str) -> int:
@@ -143,8 +102,12 @@ def one(size: str, sharing: str, recomputed: str, what: str, rank: str, port: st
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     config = config_of(size, recomputed == "True")
-    with joined(sharing, int(rank), int(port)) if sharing != "alone" else nullcontext():
-        found = {"tensors": tensors, "process": process}[what](config, sharing)
+    if sharing != "alone":
+        config = config.override(parallel=sharing)
+        size_of_job = str(SHARINGS[sharing])  # what torchrun would say
+        os.environ |= {"RANK": rank, "WORLD_SIZE": size_of_job, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    with joined() as processes:
+        found = {"tensors": tensors, "process": process}[what](config, processes)
     print(f"\n{found}", flush=True)
 
 

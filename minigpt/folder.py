@@ -41,12 +41,7 @@ from minigpt.text.visible import visible
 
 FORMAT = 1
 LOCK = ".lock"  # held by the process that trains the run
-STORED = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-}  # what safetensors calls them
+STORED = {torch.float32: "F32", torch.float64: "F64", torch.int8: "I8", torch.uint8: "U8"}  # as safetensors says
 Weights = Literal["last", "best"]
 Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 
@@ -214,7 +209,7 @@ class RunFolder:
         """Every file and folder a run may have, in the order they are named above."""
         return [path for name, path in vars(self).items() if name != "path"]
 
-    def require_whole(self) -> None:
+    def require_no_links_out(self) -> None:
         """Raise RunError for a file that is a link out of the folder: to open a run reads nothing else."""
         try:
             require_inside(self.path, self.files())

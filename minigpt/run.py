@@ -100,7 +100,7 @@ class Run:
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
         folder = RunFolder(Path(path))
         require_there(folder.path)
-        folder.require_whole()
+        folder.require_no_links_out()
         config = folder.read_config()
         record = folder.read_record()
         tokenizer = folder.read_tokenizer(config, record)

@@ -33,12 +33,7 @@ class Display:
         live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         self.bar = Progress(
-            *columns,
-            console=self.console,
-            transient=True,
-            disable=not live,
-            auto_refresh=live,
-            refresh_per_second=4,
+            *columns, console=self.console, transient=True, disable=not live, auto_refresh=live, refresh_per_second=4
         )
         self.task = self.bar.add_task("", total=config.max_iters, speed="")
 

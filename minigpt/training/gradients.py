@@ -40,10 +40,9 @@ class Gradients:
         if training.checkpoint_activations:
             recompute_blocks(model)
         self.model, self.processes = model, processes
-        whole = not shards(config, processes)
-        self.parameters = flatten(model) if whole else []
+        long = None if shards(config, processes) else flatten(model)  # before anything holds on to the model's own
         self.spread = spread(model, config, processes)
-        self.parameters = self.parameters if whole else [*model.parameters()]
+        self.parameters = long or [*model.parameters()]
         self.device = device
         self.dtype = DTYPES.get(training.precision)
         self.share = 1 / training.gradient_accumulation

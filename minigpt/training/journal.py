@@ -148,8 +148,9 @@ class Journal(Stopwatch):
 
     def keep(self, step: int, best_so_far: bool) -> None:
         """Have the weights after `step` steps written, and the metrics, and all that is needed to go on from here."""
-        weights = self.copied() if self.processes.first else {}
+        weights: dict[str, Tensor] = {}
         if self.processes.first:
+            weights = self.copied()
             self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
             self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
         self.step = step

@@ -12,7 +12,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.training.loop import Usual
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.parallel import ALONE, Processes, in_parts
-from minigpt.training.saves import Moment, Save, Saves
+from minigpt.training.saves import PARTS, Moment, Save, Saves
 from minigpt.training.sharded import fill, write_parts
 
 USUAL, BATCHES, CPU, CUDA = "usual", "generator.batches", "generator.cpu", "generator.cuda"
@@ -43,7 +43,7 @@ class Keeper:
         assert self.optimizer is not None
         tensors = self.tensors()
         fill(tensors, save.training, may_lack=() if self.processes.first else (self.cpu, self.cuda))
-        self.optimizer.restore(self.model, tensors)
+        self.optimizer.restore(tensors)
         self.usual.restore(tensors[USUAL])
         try:
             self.dataset.restore({"generator": tensors[BATCHES], "position": save.moment.position})
@@ -59,7 +59,7 @@ class Keeper:
         fill(self.model.state_dict(), save.model)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all but the weights, by name."""
+        """All but the weights, by name: the averages themselves, the rest as it is now."""
         assert self.optimizer is not None
         in_parts(self.model)
         found = self.optimizer.state(self.model)
@@ -82,12 +82,13 @@ class Keeper:
         """What to call, on any thread and at any time, to write a save of this moment; many write theirs together."""
         tensors, metrics, snapshots = self.tensors(), [*metrics], [*snapshots]
         if self.processes.size == 1:
-            return lambda: self.saves.write(moment, weights, tensors, metrics, snapshots)
+            copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            return lambda: self.saves.write(moment, weights, copies, metrics, snapshots)
         if self.processes.first:
             self.saves.begin(moment.step)
         self.processes.wait()
-        parts, tensors = self.saves.parts(moment.step), {**self.model.state_dict(), **tensors}
-        written = write_parts(parts, tensors, self.processes)
+        parts = self.saves.place(moment.step) / PARTS
+        written = write_parts(parts, {**self.model.state_dict(), **tensors}, self.processes)
 
         def finish() -> None:
             written()

@@ -83,20 +83,18 @@ class Optimizer:
         self.zero_grad()
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Copies of the averages that AdamW keeps, under the names of the model's parameters, and the loss's scale.
+        """The averages that AdamW keeps, themselves, under the names of the model's parameters; and the loss's scale.
 
         They say nothing of how the parameters lie in memory: what is saved by one process is read by many.
         """
-        found = {name: average.clone() for name, average in self.averages(model).items()}
+        found = self.averages(model)
         found["step"] = self.adamw.state[self.parameters[0]]["step"].detach().cpu().clone().reshape(1)
         scale = self.scaler.state_dict() or {"scale": 1.0, "_growth_tracker": 0}
         found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float32)
         return found
 
-    def restore(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` once gave."""
-        for name, average in self.averages(model).items():
-            average.copy_(state[name])
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, into whose averages others have been read."""
         for parameter in self.parameters:
             self.adamw.state[parameter]["step"].copy_(state["step"][0])
         if self.scaler.is_enabled():

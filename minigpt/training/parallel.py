@@ -51,11 +51,11 @@ class Processes:
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set in any process."""
-        return [bool(n) for n in self._reduced(flags, dist.ReduceOp.MAX)] if self.size > 1 else [*flags]
+        return [bool(n) for n in self._reduced(flags, dist.ReduceOp.MAX)]
 
     def sum(self, number: float) -> float:
         """The sum over all processes."""
-        return self._reduced([number], dist.ReduceOp.SUM)[0] if self.size > 1 else number
+        return self._reduced([number], dist.ReduceOp.SUM)[0]
 
     def told(self, value: Any) -> Any:
         """What the first process says, whatever it is in the others."""
@@ -66,7 +66,7 @@ class Processes:
 
     def most(self, number: int) -> int:
         """The largest of all processes' numbers."""
-        return int(self._reduced([number], dist.ReduceOp.MAX)[0]) if self.size > 1 else number
+        return int(self._reduced([number], dist.ReduceOp.MAX)[0])
 
     def wait(self) -> None:
         """Until all are here."""
@@ -103,8 +103,9 @@ class Processes:
                 ours.silent = not self.first
                 raise ours
 
-    @staticmethod
-    def _reduced(numbers: Sequence[float], how: Any) -> list[float]:
+    def _reduced(self, numbers: Sequence[float], how: Any) -> list[float]:
+        if self.size == 1:
+            return [*numbers]
         tensor = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(tensor, how)
         return tensor.tolist()
@@ -190,12 +191,14 @@ def others_explained() -> Iterator[None]:
 def require_shares(config: Config, processes: Processes) -> None:
     """Raise ConfigError for a batch that has nothing for some process, or a precision that FSDP cannot have."""
     training = config.training
+    if processes.size == 1:
+        return
     if training.batch_size < processes.size:
         few = f"a batch_size of {training.batch_size}"
         raise ConfigError(f"{processes.size} processes cannot share {few}: name at least as many windows")
-    if processes.size > 1 and pick_device(training.device).type == "mps":
+    if pick_device(training.device).type == "mps":
         raise ConfigError("several processes cannot share this machine's GPU: choose --device cpu")
-    if training.parallel == "fsdp" and training.precision == "fp16" and processes.size > 1:
+    if training.parallel == "fsdp" and training.precision == "fp16":
         raise ConfigError("fsdp does not go with fp16, whose losses are scaled: choose --precision bf16 or fp32")
 
 

@@ -82,7 +82,7 @@ def resume(
                 folder.write_config(start.config)
                 folder.write_record(record)
         run = Run(folder.path, start.config, start.tokenizer, start.model, record, list(save.metrics))
-        run, course = shared_out(run, start, processes)
+        run, course = shared_out(run, start)
         return fit_and_measure(run, start.dataset, display, replaces, course, save)
 
 

@@ -115,7 +115,7 @@ class Saves:
 
     def begin(self, step: int) -> Path:
         """The folder of a save to be made, empty. Raises FileError."""
-        path = self.folder / f"{step:08}"
+        path = self.place(step)
         with explained("make the folder", path):
             if path.exists():  # a save of the same step, or what was to become one
                 (path / MARKER).unlink(missing_ok=True)
@@ -123,9 +123,9 @@ class Saves:
             path.mkdir(parents=True)
         return path
 
-    def parts(self, step: int) -> Path:
-        """Where many processes write their parts of a save."""
-        return self.folder / f"{step:08}" / PARTS
+    def place(self, step: int) -> Path:
+        """The folder of the save of that step; many processes write their parts of it into PARTS in there."""
+        return self.folder / f"{step:08}"
 
     def finish(
         self,
@@ -135,7 +135,7 @@ class Saves:
         files: dict[str, dict[str, int | str]] | None = None,
     ) -> None:
         """Write the marker, by which what lies there, those files or parts, is a save. Raises FileError."""
-        path = self.folder / f"{moment.step:08}"
+        path = self.place(moment.step)
         if files is None:
             files = {f"{PARTS}/{part.name}": described_file(part) for part in (path / PARTS).glob("*.safetensors")}
             with explained("flush", path / PARTS):
@@ -225,7 +225,7 @@ def opened(path: Path) -> Save:
             raise RunError(f"{where} is damaged: its {name} are no list")
         lists[name] = [checked(kind, entry, f"{where}, {name}") for entry in entries]
     moment = checked(Moment, content.get("moment"), f"{where}, moment")
-    if moment.step < 0 or f"{moment.step:08}" != path.name:
+    if f"{moment.step:08}" != path.name:
         raise RunError(f"{where} is damaged: it is not of step {path.name}")
     return Save(path, moment, lists["metrics"], lists["snapshots"], MODEL not in files)
 

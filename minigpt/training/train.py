@@ -76,7 +76,7 @@ def train(
         forecast = foresee(start.model, start.dataset, start.config) if processes.size == 1 else None
         display.say(f"takes  {forecast}\n" if forecast else "")
         run = Run(folder.path, start.config, start.tokenizer, start.model, new_record(start), [])
-        run, course = shared_out(run, start, processes)
+        run, course = shared_out(run, start)
         run = fit_and_measure(run, start.dataset, display, replaces, course)
         if forecast and run.record.validation_loss is not None:
             seconds = run.record.training_seconds + run.record.evaluation_seconds
@@ -118,12 +118,13 @@ def begun(wanted: RunFolder, start: "Start", display: Display, overwrite: bool) 
     return folder
 
 
-def shared_out(run: Run, start: "Start", processes: Processes) -> tuple[Run, Course]:
+def shared_out(run: Run, start: "Start") -> tuple[Run, Course]:
     """How one of several processes trains that run; alone, as usual.
 
     With FSDP the first one's run has a copy of the model, whole, in the computer's memory, into which the parts are
     brought together at each evaluation; what is measured is what is trained.
     """
+    processes = start.processes
     if not processes.first:
         torch.manual_seed(run.config.training.seed + processes.rank)  # dropout, another one in each
     if not shards(run.config, processes):
