@@ -113,7 +113,7 @@ class ModelConfig(Checked):
     Raises ConfigError if a value is impossible, n_embd not divisible by n_head included.
     """
 
-    architecture: Literal["gpt", "bigram"] = setting("gpt", "which model: a transformer, or the bigram baseline")
+    architecture: Literal["gpt", "modern", "bigram"] = setting("gpt", "a transformer, a modern one, or the baseline")
     vocab_size: int = setting(65, "how many different tokens there are; of characters, the text decides", at_least=1)
     block_size: int = setting(32, "how many tokens of context the model sees", at_least=1)
     n_embd: int = setting(64, "width: numbers that stand for each token inside the model", at_least=1)
@@ -130,6 +130,13 @@ class ModelConfig(Checked):
         super().__post_init__()
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd must be divisible by n_head, and {self.n_embd} is not by {self.n_head}")
+        if self.architecture == "modern" and (self.implementation == "lecture" or not self.is_lecture):
+            raise ConfigError("the modern network has no implementation, activation, qkv_bias or tied_head: drop them")
+        if self.architecture == "modern" and self.n_embd // self.n_head % 2:
+            odd = f"{self.n_embd} for {self.n_head} heads is {self.n_embd // self.n_head} for each"
+            raise ConfigError(
+                f"the modern network turns numbers in pairs, and an n_embd of {odd}: choose an even number"
+            )
         if self.implementation == "lecture" and not self.is_lecture:
             raise ConfigError("the lecture's implementation has no activation, qkv_bias or tied_head: drop them")
         heads = self.n_head * self.n_layer
@@ -140,7 +147,7 @@ class ModelConfig(Checked):
 
     @property
     def is_lecture(self) -> bool:
-        """Whether the transformer is the lecture's function, without any of GPT-2's parts."""
+        """Whether the GPT is the lecture's function, without any of GPT-2's parts."""
         return self.activation == "relu" and not self.qkv_bias and not self.tied_head
 
 
@@ -157,12 +164,18 @@ class TrainingConfig(Checked):
     snapshots: int = setting(
         12, "texts kept on the way, at steps spread evenly on a log scale", at_least=0, at_most=1000
     )
+    optimizer: Literal["adamw", "muon"] = setting(
+        "adamw", "AdamW; or Muon for the blocks' matrices, AdamW for the rest"
+    )
     learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
+    muon_learning_rate: float = setting(0.02, "step size of Muon", above=0)
     schedule: Literal["constant", "linear", "cosine"] = setting("constant", "how the learning rate falls, to 0")
     schedule_start: int = setting(0, "the step at which the schedule begins", at_least=0)
     schedule_end: int = setting(0, "the step from which on it stays where it is; 0 is the last", at_least=0)
+    min_learning_rate: float = setting(0.0, "AdamW's step size that the schedule falls to", at_least=0)
     warmup_iters: int = setting(0, "steps in which the learning rate rises to its value", at_least=0)
     weight_decay: float = setting(0.01, "AdamW's pull of matrices towards 0; biases and norms have none", at_least=0)
+    beta2: float = setting(0.999, "how long AdamW remembers squared gradients", at_least=0, below=1)
     grad_clip: float = setting(0.0, "norm that the gradient is cut to; 0 leaves it", at_least=0)
     gradient_accumulation: int = setting(1, "batches whose gradients make one step", at_least=1)
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what matrix products compute in")
@@ -178,6 +191,9 @@ class TrainingConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.min_learning_rate > self.learning_rate:
+            rates = f"{self.min_learning_rate:g} is above {self.learning_rate:g}"
+            raise ConfigError(f"min_learning_rate must be at most learning_rate, and {rates}: lower it")
         if self.max_iters // self.eval_interval > MOST_EVALUATIONS:
             raise ConfigError(
                 f"{self.max_iters:,} steps with an evaluation every {self.eval_interval:,} are more evaluations than "
@@ -224,6 +240,10 @@ YOUNGER = {  # settings that came later still
     "patience": 0,
     "on_spike": "stop",
     "parallel": "ddp",
+    "optimizer": "adamw",
+    "muon_learning_rate": 0.02,
+    "min_learning_rate": 0.0,
+    "beta2": 0.999,
 }
 
 
@@ -238,6 +258,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.training.checkpoint_activations and self.model.architecture == "bigram":
             raise ConfigError("checkpoint_activations needs a model with blocks, and the bigram has none: leave it out")
+        if self.training.optimizer == "muon" and self.model.architecture == "bigram":
+            raise ConfigError("muon is for the matrices of blocks, and the bigram has none: choose --optimizer adamw")
 
     @property
     def tokens_a_step(self) -> int:

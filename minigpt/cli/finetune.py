@@ -12,7 +12,14 @@ from minigpt.errors import ConfigError
 
 ADAPTERS = "Adapters"
 SHOWN = {"max_iters": "500", "learning_rate": "1e-3; all weights: 1e-4"}
-FIXED = {"tokenizer", "order", "train_fraction", "parallel"}  # the base's, or the data's
+FIXED = {
+    "tokenizer",
+    "order",
+    "train_fraction",
+    "parallel",
+    "optimizer",
+    "muon_learning_rate",
+}  # the base's, or the data's
 
 
 @click.command(cls=GroupedCommand, short_help="Teach a trained model another text, or tasks.")

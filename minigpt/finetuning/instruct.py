@@ -63,7 +63,13 @@ def instruct(
     Its vocabulary grows by the marks between turns, and of characters by those that the examples need; what it knew
     stays. Raises as `finetune` does, and DataError for examples that cannot be learned.
     """
-    usual = {"max_iters": STEPS, "learning_rate": RATES[method], "order": "epochs", "snapshots": 0}
+    usual = {
+        "max_iters": STEPS,
+        "learning_rate": RATES[method],
+        "optimizer": "adamw",
+        "order": "epochs",
+        "snapshots": 0,
+    }
     config = base.config.override(**(usual | {"quantization": "none"} | settings))
     if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")

@@ -19,6 +19,7 @@ from minigpt.model import TrainedModel
 from minigpt.model.eight_bits import Linear8bit, to_8_bits
 from minigpt.model.gpt import GPT
 from minigpt.model.linear import Linear, linear
+from minigpt.model.modern import Modern
 
 BLOCK = 64  # weights that share an absmax
 BLOCK_OF_ABSMAX = 256  # absmax that share one of their own
@@ -204,16 +205,14 @@ def to_4_bits(model: nn.Module) -> nn.Module:
     return model
 
 
-def quantized(model: TrainedModel, kind: Literal["int8", "nf4"]) -> GPT:
+def quantized(model: TrainedModel, kind: Literal["int8", "nf4"]) -> GPT | Modern:
     """The model with its matrices in few bits, in place; it need not have values yet.
 
     Raises ConfigError for a model that has no blocks, or whose matrices are in few bits already.
     """
-    if not isinstance(model, GPT):
-        raise ConfigError("only the fast GPT keeps its matrices in few bits: take a run of --implementation fast")
+    if not isinstance(model, GPT | Modern):
+        raise ConfigError("only the fast GPT and the modern one keep their matrices in few bits: take a run of those")
     if any(isinstance(module, Linear4bit | Linear8bit) for module in model.modules()):
         raise ConfigError("its matrices are in few bits already: take the run that it was made from")
-    if kind == "int8":
-        return to_8_bits(model)
-    to_4_bits(model)
+    (to_8_bits if kind == "int8" else to_4_bits)(model)
     return model

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from minigpt.config import ModelConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
+from minigpt.model.modern import Modern
 
 
 class Context(Protocol):
@@ -24,7 +25,7 @@ class Context(Protocol):
         """How many different tokens there are."""
 
 
-TrainedModel = BigramLanguageModel | GPTLanguageModel | GPT  # what a run holds
+TrainedModel = BigramLanguageModel | GPTLanguageModel | GPT | Modern  # what a run holds
 
 
 class LanguageModel(Protocol):
@@ -56,6 +57,8 @@ def network(config: ModelConfig) -> type[TrainedModel]:
     """The class that the config asks for."""
     if config.architecture == "bigram":
         return BigramLanguageModel
+    if config.architecture == "modern":
+        return Modern
     return GPTLanguageModel if config.implementation == "lecture" else GPT
 
 

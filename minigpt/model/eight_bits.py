@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from minigpt.model.gpt import GPT
 from minigpt.model.linear import Linear, linear
 
 LARGEST = 127  # of the codes, which are as many above zero as below
@@ -50,7 +49,7 @@ class Linear8bit(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
-def to_8_bits(model: GPT) -> GPT:
+def to_8_bits(model: nn.Module) -> nn.Module:
     """The model with all its matrices in 8 bits, in place; embeddings, and a head tied to them, stay as they are."""
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:

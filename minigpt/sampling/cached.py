@@ -1,4 +1,4 @@
-"""A GPT read piece by piece: what was computed for earlier tokens is kept, not computed again."""
+"""A transformer read piece by piece: what was computed for earlier tokens is kept, not computed again."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.model import LanguageModel
+from minigpt.model.elementwise import rms_norm
 from minigpt.model.gpt import GPT
+from minigpt.model.modern import Modern
 
 
 class Cache:
@@ -20,8 +22,8 @@ class Cache:
         length: how many positions are filled.
     """
 
-    def __init__(self, model: GPT, batch_size: int) -> None:
-        config, weight = model.config, model.ln_f.weight
+    def __init__(self, model: GPT | Modern, batch_size: int) -> None:
+        config, weight = model.config, model.token_embedding_table.weight
         shape = (2, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
         self.kv = [weight.new_zeros(shape) for _ in model.blocks]  # zeros: a masked NaN would still be one
         self.batch_size = batch_size
@@ -46,6 +48,30 @@ def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
         gathered = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=t > 1)
         x = x + block.attention.mix(gathered)
         x = x + block.ffwd(block.ln2(x))
+    cache.length = end
+    return model.head(x)
+
+
+def read_modern(model: Modern, window: Tensor, cache: Cache) -> Tensor:
+    """The same for the modern network, of a whole `window` (B, T) of which the cache has the beginning: (B, V).
+
+    The window is needed for the pair that the first new token makes with the one before it. Keys turn with their
+    position in the window, so that here too they are all anew once it has moved.
+    """
+    B, end = window.shape
+    start, t = cache.length, end - cache.length
+    known = min(1, start)  # a token before the new ones
+    x0 = model.embed(window[:, start - known :]).view(B, known + t, -1)[:, known:].flatten(0, 1)  # (B * t, C)
+    x = x0
+    for block, (keys, values) in zip(model.blocks, cache.kv, strict=True):
+        x = block.reminded(x, x0)
+        q, k, v = block.attention.heads(rms_norm(x), t, start)  # (B, H, t, D) each
+        keys[:, :, start:end], values[:, :, start:end] = k, v
+        if block is model.blocks[-1] and t > 1:
+            q, x, t = q[:, :, -1:], x.view(B, t, -1)[:, -1], 1
+        gathered = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=t > 1)
+        x = x + block.attention.mix(gathered)
+        x = x + block.ffwd(rms_norm(x))
     cache.length = end
     return model.head(x)
 
@@ -87,6 +113,23 @@ def recorded(model: GPT, cache: Cache) -> Callable[[Tensor], Tensor]:
         return RecordedStep(model, cache)
     except RuntimeError:
         return functools.partial(read, model, cache=cache)
+
+
+class ModernReader:
+    """The same for the modern network."""
+
+    def __init__(self, model: Modern, batch_size: int) -> None:
+        self.model = model
+        self.cache = Cache(model, batch_size)
+        self.idx: Tensor | None = None  # the tokens read, at most block_size of them
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
+        idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
+        self.idx = idx[:, -self.model.config.block_size :]
+        if idx.shape[1] > self.idx.shape[1]:  # the window has moved
+            self.cache.length = 0
+        return read_modern(self.model, self.idx, self.cache)
 
 
 class PlainReader:

@@ -13,7 +13,8 @@ from torch import Tensor
 from minigpt.config import SamplingConfig
 from minigpt.model import LanguageModel
 from minigpt.model.gpt import GPT
-from minigpt.sampling.cached import CachedReader, PlainReader
+from minigpt.model.modern import Modern
+from minigpt.sampling.cached import CachedReader, ModernReader, PlainReader
 from minigpt.sampling.filters import apply_temperature, draw, keep_top_k, keep_top_p
 from minigpt.sampling.path import Loops, loops_for
 
@@ -62,7 +63,7 @@ def generate(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Co
 def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
     """The max_new_tokens tokens (B,) that follow, one after another, by the fastest way there is.
 
-    A GPT reads each token once (sampling/cached.py); alone on a CPU it goes on in compiled loops
+    A GPT, a modern one too, reads each token once (sampling/cached.py); alone on a CPU it goes on in compiled loops
     (sampling/continued.py). Any other model reads its whole window again each time.
     """
     generator = torch.Generator()
@@ -70,7 +71,7 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
         generator.seed()
     else:
         generator.manual_seed(config.seed)
-    reader = CachedReader(model, len(idx)) if isinstance(model, GPT) else PlainReader(model)
+    reader = reader_of(model, len(idx))
     was_training = model.training
     model.eval()
     try:
@@ -90,8 +91,18 @@ def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterat
         model.train(was_training)
 
 
+def reader_of(model: LanguageModel, batch_size: int) -> CachedReader | ModernReader | PlainReader:
+    """What reads for that model, so many rows at a time."""
+    if isinstance(model, GPT):
+        return CachedReader(model, batch_size)
+    return ModernReader(model, batch_size) if isinstance(model, Modern) else PlainReader(model)
+
+
 def one(
-    reader: CachedReader | PlainReader, tokens: Tensor, config: SamplingConfig, generator: torch.Generator
+    reader: CachedReader | ModernReader | PlainReader,
+    tokens: Tensor,
+    config: SamplingConfig,
+    generator: torch.Generator,
 ) -> Tensor:
     """The token of each row (B,) that follows once `tokens` (B, t) are read too."""
     with torch.inference_mode():  # not around a yield: what the caller does meanwhile is not in it

@@ -10,26 +10,27 @@ from torch.utils.hooks import RemovableHandle
 
 from minigpt.drawing import drawable, new_figure
 from minigpt.errors import ConfigError
-from minigpt.model.gpt import Attention
+from minigpt.model import gpt, modern
 from minigpt.model.lecture import MultiHeadAttention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELLED = 48  # characters that there is room for beside a map
+Together = gpt.Attention | modern.Attention  # all heads at once
 
 
-def attentions_of(model: nn.Module) -> list[MultiHeadAttention | Attention]:
+def attentions_of(model: nn.Module) -> list[MultiHeadAttention | Together]:
     """The attention of each block, in order. Raises ConfigError for a model without any."""
-    found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | Attention)]
+    found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | Together)]
     if not found:
         raise ConfigError("this model has no attention heads: look at a transformer's run")
     return found
 
 
-def head_count(attention: MultiHeadAttention | Attention) -> int:
+def head_count(attention: MultiHeadAttention | Together) -> int:
     """How many heads it has."""
-    return attention.n_head if isinstance(attention, Attention) else len(attention.heads)
+    return attention.n_head if isinstance(attention, Together) else len(attention.heads)
 
 
 @torch.no_grad()
@@ -53,7 +54,7 @@ def attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
     return maps
 
 
-def catching(attention: MultiHeadAttention | Attention, maps: Tensor) -> list[RemovableHandle]:
+def catching(attention: MultiHeadAttention | Together, maps: Tensor) -> list[RemovableHandle]:
     """Hooks that write the attention's weights to `maps` (H, T, T) when a single window comes along.
 
     The lecture's heads form them, and are overheard on the way to their dropout. The fast attention doesn't:
@@ -63,10 +64,10 @@ def catching(attention: MultiHeadAttention | Attention, maps: Tensor) -> list[Re
     def from_dropout(place: Tensor, dropout: nn.Module, inputs: tuple[Tensor]) -> None:
         place.copy_(inputs[0][0])  # (1, T, T) -> (T, T)
 
-    def from_queries(part: Attention, inputs: tuple[Tensor, int]) -> None:
+    def from_queries(part: Together, inputs: tuple[Tensor, int]) -> None:
         maps.copy_(weights_of(part, *inputs))
 
-    if isinstance(attention, Attention):
+    if isinstance(attention, Together):
         return [attention.register_forward_pre_hook(from_queries)]
     dropouts = (head.get_submodule("dropout") for head in attention.heads)
     return [
@@ -76,7 +77,7 @@ def catching(attention: MultiHeadAttention | Attention, maps: Tensor) -> list[Re
 
 
 @torch.no_grad()
-def weights_of(attention: Attention, x: Tensor, T: int) -> Tensor:
+def weights_of(attention: Together, x: Tensor, T: int) -> Tensor:
     """The weights (H, T, T) that the fast attention gives in its only window x (T, C)."""
     q, k, _ = (part[0] for part in attention.heads(x, T))  # (H, T, D) each
     scores = q @ k.mT * q.shape[-1] ** -0.5  # (H, T, T)

@@ -8,10 +8,9 @@ from torch.utils.hooks import RemovableHandle
 
 from minigpt.drawing import new_figure
 from minigpt.model import LanguageModel
-from minigpt.model.gpt import Attention
 from minigpt.model.lecture import MultiHeadAttention
 from minigpt.model.loss import mean_loss
-from minigpt.studies.attention import attentions_of, head_count
+from minigpt.studies.attention import Together, attentions_of, head_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +35,7 @@ def worth_of_heads(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, T
     return whole, worth
 
 
-def switched_off(attention: MultiHeadAttention | Attention, head: int) -> RemovableHandle:
+def switched_off(attention: MultiHeadAttention | Together, head: int) -> RemovableHandle:
     """A hook that puts zeros in the place of what a head of that attention gathers."""
 
     def zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ def switched_off(attention: MultiHeadAttention | Attention, head: int) -> Remova
         heads[:, head] = 0
         return heads.flatten(-2)
 
-    if isinstance(attention, Attention):
+    if isinstance(attention, Together):
         return attention.proj.register_forward_pre_hook(without)
     return attention.heads[head].register_forward_hook(zeros)
 

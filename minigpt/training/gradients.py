@@ -40,7 +40,8 @@ class Gradients:
         if training.checkpoint_activations:
             recompute_blocks(model)
         self.model, self.processes = model, processes
-        long = None if shards(config, processes) else flatten(model)  # before anything holds on to the model's own
+        # before anything holds on to the model's own parameters
+        long = None if shards(config, processes) else flatten(model, stack=config.training.optimizer == "muon")
         self.spread = spread(model, config, processes)
         self.parameters = long or [*model.parameters()]
         self.device = device

@@ -189,7 +189,7 @@ def others_explained() -> Iterator[None]:
 
 
 def require_shares(config: Config, processes: Processes) -> None:
-    """Raise ConfigError for a batch that has nothing for some process, or a precision that FSDP cannot have."""
+    """Raise ConfigError for a batch that has nothing for some process, or what FSDP cannot have."""
     training = config.training
     if processes.size == 1:
         return
@@ -198,6 +198,11 @@ def require_shares(config: Config, processes: Processes) -> None:
         raise ConfigError(f"{processes.size} processes cannot share {few}: name at least as many windows")
     if pick_device(training.device).type == "mps":
         raise ConfigError("several processes cannot share this machine's GPU: choose --device cpu")
+    if training.parallel == "fsdp" and training.optimizer == "muon":
+        raise ConfigError(
+            "muon needs whole matrices, and fsdp gives each process a part of them: choose --parallel ddp, or "
+            "--optimizer adamw"
+        )
     if training.parallel == "fsdp" and training.precision == "fp16":
         raise ConfigError("fsdp does not go with fp16, whose losses are scaled: choose --precision bf16 or fp32")
 

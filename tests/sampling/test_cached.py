@@ -7,28 +7,31 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.model import TrainedModel, build
 from minigpt.model.eight_bits import to_8_bits
 from minigpt.model.gpt import GPT
 from minigpt.sampling import engine, path
 from minigpt.sampling.cached import Cache, CachedReader, PlainReader, read
-from minigpt.sampling.engine import STOPPED, generate, next_token, stream
+from minigpt.sampling.engine import STOPPED, generate, next_token, reader_of, stream
 from minigpt.sampling.graph import step
 
 SMALL = ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3)
 GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
+MODERN = dataclasses.replace(SMALL, architecture="modern")
 LONG = dataclasses.replace(SMALL, block_size=512, n_embd=32)
 TOLERANCE = 1e-5
 
 
-def make(config: ModelConfig) -> GPT:
+def make(config: ModelConfig) -> Any:
     torch.manual_seed(1)
-    model = GPT(config)
+    model = build(config)
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, std=0.3, mean=1.0 if ".ln" in name and "weight" in name else 0.0)
     return model.eval()
@@ -44,7 +47,9 @@ def only_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "compiled_loops", lambda loops: None)
 
 
-def naive(model: GPT, idx: torch.Tensor, config: SamplingConfig) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def naive(
+    model: TrainedModel, idx: torch.Tensor, config: SamplingConfig
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The lecture's loop: each step's tokens (B,) and the probabilities (B, V) that they were drawn from."""
     generator = torch.Generator().manual_seed(config.seed or 0)
     for _ in range(config.max_new_tokens):
@@ -55,7 +60,7 @@ def naive(model: GPT, idx: torch.Tensor, config: SamplingConfig) -> Iterator[tup
         idx = torch.cat([idx, chosen[:, None]], dim=1)
 
 
-def require_same(model: GPT, idx: torch.Tensor, config: SamplingConfig) -> None:
+def require_same(model: TrainedModel, idx: torch.Tensor, config: SamplingConfig) -> None:
     """The same tokens; or, at a row's first that differs, two choices whose order rounding alone may decide."""
     found = generate(model, idx, config)
     assert found.shape == (len(idx), config.max_new_tokens)
@@ -63,7 +68,7 @@ def require_same(model: GPT, idx: torch.Tensor, config: SamplingConfig) -> None:
     for n, (chosen, probabilities) in enumerate(naive(model, idx, config)):
         for row in (alike & (chosen != found[:, n])).nonzero().flatten().tolist():
             read = torch.cat([idx, found[:, :n]], dim=1)
-            logits = CachedReader(model, len(idx)).read(read)  # where ours stood then
+            logits = reader_of(model, len(idx)).read(read)  # where ours stood then
             assert (logits.softmax(dim=-1)[row] - probabilities[row]).abs().max() < TOLERANCE
             ours, theirs = probabilities[row, found[row, n]], probabilities[row, chosen[row]]
             assert config.temperature > 0 or abs(ours - theirs) < TOLERANCE
@@ -72,7 +77,7 @@ def require_same(model: GPT, idx: torch.Tensor, config: SamplingConfig) -> None:
             return
 
 
-@pytest.mark.parametrize("config", [SMALL, GPT2, LONG], ids=["lecture", "gpt2", "long"])
+@pytest.mark.parametrize("config", [SMALL, GPT2, LONG, MODERN], ids=["lecture", "gpt2", "long", "modern"])
 @pytest.mark.parametrize(
     "sampling",
     [{"temperature": 0}, {"seed": 0}, {"seed": 1, "temperature": 0.7, "top_k": 5}, {"seed": 2, "top_p": 0.8}],
@@ -86,9 +91,10 @@ def test_two_thousand_tokens_are_those_of_naive_cropping(config: ModelConfig, sa
 
 @pytest.mark.parametrize("start", [1, 23, 24, 25, 60])
 @pytest.mark.parametrize("rows", [1, 5])
-def test_any_prompt_and_any_number_of_rows(rows: int, start: int, only_pytorch: None) -> None:
+@pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])
+def test_any_prompt_and_any_number_of_rows(config: ModelConfig, rows: int, start: int, only_pytorch: None) -> None:
     idx = torch.randint(23, (rows, start), generator=torch.Generator().manual_seed(start))
-    require_same(make(GPT2), idx, SamplingConfig(max_new_tokens=60, seed=4))
+    require_same(make(config), idx, SamplingConfig(max_new_tokens=60, seed=4))
 
 
 @pytest.mark.parametrize("start", [1, 11, 23, 24, 40])
@@ -188,11 +194,11 @@ print(generate(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_n
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize("config", [SMALL, GPT2])
+@pytest.mark.parametrize("config", [SMALL, GPT2, MODERN])
 def test_a_cache_read_piece_by_piece_gives_the_whole_model_s_logits(config: ModelConfig) -> None:
     model = make(config)
     idx = torch.randint(23, (3, 40), generator=torch.Generator().manual_seed(0))
-    cached, plain = CachedReader(model, 3), PlainReader(model)
+    cached, plain = reader_of(model, 3), PlainReader(model)
     with torch.inference_mode():
         for piece in (idx[:, :7], *idx[:, 7:].split(1, dim=1)):
             torch.testing.assert_close(cached.read(piece), plain.read(piece), rtol=TOLERANCE, atol=TOLERANCE)

@@ -1,0 +1,107 @@
+"""RMS norm, rotary positions and squared ReLU, their gradients written out for float32 and float64 on a processor.
+
+What works on each number by itself waits for memory, not for arithmetic: it costs as many passes over its tensors as
+it makes. Autograd's record of these formulas makes two to three times as many as their gradients need (docs/log.md).
+Elsewhere, and for the compiler, they are PyTorch's own operations.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+EPSILON = 1e-6  # of the mean square: zeros stay zeros
+
+
+def written_out(x: Tensor) -> bool:
+    """Whether the gradients below pay."""
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Each vector (..., C) at a length of sqrt(C): x / sqrt(mean(x^2)) (Zhang and Sennrich 2019)."""
+    return RMSNorm.apply(x) if written_out(x) else F.rms_norm(x, x.shape[-1:], eps=EPSILON)
+
+
+class RMSNorm(torch.autograd.Function):
+    """`rms_norm`, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """(..., C) to (..., C)."""
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        r = square.div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+        y = x * r
+        ctx.save_for_backward(y, r)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        """The part of g that is along y is lost, since the length is given: r (g - y mean(g y))."""
+        y, r = ctx.saved_tensors
+        along = torch.mul(g, y).mean(dim=-1, keepdim=True)
+        return torch.addcmul(g, y, along, value=-1).mul_(r)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn vectors (..., D): number i of the first half and of the second are a point, turned by the i-th angle.
+
+    The angles' cosines and sines, (..., D / 2), broadcast against each half.
+    """
+    if written_out(x):
+        return Rotation.apply(x, cos, sin)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
+
+
+class Rotation(torch.autograd.Function):
+    """`rotate`, and its gradient: turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        ctx.save_for_backward(cos, sin)
+        return turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        """Gradients are turned the other way."""
+        cos, sin = ctx.saved_tensors
+        return turned(g, cos, -sin), None, None
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate`, in as few passes as PyTorch allows, and without a record."""
+    out = torch.empty(x.shape, dtype=x.dtype)
+    (a, b), (first, second) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+    torch.mul(a, sin, out=second).addcmul_(b, cos)
+    return out
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2 (So et al. 2021, "Primer"): zero for most numbers, and steeper for the others than a ReLU."""
+    return SquaredReLU.apply(x) if written_out(x) else F.relu(x).square()
+
+
+class SquaredReLU(torch.autograd.Function):
+    """`squared_relu`, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """(...) to (...)."""
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        """2 max(x, 0) g."""
+        (positive,) = ctx.saved_tensors
+        return torch.mul(g, positive).mul_(2)

@@ -1,0 +1,197 @@
+"""The network of the record: a GPT after some more years of ideas; read model/lecture.py first, then this file.
+
+The frame is the lecture's, communication and computation added to one stream. What is new, idea by idea, stands
+where it is used, with where it comes from. There are no biases and no gains: a norm follows wherever they would
+matter. As in model/gpt.py the batch is one long list of positions, (B * T, C). B, T, C, H, D and V are the lecture's.
+
+What each idea is worth, in loss, is measured in docs/record.md.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.config import ModelConfig
+from minigpt.model.elementwise import rms_norm, rotate, squared_relu
+from minigpt.model.lecture import next_token_loss
+from minigpt.model.linear import Linear
+
+SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
+CAP = 15.0  # that no logit passes
+MOST_PAIRS = 2**16  # rows of the table of pairs; with more than 255 different tokens, pairs have to share them …
+SPREAD = 40503  # … spread over it by this (Knuth, "The Art of Computer Programming", 6.4: 2^16 by the golden ratio)
+
+
+class Attention(nn.Module):
+    """Causal self-attention that knows how far away everything is, and whose scores cannot grow without end."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.proj = Linear(config.n_embd, config.n_embd, bias=False)
+
+    def heads(self, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, (B, H, T, D) each, from (B * T, C), at positions from `start` on.
+
+        Queries and keys are of one length, so that their agreement is a matter of direction alone and no score can
+        drown the others (QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers"). Then each is turned
+        by an angle that grows with its position, so that how well two agree depends on how far they are apart, not on
+        where they are (rotary positions: Su et al. 2021, "RoFormer").
+        """
+        H, D = self.n_head, x.shape[1] // self.n_head
+        qk, v = self.qkv(x).view(-1, T, 3 * H, D).split([2 * H, H], dim=2)  # (B, T, 2H, D), (B, T, H, D)
+        q, k = rotate(rms_norm(qk), *angles(start, T, D, x)).chunk(2, dim=2)  # (B, T, H, D) each
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """(B * T, C) to (B * T, C)."""
+        out = F.scaled_dot_product_attention(*self.heads(x, T), is_causal=True)  # (B, H, T, D)
+        return self.mix(out)
+
+    def mix(self, gathered: Tensor) -> Tensor:
+        """What the heads gathered, (B, H, T, D), side by side again and projected: (B * T, C)."""
+        out = self.proj(gathered.transpose(1, 2).flatten(2).flatten(0, 1))
+        return F.dropout(out, self.dropout, self.training)
+
+
+def angles(start: int, T: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles, (T, 1, D / 2), by which positions from `start` on turn each pair of numbers.
+
+    Half of them turn, some fast, which tells neighbours apart, some slowly, which tells near from far; the others
+    stay, for what does not depend on distance.
+    """
+    many = max(1, D // 4)
+    turning = SLOWEST ** torch.linspace(0, 1, many, dtype=like.dtype, device=like.device)  # (D / 4,)
+    turning = F.pad(turning, (0, D // 2 - many))  # (D / 2,)
+    positions = torch.arange(start, start + T, dtype=like.dtype, device=like.device)
+    turned = torch.outer(positions, turning)[:, None]  # (T, 1, D / 2)
+    return turned.cos(), turned.sin()
+
+
+class FeedForward(nn.Module):
+    """Each position on its own: four times as wide, a nonlinearity, and back."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.up = Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.down = Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B * T, C) to (B * T, C)."""
+        x = squared_relu(self.up(x))  # (B * T, 4C)
+        return F.dropout(self.down(x), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Communication, then computation, each added to what is there.
+
+    Each sees the stream at a length of its own, RMS norm (Zhang and Sennrich 2019, "Root Mean Square Layer
+    Normalization"): layer norm without the mean, the gain and the bias, none of which is missed.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.ffwd = FeedForward(config)
+        self.shares = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+    def forward(self, x: Tensor, x0: Tensor, T: int) -> Tensor:
+        """The stream x and what it began with, x0, both (B * T, C), to (B * T, C)."""
+        x = self.reminded(x, x0)
+        x = x + self.attention(rms_norm(x), T)
+        return x + self.ffwd(rms_norm(x))
+
+    def reminded(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The stream and its beginning, in learned shares.
+
+        So a block need not have kept what the characters were for the next ones, and may forget what blocks before it
+        wrote (after the skips from the embedding of Jordan et al. 2024, "modded-nanogpt").
+        """
+        return self.shares[0] * x + self.shares[1] * x0
+
+
+class Modern(nn.Module):
+    """A decoder-only transformer with better ideas."""
+
+    blocks: "Sequence[Block]"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        V, C = config.vocab_size, config.n_embd
+        self.token_embedding_table = nn.Embedding(V, C)
+        self.pair_embedding_table = nn.Embedding(pair_rows(V), C)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
+        self.lm_head = Linear(C, V, bias=False)
+        self.apply(init_weights)
+        init_silent(self)
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given.
+
+        T may be anything from 1 to block_size.
+        """
+        B, T = idx.shape
+        x = x0 = self.embed(idx)  # (B * T, C)
+        for block in self.blocks:
+            x = block(x, x0, T)  # (B * T, C)
+        logits = self.head(x).view(B, T, -1)  # (B, T, V)
+        return logits, next_token_loss(logits, targets)
+
+    def embed(self, idx: Tensor) -> Tensor:
+        """What each token is, and what it is after the one before it: ids (B, T) to (B * T, C).
+
+        The first block's attention would otherwise spend itself on putting neighbours together; a table of pairs does
+        it for nothing. Before the first token of a window there is a pad, as if it were one more token.
+        """
+        before = F.pad(idx[:, :-1] + 1, (1, 0))  # 0 is the pad
+        pairs = pair_ids(before, idx, self.config.vocab_size)  # (B, T)
+        x = self.token_embedding_table(idx) + self.pair_embedding_table(pairs)  # (B, T, C)
+        return rms_norm(x).flatten(0, 1)
+
+    def head(self, x: Tensor) -> Tensor:
+        """The blocks' output (N, C) to logits (N, V).
+
+        None can pass CAP: to be ever surer of what is learned already stops to pay (soft cap: Gemma Team 2024,
+        "Gemma 2").
+        """
+        return CAP * torch.tanh(self.lm_head(rms_norm(x)) / CAP)
+
+
+def pair_rows(V: int) -> int:
+    """How many rows the table of pairs has for V different tokens: one for each pair, if there is room."""
+    return min((V + 1) * V, MOST_PAIRS)
+
+
+def pair_ids(before: Tensor, idx: Tensor, V: int) -> Tensor:
+    """The row of each pair: of `before`, from 0, the pad, to V, and `idx`, from 0 to V - 1."""
+    if pair_rows(V) < MOST_PAIRS:
+        return before * V + idx
+    return (before * SPREAD + idx) % MOST_PAIRS
+
+
+def init_weights(module: nn.Module) -> None:
+    """Embeddings of length sqrt(C), and matrices that keep a vector's length."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight)
+    if isinstance(module, nn.Linear):
+        nn.init.uniform_(module.weight, -((3 / module.in_features) ** 0.5), (3 / module.in_features) ** 0.5)
+
+
+def init_silent(model: Modern) -> None:
+    """Zero all that writes: pairs add nothing to tokens yet, blocks nothing to the stream, and all logits are alike.
+
+    So the gradients of the first steps flow straight through, however deep the network (zero-initialised projections:
+    Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor Programs V").
+    """
+    silent = [model.pair_embedding_table.weight, model.lm_head.weight]
+    for block in model.blocks:
+        silent += [block.attention.proj.weight, block.ffwd.down.weight]
+    for weight in silent:
+        nn.init.zeros_(weight)
