@@ -159,6 +159,7 @@ class TrainingConfig(Checked):
     batch_size: int = setting(16, "windows of text in each step", at_least=1)
     order: Literal["random", "epochs"] = setting("random", "windows drawn at random, or each once before any again")
     max_iters: int = setting(5000, "steps of training", at_least=1)
+    max_minutes: float | None = setting(None, "as many steps as take so long here, by timing the first ones", above=0)
     eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
     eval_windows: int = setting(128, "windows of each split that an evaluation reads", at_least=1)
     snapshots: int = setting(
@@ -169,7 +170,9 @@ class TrainingConfig(Checked):
     )
     learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
     muon_learning_rate: float = setting(0.02, "step size of Muon", above=0)
-    schedule: Literal["constant", "linear", "cosine"] = setting("constant", "how the learning rate falls, to 0")
+    schedule: Literal["constant", "linear", "cosine", "trapezoid"] = setting(
+        "constant", "how the learning rate falls, to min_learning_rate; trapezoid: in the second half, in a line"
+    )
     schedule_start: int = setting(0, "the step at which the schedule begins", at_least=0)
     schedule_end: int = setting(0, "the step from which on it stays where it is; 0 is the last", at_least=0)
     min_learning_rate: float = setting(0.0, "AdamW's step size that the schedule falls to", at_least=0)
@@ -244,6 +247,7 @@ YOUNGER = {  # settings that came later still
     "muon_learning_rate": 0.02,
     "min_learning_rate": 0.0,
     "beta2": 0.999,
+    "max_minutes": None,
 }
 
 
@@ -288,7 +292,7 @@ class Config:
         model = {name: settings[name] for name in ModelConfig.names() if name in settings}
         training = {name: settings[name] for name in TrainingConfig.names() if name in settings}
         if "max_iters" in training:  # a training of another length has the whole schedule, unless that is said too
-            training = {"schedule_start": 0, "schedule_end": 0} | training
+            training = {"schedule_start": 0, "schedule_end": 0, "max_minutes": None} | training
         return dataclasses.replace(
             self,
             model=dataclasses.replace(self.model, **model),
@@ -341,8 +345,10 @@ class Config:
         return cls.from_preset(named).override(**settings)
 
     def to_toml(self) -> str:
-        """The TOML that `from_toml` reads back to an equal configuration."""
-        return tomli_w.dumps(dataclasses.asdict(self))
+        """The TOML that `from_toml` reads back to an equal configuration; what is None, it leaves out."""
+        content = dataclasses.asdict(self)
+        content["training"] = {name: value for name, value in content["training"].items() if value is not None}
+        return tomli_w.dumps(content)
 
 
 @dataclass(frozen=True)
@@ -353,6 +359,17 @@ class Preset:
     settings: Mapping[str, Any]
 
 
+RECORD = {  # the presets of docs/record.md, whose sizes and rates were tuned there
+    "architecture": "modern",
+    "block_size": 128,
+    "n_embd": 128,
+    "optimizer": "muon",
+    "learning_rate": 4e-3,
+    "schedule": "trapezoid",
+    "warmup_iters": 20,
+    "weight_decay": 0.0,
+    "beta2": 0.95,
+}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
@@ -379,4 +396,25 @@ PRESETS = {
             "learning_rate": 1e-2,
         },
     ),
+    "nanogpt-cpu": Preset(
+        "nanoGPT's own recipe for a laptop CPU, to hold others against",
+        {
+            "batch_size": 12,
+            "block_size": 64,
+            "n_embd": 128,
+            "activation": "gelu",
+            "tied_head": True,
+            "max_iters": 2000,
+            "eval_interval": 250,
+            "schedule": "cosine",
+            "warmup_iters": 100,
+            "min_learning_rate": 1e-4,
+            "weight_decay": 0.1,
+            "beta2": 0.99,
+            "grad_clip": 1.0,
+        },
+    ),
+    "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
+    "cpu-10min": Preset("the same in ten minutes", RECORD | {"max_minutes": 10.0}),
+    "cpu-60min": Preset("the same in an hour", RECORD | {"max_minutes": 60.0}),
 }

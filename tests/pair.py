@@ -33,6 +33,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "tied": {"tied_head": True, "activation": "gelu", "parallel": "fsdp", "max_iters": 10},
     "recomputed": {"checkpoint_activations": True, "qkv_bias": True, "parallel": "fsdp", "max_iters": 10},
     "bigram": {"architecture": "bigram", "parallel": "ddp", "max_iters": 10},
+    "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp", "max_iters": 10},
+    "modern-in-parts": {"architecture": "modern", "parallel": "fsdp", "max_iters": 10},
 }
 RANDOM = EXACT | {"dropout": 0.2, "max_iters": 40, "eval_interval": 20}
 

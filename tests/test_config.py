@@ -33,13 +33,16 @@ def test_the_large_preset_is_the_lectures_last() -> None:
         ("n_layer", -1, "n_layer must be a whole number at least 1 and at most 512, not -1"),
         ("block_size", 8.0, "block_size must be a whole number at least 1, not 8.0"),
         ("n_head", True, "n_head must be a whole number at least 1 and at most 256, not True"),
+        ("max_minutes", 0, "max_minutes must be a number above 0, not 0"),
+        ("max_minutes", -2.0, "max_minutes must be a number above 0, not -2.0"),
+        ("min_learning_rate", 0.1, "min_learning_rate must be at most learning_rate, and 0.1 is above 0.001: lower it"),
         ("n_head", 3, "n_embd must be divisible by n_head, and 64 is not by 3"),
         ("dropout", 1, "dropout must be a number at least 0 and below 1, not 1"),
         ("dropout", -0.1, "dropout must be a number at least 0 and below 1, not -0.1"),
         ("batch_size", 10**400, "batch_size must be a whole number at least 1, not a number of more than 64 bits"),
         ("learning_rate", 10**400, "learning_rate must be a number above 0, not a number of more than 64 bits"),
         ("dropout", math.nan, "dropout must be a number at least 0 and below 1, not nan"),
-        ("architecture", "gtp", "architecture must be one of gpt, bigram, not 'gtp'"),
+        ("architecture", "gtp", "architecture must be one of gpt, modern, bigram, not 'gtp'"),
         ("batch_size", "16", "batch_size must be a whole number at least 1, not '16'"),
         ("learning_rate", 0, "learning_rate must be a number above 0, not 0"),
         ("learning_rate", math.inf, "learning_rate must be a number above 0, not inf"),
@@ -70,6 +73,27 @@ def test_a_wrong_setting_is_refused_in_one_sentence(name: str, value: object, me
 def test_sampling_settings_have_bounds(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"^{name} must be .*, not {value}$"):
         SamplingConfig(**{name: value})
+
+
+def test_nanogpts_preset_is_nanogpts() -> None:
+    config = Config.from_preset("nanogpt-cpu")
+    model, training = config.model, config.training
+    assert (training.batch_size, model.block_size, model.n_layer, model.n_head, model.n_embd) == (12, 64, 4, 4, 128)
+    assert (training.max_iters, training.learning_rate, training.min_learning_rate) == (2000, 1e-3, 1e-4)
+    assert (training.warmup_iters, training.beta2, training.weight_decay, training.grad_clip) == (100, 0.99, 0.1, 1.0)
+    assert (training.schedule, training.optimizer, model.activation, model.tied_head) == (
+        *("cosine", "adamw"),
+        *("gelu", True),
+    )
+
+
+@pytest.mark.parametrize("minutes", [2, 10, 60])
+def test_a_record_s_preset_has_a_budget_of_time_and_steps_take_its_place(minutes: int) -> None:
+    config = Config.from_preset(f"cpu-{minutes}min")
+    assert config.training.max_minutes == minutes
+    assert config.override(max_iters=70).training.max_minutes is None
+    assert config.override(max_iters=70, max_minutes=3).training.max_minutes == 3
+    assert config.override(seed=3).training.max_minutes == minutes
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -19,6 +19,7 @@ FIXED = {
     "parallel",
     "optimizer",
     "muon_learning_rate",
+    "max_minutes",
 }  # the base's, or the data's
 
 

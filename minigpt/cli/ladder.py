@@ -28,7 +28,10 @@ QUICK = {"max_iters": 800}
 @settings(
     "Training",
     TrainingConfig,
-    without={"eval_interval", "eval_windows", "snapshots", "checkpoint_activations", "compile", "parallel"},
+    without={
+        *("eval_interval", "eval_windows", "snapshots", "checkpoint_activations", "compile", "parallel"),
+        *("optimizer", "muon_learning_rate", "max_minutes"),
+    },
 )
 def ladder(
     data: str | None, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any

@@ -47,6 +47,11 @@ class Display:
         """A line of text."""
         self.console.say(text, style)
 
+    def expect(self, max_iters: int) -> None:
+        """So many steps will be made, and not as many as the configuration said."""
+        self.max_iters = max_iters
+        self.bar.update(self.task, total=max_iters)
+
     def begin(self, step: int = 0, seconds: float = 0.0) -> None:
         """The table's header and the bar, after so many steps in so many seconds."""
         self.begun_at = (step, seconds)

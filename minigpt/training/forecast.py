@@ -9,7 +9,8 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ from minigpt.training.optimizer import Optimizer
 
 SHARE = 50  # one step in so many is rehearsed, …
 FEWEST, MOST, SECONDS = 4, 60, 0.7  # … but at least, at most so many, for about so long
+OF_BUDGET, AT_MOST = 0.02, 20.0  # of a budget of time, to rehearse in; seconds
 WINDOWS = 64  # of an evaluation, at most
 WRITTEN = 16  # tokens to time the writing by
 RANGE = 0.08  # the loss may be off by this share; nineteen of twenty points that LOSS was fitted to are not
@@ -80,16 +82,13 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
     training, device = config.training, next(iter(model.parameters())).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    state = dataset.state()
-    with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=device_type(device)):
-        rehearsed = copy.deepcopy(model).train()
+    with rehearsal(model, dataset) as rehearsed:
         first, a_step = seconds_a_step(rehearsed, dataset, config)
         windows = min(training.eval_windows, WINDOWS)
         looking = timed(lambda: estimate_loss(rehearsed, dataset, windows)) * training.eval_windows / windows
         start = torch.zeros(1, 1, dtype=torch.int64, device=device)
         sampling = SamplingConfig(max_new_tokens=WRITTEN, seed=0)
         writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / WRITTEN
-    dataset.restore(state)
     texts = snapshot_steps(training.snapshots, training.max_iters)
     looks = training.max_iters // training.eval_interval + 1
     looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
@@ -101,13 +100,32 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
     return Forecast(seconds, peak_memory(model), expected_loss(dataset, config))
 
 
+def steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: Config) -> int:
+    """How many steps of that training take so long here, by timing some; all stays as `foresee` leaves it."""
+    seconds = 60 * minutes
+    with rehearsal(model, dataset) as rehearsed:
+        _, a_step = seconds_a_step(rehearsed, dataset, config, max(SECONDS, min(AT_MOST, OF_BUDGET * seconds)))
+    return max(1, round(seconds / a_step))
+
+
+@contextmanager
+def rehearsal(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
+    """A copy of the model to be trained a little; after the block nothing has happened to data and random numbers."""
+    device, state = next(iter(model.parameters())).device, dataset.state()
+    with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=device_type(device)):
+        yield copy.deepcopy(model).train()
+    dataset.restore(state)
+
+
 def device_type(device: torch.device) -> str:
     """What torch.random.fork_rng wants to hear: a kind of accelerator, also where there is none."""
     return "cuda" if device.type == "cpu" else device.type
 
 
-def seconds_a_step(model: TrainedModel, dataset: Dataset, config: Config) -> tuple[float, float]:
-    """The time of the first step of that training, and the median of the next ones."""
+def seconds_a_step(
+    model: TrainedModel, dataset: Dataset, config: Config, seconds: float = SECONDS
+) -> tuple[float, float]:
+    """The time of the first step of that training, and the median of the next ones, for about so many seconds."""
     training = config.training
     with Gradients(model, config) as gradients:
         optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
@@ -118,9 +136,9 @@ def seconds_a_step(model: TrainedModel, dataset: Dataset, config: Config) -> tup
             optimizer.step(0)
 
         times = [timed(step)]
-        most = min(MOST, max(FEWEST, training.max_iters // SHARE))
+        most = min(MOST, max(FEWEST, training.max_iters // SHARE)) if seconds == SECONDS else math.inf
         began = time.perf_counter()
-        while len(times) <= 1 or (len(times) <= most and time.perf_counter() - began < SECONDS):
+        while len(times) <= 1 or (len(times) <= most and time.perf_counter() - began < seconds):
             times.append(timed(step))
     return times[0], statistics.median(times[1:])
 
@@ -159,6 +177,7 @@ def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | Non
     entropy = bigram_entropy(torch.as_tensor(dataset.train[:MOST_TOKENS]), shape.vocab_size)
     alike = (
         shape.architecture == "gpt"
+        and training.optimizer == "adamw"
         and training.tokenizer == "char"
         and shape.vocab_size <= 256
         and shape.dropout <= 0.2

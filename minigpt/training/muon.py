@@ -2,8 +2,8 @@
 
 A layer's matrix turns one vector into another, so what matters of its update is what it does to vectors: its singular
 values. The gradient's are very unequal, a few large ones and many next to nothing, and AdamW, which looks at each
-number on its own, leaves them so. Muon takes the running average of the gradients, M = U S V', and moves the matrix by U V',
-the nearest matrix whose singular values are all one: rare directions are learned as fast as frequent ones.
+number on its own, leaves them so. Muon takes the running average of the gradients, M = U S V', and moves the matrix
+by U V', the nearest one whose singular values are all one: rare directions are learned as fast as frequent ones.
 
 After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the scale for matrices that are
 not square, and the decay, as in Liu et al. 2025, "Muon is Scalable for LLM Training". `torch.optim.Muon` is the same

@@ -69,7 +69,12 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
     done = (step - config.warmup_iters) / (end - config.warmup_iters)  # from 0 to 1
-    fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}
+    fall = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
+        "trapezoid": min(1.0, 2 * (1 - done)),
+    }
     lowest = config.min_learning_rate
     return lowest + (config.learning_rate - lowest) * fall[config.schedule]
 

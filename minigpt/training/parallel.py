@@ -196,6 +196,8 @@ def require_shares(config: Config, processes: Processes) -> None:
     if training.batch_size < processes.size:
         few = f"a batch_size of {training.batch_size}"
         raise ConfigError(f"{processes.size} processes cannot share {few}: name at least as many windows")
+    if training.max_minutes is not None:
+        raise ConfigError("a budget of time is measured on one process: name --max-iters for several")
     if pick_device(training.device).type == "mps":
         raise ConfigError("several processes cannot share this machine's GPU: choose --device cpu")
     if training.parallel == "fsdp" and training.optimizer == "muon":

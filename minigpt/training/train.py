@@ -29,7 +29,7 @@ from minigpt.training.again import begun_before, this_launch
 from minigpt.training.display import Display
 from minigpt.training.doctor import diagnosis
 from minigpt.training.figure import draw_loss
-from minigpt.training.forecast import Forecast, foresee
+from minigpt.training.forecast import Forecast, foresee, steps_within
 from minigpt.training.gradients import require_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Course, Journal
@@ -64,6 +64,7 @@ def train(
             given = None if tokenizer is None else load_tokenizer(tokenizer)
             display = stack.enter_context(Display(config.training, quiet=not processes.first))
             start = stack.enter_context(prepared(config, data, display, given, processes=processes))
+            start = within_budget(start, display)
         processes.require_alike(start.corpus.sha256, fingerprint(start.tokenizer), start.config)
         with processes.together():
             folder = wanted
@@ -149,6 +150,7 @@ def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Pa
     """What the training will take; nothing is written. Raises as `train` does before it has written anything."""
     given = None if tokenizer is None else load_tokenizer(tokenizer)
     with Display(config.training) as display, prepared(config, data, display, given) as start:
+        start = within_budget(start, display)
         return foresee(start.model, start.dataset, start.config)
 
 
@@ -163,6 +165,20 @@ class Start:
     model: TrainedModel
     threads: int
     processes: Processes = ALONE
+
+
+def within_budget(start: Start, display: Display) -> Start:
+    """The same, with as many steps as its minutes allow, if it has a budget of time.
+
+    From then on only the steps count, and so the run can be repeated and gone on with like any other.
+    """
+    minutes = start.config.training.max_minutes
+    if minutes is None:
+        return start
+    steps = steps_within(minutes, start.model, start.dataset, start.config)
+    display.say(f"budget {minutes:g} minutes of training, which here are {steps:,} steps")
+    display.expect(steps)
+    return dataclasses.replace(start, config=start.config.override(max_iters=steps))
 
 
 @contextmanager

@@ -175,12 +175,16 @@ def test_what_is_too_long_is_cut_at_its_beginning_and_counted_or_refused() -> No
         Instructions([Example.of("x", "y" * 60)], [long], Template(tokenizer), config)
 
 
-@pytest.mark.parametrize("implementation", ["fast", "lecture"])
-def test_a_vocabulary_grows_and_what_was_known_stays(implementation: str) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"implementation": "fast"}, {"implementation": "lecture"}, {"architecture": "modern"}]
+)
+def test_a_vocabulary_grows_and_what_was_known_stays(settings: dict) -> None:
     before = CharTokenizer(sorted(set("hello wrd")), ["<|endoftext|>"])
     torch.manual_seed(0)
-    shape = dataclasses.replace(SHAPE, vocab_size=before.vocab_size, implementation=implementation)
+    shape = dataclasses.replace(SHAPE, vocab_size=before.vocab_size, **settings)
     model = build(shape).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
     tokenizer, old = grown(before, SPECIAL, ["hello, 2 worlds"])
     assert [tokenizer.encode(c) for c in "helo wrd"] == [before.encode(c) for c in "helo wrd"]
     assert set(tokenizer.stoi) - set(before.stoi) == {",", "2", "s"}

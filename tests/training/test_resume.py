@@ -11,6 +11,7 @@ from typing import Any
 
 import faults
 import pytest
+import torch
 from conftest import COMMAND, TINY, TINY_FLAGS
 
 import minigpt
@@ -138,6 +139,16 @@ def test_a_finished_run_is_made_longer(finished: Path) -> None:
         resume(finished)
     with pytest.raises(ConfigError, match="is at step 100 of 90 already"):
         resume(finished, max_iters=90)
+
+
+@pytest.mark.parametrize("architecture", ["gpt", "modern"])
+def test_muon_goes_on_bit_for_bit(architecture: str, text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {"architecture": architecture, "optimizer": "muon", "dropout": 0.1, "max_iters": 24}
+    whole = minigpt.train(data=text_file, out=tmp_path / "whole", **settings)
+    minigpt.train(data=text_file, out=tmp_path / "parts", **settings | {"max_iters": 11})
+    parts = resume(tmp_path / "parts", max_iters=24)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(parts.model.state_dict()[name], tensor), name
 
 
 def test_new_steps_stay_at_the_last_rate_or_have_the_schedule_anew() -> None:
