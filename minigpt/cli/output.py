@@ -116,6 +116,7 @@ PARTS = {
     "token_embedding_table": "token embedding",
     "position_embedding_table": "position embedding",
     "pair_embedding_table": "pair embedding",
+    "triple_embedding_table": "triple embedding",
     "sa": "self-attention",
     "attention": "self-attention",
     "ffwd": "feed-forward",

@@ -9,12 +9,12 @@ from torch import Tensor
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
-from minigpt.model.modern import MOST_PAIRS, pair_rows
+from minigpt.model.modern import MOST_ROWS, rows, rows_of
 from minigpt.text.bpe import BPETokenizer
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
 ROWS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")  # that have one for each token
-PAIRS = "pair_embedding_table.weight"  # that has one for each pair of tokens
+TABLES = {"pair_embedding_table.weight": 2, "triple_embedding_table.weight": 3}  # that have one for so many in a row
 NEW = 0.02  # standard deviation of new rows, as weights begin
 
 
@@ -47,7 +47,7 @@ def grown(
 def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> TrainedModel:
     """A model whose n-th token is `model`'s token old[n], with the very same rows, or a new one where that is None.
 
-    Raises DataError where the modern network's pairs would have to share their rows only from now on.
+    Raises DataError where the modern network's pairs would have to share rows only from now on.
     """
     if list(old) == list(range(model.config.vocab_size)):
         return model
@@ -56,24 +56,25 @@ def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> Tr
         name: chosen_rows(tensor, old, generator) if name in ROWS else tensor
         for name, tensor in model.state_dict().items()
     }
-    if PAIRS in weights and pair_rows(model.config.vocab_size) < MOST_PAIRS:
-        weights[PAIRS] = chosen_pairs(weights[PAIRS], old, model.config.vocab_size)
+    for name, n in TABLES.items():
+        if name in weights and len(weights[name]) < MOST_ROWS:  # all share rows in the others, which stay as they are
+            weights[name] = chosen_in_a_row(weights[name], n, old, model.config.vocab_size)
     larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old)))
     larger.load_state_dict(weights, assign=True)
     return larger.train(model.training)
 
 
-def chosen_pairs(table: Tensor, old: Sequence[int | None], V: int) -> Tensor:
-    """The modern network's rows of pairs, for so many more tokens: its own, and zeros, as pairs begin, for new ones."""
-    if pair_rows(len(old)) == MOST_PAIRS:
-        raise DataError(f"a modern network of {V} tokens cannot have {len(old)}: take a base of fewer characters")
-    rows = table.new_zeros(len(old) + 1, len(old), table.shape[1])
-    kept = torch.tensor([n for n, i in enumerate(old) if i is not None])
-    known = torch.tensor([i for i in old if i is not None])
-    before, after = torch.cat([torch.zeros(1, dtype=torch.int64), kept + 1]), kept  # the pad stays the pad
-    theirs = torch.cat([torch.zeros(1, dtype=torch.int64), known + 1])
-    rows[before[:, None], after] = table.view(V + 1, V, -1)[theirs[:, None], known]
-    return rows.flatten(0, 1)
+def chosen_in_a_row(table: Tensor, n: int, old: Sequence[int | None], V: int) -> Tensor:
+    """The modern network's table of n tokens in a row: the rows that it had for V tokens, and zeros, as they begin."""
+    if rows_of(n, len(old)) == MOST_ROWS:
+        raise DataError(f"a modern network of {V} tokens cannot have {len(old)}: take a base that has more, or a GPT")
+    kept = torch.tensor([(new, i) for new, i in enumerate(old) if i is not None])
+    larger = table.new_zeros(rows_of(n, len(old)), table.shape[1])
+    for known in range(1, n + 1):  # the others are pads
+        windows = kept[torch.cartesian_prod(*[torch.arange(len(kept))] * known).view(-1, known)]  # (N, known, 2)
+        now, was = rows(windows[..., 0], n, len(old)), rows(windows[..., 1], n, V)
+        larger[now[:, -1]] = table[was[:, -1]]
+    return larger
 
 
 def chosen_rows(tensor: Tensor, old: Sequence[int | None], generator: torch.Generator) -> Tensor:

@@ -21,8 +21,8 @@ from minigpt.model.linear import Linear
 
 SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
 CAP = 15.0  # that no logit passes
-MOST_PAIRS = 2**16  # rows of the table of pairs; with more than 255 different tokens, pairs have to share them …
-SPREAD = 40503  # … spread over it by this (Knuth, "The Art of Computer Programming", 6.4: 2^16 by the golden ratio)
+MOST_ROWS = 2**15  # of a table of pairs or triples; where there are more, several share a row …
+SPREAD = 40503  # … as this spreads them (Knuth, "The Art of Computer Programming", 6.4: the golden ratio of 2^16)
 
 
 class Attention(nn.Module):
@@ -126,7 +126,8 @@ class Modern(nn.Module):
         self.config = config
         V, C = config.vocab_size, config.n_embd
         self.token_embedding_table = nn.Embedding(V, C)
-        self.pair_embedding_table = nn.Embedding(pair_rows(V), C)
+        self.pair_embedding_table = nn.Embedding(rows_of(2, V), C)
+        self.triple_embedding_table = nn.Embedding(rows_of(3, V), C)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
         self.lm_head = Linear(C, V, bias=False)
         self.apply(init_weights)
@@ -145,14 +146,14 @@ class Modern(nn.Module):
         return logits, next_token_loss(logits, targets)
 
     def embed(self, idx: Tensor) -> Tensor:
-        """What each token is, and what it is after the one before it: ids (B, T) to (B * T, C).
+        """What each token is, and what it is after the one and the two before it: ids (B, T) to (B * T, C).
 
-        The first block's attention would otherwise spend itself on putting neighbours together; a table of pairs does
-        it for nothing. Before the first token of a window there is a pad, as if it were one more token.
+        The first blocks' attention would otherwise spend itself on putting neighbours together; tables of pairs and
+        triples do it for nothing. Before the first token of a window there are pads, as if they were one more token.
         """
-        before = F.pad(idx[:, :-1] + 1, (1, 0))  # 0 is the pad
-        pairs = pair_ids(before, idx, self.config.vocab_size)  # (B, T)
-        x = self.token_embedding_table(idx) + self.pair_embedding_table(pairs)  # (B, T, C)
+        x = self.token_embedding_table(idx)  # (B, T, C)
+        for n, table in ((2, self.pair_embedding_table), (3, self.triple_embedding_table)):
+            x = x + table(rows(idx, n, self.config.vocab_size))
         return rms_norm(x).flatten(0, 1)
 
     def head(self, x: Tensor) -> Tensor:
@@ -164,16 +165,22 @@ class Modern(nn.Module):
         return CAP * torch.tanh(self.lm_head(rms_norm(x)) / CAP)
 
 
-def pair_rows(V: int) -> int:
-    """How many rows the table of pairs has for V different tokens: one for each pair, if there is room."""
-    return min((V + 1) * V, MOST_PAIRS)
+def rows_of(n: int, V: int) -> int:
+    """How many rows a table of n tokens in a row has: one for each that can be, if there is room."""
+    return min((V + 1) ** (n - 1) * V, MOST_ROWS)
 
 
-def pair_ids(before: Tensor, idx: Tensor, V: int) -> Tensor:
-    """The row of each pair: of `before`, from 0, the pad, to V, and `idx`, from 0 to V - 1."""
-    if pair_rows(V) < MOST_PAIRS:
-        return before * V + idx
-    return (before * SPREAD + idx) % MOST_PAIRS
+def rows(idx: Tensor, n: int, V: int) -> Tensor:
+    """The row of each position's last n tokens, for ids (B, T): (B, T). A pad counts as token 0, token i as i + 1.
+
+    Where several share a row, it does not depend on V, so that a vocabulary may grow.
+    """
+    shared = rows_of(n, V) == MOST_ROWS
+    found = idx
+    for k in range(1, n):
+        before = F.pad(idx + 1, (k, 0))[:, : idx.shape[1]]
+        found = found + before * (SPREAD**k if shared else V * (V + 1) ** (k - 1))
+    return found % MOST_ROWS if shared else found
 
 
 def init_weights(module: nn.Module) -> None:
@@ -185,12 +192,12 @@ def init_weights(module: nn.Module) -> None:
 
 
 def init_silent(model: Modern) -> None:
-    """Zero all that writes: pairs add nothing to tokens yet, blocks nothing to the stream, and all logits are alike.
+    """Zero all that writes: pairs add nothing to tokens yet, blocks nothing to the stream; all tokens are as likely.
 
     So the gradients of the first steps flow straight through, however deep the network (zero-initialised projections:
     Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor Programs V").
     """
-    silent = [model.pair_embedding_table.weight, model.lm_head.weight]
+    silent = [model.pair_embedding_table.weight, model.triple_embedding_table.weight, model.lm_head.weight]
     for block in model.blocks:
         silent += [block.attention.proj.weight, block.ffwd.down.weight]
     for weight in silent:

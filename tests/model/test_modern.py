@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.model import build
-from minigpt.model.modern import CAP, SLOWEST, Modern
+from minigpt.model.modern import CAP, MOST_ROWS, SLOWEST, Modern, rows, rows_of
 
 SHAPES = [
     ModelConfig(architecture="modern", vocab_size=65),
@@ -37,10 +37,17 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
     """One window (T,) to logits (T, V), a head at a time, the weights formed, every rotation a complex number."""
     config, weights = model.config, model.state_dict()
     H, D, V = config.n_head, config.n_embd // config.n_head, config.vocab_size
-    table = weights["pair_embedding_table.weight"]
-    before = [0, *(idx[:-1] + 1).tolist()]
-    pairs = [b * V + i if V < 256 else (b * 40503 + i) % 65536 for b, i in zip(before, idx.tolist(), strict=True)]
-    x = x0 = norm(torch.stack([weights["token_embedding_table.weight"][i] for i in idx]) + table[pairs])
+    x = torch.stack([weights["token_embedding_table.weight"][i] for i in idx])
+    padded = [0, 0, *(idx + 1).tolist()]
+    for n, name in ((2, "pair"), (3, "triple")):
+        table = weights[f"{name}_embedding_table.weight"]
+        for t in range(len(idx)):
+            last, *before = reversed(padded[t + 3 - n : t + 3])
+            number = last - 1 + sum(b * V * (V + 1) ** k for k, b in enumerate(before))
+            if V * (V + 1) ** (n - 1) >= 2**15:
+                number = (last - 1 + sum(b * 40503**k for k, b in enumerate(before, 1))) % 2**15
+            x[t] += table[number]
+    x = x0 = norm(x)
     many = max(1, D // 4)
     speeds = [SLOWEST ** (i / max(1, many - 1)) for i in range(many)] + [0.0] * (D // 2 - many)
     turns = torch.polar(
@@ -91,6 +98,23 @@ def test_gradients_are_those_of_finite_differences() -> None:
                 parameter.sub_(direction, alpha=side)
         slope = (losses[0] - losses[1]) / 2e-5
         assert (parameter.grad * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-8), name
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("V", [2, 31, 65, 200])
+def test_every_pair_and_triple_has_a_row_and_shares_it_only_where_there_is_no_room(n: int, V: int) -> None:
+    tokens = torch.arange(-1, V)
+    grams = torch.cartesian_prod(*[tokens] * (n - 1), tokens[1:]).view(-1, n)  # -1 is a pad
+    used = torch.tensor([len({*grams[:, k:].flatten().tolist()}) for k in range(n)])
+    assert used[0] == V + (n > 1)
+    windows = torch.cat([grams[grams[:, 0] >= 0], torch.randint(V, (50, n))]) if n > 1 else grams
+    found = rows(windows, n, V)[:, -1]
+    assert found.min() >= 0
+    assert found.max() < rows_of(n, V) <= MOST_ROWS
+    if rows_of(n, V) < MOST_ROWS:
+        assert len(found.unique()) == len(windows.unique(dim=0))
+    else:  # evenly: no row has many more than its share
+        assert found.bincount(minlength=MOST_ROWS).max() <= 4 * len(windows) / MOST_ROWS + 4
 
 
 def test_no_position_sees_a_later_one() -> None:
