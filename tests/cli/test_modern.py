@@ -1,0 +1,102 @@
+"""A run of the modern network, made with Muon, and every command on it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, TINY_FLAGS, answering
+
+import minigpt
+from minigpt.run import Run
+from minigpt.studies.attention import attention_maps
+from minigpt.studies.look import VIEWS
+
+SETTINGS = {"max_iters": 120, "learning_rate": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def modern(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("modern") / "run"
+    return minigpt.train(data=text_file, out=out, architecture="modern", optimizer="muon", **TINY | SETTINGS)
+
+
+def test_it_learns_and_opens_as_it_was(modern: Run) -> None:
+    assert modern.record.validation_loss < 2.0
+    opened = minigpt.load(modern.path)
+    assert all(torch.equal(opened.model.state_dict()[name], t) for name, t in modern.model.state_dict().items())
+    assert opened.generate("the ", max_new_tokens=40, seed=1) == modern.generate("the ", max_new_tokens=40, seed=1)
+    assert modern.record.generation == "PyTorch"
+
+
+def test_info_names_its_parts(modern: Run, command: Callable) -> None:
+    done = command("info", modern.path, "--json")
+    content = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert content["config"]["model"]["architecture"] == "modern"
+    parts = content["parameters_by_part"]
+    assert {"token embedding", "pair embedding", "triple embedding", "self-attention", "feed-forward"} < parts.keys()
+    assert sum(parts.values()) == content["parameters"]
+
+
+def test_look_shows_every_view(modern: Run, command: Callable, tmp_path: Path) -> None:
+    done = command("look", modern.path, "--out", tmp_path, "--json")
+    views = json.loads(done.stdout)["views"]
+    assert done.returncode == 0, done.stderr
+    assert views.keys() == VIEWS.keys()
+    assert all(Path(view["path"]).is_file() for view in views.values())
+    maps = attention_maps(modern.model, torch.tensor(modern.tokenizer.encode("the sea and")))
+    torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 2, 11))
+    assert not maps.triu(1).any()
+
+
+@pytest.mark.parametrize(("bits", "tolerance"), [(8, 0.02), (4, 0.2)])
+def test_its_matrices_are_kept_in_few_bits(
+    bits: int, tolerance: float, modern: Run, command: Callable, tmp_path: Path
+) -> None:
+    done = command("quantize", modern.path, "--bits", bits, "--out", tmp_path / "few")
+    assert done.returncode == 0, done.stderr
+    few = minigpt.load(tmp_path / "few")
+    assert few.record.validation_loss == pytest.approx(modern.record.validation_loss, abs=tolerance)
+    assert len(few.generate(max_new_tokens=20, seed=0)) == 20
+
+
+@pytest.mark.parametrize("method", ["--lora", "--qlora"])
+def test_it_is_fine_tuned(method: str, modern: Run, text_file: Path, command: Callable, tmp_path: Path) -> None:
+    flags = ["--data", text_file, "--out", tmp_path / "tuned", "--max-iters", 3]
+    done = command("finetune", modern.path, method, *flags)
+    assert done.returncode == 0, done.stderr
+    tuned = minigpt.load(tmp_path / "tuned")
+    assert tuned.config.training.optimizer == "adamw"
+    assert tuned.record.trained_parameters < tuned.record.parameters / 10
+
+
+def test_it_is_taught_instructions(modern: Run, tmp_path: Path) -> None:
+    found = answering(modern, tmp_path, "€", max_iters=150, learning_rate=1e-2)
+    assert found.accuracies["the examples"][1].share == 1
+    assert minigpt.load(found.run.path).config.model.architecture == "modern"
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--max-minutes", "0"], "max_minutes must be a number above 0, not 0.0"),
+        (["--max-minutes", "-1"], "max_minutes must be a number above 0, not -1.0"),
+        (["--processes", "2", "--max-minutes", "1"], "name --max-iters for several"),
+        (["--processes", "2", "--parallel", "fsdp", "--optimizer", "muon"], "choose --parallel ddp"),
+        (["--preset", "bigram", "--optimizer", "muon"], "muon is for the matrices of blocks"),
+        (["--architecture", "modern", "--tied-head"], "the modern network has no"),
+        (["--preset", "cpu-2min", "--device", "mps"], "the device 'mps' is not available"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    flags: list[str], reason: str, text_file: Path, command: Callable, tmp_path: Path
+) -> None:
+    where = ["--data", text_file, "--out", tmp_path / "run"]
+    small = [] if "--preset" in flags else TINY_FLAGS
+    done = command("train", *where, *small, *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
