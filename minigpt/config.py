@@ -418,3 +418,9 @@ PRESETS = {
     "cpu-10min": Preset("the same in ten minutes", RECORD | {"max_minutes": 10.0}),
     "cpu-60min": Preset("the same in an hour", RECORD | {"max_minutes": 60.0}),
 }
+
+
+def presets_within(block_size: int) -> list[str]:
+    """The presets whose block_size is at most that, the largest first."""
+    sizes = {name: Config.from_preset(name).model.block_size for name in PRESETS}
+    return sorted((name for name in sizes if sizes[name] <= block_size), key=lambda name: -sizes[name])

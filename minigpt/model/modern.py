@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
+from minigpt.model.attention import causal_attention
 from minigpt.model.elementwise import rms_norm, rotate, squared_relu
 from minigpt.model.lecture import next_token_loss
 from minigpt.model.linear import Linear
@@ -50,8 +51,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, T: int) -> Tensor:
         """(B * T, C) to (B * T, C)."""
-        out = F.scaled_dot_product_attention(*self.heads(x, T), is_causal=True)  # (B, H, T, D)
-        return self.mix(out)
+        return self.mix(causal_attention(*self.heads(x, T)))
 
     def mix(self, gathered: Tensor) -> Tensor:
         """What the heads gathered, (B, H, T, D), side by side again and projected: (B * T, C)."""

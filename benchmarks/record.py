@@ -1,0 +1,275 @@
+"""The record: how low the loss gets in 2, 10 or 60 minutes of this machine, beside nanoGPT's recipe and counting.
+
+    python benchmarks/record.py --data input.txt --track 2min --seeds 3
+
+Each seed trains the preset of that track for its minutes, on the training text short of its first fiftieth, on which
+the weight of the blend with the n-gram model is fitted; validation is measured once, at the end, with the last weights.
+The unit is the time that nanoGPT's recipe (the preset nanogpt-cpu) takes here in the same run. `--tune` measures on the
+last tenth of the training text instead, which is then not trained on: recipes are tuned there. `--without IDEA` takes
+one idea away, `--ablation` each in turn. Prints Markdown tables.
+"""
+
+import argparse
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minigpt.config import Config
+from minigpt.device import threads_for
+from minigpt.model import build
+from minigpt.model.linear import Linear
+from minigpt.model.loss import exact_loss, mean_loss
+from minigpt.model.ngram import NGramModel
+from minigpt.studies.climb import Watch
+from minigpt.studies.rivals import best_ngram, compare, keep_out
+from minigpt.text.corpus import find_corpus
+from minigpt.text.dataset import Dataset
+from minigpt.text.tokenizer import CharTokenizer
+from minigpt.training.forecast import steps_within
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.loop import fit
+
+TRACKS = {"2min": 2.0, "10min": 10.0, "60min": 60.0}
+NANO = "nanogpt-cpu"
+FASTER = 15  # times, by which nanoGPT's own loss is to be reached sooner
+SAMPLED = 200  # batches of nanoGPT's estimate of a loss
+IDENTITY = 1e9  # a cap that no logit comes near
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A text in three: to train on, to weigh the blend on, to measure on."""
+
+    known: Tensor
+    kept_out: Tensor
+    measured: Tensor
+    characters: list[str]
+
+    @classmethod
+    def of(cls, text: str, tune: bool) -> "Ground":
+        """The text's; measured on the last tenth of its training part, if that is to `tune`."""
+        tokenizer = CharTokenizer.from_text(text)
+        ids = torch.tensor(tokenizer.encode(text))
+        cut = math.floor(0.9 * len(ids))
+        train, measured = ids[:cut], ids[cut:]
+        if tune:
+            cut = math.floor(0.9 * len(train))
+            train, measured = train[:cut], train[cut:]
+        known, kept_out = keep_out(train, 256)
+        return cls(known, kept_out, measured, list(tokenizer.itos.values()))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many different characters there are."""
+        return len(self.characters)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what it took."""
+
+    model: Any
+    config: Config
+    seconds: float
+    loss: float
+    sampled: float
+
+    @property
+    def characters(self) -> int:
+        """How many it has read."""
+        return self.config.training.max_iters * self.config.tokens_a_step
+
+    @property
+    def flops(self) -> float:
+        """Of its matrix products, forward and backward: six a weight and character, and twelve a score and channel."""
+        shape = self.config.model
+        weights = sum(layer.weight.numel() for layer in self.model.modules() if isinstance(layer, Linear))
+        if shape.tied_head:
+            weights += shape.vocab_size * shape.n_embd
+        return self.characters * (6.0 * weights + 12 * shape.n_layer * shape.n_embd * shape.block_size / 2)
+
+
+def trained(ground: Ground, config: Config, title: str) -> Trained:
+    """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
+    ids = torch.cat([ground.known, ground.measured])
+    config = config.override(vocab_size=ground.vocab_size)
+    numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
+    with threads_for(numbers):
+        torch.manual_seed(config.training.seed)
+        dataset = Dataset(ids, config)
+        dataset.train, dataset.val = ground.known, ground.measured
+        model = build(config.model)
+        if config.training.max_minutes is not None:
+            config = config.override(max_iters=steps_within(config.training.max_minutes, model, dataset, config))
+        with Watch(config, title) as watch:
+            fit(model, dataset, config, watch, Interrupt())
+        loss = exact_loss(model, ground.measured)
+        estimates = [mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
+    return Trained(model, config, watch.spent, loss, statistics.mean(estimates))
+
+
+def table(ground: Ground, track: str, seeds: int, without: str | None) -> None:
+    """Train the track's preset with each seed, and print what comes out."""
+    nano = trained(ground, Config.from_preset(NANO), NANO)
+    began = time.perf_counter()
+    ngram = best_ngram(ground.known, ground.kept_out, ground.vocab_size)
+    counted = time.perf_counter() - began
+    print("| what | exact loss | sampled | blended | minutes | units | characters | FLOPs |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    show(f"{NANO}", [nano], nano.seconds, ngram, ground)
+    alone = ngram.token_losses(ground.measured).mean().item()
+    print(
+        f"| n-gram, order {ngram.config.order} | {alone:.4f} | | | {counted / 60:.2f} | {counted / nano.seconds:.3f} |"
+    )
+    quick = Config.from_preset("cpu-2min").override(max_minutes=nano.seconds / 60 / FASTER)
+    show(f"cpu-2min in 1/{FASTER} of that", [trained(ground, quick, "quick")], nano.seconds, ngram, ground)
+    show(f"cpu-{track}", runs(ground, track, seeds, without), nano.seconds, ngram, ground)
+
+
+def runs(ground: Ground, track: str, seeds: int, without: str | None = None) -> list[Trained]:
+    """The track's preset, trained with each seed, perhaps without one of its ideas."""
+    found = []
+    for seed in range(1, seeds + 1):
+        config = Config.from_preset(f"cpu-{track}").override(seed=seed)
+        with IDEAS[without](config) if without else contextlib.nullcontext(config) as changed:
+            found.append(
+                trained(ground, changed, f"cpu-{track}, seed {seed}{f', without {without}' if without else ''}")
+            )
+    return found
+
+
+def show(name: str, found: list[Trained], unit: float, ngram: NGramModel, ground: Ground) -> None:
+    """A row of the table: the mean of each figure, and from where to where the losses are."""
+    losses, sampled = [one.loss for one in found], [one.sampled for one in found]
+    characters = [ground.characters[i] for i in ground.measured.tolist()]
+    blends = [compare(one.model, ngram, ground.kept_out, ground.measured, characters, 0)[0].blended for one in found]
+    seconds = statistics.mean(one.seconds for one in found)
+    print(
+        f"| {name} | {spread(losses)} | {spread(sampled)} | {spread(blends)} "
+        f"| {seconds / 60:.2f} | {seconds / unit:.3f} | {found[0].characters:,} | {found[0].flops:.2e} |",
+        flush=True,
+    )
+
+
+def spread(values: list[float]) -> str:
+    """The mean, and the lowest and the highest."""
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
+
+
+# The network without one of its ideas: each gives the configuration to train meanwhile.
+
+Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
+
+
+def replaced(name: str, by: object) -> Change:
+    """With another thing of that name in model/modern.py."""
+
+    @contextlib.contextmanager
+    def change(config: Config) -> Iterator[Config]:
+        with patch(f"minigpt.model.modern.{name}", by):
+            yield config
+
+    return change
+
+
+def settings(**other: Any) -> Change:
+    """With other settings."""
+    return lambda config: contextlib.nullcontext(config.override(**other))
+
+
+def frozen(ending: str) -> Change:
+    """With those weights as they begin."""
+    from minigpt.model.modern import Modern
+
+    whole = Modern.__init__
+
+    def init(self: Modern, config: Any) -> None:
+        whole(self, config)
+        for name, parameter in self.named_parameters():
+            if name.endswith(ending):
+                parameter.requires_grad_(False)
+
+    @contextlib.contextmanager
+    def change(config: Config) -> Iterator[Config]:
+        with patch.object(Modern, "__init__", init):
+            yield config
+
+    return change
+
+
+def unturned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Positions that are not told to attention: only the causal mask tells them then."""
+    return x
+
+
+def drawn(model: nn.Module) -> None:
+    """Small weights in the place of zeros."""
+    for parameter in model.parameters():
+        if parameter.dim() == 2 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+
+
+def unnormed_heads(self: Any, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """`Attention.heads` without QK-norm."""
+    from minigpt.model.modern import angles, rotate
+
+    H, D = self.n_head, x.shape[1] // self.n_head
+    qk, v = self.qkv(x).view(-1, T, 3 * H, D).split([2 * H, H], dim=2)
+    q, k = rotate(qk, *angles(start, T, D, x)).chunk(2, dim=2)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+IDEAS: dict[str, Change] = {
+    "pairs": frozen("pair_embedding_table.weight"),
+    "triples": frozen("triple_embedding_table.weight"),
+    "skips": frozen("shares"),
+    "soft cap": replaced("CAP", IDENTITY),
+    "QK-norm": replaced("Attention.heads", unnormed_heads),
+    "rotary positions": replaced("rotate", unturned),
+    "squared ReLU": replaced("squared_relu", F.relu),
+    "RMS norm (layer norm instead)": replaced("rms_norm", lambda x: F.layer_norm(x, x.shape[-1:])),
+    "zero initialisation": replaced("init_silent", drawn),
+    "Muon (AdamW instead)": settings(optimizer="adamw"),
+    "the trapezoid (cosine instead)": settings(schedule="cosine"),
+}
+
+
+def ablation(ground: Ground, track: str, seeds: int) -> None:
+    """Each idea taken away in turn."""
+    whole = [one.loss for one in runs(ground, track, seeds)]
+    print("| without | exact loss | worth |\n| --- | --- | --- |")
+    print(f"| nothing | {spread(whole)} | |", flush=True)
+    for name in IDEAS:
+        losses = [one.loss for one in runs(ground, track, seeds, name)]
+        print(f"| {name} | {spread(losses)} | {statistics.mean(losses) - statistics.mean(whole):+.4f} |", flush=True)
+
+
+def main() -> None:
+    """Print the table that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--track", choices=TRACKS, default="2min")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tune", action="store_true", help="measure on the last tenth of the training text")
+    parser.add_argument("--without", choices=IDEAS, help="take one idea away")
+    parser.add_argument("--ablation", action="store_true", help="take each idea away in turn")
+    arguments = parser.parse_args()
+    ground = Ground.of(find_corpus(arguments.data).text, arguments.tune)
+    if arguments.ablation:
+        ablation(ground, arguments.track, arguments.seeds)
+    else:
+        table(ground, arguments.track, arguments.seeds, arguments.without)
+
+
+if __name__ == "__main__":
+    main()

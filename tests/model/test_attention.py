@@ -1,0 +1,28 @@
+"""Attention with its gradient written out, against PyTorch's own."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minigpt.model import attention
+from minigpt.model.attention import causal_attention
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 4), (1, 1, 1, 1), (3, 2, 40, 16)], ids=str)
+def test_values_and_gradients_are_pytorchs(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(shape, dtype=torch.float64, generator=generator)
+    found, expected = causal_attention(*parts), F.scaled_dot_product_attention(*parts, is_causal=True)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    ours = torch.autograd.grad((found * weights).sum(), parts)
+    theirs = torch.autograd.grad((expected * weights).sum(), parts)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_long_windows_and_those_without_gradients_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "attend", None)  # a call would fail
+    long = torch.randn(1, 1, attention.LONGEST + 1, 2, requires_grad=True)
+    causal_attention(long, long, long)
+    with torch.no_grad():
+        causal_attention(long[:, :, :5], long[:, :, :5], long[:, :, :5])
