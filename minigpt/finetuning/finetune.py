@@ -70,7 +70,13 @@ def finetune(
     few_bits = base.config.model.quantization != "none"
     if few_bits and method == "full":
         raise ConfigError("matrices in few bits cannot be trained: take the run they were made from, or --lora")
-    usual = {"max_iters": STEPS, "learning_rate": RATES[method], "optimizer": "adamw", "quantization": "none"}
+    usual = {
+        "max_iters": STEPS,
+        "learning_rate": RATES[method],
+        "optimizer": "adamw",
+        "min_learning_rate": 0.0,
+        "quantization": "none",
+    }
     config = base.config.override(**(usual | settings))
     if method != "full":
         chosen_layers(base.model, targets)  # refused, if at all, before anything else

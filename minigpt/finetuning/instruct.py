@@ -67,6 +67,7 @@ def instruct(
         "max_iters": STEPS,
         "learning_rate": RATES[method],
         "optimizer": "adamw",
+        "min_learning_rate": 0.0,
         "order": "epochs",
         "snapshots": 0,
     }
