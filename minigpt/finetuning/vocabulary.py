@@ -14,7 +14,7 @@ from minigpt.text.bpe import BPETokenizer
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
 ROWS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")  # that have one for each token
-TABLES = {"pair_embedding_table.weight": 2, "triple_embedding_table.weight": 3}  # that have one for so many in a row
+PAIRS = "pair_embedding_table.weight"  # that has one for each pair of tokens
 NEW = 0.02  # standard deviation of new rows, as weights begin
 
 
@@ -56,23 +56,22 @@ def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> Tr
         name: chosen_rows(tensor, old, generator) if name in ROWS else tensor
         for name, tensor in model.state_dict().items()
     }
-    for name, n in TABLES.items():
-        if name in weights and len(weights[name]) < MOST_ROWS:  # all share rows in the others, which stay as they are
-            weights[name] = chosen_in_a_row(weights[name], n, old, model.config.vocab_size)
+    if PAIRS in weights and len(weights[PAIRS]) < MOST_ROWS:  # in other tables all share rows, which stay as they are
+        weights[PAIRS] = chosen_pairs(weights[PAIRS], old, model.config.vocab_size)
     larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old)))
     larger.load_state_dict(weights, assign=True)
     return larger.train(model.training)
 
 
-def chosen_in_a_row(table: Tensor, n: int, old: Sequence[int | None], V: int) -> Tensor:
-    """The modern network's table of n tokens in a row: the rows that it had for V tokens, and zeros, as they begin."""
-    if rows_of(n, len(old)) == MOST_ROWS:
+def chosen_pairs(table: Tensor, old: Sequence[int | None], V: int) -> Tensor:
+    """The modern network's table of pairs: the rows that it had for V tokens, and zeros, as pairs begin, for others."""
+    if rows_of(2, len(old)) == MOST_ROWS:
         raise DataError(f"a modern network of {V} tokens cannot have {len(old)}: take a base that has more, or a GPT")
     kept = torch.tensor([(new, i) for new, i in enumerate(old) if i is not None])
-    larger = table.new_zeros(rows_of(n, len(old)), table.shape[1])
-    for known in range(1, n + 1):  # the others are pads
+    larger = table.new_zeros(rows_of(2, len(old)), table.shape[1])
+    for known in (1, 2):  # after a pad, and after one another
         windows = kept[torch.cartesian_prod(*[torch.arange(len(kept))] * known).view(-1, known)]  # (N, known, 2)
-        now, was = rows(windows[..., 0], n, len(old)), rows(windows[..., 1], n, V)
+        now, was = rows(windows[..., 0], 2, len(old)), rows(windows[..., 1], 2, V)
         larger[now[:, -1]] = table[was[:, -1]]
     return larger
 

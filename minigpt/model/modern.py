@@ -22,8 +22,10 @@ from minigpt.model.linear import Linear
 
 SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
 CAP = 15.0  # that no logit passes
-MOST_ROWS = 2**15  # of a table of pairs or triples; where there are more, several share a row …
+MOST_ROWS = 2**16  # of a table of tokens in a row; where there are more, several share a row …
 SPREAD = 40503  # … as this spreads them (Knuth, "The Art of Computer Programming", 6.4: the golden ratio of 2^16)
+LOOKS_BACK = 3  # tokens before a position's own that its embedding depends on
+NARROW = 32  # numbers that stand for three or four tokens in a row: of those there are many
 
 
 class Attention(nn.Module):
@@ -127,7 +129,9 @@ class Modern(nn.Module):
         V, C = config.vocab_size, config.n_embd
         self.token_embedding_table = nn.Embedding(V, C)
         self.pair_embedding_table = nn.Embedding(rows_of(2, V), C)
-        self.triple_embedding_table = nn.Embedding(rows_of(3, V), C)
+        self.triple_embedding_table = nn.Embedding(rows_of(3, V), NARROW)
+        self.quadruple_embedding_table = nn.Embedding(rows_of(4, V), NARROW)
+        self.widen = Linear(2 * NARROW, C, bias=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
         self.lm_head = Linear(C, V, bias=False)
         self.apply(init_weights)
@@ -146,15 +150,16 @@ class Modern(nn.Module):
         return logits, next_token_loss(logits, targets)
 
     def embed(self, idx: Tensor) -> Tensor:
-        """What each token is, and what it is after the one and the two before it: ids (B, T) to (B * T, C).
+        """What each token is, and what it is after the one, two and three before it: ids (B, T) to (B * T, C).
 
-        The first blocks' attention would otherwise spend itself on putting neighbours together; tables of pairs and
-        triples do it for nothing. Before the first token of a window there are pads, as if they were one more token.
+        The first blocks' attention would otherwise spend itself on putting neighbours together; tables of two, three
+        and four tokens in a row do it for nothing, and learn as fast as one counts. Before the first token of a window
+        there are pads, as if they were one more token.
         """
-        x = self.token_embedding_table(idx)  # (B, T, C)
-        for n, table in ((2, self.pair_embedding_table), (3, self.triple_embedding_table)):
-            x = x + table(rows(idx, n, self.config.vocab_size))
-        return rms_norm(x).flatten(0, 1)
+        V = self.config.vocab_size
+        x = self.token_embedding_table(idx) + self.pair_embedding_table(rows(idx, 2, V))  # (B, T, C)
+        longer = (self.triple_embedding_table(rows(idx, 3, V)), self.quadruple_embedding_table(rows(idx, 4, V)))
+        return rms_norm(x.flatten(0, 1) + self.widen(torch.cat(longer, dim=-1).flatten(0, 1)))  # (B * T, C)
 
     def head(self, x: Tensor) -> Tensor:
         """The blocks' output (N, C) to logits (N, V).
@@ -166,20 +171,20 @@ class Modern(nn.Module):
 
 
 def rows_of(n: int, V: int) -> int:
-    """How many rows a table of n tokens in a row has: one for each that can be, if there is room."""
-    return min((V + 1) ** (n - 1) * V, MOST_ROWS)
+    """How many rows a table of n tokens in a row has: of pairs one for each, if there is room."""
+    return min((V + 1) * V, MOST_ROWS) if n == 2 else MOST_ROWS
 
 
 def rows(idx: Tensor, n: int, V: int) -> Tensor:
-    """The row of each position's last n tokens, for ids (B, T): (B, T). A pad counts as token 0, token i as i + 1.
+    """The row of each position's last n tokens, for ids (B, T): (B, T). Before the first one there are pads.
 
     Where several share a row, it does not depend on V, so that a vocabulary may grow.
     """
     shared = rows_of(n, V) == MOST_ROWS
     found = idx
     for k in range(1, n):
-        before = F.pad(idx + 1, (k, 0))[:, : idx.shape[1]]
-        found = found + before * (SPREAD**k if shared else V * (V + 1) ** (k - 1))
+        before = F.pad(idx + 1, (k, 0))[:, : idx.shape[1]]  # 0 is a pad
+        found = found + before * (SPREAD**k if shared else V)
     return found % MOST_ROWS if shared else found
 
 
@@ -197,7 +202,8 @@ def init_silent(model: Modern) -> None:
     So the gradients of the first steps flow straight through, however deep the network (zero-initialised projections:
     Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor Programs V").
     """
-    silent = [model.pair_embedding_table.weight, model.triple_embedding_table.weight, model.lm_head.weight]
+    tables = (model.pair_embedding_table, model.triple_embedding_table, model.quadruple_embedding_table)
+    silent = [model.lm_head.weight, *(table.weight for table in tables)]
     for block in model.blocks:
         silent += [block.attention.proj.weight, block.ffwd.down.weight]
     for weight in silent:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from minigpt.model import LanguageModel
 from minigpt.model.elementwise import rms_norm
 from minigpt.model.gpt import GPT
-from minigpt.model.modern import Modern
+from minigpt.model.modern import LOOKS_BACK, Modern
 
 
 class Cache:
@@ -55,12 +55,12 @@ def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
 def read_modern(model: Modern, window: Tensor, cache: Cache) -> Tensor:
     """The same for the modern network, of a whole `window` (B, T) of which the cache has the beginning: (B, V).
 
-    The window is needed for the triple that the first new token makes with the two before it. Keys turn with their
-    position in the window, so that here too they are all anew once it has moved.
+    The window is needed for what the first new tokens are after those before them. Keys turn with their position in
+    the window, so that here too they are all anew once it has moved.
     """
     B, end = window.shape
     start, t = cache.length, end - cache.length
-    known = min(2, start)  # tokens before the new ones
+    known = min(LOOKS_BACK, start)  # tokens before the new ones
     x0 = model.embed(window[:, start - known :]).view(B, known + t, -1)[:, known:].flatten(0, 1)  # (B * t, C)
     x = x0
     for block, (keys, values) in zip(model.blocks, cache.kv, strict=True):
