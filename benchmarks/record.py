@@ -27,10 +27,12 @@ from minigpt.config import Config
 from minigpt.device import threads_for
 from minigpt.model import build
 from minigpt.model.linear import Linear
-from minigpt.model.loss import exact_loss, mean_loss
+from minigpt.model.loss import mean_loss, token_losses
+from minigpt.model.modern import Modern, angles, init_silent, rotate
 from minigpt.model.ngram import NGramModel
+from minigpt.studies.blend import best_weight, blended
 from minigpt.studies.climb import Watch
-from minigpt.studies.rivals import best_ngram, compare, keep_out
+from minigpt.studies.rivals import best_ngram, keep_out
 from minigpt.text.corpus import find_corpus
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
@@ -52,7 +54,7 @@ class Ground:
     known: Tensor
     kept_out: Tensor
     measured: Tensor
-    characters: list[str]
+    vocab_size: int
 
     @classmethod
     def of(cls, text: str, tune: bool) -> "Ground":
@@ -65,23 +67,35 @@ class Ground:
             cut = math.floor(0.9 * len(train))
             train, measured = train[:cut], train[cut:]
         known, kept_out = keep_out(train, 256)
-        return cls(known, kept_out, measured, list(tokenizer.itos.values()))
-
-    @property
-    def vocab_size(self) -> int:
-        """How many different characters there are."""
-        return len(self.characters)
+        return cls(known, kept_out, measured, tokenizer.vocab_size)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and what it took."""
+    """What has come of a training, and what it took.
 
-    model: Any
+    Attributes:
+        weights: of its matrix products, for each character.
+        losses: of all predictions of what is measured; and of what is kept out.
+        sampled: nanoGPT's estimate of the loss.
+    """
+
+    weights: int
     config: Config
     seconds: float
-    loss: float
+    losses: Tensor
+    kept_out: Tensor
     sampled: float
+
+    @property
+    def loss(self) -> float:
+        """The exact one: the mean over all predictions."""
+        return self.losses.mean().item()
+
+    def blended(self, ngram: NGramModel, ground: Ground) -> float:
+        """The loss of the mixture with counting, whose weight is fitted on what is kept out."""
+        weight = best_weight(self.kept_out, ngram.token_losses(ground.kept_out))
+        return blended(self.losses, ngram.token_losses(ground.measured), weight).mean().item()
 
     @property
     def characters(self) -> int:
@@ -92,10 +106,7 @@ class Trained:
     def flops(self) -> float:
         """Of its matrix products, forward and backward: six a weight and character, and twelve a score and channel."""
         shape = self.config.model
-        weights = sum(layer.weight.numel() for layer in self.model.modules() if isinstance(layer, Linear))
-        if shape.tied_head:
-            weights += shape.vocab_size * shape.n_embd
-        return self.characters * (6.0 * weights + 12 * shape.n_layer * shape.n_embd * shape.block_size / 2)
+        return self.characters * (6.0 * self.weights + 12 * shape.n_layer * shape.n_embd * shape.block_size / 2)
 
 
 def trained(ground: Ground, config: Config, title: str) -> Trained:
@@ -112,9 +123,12 @@ def trained(ground: Ground, config: Config, title: str) -> Trained:
             config = config.override(max_iters=steps_within(config.training.max_minutes, model, dataset, config))
         with Watch(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt())
-        loss = exact_loss(model, ground.measured)
+        losses, kept_out = (token_losses(model, ids).double() for ids in (ground.measured, ground.kept_out))
         estimates = [mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
-    return Trained(model, config, watch.spent, loss, statistics.mean(estimates))
+    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Linear))
+    if config.model.tied_head:
+        weights += config.model.vocab_size * config.model.n_embd
+    return Trained(weights, config, watch.spent, losses, kept_out, statistics.mean(estimates))
 
 
 def table(ground: Ground, track: str, seeds: int, without: str | None) -> None:
@@ -150,8 +164,7 @@ def runs(ground: Ground, track: str, seeds: int, without: str | None = None) -> 
 def show(name: str, found: list[Trained], unit: float, ngram: NGramModel, ground: Ground) -> None:
     """A row of the table: the mean of each figure, and from where to where the losses are."""
     losses, sampled = [one.loss for one in found], [one.sampled for one in found]
-    characters = [ground.characters[i] for i in ground.measured.tolist()]
-    blends = [compare(one.model, ngram, ground.kept_out, ground.measured, characters, 0)[0].blended for one in found]
+    blends = [one.blended(ngram, ground) for one in found]
     seconds = statistics.mean(one.seconds for one in found)
     print(
         f"| {name} | {spread(losses)} | {spread(sampled)} | {spread(blends)} "
@@ -189,8 +202,6 @@ def settings(**other: Any) -> Change:
 
 def frozen(ending: str) -> Change:
     """With those weights as they begin."""
-    from minigpt.model.modern import Modern
-
     whole = Modern.__init__
 
     def init(self: Modern, config: Any) -> None:
@@ -212,8 +223,9 @@ def unturned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x
 
 
-def drawn(model: nn.Module) -> None:
+def drawn(model: Modern) -> None:
     """Small weights in the place of zeros."""
+    init_silent(model)
     for parameter in model.parameters():
         if parameter.dim() == 2 and not parameter.any():
             nn.init.normal_(parameter, std=0.02)
@@ -221,8 +233,6 @@ def drawn(model: nn.Module) -> None:
 
 def unnormed_heads(self: Any, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """`Attention.heads` without QK-norm."""
-    from minigpt.model.modern import angles, rotate
-
     H, D = self.n_head, x.shape[1] // self.n_head
     qk, v = self.qkv(x).view(-1, T, 3 * H, D).split([2 * H, H], dim=2)
     q, k = rotate(qk, *angles(start, T, D, x)).chunk(2, dim=2)
@@ -231,7 +241,7 @@ def unnormed_heads(self: Any, x: Tensor, T: int, start: int = 0) -> tuple[Tensor
 
 IDEAS: dict[str, Change] = {
     "pairs": frozen("pair_embedding_table.weight"),
-    "triples": frozen("triple_embedding_table.weight"),
+    "triples and quadruples": frozen("ple_embedding_table.weight"),
     "skips": frozen("shares"),
     "soft cap": replaced("CAP", IDENTITY),
     "QK-norm": replaced("Attention.heads", unnormed_heads),

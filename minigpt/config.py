@@ -159,7 +159,9 @@ class TrainingConfig(Checked):
     batch_size: int = setting(16, "windows of text in each step", at_least=1)
     order: Literal["random", "epochs"] = setting("random", "windows drawn at random, or each once before any again")
     max_iters: int = setting(5000, "steps of training", at_least=1)
-    max_minutes: float | None = setting(None, "as many steps as take so long here, by timing the first ones", above=0)
+    max_minutes: float | None = setting(
+        None, "as many steps as take so long here, by timing some", above=0, at_most=1e6
+    )
     eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
     eval_windows: int = setting(128, "windows of each split that an evaluation reads", at_least=1)
     snapshots: int = setting(
@@ -197,6 +199,8 @@ class TrainingConfig(Checked):
         if self.min_learning_rate > self.learning_rate:
             rates = f"{self.min_learning_rate:g} is above {self.learning_rate:g}"
             raise ConfigError(f"min_learning_rate must be at most learning_rate, and {rates}: lower it")
+        if self.max_minutes is not None:
+            return  # max_iters will be another
         if self.max_iters // self.eval_interval > MOST_EVALUATIONS:
             raise ConfigError(
                 f"{self.max_iters:,} steps with an evaluation every {self.eval_interval:,} are more evaluations than "
@@ -262,6 +266,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.training.checkpoint_activations and self.model.architecture == "bigram":
             raise ConfigError("checkpoint_activations needs a model with blocks, and the bigram has none: leave it out")
+        if self.training.optimizer == "muon" and self.training.precision == "fp16":
+            raise ConfigError("muon does not go with fp16, whose losses are scaled: choose --precision bf16 or fp32")
         if self.training.optimizer == "muon" and self.model.architecture == "bigram":
             raise ConfigError("muon is for the matrices of blocks, and the bigram has none: choose --optimizer adamw")
 

@@ -70,14 +70,7 @@ def finetune(
     few_bits = base.config.model.quantization != "none"
     if few_bits and method == "full":
         raise ConfigError("matrices in few bits cannot be trained: take the run they were made from, or --lora")
-    usual = {
-        "max_iters": STEPS,
-        "learning_rate": RATES[method],
-        "optimizer": "adamw",
-        "min_learning_rate": 0.0,
-        "quantization": "none",
-    }
-    config = base.config.override(**(usual | settings))
+    config = begun_from(base, method, **settings)
     if method != "full":
         chosen_layers(base.model, targets)  # refused, if at all, before anything else
     name = base.path.name or "run"
@@ -97,6 +90,17 @@ def finetune(
         own = OwnText.of(base)
         own_before, own_after = (own.loss_before(base.model), own.loss(run.model)) if own else (None, None)
         return Finetuned(run, trained, before, run.record.validation_loss, own_before, own_after, adapter)
+
+
+def begun_from(base: Run, method: Method, **settings: Any) -> Config:
+    """The configuration of a fine-tuning: the base's, but for the number of steps, the rates, and what is given.
+
+    AdamW trains it, whatever the base was trained by. Raises ConfigError for a setting that cannot be.
+    """
+    if settings.get("max_minutes") is not None:
+        raise ConfigError("a budget of time is for training from the start: name max_iters")
+    usual = {"max_iters": STEPS, "learning_rate": RATES[method], "min_learning_rate": 0.0, "optimizer": "adamw"}
+    return base.config.override(**(usual | {"quantization": "none"} | settings))
 
 
 def taught(

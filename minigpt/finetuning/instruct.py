@@ -11,7 +11,7 @@ import torch
 from minigpt.device import pick_device, threads_for
 from minigpt.errors import ConfigError
 from minigpt.finetuning.accuracy import Accuracy, accuracies, majority
-from minigpt.finetuning.finetune import RATES, STEPS, Method, adapt, taught
+from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
 from minigpt.finetuning.instructions import SPECIAL, Instructions, Template
 from minigpt.finetuning.lora import OUTSIDE_BLOCKS, Shape, chosen_layers, trained_share
 from minigpt.finetuning.material import material_of
@@ -63,15 +63,7 @@ def instruct(
     Its vocabulary grows by the marks between turns, and of characters by those that the examples need; what it knew
     stays. Raises as `finetune` does, and DataError for examples that cannot be learned.
     """
-    usual = {
-        "max_iters": STEPS,
-        "learning_rate": RATES[method],
-        "optimizer": "adamw",
-        "min_learning_rate": 0.0,
-        "order": "epochs",
-        "snapshots": 0,
-    }
-    config = base.config.override(**(usual | {"quantization": "none"} | settings))
+    config = begun_from(base, method, **{"order": "epochs", "snapshots": 0} | settings)
     if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
     material = material_of(base, data, tasks, kept, config.training.seed)

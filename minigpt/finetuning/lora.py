@@ -27,7 +27,7 @@ from minigpt.model.linear import Linear
 
 Layer = nn.Linear | Linear4bit | Linear8bit
 
-OUTSIDE_BLOCKS = ("lm_head",)  # which is left alone unless it is asked for
+OUTSIDE_BLOCKS = ("lm_head",)  # whose rows are tokens
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, 
     """The linear layers that the targets name; ConfigError, with what could be named, for one that names none."""
     layers = linear_layers(model)
     if targets is None:
-        inside = {path: layer for path, layer in layers.items() if path not in OUTSIDE_BLOCKS}
+        inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
         if not inside:
             raise ConfigError("the model has no blocks, and so no layers for an adapter: take a transformer")
         return inside

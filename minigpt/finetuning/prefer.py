@@ -11,7 +11,7 @@ import torch
 
 from minigpt.device import pick_device, threads_for
 from minigpt.finetuning.accuracy import Accuracy
-from minigpt.finetuning.finetune import STEPS, Method, adapt, taught
+from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
 from minigpt.finetuning.instructions import Template
 from minigpt.finetuning.lora import Shape, chosen_layers
 from minigpt.finetuning.material import corpus_of, parted
@@ -59,8 +59,7 @@ def prefer(
 
     Raises as `finetune` does, and DataError for a run that follows no instructions and pairs that cannot be learned.
     """
-    usual = {"max_iters": STEPS, "learning_rate": RATES[method], "order": "epochs", "snapshots": 0}
-    config = base.config.override(**(usual | {"quantization": "none"} | settings))
+    config = begun_from(base, method, **{"learning_rate": RATES[method], "order": "epochs", "snapshots": 0} | settings)
     template = Template(base.tokenizer)
     everything = read_pairs(data)
     train, test = parted(everything, [pair.chosen.asked for pair in everything], f"{str(data)!r}", "pairs")

@@ -9,7 +9,7 @@ from torch import Tensor
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
-from minigpt.model.modern import MOST_ROWS, rows, rows_of
+from minigpt.model.modern import MOST_ROWS, rows_of
 from minigpt.text.bpe import BPETokenizer
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
@@ -47,7 +47,9 @@ def grown(
 def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> TrainedModel:
     """A model whose n-th token is `model`'s token old[n], with the very same rows, or a new one where that is None.
 
-    Raises DataError where the modern network's pairs would have to share rows only from now on.
+    In the modern network's tables whose rows are shared, a row goes by ids: of special tokens, which get other ids when
+    characters come before them, it knows nothing any more. Raises DataError where pairs would have to share rows only
+    from now on.
     """
     if list(old) == list(range(model.config.vocab_size)):
         return model
@@ -67,13 +69,12 @@ def chosen_pairs(table: Tensor, old: Sequence[int | None], V: int) -> Tensor:
     """The modern network's table of pairs: the rows that it had for V tokens, and zeros, as pairs begin, for others."""
     if rows_of(2, len(old)) == MOST_ROWS:
         raise DataError(f"a modern network of {V} tokens cannot have {len(old)}: take a base that has more, or a GPT")
-    kept = torch.tensor([(new, i) for new, i in enumerate(old) if i is not None])
-    larger = table.new_zeros(rows_of(2, len(old)), table.shape[1])
-    for known in (1, 2):  # after a pad, and after one another
-        windows = kept[torch.cartesian_prod(*[torch.arange(len(kept))] * known).view(-1, known)]  # (N, known, 2)
-        now, was = rows(windows[..., 0], 2, len(old)), rows(windows[..., 1], 2, V)
-        larger[now[:, -1]] = table[was[:, -1]]
-    return larger
+    now, was = torch.tensor([(new, i) for new, i in enumerate(old) if i is not None]).T  # (N,) each
+    pad = torch.zeros(1, dtype=torch.int64)
+    before, after = torch.cat([pad, now + 1]), torch.cat([pad, was + 1])  # (N + 1,): the pad stays the pad
+    larger = table.new_zeros(len(old) + 1, len(old), table.shape[1])
+    larger[before[:, None], now] = table.view(V + 1, V, -1)[after[:, None], was]
+    return larger.flatten(0, 1)
 
 
 def chosen_rows(tensor: Tensor, old: Sequence[int | None], generator: torch.Generator) -> Tensor:

@@ -68,9 +68,10 @@ def angles(start: int, T: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
     stay, for what does not depend on distance.
     """
     many = max(1, D // 4)
-    turning = SLOWEST ** torch.linspace(0, 1, many, dtype=like.dtype, device=like.device)  # (D / 4,)
+    exact = torch.promote_types(like.dtype, torch.float32)  # half precision rounds large positions
+    turning = SLOWEST ** torch.linspace(0, 1, many, dtype=exact, device=like.device)  # (D / 4,)
     turning = F.pad(turning, (0, D // 2 - many))  # (D / 2,)
-    positions = torch.arange(start, start + T, dtype=like.dtype, device=like.device)
+    positions = torch.arange(start, start + T, dtype=exact, device=like.device)
     turned = torch.outer(positions, turning)[:, None]  # (T, 1, D / 2)
     return turned.cos(), turned.sin()
 
@@ -189,9 +190,12 @@ def rows(idx: Tensor, n: int, V: int) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Embeddings of length sqrt(C), and matrices that keep a vector's length."""
+    """Matrices that keep a vector's length, and embeddings so short that they learn fast.
+
+    A norm follows them, so their length as such means nothing; but a step of AdamW is as long for short ones.
+    """
     if isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight)
+        nn.init.normal_(module.weight, std=0.2)
     if isinstance(module, nn.Linear):
         nn.init.uniform_(module.weight, -((3 / module.in_features) ** 0.5), (3 / module.in_features) ** 0.5)
 

@@ -12,6 +12,8 @@ from minigpt.model.elementwise import rms_norm
 from minigpt.model.gpt import GPT
 from minigpt.model.modern import LOOKS_BACK, Modern
 
+FIRST = 64  # positions that a growing cache has room for at first
+
 
 class Cache:
     """The keys and values of every block for up to block_size positions of B rows, in memory that stays where it is.
@@ -22,9 +24,10 @@ class Cache:
         length: how many positions are filled.
     """
 
-    def __init__(self, model: GPT | Modern, batch_size: int) -> None:
+    def __init__(self, model: GPT | Modern, batch_size: int, positions: int | None = None) -> None:
+        """For so many positions, by default block_size."""
         config, weight = model.config, model.token_embedding_table.weight
-        shape = (2, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+        shape = (2, batch_size, config.n_head, positions or config.block_size, config.n_embd // config.n_head)
         self.kv = [weight.new_zeros(shape) for _ in model.blocks]  # zeros: a masked NaN would still be one
         self.batch_size = batch_size
         self.length = 0
@@ -55,8 +58,8 @@ def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
 def read_modern(model: Modern, window: Tensor, cache: Cache) -> Tensor:
     """The same for the modern network, of a whole `window` (B, T) of which the cache has the beginning: (B, V).
 
-    The window is needed for what the first new tokens are after those before them. Keys turn with their position in
-    the window, so that here too they are all anew once it has moved.
+    As there, either the cache is empty or one token is new. The window is needed for what that is after those before
+    it. Keys turn with their position in the window, so that here too they are all anew once it has moved.
     """
     B, end = window.shape
     start, t = cache.length, end - cache.length
@@ -116,19 +119,23 @@ def recorded(model: GPT, cache: Cache) -> Callable[[Tensor], Tensor]:
 
 
 class ModernReader:
-    """The same for the modern network."""
+    """The same for the modern network. Its cache grows: no weight vouches for a block_size that a config asks for."""
 
     def __init__(self, model: Modern, batch_size: int) -> None:
         self.model = model
-        self.cache = Cache(model, batch_size)
+        self.cache = Cache(model, batch_size, FIRST)
         self.idx: Tensor | None = None  # the tokens read, at most block_size of them
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
         idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
-        self.idx = idx[:, -self.model.config.block_size :]
+        self.idx = idx[:, -min(self.model.config.block_size, idx.shape[1]) :]
         if idx.shape[1] > self.idx.shape[1]:  # the window has moved
             self.cache.length = 0
+        room = self.cache.kv[0].shape[-2]
+        if self.idx.shape[1] > room:
+            more = 2 * self.idx.shape[1] - room
+            self.cache.kv = [F.pad(kv, (0, 0, 0, more)) for kv in self.cache.kv]
         return read_modern(self.model, self.idx, self.cache)
 
 

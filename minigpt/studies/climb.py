@@ -164,7 +164,17 @@ class Ground:
         if rung.preset is None:
             return self.config.override(seed=seed, **rung.settings)
         same = {"vocab_size": self.config.model.vocab_size, "seed": seed}
-        kept = ("max_iters", "train_fraction", "device", "schedule", "warmup_iters", "grad_clip", "precision")
+        kept = (
+            "min_learning_rate",
+            "beta2",
+            "max_iters",
+            "train_fraction",
+            "device",
+            "schedule",
+            "warmup_iters",
+            "grad_clip",
+            "precision",
+        )
         same |= {name: getattr(self.config.training, name) for name in kept}
         return Config.from_preset(rung.preset).override(**same)
 

@@ -104,8 +104,9 @@ def steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: 
     """How many steps of that training take so long here, by timing some; all stays as `foresee` leaves it."""
     seconds = 60 * minutes
     with rehearsal(model, dataset) as rehearsed:
-        _, a_step = seconds_a_step(rehearsed, dataset, config, max(SECONDS, min(AT_MOST, OF_BUDGET * seconds)))
-    return max(1, round(seconds / a_step))
+        longest = max(SECONDS, min(AT_MOST, OF_BUDGET * seconds))
+        first, a_step = seconds_a_step(rehearsed, dataset, config, longest, most=sys.maxsize)
+    return max(1, round((seconds - first if config.training.compile else seconds) / a_step))
 
 
 @contextmanager
@@ -123,9 +124,12 @@ def device_type(device: torch.device) -> str:
 
 
 def seconds_a_step(
-    model: TrainedModel, dataset: Dataset, config: Config, seconds: float = SECONDS
+    model: TrainedModel, dataset: Dataset, config: Config, longest: float = SECONDS, most: int | None = None
 ) -> tuple[float, float]:
-    """The time of the first step of that training, and the median of the next ones, for about so many seconds."""
+    """The time of the first step of that training, and the median of the next ones.
+
+    They are as many as there is time for, at most so many, by default by the training's length.
+    """
     training = config.training
     with Gradients(model, config) as gradients:
         optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
@@ -136,9 +140,9 @@ def seconds_a_step(
             optimizer.step(0)
 
         times = [timed(step)]
-        most = min(MOST, max(FEWEST, training.max_iters // SHARE)) if seconds == SECONDS else math.inf
+        most = most or min(MOST, max(FEWEST, training.max_iters // SHARE))
         began = time.perf_counter()
-        while len(times) <= 1 or (len(times) <= most and time.perf_counter() - began < seconds):
+        while len(times) <= 1 or (len(times) <= most and time.perf_counter() - began < longest):
             times.append(timed(step))
     return times[0], statistics.median(times[1:])
 

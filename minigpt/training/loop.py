@@ -74,7 +74,7 @@ def fit(
 ) -> int:
     """Train `model` in place for max_iters steps, fewer if interrupted or if the journal says enough; the last step.
 
-    AdamW minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the
+    AdamW, or Muon, minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the
     screen; `interrupt` tells when to stop early. Raises DivergedError as soon as a loss is not a finite number or
     jumps, unless the journal goes back to before; DeviceError for a precision that the model's device doesn't have.
     """
@@ -126,8 +126,7 @@ class Usual:
         spread = math.sqrt(max(0.0, self.square - self.mean**2))
         if self.seen >= self.FIRST and loss - self.mean > max(self.SPREADS * spread, self.NATS):
             raise DivergedError(
-                f"the loss jumps from {self.mean:.2f} to {loss:.2f} at step {step}: "
-                f"try a learning_rate below {config.learning_rate:g}, or grad_clip 1"
+                f"the loss jumps from {self.mean:.2f} to {loss:.2f} at step {step}: try {lower(config)}, or grad_clip 1"
             )
         keep = min(self.MEMORY, self.seen / (self.seen + 1))
         self.mean = keep * self.mean + (1 - keep) * loss
@@ -151,5 +150,11 @@ def require_finite(loss: float, step: int, config: TrainingConfig) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} at step {step}: training diverged; "
-            f"try a learning_rate below {config.learning_rate:g}, such as {config.learning_rate / 10:g}"
+            f"try {lower(config)}, such as {config.learning_rate / 10:g}"
         )
+
+
+def lower(config: TrainingConfig) -> str:
+    """The step sizes that may be too large, for a message."""
+    muon = f"a muon_learning_rate below {config.muon_learning_rate:g} or " if config.optimizer == "muon" else ""
+    return f"{muon}a learning_rate below {config.learning_rate:g}"

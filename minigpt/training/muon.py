@@ -5,8 +5,8 @@ values. The gradient's are very unequal, a few large ones and many next to nothi
 number on its own, leaves them so. Muon takes the running average of the gradients, M = U S V', and moves the matrix
 by U V', the nearest one whose singular values are all one: rare directions are learned as fast as frequent ones.
 
-After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the scale for matrices that are
-not square, and the decay, as in Liu et al. 2025, "Muon is Scalable for LLM Training". `torch.optim.Muon` is the same
+After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", with the decay of Liu et al. 2025,
+"Muon is Scalable for LLM Training". `torch.optim.Muon` is the same
 function, matrix by matrix and in bfloat16; here all matrices of one shape are one stack (n, r, c) and one batched
 product, in the precision that they have, which on processors without bfloat16 is many times as fast (docs/results.md).
 """

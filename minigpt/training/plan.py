@@ -62,6 +62,8 @@ def plan(config: Config, machine: Machine) -> Plan:
     model, training = config.model, config.training
     if model.architecture != "gpt" or model.implementation != "fast" or model.quantization != "none":
         raise ConfigError("what is planned is a GPT as model/gpt.py makes it: architecture gpt, implementation fast")
+    if training.optimizer != "adamw" or training.max_minutes is not None:
+        raise ConfigError("what is planned is a number of steps by AdamW: name --max-iters, and leave out muon")
     if training.batch_size < machine.gpus:
         few = f"{training.batch_size:,} cannot be shared out over {machine.gpus:,} GPUs"
         raise ConfigError(f"batch_size must be at least the number of GPUs, and {few}: raise it, or take fewer")

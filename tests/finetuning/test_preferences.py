@@ -118,7 +118,7 @@ def test_a_model_comes_to_prefer_what_was_chosen(
         again = command("chat", *over, "--temperature", "0", "--max-new-tokens", "3", input=typed)
         assert again.stdout == said.stdout, again.stderr
     else:
-        assert said.stdout == "b\nb\n", said.stderr
+        assert [line[:1] for line in said.stdout.splitlines()] == ["b", "b"], said.stderr
     assert command("info", "new").returncode == 0
 
     def refused(*arguments: object) -> str:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.config import ModelConfig
+from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.model import build
 from minigpt.model.modern import CAP, MOST_ROWS, SLOWEST, Modern, rows, rows_of
+from minigpt.training.gradients import Gradients
 
 SHAPES = [
     ModelConfig(architecture="modern", vocab_size=65),
@@ -126,6 +127,19 @@ def test_no_position_sees_a_later_one() -> None:
     before, after = model(idx)[0], model(other)[0]
     torch.testing.assert_close(before[:, :11], after[:, :11], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(before[:, 11:], after[:, 11:])
+
+
+@pytest.mark.parametrize("settings", [{}, {"checkpoint_activations": True}, {"precision": "bf16"}], ids=str)
+def test_what_is_applied_from_outside_changes_no_gradient(settings: dict) -> None:
+    config = Config().override(**vars(SHAPES[0]), **settings)
+    idx = torch.randint(65, (2, 4, 32), generator=torch.Generator().manual_seed(1))
+    plain, outside = (random(SHAPES[0], torch.float32) for _ in range(2))
+    plain(*idx)[1].backward()
+    with Gradients(outside, config) as gradients:
+        gradients.add(*idx)
+        found = torch.cat([parameter.grad.flatten() for parameter in outside.parameters()])
+    expected = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()])
+    assert (found - expected).norm() <= (0.1 if settings.get("precision") else 1e-5) * expected.norm()
 
 
 def test_scores_depend_on_distance_alone() -> None:

@@ -204,6 +204,13 @@ def test_a_cache_read_piece_by_piece_gives_the_whole_model_s_logits(config: Mode
             torch.testing.assert_close(cached.read(piece), plain.read(piece), rtol=TOLERANCE, atol=TOLERANCE)
 
 
+def test_a_window_that_only_the_config_has_takes_no_memory() -> None:
+    whole, endless = make(dataclasses.replace(MODERN, block_size=200)), make(MODERN)
+    endless.config = dataclasses.replace(MODERN, block_size=2**62)
+    idx, sampling = torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=150, seed=1)
+    assert torch.equal(generate(endless, idx, sampling), generate(whole, idx, sampling))
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("config", [SMALL, GPT2])
 def test_the_step_of_fixed_shapes_is_the_same_one(config: ModelConfig, rows: int) -> None:
