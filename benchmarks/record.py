@@ -234,8 +234,8 @@ def drawn(model: Modern) -> None:
 def unnormed_heads(self: Any, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """`Attention.heads` without QK-norm."""
     H, D = self.n_head, x.shape[1] // self.n_head
-    qk, v = self.qkv(x).view(-1, T, 3 * H, D).split([2 * H, H], dim=2)
-    q, k = rotate(qk, *angles(start, T, D, x)).chunk(2, dim=2)
+    q, k, v = (part(x).view(-1, T, H, D) for part in (self.query, self.key, self.value))
+    q, k = (rotate(part, *angles(start, T, D, x)) for part in (q, k))
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 

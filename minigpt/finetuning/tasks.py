@@ -76,6 +76,11 @@ def rest(word: str) -> str:
     return word[1:]
 
 
+def start(word: str) -> str:
+    """All but its last letter."""
+    return word[:-1]
+
+
 def swap(word: str) -> str:
     """Its first and its last letter in each other's place."""
     return word[-1] + word[1:-1] + word[0]
@@ -83,10 +88,12 @@ def swap(word: str) -> str:
 
 WORD_TO_WORD: dict[str, Callable[[str], str]] = {
     "upper": str.upper,
+    "lower": str.lower,
     "title": str.title,
     "reverse": reverse,
     "sort": sort,
     "rest": rest,
+    "start": start,
     "swap": swap,
 }
 OF_A_WORD: dict[str, Callable[[str], str]] = {**WORD_TO_WORD, "first": first, "last": last, "count": count}

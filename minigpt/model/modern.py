@@ -35,8 +35,9 @@ class Attention(nn.Module):
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
-        self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.proj = Linear(config.n_embd, config.n_embd, bias=False)
+        self.query, self.key, self.value, self.proj = (
+            Linear(config.n_embd, config.n_embd, bias=False) for _ in range(4)
+        )
 
     def heads(self, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every head, (B, H, T, D) each, from (B * T, C), at positions from `start` on.
@@ -47,8 +48,8 @@ class Attention(nn.Module):
         where they are (rotary positions: Su et al. 2021, "RoFormer").
         """
         H, D = self.n_head, x.shape[1] // self.n_head
-        qk, v = self.qkv(x).view(-1, T, 3 * H, D).split([2 * H, H], dim=2)  # (B, T, 2H, D), (B, T, H, D)
-        q, k = rotate(rms_norm(qk), *angles(start, T, D, x)).chunk(2, dim=2)  # (B, T, H, D) each
+        q, k, v = (part(x).view(-1, T, H, D) for part in (self.query, self.key, self.value))
+        q, k = (rotate(rms_norm(part), *angles(start, T, D, x)) for part in (q, k))
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, T: int) -> Tensor:

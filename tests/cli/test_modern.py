@@ -70,7 +70,7 @@ def test_it_is_fine_tuned(method: str, modern: Run, text_file: Path, command: Ca
     assert done.returncode == 0, done.stderr
     tuned = minigpt.load(tmp_path / "tuned")
     assert tuned.config.training.optimizer == "adamw"
-    assert tuned.record.trained_parameters == 2 * Shape().rank * ((16 + 48) + (16 + 16) + 2 * (16 + 64))
+    assert tuned.record.trained_parameters == 2 * Shape().rank * (4 * (16 + 16) + 2 * (16 + 64))
 
 
 def test_it_is_taught_instructions(modern: Run, tmp_path: Path) -> None:

@@ -59,10 +59,9 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
     for n in range(config.n_layer):
         w = {name.removeprefix(f"blocks.{n}."): t for name, t in weights.items() if name.startswith(f"blocks.{n}.")}
         x = w["shares"][0] * x + w["shares"][1] * x0
-        rows = norm(x) @ w["attention.qkv.weight"].T
         gathered = []
         for h in range(H):
-            q, k, v = (rows[:, (part * H + h) * D :][:, :D] for part in range(3))
+            q, k, v = (norm(x) @ w[f"attention.{p}.weight"][h * D :][:D].T for p in ("query", "key", "value"))
             q, k = (torch.complex(*norm(z).chunk(2, dim=1)) * turns for z in (q, k))
             scores = (q @ k.mH).real / D**0.5
             scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, float("-inf"))
