@@ -26,6 +26,8 @@ def drawn(task: str, source: Source, number: int = 200) -> list[Example]:
         ("sort", "sort: banana", "aaabnn"),
         ("title", "title: banana", "Banana"),
         ("rest", "rest: banana", "anana"),
+        ("start", "start: banana", "banan"),
+        ("lower", "lower: banana", "banana"),
         ("swap", "swap: banana", "aananb"),
         ("reverse+upper", "reverse, upper: banana", "ananab, ANANAB"),
         ("sort+last", "sort, last: banana", "aaabnn, n"),
