@@ -14,21 +14,18 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from record_ideas import IDEAS
+from torch import Tensor
 
 from minigpt.config import Config
 from minigpt.device import threads_for
 from minigpt.model import build
 from minigpt.model.linear import Linear
 from minigpt.model.loss import mean_loss, token_losses
-from minigpt.model.modern import Modern, angles, init_silent, rotate
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.blend import best_weight, blended
 from minigpt.studies.climb import Watch
@@ -36,6 +33,7 @@ from minigpt.studies.rivals import best_ngram, keep_out
 from minigpt.text.corpus import find_corpus
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
+from minigpt.training.evaluation import estimate_loss
 from minigpt.training.forecast import steps_within
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import fit
@@ -44,7 +42,6 @@ TRACKS = {"2min": 2.0, "10min": 10.0, "60min": 60.0}
 NANO = "nanogpt-cpu"
 FASTER = 15  # times, by which nanoGPT's own loss is to be reached sooner
 SAMPLED = 200  # batches of nanoGPT's estimate of a loss
-IDENTITY = 1e9  # a cap that no logit comes near
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class Trained:
         return self.characters * (6.0 * self.weights + 12 * shape.n_layer * shape.n_embd * shape.block_size / 2)
 
 
-def trained(ground: Ground, config: Config, title: str) -> Trained:
+def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
     ids = torch.cat([ground.known, ground.measured])
     config = config.override(vocab_size=ground.vocab_size)
@@ -121,8 +118,8 @@ def trained(ground: Ground, config: Config, title: str) -> Trained:
         model = build(config.model)
         if config.training.max_minutes is not None:
             config = config.override(max_iters=steps_within(config.training.max_minutes, model, dataset, config))
-        with Watch(config, title) as watch:
-            fit(model, dataset, config, watch, Interrupt())
+        with watched(config, title) as watch:
+            fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
         losses, kept_out = (token_losses(model, ids).double() for ids in (ground.measured, ground.kept_out))
         estimates = [mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
     weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Linear))
@@ -177,81 +174,6 @@ def spread(values: list[float]) -> str:
     """The mean, and the lowest and the highest."""
     mean = f"{statistics.mean(values):.4f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
-
-
-# The network without one of its ideas: each gives the configuration to train meanwhile.
-
-Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
-
-
-def replaced(name: str, by: object) -> Change:
-    """With another thing of that name in model/modern.py."""
-
-    @contextlib.contextmanager
-    def change(config: Config) -> Iterator[Config]:
-        with patch(f"minigpt.model.modern.{name}", by):
-            yield config
-
-    return change
-
-
-def settings(**other: Any) -> Change:
-    """With other settings."""
-    return lambda config: contextlib.nullcontext(config.override(**other))
-
-
-def frozen(ending: str) -> Change:
-    """With those weights as they begin."""
-    whole = Modern.__init__
-
-    def init(self: Modern, config: Any) -> None:
-        whole(self, config)
-        for name, parameter in self.named_parameters():
-            if name.endswith(ending):
-                parameter.requires_grad_(False)
-
-    @contextlib.contextmanager
-    def change(config: Config) -> Iterator[Config]:
-        with patch.object(Modern, "__init__", init):
-            yield config
-
-    return change
-
-
-def unturned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Positions that are not told to attention: only the causal mask tells them then."""
-    return x
-
-
-def drawn(model: Modern) -> None:
-    """Small weights in the place of zeros."""
-    init_silent(model)
-    for parameter in model.parameters():
-        if parameter.dim() == 2 and not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
-
-
-def unnormed_heads(self: Any, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """`Attention.heads` without QK-norm."""
-    H, D = self.n_head, x.shape[1] // self.n_head
-    q, k, v = (part(x).view(-1, T, H, D) for part in (self.query, self.key, self.value))
-    q, k = (rotate(part, *angles(start, T, D, x)) for part in (q, k))
-    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-
-IDEAS: dict[str, Change] = {
-    "pairs": frozen("pair_embedding_table.weight"),
-    "triples and quadruples": frozen("ple_embedding_table.weight"),
-    "skips": frozen("shares"),
-    "soft cap": replaced("CAP", IDENTITY),
-    "QK-norm": replaced("Attention.heads", unnormed_heads),
-    "rotary positions": replaced("rotate", unturned),
-    "squared ReLU": replaced("squared_relu", F.relu),
-    "RMS norm (layer norm instead)": replaced("rms_norm", lambda x: F.layer_norm(x, x.shape[-1:])),
-    "zero initialisation": replaced("init_silent", drawn),
-    "Muon (AdamW instead)": settings(optimizer="adamw"),
-    "the trapezoid (cosine instead)": settings(schedule="cosine"),
-}
 
 
 def ablation(ground: Ground, track: str, seeds: int) -> None:

@@ -1,0 +1,120 @@
+"""The record's picture: exact loss against minutes of training, and what each model writes after the same prompt.
+
+    python benchmarks/record_curves.py --data input.txt --tracks 2min --out docs/images/record.png
+
+The lecture, nanoGPT's recipe, and the record's presets, alone and blended with counting. The clock stands while a loss
+is measured. Prints the texts as Markdown.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import NANO, TRACKS, Ground, trained
+from torch import Tensor
+
+from minigpt.config import Config, SamplingConfig
+from minigpt.drawing import new_figure, write_png
+from minigpt.model.loss import token_losses
+from minigpt.model.ngram import NGramModel
+from minigpt.sampling.engine import generate
+from minigpt.studies.blend import best_weight, blended
+from minigpt.studies.climb import Watch
+from minigpt.studies.rivals import best_ngram
+from minigpt.text.corpus import find_corpus
+from minigpt.text.tokenizer import CharTokenizer
+from minigpt.training.journal import snapshot_steps
+
+POINTS = 14  # of a curve
+PROMPT, WRITTEN = "ROMEO:\n", 300
+
+
+class Curve(Watch):
+    """Measures on the way, alone and blended, at steps spread evenly on a log scale.
+
+    Attributes:
+        points: minutes of training, the loss, and that of the blend.
+        model: what was trained.
+    """
+
+    def __init__(self, config: Config, title: str, ground: Ground, ngram: NGramModel) -> None:
+        super().__init__(config, title)
+        self.steps = {*snapshot_steps(POINTS, config.training.max_iters)[1:]}
+        self.ground, self.theirs = ground, [ngram.token_losses(ids) for ids in (ground.kept_out, ground.measured)]
+        self.points: list[tuple[float, float, float]] = []
+        self.model: Any = None
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether to measure after `step` steps."""
+        return step in self.steps
+
+    def estimate(self, model: Any, *_: Any) -> dict[str, float]:
+        """The exact losses of the model as it is."""
+        self.model = model
+        kept_out, ours = (token_losses(model, ids).double() for ids in (self.ground.kept_out, self.ground.measured))
+        mixed = blended(ours, self.theirs[1], best_weight(kept_out, self.theirs[0]))
+        self.points.append((self.training_seconds / 60, ours.mean().item(), mixed.mean().item()))
+        return {"train": ours.mean().item(), "val": ours.mean().item()}
+
+
+def main() -> None:
+    """Train, draw, and print the texts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=["2min"])
+    parser.add_argument("--out", type=Path, default=Path("record.png"))
+    arguments = parser.parse_args()
+    text = find_corpus(arguments.data).text
+    tokenizer, ground = CharTokenizer.from_text(text), Ground.of(text, tune=False)
+    ngram = best_ngram(ground.known, ground.kept_out, ground.vocab_size)
+    curves: dict[str, Curve] = {}
+    for preset in ("lecture", NANO, *(f"cpu-{track}" for track in arguments.tracks)):
+        curves[preset] = curve_of(ground, preset, ngram)
+    draw(curves, ngram.token_losses(ground.measured).mean().item(), arguments.out)
+    prompt = torch.tensor([tokenizer.encode(PROMPT)])
+    for name, model in {**{name: curve.model for name, curve in curves.items()}, "n-gram": ngram}.items():
+        print(f"\n{name}:\n\n```text\n{PROMPT}{written(model, prompt, tokenizer)}\n```")
+
+
+def curve_of(ground: Ground, preset: str, ngram: NGramModel) -> Curve:
+    """The curve of a preset's training."""
+    kept: list[Curve] = []
+
+    def watched(config: Config, title: str) -> Curve:
+        kept.append(Curve(config, title, ground, ngram))
+        return kept[0]
+
+    trained(ground, Config.from_preset(preset), preset, watched)
+    return kept[0]
+
+
+def written(model: Any, prompt: Tensor, tokenizer: CharTokenizer) -> str:
+    """What the model writes after the prompt."""
+    return tokenizer.decode(generate(model, prompt, SamplingConfig(max_new_tokens=WRITTEN, seed=1))[0].tolist())
+
+
+def draw(curves: dict[str, Curve], ngram: float, out: Path) -> None:
+    """All curves in one picture."""
+    figure = new_figure(11, 6)
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        minutes, alone, mixed = zip(*curve.points, strict=True)
+        [line] = axes.plot(minutes, alone, "o-", linewidth=2, label=name)
+        if name.startswith("cpu-"):
+            axes.plot(
+                minutes, mixed, "o--", linewidth=2, color=line.get_color(), label=f"{name}, blended with counting"
+            )
+    axes.axhline(ngram, color="black", linewidth=1.5, linestyle=":", label="counting alone: n-grams, in two seconds")
+    axes.set_xscale("log")
+    axes.set_ylim(1.3, 2.6)
+    axes.set_xlabel("minutes of training on two CPU cores", size=13)
+    axes.set_ylabel("validation loss (nats per character)", size=13)
+    axes.set_title("The record: loss against time", size=15)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=11)
+    write_png(out, figure)
+
+
+if __name__ == "__main__":
+    main()
