@@ -29,28 +29,27 @@ class CausalAttention(torch.autograd.Function):
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
         """Queries, keys and values (B, H, T, D) to (B, H, T, D)."""
         q, k, v = (part.flatten(0, 1) for part in parts)  # (B * H, T, D)
-        gathered, weights = attend(q, k, v)
+        weights = attention_weights(q, k)
         ctx.save_for_backward(q, k, v, weights)
         ctx.shape = parts[0].shape
-        return gathered.view(ctx.shape)
+        return (weights @ v).view(ctx.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         """The gradients of queries, keys and values."""
-        found = attend_backward(gradient.flatten(0, 1), *ctx.saved_tensors)
+        found = attention_backward(gradient.flatten(0, 1), *ctx.saved_tensors)
         return tuple(part.view(ctx.shape) for part in found)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """What is gathered, (N, T, D), and the weights, (N, T, T), for N heads in all windows."""
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """How much each position heeds each up to itself, (N, T, T), by queries and keys (N, T, D)."""
     T, D = q.shape[1:]
     future = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)
-    weights = torch.baddbmm(future, q, k.mT, alpha=D**-0.5).softmax(dim=-1)  # (N, T, T)
-    return weights @ v, weights
+    return torch.baddbmm(future, q, k.mT, alpha=D**-0.5).softmax(dim=-1)
 
 
-def attend_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> Tensor:
+def attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> Tensor:
     """The gradients of queries, keys and values, (3, N, T, D), from that of what was gathered, (N, T, D)."""
     d_weights = gradient @ v.mT  # (N, T, T)
     d_scores = torch._softmax_backward_data(d_weights, weights, -1, q.dtype).mul_(q.shape[-1] ** -0.5)

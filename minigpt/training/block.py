@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config
-from minigpt.model.attention import LONGEST, attend, attend_backward
+from minigpt.model.attention import LONGEST, attention_backward, attention_weights
 from minigpt.model.gpt import GPT, Block
 from minigpt.model.linear import Linear, linear, linear_backward
 
@@ -77,8 +77,8 @@ class WrittenOut(torch.autograd.Function):
         normed1, *moments1 = torch.native_layer_norm(x, (C,), g1, b1, EPSILON)
         qkv = linear(normed1, w_qkv, b_qkv)  # (N, 3C)
         q, k, v = split_heads(qkv, 3, T, H)  # (B * H, T, D) each
-        rows, weights = attend(q, k, v)  # (B * H, T, D), (B * H, T, T)
-        gathered = join_heads(rows[None], H)  # (N, C)
+        weights = attention_weights(q, k)  # (B * H, T, T)
+        gathered = join_heads((weights @ v)[None], H)  # (N, C)
         middle = linear(gathered, w_proj, b_proj).add_(x)  # (N, C)
         normed2, *moments2 = torch.native_layer_norm(middle, (C,), g2, b2, EPSILON)
         hidden = linear(normed2, w_up, b_up).relu_()  # (N, 4C)
@@ -105,7 +105,7 @@ class WrittenOut(torch.autograd.Function):
         # communication
         d_gathered, d_w_proj, d_b_proj = linear_backward(d_middle, gathered, w_proj)
         d_rows = split_heads(d_gathered, 1, T, H)[0]  # (B * H, T, D)
-        d_qkv = join_heads(attend_backward(d_rows, q, k, v, weights), H)  # (N, 3C)
+        d_qkv = join_heads(attention_backward(d_rows, q, k, v, weights), H)  # (N, 3C)
         d_normed1, d_w_qkv, d_b_qkv = linear_backward(d_qkv, normed1, w_qkv)
         d_x, d_g1, d_b1 = norm_backward(d_normed1, x, mean1, rstd1, g1, b1)
         d_x += d_middle

@@ -156,11 +156,12 @@ def block_kept(config: Config, s: Sizes) -> int:
 def block_passing(config: Config, s: Sizes) -> int:
     """Bytes that come and go in a block's backward pass, at most, beside the gradient of its result.
 
-    A written-out block lets go of nothing before its end. Autograd lets go of each operation's own; most is there
+    A written-out block lets go of nothing before its end but of what attention needs for itself, so most is there in
+    the midst of attention or at that end. Autograd lets go of each operation's own; most is there
     when the gradient passes the nonlinearity, 4C wide, or where that of the last matrix is made.
     """
     if settings_suit(config, config.training.device):
-        return 16 * s.rows + 2 * s.pairs + 12 * s.matrix
+        return max(11 * s.rows + 2 * s.pairs + 9 * s.matrix, 13 * s.rows + 12 * s.matrix)
     relu = config.model.activation == "relu"
     rounded = s.rows if s.cast or config.model.dropout else 0  # the gradient in the product's precision, or masked
     at_matrix = 4 * s.rows + 4 * s.matrix * (FLOAT + s.cast) // FLOAT

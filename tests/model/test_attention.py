@@ -21,7 +21,7 @@ def test_values_and_gradients_are_pytorchs(shape: tuple[int, ...]) -> None:
 
 
 def test_long_windows_and_those_without_gradients_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "attend", None)  # a call would fail
+    monkeypatch.setattr(attention, "attention_weights", None)  # a call would fail
     long = torch.randn(1, 1, attention.LONGEST + 1, 2, requires_grad=True)
     causal_attention(long, long, long)
     with torch.no_grad():
