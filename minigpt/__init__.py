@@ -24,7 +24,7 @@ def train(
     """Train a model and return the run.
 
     Arguments:
-        preset: where the settings come from, such as "lecture" or "cpu-2min" (minigpt.config.PRESETS).
+        preset: where the settings come from, such as "lecture" or "cpu-2min" (minigpt.presets.PRESETS).
         data: a text file; without it input.txt in this folder, else Tiny Shakespeare.
         out: the run's folder; without it runs/<preset>. A name already taken gets a number.
         fields: settings that differ from the preset's, such as `max_iters=500` (see minigpt.config); `tokenizer`

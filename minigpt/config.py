@@ -1,4 +1,4 @@
-"""What a run is: three small frozen dataclasses, the presets, and TOML in and out.
+"""What a run is: three small frozen dataclasses, and TOML in and out.
 
 Every setting is written once, here: the command line's flags, the TOML file's keys and the keyword
 arguments of `minigpt.train` all come from these fields and their help texts. An impossible value is
@@ -6,102 +6,21 @@ refused on construction, so a configuration that exists can be trusted.
 """
 
 import dataclasses
-import operator
-import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
 
 import tomli_w
 
 from minigpt.errors import ConfigError, nearest
+from minigpt.presets import PRESETS
+from minigpt.settings import Checked, setting, shown, unknown
 
-
-def setting(default: Any, help: str, **bounds: float) -> Any:
-    """A dataclass field with its help text and bounds: `at_least`, `above`, `at_most`, `below`."""
-    return field(default=default, metadata={"help": help, "bounds": bounds})
-
-
-BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
-LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
 MOST_EVALUATIONS = 50_000  # that a run keeps a line of
 MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config must not keep Python busy for hours
 MOST_MODULES = 2**12  # heads of the lecture's model in all its blocks, each of which is a module
 LARGEST_TOML, LONGEST_LINE = 2**16, 1000  # characters; a key of many parts takes their square of time and memory
-LONGEST_SHOWN = 100  # characters of a value in a message
-
-
-class Checked:
-    """Refuses, on construction, a field whose value is of the wrong kind or out of its bounds."""
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            check(f, getattr(self, f.name))
-
-    @classmethod
-    def of(cls, **settings: Any) -> Self:
-        """The dataclass with these settings; ConfigError, with the nearest right name, for one it doesn't have."""
-        for name in settings:
-            if name not in cls.names():
-                raise unknown(name, cls.names())
-        return cls(**settings)
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """The names of the settings, in order."""
-        return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-
-
-def check(f: dataclasses.Field, value: Any) -> None:
-    """Raise ConfigError in one sentence if `value` is not one the field can have."""
-    if value is None and f.default is None:
-        return
-    if choices := choices_of(f):
-        if value not in choices:
-            raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {shown(value)}")
-        return
-    kind = kind_of(f)
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{f.name} must be true or false, not {shown(value)}")
-        return
-    accepted = (int, float) if kind is float else (int,)
-    ok = isinstance(value, accepted) and not isinstance(value, bool)
-    ok = ok and abs(value) <= LARGEST[kind]  # false for a NaN too
-    bounds = f.metadata["bounds"]
-    if not (ok and all(BOUNDS[name](value, bound) for name, bound in bounds.items())):
-        limits = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
-        noun = "a number" if kind is float else "a whole number"
-        raise ConfigError(f"{f.name} must be {noun} {limits}, not {shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """A refused value as it was given, unless it is endless."""
-    if isinstance(value, int) and abs(value) >= 2**64:
-        return "a number of more than 64 bits"
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits in a list, or of lists in one another
-        return f"a {type(value).__name__} without end"
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-
-
-def unknown(name: str, known: list[str]) -> ConfigError:
-    """The error that says so of a name that is no setting, with the nearest that is."""
-    return ConfigError(f"there is no setting '{name}'{nearest(name, known) or ': known are ' + ', '.join(known)}")
-
-
-def kind_of(f: dataclasses.Field) -> Any:
-    """The field's type, without the None that it may allow."""
-    return next((t for t in get_args(f.type) if t is not type(None)), f.type)
-
-
-def choices_of(f: dataclasses.Field) -> tuple[str, ...]:
-    """The values of a Literal field, in order; empty for every other field."""
-    return get_args(f.type) if getattr(f.type, "__origin__", None) is Literal else ()
-
-
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
 VOCAB_SIZE = 1024  # of a tokenizer to be learned, where none is asked for
 
@@ -355,75 +274,6 @@ class Config:
         content = dataclasses.asdict(self)
         content["training"] = {name: value for name, value in content["training"].items() if value is not None}
         return tomli_w.dumps(content)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named starting point: what it is for, and the settings in which it differs from the lecture's."""
-
-    about: str
-    settings: Mapping[str, Any]
-
-
-RECORD = {  # the presets of docs/record.md, whose sizes and rates were tuned there
-    "architecture": "modern",
-    "block_size": 128,
-    "n_embd": 128,
-    "optimizer": "muon",
-    "learning_rate": 4e-3,
-    "schedule": "trapezoid",
-    "warmup_iters": 20,
-    "weight_decay": 0.0,
-    "beta2": 0.95,
-}
-PRESETS = {
-    "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
-    "lecture-large": Preset(
-        "the lecture's scaled-up transformer, 10.8 million parameters: for a GPU",
-        {
-            "batch_size": 64,
-            "block_size": 256,
-            "eval_interval": 500,
-            "learning_rate": 3e-4,
-            "n_embd": 384,
-            "n_head": 6,
-            "n_layer": 6,
-            "dropout": 0.2,
-        },
-    ),
-    "bigram": Preset(
-        "the baseline: one table, no context beyond one character; seconds",
-        {
-            "architecture": "bigram",
-            "batch_size": 32,
-            "block_size": 8,
-            "max_iters": 3000,
-            "eval_interval": 300,
-            "learning_rate": 1e-2,
-        },
-    ),
-    "nanogpt-cpu": Preset(
-        "nanoGPT's own recipe for a laptop CPU, to hold others against",
-        {
-            "batch_size": 12,
-            "block_size": 64,
-            "n_embd": 128,
-            "activation": "gelu",
-            "tied_head": True,
-            "max_iters": 2000,
-            "eval_interval": 250,
-            "schedule": "cosine",
-            "warmup_iters": 100,
-            "min_learning_rate": 1e-4,
-            "weight_decay": 0.1,
-            "beta2": 0.99,
-            "grad_clip": 1.0,
-        },
-    ),
-    "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
-    "cpu-10min": Preset("the same in ten minutes", RECORD | {"max_minutes": 10.0}),
-    "cpu-60min": Preset("the same in an hour", RECORD | {"max_minutes": 60.0}),
-}
 
 
 def presets_within(block_size: int) -> list[str]:

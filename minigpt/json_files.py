@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigpt.config import LARGEST, choices_of, kind_of, shown
 from minigpt.errors import FileError, RunError
 from minigpt.files import read_text
+from minigpt.settings import LARGEST, choices_of, kind_of, shown
 
 LARGEST_JSON = 16 * 2**20  # bytes, of which Python may make thirty times as many
 T = TypeVar("T")

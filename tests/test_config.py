@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from minigpt.config import PRESETS, Config, ModelConfig, SamplingConfig, TrainingConfig
+from minigpt.config import Config, ModelConfig, SamplingConfig, TrainingConfig
 from minigpt.errors import ConfigError, MinigptError
+from minigpt.presets import PRESETS
 
 
 def test_the_lecture_preset_is_the_missions() -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 import minigpt
-from minigpt.config import Config, ModelConfig, TrainingConfig, choices_of, kind_of, shown
+from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.console import ForgivingConsole
 from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
 from minigpt.exchange.huggingface import load_gpt2
@@ -27,6 +27,7 @@ from minigpt.finetuning.preferences import Pair, pair_of
 from minigpt.folder import Metrics, Record, RunFolder, Snapshot
 from minigpt.json_files import checked, read_lines
 from minigpt.run import Run
+from minigpt.settings import choices_of, kind_of, shown
 from minigpt.studies.copied import copied_page
 from minigpt.studies.ladder_folder import LadderFolder
 from minigpt.studies.look import look

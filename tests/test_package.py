@@ -45,6 +45,8 @@ def test_importing_minigpt_is_light() -> None:
 
 
 FORBIDDEN = {
+    "settings": {"config", "text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
+    "presets": {"config", "text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
     "config": {"text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
     "text": {"model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
     "model": {"text", "sampling", "training", "run", "folder", "studies", "cli"},

@@ -8,7 +8,8 @@ import click
 from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
 from minigpt.cli.output import print_object
 from minigpt.cli.train import EPILOG, read_config
-from minigpt.config import PRESETS, Config, ModelConfig, TrainingConfig
+from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.presets import PRESETS
 from minigpt.training.machine import Machine
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import click
 from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
 from minigpt.cli.output import describe, loss_line, print_object, times, write
 from minigpt.cli.processes import rank, started_by_torchrun, world_size
-from minigpt.config import PRESETS, Config, ModelConfig, TokenizerKind, TrainingConfig
+from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.files import read_text
+from minigpt.presets import PRESETS
 
 if TYPE_CHECKING:
     from minigpt.run import Run

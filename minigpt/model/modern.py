@@ -4,7 +4,7 @@ The frame is the lecture's, communication and computation added to one stream. W
 where it is used, with where it comes from. There are no biases and no gains: a norm follows wherever they would
 matter. As in model/gpt.py the batch is one long list of positions, (B * T, C). B, T, C, H, D and V are the lecture's.
 
-What each idea is worth, in loss, is measured in docs/record.md.
+docs/record.md has what comes of it, docs/log.md what was tried.
 """
 
 from collections.abc import Sequence

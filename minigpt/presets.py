@@ -1,0 +1,74 @@
+"""The presets: named settings to begin with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named starting point: what it is for, and the settings in which it differs from the lecture's."""
+
+    about: str
+    settings: Mapping[str, Any]
+
+
+RECORD = {  # of docs/record.md
+    "architecture": "modern",
+    "block_size": 128,
+    "n_embd": 128,
+    "optimizer": "muon",
+    "learning_rate": 4e-3,
+    "schedule": "trapezoid",
+    "warmup_iters": 20,
+    "weight_decay": 0.0,
+    "beta2": 0.95,
+}
+PRESETS = {
+    "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
+    "lecture-large": Preset(
+        "the lecture's scaled-up transformer, 10.8 million parameters: for a GPU",
+        {
+            "batch_size": 64,
+            "block_size": 256,
+            "eval_interval": 500,
+            "learning_rate": 3e-4,
+            "n_embd": 384,
+            "n_head": 6,
+            "n_layer": 6,
+            "dropout": 0.2,
+        },
+    ),
+    "bigram": Preset(
+        "the baseline: one table, no context beyond one character; seconds",
+        {
+            "architecture": "bigram",
+            "batch_size": 32,
+            "block_size": 8,
+            "max_iters": 3000,
+            "eval_interval": 300,
+            "learning_rate": 1e-2,
+        },
+    ),
+    "nanogpt-cpu": Preset(
+        "nanoGPT's own recipe for a laptop CPU, to hold others against",
+        {
+            "batch_size": 12,
+            "block_size": 64,
+            "n_embd": 128,
+            "activation": "gelu",
+            "tied_head": True,
+            "max_iters": 2000,
+            "eval_interval": 250,
+            "schedule": "cosine",
+            "warmup_iters": 100,
+            "min_learning_rate": 1e-4,
+            "weight_decay": 0.1,
+            "beta2": 0.99,
+            "grad_clip": 1.0,
+        },
+    ),
+    "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
+    "cpu-10min": Preset("the same in ten minutes", RECORD | {"max_minutes": 10.0}),
+    "cpu-60min": Preset("the same in an hour", RECORD | {"max_minutes": 60.0}),
+}
