@@ -147,9 +147,8 @@ def table(ground: Ground, track: str, seeds: int, without: str | None) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     show(f"{NANO}", [nano], nano.seconds, ngram, ground)
     alone = ngram.token_losses(ground.measured).mean().item()
-    print(
-        f"| n-gram, order {ngram.config.order} | {alone:.4f} | | | {counted / 60:.2f} | {counted / nano.seconds:.3f} | | |"
-    )
+    took = f"{counted / 60:.2f} | {counted / nano.seconds:.3f}"
+    print(f"| n-gram, order {ngram.config.order} | {alone:.4f} | | | {took} | | |")
     quick = Config.from_preset("cpu-2min").override(**SMALL, max_minutes=nano.seconds / 60 / FASTER)
     show(f"64 wide, in 1/{FASTER} of {NANO}'s time", [trained(ground, quick, "quick")], nano.seconds, ngram, ground)
     show(f"cpu-{track}", runs(ground, track, seeds, without), nano.seconds, ngram, ground)
