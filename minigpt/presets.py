@@ -24,6 +24,7 @@ RECORD = {  # of docs/record.md
     "weight_decay": 0.0,
     "beta2": 0.95,
 }
+LONGER = {"block_size": 256, "n_embd": 192, "n_head": 6, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
@@ -69,6 +70,8 @@ PRESETS = {
         },
     ),
     "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
-    "cpu-10min": Preset("the same in ten minutes", RECORD | {"max_minutes": 10.0}),
-    "cpu-60min": Preset("the same in an hour", RECORD | {"max_minutes": 60.0}),
+    "cpu-10min": Preset("the same in ten minutes", RECORD | LONGER | {"max_minutes": 10.0}),
+    "cpu-60min": Preset(
+        "the same in an hour", RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 8, "n_layer": 6}
+    ),
 }
