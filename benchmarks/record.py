@@ -77,6 +77,25 @@ class Ground:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """The n-gram model of a text, and what it loses on what is kept out and on what is measured."""
+
+    model: NGramModel
+    kept_out: Tensor
+    measured: Tensor
+
+    @classmethod
+    def of(cls, ground: Ground) -> "Counted":
+        """That of the order which suits what is kept out best."""
+        model = best_ngram(ground.known, ground.kept_out, ground.vocab_size)
+        return cls(model, model.token_losses(ground.kept_out), model.token_losses(ground.measured))
+
+    def blended(self, kept_out: Tensor, measured: Tensor) -> float:
+        """The loss of its mixture with a model of those losses, whose weight is fitted on what is kept out."""
+        return blended(measured, self.measured, best_weight(kept_out, self.kept_out)).mean().item()
+
+
+@dataclass(frozen=True)
 class Trained:
     """What has come of a training, and what it took.
 
@@ -97,11 +116,6 @@ class Trained:
     def loss(self) -> float:
         """The exact one: the mean over all predictions."""
         return self.losses.mean().item()
-
-    def blended(self, ngram: NGramModel, ground: Ground) -> float:
-        """The loss of the mixture with counting, whose weight is fitted on what is kept out."""
-        weight = best_weight(self.kept_out, ngram.token_losses(ground.kept_out))
-        return blended(self.losses, ngram.token_losses(ground.measured), weight).mean().item()
 
     @property
     def characters(self) -> int:
@@ -141,17 +155,16 @@ def table(ground: Ground, track: str, seeds: int, without: str | None) -> None:
     """Train the track's preset with each seed, and print what comes out."""
     nano = trained(ground, Config.from_preset(NANO), NANO)
     began = time.perf_counter()
-    ngram = best_ngram(ground.known, ground.kept_out, ground.vocab_size)
-    counted = time.perf_counter() - began
+    ngram = Counted.of(ground)
+    seconds = time.perf_counter() - began
     print("| what | exact loss | sampled | blended | minutes | units | characters | FLOPs |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    show(f"{NANO}", [nano], nano.seconds, ngram, ground)
-    alone = ngram.token_losses(ground.measured).mean().item()
-    took = f"{counted / 60:.2f} | {counted / nano.seconds:.3f}"
-    print(f"| n-gram, order {ngram.config.order} | {alone:.4f} | | | {took} | | |")
+    show(NANO, [nano], nano.seconds, ngram)
+    took = f"{seconds / 60:.2f} | {seconds / nano.seconds:.3f}"
+    print(f"| n-gram, order {ngram.model.config.order} | {ngram.measured.mean():.4f} | | | {took} | | |")
     quick = Config.from_preset("cpu-2min").override(**SMALL, max_minutes=nano.seconds / 60 / FASTER)
-    show(f"64 wide, in 1/{FASTER} of {NANO}'s time", [trained(ground, quick, "quick")], nano.seconds, ngram, ground)
-    show(f"cpu-{track}", runs(ground, track, seeds, without), nano.seconds, ngram, ground)
+    show(f"64 wide, in 1/{FASTER} of {NANO}'s time", [trained(ground, quick, "quick")], nano.seconds, ngram)
+    show(f"cpu-{track}", runs(ground, track, seeds, without), nano.seconds, ngram)
 
 
 def runs(ground: Ground, track: str, seeds: int, without: str | None = None) -> list[Trained]:
@@ -166,10 +179,10 @@ def runs(ground: Ground, track: str, seeds: int, without: str | None = None) -> 
     return found
 
 
-def show(name: str, found: list[Trained], unit: float, ngram: NGramModel, ground: Ground) -> None:
+def show(name: str, found: list[Trained], unit: float, ngram: Counted) -> None:
     """A row of the table: the mean of each figure, and from where to where the losses are."""
     losses, sampled = [one.loss for one in found], [one.sampled for one in found]
-    blends = [one.blended(ngram, ground) for one in found]
+    blends = [ngram.blended(one.kept_out, one.losses) for one in found]
     seconds = statistics.mean(one.seconds for one in found)
     print(
         f"| {name} | {spread(losses)} | {spread(sampled)} | {spread(blends)} "

@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import NANO, TRACKS, Ground, trained
+from record import NANO, TRACKS, Counted, Ground, trained
 from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.drawing import new_figure, write_png
 from minigpt.model.loss import token_losses
-from minigpt.model.ngram import NGramModel
 from minigpt.sampling.engine import generate
-from minigpt.studies.blend import best_weight, blended
 from minigpt.studies.climb import Watch
-from minigpt.studies.rivals import best_ngram
 from minigpt.text.corpus import find_corpus
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.journal import snapshot_steps
@@ -38,10 +35,10 @@ class Curve(Watch):
         model: what was trained.
     """
 
-    def __init__(self, config: Config, title: str, ground: Ground, ngram: NGramModel) -> None:
+    def __init__(self, config: Config, title: str, ground: Ground, ngram: Counted) -> None:
         super().__init__(config, title)
         self.steps = {*snapshot_steps(POINTS, config.training.max_iters)[1:]}
-        self.ground, self.theirs = ground, [ngram.token_losses(ids) for ids in (ground.kept_out, ground.measured)]
+        self.ground, self.ngram = ground, ngram
         self.points: list[tuple[float, float, float]] = []
         self.model: Any = None
 
@@ -53,9 +50,9 @@ class Curve(Watch):
         """The exact losses of the model as it is."""
         self.model = model
         kept_out, ours = (token_losses(model, ids).double() for ids in (self.ground.kept_out, self.ground.measured))
-        mixed = blended(ours, self.theirs[1], best_weight(kept_out, self.theirs[0]))
-        self.points.append((self.training_seconds / 60, ours.mean().item(), mixed.mean().item()))
-        return {"train": ours.mean().item(), "val": ours.mean().item()}
+        loss = ours.mean().item()
+        self.points.append((self.training_seconds / 60, loss, self.ngram.blended(kept_out, ours)))
+        return {"train": loss, "val": loss}
 
 
 def main() -> None:
@@ -67,17 +64,17 @@ def main() -> None:
     arguments = parser.parse_args()
     text = find_corpus(arguments.data).text
     tokenizer, ground = CharTokenizer.from_text(text), Ground.of(text, tune=False)
-    ngram = best_ngram(ground.known, ground.kept_out, ground.vocab_size)
+    ngram = Counted.of(ground)
     curves: dict[str, Curve] = {}
     for preset in ("lecture", NANO, *(f"cpu-{track}" for track in arguments.tracks)):
         curves[preset] = curve_of(ground, preset, ngram)
-    draw(curves, ngram.token_losses(ground.measured).mean().item(), arguments.out)
+    draw(curves, ngram.measured.mean().item(), arguments.out)
     prompt = torch.tensor([tokenizer.encode(PROMPT)])
-    for name, model in {**{name: curve.model for name, curve in curves.items()}, "n-gram": ngram}.items():
+    for name, model in {**{name: curve.model for name, curve in curves.items()}, "n-gram": ngram.model}.items():
         print(f"\n{name}:\n\n```text\n{PROMPT}{written(model, prompt, tokenizer)}\n```")
 
 
-def curve_of(ground: Ground, preset: str, ngram: NGramModel) -> Curve:
+def curve_of(ground: Ground, preset: str, ngram: Counted) -> Curve:
     """The curve of a preset's training."""
     kept: list[Curve] = []
 

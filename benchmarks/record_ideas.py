@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.config import Config
-from minigpt.model.modern import Modern, angles, init_silent, rotate
+from minigpt.model.elementwise import rms_norm
+from minigpt.model.modern import Modern, init_silent
 
 IDENTITY = 1e9  # a cap that no logit comes near
 Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
@@ -62,12 +63,9 @@ def drawn(model: Modern) -> None:
             nn.init.normal_(parameter, std=0.02)
 
 
-def unnormed_heads(self: Any, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """`Attention.heads` without QK-norm."""
-    H, D = self.n_head, x.shape[1] // self.n_head
-    q, k, v = (part(x).view(-1, T, H, D) for part in (self.query, self.key, self.value))
-    q, k = (rotate(part, *angles(start, T, D, x)) for part in (q, k))
-    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+def unless_heads(x: Tensor) -> Tensor:
+    """RMS norm of the stream, (N, C), and none of queries and keys, (B, T, H, D)."""
+    return rms_norm(x) if x.dim() == 2 else x
 
 
 IDEAS: dict[str, Change] = {
@@ -75,7 +73,7 @@ IDEAS: dict[str, Change] = {
     "triples and quadruples": frozen("ple_embedding_table.weight"),
     "skips": frozen("shares"),
     "soft cap": replaced("CAP", IDENTITY),
-    "QK-norm": replaced("Attention.heads", unnormed_heads),
+    "QK-norm": replaced("rms_norm", unless_heads),
     "rotary positions": replaced("rotate", unturned),
     "squared ReLU": replaced("squared_relu", F.relu),
     "RMS norm (layer norm instead)": replaced("rms_norm", lambda x: F.layer_norm(x, x.shape[-1:])),

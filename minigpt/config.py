@@ -276,7 +276,7 @@ class Config:
         return tomli_w.dumps(content)
 
 
-def presets_within(block_size: int) -> list[str]:
-    """The presets whose block_size is at most that, the largest first."""
+def preset_within(most: int) -> str | None:
+    """The preset with the largest block_size that is at most that, if there is one."""
     sizes = {name: Config.from_preset(name).model.block_size for name in PRESETS}
-    return sorted((name for name in sizes if sizes[name] <= block_size), key=lambda name: -sizes[name])
+    return max((name for name in sizes if sizes[name] <= most), key=sizes.__getitem__, default=None)

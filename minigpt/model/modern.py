@@ -49,7 +49,8 @@ class Attention(nn.Module):
         """
         H, D = self.n_head, x.shape[1] // self.n_head
         q, k, v = (part(x).view(-1, T, H, D) for part in (self.query, self.key, self.value))
-        q, k = (rotate(rms_norm(part), *angles(start, T, D, x)) for part in (q, k))
+        turn = angles(start, T, D, x)
+        q, k = (rotate(rms_norm(part), *turn) for part in (q, k))
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, T: int) -> Tensor:

@@ -33,6 +33,22 @@ class Cache:
         self.length = 0
 
 
+def seen(before: Tensor | None, tokens: Tensor, block_size: int) -> Tensor:
+    """What a model sees once `tokens` (B, t) have come after those `before`: the last block_size of all."""
+    idx = tokens if before is None else torch.cat([before, tokens], dim=1)
+    return idx[:, -min(block_size, idx.shape[1]) :]  # a block_size that no weight vouches for may be beyond all slices
+
+
+def gathered(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, start: int) -> Tensor:
+    """What the queries (B, H, t, D) gather once keys and values are in the cache (2, B, H, T, D) from `start` on.
+
+    They are all those that are new, or only the last of them.
+    """
+    (keys, values), end = kv, start + k.shape[2]
+    keys[:, :, start:end], values[:, :, start:end] = k, v
+    return F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=q.shape[2] > 1)
+
+
 def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
     """Logits (B, V) of the token that follows `idx` (B, t), which goes on where the cache ends and into it.
 
@@ -41,17 +57,15 @@ def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
     the last position matters.
     """
     B, t = idx.shape
-    start, end = cache.length, cache.length + t
+    start = cache.length
     x = model.embed(idx, start)  # (B * t, C)
-    for block, (keys, values) in zip(model.blocks, cache.kv, strict=True):
+    for block, kv in zip(model.blocks, cache.kv, strict=True):
         q, k, v = block.attention.heads(block.ln1(x), t)  # (B, H, t, D) each
-        keys[:, :, start:end], values[:, :, start:end] = k, v
-        if block is model.blocks[-1] and t > 1:
-            q, x, t = q[:, :, -1:], x.view(B, t, -1)[:, -1], 1
-        gathered = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=t > 1)
-        x = x + block.attention.mix(gathered)
+        if block is model.blocks[-1]:
+            q, x = q[:, :, -1:], x.view(B, t, -1)[:, -1]
+        x = x + block.attention.mix(gathered(q, k, v, kv, start))
         x = x + block.ffwd(block.ln2(x))
-    cache.length = end
+    cache.length += t
     return model.head(x)
 
 
@@ -61,21 +75,19 @@ def read_modern(model: Modern, window: Tensor, cache: Cache) -> Tensor:
     As there, either the cache is empty or one token is new. The window is needed for what that is after those before
     it. Keys turn with their position in the window, so that here too they are all anew once it has moved.
     """
-    B, end = window.shape
-    start, t = cache.length, end - cache.length
+    start, (B, T) = cache.length, window.shape
+    t = T - start
     known = min(LOOKS_BACK, start)  # tokens before the new ones
     x0 = model.embed(window[:, start - known :]).view(B, known + t, -1)[:, known:].flatten(0, 1)  # (B * t, C)
     x = x0
-    for block, (keys, values) in zip(model.blocks, cache.kv, strict=True):
+    for block, kv in zip(model.blocks, cache.kv, strict=True):
         x = block.reminded(x, x0)
         q, k, v = block.attention.heads(rms_norm(x), t, start)  # (B, H, t, D) each
-        keys[:, :, start:end], values[:, :, start:end] = k, v
-        if block is model.blocks[-1] and t > 1:
-            q, x, t = q[:, :, -1:], x.view(B, t, -1)[:, -1], 1
-        gathered = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=t > 1)
-        x = x + block.attention.mix(gathered)
+        if block is model.blocks[-1]:
+            q, x = q[:, :, -1:], x.view(B, t, -1)[:, -1]
+        x = x + block.attention.mix(gathered(q, k, v, kv, start))
         x = x + block.ffwd(rms_norm(x))
-    cache.length = end
+    cache.length = T
     return model.head(x)
 
 
@@ -91,9 +103,8 @@ class CachedReader:
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
         block_size = self.model.config.block_size
-        idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
-        self.idx = idx[:, -block_size:]
-        if idx.shape[1] > block_size or self.cache.length == 0:  # the window has moved, or nothing is known yet
+        self.idx = seen(self.idx, tokens, block_size)
+        if self.cache.length == 0 or self.cache.length + tokens.shape[1] > block_size:  # nothing is known, or all moved
             self.cache.length = 0
             tokens = self.idx
         elif tokens.is_cuda:
@@ -104,7 +115,7 @@ class CachedReader:
     def skip(self, tokens: Tensor) -> None:
         """Take `tokens` (B, t) as read; what the cache holds is not valid from here on."""
         assert self.idx is not None
-        self.idx = torch.cat([self.idx, tokens.to(self.idx.device)], dim=1)[:, -self.model.config.block_size :]
+        self.idx = seen(self.idx, tokens.to(self.idx.device), self.model.config.block_size)
         self.cache.length = 0
 
 
@@ -128,9 +139,8 @@ class ModernReader:
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
-        idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
-        self.idx = idx[:, -min(self.model.config.block_size, idx.shape[1]) :]
-        if idx.shape[1] > self.idx.shape[1]:  # the window has moved
+        self.idx = seen(self.idx, tokens, self.model.config.block_size)
+        if self.cache.length + tokens.shape[1] > self.idx.shape[1]:  # the window has moved
             self.cache.length = 0
         room = self.cache.kv[0].shape[-2]
         if self.idx.shape[1] > room:
@@ -148,7 +158,6 @@ class PlainReader:
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
-        idx = tokens if self.idx is None else torch.cat([self.idx, tokens], dim=1)
-        self.idx = idx[:, -min(self.model.config.block_size, idx.shape[1]) :]  # a bigram's may be beyond all slices
+        self.idx = seen(self.idx, tokens, self.model.config.block_size)
         logits, _ = self.model(self.idx)
         return logits[:, -1, :]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minigpt.config import Config, presets_within
+from minigpt.config import Config, preset_within
 from minigpt.errors import DataError
 from minigpt.text.shards import PreparedData, Split, TokenFiles
 from minigpt.text.shuffle import Shuffled
@@ -55,11 +55,11 @@ class Dataset:
         self._ahead = (0, np.empty(0, np.int64))  # a stretch of the shuffled order: where it begins, its starts
         for name, split in (("training", self.train), ("validation", self.val)):
             if len(split) < self.block_size + 1:
-                fitting = presets_within(min(len(self.train), len(self.val)) - 1)
+                fitting = preset_within(min(len(self.train), len(self.val)) - 1)
                 raise DataError(
                     f"the {name} split has {len(split):,} tokens and block_size {self.block_size:,} needs at least "
                     f"{self.block_size + 1:,}: use a longer text or a smaller block_size"
-                    f"{f', such as that of the preset {fitting[0]}' if fitting else ''}"
+                    f"{f', such as that of the preset {fitting}' if fitting else ''}"
                 )
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,7 @@ class Optimizer:
         ]
         self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
         self.muon = Muon(stacks, config.muon_learning_rate, config.weight_decay) if stacks else None
+        self.both: list[torch.optim.Optimizer] = [self.adamw, self.muon] if self.muon else [self.adamw]
         self.parameters = parameters
         self.config = config
         self.scaler = scaler
@@ -110,12 +111,11 @@ class Optimizer:
             [group] = self.muon.param_groups
             group["lr"] = self.config.muon_learning_rate * rate / self.config.learning_rate
             group["momentum"] = momentum(step)
-        optimizers = [self.adamw, self.muon] if self.muon else [self.adamw]
         if self.config.grad_clip:
-            for optimizer in optimizers:
+            for optimizer in self.both:
                 self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
-        for optimizer in optimizers:
+        for optimizer in self.both:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.zero_grad()
@@ -145,7 +145,7 @@ class Optimizer:
 
     def averages(self, model: nn.Module) -> dict[str, Tensor]:
         """What is kept of each of the model's parameters: parts of what is kept of the long ones, if there are."""
-        kept = dict(self.adamw.state) | (dict(self.muon.state) if self.muon else {})
+        kept = {parameter: state for optimizer in self.both for parameter, state in optimizer.state.items()}
         found = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
