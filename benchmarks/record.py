@@ -35,6 +35,7 @@ from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.forecast import steps_within
+from minigpt.training.gradients import with_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import fit
 
@@ -132,7 +133,7 @@ class Trained:
 def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
     ids = torch.cat([ground.known, ground.measured])
-    config = config.override(vocab_size=ground.vocab_size)
+    config = with_precision(config).override(vocab_size=ground.vocab_size)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with threads_for(numbers):
         torch.manual_seed(config.training.seed)

@@ -102,7 +102,9 @@ class TrainingConfig(Checked):
     beta2: float = setting(0.999, "how long AdamW remembers squared gradients", at_least=0, below=1)
     grad_clip: float = setting(0.0, "norm that the gradient is cut to; 0 leaves it", at_least=0)
     gradient_accumulation: int = setting(1, "batches whose gradients make one step", at_least=1)
-    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what matrix products compute in")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "fp32", "what matrix products compute in; auto: bf16 where the device has it, else fp32"
+    )
     checkpoint_activations: bool = setting(False, "compute activations again in backward: less memory, more time")
     compile: bool = setting(False, "compile the model first: tens of seconds, then faster steps")
     train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)

@@ -35,6 +35,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16; without them they are slower than float32's."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 @contextmanager
 def threads_for(numbers: int) -> Iterator[int]:
     """Within the block, as many CPU threads as pay where an activation holds `numbers` numbers; yields the count.

@@ -23,6 +23,7 @@ RECORD = {  # of docs/record.md
     "warmup_iters": 20,
     "weight_decay": 0.0,
     "beta2": 0.95,
+    "precision": "auto",
 }
 LONGER = {"block_size": 256, "n_embd": 192, "n_head": 6, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {

@@ -39,6 +39,8 @@ def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: A
     config = read_config(config_file, preset).override(**given(fields))
     from minigpt.training.plan import plan
 
+    if config.training.precision == "auto":
+        config = config.override(precision="bf16")  # of a GPU
     planned = plan(config, machine)
     if as_json:
         print_object(as_object(planned, machine))

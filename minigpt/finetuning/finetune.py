@@ -21,6 +21,7 @@ from minigpt.model import TrainedModel, count_parameters
 from minigpt.run import Evaluation, Run
 from minigpt.sampling.path import described
 from minigpt.training.display import Display
+from minigpt.training.gradients import with_precision
 from minigpt.training.journal import Course
 from minigpt.training.train import Start, fit_and_measure, new_record, prepared
 
@@ -100,7 +101,7 @@ def begun_from(base: Run, method: Method, **settings: Any) -> Config:
     if settings.get("max_minutes") is not None:
         raise ConfigError("a budget of time is for training from the start: name max_iters")
     usual = {"max_iters": STEPS, "learning_rate": RATES[method], "min_learning_rate": 0.0, "optimizer": "adamw"}
-    return base.config.override(**(usual | {"quantization": "none"} | settings))
+    return with_precision(base.config.override(**(usual | {"quantization": "none"} | settings)))
 
 
 def taught(

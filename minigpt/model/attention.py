@@ -4,6 +4,7 @@ PyTorch's fused attention never forms the (T, T) weights and computes them twice
 the processor's cache, and to keep them for the backward pass is a quarter faster (docs/log.md).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LONGEST = 256  # tokens: with more, the weights that are kept take too much memory
+STRETCH = 64  # queries whose weights are computed at once, for the keys up to the last of them and no more
+WRITTEN_OUT = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """What each position gathers from those up to itself: queries, keys and values (B, H, T, D) to (B, H, T, D)."""
-    kept = q.device.type == "cpu" and q.shape[2] <= LONGEST and q.dtype in (torch.float32, torch.float64)
+    kept = q.device.type == "cpu" and q.shape[2] <= LONGEST and q.dtype in WRITTEN_OUT
     if kept and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return CausalAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -30,31 +33,51 @@ class CausalAttention(torch.autograd.Function):
         """Queries, keys and values (B, H, T, D) to (B, H, T, D)."""
         q, k, v = (part.flatten(0, 1) for part in parts)  # (B * H, T, D)
         weights = attention_weights(q, k)
-        ctx.save_for_backward(q, k, v, weights)
+        ctx.save_for_backward(q, k, v, *weights)
         ctx.shape = parts[0].shape
-        return (weights @ v).view(ctx.shape)
+        return gathered(weights, v).view(ctx.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         """The gradients of queries, keys and values."""
-        found = attention_backward(gradient.flatten(0, 1), *ctx.saved_tensors)
+        q, k, v, *weights = ctx.saved_tensors
+        found = attention_backward(gradient.flatten(0, 1), q, k, v, weights)
         return tuple(part.view(ctx.shape) for part in found)
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """How much each position heeds each up to itself, (N, T, T), by queries and keys (N, T, D)."""
+def stretches(T: int) -> list[tuple[int, int]]:
+    """T queries in stretches, each from one position to before another: what lies after it, none of it heeds."""
+    return [(start, min(start + STRETCH, T)) for start in range(0, T, STRETCH)]
+
+
+def attention_weights(q: Tensor, k: Tensor) -> list[Tensor]:
+    """How much each position heeds each up to itself, by queries and keys (N, T, D): (N, t, end) for each stretch."""
     T, D = q.shape[1:]
     future = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)
-    return torch.baddbmm(future, q, k.mT, alpha=D**-0.5).softmax(dim=-1)
+    return [
+        torch.baddbmm(future[start:end, :end], q[:, start:end], k[:, :end].mT, alpha=D**-0.5).softmax(dim=-1)
+        for start, end in stretches(T)
+    ]
 
 
-def attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> Tensor:
+def gathered(weights: Sequence[Tensor], v: Tensor) -> Tensor:
+    """The values (N, T, D) in those shares: (N, T, D)."""
+    found = torch.empty_like(v)
+    for part, (start, end) in zip(weights, stretches(v.shape[1]), strict=True):
+        torch.bmm(part, v[:, :end], out=found[:, start:end])
+    return found
+
+
+def attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """The gradients of queries, keys and values, (3, N, T, D), from that of what was gathered, (N, T, D)."""
-    d_weights = gradient @ v.mT  # (N, T, T)
-    d_scores = torch._softmax_backward_data(d_weights, weights, -1, q.dtype).mul_(q.shape[-1] ** -0.5)
-    found = q.new_empty(3, *q.shape)
-    torch.bmm(d_scores, k, out=found[0])
-    torch.bmm(d_scores.mT, q, out=found[1])
-    torch.bmm(weights.mT, gradient, out=found[2])
+    found = q.new_zeros(3, *q.shape)
+    d_q, d_k, d_v = found
+    for part, (start, end) in zip(weights, stretches(q.shape[1]), strict=True):
+        d_gathered = gradient[:, start:end]
+        d_part = d_gathered @ v[:, :end].mT  # (N, t, end)
+        d_scores = torch._softmax_backward_data(d_part, part, -1, q.dtype).mul_(q.shape[-1] ** -0.5)
+        torch.bmm(d_scores, k[:, :end], out=d_q[:, start:end])
+        d_k[:, :end].baddbmm_(d_scores.mT, q[:, start:end])
+        d_v[:, :end].baddbmm_(part.mT, d_gathered)
     return found

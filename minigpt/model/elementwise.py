@@ -1,4 +1,4 @@
-"""RMS norm, rotary positions and squared ReLU, their gradients written out for float32 and float64 on a processor.
+"""RMS norm, rotary positions, squared ReLU and dropout, their gradients written out, on a processor.
 
 What works on each number by itself waits for memory, not for arithmetic: it costs as many passes over its tensors as
 it makes. Autograd's record of these formulas makes two to three times as many as their gradients need (docs/log.md).
@@ -12,17 +12,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+WRITTEN_OUT = (torch.float32, torch.float64, torch.bfloat16)
+BYTES = 256  # different ones
 EPSILON = 1e-6  # of the mean square: zeros stay zeros
 
 
 def written_out(x: Tensor) -> bool:
     """Whether the gradients below pay."""
-    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    plain = x.device.type == "cpu" and x.dtype in WRITTEN_OUT
     return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """Each vector (..., C) at a length of sqrt(C): x / sqrt(mean(x^2)) (Zhang and Sennrich 2019)."""
+    """Each vector (..., C) at a length of sqrt(C): x / sqrt(mean(x^2)) (Zhang and Sennrich 2019).
+
+    Under autocast it is rounded here, once, for all the matrix products that follow.
+    """
     return RMSNorm.apply(x) if written_out(x) else F.rms_norm(x, x.shape[-1:], eps=EPSILON)
 
 
@@ -32,9 +37,10 @@ class RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        wide = torch.promote_types(x.dtype, torch.float32)
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
         r = square.div_(x.shape[-1]).add_(EPSILON).rsqrt_()
-        y = x * r
+        y = (x * r).to(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype)
         ctx.save_for_backward(y, r)
         return y
 
@@ -44,7 +50,8 @@ class RMSNorm(torch.autograd.Function):
         """The part of g that is along y is lost, since the length is given: r (g - y mean(g y))."""
         y, r = ctx.saved_tensors
         along = torch.mul(g, y).mean(dim=-1, keepdim=True)
-        return torch.addcmul(g, y, along, value=-1).mul_(r)
+        across = torch.addcmul(g, y, along, value=-1)
+        return across.mul_(r) if across.dtype == r.dtype else across * r
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -77,11 +84,11 @@ class Rotation(torch.autograd.Function):
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`rotate`, in as few passes as PyTorch allows, and without a record."""
-    out = torch.empty(x.shape, dtype=x.dtype)
-    (a, b), (first, second) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    out = torch.empty(x.shape, dtype=cos.dtype)
+    (a, b), (first, second) = x.to(cos.dtype).chunk(2, dim=-1), out.chunk(2, dim=-1)
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
     torch.mul(a, sin, out=second).addcmul_(b, cos)
-    return out
+    return out.to(x.dtype)
 
 
 def squared_relu(x: Tensor) -> Tensor:
@@ -105,3 +112,34 @@ class SquaredReLU(torch.autograd.Function):
         """2 max(x, 0) g."""
         (positive,) = ctx.saved_tensors
         return torch.mul(g, positive).mul_(2)
+
+
+def dropout(x: Tensor, share: float, training: bool) -> Tensor:
+    """In training each number is 0 with that probability, to a 256th, the others larger (Srivastava et al. 2014).
+
+    PyTorch draws a number for each, one after another, a tenth of a training step; here a byte is enough.
+    """
+    drops = round(share * BYTES)
+    return Dropout.apply(x, drops) if training and drops and written_out(x) else F.dropout(x, share, training)
+
+
+class Dropout(torch.autograd.Function):
+    """`dropout`, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, drops: int) -> Tensor:
+        """(...) to (...), 0 where a byte is below `drops`."""
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
+        ctx.bytes, ctx.drops = words.view(torch.uint8)[: x.numel()].view(x.shape), drops
+        return x * factors(x, ctx.bytes, drops)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """By the same factors."""
+        return g * factors(g, ctx.bytes, ctx.drops), None
+
+
+def factors(like: Tensor, drawn: Tensor, drops: int) -> Tensor:
+    """0 for bytes below `drops`, for the others what makes up for those."""
+    return drawn.to(like.dtype).ge_(drops).mul_(BYTES / (BYTES - drops))  # in numbers: truth values are slow

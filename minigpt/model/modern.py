@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.attention import causal_attention
-from minigpt.model.elementwise import rms_norm, rotate, squared_relu
+from minigpt.model.elementwise import dropout, rms_norm, rotate, squared_relu
 from minigpt.model.lecture import next_token_loss
 from minigpt.model.linear import Linear
 
@@ -60,7 +60,7 @@ class Attention(nn.Module):
     def mix(self, gathered: Tensor) -> Tensor:
         """What the heads gathered, (B, H, T, D), side by side again and projected: (B * T, C)."""
         out = self.proj(gathered.transpose(1, 2).flatten(2).flatten(0, 1))
-        return F.dropout(out, self.dropout, self.training)
+        return dropout(out, self.dropout, self.training)
 
 
 def angles(start: int, T: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B * T, C) to (B * T, C)."""
         x = squared_relu(self.up(x))  # (B * T, 4C)
-        return F.dropout(self.down(x), self.dropout, self.training)
+        return dropout(self.down(x), self.dropout, self.training)
 
 
 class Block(nn.Module):

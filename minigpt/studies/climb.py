@@ -32,6 +32,7 @@ from minigpt.text.corpus import find_corpus
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.display import Display
+from minigpt.training.gradients import with_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import Usual, fit
 from minigpt.training.optimizer import Optimizer
@@ -106,7 +107,7 @@ class Ground:
 
     def __init__(self, config: Config, ids: Tensor, tokenizer: CharTokenizer) -> None:
         """Raises DataError for a text too short for the configuration, DeviceError."""
-        self.config, self.ids, self.tokenizer = config, ids, tokenizer
+        self.config, self.ids, self.tokenizer = with_precision(config), ids, tokenizer
         self.device = pick_device(config.training.device)
         dataset = Dataset(ids, config)
         self.val = dataset.val

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config
-from minigpt.model.attention import LONGEST, attention_backward, attention_weights
+from minigpt.model.attention import LONGEST, attention_backward, attention_weights, gathered
 from minigpt.model.gpt import GPT, Block
 from minigpt.model.linear import Linear, linear, linear_backward
 
@@ -77,13 +77,13 @@ class WrittenOut(torch.autograd.Function):
         normed1, *moments1 = torch.native_layer_norm(x, (C,), g1, b1, EPSILON)
         qkv = linear(normed1, w_qkv, b_qkv)  # (N, 3C)
         q, k, v = split_heads(qkv, 3, T, H)  # (B * H, T, D) each
-        weights = attention_weights(q, k)  # (B * H, T, T)
-        gathered = join_heads((weights @ v)[None], H)  # (N, C)
-        middle = linear(gathered, w_proj, b_proj).add_(x)  # (N, C)
+        weights = attention_weights(q, k)
+        heeded = join_heads(gathered(weights, v)[None], H)  # (N, C)
+        middle = linear(heeded, w_proj, b_proj).add_(x)  # (N, C)
         normed2, *moments2 = torch.native_layer_norm(middle, (C,), g2, b2, EPSILON)
         hidden = linear(normed2, w_up, b_up).relu_()  # (N, 4C)
         ctx.save_for_backward(
-            *(x, normed1, *moments1, q, k, v, weights, gathered, middle, normed2, *moments2, hidden), *parameters
+            *(x, normed1, *moments1, q, k, v, heeded, middle, normed2, *moments2, hidden), *parameters, *weights
         )
         ctx.T, ctx.H = T, H
         return linear(hidden, w_down, b_down).add_(middle)
@@ -93,9 +93,9 @@ class WrittenOut(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x and the parameters, from that of the result (N, C). d_y is that of y."""
         T, H = ctx.T, ctx.H
-        x, normed1, mean1, rstd1, q, k, v, weights, gathered, *rest = ctx.saved_tensors
-        middle, normed2, mean2, rstd2, hidden, *parameters = rest
-        g1, b1, w_qkv, b_qkv, w_proj, _, g2, b2, w_up, _, w_down, _ = parameters
+        x, normed1, mean1, rstd1, q, k, v, heeded, *rest = ctx.saved_tensors
+        middle, normed2, mean2, rstd2, hidden, *rest = rest
+        g1, b1, w_qkv, b_qkv, w_proj, _, g2, b2, w_up, _, w_down, _, *weights = rest
         # computation
         d_hidden, d_w_down, d_b_down = linear_backward(d_out, hidden, w_down)
         d_hidden = torch.ops.aten.threshold_backward(d_hidden, hidden, 0)  # nothing where the ReLU gave 0
@@ -103,7 +103,7 @@ class WrittenOut(torch.autograd.Function):
         d_middle, d_g2, d_b2 = norm_backward(d_normed2, middle, mean2, rstd2, g2, b2)
         d_middle += d_out
         # communication
-        d_gathered, d_w_proj, d_b_proj = linear_backward(d_middle, gathered, w_proj)
+        d_gathered, d_w_proj, d_b_proj = linear_backward(d_middle, heeded, w_proj)
         d_rows = split_heads(d_gathered, 1, T, H)[0]  # (B * H, T, D)
         d_qkv = join_heads(attention_backward(d_rows, q, k, v, weights), H)  # (N, 3C)
         d_normed1, d_w_qkv, d_b_qkv = linear_backward(d_qkv, normed1, w_qkv)

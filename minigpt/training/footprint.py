@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minigpt.config import Config, ModelConfig
+from minigpt.model.attention import stretches
 from minigpt.training.block import settings_suit
 
 FLOAT = 4  # bytes of a float32, which weights, gradients, averages, sums and losses are
@@ -85,6 +86,8 @@ class Sizes:
         rows: (N, C), one number for each position and channel, in the precision of matrix products.
         rows32: the same in float32, as the sums are to which each block adds.
         pairs: (B, H, T, T), in float32: how much each position heeds each other one.
+        heeded: of those, the ones that the written-out attention computes.
+        at_once: of those, the ones of its longest stretch.
         logits: (N, V), in the precision of matrix products.
         loss: (N, V), in float32, as the loss is computed.
         matrix: (C, C), in float32.
@@ -96,6 +99,8 @@ class Sizes:
     rows: int
     rows32: int
     pairs: int
+    heeded: int
+    at_once: int
     logits: int
     loss: int
     matrix: int
@@ -111,10 +116,13 @@ def sizes(config: Config, gpus: int) -> Sizes:
     N = B * m.block_size
     cast = 0 if config.training.precision == "fp32" else 2  # autocast rounds what matrices multiply to 16 bits
     number = cast or FLOAT
+    stretched = [(end - start) * end for start, end in stretches(m.block_size)]
     return Sizes(
         rows=number * N * m.n_embd,
         rows32=FLOAT * N * m.n_embd,
         pairs=FLOAT * B * m.n_head * m.block_size**2,
+        heeded=FLOAT * B * m.n_head * sum(stretched),
+        at_once=FLOAT * B * m.n_head * max(stretched),
         logits=number * N * m.vocab_size,
         loss=FLOAT * N * m.vocab_size,
         matrix=FLOAT * m.n_embd**2,
@@ -132,7 +140,7 @@ def attention_kept(config: Config, s: Sizes) -> int:
     were, which were dropped, and what is left.
     """
     if settings_suit(config, config.training.device):
-        return 4 * s.rows + s.pairs
+        return 4 * s.rows + s.heeded
     if config.training.device == "cpu" and config.model.dropout:
         return 3 * s.rows32 + s.rows + 3 * s.pairs
     return 4 * s.rows + config.model.n_head * s.per_position
@@ -161,7 +169,7 @@ def block_passing(config: Config, s: Sizes) -> int:
     when the gradient passes the nonlinearity, 4C wide, or where that of the last matrix is made.
     """
     if settings_suit(config, config.training.device):
-        return max(11 * s.rows + 2 * s.pairs + 9 * s.matrix, 13 * s.rows + 12 * s.matrix)
+        return max(11 * s.rows + 2 * s.at_once + 9 * s.matrix, 13 * s.rows + 12 * s.matrix)
     relu = config.model.activation == "relu"
     rounded = s.rows if s.cast or config.model.dropout else 0  # the gradient in the product's precision, or masked
     at_matrix = 4 * s.rows + 4 * s.matrix * (FLOAT + s.cast) // FLOAT

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from minigpt.config import Config
-from minigpt.device import keep_freed_memory
+from minigpt.device import keep_freed_memory, multiplies_bf16, pick_device
 from minigpt.errors import DeviceError
 from minigpt.training import block
 from minigpt.training.optimizer import flatten
@@ -98,6 +98,14 @@ def compiler_explained() -> Iterator[None]:
             raise
         reason = str(error).strip().split("\n")[0]
         raise DeviceError(f"torch.compile does not work here ({reason}): leave out --compile") from None
+
+
+def with_precision(config: Config) -> Config:
+    """The same, with a precision by name where it is "auto": what the device multiplies fastest."""
+    training = config.training
+    if training.precision != "auto":
+        return config
+    return config.override(precision="bf16" if multiplies_bf16(pick_device(training.device)) else "fp32")
 
 
 def require_precision(precision: str, device: torch.device) -> None:

@@ -8,7 +8,8 @@ by U V', the nearest one whose singular values are all one: rare directions are 
 After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", with the decay of Liu et al. 2025,
 "Muon is Scalable for LLM Training". `torch.optim.Muon` is the same
 function, matrix by matrix and in bfloat16; here all matrices of one shape are one stack (n, r, c) and one batched
-product, in the precision that they have, which on processors without bfloat16 is many times as fast (docs/results.md).
+product, in float32 unless products are of bfloat16 anyhow, which
+on processors without it is many times as fast (docs/results.md).
 """
 
 from collections.abc import Sequence
@@ -41,8 +42,12 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon over stacks (n, r, c), each of n matrices of r rows and c columns."""
 
-    def __init__(self, stacks: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, stacks: Sequence[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype | None = None
+    ) -> None:
+        """The products are of that precision, by default that of the stacks."""
         super().__init__(stacks, {"lr": lr, "weight_decay": weight_decay, "momentum": MOMENTUM})
+        self.dtype = dtype
         for stack in stacks:
             self.state[stack]["momentum"] = torch.zeros_like(stack)
 
@@ -55,7 +60,7 @@ class Muon(torch.optim.Optimizer):
                 average.lerp_(stack.grad, 1 - group["momentum"])
                 ahead = stack.grad.lerp(average, group["momentum"])  # Nesterov: as if the average were a step further
                 stack.mul_(1 - group["lr"] * group["weight_decay"])
-                stack.add_(orthogonalized(ahead), alpha=-group["lr"] * scale(stack))
+                stack.add_(orthogonalized(ahead.to(self.dtype or ahead.dtype)), alpha=-group["lr"] * scale(stack))
 
 
 def scale(stack: Tensor) -> float:

@@ -93,7 +93,8 @@ class Optimizer:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
-        self.muon = Muon(stacks, config.muon_learning_rate, config.weight_decay) if stacks else None
+        dtype = torch.bfloat16 if config.precision == "bf16" else None
+        self.muon = Muon(stacks, config.muon_learning_rate, config.weight_decay, dtype) if stacks else None
         self.both: list[torch.optim.Optimizer] = [self.adamw, self.muon] if self.muon else [self.adamw]
         self.parameters = parameters
         self.config = config

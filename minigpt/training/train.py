@@ -30,7 +30,7 @@ from minigpt.training.display import Display
 from minigpt.training.doctor import diagnosis
 from minigpt.training.figure import draw_loss
 from minigpt.training.forecast import Forecast, foresee, steps_within
-from minigpt.training.gradients import require_precision
+from minigpt.training.gradients import require_precision, with_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.journal import Course, Journal
 from minigpt.training.loop import Batches, fit, require_finite
@@ -206,7 +206,7 @@ def prepared(
     if config.training.tokenizer != "char":
         about = f"{dataset.tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
-    device = pick_device(config.training.device)
+    device, config = pick_device(config.training.device), with_precision(config)
     require_precision(config.training.precision, device)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with memory_explained(WAY_OUT), threads_for(numbers) as threads:

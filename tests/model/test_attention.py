@@ -8,7 +8,7 @@ from minigpt.model import attention
 from minigpt.model.attention import causal_attention
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 7, 4), (1, 1, 1, 1), (3, 2, 40, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 7, 4), (1, 1, 1, 1), (3, 2, 64, 16), (1, 2, 65, 4), (2, 1, 200, 8)], ids=str)
 def test_values_and_gradients_are_pytorchs(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)]
@@ -26,3 +26,12 @@ def test_long_windows_and_those_without_gradients_are_left_to_pytorch(monkeypatc
     causal_attention(long, long, long)
     with torch.no_grad():
         causal_attention(long[:, :, :5], long[:, :, :5], long[:, :, :5])
+
+
+def test_nothing_is_computed_of_what_no_stretch_heeds() -> None:
+    q = torch.randn(1, 2 * attention.STRETCH + 3, 4)
+    weights = attention.attention_weights(q, q)
+    assert [part.shape[1:] for part in weights] == [(64, 64), (64, 128), (3, 131)]
+    whole = torch.cat([F.pad(part, (0, q.shape[1] - part.shape[2])) for part in weights], dim=1)
+    assert not whole.triu(1).any()
+    torch.testing.assert_close(whole.sum(dim=-1), torch.ones(q.shape[:2]))

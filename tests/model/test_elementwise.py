@@ -1,4 +1,4 @@
-"""RMS norm, rotation and squared ReLU against their formulas in autograd's hands, and PyTorch's own."""
+"""RMS norm, rotation, squared ReLU and dropout against their formulas in autograd's hands, and PyTorch's own."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minigpt.model import elementwise
-from minigpt.model.elementwise import EPSILON, rms_norm, rotate, squared_relu
+from minigpt.model.elementwise import EPSILON, dropout, rms_norm, rotate, squared_relu
 
 ANGLES = torch.rand(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 7
 COS, SIN = ANGLES.cos(), ANGLES.sin()
@@ -52,9 +52,63 @@ def test_without_gradients_the_library_gives_the_same(name: str) -> None:
     torch.testing.assert_close(library, FUNCTIONS[name][0](x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_in_bfloat16_values_and_gradients_are_rounded_and_no_worse(name: str) -> None:
+    ours, formula = FUNCTIONS[name]
+    short, weights = values().detach().bfloat16().requires_grad_(), torch.randn(2, 5, 3, 8).bfloat16()
+    long = short.detach().double().requires_grad_()
+    found, expected = ours(short), formula(long)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.01)
+    [gradient] = torch.autograd.grad((found * weights).sum(), short)
+    [exact] = torch.autograd.grad((expected * weights.double()).sum(), long)
+    seen = exact.abs() < 100  # next to a vector of zeros the norm's is as steep as EPSILON lets it
+    torch.testing.assert_close(gradient.double()[seen], exact[seen], rtol=0.03, atol=0.05)
+
+
+def test_under_autocast_a_norm_rounds_what_it_gives_and_keeps_its_gradient_wide() -> None:
+    x = torch.randn(4, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = rms_norm(x)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_makes_up_for_it(share: float) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(1000, 33).add_(1).requires_grad_()
+    found = dropout(x, share, True)
+    kept = found != 0
+    assert kept.double().mean().item() == pytest.approx(1 - share, abs=0.01)
+    torch.testing.assert_close(found.mean().item(), x.mean().item(), rtol=0.03, atol=0)
+    ratio = found[kept] / x[kept]
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+    [gradient] = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, torch.where(kept, ratio[0], 0.0))
+
+
+def test_dropout_is_drawn_anew_and_from_the_seed() -> None:
+    x = torch.ones(100, requires_grad=True)
+    torch.manual_seed(1)
+    first, second = dropout(x, 0.5, True), dropout(x, 0.5, True)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x, 0.5, True), first)
+    assert not torch.equal(first, second)
+
+
+def test_nothing_is_dropped_outside_of_training() -> None:
+    x = torch.ones(100, requires_grad=True)
+    assert torch.equal(dropout(x, 0.5, False), x)
+    assert torch.equal(dropout(x, 0.0, True), x)
+
+
 def test_who_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert elementwise.written_out(values())
-    assert not elementwise.written_out(values().bfloat16())
+    assert elementwise.written_out(values().bfloat16())
+    assert not elementwise.written_out(values().half())
     with torch.no_grad():
         assert not elementwise.written_out(values())
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

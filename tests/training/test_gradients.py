@@ -2,14 +2,17 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+import minigpt
 from minigpt.config import Config
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.model import build
-from minigpt.training.gradients import Gradients, require_precision
+from minigpt.run import Run
+from minigpt.training.gradients import Gradients, require_precision, with_precision
 
 CONFIG = Config().override(vocab_size=11, block_size=8, n_embd=16, n_head=2, n_layer=3, batch_size=6)
 
@@ -82,6 +85,21 @@ def test_a_compiled_model_has_the_same_gradients() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+)
+def test_auto_is_what_the_processor_multiplies_fastest(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict, chosen: str, text_file: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    auto = CONFIG.override(precision="auto", device="cpu")
+    assert with_precision(auto).training.precision == chosen
+    assert with_precision(auto.override(precision="fp32")).training.precision == "fp32"
+    run = minigpt.train(data=text_file, out=tmp_path / "run", precision="auto", device="cpu", max_iters=2)
+    assert Run.open(run.path).config.training.precision == chosen  # a run goes on as it began
+
+
 def test_a_precision_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch, command: Callable) -> None:
     for precision, device, words in (
         ("fp16", "cpu", "fp16 needs a CUDA GPU, and the device is 'cpu'"),
@@ -102,7 +120,7 @@ def test_impossible_combinations_are_refused() -> None:
         ({"architecture": "bigram", "checkpoint_activations": True}, "needs a model with blocks, and the bigram has"),
         ({"implementation": "lecture", "tied_head": True}, "lecture's implementation has no activation, qkv_bias"),
         ({"warmup_iters": 5000}, r"warmup_iters must be below max_iters, and 5,000 is not below 5,000"),
-        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
+        ({"precision": "fp8"}, "precision must be one of auto, fp32, bf16, fp16, not 'fp8'"),
         ({"compile": 1}, "compile must be true or false, not 1"),
         ({"gradient_accumulation": 0}, "gradient_accumulation must be"),
         ({"grad_clip": -1.0}, "grad_clip must be"),

@@ -70,6 +70,22 @@ def test_steps_are_pytorchs(shape: tuple[int, int], weight_decay: float, monkeyp
     torch.testing.assert_close(ours.detach(), torch.stack([p.detach() for p in theirs]), rtol=1e-10, atol=1e-10)
 
 
+def test_with_products_of_bfloat16_steps_are_pytorchs_within_its_rounding() -> None:
+    start = stack((24, 8)).float()
+    ours = nn.Parameter(start.clone())
+    theirs = [nn.Parameter(matrix.clone()) for matrix in start]
+    mine = Muon([ours], lr=0.02, weight_decay=0.1, dtype=torch.bfloat16)
+    library = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=muon.MOMENTUM, nesterov=True)
+    ours.grad = stack((24, 8), seed=1).float()
+    for parameter, gradient in zip(theirs, ours.grad, strict=True):
+        parameter.grad = gradient.clone()
+    mine.step()
+    library.step()
+    moved = torch.stack([p.detach() for p in theirs])
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.detach(), moved, rtol=0, atol=0.02 * 0.05)
+
+
 def test_momentum_rises() -> None:
     assert momentum(0) == pytest.approx(0.85)
     assert momentum(50) == pytest.approx(0.90)
