@@ -19,12 +19,12 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/pytest --numprocesses auto $(ARGS)
 
 instruct: $(VENV)/.installed  ## from a base on Shakespeare to a model that follows instructions, to talk with
-	$(BIN)/minigpt train --out runs/base --overwrite --n-embd 128 --block-size 64 --batch-size 32 --max-iters 3000 \
-		--learning-rate 2e-3 --schedule cosine $(ARGS)
+	$(BIN)/minigpt train --preset cpu-2min --out runs/base --overwrite --block-size 64 --batch-size 32 --max-iters 700 \
+		$(ARGS)
 	$(BIN)/minigpt finetune runs/base --out runs/instructed --task upper --task first --task last --task count \
 		--task reverse --task sort --task add --task pairs --ask upper+reverse --ask reverse+upper --batch-size 64 \
-		--max-iters 17000 --eval-interval 1000 --learning-rate 2e-3 --warmup-iters 200 --grad-clip 1 \
-		--weight-decay 0.1 --schedule cosine
+		--max-iters 7000 --eval-interval 500 --optimizer muon --learning-rate 2e-3 --warmup-iters 100 \
+		--weight-decay 0.1
 
 notebook: $(VENV)/.installed-test  ## run notebooks/mini_gpt.ipynb in full and keep its outputs
 	$(BIN)/python notebooks/execute.py --write

@@ -11,16 +11,13 @@ from minigpt.config import TrainingConfig
 from minigpt.errors import ConfigError
 
 ADAPTERS = "Adapters"
-SHOWN = {"max_iters": "500", "learning_rate": "1e-3; all weights: 1e-4", "min_learning_rate": "0"}
-FIXED = {
-    "tokenizer",
-    "order",
-    "train_fraction",
-    "parallel",
-    "optimizer",
-    "muon_learning_rate",
-    "max_minutes",
-}  # not to be chosen: the base's, the data's, or AdamW's
+SHOWN = {
+    "max_iters": "500",
+    "optimizer": "adamw",
+    "learning_rate": "1e-3; all weights: 1e-4",
+    "min_learning_rate": "0",
+}
+FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes"}  # not to be chosen: the base's or the data's
 
 
 @click.command(cls=GroupedCommand, short_help="Teach a trained model another text, or tasks.")

@@ -96,8 +96,11 @@ def finetune(
 def begun_from(base: Run, method: Method, **settings: Any) -> Config:
     """The configuration of a fine-tuning: the base's, but for the number of steps, the rates, and what is given.
 
-    AdamW trains it, whatever the base was trained by. Raises ConfigError for a setting that cannot be.
+    AdamW trains it, whatever the base was trained by, unless Muon is asked for, which moves whole matrices only.
+    Raises ConfigError for a setting that cannot be.
     """
+    if settings.get("optimizer") == "muon" and method != "full":
+        raise ConfigError("muon moves whole matrices, and adapters are parts of some: choose --optimizer adamw")
     if settings.get("max_minutes") is not None:
         raise ConfigError("a budget of time is for training from the start: name max_iters")
     usual = {"max_iters": STEPS, "learning_rate": RATES[method], "min_learning_rate": 0.0, "optimizer": "adamw"}

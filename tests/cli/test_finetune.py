@@ -28,7 +28,7 @@ def run_json(done: subprocess.CompletedProcess) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("method", [[], ["--lora"], ["--qlora", "--rank", "2"], ["--lora", "--dora", "--rslora"]])
+@pytest.mark.parametrize("method", [[], ["--optimizer", "muon"], ["--lora"], ["--qlora", "--rank", "2"], ["--lora", "--dora", "--rslora"]])
 def test_a_run_comes_of_it_and_the_base_stays(
     method: list[str], trained: Run, other_text: Path, command: Callable, tmp_path: Path
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_run_comes_of_it_and_the_base_stays(
     assert found["own_loss_after"] > 0
     again = run_json(command("eval", "new", "--json"))
     assert again["validation_loss"] == pytest.approx(found["validation_loss"], rel=1e-4)
-    if not method:
+    if method[:1] in ([], ["--optimizer"]):
         assert found["adapter"] is None
         assert found["trained_parameters"] == found["parameters"]
         return
@@ -80,6 +80,7 @@ def test_what_cannot_be_is_refused(trained: Run, other_text: Path, command: Call
     assert "rank must be at most 16" in refused(*tune, "--lora", "--rank", "17")
     assert "no layer is named 'q': choose from attention.qkv" in refused(*tune, "--lora", "--target", "q")
     assert "rank is a setting of adapters" in refused(*tune, "--rank", "4")
+    assert "muon moves whole matrices" in refused(*tune, "--lora", "--optimizer", "muon")
     assert "name one" in refused(*tune, "--lora", "--qlora")
     (tmp_path / "strange.txt").write_text("漢字 " * 200)
     assert "is not among the" in refused("finetune", trained.path, "--data", "strange.txt")
