@@ -28,7 +28,9 @@ def run_json(done: subprocess.CompletedProcess) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("method", [[], ["--optimizer", "muon"], ["--lora"], ["--qlora", "--rank", "2"], ["--lora", "--dora", "--rslora"]])
+@pytest.mark.parametrize(
+    "method", [[], ["--optimizer", "muon"], ["--lora"], ["--qlora", "--rank", "2"], ["--lora", "--dora", "--rslora"]]
+)
 def test_a_run_comes_of_it_and_the_base_stays(
     method: list[str], trained: Run, other_text: Path, command: Callable, tmp_path: Path
 ) -> None:
