@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from minigpt.model.elementwise import written_out
+
 LONGEST = 256  # tokens: with more, the weights that are kept take too much memory
 STRETCH = 64  # queries whose weights are computed at once, for the keys up to the last of them and no more
-WRITTEN_OUT = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """What each position gathers from those up to itself: queries, keys and values (B, H, T, D) to (B, H, T, D)."""
-    kept = q.device.type == "cpu" and q.shape[2] <= LONGEST and q.dtype in WRITTEN_OUT
-    if kept and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if q.shape[2] <= LONGEST and written_out(q):
         return CausalAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 

@@ -112,7 +112,7 @@ def require_precision(precision: str, device: torch.device) -> None:
     """Raise DeviceError if that device cannot compute in that precision."""
     if precision == "fp16" and device.type != "cuda":
         raise DeviceError(f"fp16 needs a CUDA GPU, and the device is '{device}': choose --precision bf16 or fp32")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if precision == "bf16" and device.type == "cuda" and not multiplies_bf16(device):
         raise DeviceError("this GPU cannot compute in bf16: choose --precision fp16 or fp32")
     if precision == "bf16" and device.type == "mps":
         raise DeviceError("bf16 needs a CPU or a CUDA GPU, and the device is 'mps': choose --precision fp32")

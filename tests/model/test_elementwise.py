@@ -76,7 +76,7 @@ def test_under_autocast_a_norm_rounds_what_it_gives_and_keeps_its_gradient_wide(
     assert x.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_makes_up_for_it(share: float) -> None:
     torch.manual_seed(0)
     x = torch.rand(1000, 33).add_(1).requires_grad_()
@@ -88,6 +88,13 @@ def test_dropout_drops_its_share_and_makes_up_for_it(share: float) -> None:
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
     [gradient] = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(gradient, torch.where(kept, ratio[0], 0.0))
+
+
+def test_nearly_all_may_be_dropped() -> None:
+    torch.manual_seed(0)
+    found = dropout(torch.ones(10_000, requires_grad=True), 0.999, True)
+    assert found.isfinite().all()
+    assert 0 < (found != 0).sum() < 30
 
 
 def test_dropout_is_drawn_anew_and_from_the_seed() -> None:
