@@ -70,7 +70,7 @@ def unless_heads(x: Tensor) -> Tensor:
 
 IDEAS: dict[str, Change] = {
     "pairs": frozen("pair_embedding_table.weight"),
-    "triples and quadruples": frozen("ple_embedding_table.weight"),
+    "token shift": frozen("ffwd.before"),
     "skips": frozen("shares"),
     "soft cap": replaced("CAP", IDENTITY),
     "QK-norm": replaced("rms_norm", unless_heads),

@@ -17,6 +17,7 @@ RECORD = {  # of docs/record.md
     "architecture": "modern",
     "block_size": 128,
     "n_embd": 128,
+    "n_head": 2,
     "optimizer": "muon",
     "learning_rate": 4e-3,
     "schedule": "trapezoid",
@@ -25,7 +26,7 @@ RECORD = {  # of docs/record.md
     "beta2": 0.95,
     "precision": "auto",
 }
-LONGER = {"block_size": 256, "n_embd": 192, "n_head": 6, "dropout": 0.1, "weight_decay": 0.1}
+LONGER = {"block_size": 256, "n_embd": 192, "n_head": 3, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
@@ -73,6 +74,6 @@ PRESETS = {
     "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
     "cpu-10min": Preset("the same in ten minutes", RECORD | LONGER | {"max_minutes": 10.0}),
     "cpu-60min": Preset(
-        "the same in an hour", RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 8, "n_layer": 6}
+        "the same in an hour", RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 4, "n_layer": 6}
     ),
 }

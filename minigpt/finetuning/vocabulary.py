@@ -9,7 +9,7 @@ from torch import Tensor
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
-from minigpt.model.modern import MOST_ROWS, rows_of
+from minigpt.model.modern import MOST_ROWS, rows_of_pairs
 from minigpt.text.bpe import BPETokenizer
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
@@ -47,7 +47,7 @@ def grown(
 def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> TrainedModel:
     """A model whose n-th token is `model`'s token old[n], with the very same rows, or a new one where that is None.
 
-    In the modern network's tables whose rows are shared, a row goes by ids: of special tokens, which get other ids when
+    In a modern network's table whose pairs share rows, a row goes by ids: of special tokens, which get other ids when
     characters come before them, it knows nothing any more. Raises DataError where pairs would have to share rows only
     from now on.
     """
@@ -58,7 +58,7 @@ def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> Tr
         name: chosen_rows(tensor, old, generator) if name in ROWS else tensor
         for name, tensor in model.state_dict().items()
     }
-    if PAIRS in weights and len(weights[PAIRS]) < MOST_ROWS:  # in other tables all share rows, which stay as they are
+    if PAIRS in weights and len(weights[PAIRS]) < MOST_ROWS:  # shared rows stay as they are
         weights[PAIRS] = chosen_pairs(weights[PAIRS], old, model.config.vocab_size)
     larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old)))
     larger.load_state_dict(weights, assign=True)
@@ -67,7 +67,7 @@ def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> Tr
 
 def chosen_pairs(table: Tensor, old: Sequence[int | None], V: int) -> Tensor:
     """The modern network's table of pairs: the rows that it had for V tokens, and zeros, as pairs begin, for others."""
-    if rows_of(2, len(old)) == MOST_ROWS:
+    if rows_of_pairs(len(old)) == MOST_ROWS:
         raise DataError(f"a modern network of {V} tokens cannot have {len(old)}: take a base that has more, or a GPT")
     now, was = torch.tensor([(new, i) for new, i in enumerate(old) if i is not None]).T  # (N,) each
     pad = torch.zeros(1, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""RMS norm, rotary positions, squared ReLU and dropout, their gradients written out, on a processor.
+"""RMS norm, rotary positions, token shift, squared ReLU and dropout, their gradients written out, on a processor.
 
 What works on each number by itself waits for memory, not for arithmetic: it costs as many passes over its tensors as
 it makes. Autograd's record of these formulas makes two to three times as many as their gradients need (docs/log.md).
@@ -89,6 +89,33 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
     torch.mul(a, sin, out=second).addcmul_(b, cos)
     return out.to(x.dtype)
+
+
+def token_shift(x: Tensor, share: Tensor) -> Tensor:
+    """Add to each position of (B, T, C) that share (C,) of the one before it: x_t + share x_(t-1), and x_(-1) is 0."""
+    share = share.to(x.dtype)
+    return TokenShift.apply(x, share) if written_out(x) else x + F.pad(x[:, :-1] * share, (0, 0, 1, 0))
+
+
+class TokenShift(torch.autograd.Function):
+    """`token_shift`, and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        ctx.save_for_backward(x, share)
+        y = x.clone()
+        y[:, 1:].addcmul_(x[:, :-1], share)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Each position is also in the one after it: g_t + share g_(t+1); and the share's is the sum of g_t x_(t-1)."""
+        x, share = ctx.saved_tensors
+        of_x = g.clone()
+        of_x[:, :-1].addcmul_(g[:, 1:], share)
+        return of_x, torch.mul(g[:, 1:], x[:, :-1]).sum(dim=(0, 1))
 
 
 def squared_relu(x: Tensor) -> Tensor:

@@ -16,16 +16,14 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.attention import causal_attention
-from minigpt.model.elementwise import dropout, rms_norm, rotate, squared_relu
+from minigpt.model.elementwise import dropout, rms_norm, rotate, squared_relu, token_shift
 from minigpt.model.lecture import next_token_loss
 from minigpt.model.linear import Linear
 
 SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
 CAP = 15.0  # that no logit passes
-MOST_ROWS = 2**16  # of a table of tokens in a row; where there are more, several share a row …
+MOST_ROWS = 2**16  # of the table of pairs; where there are more pairs, several share a row …
 SPREAD = 40503  # … as this spreads them (Knuth, "The Art of Computer Programming", 6.4: the golden ratio of 2^16)
-LOOKS_BACK = 3  # tokens before a position's own that its embedding depends on
-NARROW = 32  # numbers that stand for three or four tokens in a row: of those there are many
 
 
 class Attention(nn.Module):
@@ -79,16 +77,25 @@ def angles(start: int, T: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FeedForward(nn.Module):
-    """Each position on its own: four times as wide, a nonlinearity, and back."""
+    """Each position and the one before it: four times as wide, a nonlinearity, and back."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.before = nn.Parameter(torch.zeros(config.n_embd))
         self.up = Linear(config.n_embd, 4 * config.n_embd, bias=False)
         self.down = Linear(4 * config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C) to (B * T, C)."""
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """(B * T, C) to (B * T, C).
+
+        Each of the C numbers has a learned share of what it was one position ago added, so that attention need not
+        fetch what is next door (token shift: Peng et al. 2023, "RWKV"; Allen-Zhu 2025, "The Magic of Canon Layers").
+        """
+        return self.compute(token_shift(x.view(-1, T, x.shape[1]), self.before).flatten(0, 1))
+
+    def compute(self, x: Tensor) -> Tensor:
+        """What comes of that, (B * T, C) to (B * T, C)."""
         x = squared_relu(self.up(x))  # (B * T, 4C)
         return dropout(self.down(x), self.dropout, self.training)
 
@@ -110,7 +117,7 @@ class Block(nn.Module):
         """The stream x and what it began with, x0, both (B * T, C), to (B * T, C)."""
         x = self.reminded(x, x0)
         x = x + self.attention(rms_norm(x), T)
-        return x + self.ffwd(rms_norm(x))
+        return x + self.ffwd(rms_norm(x), T)
 
     def reminded(self, x: Tensor, x0: Tensor) -> Tensor:
         """The stream and its beginning, in learned shares.
@@ -131,10 +138,7 @@ class Modern(nn.Module):
         self.config = config
         V, C = config.vocab_size, config.n_embd
         self.token_embedding_table = nn.Embedding(V, C)
-        self.pair_embedding_table = nn.Embedding(rows_of(2, V), C)
-        self.triple_embedding_table = nn.Embedding(rows_of(3, V), NARROW)
-        self.quadruple_embedding_table = nn.Embedding(rows_of(4, V), NARROW)
-        self.widen = Linear(2 * NARROW, C, bias=False)
+        self.pair_embedding_table = nn.Embedding(rows_of_pairs(V), C)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
         self.lm_head = Linear(C, V, bias=False)
         self.apply(init_weights)
@@ -153,16 +157,14 @@ class Modern(nn.Module):
         return logits, next_token_loss(logits, targets)
 
     def embed(self, idx: Tensor) -> Tensor:
-        """What each token is, and what it is after the one, two and three before it: ids (B, T) to (B * T, C).
+        """What each token is, and what it is after the one before it: ids (B, T) to (B * T, C).
 
-        The first blocks' attention would otherwise spend itself on putting neighbours together; tables of two, three
-        and four tokens in a row do it for nothing, and learn as fast as one counts. Before the first token of a window
-        there are pads, as if they were one more token.
+        The first block's attention would otherwise spend itself on putting neighbours together; a table of pairs does
+        it for nothing, and learns as fast as one counts. Before the first token of a window there is a pad, as if it
+        were one more token.
         """
-        V = self.config.vocab_size
-        x = self.token_embedding_table(idx) + self.pair_embedding_table(rows(idx, 2, V))  # (B, T, C)
-        longer = (self.triple_embedding_table(rows(idx, 3, V)), self.quadruple_embedding_table(rows(idx, 4, V)))
-        return rms_norm(x.flatten(0, 1) + self.widen(torch.cat(longer, dim=-1).flatten(0, 1)))  # (B * T, C)
+        x = self.token_embedding_table(idx) + self.pair_embedding_table(pairs(idx, self.config.vocab_size))  # (B, T, C)
+        return rms_norm(x.flatten(0, 1))  # (B * T, C)
 
     def head(self, x: Tensor) -> Tensor:
         """The blocks' output (N, C) to logits (N, V).
@@ -173,22 +175,18 @@ class Modern(nn.Module):
         return CAP * torch.tanh(self.lm_head(rms_norm(x)) / CAP)
 
 
-def rows_of(n: int, V: int) -> int:
-    """How many rows a table of n tokens in a row has: of pairs one for each, if there is room."""
-    return min((V + 1) * V, MOST_ROWS) if n == 2 else MOST_ROWS
+def rows_of_pairs(V: int) -> int:
+    """How many rows the table of pairs has: one for each, a pad before each token included, if there is room."""
+    return min((V + 1) * V, MOST_ROWS)
 
 
-def rows(idx: Tensor, n: int, V: int) -> Tensor:
-    """The row of each position's last n tokens, for ids (B, T): (B, T). Before the first one there are pads.
+def pairs(idx: Tensor, V: int) -> Tensor:
+    """The row of each position's token and the one before it, for ids (B, T): (B, T). Before the first is a pad.
 
-    Where several share a row, it does not depend on V, so that a vocabulary may grow.
+    Where several pairs share a row, it does not depend on V, so that a vocabulary may grow.
     """
-    shared = rows_of(n, V) == MOST_ROWS
-    found = idx
-    for k in range(1, n):
-        before = F.pad(idx + 1, (k, 0))[:, : idx.shape[1]]  # 0 is a pad
-        found = found + before * (SPREAD**k if shared else V)
-    return found % MOST_ROWS if shared else found
+    before = F.pad(idx + 1, (1, 0))[:, :-1]  # 0 is a pad
+    return idx + before * V if rows_of_pairs(V) < MOST_ROWS else (idx + before * SPREAD) % MOST_ROWS
 
 
 def init_weights(module: nn.Module) -> None:
@@ -208,8 +206,7 @@ def init_silent(model: Modern) -> None:
     So the gradients of the first steps flow straight through, however deep the network (zero-initialised projections:
     Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor Programs V").
     """
-    tables = (model.pair_embedding_table, model.triple_embedding_table, model.quadruple_embedding_table)
-    silent = [model.lm_head.weight, *(table.weight for table in tables)]
+    silent = [model.lm_head.weight, model.pair_embedding_table.weight]
     for block in model.blocks:
         silent += [block.attention.proj.weight, block.ffwd.down.weight]
     for weight in silent:

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.model import LanguageModel
-from minigpt.model.elementwise import rms_norm
+from minigpt.model.elementwise import rms_norm, token_shift
 from minigpt.model.gpt import GPT
-from minigpt.model.modern import LOOKS_BACK, Modern
+from minigpt.model.modern import Modern
 
 FIRST = 64  # positions that a growing cache has room for at first
 
@@ -31,6 +31,24 @@ class Cache:
         self.kv = [weight.new_zeros(shape) for _ in model.blocks]  # zeros: a masked NaN would still be one
         self.batch_size = batch_size
         self.length = 0
+
+
+class ModernCache(Cache):
+    """That of the modern network, which has something else to remember.
+
+    Attributes:
+        before: what each block's feed-forward saw of the last position, (B, 1, C) each.
+    """
+
+    def __init__(self, model: Modern, batch_size: int) -> None:
+        super().__init__(model, batch_size, FIRST)
+        weight = model.token_embedding_table.weight
+        self.before = [weight.new_zeros(batch_size, 1, model.config.n_embd) for _ in model.blocks]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.length = 0
+        self.before = [torch.zeros_like(before) for before in self.before]
 
 
 def seen(before: Tensor | None, tokens: Tensor, block_size: int) -> Tensor:
@@ -69,26 +87,26 @@ def read(model: GPT, idx: Tensor, cache: Cache) -> Tensor:
     return model.head(x)
 
 
-def read_modern(model: Modern, window: Tensor, cache: Cache) -> Tensor:
+def read_modern(model: Modern, window: Tensor, cache: ModernCache) -> Tensor:
     """The same for the modern network, of a whole `window` (B, T) of which the cache has the beginning: (B, V).
 
-    As there, either the cache is empty or one token is new. The window is needed for what that is after those before
+    As there, either the cache is empty or one token is new. The window is needed for what that is after the one before
     it. Keys turn with their position in the window, so that here too they are all anew once it has moved.
     """
     start, (B, T) = cache.length, window.shape
     t = T - start
-    known = min(LOOKS_BACK, start)  # tokens before the new ones
+    known = min(1, start)  # tokens before the new ones that are needed
     x0 = model.embed(window[:, start - known :]).view(B, known + t, -1)[:, known:].flatten(0, 1)  # (B * t, C)
     x = x0
-    for block, kv in zip(model.blocks, cache.kv, strict=True):
+    for n, (block, kv) in enumerate(zip(model.blocks, cache.kv, strict=True)):
         x = block.reminded(x, x0)
         q, k, v = block.attention.heads(rms_norm(x), t, start)  # (B, H, t, D) each
-        if block is model.blocks[-1]:
-            q, x = q[:, :, -1:], x.view(B, t, -1)[:, -1]
         x = x + block.attention.mix(gathered(q, k, v, kv, start))
-        x = x + block.ffwd(rms_norm(x))
+        both = torch.cat([cache.before[n], rms_norm(x).view(B, t, -1)], dim=1)  # (B, 1 + t, C)
+        cache.before[n] = both[:, -1:]
+        x = x + block.ffwd.compute(token_shift(both, block.ffwd.before)[:, 1:].flatten(0, 1))
     cache.length = T
-    return model.head(x)
+    return model.head(x.view(B, t, -1)[:, -1])
 
 
 class CachedReader:
@@ -134,14 +152,14 @@ class ModernReader:
 
     def __init__(self, model: Modern, batch_size: int) -> None:
         self.model = model
-        self.cache = Cache(model, batch_size, FIRST)
+        self.cache = ModernCache(model, batch_size)
         self.idx: Tensor | None = None  # the tokens read, at most block_size of them
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) of what follows once `tokens` (B, t) are read too."""
         self.idx = seen(self.idx, tokens, self.model.config.block_size)
         if self.cache.length + tokens.shape[1] > self.idx.shape[1]:  # the window has moved
-            self.cache.length = 0
+            self.cache.clear()
         room = self.cache.kv[0].shape[-2]
         if self.idx.shape[1] > room:
             more = 2 * self.idx.shape[1] - room

@@ -1,4 +1,4 @@
-"""RMS norm, rotation, squared ReLU and dropout against their formulas in autograd's hands, and PyTorch's own."""
+"""RMS norm, rotation, token shift, squared ReLU and dropout against their formulas in autograd's hands, and PyTorch's own."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from minigpt.model import elementwise
-from minigpt.model.elementwise import EPSILON, dropout, rms_norm, rotate, squared_relu
+from minigpt.model.elementwise import EPSILON, dropout, rms_norm, rotate, squared_relu, token_shift
 
 ANGLES = torch.rand(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 7
 COS, SIN = ANGLES.cos(), ANGLES.sin()
+SHARE = torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
 
 def as_complex(x: Tensor) -> Tensor:
@@ -20,9 +21,22 @@ def as_complex(x: Tensor) -> Tensor:
     return torch.cat([product.real, product.imag], dim=-1)
 
 
+def shifted(x: Tensor) -> Tensor:
+    """The shift along the second dimension of (B, T, n, C), for each n a window."""
+    windows = x.transpose(1, 2).flatten(0, 1)  # (B * n, T, C)
+    return token_shift(windows, SHARE).view(len(x), -1, *windows.shape[1:]).transpose(1, 2)
+
+
+def shifted_one_by_one(x: Tensor) -> Tensor:
+    """The same, a position at a time."""
+    later = (x[:, t] + SHARE.to(x.dtype) * x[:, t - 1] for t in range(1, x.shape[1]))
+    return torch.stack([x[:, 0], *later], dim=1)
+
+
 FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "rms_norm": (rms_norm, lambda x: x / (x.pow(2).mean(dim=-1, keepdim=True) + EPSILON).sqrt()),
     "rotate": (lambda x: rotate(x, COS, SIN), as_complex),
+    "token_shift": (shifted, shifted_one_by_one),
     "squared_relu": (squared_relu, lambda x: torch.where(x > 0, x * x, 0.0)),
 }
 
@@ -64,6 +78,14 @@ def test_in_bfloat16_values_and_gradients_are_rounded_and_no_worse(name: str) ->
     [exact] = torch.autograd.grad((expected * weights.double()).sum(), long)
     seen = exact.abs() < 100  # next to a vector of zeros the norm's is as steep as EPSILON lets it
     torch.testing.assert_close(gradient.double()[seen], exact[seen], rtol=0.03, atol=0.05)
+
+
+def test_the_gradient_of_the_shares_is_that_of_the_formula() -> None:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(3, 5, 8, dtype=torch.float64, generator=generator, requires_grad=True)
+    share = SHARE.clone().requires_grad_()
+    assert torch.autograd.gradcheck(token_shift, (x, share))
+    assert torch.equal(token_shift(x[:, :1], share), x[:, :1])  # nothing is before the first
 
 
 def test_under_autocast_a_norm_rounds_what_it_gives_and_keeps_its_gradient_wide() -> None:

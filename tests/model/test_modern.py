@@ -1,6 +1,7 @@
 """The modern network against its formulas, written again here in as few lines as there are; and what holds of it."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.model import build
-from minigpt.model.modern import CAP, MOST_ROWS, SLOWEST, Modern, rows, rows_of
+from minigpt.model.modern import CAP, MOST_ROWS, SLOWEST, Modern, pairs, rows_of_pairs
 from minigpt.training.gradients import Gradients
 
 SHAPES = [
@@ -39,16 +40,10 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
     config, weights = model.config, model.state_dict()
     H, D, V = config.n_head, config.n_embd // config.n_head, config.vocab_size
     x = torch.stack([weights["token_embedding_table.weight"][i] for i in idx])
-    padded = [0, 0, 0, *(idx + 1).tolist()]
-    for t in range(len(idx)):
-        longer = []
-        for n, name in ((2, "pair"), (3, "triple"), (4, "quadruple")):
-            last, *before = reversed(padded[t + 4 - n : t + 4])
-            number = last - 1 + before[0] * V
-            if n > 2 or V * (V + 1) >= 2**16:
-                number = (last - 1 + sum(b * 40503**k for k, b in enumerate(before, 1))) % 2**16
-            longer.append(weights[f"{name}_embedding_table.weight"][number])
-        x[t] += longer[0] + weights["widen.weight"] @ torch.cat(longer[1:])
+    padded = [0, *(idx + 1).tolist()]
+    for t, (before, own) in enumerate(itertools.pairwise(padded)):
+        number = own - 1 + before * V if V * (V + 1) < 2**16 else (own - 1 + before * 40503) % 2**16
+        x[t] += weights["pair_embedding_table.weight"][number]
     x = x0 = norm(x)
     many = max(1, D // 4)
     speeds = [SLOWEST ** (i / max(1, many - 1)) for i in range(many)] + [0.0] * (D // 2 - many)
@@ -67,7 +62,8 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
             scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, float("-inf"))
             gathered.append(scores.softmax(dim=1) @ v)
         x = x + torch.cat(gathered, dim=1) @ w["attention.proj.weight"].T
-        hidden = (norm(x) @ w["ffwd.up.weight"].T).clamp(min=0) ** 2
+        both = torch.stack([z + w["ffwd.before"] * before for before, z in itertools.pairwise([0 * x[0], *norm(x)])])
+        hidden = (both @ w["ffwd.up.weight"].T).clamp(min=0) ** 2
         x = x + hidden @ w["ffwd.down.weight"].T
     return CAP * torch.tanh(norm(x) @ weights["lm_head.weight"].T / CAP)
 
@@ -103,18 +99,18 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 @pytest.mark.parametrize("V", [2, 65, 255])
 def test_every_pair_has_a_row_of_its_own_where_there_is_room(V: int) -> None:
-    first = rows(torch.arange(V)[:, None], 2, V)[:, 0]  # after a pad
-    pairs = rows(torch.cartesian_prod(torch.arange(V), torch.arange(V)), 2, V)[:, 1]
-    assert sorted(torch.cat([first, pairs]).tolist()) == list(range(rows_of(2, V)))
+    first = pairs(torch.arange(V)[:, None], V)[:, 0]  # after a pad
+    others = pairs(torch.cartesian_prod(torch.arange(V), torch.arange(V)), V)[:, 1]
+    assert sorted(torch.cat([first, others]).tolist()) == list(range(rows_of_pairs(V)))
 
 
-@pytest.mark.parametrize(("n", "V"), [(2, 256), (2, 5000), (3, 65), (4, 65), (4, 2)])
-def test_others_share_rows_evenly_and_whatever_the_vocabulary(n: int, V: int) -> None:
-    windows = torch.randint(V, (MOST_ROWS, n), generator=torch.Generator().manual_seed(0)).unique(dim=0)
-    found = rows(windows, n, V)[:, -1]
-    assert 0 <= found.min() <= found.max() < rows_of(n, V) == MOST_ROWS
+@pytest.mark.parametrize("V", [256, 5000])
+def test_others_share_rows_evenly_and_whatever_the_vocabulary(V: int) -> None:
+    windows = torch.randint(V, (MOST_ROWS, 2), generator=torch.Generator().manual_seed(0)).unique(dim=0)
+    found = pairs(windows, V)[:, -1]
+    assert 0 <= found.min() <= found.max() < rows_of_pairs(V) == MOST_ROWS
     assert found.bincount().max() <= 12  # of a mean of one; chance alone makes it 8
-    assert torch.equal(rows(windows, n, V + 7)[:, -1], found)
+    assert torch.equal(pairs(windows, V + 7)[:, -1], found)
 
 
 def test_no_position_sees_a_later_one() -> None:
