@@ -1,4 +1,4 @@
-"""RMS norm, rotation, token shift, squared ReLU and dropout against their formulas in autograd's hands, and PyTorch's own."""
+"""RMS norm, rotation, token shift, squared ReLU, dropout against their formulas by autograd, and PyTorch's own."""
 
 from collections.abc import Callable
 
