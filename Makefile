@@ -23,7 +23,7 @@ instruct: $(VENV)/.installed  ## from a base on Shakespeare to a model that foll
 		$(ARGS)
 	$(BIN)/minigpt finetune runs/base --out runs/instructed --task upper --task first --task last --task count \
 		--task reverse --task sort --task add --task pairs --ask upper+reverse --ask reverse+upper --batch-size 64 \
-		--max-iters 6000 --eval-interval 500 --optimizer muon --learning-rate 2e-3 --warmup-iters 100 \
+		--max-iters 8000 --eval-interval 500 --optimizer muon --learning-rate 2e-3 --warmup-iters 100 \
 		--weight-decay 0.1 --schedule cosine
 
 notebook: $(VENV)/.installed-test  ## run notebooks/mini_gpt.ipynb in full and keep its outputs
