@@ -17,13 +17,8 @@ SHOWN = {
     "learning_rate": "1e-3; all weights: 1e-4",
     "min_learning_rate": "0",
 }
-FIXED = {
-    "tokenizer",
-    "order",
-    "train_fraction",
-    "parallel",
-    "max_minutes",
-}  # not to be chosen: the base's or the data's
+# Not to be chosen: the base's or the data's.
+FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes"}
 
 
 @click.command(cls=GroupedCommand, short_help="Teach a trained model another text, or tasks.")

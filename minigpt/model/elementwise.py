@@ -147,9 +147,9 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     PyTorch draws a number for each, one after another, a tenth of a training step; here a byte is enough.
     """
     drops = round(share * BYTES)
-    return (
-        Dropout.apply(x, drops) if training and 0 < drops < BYTES and written_out(x) else F.dropout(x, share, training)
-    )
+    if training and 0 < drops < BYTES and written_out(x):
+        return Dropout.apply(x, drops)
+    return F.dropout(x, share, training)
 
 
 class Dropout(torch.autograd.Function):

@@ -104,9 +104,11 @@ def read_modern(model: Modern, window: Tensor, cache: ModernCache) -> Tensor:
         x = x + block.attention.mix(gathered(q, k, v, kv, start))
         both = torch.cat([cache.before[n], rms_norm(x).view(B, t, -1)], dim=1)  # (B, 1 + t, C)
         cache.before[n] = both[:, -1:]
+        if block is model.blocks[-1]:
+            both, x = both[:, -2:], x.view(B, t, -1)[:, -1]
         x = x + block.ffwd.compute(token_shift(both, block.ffwd.before)[:, 1:].flatten(0, 1))
     cache.length = T
-    return model.head(x.view(B, t, -1)[:, -1])
+    return model.head(x)
 
 
 class CachedReader:
