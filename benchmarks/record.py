@@ -49,6 +49,7 @@ SMALL = {  # what seconds are enough for
     "block_size": 64,
     "batch_size": 12,
     "learning_rate": 2e-2,
+    "muon_learning_rate": 0.03,
     "warmup_iters": 10,
     "precision": "fp32",
 }

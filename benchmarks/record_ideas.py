@@ -69,8 +69,7 @@ def unless_heads(x: Tensor) -> Tensor:
 
 
 IDEAS: dict[str, Change] = {
-    "pairs": frozen("pair_embedding_table.weight"),
-    "token shift": frozen("ffwd.before"),
+    "token shift": frozen("before"),
     "skips": frozen("shares"),
     "soft cap": replaced("CAP", IDENTITY),
     "QK-norm": replaced("rms_norm", unless_heads),

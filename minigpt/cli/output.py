@@ -115,7 +115,6 @@ def describe(run: "Run") -> dict[str, Any]:
 PARTS = {
     "token_embedding_table": "token embedding",
     "position_embedding_table": "position embedding",
-    "pair_embedding_table": "pair embedding",
     "sa": "self-attention",
     "attention": "self-attention",
     "ffwd": "feed-forward",
@@ -124,6 +123,7 @@ PARTS = {
     "ln_f": "layer norms",
     "lm_head": "language-model head",
     "shares": "shares of the beginning",
+    "before": "token shift",
 }
 
 

@@ -9,12 +9,10 @@ from torch import Tensor
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
 from minigpt.model.empty import build_empty
-from minigpt.model.modern import MOST_ROWS, rows_of_pairs
 from minigpt.text.bpe import BPETokenizer
 from minigpt.text.tokenizer import CharTokenizer, Tokenizer
 
 ROWS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")  # that have one for each token
-PAIRS = "pair_embedding_table.weight"  # that has one for each pair of tokens
 NEW = 0.02  # standard deviation of new rows, as weights begin
 
 
@@ -45,12 +43,7 @@ def grown(
 
 
 def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> TrainedModel:
-    """A model whose n-th token is `model`'s token old[n], with the very same rows, or a new one where that is None.
-
-    In a modern network's table whose pairs share rows, a row goes by ids: of special tokens, which get other ids when
-    characters come before them, it knows nothing any more. Raises DataError where pairs would have to share rows only
-    from now on.
-    """
+    """A model whose n-th token is `model`'s token old[n], with the very same rows, or a new one where that is None."""
     if list(old) == list(range(model.config.vocab_size)):
         return model
     generator = torch.Generator().manual_seed(seed)
@@ -58,23 +51,9 @@ def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> Tr
         name: chosen_rows(tensor, old, generator) if name in ROWS else tensor
         for name, tensor in model.state_dict().items()
     }
-    if PAIRS in weights and len(weights[PAIRS]) < MOST_ROWS:  # shared rows stay as they are
-        weights[PAIRS] = chosen_pairs(weights[PAIRS], old, model.config.vocab_size)
     larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old)))
     larger.load_state_dict(weights, assign=True)
     return larger.train(model.training)
-
-
-def chosen_pairs(table: Tensor, old: Sequence[int | None], V: int) -> Tensor:
-    """The modern network's table of pairs: the rows that it had for V tokens, and zeros, as pairs begin, for others."""
-    if rows_of_pairs(len(old)) == MOST_ROWS:
-        raise DataError(f"a modern network of {V} tokens cannot have {len(old)}: take a base that has more, or a GPT")
-    now, was = torch.tensor([(new, i) for new, i in enumerate(old) if i is not None]).T  # (N,) each
-    pad = torch.zeros(1, dtype=torch.int64)
-    before, after = torch.cat([pad, now + 1]), torch.cat([pad, was + 1])  # (N + 1,): the pad stays the pad
-    larger = table.new_zeros(len(old) + 1, len(old), table.shape[1])
-    larger[before[:, None], now] = table.view(V + 1, V, -1)[after[:, None], was]
-    return larger.flatten(0, 1)
 
 
 def chosen_rows(tensor: Tensor, old: Sequence[int | None], generator: torch.Generator) -> Tensor:

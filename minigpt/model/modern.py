@@ -22,8 +22,6 @@ from minigpt.model.linear import Linear
 
 SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
 CAP = 15.0  # that no logit passes
-MOST_ROWS = 2**16  # of the table of pairs; where there are more pairs, several share a row …
-SPREAD = 40503  # … as this spreads them (Knuth, "The Art of Computer Programming", 6.4: the golden ratio of 2^16)
 
 
 class Attention(nn.Module):
@@ -138,7 +136,7 @@ class Modern(nn.Module):
         self.config = config
         V, C = config.vocab_size, config.n_embd
         self.token_embedding_table = nn.Embedding(V, C)
-        self.pair_embedding_table = nn.Embedding(rows_of_pairs(V), C)
+        self.before = nn.Parameter(torch.zeros(C))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
         self.lm_head = Linear(C, V, bias=False)
         self.apply(init_weights)
@@ -157,14 +155,11 @@ class Modern(nn.Module):
         return logits, next_token_loss(logits, targets)
 
     def embed(self, idx: Tensor) -> Tensor:
-        """What each token is, and what it is after the one before it: ids (B, T) to (B * T, C).
+        """What each token is, with shares of what the one before it is: ids (B, T) to (B * T, C).
 
-        The first block's attention would otherwise spend itself on putting neighbours together; a table of pairs does
-        it for nothing, and learns as fast as one counts. Before the first token of a window there is a pad, as if it
-        were one more token.
+        This token shift brings neighbours together before the first block. Before a window's first token is nothing.
         """
-        x = self.token_embedding_table(idx) + self.pair_embedding_table(pairs(idx, self.config.vocab_size))  # (B, T, C)
-        return rms_norm(x.flatten(0, 1))  # (B * T, C)
+        return rms_norm(token_shift(self.token_embedding_table(idx), self.before).flatten(0, 1))
 
     def head(self, x: Tensor) -> Tensor:
         """The blocks' output (N, C) to logits (N, V).
@@ -173,20 +168,6 @@ class Modern(nn.Module):
         "Gemma 2").
         """
         return CAP * torch.tanh(self.lm_head(rms_norm(x)) / CAP)
-
-
-def rows_of_pairs(V: int) -> int:
-    """How many rows the table of pairs has: one for each, a pad before each token included, if there is room."""
-    return min((V + 1) * V, MOST_ROWS)
-
-
-def pairs(idx: Tensor, V: int) -> Tensor:
-    """The row of each position's token and the one before it, for ids (B, T): (B, T). Before the first is a pad.
-
-    Where several pairs share a row, it does not depend on V, so that a vocabulary may grow.
-    """
-    before = F.pad(idx + 1, (1, 0))[:, :-1]  # 0 is a pad
-    return idx + before * V if rows_of_pairs(V) < MOST_ROWS else (idx + before * SPREAD) % MOST_ROWS
 
 
 def init_weights(module: nn.Module) -> None:
@@ -201,12 +182,12 @@ def init_weights(module: nn.Module) -> None:
 
 
 def init_silent(model: Modern) -> None:
-    """Zero all that writes: pairs add nothing to tokens yet, blocks nothing to the stream; all tokens are as likely.
+    """Zero all that writes: blocks add nothing to the stream yet; all tokens are as likely.
 
     So the gradients of the first steps flow straight through, however deep the network (zero-initialised projections:
     Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor Programs V").
     """
-    silent = [model.lm_head.weight, model.pair_embedding_table.weight]
+    silent = [model.lm_head.weight]
     for block in model.blocks:
         silent += [block.attention.proj.weight, block.ffwd.down.weight]
     for weight in silent:

@@ -37,7 +37,7 @@ def test_info_names_its_parts(modern: Run, command: Callable) -> None:
     assert done.returncode == 0, done.stderr
     assert content["config"]["model"]["architecture"] == "modern"
     parts = content["parameters_by_part"]
-    assert {"pair embedding", "self-attention", "feed-forward"} < parts.keys()
+    assert {"token shift", "self-attention", "feed-forward"} < parts.keys()
     assert sum(parts.values()) == content["parameters"]
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.model import build
-from minigpt.model.modern import CAP, MOST_ROWS, SLOWEST, Modern, pairs, rows_of_pairs
+from minigpt.model.modern import CAP, SLOWEST, Modern
 from minigpt.training.gradients import Gradients
 
 SHAPES = [
@@ -35,16 +35,16 @@ def norm(x: Tensor) -> Tensor:
     return x / (x.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
 
 
+def shifted(x: Tensor, shares: Tensor) -> Tensor:
+    return torch.stack([own + shares * before for before, own in itertools.pairwise([0 * x[0], *x])])
+
+
 def written_again(model: Modern, idx: Tensor) -> Tensor:
     """One window (T,) to logits (T, V), a head at a time, the weights formed, every rotation a complex number."""
     config, weights = model.config, model.state_dict()
-    H, D, V = config.n_head, config.n_embd // config.n_head, config.vocab_size
+    H, D = config.n_head, config.n_embd // config.n_head
     x = torch.stack([weights["token_embedding_table.weight"][i] for i in idx])
-    padded = [0, *(idx + 1).tolist()]
-    for t, (before, own) in enumerate(itertools.pairwise(padded)):
-        number = own - 1 + before * V if V * (V + 1) < 2**16 else (own - 1 + before * 40503) % 2**16
-        x[t] += weights["pair_embedding_table.weight"][number]
-    x = x0 = norm(x)
+    x = x0 = norm(shifted(x, weights["before"]))
     many = max(1, D // 4)
     speeds = [SLOWEST ** (i / max(1, many - 1)) for i in range(many)] + [0.0] * (D // 2 - many)
     turns = torch.polar(
@@ -62,8 +62,7 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
             scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, float("-inf"))
             gathered.append(scores.softmax(dim=1) @ v)
         x = x + torch.cat(gathered, dim=1) @ w["attention.proj.weight"].T
-        both = torch.stack([z + w["ffwd.before"] * before for before, z in itertools.pairwise([0 * x[0], *norm(x)])])
-        hidden = (both @ w["ffwd.up.weight"].T).clamp(min=0) ** 2
+        hidden = (shifted(norm(x), w["ffwd.before"]) @ w["ffwd.up.weight"].T).clamp(min=0) ** 2
         x = x + hidden @ w["ffwd.down.weight"].T
     return CAP * torch.tanh(norm(x) @ weights["lm_head.weight"].T / CAP)
 
@@ -95,22 +94,6 @@ def test_gradients_are_those_of_finite_differences() -> None:
                 parameter.sub_(direction, alpha=side)
         slope = (losses[0] - losses[1]) / 2e-5
         assert (parameter.grad * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-8), name
-
-
-@pytest.mark.parametrize("V", [2, 65, 255])
-def test_every_pair_has_a_row_of_its_own_where_there_is_room(V: int) -> None:
-    first = pairs(torch.arange(V)[:, None], V)[:, 0]  # after a pad
-    others = pairs(torch.cartesian_prod(torch.arange(V), torch.arange(V)), V)[:, 1]
-    assert sorted(torch.cat([first, others]).tolist()) == list(range(rows_of_pairs(V)))
-
-
-@pytest.mark.parametrize("V", [256, 5000])
-def test_others_share_rows_evenly_and_whatever_the_vocabulary(V: int) -> None:
-    windows = torch.randint(V, (MOST_ROWS, 2), generator=torch.Generator().manual_seed(0)).unique(dim=0)
-    found = pairs(windows, V)[:, -1]
-    assert 0 <= found.min() <= found.max() < rows_of_pairs(V) == MOST_ROWS
-    assert found.bincount().max() <= 12  # of a mean of one; chance alone makes it 8
-    assert torch.equal(pairs(windows, V + 7)[:, -1], found)
 
 
 def test_no_position_sees_a_later_one() -> None:

@@ -33,7 +33,7 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     torch.set_default_dtype(torch.float64)
     try:
         minigpt.train(data=text_file, out=folder / "alone", **EXACT)
-        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 30})
+        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 12})
         for name, settings in OTHERS.items():
             minigpt.train(data=text_file, out=folder / f"{name}-one", **EXACT | settings)
         for parallel in PARALLEL:
@@ -42,9 +42,9 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         done = subprocess.run(together, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         for parallel in PARALLEL:
-            resume(folder / f"{parallel}-begun", max_iters=50)
+            resume(folder / f"{parallel}-begun", max_iters=20)
         torch.set_default_dtype(torch.float32)
-        minigpt.train(data=text_file, out=folder / "alone-32", **EXACT | {"max_iters": 10})
+        minigpt.train(data=text_file, out=folder / "alone-32", **EXACT | {"max_iters": 6})
     finally:
         torch.set_default_dtype(torch.float32)
     yield folder
@@ -128,7 +128,7 @@ def workers(process: subprocess.Popen) -> list[psutil.Process]:
 
 def test_when_one_is_killed_all_are_started_again_and_the_run_is_the_same(tmp_path: Path, text_file: Path) -> None:
     shutil.copy(text_file, tmp_path / "text")
-    steps = ("--max-iters", 600, "--eval-interval", 150, "--dropout", 0.1)
+    steps = ("--max-iters", 400, "--eval-interval", 100, "--dropout", 0.1)
     whole = started(tmp_path, *steps, "--out", tmp_path / "whole")
     assert whole.wait() == 0, whole.communicate()[0]
     killed = started(tmp_path, *steps, "--max-restarts", 1)
