@@ -18,6 +18,7 @@ RECORD = {  # of docs/record.md
     "block_size": 128,
     "n_embd": 128,
     "n_head": 2,
+    "order": "epochs",
     "optimizer": "muon",
     "learning_rate": 4e-3,
     "schedule": "trapezoid",
@@ -26,7 +27,7 @@ RECORD = {  # of docs/record.md
     "beta2": 0.95,
     "precision": "auto",
 }
-LONGER = {"block_size": 256, "n_embd": 192, "n_head": 3, "dropout": 0.2, "weight_decay": 0.1}
+LONGER = {"block_size": 256, "n_embd": 192, "n_head": 3, "dropout": 0.3, "weight_decay": 0.1}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(

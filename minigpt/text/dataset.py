@@ -67,7 +67,8 @@ class Dataset:
 
         y is x shifted by one: y[b, t] is the token that follows x[b, : t + 1]. Windows are drawn at random, with
         replacement, from this dataset's own generator, so that the same seed gives the same batches whatever else is
-        random; with `order="epochs"` those to train on are read in a shuffled order, each once before any comes again.
+        random; with `order="epochs"` those to train on lie side by side and are read in a shuffled order, each once
+        before the next epoch, whose windows begin elsewhere.
         """
         ids = {"train": self.train, "val": self.val}[split]
         if split == "train" and self.in_epochs:
@@ -106,7 +107,7 @@ class Dataset:
         self.position = state["position"]
 
     def _next_starts(self, count: int) -> Tensor:
-        """Where the next windows begin, in epochs: whole windows side by side, in an order that is the epoch's own."""
+        """Where the next windows begin, in epochs."""
         first, starts = self._ahead
         if not first <= self.position <= self.position + count <= first + len(starts):
             first, starts = self.position, self._starts(self.position, max(count, AHEAD))
@@ -114,13 +115,18 @@ class Dataset:
         return torch.from_numpy(starts[self.position - first :][:count])
 
     def _starts(self, position: int, count: int) -> np.ndarray:
-        """Where the windows from that position on begin."""
-        an_epoch = (len(self.train) - 1) // self.block_size
+        """Where the windows from that position on begin: side by side, from a place and in an order of the epoch's own.
+
+        Were they the same each time, so would be what each token is predicted from, which is sooner learned by heart.
+        """
+        an_epoch = max(1, (len(self.train) - 1) // self.block_size - 1)  # whole windows, and room to move them
+        room = len(self.train) - an_epoch * self.block_size  # places where the first may begin
         found: list[np.ndarray] = []
         while count > 0:
             epoch, place = divmod(position, an_epoch)
             places = np.arange(place, min(an_epoch, place + count))
-            found.append(Shuffled(an_epoch, [self.seed, epoch])[places] * self.block_size)
+            first = np.random.default_rng([self.seed, epoch]).integers(room)
+            found.append(first + Shuffled(an_epoch, [self.seed, epoch])[places] * self.block_size)
             position += len(places)
             count -= len(places)
         return np.concatenate(found)

@@ -106,13 +106,17 @@ def test_the_ranks_share_the_batches_of_one_process(order: str, world_size: int)
     assert {data.position for data in ranks} == {alone.position}
 
 
-def test_in_epochs_each_window_comes_once_before_any_comes_again() -> None:
-    data = dataset(order="epochs", train_fraction=0.8)  # (800 - 1) // 8 = 99 windows
-    starts = torch.cat([data.get_batch("train")[0][:, 0] for _ in range(99)]).view(5, 99)  # five epochs
-    for epoch in starts:
-        assert sorted(epoch.tolist()) == list(range(0, 99 * 8, 8))
-    assert len({tuple(epoch.tolist()) for epoch in starts}) == 5
-    assert data.position == 5 * 99
+@pytest.mark.parametrize(("tokens", "an_epoch"), [(800, 98), (801, 99), (17, 1), (16, 1), (9, 1)])
+def test_in_epochs_windows_lie_side_by_side_and_begin_elsewhere_each_time(tokens: int, an_epoch: int) -> None:
+    data = dataset(order="epochs", train_fraction=tokens / 1000)
+    starts = torch.cat([data.get_batch("train")[0][:, 0] for _ in range(20 * an_epoch)]).view(100, an_epoch)
+    for epoch in starts.sort(dim=1).values:
+        assert torch.equal(epoch, epoch[0] + 8 * torch.arange(an_epoch))
+    firsts = starts.min(dim=1).values.tolist()
+    assert set(firsts) == set(range(tokens - 8 * an_epoch))
+    assert starts.max() == tokens - 9
+    assert len({tuple(epoch.tolist()) for epoch in starts}) == (100 if an_epoch > 1 else len(set(firsts)))
+    assert data.position == 100 * an_epoch
 
 
 @pytest.mark.parametrize("order", ["random", "epochs"])
