@@ -79,4 +79,5 @@ IDEAS: dict[str, Change] = {
     "zero initialisation": replaced("init_silent", drawn),
     "Muon (AdamW instead)": settings(optimizer="adamw"),
     "the trapezoid (cosine instead)": settings(schedule="cosine"),
+    "epochs (windows drawn at random instead)": settings(order="random"),
 }

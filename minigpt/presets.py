@@ -27,7 +27,7 @@ RECORD = {  # of docs/record.md
     "beta2": 0.95,
     "precision": "auto",
 }
-LONGER = {"block_size": 256, "n_embd": 192, "n_head": 3, "dropout": 0.3, "weight_decay": 0.1}
+LONGER = {"block_size": 256, "n_embd": 192, "n_head": 3, "dropout": 0.2, "weight_decay": 0.1}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
@@ -75,6 +75,7 @@ PRESETS = {
     "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
     "cpu-10min": Preset("the same in ten minutes", RECORD | LONGER | {"max_minutes": 10.0}),
     "cpu-60min": Preset(
-        "the same in an hour", RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 4, "n_layer": 6}
+        "the same in an hour",
+        RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 4, "n_layer": 6, "dropout": 0.3},
     ),
 }
