@@ -91,7 +91,7 @@ def read_modern(model: Modern, window: Tensor, cache: ModernCache) -> Tensor:
     """The same for the modern network, of a whole `window` (B, T) of which the cache has the beginning: (B, V).
 
     As there, either the cache is empty or one token is new. The window is needed since what a token is has shares of
-    the one before it. Keys turn with their position in the window, so that here too they are all anew once it has moved.
+    the one before. Keys turn with their position in the window, so that here too they are all anew once it has moved.
     """
     start, (B, T) = cache.length, window.shape
     t = T - start
