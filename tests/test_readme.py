@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import click
+import forked
 import pytest
-from conftest import COMMAND
 
 from minigpt.cli.main import cli
 from minigpt.text.bpe import BPETokenizer
@@ -72,11 +72,7 @@ def test_the_python_lines_run(reader: Path) -> None:
 
 @pytest.mark.parametrize("line", QUICK)
 def test_the_quick_commands_run(line: str, reader: Path) -> None:
-    path = f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        line, shell=True, cwd=reader, env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = forked.command(shlex.split(line, comments=True)[1:], reader, os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -128,7 +128,7 @@ def workers(process: subprocess.Popen) -> list[psutil.Process]:
 
 def test_when_one_is_killed_all_are_started_again_and_the_run_is_the_same(tmp_path: Path, text_file: Path) -> None:
     shutil.copy(text_file, tmp_path / "text")
-    steps = ("--max-iters", 400, "--eval-interval", 100, "--dropout", 0.1)
+    steps = ("--max-iters", 240, "--eval-interval", 60, "--dropout", 0.1)
     whole = started(tmp_path, *steps, "--out", tmp_path / "whole")
     assert whole.wait() == 0, whole.communicate()[0]
     killed = started(tmp_path, *steps, "--max-restarts", 1)
