@@ -5,12 +5,10 @@
 Each seed trains the preset of that track for its minutes, on the training text short of its first fiftieth, on which
 the weight of the blend with the n-gram model is fitted; validation is measured once, at the end, with the last weights.
 The unit is the time that nanoGPT's recipe (the preset nanogpt-cpu) takes here in the same run. `--tune` measures on the
-last tenth of the training text instead, which is then not trained on: recipes are tuned there. `--without IDEA` takes
-one idea away, `--ablation` each in turn. Prints Markdown tables.
+last tenth of the training text instead, which is then not trained on: recipes are tuned there. Prints Markdown.
 """
 
 import argparse
-import contextlib
 import math
 import statistics
 import time
@@ -18,12 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from record_ideas import IDEAS
 from torch import Tensor
 
 from minigpt.config import Config
 from minigpt.device import threads_for
-from minigpt.model import build
+from minigpt.model import TrainedModel, build
 from minigpt.model.linear import Linear
 from minigpt.model.loss import mean_loss, token_losses
 from minigpt.model.ngram import NGramModel
@@ -134,16 +131,9 @@ class Trained:
 
 def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
-    ids = torch.cat([ground.known, ground.measured])
-    config = with_precision(config).override(vocab_size=ground.vocab_size)
     numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
     with threads_for(numbers):
-        torch.manual_seed(config.training.seed)
-        dataset = Dataset(ids, config)
-        dataset.train, dataset.val = ground.known, ground.measured
-        model = build(config.model)
-        if config.training.max_minutes is not None:
-            config = config.override(max_iters=steps_within(config.training.max_minutes, model, dataset, config))
+        config, model, dataset = begun(ground, config)
         with watched(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
         losses, kept_out = (token_losses(model, ids).double() for ids in (ground.measured, ground.kept_out))
@@ -154,7 +144,19 @@ def trained(ground: Ground, config: Config, title: str, watched: Callable[..., W
     return Trained(weights, config, watch.spent, losses, kept_out, statistics.mean(estimates))
 
 
-def table(ground: Ground, track: str, seeds: int, without: str | None) -> None:
+def begun(ground: Ground, config: Config) -> tuple[Config, TrainedModel, Dataset]:
+    """What a training begins with; in its configuration, `max_minutes` is steps."""
+    config = with_precision(config).override(vocab_size=ground.vocab_size)
+    torch.manual_seed(config.training.seed)
+    dataset = Dataset(torch.cat([ground.known, ground.measured]), config)
+    dataset.train, dataset.val = ground.known, ground.measured
+    model = build(config.model)
+    if config.training.max_minutes is not None:
+        config = config.override(max_iters=steps_within(config.training.max_minutes, model, dataset, config))
+    return config, model, dataset
+
+
+def table(ground: Ground, track: str, seeds: int) -> None:
     """Train the track's preset with each seed, and print what comes out."""
     nano = trained(ground, Config.from_preset(NANO), NANO)
     began = time.perf_counter()
@@ -169,19 +171,10 @@ def table(ground: Ground, track: str, seeds: int, without: str | None) -> None:
     with threads_for(1):  # its operations are too short to be shared
         small = trained(ground, quick, "quick")
     show(f"64 wide, in 1/{FASTER} of {NANO}'s time", [small], nano.seconds, ngram)
-    show(f"cpu-{track}", runs(ground, track, seeds, without), nano.seconds, ngram)
-
-
-def runs(ground: Ground, track: str, seeds: int, without: str | None = None) -> list[Trained]:
-    """The track's preset, trained with each seed, perhaps without one of its ideas."""
-    found = []
-    for seed in range(1, seeds + 1):
-        config = Config.from_preset(f"cpu-{track}").override(seed=seed)
-        with IDEAS[without](config) if without else contextlib.nullcontext(config) as changed:
-            found.append(
-                trained(ground, changed, f"cpu-{track}, seed {seed}{f', without {without}' if without else ''}")
-            )
-    return found
+    preset = f"cpu-{track}"
+    recipe = Config.from_preset(preset)
+    ours = [trained(ground, recipe.override(seed=seed), f"{preset}, seed {seed}") for seed in range(1, seeds + 1)]
+    show(preset, ours, nano.seconds, ngram)
 
 
 def show(name: str, found: list[Trained], unit: float, ngram: Counted) -> None:
@@ -202,31 +195,15 @@ def spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
 
 
-def ablation(ground: Ground, track: str, seeds: int) -> None:
-    """Each idea taken away in turn."""
-    whole = [one.loss for one in runs(ground, track, seeds)]
-    print("| without | exact loss | worth |\n| --- | --- | --- |")
-    print(f"| nothing | {spread(whole)} | |", flush=True)
-    for name in IDEAS:
-        losses = [one.loss for one in runs(ground, track, seeds, name)]
-        print(f"| {name} | {spread(losses)} | {statistics.mean(losses) - statistics.mean(whole):+.4f} |", flush=True)
-
-
 def main() -> None:
-    """Print the table that was asked for."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="the text; without it as for minigpt train")
     parser.add_argument("--track", choices=TRACKS, default="2min")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tune", action="store_true", help="measure on the last tenth of the training text")
-    parser.add_argument("--without", choices=IDEAS, help="take one idea away")
-    parser.add_argument("--ablation", action="store_true", help="take each idea away in turn")
     arguments = parser.parse_args()
-    ground = Ground.of(find_corpus(arguments.data).text, arguments.tune)
-    if arguments.ablation:
-        ablation(ground, arguments.track, arguments.seeds)
-    else:
-        table(ground, arguments.track, arguments.seeds, arguments.without)
+    table(Ground.of(find_corpus(arguments.data).text, arguments.tune), arguments.track, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""What each idea of the record is worth: its recipe trained with one of them taken away at a time.
+
+    python benchmarks/record_ablation.py --data input.txt --track 2min --seeds 3
+
+All have the same time. To begin with, a step of each is timed on all cores, in turns, since the machine is faster at
+times; so it is known how many fill the track's minutes. Those are then trained as benchmarks/record.py trains, but one
+training on each core, whatever time that takes. Prints a Markdown table.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from record import TRACKS, Ground, begun, spread, trained
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minigpt.config import Config
+from minigpt.model.elementwise import rms_norm
+from minigpt.model.modern import Modern, init_silent
+from minigpt.text.corpus import find_corpus
+
+ROUNDS = 6  # of timing
+IDENTITY = 1e9  # a cap that no logit comes near
+Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
+
+
+def replaced(name: str, by: object) -> Change:
+    """With another thing of that name in model/modern.py."""
+
+    @contextlib.contextmanager
+    def change(config: Config) -> Iterator[Config]:
+        with patch(f"minigpt.model.modern.{name}", by):
+            yield config
+
+    return change
+
+
+def settings(**other: Any) -> Change:
+    """With other settings."""
+    return lambda config: contextlib.nullcontext(config.override(**other))
+
+
+def unturned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Positions that are not told to attention: only the causal mask tells them then."""
+    return x
+
+
+def drawn(model: Modern) -> None:
+    """Small weights in the place of zeros."""
+    init_silent(model)
+    for parameter in model.parameters():
+        if parameter.dim() == 2 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+
+
+def unless_heads(x: Tensor) -> Tensor:
+    """RMS norm of the stream, (N, C), and none of queries and keys, (B, T, H, D)."""
+    return rms_norm(x) if x.dim() == 2 else x
+
+
+NOTHING = "nothing"
+IDEAS: dict[str, Change] = {
+    NOTHING: settings(),
+    "token shift": replaced("token_shift", lambda x, before: x),
+    "skips": replaced("Block.reminded", lambda block, x, x0: x),
+    "soft cap": replaced("CAP", IDENTITY),
+    "QK-norm": replaced("rms_norm", unless_heads),
+    "rotary positions": replaced("rotate", unturned),
+    "squared ReLU": replaced("squared_relu", F.relu),
+    "RMS norm (layer norm instead)": replaced("rms_norm", lambda x: F.layer_norm(x, x.shape[-1:])),
+    "zero initialisation": replaced("init_silent", drawn),
+    "Muon (AdamW instead)": settings(optimizer="adamw"),
+    "the trapezoid (cosine instead)": settings(schedule="cosine"),
+    "epochs (windows drawn at random instead)": settings(order="random"),
+}
+
+
+def steps_of_each(ground: Ground, recipe: Config) -> dict[str, int]:
+    """How many steps fill the recipe's minutes with each idea taken away."""
+    steps: dict[str, list[int]] = {name: [] for name in IDEAS}
+    for _ in range(ROUNDS):
+        for name, change in IDEAS.items():
+            with change(recipe) as changed:
+                config, *_ = begun(ground, changed)
+            steps[name].append(config.training.max_iters)
+    usual = statistics.median(steps[NOTHING])
+    times = {name: [one / whole for one, whole in zip(steps[name], steps[NOTHING], strict=True)] for name in IDEAS}
+    return {name: round(usual * statistics.median(times[name])) for name in IDEAS}
+
+
+def loss_without(name: str, ground: Ground, config: Config) -> float:
+    """The exact loss of that training without that idea, on one core."""
+    torch.set_num_threads(1)
+    with IDEAS[name](config) as changed:
+        return trained(ground, changed, name).loss
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--track", choices=TRACKS, default="2min")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tune", action="store_true", help="measure on the last tenth of the training text")
+    arguments = parser.parse_args()
+    ground = Ground.of(find_corpus(arguments.data).text, arguments.tune)
+    recipe = Config.from_preset(f"cpu-{arguments.track}")
+    steps = steps_of_each(ground, recipe)
+    print("| without | steps | exact loss | worth |\n| --- | --- | --- | --- |", flush=True)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        trainings = {
+            name: [
+                pool.submit(loss_without, name, ground, recipe.override(seed=seed, max_iters=steps[name]))
+                for seed in range(1, arguments.seeds + 1)
+            ]
+            for name in IDEAS
+        }
+        whole = statistics.mean(training.result() for training in trainings[NOTHING])
+        for name in IDEAS:
+            losses = [training.result() for training in trainings[name]]
+            worth = "" if name == NOTHING else f"{statistics.mean(losses) - whole:+.4f}"
+            print(f"| {name} | {steps[name]:,} | {spread(losses)} | {worth} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
