@@ -28,7 +28,6 @@ from minigpt.model.modern import Modern, init_silent
 from minigpt.text.corpus import find_corpus
 
 ROUNDS = 6  # of timing
-IDENTITY = 1e9  # a cap that no logit comes near
 Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
 
 
@@ -70,8 +69,6 @@ NOTHING = "nothing"
 IDEAS: dict[str, Change] = {
     NOTHING: settings(),
     "token shift": replaced("token_shift", lambda x, before: x),
-    "skips": replaced("Block.reminded", lambda block, x, x0: x),
-    "soft cap": replaced("CAP", IDENTITY),
     "QK-norm": replaced("rms_norm", unless_heads),
     "rotary positions": replaced("rotate", unturned),
     "squared ReLU": replaced("squared_relu", F.relu),

@@ -122,7 +122,6 @@ PARTS = {
     "ln2": "layer norms",
     "ln_f": "layer norms",
     "lm_head": "language-model head",
-    "shares": "shares of the beginning",
     "before": "token shift",
 }
 

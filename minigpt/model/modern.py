@@ -21,7 +21,6 @@ from minigpt.model.lecture import next_token_loss
 from minigpt.model.linear import Linear
 
 SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
-CAP = 15.0  # that no logit passes
 
 
 class Attention(nn.Module):
@@ -109,21 +108,11 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.ffwd = FeedForward(config)
-        self.shares = nn.Parameter(torch.tensor([1.0, 0.0]))
 
-    def forward(self, x: Tensor, x0: Tensor, T: int) -> Tensor:
-        """The stream x and what it began with, x0, both (B * T, C), to (B * T, C)."""
-        x = self.reminded(x, x0)
+    def forward(self, x: Tensor, T: int) -> Tensor:
+        """(B * T, C) to (B * T, C)."""
         x = x + self.attention(rms_norm(x), T)
         return x + self.ffwd(rms_norm(x), T)
-
-    def reminded(self, x: Tensor, x0: Tensor) -> Tensor:
-        """The stream and its beginning, in learned shares.
-
-        So a block need not have kept what the characters were for the next ones, and may forget what blocks before it
-        wrote (after the skips from the embedding of Jordan et al. 2024, "modded-nanogpt").
-        """
-        return self.shares[0] * x + self.shares[1] * x0
 
 
 class Modern(nn.Module):
@@ -148,9 +137,9 @@ class Modern(nn.Module):
         T may be anything from 1 to block_size.
         """
         B, T = idx.shape
-        x = x0 = self.embed(idx)  # (B * T, C)
+        x = self.embed(idx)  # (B * T, C)
         for block in self.blocks:
-            x = block(x, x0, T)  # (B * T, C)
+            x = block(x, T)  # (B * T, C)
         logits = self.head(x).view(B, T, -1)  # (B, T, V)
         return logits, next_token_loss(logits, targets)
 
@@ -162,12 +151,8 @@ class Modern(nn.Module):
         return rms_norm(token_shift(self.token_embedding_table(idx), self.before).flatten(0, 1))
 
     def head(self, x: Tensor) -> Tensor:
-        """The blocks' output (N, C) to logits (N, V).
-
-        None can pass CAP: to be ever surer of what is learned already stops to pay (soft cap: Gemma Team 2024,
-        "Gemma 2").
-        """
-        return CAP * torch.tanh(self.lm_head(rms_norm(x)) / CAP)
+        """The blocks' output (N, C) to logits (N, V)."""
+        return self.lm_head(rms_norm(x))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -96,10 +96,8 @@ def read_modern(model: Modern, window: Tensor, cache: ModernCache) -> Tensor:
     start, (B, T) = cache.length, window.shape
     t = T - start
     known = min(1, start)  # tokens before the new ones that are needed
-    x0 = model.embed(window[:, start - known :]).view(B, known + t, -1)[:, known:].flatten(0, 1)  # (B * t, C)
-    x = x0
+    x = model.embed(window[:, start - known :]).view(B, known + t, -1)[:, known:].flatten(0, 1)  # (B * t, C)
     for n, (block, kv) in enumerate(zip(model.blocks, cache.kv, strict=True)):
-        x = block.reminded(x, x0)
         q, k, v = block.attention.heads(rms_norm(x), t, start)  # (B, H, t, D) each
         x = x + block.attention.mix(gathered(q, k, v, kv, start))
         both = torch.cat([cache.before[n], rms_norm(x).view(B, t, -1)], dim=1)  # (B, 1 + t, C)
