@@ -195,16 +195,16 @@ def spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(about: str) -> tuple[Ground, str, int]:
+    """The text, the track and how many seeds: what the command line names, of a program that is about that."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="the text; without it as for minigpt train")
     parser.add_argument("--track", choices=TRACKS, default="2min")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tune", action="store_true", help="measure on the last tenth of the training text")
     arguments = parser.parse_args()
-    table(Ground.of(find_corpus(arguments.data).text, arguments.tune), arguments.track, arguments.seeds)
+    return Ground.of(find_corpus(arguments.data).text, arguments.tune), arguments.track, arguments.seeds
 
 
 if __name__ == "__main__":
-    main()
+    table(*asked(__doc__))

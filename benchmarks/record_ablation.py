@@ -7,7 +7,6 @@ times; so it is known how many fill the track's minutes. Those are then trained 
 training on each core, whatever time that takes. Prints a Markdown table.
 """
 
-import argparse
 import contextlib
 import multiprocessing
 import os
@@ -18,14 +17,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from record import TRACKS, Ground, begun, spread, trained
+from record import Ground, asked, begun, spread, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.config import Config
 from minigpt.model.elementwise import rms_norm
 from minigpt.model.modern import Modern, init_silent
-from minigpt.text.corpus import find_corpus
 
 ROUNDS = 6  # of timing
 Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
@@ -89,8 +87,8 @@ def steps_of_each(ground: Ground, recipe: Config) -> dict[str, int]:
                 config, *_ = begun(ground, changed)
             steps[name].append(config.training.max_iters)
     usual = statistics.median(steps[NOTHING])
-    times = {name: [one / whole for one, whole in zip(steps[name], steps[NOTHING], strict=True)] for name in IDEAS}
-    return {name: round(usual * statistics.median(times[name])) for name in IDEAS}
+    ratios = {name: [one / whole for one, whole in zip(steps[name], steps[NOTHING], strict=True)] for name in IDEAS}
+    return {name: round(usual * statistics.median(ratios[name])) for name in IDEAS}
 
 
 def loss_without(name: str, ground: Ground, config: Config) -> float:
@@ -102,21 +100,15 @@ def loss_without(name: str, ground: Ground, config: Config) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the text; without it as for minigpt train")
-    parser.add_argument("--track", choices=TRACKS, default="2min")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tune", action="store_true", help="measure on the last tenth of the training text")
-    arguments = parser.parse_args()
-    ground = Ground.of(find_corpus(arguments.data).text, arguments.tune)
-    recipe = Config.from_preset(f"cpu-{arguments.track}")
+    ground, track, seeds = asked(__doc__)
+    recipe = Config.from_preset(f"cpu-{track}")
     steps = steps_of_each(ground, recipe)
     print("| without | steps | exact loss | worth |\n| --- | --- | --- | --- |", flush=True)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         trainings = {
             name: [
                 pool.submit(loss_without, name, ground, recipe.override(seed=seed, max_iters=steps[name]))
-                for seed in range(1, arguments.seeds + 1)
+                for seed in range(1, seeds + 1)
             ]
             for name in IDEAS
         }
