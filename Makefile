@@ -16,11 +16,11 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 instruct: $(VENV)/.installed  ## from a base on Shakespeare to a model that follows instructions, to talk with
-	$(BIN)/minigpt train --preset cpu-2min --out runs/base --overwrite --block-size 64 --batch-size 32 --max-iters 700 \
-		$(ARGS)
+	$(BIN)/minigpt train --preset cpu-2min --out runs/base --overwrite --n-embd 128 --block-size 64 --batch-size 32 \
+		--max-iters 700 $(ARGS)
 	$(BIN)/minigpt finetune runs/base --out runs/instructed --task upper --task first --task last --task count \
 		--task reverse --task sort --task add --task pairs --ask upper+reverse --ask reverse+upper --batch-size 64 \
 		--max-iters 8000 --eval-interval 500 --optimizer muon --learning-rate 2e-3 --warmup-iters 100 \

@@ -16,7 +16,7 @@ class Preset:
 RECORD = {  # of docs/record.md
     "architecture": "modern",
     "block_size": 128,
-    "n_embd": 128,
+    "n_embd": 96,
     "n_head": 2,
     "order": "epochs",
     "optimizer": "muon",
@@ -27,7 +27,7 @@ RECORD = {  # of docs/record.md
     "beta2": 0.95,
     "precision": "auto",
 }
-LONGER = {"block_size": 256, "n_embd": 192, "n_head": 3, "dropout": 0.2, "weight_decay": 0.1}
+LONGER = {"block_size": 256, "n_embd": 128, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
@@ -76,6 +76,6 @@ PRESETS = {
     "cpu-10min": Preset("the same in ten minutes", RECORD | LONGER | {"max_minutes": 10.0}),
     "cpu-60min": Preset(
         "the same in an hour",
-        RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 4, "n_layer": 6, "dropout": 0.3},
+        RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 4, "n_layer": 6, "dropout": 0.4},
     ),
 }
