@@ -25,7 +25,8 @@ def train(
 
     Arguments:
         preset: where the settings come from, such as "lecture" or "cpu-2min" (minigpt.presets.PRESETS).
-        data: a text file; without it input.txt in this folder, else Tiny Shakespeare.
+        data: a text file, or a folder of `minigpt data prepare`; without it input.txt in this folder, else Tiny
+            Shakespeare.
         out: the run's folder; without it runs/<preset>. A name already taken gets a number.
         fields: settings that differ from the preset's, such as `max_iters=500` (see minigpt.config); `tokenizer`
             may also be the path of a tokenizer's file.

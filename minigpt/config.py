@@ -74,7 +74,7 @@ class ModelConfig(Checked):
 class TrainingConfig(Checked):
     """How a model is trained. The defaults are the lecture's."""
 
-    tokenizer: TokenizerKind = setting("char", "what text is cut into, learned from it; or a tokenizer's file")
+    tokenizer: TokenizerKind = setting("char", "what text is cut into; or the file, or the run, of a tokenizer")
     batch_size: int = setting(16, "windows of text in each step", at_least=1)
     order: Literal["random", "epochs"] = setting("random", "windows drawn at random, or each once before any again")
     max_iters: int = setting(5000, "steps of training", at_least=1)
@@ -98,7 +98,7 @@ class TrainingConfig(Checked):
     schedule_end: int = setting(0, "the step from which on it stays where it is; 0 is the last", at_least=0)
     min_learning_rate: float = setting(0.0, "AdamW's step size that the schedule falls to", at_least=0)
     warmup_iters: int = setting(0, "steps in which the learning rate rises to its value", at_least=0)
-    weight_decay: float = setting(0.01, "AdamW's pull of matrices towards 0; biases and norms have none", at_least=0)
+    weight_decay: float = setting(0.01, "pull of matrices towards 0; biases and norms have none", at_least=0)
     beta2: float = setting(0.999, "how long AdamW remembers squared gradients", at_least=0, below=1)
     grad_clip: float = setting(0.0, "norm that the gradient is cut to; 0 leaves it", at_least=0)
     gradient_accumulation: int = setting(1, "batches whose gradients make one step", at_least=1)
@@ -106,7 +106,7 @@ class TrainingConfig(Checked):
         "fp32", "what matrix products compute in; auto: bf16 where the device has it, else fp32"
     )
     checkpoint_activations: bool = setting(False, "compute activations again in backward: less memory, more time")
-    compile: bool = setting(False, "compile the model first: tens of seconds, then faster steps")
+    compile: bool = setting(False, "compile the model first: it takes a while, and steps may be faster")
     train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)
     seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)
     patience: int = setting(0, "evaluations without a better one after which to stop; 0 never does", at_least=0)

@@ -13,7 +13,7 @@ A caller catches `MinigptError`, or the branch of it that concerns them:
     │   ├── ExchangeError       a model from elsewhere that cannot be read, or one that cannot be written
     │   └── MissingExtraError   a package that only some commands need
     └── WorkError               the work itself failed; exit status 1
-        ├── DivergedError       the loss stopped being a number
+        ├── DivergedError       the loss jumped, or stopped being a number
         ├── LostProcessError    another process of the same training has ended
         └── MemoryShortError    the model or batch does not fit in memory
 

@@ -28,7 +28,7 @@ def data() -> None:
     "--tokenizer",
     metavar="KIND|FILE",
     default="char",
-    help=f"what text is cut into: {', '.join(KINDS)}, learned from it; or the file, or the run, of one there is [char]",
+    help=f"what text is cut into: {', '.join(KINDS)}; or the file, or the run, of a tokenizer that there is [char]",
 )
 @click.option("--vocab-size", type=int, help=f"how many tokens bpe or sentencepiece learn [{VOCAB_SIZE}]")
 @click.option("--min-count", type=int, help="replace rarer characters by one unknown sign, U+FFFD [keep all]")

@@ -14,11 +14,11 @@ ADAPTERS = "Adapters"
 SHOWN = {
     "max_iters": "500",
     "optimizer": "adamw",
-    "learning_rate": "1e-3; all weights: 1e-4",
+    "learning_rate": "1e-3, all weights 1e-4; of preferences 2e-4 and 2e-5",
     "min_learning_rate": "0",
 }
-# Not to be chosen: the base's or the data's.
-FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes"}
+# Not to be chosen: the base's or the data's, and what is for runs that can be gone on with.
+FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "save_minutes", "on_spike"}
 
 
 @click.command(cls=GroupedCommand, short_help="Teach a trained model another text, or tasks.")

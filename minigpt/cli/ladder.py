@@ -31,6 +31,7 @@ QUICK = {"max_iters": 800}
     without={
         *("eval_interval", "eval_windows", "snapshots", "checkpoint_activations", "compile", "parallel"),
         *("optimizer", "muon_learning_rate", "max_minutes"),
+        *("tokenizer", "patience", "on_spike", "save_minutes"),
     },
 )
 def ladder(

@@ -7,7 +7,7 @@ import click
 
 from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
 from minigpt.cli.output import print_object
-from minigpt.cli.train import EPILOG, read_config
+from minigpt.cli.train import read_config, told
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.presets import PRESETS
 from minigpt.training.machine import Machine
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 COUNTED = {"batch_size", "max_iters", "gradient_accumulation", "precision", "device"}  # of the training's settings
 EXCHANGED = {"ddp": "buckets of gradients", "fsdp": "blocks gathered whole"}
+PLANNED = [name for name, preset in PRESETS.items() if preset.settings.get("architecture", "gpt") == "gpt"]
 LABEL, COLUMN = 26, 20  # characters
 WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
-@click.command(cls=GroupedCommand, epilog=EPILOG, short_help="Say what a training takes, by size.")
-@click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
+@click.command(cls=GroupedCommand, epilog=told(PLANNED), short_help="Say what a training takes, by size.")
+@click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PLANNED)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @json_option
 @settings("Machine", Machine)

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
 KINDS = get_args(TokenizerKind)
 LARGEST_CONFIG = 2**20  # bytes
-EPILOG = "\b\nPresets:\n" + "\n".join(f"  {name:<14} {preset.about}" for name, preset in PRESETS.items())
 
 
-@click.command(cls=GroupedCommand, epilog=EPILOG, short_help="Train a model on a text.")
+def told(presets: Iterable[str]) -> str:
+    """What each of the presets is for, to stand below a command's flags."""
+    return "\b\nPresets:\n" + "\n".join(f"  {name:<14} {PRESETS[name].about}" for name in presets)
+
+
+@click.command(cls=GroupedCommand, epilog=told(PRESETS), short_help="Train a model on a text.")
 @click.option("--data", metavar="FILE|FOLDER", help="the text, or prepared data [input.txt here, or Tiny Shakespeare]")
 @click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")

@@ -1,7 +1,7 @@
 """Causal attention, and its gradient written out, for short windows on a processor.
 
 PyTorch's fused attention never forms the (T, T) weights and computes them twice; where a window is short they fit in
-the processor's cache, and to keep them for the backward pass is a quarter faster (docs/log.md).
+the processor's cache, and to keep them for the backward pass is up to a quarter faster (docs/log.md).
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ differs is how it is computed. All heads are one matrix, as are queries, keys an
 call that never forms the (T, T) weights where it can avoid them; and the batch is one long list of
 positions, (B * T, C), since only attention cares which window a position is in. GPT-2 (Radford et al.
 2019) is this function with a bias on queries, keys and values, a GELU, and the token embedding's own table
-as the last layer, which has no bias then. B, T, C, H, D and V are the lecture's.
+as the last layer, which has no bias then. B, T, C, D and V are the lecture's, H is the number of heads.
 """
 
 import re

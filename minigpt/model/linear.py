@@ -1,9 +1,9 @@
 """A linear layer by the faster of the matrix products that PyTorch brings with it.
 
-For float32 on a processor PyTorch multiplies by MKL, which on processors other than Intel's leaves half of
-their vector units idle. oneDNN, which PyTorch has too and uses for bfloat16, doesn't: docs/log.md has
-the figures. So where it can be had, products are made by its operator, the one that torch.compile calls, and
-the gradients, which that operator lacks, are written out below.
+For float32 on a processor PyTorch multiplies by MKL, which on AMD's with AVX-512 leaves half of their vector units
+idle. oneDNN, which PyTorch has too and uses for bfloat16, doesn't (docs/log.md; with AVX2 alone they are alike). So
+where it can be had, products are made by its operator, the one that torch.compile calls, and the gradients, which that
+operator lacks, are written out below.
 """
 
 import platform

@@ -2,7 +2,8 @@
 
 The frame is the lecture's, communication and computation added to one stream. What is new, idea by idea, stands
 where it is used, with where it comes from. There are no biases and no gains: a norm follows wherever they would
-matter. As in model/gpt.py the batch is one long list of positions, (B * T, C). B, T, C, H, D and V are the lecture's.
+matter. As in model/gpt.py the batch is one long list of positions, (B * T, C). B, T, C, D and V are the
+lecture's, H is the number of heads.
 
 docs/record.md has what comes of it, docs/log.md what was tried.
 """

@@ -14,7 +14,7 @@ from minigpt.text.documents import Chunk
 from minigpt.text.shards import Split
 
 LONG = 2**16  # characters of a document from which on it is cut
-PASSAGE = 2**12  # characters of a passage, at most
+PASSAGE = 2**12  # characters of a passage, at most; of the last one twice as many
 
 
 @dataclass(frozen=True)

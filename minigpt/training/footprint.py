@@ -6,7 +6,7 @@ moment besides. Not counted is what belongs to no tensor: Python, the libraries,
 
 After Rajbhandari et al. 2020 ("ZeRO", section 3: 16 bytes a parameter) and Korthikanti et al. 2022 ("Reducing
 Activation Recomputation in Large Transformer Models", section 4), for this project's blocks. `python
-benchmarks/plan.py` holds it against real steps. B, T, C, H, V are model/lecture.py's, B a GPU's share of the batch; L
+benchmarks/plan.py` holds it against real steps. B, T, C, H, V are model/gpt.py's, B a GPU's share of the batch; L
 is n_layer and N is B * T.
 """
 

@@ -6,10 +6,9 @@ number on its own, leaves them so. Muon takes the running average of the gradien
 by U V', the nearest one whose singular values are all one: rare directions are learned as fast as frequent ones.
 
 After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", with the decay of Liu et al. 2025,
-"Muon is Scalable for LLM Training". `torch.optim.Muon` is the same
-function, matrix by matrix and in bfloat16; here all matrices of one shape are one stack (n, r, c) and one batched
-product, in float32 unless products are of bfloat16 anyhow, which
-on processors without it is many times as fast (docs/results.md).
+"Muon is Scalable for LLM Training". `torch.optim.Muon` is the same function, matrix by matrix and
+in bfloat16. Here all matrices of one shape are one stack (n, r, c) and one batched product, in float32 unless training
+is in bfloat16: many times as fast on processors that have none (docs/results.md).
 """
 
 from collections.abc import Sequence
