@@ -131,8 +131,7 @@ class Trained:
 
 def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
-    numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
-    with threads_for(numbers):
+    with threads_for(config.numbers_a_batch):
         config, model, dataset = begun(ground, config)
         with watched(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
@@ -146,7 +145,7 @@ def trained(ground: Ground, config: Config, title: str, watched: Callable[..., W
 
 def begun(ground: Ground, config: Config) -> tuple[Config, TrainedModel, Dataset]:
     """What a training begins with; in its configuration, `max_minutes` is steps."""
-    config = with_precision(config).override(vocab_size=ground.vocab_size)
+    config = with_precision(config.override(vocab_size=ground.vocab_size, device="cpu"))
     torch.manual_seed(config.training.seed)
     dataset = Dataset(torch.cat([ground.known, ground.measured]), config)
     dataset.train, dataset.val = ground.known, ground.measured

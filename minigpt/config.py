@@ -89,8 +89,8 @@ class TrainingConfig(Checked):
     optimizer: Literal["adamw", "muon"] = setting(
         "adamw", "AdamW; or Muon for the blocks' matrices, AdamW for the rest"
     )
-    learning_rate: float = setting(1e-3, "step size of AdamW", above=0)
-    muon_learning_rate: float = setting(0.02, "step size of Muon", above=0)
+    learning_rate: float = setting(1e-3, "step size of AdamW", above=0, at_most=1e30)
+    muon_learning_rate: float = setting(0.02, "step size of Muon", above=0, at_most=1e30)
     schedule: Literal["constant", "linear", "cosine", "trapezoid"] = setting(
         "constant", "how the learning rate falls, to min_learning_rate; trapezoid: in the second half, in a line"
     )
@@ -121,6 +121,8 @@ class TrainingConfig(Checked):
             rates = f"{self.min_learning_rate:g} is above {self.learning_rate:g}"
             raise ConfigError(f"min_learning_rate must be at most learning_rate, and {rates}: lower it")
         if self.max_minutes is not None:
+            if self.schedule_start or self.schedule_end:
+                raise ConfigError("a budget of time has a whole schedule: leave out schedule_start and schedule_end")
             return  # max_iters will be another
         if self.max_iters // self.eval_interval > MOST_EVALUATIONS:
             raise ConfigError(
@@ -196,6 +198,11 @@ class Config:
     def tokens_a_step(self) -> int:
         """How many tokens a training step reads."""
         return self.training.gradient_accumulation * self.training.batch_size * self.model.block_size
+
+    @property
+    def numbers_a_batch(self) -> int:
+        """How many numbers the activations of a batch are: n_embd at each position."""
+        return self.training.batch_size * self.model.block_size * self.model.n_embd
 
     @classmethod
     def from_preset(cls, name: str) -> Self:

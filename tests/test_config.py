@@ -37,16 +37,17 @@ def test_the_large_preset_is_the_lectures_last() -> None:
         ("max_minutes", 0, "max_minutes must be a number above 0 and at most 1000000.0, not 0"),
         ("max_minutes", -2.0, "max_minutes must be a number above 0 and at most 1000000.0, not -2.0"),
         ("min_learning_rate", 0.1, "min_learning_rate must be at most learning_rate, and 0.1 is above 0.001: lower it"),
+        ("muon_learning_rate", 1e39, "muon_learning_rate must be a number above 0 and at most 1e+30, not 1e+39"),
         ("n_head", 3, "n_embd must be divisible by n_head, and 64 is not by 3"),
         ("dropout", 1, "dropout must be a number at least 0 and below 1, not 1"),
         ("dropout", -0.1, "dropout must be a number at least 0 and below 1, not -0.1"),
         ("batch_size", 10**400, "batch_size must be a whole number at least 1, not a number of more than 64 bits"),
-        ("learning_rate", 10**400, "learning_rate must be a number above 0, not a number of more than 64 bits"),
+        ("weight_decay", 10**400, "weight_decay must be a number at least 0, not a number of more than 64 bits"),
         ("dropout", math.nan, "dropout must be a number at least 0 and below 1, not nan"),
         ("architecture", "gtp", "architecture must be one of gpt, modern, bigram, not 'gtp'"),
         ("batch_size", "16", "batch_size must be a whole number at least 1, not '16'"),
-        ("learning_rate", 0, "learning_rate must be a number above 0, not 0"),
-        ("learning_rate", math.inf, "learning_rate must be a number above 0, not inf"),
+        ("learning_rate", 0, "learning_rate must be a number above 0 and at most 1e+30, not 0"),
+        ("learning_rate", math.inf, "learning_rate must be a number above 0 and at most 1e+30, not inf"),
         ("train_fraction", 1, "train_fraction must be a number above 0 and below 1, not 1"),
         ("max_iters", 0, "max_iters must be a whole number at least 1, not 0"),
         ("seed", -1, "seed must be a whole number at least 0 and at most 9223372036854775807, not -1"),
@@ -95,6 +96,8 @@ def test_a_record_s_preset_has_a_budget_of_time_and_steps_take_its_place(minutes
     assert config.override(max_iters=70).training.max_minutes is None
     assert config.override(max_iters=70, max_minutes=3).training.max_minutes == 3
     assert config.override(seed=3).training.max_minutes == minutes
+    with pytest.raises(ConfigError, match="a budget of time has a whole schedule"):
+        config.override(schedule_start=10)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -3,9 +3,11 @@
 import concurrent.futures
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,6 +19,7 @@ from minigpt.errors import DivergedError, FileError, RunError
 from minigpt.folder import RunFolder, find_newest
 from minigpt.model.lecture import BigramLanguageModel
 from minigpt.run import Run
+from minigpt.text.dataset import Dataset
 from minigpt.training.train import train
 
 
@@ -76,6 +79,32 @@ def test_overwriting_waits_until_there_is_something_better(text_file: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     assert (out / "notes.txt").read_text() == "the user's own"
     assert not (out / ".model.safetensors.1.tmp").exists()
+
+
+def test_a_run_stays_where_the_one_to_overwrite_it_is_stopped(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    config = Config.from_preset("bigram").override(max_iters=20)
+    old = train(config, text_file, tmp_path / "run")
+    weights = (old.path / "model.safetensors").read_bytes()
+    get_batch, batches = Dataset.get_batch, []
+
+    def interrupted(*arguments: Any) -> Any:
+        batches.append(arguments)
+        if len(batches) == 10:
+            signal.raise_signal(signal.SIGINT)
+        return get_batch(*arguments)
+
+    monkeypatch.setattr(Dataset, "get_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config.override(seed=2), text_file, old.path, overwrite=True)
+    assert (old.path / "model.safetensors").read_bytes() == weights
+    assert minigpt.load(old.path).record == old.record
+    assert minigpt.load(tmp_path / "run-2").record.status == "interrupted"
+    said = capfd.readouterr().err
+    assert f"saved in {tmp_path / 'run-2'}: " in said
+    assert f"{old.path} stays as it is" in said
+    assert f"minigpt train --resume {tmp_path / 'run-2'}" in said
 
 
 def test_what_is_not_a_run_is_never_overwritten(text_file: Path, tmp_path: Path) -> None:

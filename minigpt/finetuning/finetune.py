@@ -23,7 +23,8 @@ from minigpt.sampling.path import described
 from minigpt.training.display import Display
 from minigpt.training.gradients import with_precision
 from minigpt.training.journal import Course
-from minigpt.training.train import Start, fit_and_measure, new_record, prepared
+from minigpt.training.start import Start, prepared
+from minigpt.training.train import fit_and_measure, new_record
 
 Method = Literal["full", "lora", "qlora"]
 STEPS, RATES = 500, {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}  # where none are given

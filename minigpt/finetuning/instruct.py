@@ -24,7 +24,7 @@ from minigpt.model.loss import bits, mean_loss
 from minigpt.run import Evaluation, Run, lengths_of
 from minigpt.training.display import Display
 from minigpt.training.journal import Course
-from minigpt.training.train import Start
+from minigpt.training.start import Start
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def instruct(
     dataset = Instructions(train, test, template, config, own.batch if own else None)
     before = {} if None in old else accuracies(base.model, template, material.test)
     training, device = config.training, pick_device(config.training.device)
-    numbers = training.batch_size * config.model.block_size * config.model.n_embd
-    with Display(training) as display, threads_for(numbers) as threads:
+    with Display(training) as display, threads_for(config.numbers_a_batch) as threads:
         display.say(f"text   {material.source}: {len(train):,} examples to learn, {len(test):,} held out")
         if dataset.truncated:
             display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")

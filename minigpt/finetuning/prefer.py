@@ -20,7 +20,7 @@ from minigpt.run import Evaluation, Run
 from minigpt.text.corpus import Corpus
 from minigpt.training.display import Display
 from minigpt.training.journal import Course
-from minigpt.training.train import Start
+from minigpt.training.start import Start
 
 RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}  # where none are given
 
@@ -70,7 +70,7 @@ def prefer(
     device = pick_device(config.training.device)
     with (
         Display(config.training) as display,
-        threads_for(2 * config.training.batch_size * config.model.block_size * config.model.n_embd) as threads,
+        threads_for(2 * config.numbers_a_batch) as threads,
     ):
         display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
         if pairs.truncated:

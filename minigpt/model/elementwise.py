@@ -159,14 +159,16 @@ class Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, drops: int) -> Tensor:
         """(...) to (...), 0 where a byte is below `drops`."""
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
-        ctx.bytes, ctx.drops = words.view(torch.uint8)[: x.numel()].view(x.shape), drops
-        return x * factors(x, ctx.bytes, drops)
+        drawn, ctx.drops = words.view(torch.uint8)[: x.numel()].view(x.shape), drops
+        ctx.save_for_backward(drawn)
+        return x * factors(x, drawn, drops)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         """By the same factors."""
-        return g * factors(g, ctx.bytes, ctx.drops), None
+        (drawn,) = ctx.saved_tensors
+        return g * factors(g, drawn, ctx.drops), None
 
 
 def factors(like: Tensor, drawn: Tensor, drops: int) -> Tensor:

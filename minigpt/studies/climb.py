@@ -32,12 +32,12 @@ from minigpt.text.corpus import find_corpus
 from minigpt.text.dataset import Dataset
 from minigpt.text.tokenizer import CharTokenizer
 from minigpt.training.display import Display
-from minigpt.training.gradients import with_precision
+from minigpt.training.gradients import require_precision, with_precision
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import Usual, fit
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.start import WAY_OUT, vocabulary_of
 from minigpt.training.stopwatch import Stopwatch
-from minigpt.training.train import WAY_OUT, vocabulary_of
 
 SAMPLE_TOKENS = 300
 COPIED_TOKENS = 2000  # written to see how much of it is copied
@@ -107,8 +107,10 @@ class Ground:
 
     def __init__(self, config: Config, ids: Tensor, tokenizer: CharTokenizer) -> None:
         """Raises DataError for a text too short for the configuration, DeviceError."""
-        self.config, self.ids, self.tokenizer = with_precision(config), ids, tokenizer
+        config = with_precision(config).override(checkpoint_activations=False)  # the first rungs have no blocks
+        self.config, self.ids, self.tokenizer = config, ids, tokenizer
         self.device = pick_device(config.training.device)
+        require_precision(config.training.precision, self.device)
         dataset = Dataset(ids, config)
         self.val = dataset.val
         self.known, self.kept_out = keep_out(dataset.train, config.model.block_size)
@@ -166,24 +168,18 @@ class Ground:
             return self.config.override(seed=seed, **rung.settings)
         same = {"vocab_size": self.config.model.vocab_size, "seed": seed}
         kept = (
-            "min_learning_rate",
-            "beta2",
-            "max_iters",
-            "train_fraction",
-            "device",
-            "schedule",
-            "warmup_iters",
-            "grad_clip",
-            "precision",
+            *("max_iters", "train_fraction", "order", "device", "precision"),
+            *("schedule", "warmup_iters", "weight_decay", "beta2", "grad_clip"),
         )
         same |= {name: getattr(self.config.training, name) for name in kept}
-        return Config.from_preset(rung.preset).override(**same)
+        preset = Config.from_preset(rung.preset)
+        lowest = min(self.config.training.min_learning_rate, preset.training.learning_rate)
+        return preset.override(**same, min_learning_rate=lowest)
 
     def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> "tuple[Any, Watch]":
         """The rung's network, trained, and the watch that was held on it."""
         assert rung.network is not None
-        numbers = config.training.batch_size * config.model.block_size * config.model.n_embd
-        with threads_for(numbers), Watch(config, title) as watch:
+        with threads_for(config.numbers_a_batch), Watch(config, title) as watch:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:
@@ -194,9 +190,10 @@ class Ground:
 
     def counted(self, order: int) -> Result:
         """Fit an n-gram model, and measure it."""
-        began = time.perf_counter()
         dataset = Dataset(self.ids, self.config)
+        began = time.perf_counter()
         model = NGramModel.fit(dataset.train, self.config.model.vocab_size, order)
+        seconds = time.perf_counter() - began
         return Result(
             number=order,
             name=f"n-gram, order {order}",
@@ -205,7 +202,7 @@ class Ground:
             seed=self.config.training.seed,
             loss=model.token_losses(dataset.val).mean().item(),
             parameters=model.n_grams,
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             characters=len(dataset.train),
             sample=self.written(model, SAMPLE_TOKENS, self.config.training.seed),
         )

@@ -1,6 +1,7 @@
 """The embedding of characters in two dimensions: does like lie with like?"""
 
 import unicodedata
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,11 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.drawing import drawable, new_figure
+from minigpt.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEIGHBOURS = 3
+MOST = 4096  # rows that are compared, each with each, and drawn
 COLOURS = {
     "vowels": "#d62728",
     "consonants": "#1f77b4",
@@ -49,15 +52,20 @@ def in_two_dimensions(table: Tensor) -> Tensor:
 
 
 def like_with_like(table: Tensor, kinds: list[str]) -> tuple[float, float]:
-    """How often one of a row's three nearest neighbours (by cosine) is of its own kind; and how often by chance."""
+    """How often one of a row's three nearest neighbours (by cosine) is of its own kind; and how often by chance.
+
+    Raises ConfigError for a table of too many rows.
+    """
     V = len(kinds)
+    if V > MOST:
+        raise ConfigError(f"the embedding is drawn for {MOST:,} different tokens at most, and this run has {V:,}")
     if V < 2:
         return 0.0, 0.0
     unit = F.normalize(table.detach().double(), dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)  # (V, V)
     nearest = similarity.topk(min(NEIGHBOURS, V - 1), dim=1).indices.tolist()
     hits = [kinds[j] == kinds[i] for i, row in enumerate(nearest) for j in row]
-    chance = sum(kinds.count(k) - 1 for k in kinds) / (V * (V - 1))
+    chance = sum(many * (many - 1) for many in Counter(kinds).values()) / (V * (V - 1))
     return sum(hits) / len(hits), chance
 
 

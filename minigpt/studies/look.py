@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minigpt.device import memory_explained, threads_for
 from minigpt.drawing import write_png
-from minigpt.errors import ConfigError, DataError, InputError, nearest
+from minigpt.errors import ConfigError, DataError, InputError, MemoryShortError, nearest
 from minigpt.files import explained, require_inside, write_atomic
 from minigpt.folder import RunFolder
 from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, bits
@@ -228,7 +228,7 @@ def views(subject: Subject, out: Path, only: Sequence[str]) -> Iterator[Seen]:
         try:
             with threads_for(TOKENS_A_BATCH * subject.run.config.model.n_embd), memory_explained("use a smaller run"):
                 seen = VIEWS[name](subject)
-        except InputError as error:
+        except (InputError, MemoryShortError) as error:
             if only:
                 raise
             yield Seen(name, str(error))

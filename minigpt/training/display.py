@@ -52,9 +52,8 @@ class Display:
         self.max_iters = max_iters
         self.bar.update(self.task, total=max_iters)
 
-    def begin(self, step: int = 0, seconds: float = 0.0) -> None:
-        """The table's header and the bar, after so many steps in so many seconds."""
-        self.begun_at = (step, seconds)
+    def begin(self, step: int) -> None:
+        """The table's header and the bar, after so many steps."""
         self.say(HEADER, "bold")
         self.bar.update(self.task, completed=step)
         self.bar.start()

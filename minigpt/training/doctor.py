@@ -45,10 +45,9 @@ def diverged(run: Run, dataset: Dataset, unigram: float) -> str | None:
     worse = last.train_loss > max(best.train_loss * 1.3, unigram * (1 + STUCK))
     if not worse and last.train_loss <= first.train_loss:
         return None
-    rate = run.config.training.learning_rate
     return (
         f"it diverged: the training loss was {best.train_loss:.2f} at step {best.step:,} and is {last.train_loss:.2f} "
-        f"now; try --learning-rate {rate / 10:g}, a tenth of what it was"
+        f"now; try {rates(run, 1 / 10)}, a tenth of what it was"
     )
 
 
@@ -57,10 +56,9 @@ def stuck(run: Run, dataset: Dataset, unigram: float) -> str | None:
     last = run.metrics[-1]
     if last.train_loss < unigram * (1 - STUCK) or falling(run.metrics) > FAST:
         return None
-    rate = run.config.training.learning_rate
     return (
-        f"it is stuck: {last.validation_loss:.2f} is what knowing how frequent each token is would give "
-        f"({unigram:.2f}); try another --learning-rate, {rate / 10:g} or {min(1e-2, rate * 10):g}"
+        f"it is stuck: {last.validation_loss:.2f} is no better than knowing how frequent each token is "
+        f"({unigram:.2f}); try {rates(run, 1 / 10)}, or {rates(run, 10)}"
     )
 
 
@@ -81,10 +79,11 @@ def overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
     if not rising(run.metrics):
         return None
     best, last = lowest(run.metrics), run.metrics[-1]
+    more = min(0.9, max(0.2, round(run.config.model.dropout + 0.1, 2)))
     return (
         f"it overfits since step {best.step:,}: the validation loss rose from {best.validation_loss:.4f} to "
         f"{last.validation_loss:.4f} while the training loss fell to {last.train_loss:.4f}; "
-        "stop there (--weights best has it), or try --dropout 0.2 or a smaller model"
+        f"stop there (--weights best has it), or try --dropout {more:g} or a smaller model"
     )
 
 
@@ -98,6 +97,13 @@ def improving(run: Run, dataset: Dataset, unigram: float) -> str | None:
         f"it is still improving: the validation loss fell by {fell:.1%} in the last {1 / LATE:.0%} of the steps; "
         f"train longer: minigpt train --resume {shlex.quote(str(run.path))} --max-iters {2 * most} --restart-schedule"
     )
+
+
+def rates(run: Run, factor: float) -> str:
+    """The flags that multiply the step sizes of a run by that."""
+    training = run.config.training
+    muon = f"--muon-learning-rate {training.muon_learning_rate * factor:g} " if training.optimizer == "muon" else ""
+    return f"{muon}--learning-rate {training.learning_rate * factor:g}"
 
 
 LOOKS: list[Callable[[Run, Dataset, float], str | None]] = [diverged, stuck, too_small, overfitting, improving]
@@ -120,4 +126,5 @@ def falling(metrics: list[Metrics]) -> float:
     late = [each.validation_loss for each in metrics if each.step >= steps * (1 - 1 / LATE)]
     before = [each.validation_loss for each in metrics if each.step < steps * (1 - 1 / LATE)][-len(late) :]
     middle = math.ceil(len(late) / 2)
-    return 1 - min(late[-middle:]) / min(before) if before and late else 0.0
+    fell_from, fell_to = min(before, default=0.0), min(late[-middle:])
+    return 1 - fell_to / fell_from if fell_from else 0.0

@@ -105,7 +105,7 @@ class Journal(Stopwatch):
         else:
             self.start()
         self.saved_at = self.seconds
-        self.display.begin(self.step, self.seconds)
+        self.display.begin(self.step)
         return self.step
 
     def due(self, step: int, last: bool = False) -> bool:

@@ -17,7 +17,8 @@ from minigpt.training.display import Display
 from minigpt.training.parallel import Processes, joined, require_shares
 from minigpt.training.saves import Save, Saves
 from minigpt.training.sharded import saved
-from minigpt.training.train import Start, fit_and_measure, prepared, shared_out
+from minigpt.training.start import Start, prepared
+from minigpt.training.train import fit_and_measure, shared_out
 
 MAY_CHANGE = (
     "max_iters",

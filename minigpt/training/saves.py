@@ -170,7 +170,8 @@ class Saves:
         """The folders of the saves that have a marker, the newest first."""
         with explained("look into", self.folder):
             markers = self.folder.glob(f"*/{MARKER}") if self.folder.is_dir() else []
-            return sorted((marker.parent for marker in markers if marker.parent.name.isdigit()), reverse=True)
+            found = [marker.parent for marker in markers if marker.parent.name.isdigit()]
+            return sorted(found, key=lambda path: int(path.name), reverse=True)
 
     def forget(self) -> None:
         """Drop all but the last two, and what is left of those that were never made whole."""

@@ -14,7 +14,7 @@ from conftest import COMMAND, TINY
 
 import minigpt
 from minigpt.config import Config
-from minigpt.errors import DataError, DivergedError, RunError
+from minigpt.errors import DataError, DeviceError, DivergedError, RunError
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.climb import Ground, climb
 from minigpt.studies.ladder import FULL, RUNGS
@@ -192,6 +192,12 @@ def test_a_text_too_short_is_refused_before_anything_is_made(
     assert not (tmp_path / "ladder").exists()
 
 
+def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_made(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="fp16"):
+        climb(CONFIG.override(precision="fp16", device="cpu"), text_file, tmp_path / "ladder")
+    assert not (tmp_path / "ladder").exists()
+
+
 def test_a_rung_that_diverges_is_named(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"rung \d+  [\w +-]+, seed 1337: the loss is"):
         climb(CONFIG.override(learning_rate=1e20), text_file, tmp_path / "ladder")
@@ -202,6 +208,9 @@ def test_the_scaled_rung_has_its_preset_and_the_ladder_s_budget(text: str) -> No
     tokenizer = CharTokenizer.from_text(text)
     ground = Ground(CONFIG, torch.tensor(tokenizer.encode(text)), tokenizer)
     config = ground.config_of(FULL, 7)
+    ground.config = CONFIG.override(weight_decay=0.3, order="epochs", min_learning_rate=1e-3)
+    other = ground.config_of(FULL, 7).training
+    assert (other.weight_decay, other.order, other.min_learning_rate) == (0.3, "epochs", 3e-4)
     assert (config.model.n_layer, config.model.dropout, config.model.block_size) == (6, 0.2, 256)
     assert (config.training.max_iters, config.training.seed, config.training.batch_size) == (60, 7, 64)
 

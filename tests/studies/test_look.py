@@ -132,6 +132,11 @@ def test_like_lies_with_like_or_does_not() -> None:
     ]
 
 
+def test_a_vocabulary_too_large_to_draw_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"drawn for 4,096 different tokens at most, and this run has 50,257"):
+        like_with_like(torch.zeros(50_257, 2), ["vowels"] * 50_257)
+
+
 def test_temperature_divides_the_logits() -> None:
     model, idx = small_model(), torch.randint(11, (20,))
     rows = next_distributions(model, idx)

@@ -136,6 +136,11 @@ def test_the_doctor_reads_curves(trained: Run) -> None:
     unigram = unigram_loss(Dataset(trained.tokenizer.encode(make_text()), trained.config))
     assert "it is stuck" in told(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)[0]
     assert told(trained, flat[:3]) == []
+    assert told(trained, [*down, *[(0.0, 0.0)] * 20]) == []  # learned to the end
+    by_muon = dataclasses.replace(trained, config=trained.config.override(optimizer="muon", dropout=0.4))
+    [said] = told(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
+    assert "try --muon-learning-rate 0.002 --learning-rate" in said
+    assert "try --dropout 0.5 or" in told(by_muon, down + overfit)[0]
 
 
 def test_the_doctor_on_real_runs(text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

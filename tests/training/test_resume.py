@@ -85,6 +85,13 @@ def test_a_training_that_saves_at_every_step_is_the_same(
     assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
 
 
+def test_saves_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for step in ("99999999", "100000000", "00000002"):
+        (tmp_path / "saves" / step).mkdir(parents=True)
+        (tmp_path / "saves" / step / "save.json").touch()
+    assert [path.name for path in Saves(tmp_path).paths()] == ["100000000", "99999999", "00000002"]
+
+
 def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
     """A training by the command, stopped by a signal in its middle: its status and messages."""
     call = [COMMAND, "train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", str(text_file), *flags]
