@@ -36,7 +36,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16; without them they are slower than float32's."""
+    """Whether the device has instructions for products of bfloat16, without which they are slower than float32's.
+
+    Of processors x86's are asked.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
