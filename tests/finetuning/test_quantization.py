@@ -3,6 +3,7 @@
 import copy
 import gc
 import random
+from collections.abc import Iterator
 
 import bitsandbytes.functional as theirs
 import pytest
@@ -30,6 +31,14 @@ from minigpt.model import build
 rng = random.Random(3)
 SHAPES = [(1,), (2,), (63,), (64,), (65,), (127, 1), (3, 5), (64, 64), (1, 4097), (255, 33), (2, 3, 7)]
 SHAPES += [(rng.randint(1, 300), rng.randint(1, 300)) for _ in range(29)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def uncompiled() -> Iterator[None]:
+    """bitsandbytes uncompiled: it compiles its functions for every shape anew, which takes seconds each."""
+    torch.compiler.set_stance("force_eager")
+    yield
+    torch.compiler.set_stance("default")
 
 
 def weights(shape: tuple[int, ...], seed: int) -> torch.Tensor:
