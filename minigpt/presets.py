@@ -74,8 +74,5 @@ PRESETS = {
     ),
     "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
     "cpu-10min": Preset("the same in ten minutes", RECORD | LONGER | {"max_minutes": 10.0}),
-    "cpu-60min": Preset(
-        "the same in an hour",
-        RECORD | LONGER | {"max_minutes": 60.0, "n_embd": 256, "n_head": 4, "n_layer": 6, "dropout": 0.4},
-    ),
+    "cpu-60min": Preset("the same in an hour", RECORD | LONGER | {"max_minutes": 60.0, "dropout": 0.2}),
 }
