@@ -170,7 +170,7 @@ class Saves:
         """The folders of the saves that have a marker, the newest first."""
         with explained("look into", self.folder):
             markers = self.folder.glob(f"*/{MARKER}") if self.folder.is_dir() else []
-            found = [marker.parent for marker in markers if marker.parent.name.isdigit()]
+            found = [marker.parent for marker in markers if marker.parent.name.isdecimal()]
             return sorted(found, key=lambda path: int(path.name), reverse=True)
 
     def forget(self) -> None:
@@ -178,7 +178,7 @@ class Saves:
         kept = self.paths()[:KEPT]
         with explained("drop saves in", self.folder):
             for path in self.folder.iterdir():
-                if path not in kept and path.name.isdigit() and path.is_dir() and not path.is_symlink():
+                if path not in kept and path.name.isdecimal() and path.is_dir() and not path.is_symlink():
                     (path / MARKER).unlink(missing_ok=True)  # first: what is half gone must not look whole
                     shutil.rmtree(path)
 

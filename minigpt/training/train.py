@@ -173,17 +173,18 @@ def fit_and_measure(
                 validation_loss = exact.loss
                 require_finite(validation_loss, step, training)
             done = step == training.max_iters or journal.enough()
+            replaced = replaces if done else None
             record = journal.close("finished" if done else "interrupted", exact)
             run = dataclasses.replace(run, record=record)
             if processes.first:
                 draw(run, journal)
-                if replaces and done:
-                    with replaces.locked():
-                        RunFolder(run.path).replace(replaces)
+                if replaced:
+                    with replaced.locked():
+                        RunFolder(run.path).replace(replaced)
                 if done and journal.keeper:
                     for finding in diagnosis(run, journal.keeper.dataset):
                         display.say(finding, "yellow")
-            run = dataclasses.replace(run, path=replaces.path if replaces and done else run.path)
+            run = dataclasses.replace(run, path=replaced.path if replaced else run.path)
             if interrupt.received:
                 display.say(f"saved in {run.path}: {step:,} steps, validation loss {validation_loss:.4f}")
                 display.say(f"{replaces.path} stays as it is" if replaces and not done else "")

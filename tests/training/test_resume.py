@@ -86,7 +86,7 @@ def test_a_training_that_saves_at_every_step_is_the_same(
 
 
 def test_saves_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    for step in ("99999999", "100000000", "00000002"):
+    for step in ("99999999", "100000000", "00000002", "²"):  # the last a digit, but no number
         (tmp_path / "saves" / step).mkdir(parents=True)
         (tmp_path / "saves" / step / "save.json").touch()
     assert [path.name for path in Saves(tmp_path).paths()] == ["100000000", "99999999", "00000002"]
