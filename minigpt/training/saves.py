@@ -120,7 +120,8 @@ class Saves:
             if path.exists():  # a save of the same step, or what was to become one
                 (path / MARKER).unlink(missing_ok=True)
                 shutil.rmtree(path)
-            path.mkdir(parents=True)
+            self.folder.mkdir(exist_ok=True)  # but never the run's: a folder that was moved away stays away
+            path.mkdir()
         return path
 
     def place(self, step: int) -> Path:

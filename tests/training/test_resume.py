@@ -16,7 +16,7 @@ from conftest import COMMAND, TINY, TINY_FLAGS
 
 import minigpt
 from minigpt.config import Config
-from minigpt.errors import ConfigError, RunError
+from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.folder import RunFolder
 from minigpt.run import Run
 from minigpt.training.optimizer import learning_rate
@@ -83,6 +83,14 @@ def test_a_training_that_saves_at_every_step_is_the_same(
     assert faults.finish(tmp_path, often) == 0
     story = faults.story(tmp_path / "run")
     assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
+
+
+def test_a_save_does_not_make_a_run_s_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot make the folder"):
+        Saves(tmp_path / "moved").begin(20)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run").mkdir()
+    assert Saves(tmp_path / "run").begin(20).is_dir()
 
 
 def test_saves_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
