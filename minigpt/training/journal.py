@@ -235,5 +235,5 @@ class Journal(Stopwatch):
             self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
         if self.keeper:
             [due] = self.processes.any(self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes)
-            if due:
+            if due and self.processes.any(self.keeper.spoiled()) == [False]:
                 self.save_all(step, False, self.copied() if self.processes.size == 1 else {}, kept=False)

@@ -11,7 +11,7 @@ from minigpt.run import Run
 from minigpt.text.dataset import Dataset
 from minigpt.training.loop import Usual
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.parallel import ALONE, Processes, in_parts
+from minigpt.training.parallel import ALONE, Processes, in_parts, part
 from minigpt.training.saves import PARTS, Moment, Save, Saves
 from minigpt.training.sharded import fill, write_parts
 
@@ -57,6 +57,13 @@ class Keeper:
     def restore_weights(self, save: Save) -> None:
         """Make the weights as they were at the save. Raises RunError."""
         fill(self.model.state_dict(), save.model)
+
+    def spoiled(self) -> bool:
+        """Whether some weight is no number any more, as after an infinite gradient; the next batch's loss will say so.
+
+        Of many processes each looks at its own part.
+        """
+        return not all(bool(part(weight).isfinite().all()) for weight in self.model.parameters())
 
     def tensors(self) -> dict[str, Tensor]:
         """All but the weights, by name: the averages themselves, the rest as it is now."""

@@ -91,6 +91,22 @@ def test_a_second_jump_stops_it(bad_batch: list[torch.Tensor], text_file: Path, 
         Usual.require = usual  # type: ignore[method-assign]
 
 
+def test_weights_that_are_no_numbers_are_not_saved(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiling(self: Optimizer, n: int) -> None:
+        if n == 30:
+            self.parameters[0].grad.fill_(math.inf)
+        step(self, n)
+
+    step = Optimizer.step
+    monkeypatch.setattr(Optimizer, "step", spoiling)
+    settings = TINY | {"save_minutes": 1e-9, "grad_clip": 0.0}
+    with pytest.raises(DivergedError, match="the loss is nan at step 31"):
+        minigpt.train(data=text_file, out=tmp_path / "run", **settings)
+    assert Saves(tmp_path / "run").newest().moment.step == 30
+
+
 def test_what_is_a_jump() -> None:
     usual, config = Usual(), TrainingConfig()
     for n in range(300):
