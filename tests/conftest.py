@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,10 @@ from typing import Any
 
 for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # before torch: workers with two threads wait for one another
     os.environ.setdefault(name, "1")
+# In the background of a shell both are ignored, by the programs too that are to be stopped by them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import forked  # noqa: E402
 import pytest  # noqa: E402

@@ -140,7 +140,7 @@ def position(subject: Subject) -> Seen:
     curve = loss_by_position(subject.run.model, torch.as_tensor(subject.dataset.val[:MOST_TOKENS]))
     says = f"with 1 character of context the loss is {curve[0]:.3f}"
     says += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
-    return Seen("position", says, {"losses": curve.tolist()}, draw_positions(curve))
+    return Seen("position", says, {"losses": curve.tolist()}, draw_positions({subject.run.path.name: curve}))
 
 
 def temperature(subject: Subject) -> Seen:

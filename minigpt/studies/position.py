@@ -24,13 +24,16 @@ def loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
     return sums / places.bincount()
 
 
-def draw_positions(curve: Tensor) -> "Figure":
-    """Such a curve."""
+def draw_positions(curves: dict[str, Tensor]) -> "Figure":
+    """One or several such curves, by name."""
     figure = new_figure(9, 5)
     axes = figure.subplots()
-    axes.plot(range(1, len(curve) + 1), curve.tolist(), "o-" if len(curve) <= 64 else "-", linewidth=2)
+    for name, curve in curves.items():
+        axes.plot(range(1, len(curve) + 1), curve.tolist(), "o-" if len(curve) <= 64 else "-", label=name, linewidth=2)
     axes.set_xlabel("characters of context", size=13)
     axes.set_ylabel("validation loss (nats per character)", size=13)
     axes.set_title("What context buys", size=15)
     axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(fontsize=12)
     return figure
