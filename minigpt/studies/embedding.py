@@ -69,10 +69,11 @@ def like_with_like(table: Tensor, kinds: list[str]) -> tuple[float, float]:
     return sum(hits) / len(hits), chance
 
 
-def draw_embedding(table: Tensor, characters: list[str], says: str) -> "Figure":
-    """The rows of a table (V, C), one for each character, in their two principal components, under what it says."""
+def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
+    """The rows of a table (V, C), one for each character, in their two principal components."""
     kinds = [kind(c) for c in characters]
     plane = in_two_dimensions(table).tolist()
+    share, chance = like_with_like(table, kinds)
     figure = new_figure(10, 8)
     axes = figure.subplots()
     for name, colour in COLOURS.items():
@@ -86,5 +87,8 @@ def draw_embedding(table: Tensor, characters: list[str], says: str) -> "Figure":
     axes.legend(fontsize=12, loc="best")
     axes.set_xlabel("first principal component", size=12)
     axes.set_ylabel("second", size=12)
-    axes.set_title(says, size=14)
+    axes.set_title(
+        f"{share:.0%} of the {NEIGHBOURS} nearest neighbours of a character are of its kind; {chance:.0%} by chance",
+        size=14,
+    )
     return figure

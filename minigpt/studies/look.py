@@ -19,7 +19,7 @@ from minigpt.run import Run
 from minigpt.studies.attention import attention_maps, draw_attention
 from minigpt.studies.copied import copied_page, shares, verdict
 from minigpt.studies.curves import draw_curves
-from minigpt.studies.embedding import NEIGHBOURS, draw_embedding, kind, like_with_like
+from minigpt.studies.embedding import draw_embedding, kind, like_with_like
 from minigpt.studies.heads import draw_heads, nobody_would_miss, rounded, worth_of_heads
 from minigpt.studies.position import draw_positions, loss_by_position
 from minigpt.studies.surprise import surprise_html, surprises, tokens_of
@@ -131,8 +131,8 @@ def embedding(subject: Subject) -> Seen:
     """Whether like lies with like."""
     table = subject.run.model.token_embedding_table.weight.cpu()
     share, chance = like_with_like(table, [kind(c) for c in subject.characters])
-    says = f"{share:.0%} of the {NEIGHBOURS} nearest neighbours of a character are of its kind, {chance:.0%} by chance"
-    return Seen("embedding", says, {"share": share, "chance": chance}, draw_embedding(table, subject.characters, says))
+    says = f"{share:.0%} of the nearest neighbours of a character are of its kind, {chance:.0%} by chance"
+    return Seen("embedding", says, {"share": share, "chance": chance}, draw_embedding(table, subject.characters))
 
 
 def position(subject: Subject) -> Seen:
