@@ -37,16 +37,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "modern-in-parts": {"architecture": "modern", "parallel": "fsdp", "max_iters": 6},
 }
 RANDOM = EXACT | {"dropout": 0.2, "max_iters": 16, "eval_interval": 8}
-LONG = {  # one process of a training like this will be killed
-    "n_embd": 16,
-    "n_head": 2,
-    "n_layer": 2,
-    "block_size": 16,
-    "batch_size": 8,
-    "dropout": 0.1,
-    "max_iters": 90,
-    "eval_interval": 30,
-}
 
 
 def main(folder: Path, text: Path) -> None:
@@ -66,7 +56,6 @@ def main(folder: Path, text: Path) -> None:
         minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
         minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 8})
         resume(folder / f"{parallel}-resumed", max_iters=16)
-    minigpt.train(data=text, out=folder / "long", **LONG)
     second = os.environ["RANK"] == "1"
     said = ""
     try:

@@ -40,7 +40,7 @@ from minigpt.text.tokenizers import load_tokenizer
 from minigpt.text.visible import visible
 from minigpt.training.resume import resume
 
-FILES = 300  # of each reader; benchmarks/fuzz.py reads more
+FILES = 500  # of each reader
 PARTS = 4  # of all readers, which processes may share
 settings.register_profile("ours", derandomize=True, deadline=None, database=None, max_examples=100)
 settings.load_profile("ours")

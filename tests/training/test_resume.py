@@ -105,7 +105,7 @@ def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[in
     call = [COMMAND, "train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", str(text_file), *flags]
     process = subprocess.Popen(call, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
-        if line.split()[:1] == ["200"]:
+        if line.split()[:1] == ["400"]:
             break
     process.send_signal(number)
     return process.wait(60), process.stderr.read()
@@ -115,14 +115,14 @@ def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[in
 def test_stopped_in_good_order_it_goes_on(
     number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
-    long = ["--max-iters", "600", "--eval-interval", "100", "--snapshots", "0"]
+    long = ["--max-iters", "1200", "--eval-interval", "200", "--snapshots", "0"]
     code, said = stopped(text_file, tmp_path, number, *long)
     assert code == status, said
     assert "minigpt train --resume run" in said
     run = minigpt.load(tmp_path / "run")
     assert run.record.status == "interrupted"
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
-    assert [metrics.step for metrics in run.metrics] == [0, 100, 200]  # that made on stopping is not among them
+    assert [metrics.step for metrics in run.metrics] == [0, 200, 400]  # that made on stopping is not among them
     again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
     assert "run was not finished; to go on: minigpt train --resume run" in again.stderr
     if number == signal.SIGINT:
@@ -132,7 +132,7 @@ def test_stopped_in_good_order_it_goes_on(
             data=text_file,
             out=tmp_path / "whole",
             device="cpu",
-            **TINY | {"max_iters": 600, "eval_interval": 100, "snapshots": 0, "dropout": 0.1},
+            **TINY | {"max_iters": 1200, "eval_interval": 200, "snapshots": 0, "dropout": 0.1},
         )
         assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
         assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.record.validation_loss, rel=1e-6)
