@@ -16,15 +16,15 @@ import safetensors.torch
 import torch
 
 from minigpt.config import Config
+from minigpt.data.corpus import find_corpus
+from minigpt.data.dataset import Dataset
 from minigpt.model import count_parameters
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import exact_loss, token_losses
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.blend import best_weight, blended
-from minigpt.studies.rivals import best_ngram, keep_out
-from minigpt.text.corpus import find_corpus
-from minigpt.text.dataset import Dataset
-from minigpt.text.tokenizer import CharTokenizer
+from minigpt.studies.ladder.blend import best_weight, blended
+from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
+from minigpt.tokenizers.char import CharTokenizer
 
 SHAPE = {"n_embd": 192, "n_head": 6, "n_layer": 6, "block_size": 128, "dropout": 0.1, "batch_size": 16}
 PEAK, WARMUP, ROWS = 1e-3, 0.02, 15

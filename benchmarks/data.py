@@ -28,12 +28,12 @@ import torch
 from side_by_side import Side, alternate
 
 from minigpt.config import Config
-from minigpt.text.bpe import PATTERNS, BPETokenizer
-from minigpt.text.corpus import find_corpus
-from minigpt.text.dataset import Dataset
-from minigpt.text.prepare import Settings, begun, prepare, write_shards
-from minigpt.text.shards import Part, PreparedData
-from minigpt.text.tokenizer import END_OF_TEXT, CharTokenizer
+from minigpt.data.corpus import find_corpus
+from minigpt.data.dataset import Dataset
+from minigpt.data.prepare import Settings, begun, prepare, write_shards
+from minigpt.data.shards import Part, PreparedData
+from minigpt.tokenizers.bpe import PATTERNS, BPETokenizer
+from minigpt.tokenizers.char import END_OF_TEXT, CharTokenizer
 from minigpt.training.train import train
 
 SHARDS, TOKENS = 32, 2**25  # of two bytes each: 2 GB

@@ -21,8 +21,8 @@ import torch
 
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora, trained_share
-from minigpt.finetuning.quantization import to_4_bits
 from minigpt.model import build
+from minigpt.model.quantization import to_4_bits
 from minigpt.training.gradients import Gradients
 from minigpt.training.optimizer import Optimizer
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import minigpt
-from minigpt.text.corpus import find_corpus
+from minigpt.data.corpus import find_corpus
 from minigpt.training.forecast import bigram_entropy
 
 GRID = [  # n_embd, n_head, n_layer, block_size, batch_size, max_iters

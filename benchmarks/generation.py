@@ -19,10 +19,10 @@ from side_by_side import Side, alternate, faster_threads
 
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface import save_gpt2
-from minigpt.model.eight_bits import to_8_bits
+from minigpt.generation.engine import generate
 from minigpt.model.gpt import GPT
+from minigpt.model.int8 import to_8_bits
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.sampling.engine import generate
 
 SMALL = ModelConfig(vocab_size=65, n_embd=64, n_head=4, n_layer=4, block_size=512)
 MIDDLE = ModelConfig(vocab_size=65, n_embd=128, n_head=4, n_layer=4, block_size=512)

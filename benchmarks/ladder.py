@@ -12,10 +12,10 @@ import argparse
 import torch
 
 from minigpt.config import Config
-from minigpt.studies.climb import Ground
-from minigpt.studies.ladder import RUNGS
-from minigpt.text.corpus import find_corpus
-from minigpt.text.tokenizer import CharTokenizer
+from minigpt.data.corpus import find_corpus
+from minigpt.studies.ladder.run_ladder import Ground
+from minigpt.studies.ladder.rungs import RUNGS
+from minigpt.tokenizers.char import CharTokenizer
 
 SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 3, "block_size": 8, "batch_size": 32}
 LECTURE = {5: 2.40, 6: 2.28, 7: 2.24, 9: 2.08, 10: 2.06}

@@ -13,8 +13,9 @@ from generation import model_of
 from side_by_side import Side, alternate
 
 from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.generation import backend_selection as path
+from minigpt.generation import engine
 from minigpt.model.gpt import GPT
-from minigpt.sampling import engine, path
 
 WITHIN = ((64, 4, 4), (128, 4, 4), (256, 4, 6), (384, 6, 6), (768, 12, 12))  # n_embd, n_head, n_layer
 PAST = ((64, 4, 4, 32), (64, 4, 4, 128), (128, 4, 4, 64), (128, 4, 4, 256), (256, 4, 6, 64), (384, 6, 6, 256))

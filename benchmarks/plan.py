@@ -27,11 +27,11 @@ from finetuning import held
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from minigpt.config import Config
+from minigpt.distributed.processes import Processes, joined
 from minigpt.model import build
-from minigpt.training.footprint import memory
 from minigpt.training.gradients import Gradients
+from minigpt.training.memory_model import memory
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.parallel import Processes, joined
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True, "vocab_size": 50257}
 SIZES: dict[str, dict[str, Any]] = {

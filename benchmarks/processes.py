@@ -28,11 +28,11 @@ def train(shape: str, way: str) -> None:
     import torch
 
     from minigpt.config import Config
+    from minigpt.data.dataset import Dataset
+    from minigpt.distributed.processes import joined
     from minigpt.model import build
-    from minigpt.text.dataset import Dataset
     from minigpt.training.gradients import Gradients
     from minigpt.training.optimizer import Optimizer
-    from minigpt.training.parallel import joined
 
     torch.set_num_threads(1)
     B, T, C, H, L = SHAPES[shape]

@@ -19,17 +19,17 @@ import torch
 from torch import Tensor
 
 from minigpt.config import Config
-from minigpt.device import threads_for
+from minigpt.data.corpus import find_corpus
+from minigpt.data.dataset import Dataset
+from minigpt.kernels.onednn_linear import Linear
 from minigpt.model import TrainedModel, build
-from minigpt.model.linear import Linear
 from minigpt.model.loss import mean_loss, token_losses
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.blend import best_weight, blended
-from minigpt.studies.climb import Watch
-from minigpt.studies.rivals import best_ngram, keep_out
-from minigpt.text.corpus import find_corpus
-from minigpt.text.dataset import Dataset
-from minigpt.text.tokenizer import CharTokenizer
+from minigpt.studies.ladder.blend import best_weight, blended
+from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
+from minigpt.studies.ladder.run_ladder import Watch
+from minigpt.system.device import threads_for
+from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.forecast import steps_within
 from minigpt.training.gradients import with_precision

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.config import Config
-from minigpt.model.elementwise import rms_norm
+from minigpt.kernels.elementwise import rms_norm
 from minigpt.model.modern import Modern, init_silent
 
 ROUNDS = 6  # of timing

@@ -15,13 +15,13 @@ from record import NANO, TRACKS, Counted, Ground, trained
 from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
-from minigpt.drawing import new_figure, write_png
+from minigpt.data.corpus import find_corpus
+from minigpt.generation.engine import generate
 from minigpt.model.loss import token_losses
-from minigpt.sampling.engine import generate
-from minigpt.studies.climb import Watch
-from minigpt.text.corpus import find_corpus
-from minigpt.text.tokenizer import CharTokenizer
-from minigpt.training.journal import snapshot_steps
+from minigpt.studies.ladder.run_ladder import Watch
+from minigpt.system.plotting import new_figure, write_png
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.training.callbacks import snapshot_steps
 
 POINTS = 14  # of a curve
 MINUTES = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 100)

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import minigpt
-from minigpt.training.journal import Journal
+from minigpt.training.callbacks import Journal
 
 
 def seconds(data: str, out: Path, saves: bool) -> float:

@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import faults
+import fault_injection
 from conftest import make_text
 
 
@@ -31,14 +31,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "text").write_text(make_text())
-        settings = faults.SETTINGS | {"data": folder / "text"}
+        settings = fault_injection.SETTINGS | {"data": folder / "text"}
         expected = run_to_its_end(folder / "whole", settings)
         assert expected is not None, "the training itself fails"
         kills, runs, same = 0, 0, 0
         rng = random.Random(arguments.seed)
         while kills < arguments.kills:
             (folder / "run").mkdir()
-            kills, runs = kills + faults.killed(folder / "run", settings, rng), runs + 1
+            kills, runs = kills + fault_injection.killed(folder / "run", settings, rng), runs + 1
             same += run_to_its_end(folder / "run", settings) == expected
             show(f"{kills} kills at random moments of {runs} runs: {same} runs as if never stopped", runs == same)
         operations = counted(folder / "count", settings)
@@ -46,7 +46,7 @@ def main() -> None:
             same = 0
             for at in range(1, operations + 1):
                 (folder / "run").mkdir()
-                code = faults.finish(folder / "run", settings, (at, how))
+                code = fault_injection.finish(folder / "run", settings, (at, how))
                 assert code != 0, f"nothing happened at operation {at}"
                 same += run_to_its_end(folder / "run", settings) == expected
                 show(f"{verb} at each of {at} writes, flushes, renames, removals: {same} as if never", same == at)
@@ -55,15 +55,15 @@ def main() -> None:
 def counted(folder: Path, settings: dict) -> int:
     """How many operations on files such a training makes."""
     folder.mkdir()
-    faults.finish(folder, settings, (0, "count"))
+    fault_injection.finish(folder, settings, (0, "count"))
     return int((folder / "operations").read_text())
 
 
 def run_to_its_end(folder: Path, settings: dict) -> dict | None:
     """What the training in that folder comes to, which is then removed."""
     folder.mkdir(exist_ok=True)
-    code = faults.finish(folder, settings)
-    story = faults.story(folder / "run") if code == 0 else None
+    code = fault_injection.finish(folder, settings)
+    story = fault_injection.story(folder / "run") if code == 0 else None
     if story is None:
         print((folder / "errors.txt").read_text()[-1000:])
     shutil.rmtree(folder)

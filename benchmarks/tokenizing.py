@@ -17,11 +17,11 @@ import tiktoken
 import tokenizers
 from side_by_side import Side, alternate
 
-from minigpt.text import bpe_fast
-from minigpt.text.bpe import PATTERNS, BPETokenizer
-from minigpt.text.corpus import find_corpus
-from minigpt.text.sentencepiece import SentencePieceTokenizer
-from minigpt.text.tokenizer_json import shown
+from minigpt.data.corpus import find_corpus
+from minigpt.tokenizers import bpe_fast
+from minigpt.tokenizers.bpe import PATTERNS, BPETokenizer
+from minigpt.tokenizers.huggingface_json import shown
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 SIZES = (512, 1024, 4096)
 ROUNDS = 5

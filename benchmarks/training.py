@@ -14,8 +14,8 @@ from peers import SEED_SIZE, Shape, Step, floor, lecture, nano, transformers
 from side_by_side import alternate, faster_threads
 from torch import Tensor
 
-from minigpt.text.corpus import find_corpus
-from minigpt.text.tokenizer import CharTokenizer
+from minigpt.data.corpus import find_corpus
+from minigpt.tokenizers.char import CharTokenizer
 
 SHAPES = [SEED_SIZE, Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
 
@@ -23,8 +23,8 @@ SHAPES = [SEED_SIZE, Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
 def ours(shape: Shape, ids: Tensor, **settings: Any) -> Step:
     """A step of `minigpt train` with those settings."""
     from minigpt.config import Config
+    from minigpt.data.dataset import Dataset
     from minigpt.model import build
-    from minigpt.text.dataset import Dataset
     from minigpt.training.gradients import Gradients
     from minigpt.training.optimizer import Optimizer
 

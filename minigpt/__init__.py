@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from minigpt.run import Run
+    from minigpt.runs.run import Run
 
 __version__ = "0.1.0"
 __all__ = ["load", "train"]
@@ -53,6 +53,6 @@ def load(path: str | Path, *, weights: Literal["last", "best"] = "last", device:
 
     Raises RunError, naming the file, if it is missing or damaged.
     """
-    from minigpt.run import Run
+    from minigpt.runs.run import Run
 
     return Run.open(path, weights, device)

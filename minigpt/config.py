@@ -13,9 +13,9 @@ from typing import Any, Literal, Self, TypeAlias
 
 import tomli_w
 
+from minigpt.config_fields import Checked, setting, shown, unknown
 from minigpt.errors import ConfigError, nearest
 from minigpt.presets import PRESETS
-from minigpt.settings import Checked, setting, shown, unknown
 
 MOST_EVALUATIONS = 50_000  # that a run keeps a line of
 MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config must not keep Python busy for hours

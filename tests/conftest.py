@@ -18,12 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-import forked  # noqa: E402
+import cli_process  # noqa: E402
 import pytest  # noqa: E402
 
 import minigpt  # noqa: E402
-from minigpt.finetuning.instruct import Instructed, instruct  # noqa: E402
-from minigpt.run import Run  # noqa: E402
+from minigpt.finetuning.sft import Instructed, instruct  # noqa: E402
+from minigpt.runs.run import Run  # noqa: E402
 
 COMMAND = Path(sys.executable).with_name("minigpt")
 TINY = {
@@ -121,7 +121,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     def call(*arguments: object, env: Mapping[str, str] | None = None, input: str | bytes | None = None) -> Any:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}
         given = input.encode() if isinstance(input, str) else input
-        return forked.command([*map(str, arguments)], tmp_path, environment, given)
+        return cli_process.command([*map(str, arguments)], tmp_path, environment, given)
 
     return call
 

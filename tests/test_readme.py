@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forked
+import cli_process
 import pytest
 from snippets import README, blocks
 
-from minigpt.text.bpe import BPETokenizer
+from minigpt.tokenizers.bpe import BPETokenizer
 
 QUICK = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("minigpt ")]
 QUICK = [line for line in QUICK if "some minutes" not in line]
@@ -41,6 +41,6 @@ def test_the_python_lines_run(reader: Path) -> None:
 
 @pytest.mark.parametrize("line", QUICK)
 def test_the_quick_commands_run(line: str, reader: Path) -> None:
-    done = forked.command(shlex.split(line, comments=True)[1:], reader, os.environ)
+    done = cli_process.command(shlex.split(line, comments=True)[1:], reader, os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout

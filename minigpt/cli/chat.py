@@ -14,7 +14,7 @@ from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError, FileError
 
 if TYPE_CHECKING:
-    from minigpt.finetuning.chat import Chat
+    from minigpt.runs.chat import Chat
 
 HELP = "/reset begins anew, /temperature N changes how daring it is, /save FILE keeps the conversation, /quit ends"
 
@@ -46,7 +46,7 @@ def chat(
         seed = int.from_bytes(os.urandom(4), "big")
     config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     opened = open_run(run, weights, device, adapters, adapter_scale)
-    from minigpt.finetuning.chat import Chat
+    from minigpt.runs.chat import Chat
 
     talk = Chat(opened, config)
     if not talk.knows_instructions:

@@ -10,7 +10,7 @@ from minigpt.cli.output import print_object, write
 from minigpt.config import VOCAB_SIZE, TokenizerKind
 
 if TYPE_CHECKING:
-    from minigpt.text.shards import Index
+    from minigpt.data.shards import Index
 
 KINDS = get_args(TokenizerKind)
 SECONDS_BETWEEN_UPDATES = 0.1
@@ -49,7 +49,7 @@ def prepare(
     JSON lines and Parquet have one in each line or row. After each stands an end-of-text token. Which documents
     validate is decided by the SHA-256 of their text. Stopped at any moment, the same command goes on.
     """
-    from minigpt.text.prepare import Settings, prepare
+    from minigpt.data.prepare import Settings, prepare
 
     if separator is not None:
         separator = separator.replace(r"\n", "\n").replace(r"\t", "\t")
@@ -63,7 +63,7 @@ def prepare(
 @json_option
 def info(folder: str, as_json: bool) -> None:
     """Check a prepared FOLDER, every shard by its SHA-256, and show what is in it."""
-    from minigpt.text.shards import PreparedData
+    from minigpt.data.shards import PreparedData
 
     show(folder, PreparedData(folder).index, as_json)
 
@@ -93,7 +93,7 @@ class Bar:
     def __init__(self) -> None:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from minigpt.console import ForgivingConsole
+        from minigpt.system.console import ForgivingConsole
 
         self.console = console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TimeRemainingColumn())

@@ -80,10 +80,10 @@ def finetune(
         raise ConfigError("--ask is for what goes with --task: name tasks to learn")
     if beta is not None and preferences is None:
         raise ConfigError("--beta is for --preferences: name a file of them, or leave it out")
+    from minigpt.finetuning.dpo import prefer
     from minigpt.finetuning.finetune import finetune
-    from minigpt.finetuning.instruct import instruct
     from minigpt.finetuning.lora import Shape
-    from minigpt.finetuning.prefer import prefer
+    from minigpt.finetuning.sft import instruct
 
     base = open_run(run, device=fields["device"] or "auto")
     adapters, layers = Shape(**shape, rslora=rslora, dora=dora), target or None

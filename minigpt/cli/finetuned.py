@@ -9,10 +9,10 @@ import click
 from minigpt.cli.output import describe, loss_line, print_object, write
 
 if TYPE_CHECKING:
+    from minigpt.finetuning.dpo import Preferred
     from minigpt.finetuning.finetune import Finetuned
-    from minigpt.finetuning.instruct import Instructed
-    from minigpt.finetuning.prefer import Preferred
-    from minigpt.run import Run
+    from minigpt.finetuning.sft import Instructed
+    from minigpt.runs.run import Run
 
 
 def show_preferred(found: "Preferred", as_json: bool) -> None:

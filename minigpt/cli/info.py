@@ -6,10 +6,10 @@ import click
 
 from minigpt.cli.options import json_option, run_argument
 from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, times, write
-from minigpt.text.visible import visible
+from minigpt.system.terminal import visible
 
 if TYPE_CHECKING:
-    from minigpt.run import Run
+    from minigpt.runs.run import Run
 
 
 @click.command(short_help="Show what a run is.")

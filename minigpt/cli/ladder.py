@@ -10,7 +10,7 @@ from minigpt.cli.output import print_object, say, write
 from minigpt.config import Config, ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    from minigpt.studies.ladder_folder import Ladder
+    from minigpt.studies.ladder.directory import Ladder
 
 QUICK = {"max_iters": 800}
 
@@ -44,8 +44,8 @@ def ladder(
     holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
     """
     config = Config().override(**({**QUICK, **given(fields)} if quick else given(fields)))
-    from minigpt.studies.climb import climb
-    from minigpt.studies.ladder_report import summary, terminal_lines
+    from minigpt.studies.ladder.report import summary, terminal_lines
+    from minigpt.studies.ladder.run_ladder import climb
 
     folder = Path(out or ("runs/ladder-quick" if quick else "runs/ladder"))
     printed = 0

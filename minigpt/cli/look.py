@@ -36,7 +36,7 @@ def look(
     position, embedding, temperature, copied, curves, timeline.
     """
     opened = open_run(run, weights, device)
-    from minigpt.studies.look import look
+    from minigpt.studies.look.views import look
 
     others = [open_run(path, device=device) for path in against]
     views = {}
@@ -58,6 +58,6 @@ def show_surprise(tokens: list[str], losses: list[float]) -> None:
     """The text on the terminal, coloured by its loss."""
     from rich.console import Console
 
-    from minigpt.studies.surprise import surprise_terminal
+    from minigpt.studies.look.token_loss import surprise_terminal
 
     Console(soft_wrap=True, highlight=False).print(surprise_terminal(tokens, losses), end="\n\n")

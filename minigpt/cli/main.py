@@ -29,8 +29,8 @@ from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
-from minigpt.files import discard
-from minigpt.text.visible import visible
+from minigpt.system.files import discard
+from minigpt.system.terminal import visible
 
 LONGEST = 2000  # characters of a message
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

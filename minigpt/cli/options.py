@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from minigpt.config import TrainingConfig
-from minigpt.settings import Checked, choices_of, kind_of
+from minigpt.config_fields import Checked, choices_of, kind_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DERIVED = {"vocab_size", "quantization", "schedule_start", "schedule_end"}  # follow from the text, and other commands

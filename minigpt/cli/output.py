@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Union
 import click
 
 from minigpt.errors import ConfigError
-from minigpt.text.visible import visible
+from minigpt.system.terminal import visible
 
 if TYPE_CHECKING:
     from minigpt.config import Config
-    from minigpt.folder import Record
-    from minigpt.run import Evaluation, Run
+    from minigpt.runs.run import Evaluation, Run
+    from minigpt.runs.run_directory import Record
 
 
 def open_run(
@@ -30,8 +30,8 @@ def open_run(
 
     Adapters, as FOLDER or FOLDER:SHARE, are added to its weights.
     """
-    from minigpt.folder import find_newest
-    from minigpt.run import Run
+    from minigpt.runs.run import Run
+    from minigpt.runs.run_directory import find_newest
 
     if path is None:
         found = find_newest()

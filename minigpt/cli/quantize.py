@@ -8,10 +8,10 @@ import click
 
 from minigpt.cli.options import json_option, weights_option
 from minigpt.cli.output import describe, open_run, print_object, say, write
-from minigpt.files import require_inside, require_place
+from minigpt.system.files import require_inside, require_place
 
 if TYPE_CHECKING:
-    from minigpt.run import Run
+    from minigpt.runs.run import Run
 
 
 @click.command(short_help="Keep a model's matrices in 8 or 4 bits.")

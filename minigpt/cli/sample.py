@@ -22,7 +22,7 @@ from minigpt.cli.options import (
 from minigpt.cli.output import open_run, print_object, write
 from minigpt.config import SamplingConfig
 from minigpt.errors import FileError
-from minigpt.files import as_text
+from minigpt.system.files import as_text
 
 LONGEST_PROMPT = 2**20  # bytes
 PATIENCE = 0.5  # seconds

@@ -41,10 +41,10 @@ def train(
     as_json: bool,
 ) -> None:
     """Learn a tokenizer from a text and write it to a file, which minigpt train --tokenizer takes."""
-    from minigpt.text.bpe import BPETokenizer
-    from minigpt.text.corpus import find_corpus
-    from minigpt.text.sentencepiece import SentencePieceTokenizer
-    from minigpt.text.tokenizer import CharTokenizer, Tokenizer
+    from minigpt.data.corpus import find_corpus
+    from minigpt.tokenizers.bpe import BPETokenizer
+    from minigpt.tokenizers.char import CharTokenizer, Tokenizer
+    from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
     require_fitting(kind)
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
@@ -91,9 +91,9 @@ def cores() -> int:
 @click.option("--limit", type=click.IntRange(min=0), default=50, help="how many merges, or tokens, to list [50]")
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     """Show the merges of a tokenizer in the order learned, or its tokens, and a text coloured by token."""
-    from minigpt.text.bpe import BPETokenizer
-    from minigpt.text.tokenizers import fingerprint, kind_of, load_tokenizer
-    from minigpt.text.visible import visible
+    from minigpt.system.terminal import visible
+    from minigpt.tokenizers.bpe import BPETokenizer
+    from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
 
     opened = load_tokenizer(tokenizer_file)
     write([f"{kind_of(opened)}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
@@ -123,7 +123,7 @@ def colour(tokens: list[bytes]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from minigpt.text.visible import visible
+    from minigpt.system.terminal import visible
 
     console = Console(soft_wrap=True, highlight=False)
     pieces = [visible(token.decode("utf-8", "replace")) for token in tokens]
@@ -143,7 +143,7 @@ def colour(tokens: list[bytes]) -> None:
 @json_option
 def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
     """Turn TEXT, or with '-' standard input, into token ids."""
-    from minigpt.text.tokenizers import load_tokenizer
+    from minigpt.tokenizers.loading import load_tokenizer
 
     text = given_text(text)
     ids = load_tokenizer(tokenizer_file).encode(text)
@@ -158,7 +158,7 @@ def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
 @click.argument("ids", nargs=-1)
 def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
     """Turn token IDS, or with '-' those on standard input, into the bytes of their text; on a terminal, the text."""
-    from minigpt.text.tokenizers import load_tokenizer
+    from minigpt.tokenizers.loading import load_tokenizer
 
     words = given_text("-").split() if ids == ("-",) else ids
     numbers = [number_in(word) for word in words]
@@ -181,7 +181,7 @@ def given_text(text: str) -> str:
     """The text itself, or with '-' what standard input holds."""
     if text != "-":
         return text
-    from minigpt.files import as_text
+    from minigpt.system.files import as_text
 
     content = sys.stdin.buffer.read(LONGEST_TEXT + 1)
     if len(content) > LONGEST_TEXT:
@@ -202,7 +202,7 @@ def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed
 
     The unit is bits per byte of the text, the only one in which models with different tokens can be compared.
     """
-    from minigpt.studies.tokenizers import compare, table
+    from minigpt.studies.tokenizer_comparison import compare, table
 
     found = compare(data, Path(out), vocab_size, max_iters, prompt, seed)
     if as_json:

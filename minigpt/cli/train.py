@@ -15,11 +15,11 @@ from minigpt.cli.output import describe, loss_line, print_object, times, write
 from minigpt.cli.processes import rank, started_by_torchrun, world_size
 from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
-from minigpt.files import read_text
 from minigpt.presets import PRESETS
+from minigpt.system.files import read_text
 
 if TYPE_CHECKING:
-    from minigpt.run import Run
+    from minigpt.runs.run import Run
 
 KINDS = get_args(TokenizerKind)
 LARGEST_CONFIG = 2**20  # bytes
@@ -119,7 +119,7 @@ def train(
 
 def start(processes: int | None, max_restarts: int | None) -> None:
     """Do what this command was told to in several processes, and end as they do."""
-    from minigpt.training.launch import launch
+    from minigpt.distributed.launch import launch
 
     context = click.get_current_context()
     context.exit(launch(context.find_root().obj, processes or 1, max_restarts or 0))

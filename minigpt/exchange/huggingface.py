@@ -15,10 +15,10 @@ from torch import Tensor
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, MissingExtraError
-from minigpt.files import explained, read_text, require_inside, write_atomic
-from minigpt.model.empty import build_empty
 from minigpt.model.gpt import GPT
-from minigpt.tensors import tensor_file
+from minigpt.model.meta_init import build_empty
+from minigpt.system.files import explained, read_text, require_inside, write_atomic
+from minigpt.system.safetensors_files import tensor_file
 
 LARGEST_CONFIG = 2**20  # bytes
 FILES = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]

@@ -10,12 +10,12 @@ import minigpt
 from minigpt.config import Config, TrainingConfig
 from minigpt.errors import ExchangeError, FileError
 from minigpt.exchange.huggingface import folder_of, load_gpt2
-from minigpt.folder import Record, RunFolder
+from minigpt.generation.backend_selection import described
 from minigpt.model import count_parameters
-from minigpt.run import Run
-from minigpt.sampling.path import described
-from minigpt.text.tokenizer import end_of_text
-from minigpt.text.tokenizers import fingerprint, kind_of, load_tokenizer
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import Record, RunFolder
+from minigpt.tokenizers.char import end_of_text
+from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
 
 
 def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import SamplingConfig
-from minigpt.finetuning.instructions import Example, Template
+from minigpt.finetuning.sft_dataset import Example, Template
+from minigpt.generation.engine import STOPPED, generate
 from minigpt.model import LanguageModel
-from minigpt.sampling.engine import STOPPED, generate
 
 AT_ONCE = 64  # prompts
 Z = 1.96  # standard deviations of a 95% interval

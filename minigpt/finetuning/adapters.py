@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.huggingface import BLOCK
-from minigpt.files import explained, read_text, require_inside, write_atomic
+from minigpt.finetuning.adapter_tokens import TOKENIZER, TOKENS, with_saved_tokens
 from minigpt.finetuning.lora import (
     Adapter,
     Shape,
@@ -32,10 +32,10 @@ from minigpt.finetuning.lora import (
     unmerge,
     use_adapters,
 )
-from minigpt.finetuning.safe import read_tensors
-from minigpt.finetuning.tokens import TOKENIZER, TOKENS, with_saved_tokens
 from minigpt.model.gpt import GPT
-from minigpt.run import Run
+from minigpt.runs.run import Run
+from minigpt.system.files import explained, read_text, require_inside, write_atomic
+from minigpt.system.untrusted_tensors import read_tensors
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 ADAPTER = "adapter"  # the folder of an adapter within that of a run

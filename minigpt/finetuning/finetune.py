@@ -11,19 +11,19 @@ from torch import Tensor
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
+from minigpt.finetuning.adapter_tokens import save_tokens
 from minigpt.finetuning.adapters import ADAPTER, base_fingerprint, save_adapter
 from minigpt.finetuning.lora import Shape, apply_lora, chosen_layers, fold, plain_weights, trained_share
-from minigpt.finetuning.own_text import OwnText
-from minigpt.finetuning.quantization import to_4_bits
-from minigpt.finetuning.tokens import save_tokens
-from minigpt.folder import RunFolder
+from minigpt.finetuning.replay import OwnText
+from minigpt.generation.backend_selection import described
 from minigpt.model import TrainedModel, count_parameters
-from minigpt.run import Evaluation, Run
-from minigpt.sampling.path import described
+from minigpt.model.quantization import to_4_bits
+from minigpt.runs.run import Evaluation, Run
+from minigpt.runs.run_directory import RunFolder
+from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
 from minigpt.training.gradients import with_precision
-from minigpt.training.journal import Course
-from minigpt.training.start import Start, prepared
+from minigpt.training.setup import Start, prepared
 from minigpt.training.train import fit_and_measure, new_record
 
 Method = Literal["full", "lora", "qlora"]

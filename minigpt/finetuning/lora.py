@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from minigpt.errors import ConfigError, nearest
-from minigpt.finetuning.quantization import Linear4bit
+from minigpt.kernels.onednn_linear import Linear
 from minigpt.model import count_parameters
-from minigpt.model.eight_bits import Linear8bit
-from minigpt.model.linear import Linear
+from minigpt.model.int8 import Linear8bit
+from minigpt.model.quantization import Linear4bit
 
 Layer = nn.Linear | Linear4bit | Linear8bit
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import ConfigError, DataError, FileError
-from minigpt.finetuning.quantization import quantized
-from minigpt.folder import RunFolder
+from minigpt.generation.backend_selection import described
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.run import Run
-from minigpt.sampling.path import described
+from minigpt.model.quantization import quantized
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunFolder
 
 KINDS = {8: "int8", 4: "nf4"}
 

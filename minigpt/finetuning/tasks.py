@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from minigpt.data.document_split import share
 from minigpt.errors import ConfigError, DataError, nearest
-from minigpt.finetuning.instructions import Example
-from minigpt.text.passages import share
+from minigpt.finetuning.sft_dataset import Example
 
 WORD = re.compile(r"[a-z]{2,12}")
 SPEECH = re.compile(r"^([A-Z][A-Za-z' ]{0,30}):\n((?:.+\n?)+)", re.MULTILINE)

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
+from minigpt.kernels.onednn_linear import Linear, linear
 from minigpt.model.lecture import init_weights, next_token_loss
-from minigpt.model.linear import Linear, linear
 
 
 class Attention(nn.Module):

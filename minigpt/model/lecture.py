@@ -4,7 +4,7 @@ It starts at a bigram model, which sees one character, and ends at a decoder-onl
 Everything here is written to be read: one head at a time, the mask written out, the shapes beside
 each line. In the shapes, B is the batch, T is time (positions, up to block_size), C is channels
 (n_embd), D is the size of one head and V the size of the vocabulary. How a model writes text is told
-in sampling/engine.py, how it learns in training/loop.py.
+in generation/engine.py, how it learns in training/loop.py.
 
 The papers behind it: attention and the block, Vaswani et al. 2017, "Attention Is All You Need";
 layer norm before each sublayer, and the decoder-only form, Radford et al. 2019, GPT-2. Module and

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
-from minigpt.model.attention import causal_attention
-from minigpt.model.elementwise import dropout, rms_norm, rotate, squared_relu, token_shift
+from minigpt.kernels.causal_attention import causal_attention
+from minigpt.kernels.elementwise import dropout, rms_norm, rotate, squared_relu, token_shift
+from minigpt.kernels.onednn_linear import Linear
 from minigpt.model.lecture import next_token_loss
-from minigpt.model.linear import Linear
 
 SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
 

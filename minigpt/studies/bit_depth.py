@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minigpt.drawing import drawable, new_figure, write_png
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import linear_layers
-from minigpt.finetuning.quantization import BLOCK, levels_of, quantize_levels
-from minigpt.model.eight_bits import dequantize_int8, quantize_int8
-from minigpt.run import Run
+from minigpt.model.int8 import dequantize_int8, quantize_int8
+from minigpt.model.quantization import BLOCK, levels_of, quantize_levels
+from minigpt.runs.run import Run
+from minigpt.system.plotting import drawable, new_figure, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

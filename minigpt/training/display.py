@@ -5,9 +5,9 @@ import sys
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from minigpt.config import TrainingConfig
-from minigpt.console import ForgivingConsole
-from minigpt.folder import Metrics
-from minigpt.text.visible import visible
+from minigpt.runs.run_directory import Metrics
+from minigpt.system.console import ForgivingConsole
+from minigpt.system.terminal import visible
 
 HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {'left':>8}"
 

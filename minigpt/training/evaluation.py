@@ -4,9 +4,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from minigpt.data.shards import Split
 from minigpt.model import LanguageModel
 from minigpt.model.loss import mean_loss
-from minigpt.text.shards import Split
 
 
 class Samples(Protocol):

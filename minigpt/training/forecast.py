@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
+from minigpt.data.dataset import Dataset
+from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.loss import MOST_TOKENS
-from minigpt.sampling.engine import generate
-from minigpt.text.dataset import Dataset
+from minigpt.training.callbacks import SNAPSHOT_TOKENS, snapshot_steps
 from minigpt.training.display import clock
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.gradients import Gradients
-from minigpt.training.journal import SNAPSHOT_TOKENS, snapshot_steps
 from minigpt.training.optimizer import Optimizer
 
 SHARE = 50  # one step in so many is rehearsed, …

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from minigpt.config import Config
-from minigpt.device import keep_freed_memory, multiplies_bf16, pick_device
+from minigpt.distributed.processes import ALONE, Processes, shards, spread, synchronize
 from minigpt.errors import DeviceError
-from minigpt.training import block
+from minigpt.kernels import gpt_block as block
+from minigpt.system.device import keep_freed_memory, multiplies_bf16, pick_device
 from minigpt.training.optimizer import flatten
-from minigpt.training.parallel import ALONE, Processes, shards, spread, synchronize
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from minigpt.config import Config, TrainingConfig
+from minigpt.data.shards import Split
+from minigpt.distributed.processes import ALONE, Processes
 from minigpt.errors import DivergedError, RunError
 from minigpt.model import LanguageModel
-from minigpt.text.shards import Split
 from minigpt.training.evaluation import Samples, estimate_loss
 from minigpt.training.gradients import Gradients
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.parallel import ALONE, Processes
 
 MOST = 2**53  # losses, or nats
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from minigpt.config import Config
-from minigpt.settings import Checked, setting
+from minigpt.config_fields import Checked, setting
 
 H100 = {"fp32": 495e12, "bf16": 989e12, "fp16": 989e12}  # dense, of the SXM5; NVIDIA's data sheet. fp32 is TF32 there
 

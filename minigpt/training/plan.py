@@ -9,8 +9,8 @@ from typing import get_args
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
-from minigpt.training.footprint import FLOAT, Memory, Parameters, Sharing, memory, parameters
 from minigpt.training.machine import Machine
+from minigpt.training.memory_model import FLOAT, Memory, Parameters, Sharing, memory, parameters
 
 
 @dataclass(frozen=True)

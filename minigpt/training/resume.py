@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
+from minigpt.data.corpus import find_data, tiny_shakespeare
+from minigpt.distributed.processes import Processes, joined, require_shares
+from minigpt.distributed.sharded_checkpoint import saved
 from minigpt.errors import ConfigError, DataError, RunError
-from minigpt.folder import Record, RunFolder, read_weights
 from minigpt.model import TrainedModel
-from minigpt.model.empty import build_empty
-from minigpt.run import Run, require_there
-from minigpt.text.corpus import find_data, tiny_shakespeare
-from minigpt.training.again import this_launch
+from minigpt.model.meta_init import build_empty
+from minigpt.runs.run import Run, require_there
+from minigpt.runs.run_directory import Record, RunFolder, read_weights
+from minigpt.training.checkpoint import Save, Saves
 from minigpt.training.display import Display
-from minigpt.training.parallel import Processes, joined, require_shares
-from minigpt.training.saves import Save, Saves
-from minigpt.training.sharded import saved
-from minigpt.training.start import Start, prepared
+from minigpt.training.job_restart import this_launch
+from minigpt.training.setup import Start, prepared
 from minigpt.training.train import fit_and_measure, shared_out
 
 MAY_CHANGE = (

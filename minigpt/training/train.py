@@ -11,25 +11,25 @@ import torch
 
 import minigpt
 from minigpt.config import Config
+from minigpt.data.dataset import Dataset
+from minigpt.data.shards import PreparedData
+from minigpt.distributed.processes import Processes, joined, require_shares, shards, whole
 from minigpt.errors import DivergedError
-from minigpt.folder import Record, RunFolder, Status
+from minigpt.generation.backend_selection import described
 from minigpt.model import count_parameters
-from minigpt.run import Evaluation, Run
-from minigpt.sampling.path import described
-from minigpt.text.dataset import Dataset
-from minigpt.text.shards import PreparedData
-from minigpt.text.tokenizers import fingerprint, load_tokenizer
-from minigpt.training.again import begun_before, this_launch
+from minigpt.runs.run import Evaluation, Run
+from minigpt.runs.run_directory import Record, RunFolder, Status
+from minigpt.tokenizers.loading import fingerprint, load_tokenizer
+from minigpt.training.callbacks import Course, Journal
+from minigpt.training.checkpoint import Save, going_on, waiting
+from minigpt.training.diagnostics import diagnosis
 from minigpt.training.display import Display
-from minigpt.training.doctor import diagnosis
-from minigpt.training.figure import draw_loss
 from minigpt.training.forecast import Forecast, foresee
 from minigpt.training.interrupt import Interrupt
-from minigpt.training.journal import Course, Journal
+from minigpt.training.job_restart import begun_before, this_launch
 from minigpt.training.loop import Batches, fit, require_finite
-from minigpt.training.parallel import Processes, joined, require_shares, shards, whole
-from minigpt.training.saves import Save, going_on, waiting
-from minigpt.training.start import Start, prepared, within_budget
+from minigpt.training.loss_plot import draw_loss
+from minigpt.training.setup import Start, prepared, within_budget
 
 
 def train(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY_FLAGS
 
-from minigpt.run import Run
+from minigpt.runs.run import Run
 
 
 def refused(done: subprocess.CompletedProcess, *parts: str, status: int = 2) -> None:

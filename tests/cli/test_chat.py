@@ -9,9 +9,9 @@ from conftest import answering
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
-from minigpt.finetuning.chat import Chat, fitted
-from minigpt.finetuning.instructions import Template, Turn, read_examples
-from minigpt.run import Run
+from minigpt.finetuning.sft_dataset import Template, Turn, read_examples
+from minigpt.runs.chat import Chat, fitted
+from minigpt.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, TINY_FLAGS, in_terminal
 
-from minigpt.run import Run
+from minigpt.runs.run import Run
 
 
 def test_train_prints_text_and_what_to_type_next(command: Callable, text_file: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, TINY_FLAGS, in_terminal, make_text
 
-from minigpt.text.shards import Index, PreparedData
+from minigpt.data.shards import Index, PreparedData
 
 STORIES = 400
 

@@ -11,7 +11,7 @@ from conftest import make_text
 
 import minigpt
 from minigpt.finetuning.adapters import CONFIG, WEIGHTS
-from minigpt.run import Run
+from minigpt.runs.run import Run
 
 QUICK = ["--max-iters", "30", "--eval-interval", "15", "--snapshots", "2"]
 

@@ -10,9 +10,9 @@ from conftest import TINY, TINY_FLAGS, answering
 
 import minigpt
 from minigpt.finetuning.lora import Shape
-from minigpt.run import Run
-from minigpt.studies.attention import attention_maps
-from minigpt.studies.look import VIEWS
+from minigpt.runs.run import Run
+from minigpt.studies.look.attention import attention_maps
+from minigpt.studies.look.views import VIEWS
 
 SETTINGS = {"max_iters": 120, "learning_rate": 5e-3}
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 
 import minigpt
-from minigpt.run import Run
+from minigpt.runs.run import Run
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -13,12 +13,12 @@ from conftest import TINY, TINY_FLAGS, in_terminal
 
 import minigpt
 from minigpt.errors import ConfigError, RunError
-from minigpt.run import Run
-from minigpt.studies.tokenizers import compare, multiplications
-from minigpt.text.bpe import BPETokenizer
-from minigpt.text.sentencepiece import SentencePieceTokenizer
-from minigpt.text.tokenizer import CharTokenizer
-from minigpt.text.tokenizers import fingerprint, merges_of
+from minigpt.runs.run import Run
+from minigpt.studies.tokenizer_comparison import compare, multiplications
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.loading import fingerprint, merges_of
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 SETTINGS = {**TINY, "device": "cpu", "vocab_size": 300}
 

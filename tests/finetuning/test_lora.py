@@ -12,6 +12,7 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 from minigpt.config import Config, ModelConfig
+from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.finetuning.adapters import load_adapter, save_adapter
@@ -29,7 +30,6 @@ from minigpt.finetuning.lora import (
 )
 from minigpt.model import build
 from minigpt.model.gpt import GPT
-from minigpt.text.dataset import Dataset
 from minigpt.training.gradients import Gradients
 from minigpt.training.optimizer import Optimizer
 

@@ -4,7 +4,7 @@ import pytest
 from conftest import make_text
 
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.instructions import Example
+from minigpt.finetuning.sft_dataset import Example
 from minigpt.finetuning.tasks import PAIRS, STYLES, TASKS, Source, examples_of, held_out, require_tasks, sources_of
 
 SPEECHES = [(name, f"{name} says one. {name} says two.") for name in ("A", "B", "C", "D")]

@@ -9,9 +9,9 @@ import torch
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError
+from minigpt.generation.engine import generate
 from minigpt.model.loss import exact_loss
 from minigpt.model.ngram import FALLBACK, NGramModel, discounts
-from minigpt.sampling.engine import generate
 
 
 class Textbook:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minigpt.finetuning.quantization import dequantize_nf4, quantize_nf4
-from minigpt.run import Run
+from minigpt.model.quantization import dequantize_nf4, quantize_nf4
+from minigpt.runs.run import Run
 from minigpt.studies.bit_depth import DEPTHS, bit_depths, rounded
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 import minigpt
-from minigpt.text.visible import visible
+from minigpt.system.terminal import visible
 from minigpt.training.display import clock
 
 

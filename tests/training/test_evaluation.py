@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from minigpt.config import Config
+from minigpt.data.dataset import Dataset, even_windows
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.text.dataset import Dataset, even_windows
 from minigpt.training.evaluation import estimate_loss
 
 

@@ -11,10 +11,10 @@ from conftest import TINY, TINY_FLAGS
 
 import minigpt
 from minigpt.config import Config
+from minigpt.data.dataset import Dataset
 from minigpt.errors import DeviceError
 from minigpt.model import build
-from minigpt.studies.ladder import bigram_counts
-from minigpt.text.dataset import Dataset
+from minigpt.studies.ladder.rungs import bigram_counts
 from minigpt.training import forecast as forecasting
 from minigpt.training.forecast import Forecast, bigram_entropy, foresee
 from minigpt.training.train import forecast

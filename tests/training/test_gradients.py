@@ -11,7 +11,7 @@ import minigpt
 from minigpt.config import Config
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.model import build
-from minigpt.run import Run
+from minigpt.runs.run import Run
 from minigpt.training.gradients import Gradients, require_precision, with_precision
 
 CONFIG = Config().override(vocab_size=11, block_size=8, n_embd=16, n_head=2, n_layer=3, batch_size=6)

@@ -9,7 +9,7 @@ import pytest
 from conftest import COMMAND, TINY_FLAGS
 
 import minigpt
-from minigpt.run import Run
+from minigpt.runs.run import Run
 
 
 def start(text_file: Path, folder: Path, *flags: str, until: int = 40) -> subprocess.Popen:

@@ -10,14 +10,14 @@ from conftest import TINY
 
 import minigpt
 from minigpt.config import Config
-from minigpt.device import threads_for
+from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError, MemoryShortError
 from minigpt.model import build
 from minigpt.model.gpt import GPT, fused
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.run import Run
-from minigpt.text.dataset import Dataset
-from minigpt.text.tokenizer import CharTokenizer
+from minigpt.runs.run import Run
+from minigpt.system.device import threads_for
+from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import Usual, fit

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from minigpt.config import Config
 from minigpt.errors import ConfigError
 from minigpt.model import build, count_parameters
-from minigpt.training.footprint import FLOAT, memory, moments, parameters, sizes
 from minigpt.training.gradients import Gradients
 from minigpt.training.machine import Machine
+from minigpt.training.memory_model import FLOAT, memory, moments, parameters, sizes
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.plan import flops_a_token, plan, sent_a_step
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import faults
+import fault_injection
 import pytest
 import torch
 from conftest import COMMAND, TINY, TINY_FLAGS
@@ -17,29 +17,29 @@ from conftest import COMMAND, TINY, TINY_FLAGS
 import minigpt
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.folder import RunFolder
-from minigpt.run import Run
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunFolder
+from minigpt.training.checkpoint import Saves
 from minigpt.training.optimizer import learning_rate
 from minigpt.training.resume import resume
-from minigpt.training.saves import Saves
 
 
 @pytest.fixture(scope="module")
 def settings(text_file: Path) -> dict[str, Any]:
-    return faults.SETTINGS | {"data": text_file}
+    return fault_injection.SETTINGS | {"data": text_file}
 
 
 @pytest.fixture(scope="module")
 def never_stopped(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("whole")
-    assert faults.finish(folder, settings) == 0
-    return faults.story(folder / "run")
+    assert fault_injection.finish(folder, settings) == 0
+    return fault_injection.story(folder / "run")
 
 
 def went_on(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any]) -> None:
     """The run becomes what it would have been."""
-    assert faults.finish(folder, settings) == 0, (folder / "errors.txt").read_text()
-    assert faults.story(folder / "run") == never_stopped
+    assert fault_injection.finish(folder, settings) == 0, (folder / "errors.txt").read_text()
+    assert fault_injection.story(folder / "run") == never_stopped
     assert not list((folder / "run").rglob("*.tmp"))
     minigpt.load(folder / "run")
 
@@ -48,7 +48,7 @@ def went_on(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any
 def test_killed_at_random_moments(
     seed: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert faults.killed(tmp_path, settings, random.Random(seed))
+    assert fault_injection.killed(tmp_path, settings, random.Random(seed))
     went_on(tmp_path, settings, never_stopped)
 
 
@@ -56,7 +56,7 @@ def test_killed_at_random_moments(
 def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many writes, flushes, renames and removals such a training makes."""
     folder = tmp_path_factory.mktemp("count")
-    assert faults.finish(folder, settings, (0, "count")) == 0
+    assert fault_injection.finish(folder, settings, (0, "count")) == 0
     return int((folder / "operations").read_text())
 
 
@@ -65,7 +65,7 @@ def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 def test_struck_while_saving(
     how: str, share: float, operations: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
-    code = faults.finish(tmp_path, settings, (round(share * operations), how))
+    code = fault_injection.finish(tmp_path, settings, (round(share * operations), how))
     assert code == (-signal.SIGKILL if how == "kill" else 2)
     if how == "fail":
         assert "the disk is full" in (tmp_path / "errors.txt").read_text()
@@ -76,12 +76,12 @@ def test_a_training_that_saves_at_every_step_is_the_same(
     settings: dict[str, Any], never_stopped: dict[str, Any], operations: int, tmp_path: Path
 ) -> None:
     often = settings | {"save_minutes": 1e-9}
-    assert faults.finish(tmp_path, often, (operations, "kill")) == -signal.SIGKILL
+    assert fault_injection.finish(tmp_path, often, (operations, "kill")) == -signal.SIGKILL
     saves = Saves(tmp_path / "run")
     assert saves.newest().moment.step % 20  # between evaluations
     assert len(saves.paths()) <= 3
-    assert faults.finish(tmp_path, often) == 0
-    story = faults.story(tmp_path / "run")
+    assert fault_injection.finish(tmp_path, often) == 0
+    story = fault_injection.story(tmp_path / "run")
     assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
 
 
@@ -220,12 +220,12 @@ def test_the_best_weights_outlive_a_save_between_evaluations(settings: dict[str,
     fast = settings | {"learning_rate": 1.0, "schedule": "constant"}  # so that it gets worse, on every machine
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    assert faults.finish(tmp_path / "a", fast) == 0
-    expected = faults.story(tmp_path / "a/run")
+    assert fault_injection.finish(tmp_path / "a", fast) == 0
+    expected = fault_injection.story(tmp_path / "a/run")
     assert expected["best.safetensors"]
-    assert faults.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}, (250, "kill")) == -signal.SIGKILL
-    assert faults.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}) == 0
-    assert {**faults.story(tmp_path / "b/run"), "config.toml": None} == {**expected, "config.toml": None}
+    assert fault_injection.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}, (250, "kill")) == -signal.SIGKILL
+    assert fault_injection.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}) == 0
+    assert {**fault_injection.story(tmp_path / "b/run"), "config.toml": None} == {**expected, "config.toml": None}
 
 
 def test_a_stranger_s_run_writes_nowhere_else(finished: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from conftest import TINY
 
 import minigpt
 from minigpt.errors import RunError
-from minigpt.folder import RunFolder
-from minigpt.run import Run
-from minigpt.training.journal import snapshot_steps
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunFolder
+from minigpt.training.callbacks import snapshot_steps
 
 
 def test_the_steps_are_even_on_a_log_scale() -> None:

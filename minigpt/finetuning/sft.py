@@ -1,0 +1,124 @@
+"""From a run and instructions with answers to a run that follows them, and how well it does."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minigpt.errors import ConfigError
+from minigpt.finetuning.accuracy import Accuracy, accuracies, majority
+from minigpt.finetuning.accuracy_log import Progress
+from minigpt.finetuning.adapter_tokens import train_new_rows
+from minigpt.finetuning.example_split import material_of
+from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
+from minigpt.finetuning.lora import OUTSIDE_BLOCKS, Shape, chosen_layers, trained_share
+from minigpt.finetuning.replay import OwnText
+from minigpt.finetuning.sft_dataset import SPECIAL, Instructions, Template
+from minigpt.finetuning.vocabulary_resize import grown, with_tokens
+from minigpt.model import TrainedModel
+from minigpt.model.loss import bits, mean_loss
+from minigpt.runs.run import Evaluation, Run, lengths_of
+from minigpt.system.device import pick_device, threads_for
+from minigpt.training.callbacks import Course
+from minigpt.training.display import Display
+from minigpt.training.setup import Start
+
+
+@dataclass(frozen=True)
+class Instructed:
+    """What came of it.
+
+    Attributes:
+        accuracies: by task: before, where the base knew instructions, after, and of the most frequent answer always.
+        own_before: the base's exact loss on its own text, as plain text; None where that cannot be had.
+        own_after: the run's on the same: what it has forgotten.
+        truncated: how many examples were longer than the model sees.
+    """
+
+    run: Run
+    trained: int
+    accuracies: dict[str, tuple[Accuracy | None, Accuracy, Accuracy]]
+    own_before: float | None
+    own_after: float | None
+    truncated: int
+    adapter: Path | None
+
+
+def instruct(
+    base: Run,
+    data: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    method: Method = "full",
+    shape: Shape | None = None,
+    targets: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Instructed:
+    """Teach a copy of a run's model instructions, from a file of JSON lines or of the built-in tasks.
+
+    Its vocabulary grows by the marks between turns, and of characters by those that the examples need; what it knew
+    stays. Raises as `finetune` does, and DataError for examples that cannot be learned.
+    """
+    config = begun_from(base, method, **{"order": "epochs", "snapshots": 0} | settings)
+    if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
+        raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
+    material = material_of(base, data, tasks, kept, config.training.seed)
+    train, test = material.all
+    tokenizer, old = grown(base.tokenizer, SPECIAL, (turn.text for example in train + test for turn in example.turns))
+    if method != "full":
+        require_layers(base.model, targets, growing=None in old)
+    template = Template(tokenizer)
+    config = config.override(vocab_size=tokenizer.vocab_size)
+    own = OwnText.of(base, old)
+    dataset = Instructions(train, test, template, config, own.batch if own else None)
+    before = {} if None in old else accuracies(base.model, template, material.test)
+    training, device = config.training, pick_device(config.training.device)
+    with Display(training) as display, threads_for(config.numbers_a_batch) as threads:
+        display.say(f"text   {material.source}: {len(train):,} examples to learn, {len(test):,} held out")
+        if dataset.truncated:
+            display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")
+        torch.manual_seed(training.seed)
+        model = with_tokens(copy.deepcopy(base.model), old, training.seed).to(device)
+        adapt(model, method, shape or Shape(), targets)
+        if method != "full" and None in old:
+            train_new_rows(model, old)
+        trained, _ = trained_share(model)
+        start = Start(material.corpus(), tokenizer, config, dataset, model, threads)
+        wanted = Path(f"runs/{base.path.name or 'run'}-instructed" if out is None else out)
+        progress = Progress(model, template, material.test)
+
+        def course(run: Run) -> Course:
+            return Course(measure=lambda: measured(run, dataset), look=lambda step: progress.look(step, run.path))
+
+        about = {"instructions": True, "exchanges": max(example.exchanges for example in train), "documents": None}
+        run, adapter = taught(base, start, method, wanted, display, course, old, about)
+        progress.draw(run.path)
+        after = accuracies(model, template, material.test)
+        usual_answers = {task: majority(material.train.get(task, some), some) for task, some in material.test.items()}
+        own_before, own_after = (own.loss_before(base.model), own.loss(model)) if own else (None, None)
+    found = {task: (before.get(task), after[task], usual_answers[task]) for task in after}
+    return Instructed(run, trained, found, own_before, own_after, dataset.truncated, adapter)
+
+
+def require_layers(model: TrainedModel, targets: Sequence[str] | None, growing: bool) -> None:
+    """Raise ConfigError for targets that can have no adapter, as the last layer can't while its rows grow."""
+    chosen = chosen_layers(model, targets)
+    if growing and not chosen.keys().isdisjoint(OUTSIDE_BLOCKS):
+        raise ConfigError("lm_head gets rows for new tokens, and so no adapter: leave it out of the targets")
+
+
+def measured(run: Run, dataset: Instructions) -> Evaluation:
+    """The mean loss of all tokens of the held-out answers."""
+    x, y = dataset.sample("val", len(dataset.parts["val"]))
+    loss = mean_loss(run.model, x, y)
+    answered = y[y >= 0]
+    size, characters = lengths_of(run.tokenizer)[answered].sum(0).tolist()
+    total, count = bits(loss) * len(answered), len(answered)
+    per_byte, per_character = total / max(1, size), total / max(1, characters)
+    return Evaluation(
+        loss, per_byte, per_character, "held-out answers", characters, run.record.data_source, count, count
+    )

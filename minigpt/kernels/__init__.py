@@ -1,0 +1,1 @@
+"""Optional speed: hand-written gradients, oneDNN, Numba, CUDA graphs."""

@@ -1,0 +1,1 @@
+"""The ladder: what each idea of the lecture is worth."""

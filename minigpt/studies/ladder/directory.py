@@ -1,0 +1,183 @@
+"""What a ladder has measured, and its folder on disk.
+
+ladder.json   every single measurement; a ladder that was interrupted goes on from here
+ladder.md     the tables, and the samples side by side
+ladder.png    the losses, falling rung by rung
+"""
+
+import dataclasses
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minigpt.config import FIRST_VERSION, YOUNGER, Config
+from minigpt.data.corpus import Corpus
+from minigpt.errors import FileError, RunError
+from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
+from minigpt.system.files import explained, read_text, require_inside, write_atomic
+from minigpt.system.json_files import LARGEST_JSON, checked, parse_json
+from minigpt.system.plotting import write_png
+from minigpt.system.terminal import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+FREE = {  # settings that a ladder's figures don't hang on
+    *("device", "eval_interval", "eval_windows", "snapshots"),
+    *("implementation", "compile", "checkpoint_activations"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One rung with one seed, or one n-gram model.
+
+    Attributes:
+        number: the rung's, from 0; of an n-gram model, its order.
+        learned: whether by gradient descent, in steps, or by counting.
+        loss: exact validation loss, nats per character.
+        parameters: how many numbers it has learned or counted.
+        seconds: of training alone.
+        characters: read in that time, with repetition.
+    """
+
+    number: int
+    name: str
+    idea: str
+    learned: bool
+    seed: int
+    loss: float
+    parameters: int
+    seconds: float
+    characters: int
+    sample: str
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Which share of the characters stands, in a run of `length` or more, word for word in the training text."""
+
+    seed: int
+    length: int
+    transformer: float
+    ngram: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rung over all its seeds.
+
+    Attributes:
+        result: the first seed's.
+        seeds: how many there are.
+        loss: the mean.
+        spread: from the lowest loss to the highest.
+        characters_per_second: the median.
+    """
+
+    result: Result
+    seeds: int
+    loss: float
+    spread: float
+    characters_per_second: float
+
+
+LISTS = {"rungs": Result, "ngrams": Result, "blends": Blend, "comparisons": Comparison, "copied": Copied}
+
+
+@dataclass
+class Ladder:
+    """Everything measured, in the order it was."""
+
+    settings: dict[str, Any]
+    rungs: list[Result] = field(default_factory=list)
+    ngrams: list[Result] = field(default_factory=list)
+    blends: list[Blend] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    copied: list[Copied] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def rows(self) -> list[Row]:
+        """The rungs climbed so far, from the lowest."""
+        numbers = sorted({result.number for result in self.rungs})
+        return [row_of([result for result in self.rungs if result.number == number]) for number in numbers]
+
+
+def row_of(results: list[Result]) -> Row:
+    """One rung's results, of all its seeds, as a row."""
+    losses = [result.loss for result in results]
+    rates = [result.characters / max(result.seconds, 1e-9) for result in results]
+    return Row(results[0], len(results), statistics.mean(losses), max(losses) - min(losses), statistics.median(rates))
+
+
+class LadderFolder:
+    """A ladder's files. Reading raises RunError, naming the file and what is wrong; writing FileError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "ladder.json"
+        self.report = path / "ladder.md"
+        self.figure = path / "ladder.png"
+
+    def open(self, config: Config, corpus: Corpus) -> Ladder:
+        """The ladder in this folder, or a new one in a new folder.
+
+        Raises RunError if something else is there: another text's ladder, one of other settings, or none.
+        """
+        settings = {"data_sha256": corpus.sha256, **vars(config.model), **vars(config.training)}
+        settings = {name: value for name, value in settings.items() if name not in FREE}
+        require_inside(self.path, [self.record, self.report, self.figure])
+        with explained("create the ladder's folder", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.record.exists():
+                ours = {self.report.name, self.figure.name}  # all that is left where ladder.json was deleted
+                if any(path.name[0] != "." and path.name not in ours for path in self.path.iterdir()):
+                    raise RunError(f"{str(self.path)!r} holds something, but no ladder: choose another --out")
+                self.save(Ladder(settings))  # what can't be written is refused now, not after the first rung
+                return Ladder(settings)
+        ladder, older = self.read(), YOUNGER | FIRST_VERSION
+        for name, value in settings.items():
+            if ladder.settings.get(name, older.get(name)) != value:
+                there, asked = (str(v)[:12] for v in (ladder.settings.get(name), value))
+                raise RunError(
+                    f"{str(self.path)!r} holds a ladder with {name} {there}, not {asked}: choose another --out"
+                )
+        self.save(ladder)  # as above
+        return ladder
+
+    def read(self) -> Ladder:
+        """The ladder in this folder."""
+        where = f"{str(self.record)!r}"
+        try:
+            text = read_text(self.record, LARGEST_JSON)
+        except FileError as error:
+            raise RunError(str(error)) from None
+        try:
+            content = parse_json(text, where)
+        except RunError as error:
+            raise RunError(f"{error}: delete it to begin anew") from None
+        if not isinstance(content, dict) or content.keys() != {"format", "settings", "seconds", *LISTS}:
+            raise RunError(f"{where} is damaged or from another version: delete it to begin anew")
+        if content.pop("format") != FORMAT:
+            raise RunError(f"{where} is from another version: delete it to begin anew")
+        kinds = {"settings": dict, "seconds": float} | dict.fromkeys(LISTS, list)
+        for name, kind in kinds.items():
+            if not isinstance(content[name], kind):
+                raise RunError(f"{where} is damaged, {name} is no {kind.__name__}: delete it to begin anew")
+        for name, entry in LISTS.items():
+            content[name] = [checked(entry, values, f"{where}, {name}") for values in content[name]]
+        return Ladder(**content)
+
+    def save(self, ladder: Ladder) -> None:
+        """Write ladder.json."""
+        content = {"format": FORMAT, **dataclasses.asdict(ladder)}
+        write_atomic(self.record, json.dumps(content, indent=1).encode() + b"\n")
+
+    def write_report(self, text: str, figure: "Figure") -> None:
+        """Write ladder.md and ladder.png."""
+        write_atomic(self.report, visible(text).encode())
+        write_png(self.figure, figure)

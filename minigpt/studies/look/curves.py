@@ -1,0 +1,36 @@
+"""The learning curves of several runs over one another."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from minigpt.errors import DataError
+from minigpt.runs.run import Run
+from minigpt.system.plotting import drawable, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_curves(runs: Sequence[Run]) -> "Figure":
+    """Validation losses in full colour, training losses faint, over the characters read.
+
+    Raises DataError if no run has more than one evaluation.
+    """
+    if all(len(run.metrics) < 2 for run in runs):
+        raise DataError("a curve needs two evaluations: train longer, or with a smaller eval_interval")
+    figure = new_figure(10, 6)
+    axes = figure.subplots()
+    for i, run in enumerate(runs):
+        characters = [m.characters for m in run.metrics]
+        loss = run.record.validation_loss
+        exact = "" if loss is None else f": {loss:.4f}"
+        label = drawable(f"{run.path.name}{exact}")
+        axes.plot(characters, [m.validation_loss for m in run.metrics], color=f"C{i % 10}", linewidth=2.5, label=label)
+        axes.plot(characters, [m.train_loss for m in run.metrics], color=f"C{i % 10}", alpha=0.4)
+    axes.set_xlabel("characters read", size=13)
+    axes.set_ylabel("loss (nats per character)", size=13)
+    axes.set_title("Learning: validation, and faintly training", size=15)
+    axes.grid(alpha=0.3)
+    for text in axes.legend(fontsize=12, title="exact validation loss").get_texts():
+        text.set_parse_math(False)
+    return figure

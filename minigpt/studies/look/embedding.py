@@ -1,0 +1,94 @@
+"""The embedding of characters in two dimensions: does like lie with like?"""
+
+import unicodedata
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.errors import ConfigError
+from minigpt.system.plotting import drawable, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEIGHBOURS = 3
+MOST = 4096  # rows that are compared, each with each, and drawn
+COLOURS = {
+    "vowels": "#d62728",
+    "consonants": "#1f77b4",
+    "letters": "#17becf",  # of other alphabets
+    "capitals": "#2ca02c",
+    "digits": "#9467bd",
+    "punctuation": "#ff7f0e",
+    "white space": "#7f7f7f",
+    "other": "#8c564b",
+}
+
+
+def kind(character: str) -> str:
+    """The kind of a character: one of COLOURS; of a token of several, that of the first that is no blank."""
+    character = character.lstrip(" ")[:1] or " "
+    category = unicodedata.category(character)
+    if character.isspace():
+        return "white space"
+    if category == "Lu":
+        return "capitals"
+    if category[0] == "L":
+        letter = unicodedata.normalize("NFD", character)[0]
+        return "vowels" if letter in "aeiou" else "consonants" if letter.isascii() else "letters"
+    return {"N": "digits", "P": "punctuation", "S": "punctuation"}.get(category[0], "other")
+
+
+def in_two_dimensions(table: Tensor) -> Tensor:
+    """The two principal components of the rows of a table (V, C): (V, 2)."""
+    centred = table.detach().double() - table.detach().double().mean(dim=0)
+    U, S, _ = torch.linalg.svd(centred, full_matrices=False)
+    plane = F.pad(U * S, (0, 2))[:, :2]  # a table of one column has one component
+    largest = plane.gather(0, plane.abs().argmax(dim=0, keepdim=True))  # (1, 2)
+    return plane * largest.sign()  # a component has no sign of its own: the largest entry is made positive
+
+
+def like_with_like(table: Tensor, kinds: list[str]) -> tuple[float, float]:
+    """How often one of a row's three nearest neighbours (by cosine) is of its own kind; and how often by chance.
+
+    Raises ConfigError for a table of too many rows.
+    """
+    V = len(kinds)
+    if V > MOST:
+        raise ConfigError(f"the embedding is drawn for {MOST:,} different tokens at most, and this run has {V:,}")
+    if V < 2:
+        return 0.0, 0.0
+    unit = F.normalize(table.detach().double(), dim=1)
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)  # (V, V)
+    nearest = similarity.topk(min(NEIGHBOURS, V - 1), dim=1).indices.tolist()
+    hits = [kinds[j] == kinds[i] for i, row in enumerate(nearest) for j in row]
+    chance = sum(many * (many - 1) for many in Counter(kinds).values()) / (V * (V - 1))
+    return sum(hits) / len(hits), chance
+
+
+def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
+    """The rows of a table (V, C), one for each character, in their two principal components."""
+    kinds = [kind(c) for c in characters]
+    plane = in_two_dimensions(table).tolist()
+    share, chance = like_with_like(table, kinds)
+    figure = new_figure(10, 8)
+    axes = figure.subplots()
+    for name, colour in COLOURS.items():
+        points = [(x, y, c) for (x, y), c, k in zip(plane, characters, kinds, strict=True) if k == name]
+        if points:
+            axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=0, color=colour)
+            axes.plot([], [], "o", color=colour, label=name)
+        for x, y, c in points:
+            sign = {" ": "space", "\n": "¶"}.get(c, drawable(c))
+            axes.text(x, y, sign, ha="center", va="center", size=16, weight="bold", color=colour, parse_math=False)
+    axes.legend(fontsize=12, loc="best")
+    axes.set_xlabel("first principal component", size=12)
+    axes.set_ylabel("second", size=12)
+    axes.set_title(
+        f"{share:.0%} of the {NEIGHBOURS} nearest neighbours of a character are of its kind; {chance:.0%} by chance",
+        size=14,
+    )
+    return figure

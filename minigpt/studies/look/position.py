@@ -1,0 +1,39 @@
+"""What context buys: the loss by how many characters the model can see."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from minigpt.model import LanguageModel
+from minigpt.model.loss import token_losses
+from minigpt.system.plotting import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
+    """The mean loss at each position of the windows that `exact_loss` cuts the ids into: (T,), or fewer if N - 1 < T.
+
+    Entry t is the mean over the predictions that see t + 1 characters.
+    """
+    losses = token_losses(model, ids).double()  # (N - 1,)
+    places = torch.arange(len(losses)) % model.config.block_size
+    sums = torch.zeros(int(places.max()) + 1, dtype=torch.float64).index_add(0, places, losses)
+    return sums / places.bincount()
+
+
+def draw_positions(curves: dict[str, Tensor]) -> "Figure":
+    """One or several such curves, by name."""
+    figure = new_figure(9, 5)
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(range(1, len(curve) + 1), curve.tolist(), "o-" if len(curve) <= 64 else "-", label=name, linewidth=2)
+    axes.set_xlabel("characters of context", size=13)
+    axes.set_ylabel("validation loss (nats per character)", size=13)
+    axes.set_title("What context buys", size=15)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(fontsize=12)
+    return figure

@@ -1,0 +1,55 @@
+"""What temperature does to the distribution that the next character is drawn from."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.generation.filters import apply_temperature
+from minigpt.model import LanguageModel
+from minigpt.model.loss import bits
+from minigpt.system.plotting import drawable, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPERATURES = (0.5, 1.0, 1.5)
+SHOWN = 12
+
+
+@torch.no_grad()
+def next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
+    """The probabilities of the token after the ids (T,) at each of TEMPERATURES: (3, V)."""
+    was_training = model.training
+    model.eval()
+    try:
+        logits, _ = model(idx[None, -model.config.block_size :])
+    finally:
+        model.train(was_training)
+    last = logits[:, -1].double().cpu()  # (1, V)
+    return torch.cat([F.softmax(apply_temperature(last, temperature), dim=-1) for temperature in TEMPERATURES])
+
+
+def entropies(distributions: Tensor) -> list[float]:
+    """The entropy in bits of each row (N, V)."""
+    return [bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
+
+
+def draw_temperature(distributions: Tensor, characters: list[str], text: str) -> "Figure":
+    """The likeliest characters after the text, their probabilities (3, V) side by side."""
+    top = distributions[TEMPERATURES.index(1.0)].topk(min(SHOWN, len(characters))).indices.tolist()
+    figure = new_figure(10, 5)
+    axes = figure.subplots()
+    for i, (temperature, row, entropy) in enumerate(
+        zip(TEMPERATURES, distributions, entropies(distributions), strict=True)
+    ):
+        places = [place + 0.27 * (i - 1) for place in range(len(top))]
+        label = f"temperature {temperature:g}: {entropy:.2f} bits"
+        axes.bar(places, row[top].tolist(), width=0.27, label=label, color=("#1f77b4", "#7f7f7f", "#d62728")[i])
+    names = [{" ": "space"}.get(characters[i], drawable(characters[i])) for i in top]
+    axes.set_xticks(range(len(top)), names, size=14, parse_math=False)
+    axes.set_ylabel("probability", size=13)
+    axes.set_title(f"The character after “{drawable(text[-30:])}”", size=14, parse_math=False)
+    axes.legend(fontsize=12)
+    return figure

@@ -1,0 +1,66 @@
+"""Where the model was surprised: a text coloured by its loss per token."""
+
+import html
+import math
+from collections.abc import Sequence
+
+import torch
+from rich.text import Text
+
+from minigpt.errors import DataError
+from minigpt.model.loss import TOKENS_A_BATCH, bits, token_losses
+from minigpt.runs.run import Run
+from minigpt.studies.look.html_page import page
+from minigpt.system.device import threads_for
+from minigpt.system.terminal import visible
+
+STRONGEST = 10.0  # bits; a surprise of one in a thousand has the full colour
+STEPS = (  # for a terminal: up to so many bits, this style
+    (1, ""),
+    (2.5, "white on #4a2a2a"),
+    (4.5, "white on #7a2424"),
+    (7, "white on #a81c1c"),
+    (math.inf, "bold white on #d60000"),
+)
+
+
+def tokens_of(run: Run, text: str) -> list[str]:
+    """The text's tokens, each as text; a token that is a part of a character only is U+FFFD."""
+    return [run.tokenizer.decode([i]) for i in run.tokenizer.encode(text)]
+
+
+def surprises(run: Run, text: str) -> list[float]:
+    """The loss in nats of each token after the first, each predicted once, in windows as evaluation makes them.
+
+    Raises DataError for a text of fewer than two tokens, UnknownCharacterError.
+    """
+    ids = torch.tensor(run.tokenizer.encode(text))
+    if len(ids) < 2:
+        raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
+    with threads_for(TOKENS_A_BATCH * run.config.model.n_embd):
+        return token_losses(run.model, ids).tolist()
+
+
+def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str:
+    """A page of HTML: each token after the first shaded by its loss, from none to a surprise of ten bits."""
+    spans = [html.escape(visible(tokens[0]))]
+    for token, loss in zip(tokens[1:], losses, strict=True):
+        strength = min(1.0, bits(loss) / STRONGEST)
+        mark = "⏎\n" if token == "\n" else html.escape(visible(token))
+        spans.append(f'<span style="--s:{strength:.2f}" title="{bits(loss):.2f} bits">{mark}</span>')
+    mean = bits(sum(losses) / len(losses))
+    legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
+    return page(
+        title,
+        f"<p>The stronger the colour, the less the model expected the token: {legend} bits. The mean is "
+        f"{mean:.2f} bits per token. Point at a token to read its own.</p><pre>\n{''.join(spans)}</pre>",
+    )
+
+
+def surprise_terminal(tokens: Sequence[str], losses: list[float]) -> Text:
+    """The text for a terminal, its tokens on a background that the loss decides."""
+    shown = Text(visible(tokens[0]))
+    for token, loss in zip(tokens[1:], losses, strict=True):
+        style = next(style for limit, style in STEPS if bits(loss) < limit)
+        shown.append("⏎\n" if token == "\n" and style else visible(token), style)
+    return shown

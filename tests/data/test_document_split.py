@@ -1,0 +1,76 @@
+"""How documents are cut and split."""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from texts import PROSE, random_text
+
+from minigpt.data.document_split import LONG, PASSAGE, Piece, gathered, passages, pieces
+from minigpt.tokenizers.bpe import BPETokenizer
+
+
+def chunked(text: str, size: int) -> Iterator[tuple[str, bool]]:
+    """A document in chunks of so many characters."""
+    yield from ((text[start : start + size], False) for start in range(0, len(text), size))
+    yield "", True
+
+
+def cut(text: str, size: int = 10**9) -> list[Piece]:
+    return list(pieces(chunked(text, size), 0.9))
+
+
+LONG_TEXTS = [
+    PROSE * 20,
+    "".join(random_text(random.Random(seed), 2000) for seed in range(80)),
+    "x" * 200_000,
+    "line\n" * 40_000,
+    " " * 150_000,
+]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=["prose", "unicode", "one letter", "lines", "blanks"])
+def test_a_long_document_is_cut_the_same_whatever_the_chunks_are(text: str) -> None:
+    found = cut(text)
+    assert "".join(piece.text for piece in found) == text
+    assert max(len(piece.text) for piece in found[:-1]) <= PASSAGE
+    assert [piece.ends_document for piece in found] == [False] * (len(found) - 1) + [True]
+    for size in (1, 1000, 65_537):
+        assert list(pieces(chunked(text, size), 0.9)) == found
+
+
+def test_passages_of_words_have_the_tokens_of_the_whole() -> None:
+    text = PROSE * 20
+    tokenizer = BPETokenizer.train(PROSE, 600)
+    found = [i for passage, _, _ in passages(chunked(text, 5000)) for i in tokenizer.encode(passage)]
+    assert found == tokenizer.encode(text)
+
+
+def test_each_stretch_of_a_long_document_has_its_share_to_validate_with() -> None:
+    found = cut(PROSE * 60)
+    for start in range(len(found) - 20):
+        assert 1 <= sum(piece.split == "val" for piece in found[start : start + 20]) <= 3
+    for piece, following in itertools.pairwise(found):
+        assert piece.ends_run == (piece.split != following.split)
+
+
+def test_a_short_document_is_whole_and_goes_where_its_text_says() -> None:
+    texts = [f"document number {i}" for i in range(5000)]
+    splits = {text: cut(text)[0].split for text in texts}
+    share = Counter(splits.values())["val"] / len(texts)
+    assert 0.08 < share < 0.12  # 0.1 give or take four times 0.004
+    rng = random.Random(0)
+    for text in rng.sample(texts, 50):
+        assert cut(text, size=3) == [Piece(text, splits[text], True, True, "")]
+    whole = "a " * (LONG // 2)
+    assert len(cut(whole)) == 1
+    assert len(cut(whole + "b")) > 1
+
+
+def test_pieces_are_gathered_whole() -> None:
+    found = cut(PROSE * 20)
+    lists = list(gathered(found, 10_000))
+    assert [piece for part in lists for piece in part] == found
+    assert all(sum(len(piece.text) for piece in part[:-1]) < 10_000 for part in lists)

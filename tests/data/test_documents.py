@@ -1,0 +1,240 @@
+"""Documents out of files of every kind, and every refusal by file and place."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from minigpt.data import documents as module
+from minigpt.data.documents import Reader
+from minigpt.data.file_discovery import find_files
+from minigpt.errors import DataError, FileError
+
+TEXTS = ["The first.\n", "Zwölf Boxkämpfer 漢字 👍", "a\nb\n\nc"]
+
+
+def read(path: Path, reader: Reader | None = None) -> list[str]:
+    """Every document of a file, whole."""
+    found, text = [], ""
+    for chunk, last in (reader or Reader()).read(path):
+        text += chunk
+        if last:
+            found.append(text)
+            text = ""
+    assert not text
+    return found
+
+
+def as_lines(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)).encode()
+
+
+def as_parquet(texts: list[str]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(len(texts))), "text": texts}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", [".txt", ".md", ".jsonl", ".parquet"])
+def test_every_format_compressed_or_not(kind: str, ending: str, tmp_path: Path) -> None:
+    written = {".jsonl": as_lines, ".parquet": as_parquet}.get(kind, lambda texts: "".join(texts).encode())(TEXTS)
+    packed = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending](written)
+    path = tmp_path / f"texts{kind}{ending}"
+    path.write_bytes(packed)
+    assert read(path) == (["".join(TEXTS)] if kind in (".txt", ".md") else TEXTS)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_compressed_files_of_several_parts(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / ("a.txt.gz" if pack is gzip.compress else "a.txt.zst")
+    path.write_bytes(pack(b"one ") + pack("zwölf ".encode() * 100_000) + pack(b"end"))
+    assert read(path) == ["one " + "zwölf " * 100_000 + "end"]
+
+
+def test_a_separator_makes_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stories.txt"
+    path.write_text("One.\nTwo.\n<|endoftext|>\n\nThree.\n<|endoftext|><|endoftext|>Four<|endoftext|>\n")
+    for chunk in (1, 2, 7, 1000):  # a separator may lie across two readings
+        monkeypatch.setattr(module, "CHUNK", chunk)
+        reader = Reader(separator="<|endoftext|>")
+        assert read(path, reader) == ["One.\nTwo.", "Three.", "Four"]
+        assert reader.empty == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
+def test_bytes_that_are_no_utf8_are_refused_or_counted(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    path = tmp_path / "bad.txt"
+    content = "né".encode() + b"\xff good \xe6\xbc x \xf0\x9f"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"bad\.txt' is not UTF-8: byte 3 is 0xff; .*--errors replace"):
+        read(path)
+    reader = Reader(errors="replace")
+    assert read(path, reader) == [content.decode("utf-8", "replace")]
+    assert reader.replaced == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("{", "line 2, is not JSON"),
+        ('{"body": "x", "id": 3}', r"line 2, has no field 'text' \(it has 'body', 'id'\): name the one with --field"),
+        ("[1]", "line 2, has no field 'text'"),
+        ('{"text": 3}', "line 2: its field 'text' is no text but int"),
+        ('{"text": "\\ud800"}', r"line 2, has half of a surrogate pair, U\+D800"),
+        ("[" * 100_000, "line 2, is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_document_is_named(line: str, error: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(DataError, match=rf"a\.jsonl', {error}"):
+        read(path)
+
+
+def test_halves_of_surrogate_pairs_and_bytes_in_json_are_replaced_if_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a\\ud800b"}\n{"text": "c\xffd"}\n')
+    reader = Reader(errors="replace")
+    assert read(path, reader) == ["a\ufffdb", "c\ufffdd"]
+    assert reader.replaced == 2
+    path.write_bytes(b'{"text": "fine"}\n{"text": "c\xffd"}\n')
+    with pytest.raises(FileError, match="line 2, byte 11 is 0xff"):
+        read(path)
+
+
+def test_empty_documents_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(as_lines(["", "one", ""]) + b"\n\n")
+    reader = Reader()
+    assert read(path, reader) == ["one"]
+    assert reader.empty == 2
+    (tmp_path / "empty.txt").touch()
+    assert read(tmp_path / "empty.txt", reader) == []
+    assert reader.empty == 3
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_compressed_file_cut_short_or_altered(ending: str, tmp_path: Path) -> None:
+    pack = gzip.compress if ending == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress
+    whole = pack("".join(map(chr, range(32, 3000))).encode() * 3)
+    path = tmp_path / f"a.txt.{ending}"
+    altered = whole[:40] + bytes([whole[40] ^ 255]) + whole[41:]
+    for content in (whole[:-3], whole[: len(whole) // 2], b"no such thing", altered):
+        path.write_bytes(content)
+        with pytest.raises(FileError, match=rf"a\.txt\.{ending}' is damaged or cut short"):
+            read(path)
+
+
+def test_parquet_is_refused_by_column_kind_and_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(as_parquet(TEXTS))
+    with pytest.raises(DataError, match=r"has no column 'body' \(it has 'id', 'text'\): name the one with --field"):
+        read(path, Reader(field="body"))
+    with pytest.raises(DataError, match="its column 'id' is no text but int64"):
+        read(path, Reader(field="id"))
+    path.write_bytes(as_parquet(TEXTS)[:-20])
+    with pytest.raises(FileError, match="cannot be read as Parquet"):
+        read(path)
+
+
+def test_binary_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"text\0")
+    with pytest.raises(FileError, match="not a text but binary: byte 4 is zero"):
+        read(tmp_path / "a.txt")
+
+
+def test_files_folders_and_patterns_are_found_once_in_order(tmp_path: Path) -> None:
+    for name in (
+        "b.txt",
+        "a.md",
+        "sub/c.jsonl.gz",
+        "sub/d.parquet",
+        ".hidden/e.txt",
+        "f.py",
+        "sub/.g.txt",
+        "h.txt.zst",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    found = find_files([tmp_path, tmp_path / "b.txt"])
+    names = [str(path.relative_to(tmp_path)) for path in found.files]
+    assert names == ["a.md", "b.txt", "h.txt.zst", "sub/c.jsonl.gz", "sub/d.parquet"]
+    assert found.others == 1
+    assert find_files([tmp_path / "*.py"]).files == [tmp_path / "f.py"]
+    assert find_files([str(tmp_path / "**" / "*.txt")]).files == [tmp_path / "b.txt"]
+
+
+def test_paths_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    for path, error in (
+        ("missing.txt", "there is no such file or folder"),
+        ("*.txt.gz", "no file fits the pattern"),
+        ("folder", r"has no \.txt, \.md, \.jsonl, \.parquet in it"),
+        ("empty.txt", "is empty: leave it out"),
+    ):
+        with pytest.raises(FileError, match=error):
+            find_files([tmp_path / path])
+
+
+def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\ufeff" + '{"text": "one", "id": ' + "9" * 5000 + '}\n{"text": null}\n{"text": "two"}\n')
+    reader = Reader()
+    assert read(path, reader) == ["one", "two"]
+    assert reader.empty == 1
+
+
+def test_parquet_of_odd_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = pyarrow.array(TEXTS)
+
+    def write(arrays: list[pyarrow.Array], names: list[str]) -> None:
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), path)
+
+    write([texts, texts], ["text", "text"])
+    with pytest.raises(DataError, match="has several columns 'text'"):
+        read(path)
+    write([pyarrow.array([{"b": "x"}] * len(TEXTS)), texts], ["a", "a.b"])
+    assert read(path, Reader(field="a.b")) == TEXTS
+    for kind in (pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.string_view()):
+        write([texts.cast(kind)], ["text"])
+        assert read(path) == TEXTS
+    broken = pyarrow.array([b"fine", b"b\xff", None, b"\xe6"], pyarrow.binary()).view(pyarrow.string())
+    write([broken], ["text"])
+    with pytest.raises(FileError, match="row 2, byte 1 is 0xff"):
+        read(path)
+    reader = Reader(errors="replace")
+    assert read(path, reader) == ["fine", "b\ufffd", "\ufffd"]
+    assert (reader.replaced, reader.empty) == (2, 1)
+
+
+def test_links_pipes_and_folders_that_a_pattern_fits(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    (tmp_path / "x.txt" / "inner.JSONL").write_text("{}")
+    assert find_files([str(tmp_path / "x*")]).files == [tmp_path / "x.txt" / "inner.JSONL"]
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(FileError, match="is a pipe or a device, and texts are read more than once"):
+        find_files([tmp_path / "pipe.txt"])
+    (tmp_path / "loop.md").symlink_to("loop.md")
+    with pytest.raises(FileError, match="its symbolic links lead in a circle"):
+        find_files([str(tmp_path / "*.md")])
+    with pytest.raises(FileError, match="a path is empty"):
+        find_files([""])
+
+
+def test_a_large_window_of_zstandard_is_no_damage(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, format=zstandard.FORMAT_ZSTD1)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(packer.compress(b"long ago ") + packer.flush())
+    assert read(tmp_path / "a.txt.zst") == ["long ago "]

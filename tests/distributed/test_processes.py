@@ -1,0 +1,190 @@
+"""Training in several processes: the same as in one, saved by any number and read by any other, and started again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from conftest import COMMAND, TINY_FLAGS
+from ddp_worker import EXACT, OTHERS, PARALLEL
+from safetensors.torch import load_file
+
+import minigpt
+from minigpt.runs.run_directory import RunFolder
+from minigpt.training.resume import resume
+
+TORCHRUN = Path(sys.executable).with_name("torchrun")
+PAIR = Path(__file__).parent.parent / "pair.py"
+
+
+@pytest.fixture(scope="module")
+def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with all the runs that `ddp_worker.py` makes, and those of one process that they are held against."""
+    folder = tmp_path_factory.mktemp("pair")
+    torch.set_default_dtype(torch.float64)
+    try:
+        minigpt.train(data=text_file, out=folder / "alone", **EXACT)
+        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 12})
+        for name, settings in OTHERS.items():
+            minigpt.train(data=text_file, out=folder / f"{name}-one", **EXACT | settings)
+        for parallel in PARALLEL:
+            shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
+        together = [TORCHRUN, "--standalone", "--nproc-per-node=2", PAIR, folder, text_file]
+        done = subprocess.run(together, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        for parallel in PARALLEL:
+            resume(folder / f"{parallel}-begun", max_iters=20)
+        torch.set_default_dtype(torch.float32)
+        minigpt.train(data=text_file, out=folder / "alone-32", **EXACT | {"max_iters": 6})
+    finally:
+        torch.set_default_dtype(torch.float32)
+    yield folder
+
+
+def farthest(one: Path, other: Path) -> float:
+    """The largest difference between two runs' weights."""
+    a, b = (load_file(path / "model.safetensors") for path in (one, other))
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def losses(run: Path) -> list[float]:
+    """All that a run has measured."""
+    folder = RunFolder(run)
+    record = folder.read_record()
+    assert record.validation_loss is not None
+    found = [loss for m in folder.read_metrics(record) for loss in (m.train_loss, m.validation_loss)]
+    return [*found, record.validation_loss]
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_two_processes_train_as_one_does(runs: Path, parallel: str) -> None:
+    assert farthest(runs / "alone", runs / parallel) < 1e-10
+    assert losses(runs / parallel) == pytest.approx(losses(runs / "alone"), abs=1e-10)
+    assert losses(runs / f"{parallel}-32") == pytest.approx(losses(runs / "alone-32"), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_they_do_other_models(runs: Path, name: str) -> None:
+    assert farthest(runs / f"{name}-one", runs / f"{name}-two") < 1e-10
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_what_two_processes_saved_one_goes_on_with_and_the_other_way_round(runs: Path, parallel: str) -> None:
+    assert farthest(runs / "alone", runs / f"{parallel}-begun") < 1e-10
+    assert farthest(runs / "alone", runs / f"alone-to-{parallel}") < 1e-10
+    assert list((runs / parallel / "saves").glob("*/parts/*")), "they saved in parts"
+    assert not list(runs.glob("**/*.pt")) + list(runs.glob("**/.metadata")), "no pickle"
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_two_processes_go_on_bit_for_bit_dropout_included(runs: Path, parallel: str) -> None:
+    assert farthest(runs / f"{parallel}-random", runs / f"{parallel}-resumed") == 0
+    assert losses(runs / f"{parallel}-random") == losses(runs / f"{parallel}-resumed")
+
+
+def test_an_error_of_one_process_ends_all_and_is_said_once_with_its_rank(runs: Path) -> None:
+    first, second = (json.loads((runs / f"said-{rank}.json").read_text()) for rank in (0, 1))
+    assert first.startswith("InputError: rank 1: cannot read")
+    assert "nothing.txt" in first
+    assert second.startswith("FileError, silent: cannot read")
+
+
+def started(folder: Path, *arguments: object) -> subprocess.Popen:
+    """`minigpt train` in two processes, about to train."""
+    flags = ["--data", folder / "text", "--out", folder / "run", "--processes", 2, *TINY_FLAGS, *arguments]
+    return subprocess.Popen(
+        [COMMAND, "train", *map(str, flags)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_a_save(run: Path, process: subprocess.Popen, after: str = "") -> str:
+    """Until it has one, after that one; which."""
+    while not (found := [path.parent.name for path in (run / "saves").glob("*/save.json") if path.parent.name > after]):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    return max(found)
+
+
+def workers(process: subprocess.Popen) -> list[psutil.Process]:
+    """Those that it started, the first one first."""
+    children = [child for child in psutil.Process(process.pid).children() if "minigpt" in child.cmdline()]
+    return sorted(children, key=lambda child: child.environ()["RANK"])
+
+
+def test_when_one_is_killed_all_are_started_again_and_the_run_is_the_same(tmp_path: Path, text_file: Path) -> None:
+    shutil.copy(text_file, tmp_path / "text")
+    steps = ("--max-iters", 240, "--eval-interval", 60, "--dropout", 0.1)
+    whole = started(tmp_path, *steps, "--out", tmp_path / "whole")
+    assert whole.wait() == 0, whole.communicate()[0]
+    killed = started(tmp_path, *steps, "--max-restarts", 1)
+    wait_for_a_save(tmp_path / "run", killed)
+    workers(killed)[1].send_signal(signal.SIGKILL)
+    said = killed.communicate(timeout=120)[0]
+    assert killed.returncode == 0, said
+    assert "which goes on after step" in said
+    assert farthest(tmp_path / "whole", tmp_path / "run") == 0
+    assert losses(tmp_path / "whole") == losses(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in (["whole", "run"], ["run", "whole"])
+
+
+def test_killed_once_too_often_it_says_so_and_sigterm_saves(tmp_path: Path, text_file: Path) -> None:
+    shutil.copy(text_file, tmp_path / "text")
+    process = started(tmp_path, "--max-iters", 100_000)
+    wait_for_a_save(tmp_path / "run", process)
+    workers(process)[0].send_signal(signal.SIGKILL)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, said
+    assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume goes on from the last save" in said
+    assert "Traceback" not in said
+    last = max(path.parent.name for path in (tmp_path / "run" / "saves").glob("*/save.json"))
+    flags = [COMMAND, "train", "--resume", tmp_path / "run", "--processes", "2"]
+    process = subprocess.Popen(flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for_a_save(tmp_path / "run", process, last)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+    assert said.count("stopping in good order") == 1
+    assert RunFolder(tmp_path / "run").read_record().status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", 1], "2 processes cannot share a batch_size of 1: name at least as many windows"),
+        (["--n-head", 3], "n_embd"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    arguments: list[Any], message: str, tmp_path: Path, text_file: Path, command: Callable
+) -> None:
+    done = command("train", "--data", text_file, "--processes", 2, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("minigpt:")]) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_other_commands_work_in_one_process(command: Callable) -> None:
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    done = command("sample", env=environment)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "minigpt: minigpt sample works in one process: start it without torchrun\n",
+    )
+    assert command("sample", env=environment | {"RANK": "1"}).stderr == ""

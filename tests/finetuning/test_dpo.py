@@ -1,0 +1,135 @@
+"""DPO: its loss, its pairs, and that it moves a model where they point."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import answering
+
+import minigpt
+from minigpt.errors import ConfigError, DataError
+from minigpt.finetuning.dpo_dataset import Preferring, dpo_loss, log_probabilities, read_pairs
+from minigpt.model.loss import UNCOUNTED
+from minigpt.runs.run import Run
+
+
+@pytest.fixture(scope="module")
+def undecided(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model that answers a or b, one as likely as the other."""
+    return answering(trained, tmp_path_factory.mktemp("undecided"), "ab", max_iters=400, learning_rate=1e-2).run
+
+
+def pairs_file(path: Path, *lines: object) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_the_loss_is_the_formula_of_the_paper_and_of_trl() -> None:
+    torch.manual_seed(0)
+    numbers = torch.randn(4, 50, dtype=torch.float64) * 20
+    for beta in (0.01, 0.1, 0.5, 2.0):
+        found = dpo_loss(*numbers, beta=beta)
+        for n, (chosen, rejected, reference_chosen, reference_rejected) in enumerate(numbers.T.tolist()):
+            ratios, reference = chosen - rejected, reference_chosen - reference_rejected
+            expected = math.log1p(math.exp(-beta * (ratios - reference)))  # -log sigmoid
+            assert found[n].item() == pytest.approx(expected, rel=1e-12)
+    same = numbers[0]
+    assert dpo_loss(same, same, same, same).tolist() == [math.log(2)] * 50
+
+
+def test_log_probabilities_are_sums_over_the_answer() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 7, dtype=torch.float64)
+    y = torch.randint(7, (3, 5))
+    y[0, :3] = y[1, 4:] = UNCOUNTED
+    expected = [sum(logits[b, t].log_softmax(0)[y[b, t]] for t in range(5) if y[b, t] != UNCOUNTED) for b in range(3)]
+    assert log_probabilities(logits, y).tolist() == pytest.approx([float(e) for e in expected], rel=1e-12)
+
+
+def test_only_the_model_moves_and_the_reference_stays(undecided: Run) -> None:
+    model = minigpt.load(undecided.path).model.train()
+    preferring = Preferring(model, undecided.model, beta=0.3)
+    assert {id(p) for p in preferring.parameters()} == {id(p) for p in model.parameters()}
+    x = torch.randint(9, (4, 6))
+    margins, loss = preferring(x, x)
+    assert margins.tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    loss.backward()
+    assert all(p.grad is None for p in undecided.model.parameters())
+    assert any(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
+    with pytest.raises(ConfigError, match="beta must be a number above 0, not 0"):
+        Preferring(model, undecided.model, beta=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("{", "line 2, is not JSON"),
+        ({"prompt": "a", "chosen": "b"}, "line 2: a pair needs prompt, chosen and rejected"),
+        ({"prompt": "a", "chosen": "b", "rejected": 3}, "line 2: a pair needs"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same, so there is nothing to prefer"),
+        ({"prompt": "a", "chosen": "b", "rejected": " "}, "line 2, has an empty answer"),
+        ({"prompt": "", "chosen": "b", "rejected": "c"}, "line 2, has an empty instruction"),
+        ({"prompt": [], "chosen": "b", "rejected": "c"}, "line 2: the roles are assistant"),
+        ({"prompt": "a", "chosen": [], "rejected": "c"}, "line 2: the roles are user"),
+        (
+            {"prompt": "a", "chosen": [{"role": "assistant", "content": c} for c in "x"], "rejected": "y"} | {"x": 1},
+            None,
+        ),
+        (
+            {
+                "prompt": "a",
+                "chosen": [{"role": r, "content": "x"} for r in ("assistant", "user", "assistant")],
+                "rejected": "y",
+            },
+            "line 2: chosen and rejected must be one answer each",
+        ),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(line: object, error: str | None, tmp_path: Path) -> None:
+    path = pairs_file(tmp_path / "a.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"}, line)
+    if error is None:
+        assert [pair.chosen.answer for pair in read_pairs(path)] == ["b", "x"]
+        return
+    with pytest.raises(DataError, match=error):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("method", [[], ["--lora"]])
+def test_a_model_comes_to_prefer_what_was_chosen(
+    method: list[str], undecided: Run, trained: Run, command: Callable, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": "b", "rejected": "a"} for n in range(150)]
+    file = pairs_file(tmp_path / "pairs.jsonl", *rows)
+    tune = ["finetune", undecided.path, "--preferences", file, *method, "--max-iters", "60", "--eval-interval", "30"]
+    done = command(*tune, "--learning-rate", "3e-3", "--beta", "0.5", "--out", "new", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["preferred"] == 1 > found["preferred_before"]
+    assert found["validation_loss"] < 0.6 < math.log(2)
+    assert found["bits_per_character"] is None
+    typed = "q1\nq200\n"
+    said = command("chat", "new", "--temperature", "0", "--max-new-tokens", "3", input=typed)
+    if method:  # the run, and the adapter over what it was made from
+        over = [undecided.path, "--adapter", "new"]
+        again = command("chat", *over, "--temperature", "0", "--max-new-tokens", "3", input=typed)
+        assert again.stdout == said.stdout, again.stderr
+    else:
+        assert [line[:1] for line in said.stdout.splitlines()] == ["b", "b"], said.stderr
+    assert command("info", "new").returncode == 0
+
+    def refused(*arguments: object) -> str:
+        done = command("finetune", *arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        return done.stderr.strip().splitlines()[-1]
+
+    if not method:
+        assert "knows no instructions" in refused(trained.path, "--preferences", file)
+        assert "beta must be a number above 0" in refused(undecided.path, "--preferences", file, "--beta", "0")
+        assert "--beta is for --preferences" in refused(undecided.path, "--task", "upper", "--beta", "1")
+        pairs_file(file, rows[0])
+        assert "1 pairs: too few" in refused(undecided.path, "--preferences", file)

@@ -1,0 +1,576 @@
+"""Every reader of a file: a small sample for it, and a process in which many changed ones are read.
+
+    python benchmarks/fuzz.py --files 20000 --seed 0
+
+A reader may give a result or the project's own error. Anything else is a finding: another exception, more than five
+seconds, more than a gigabyte, or the end of the process.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the others reserve a gigabyte that they never use
+
+import mutations
+import pyarrow
+import pyarrow.parquet
+import torch
+import torch.distributed.checkpoint as dcp
+import zstandard
+from mutations import Mutate
+
+from minigpt.cli.info import rows
+from minigpt.cli.output import describe
+from minigpt.cli.train import read_config
+from minigpt.config import Config
+from minigpt.data.documents import Reader as Documents
+from minigpt.data.prepare import Settings, prepare
+from minigpt.data.shards import INDEX, PreparedData
+from minigpt.distributed.sharded_checkpoint import saved
+from minigpt.errors import MinigptError
+from minigpt.exchange.huggingface import load_gpt2, save_gpt2
+from minigpt.finetuning.adapter_tokens import save_tokens, with_saved_tokens
+from minigpt.finetuning.adapters import save_adapter, with_adapters
+from minigpt.finetuning.dpo_dataset import read_pairs
+from minigpt.finetuning.lora import apply_lora
+from minigpt.finetuning.sft_dataset import SPECIAL, read_examples
+from minigpt.finetuning.vocabulary_resize import grown, with_tokens
+from minigpt.model import build, count_parameters
+from minigpt.model.quantization import quantized
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
+from minigpt.studies.ladder.directory import Copied, Ladder, LadderFolder, Result
+from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
+from minigpt.studies.ladder.report import markdown, summary, terminal_lines
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer, Tokenizer
+from minigpt.tokenizers.huggingface_json import shown
+from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+from minigpt.training.checkpoint import MARKER, MODEL, PARTS, TRAINING, Moment, Saves
+from minigpt.training.gradients import Gradients
+from minigpt.training.loop import Usual
+from minigpt.training.optimizer import Optimizer
+from minigpt.training.training_state import Keeper
+
+TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer …\n" * 4
+SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 4, "batch_size": 2, "max_iters": 4, "eval_interval": 2}
+SECONDS, MEMORY = 5, 2**30
+STUCK = 120  # seconds without a sign of life, after which the process is ended
+PROCESSES = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a file is read.
+
+    Attributes:
+        name: of the file, and of what reads it.
+        make: puts a sound sample into a folder, and says which file of it is to be changed.
+        change: changes its content.
+        read: reads it, and uses what came of it, as a user would.
+        seal: sets right what else in the folder knows of the file, its length and SHA-256.
+    """
+
+    name: str
+    make: Callable[[Path], Path]
+    change: Mutate
+    read: Callable[[Path], object]
+    seal: Callable[[Path], object] = lambda file: None
+
+
+@functools.cache
+def characters() -> CharTokenizer:
+    return CharTokenizer.from_text(TEXT)
+
+
+@functools.cache
+def pairs() -> BPETokenizer:
+    return BPETokenizer.train(TEXT, 270, ["<|endoftext|>"])
+
+
+def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = "none", **shape: Any) -> RunFolder:
+    """A run that was never trained, with all that one has."""
+    tokenizer = tokenizer or characters()
+    config = Config().override(**SHAPE | shape, tokenizer=kind_of(tokenizer), vocab_size=tokenizer.vocab_size)
+    torch.manual_seed(0)
+    model = build(config.model)
+    if quantization != "none":
+        model = quantized(model, quantization)
+        config = config.override(quantization=quantization)
+    run = RunFolder(folder)
+    run.write_config(config)
+    run.write_tokenizer(tokenizer, config)
+    run.save_weights(model.state_dict(), best_so_far=True)
+    run.write_metrics([Metrics(n, 4.0 - n / 9, 4.1 - n / 9, 1e-3, 0.5 * n, 100 * n) for n in range(0, 5, 2)])
+    run.write_snapshots([Snapshot(n, 4.1, TEXT[:20]) for n in range(3)])
+    record = Record(
+        status="finished",
+        started="2025-01-01T00:00:00+00:00",
+        data_source="the file text",
+        data_characters=len(TEXT),
+        data_sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
+        data_path=str(folder / "text.txt"),
+        parameters=count_parameters(model),
+        device="cpu",
+        threads=1,
+        minigpt_version="0",
+        torch_version="0",
+        python_version="3",
+        platform="Linux",
+        step=4,
+        validation_loss=3.5,
+        tokenizer_sha256=fingerprint(tokenizer),
+        bits_per_byte=5.0,
+        bits_per_character=5.0,
+    )
+    run.write_record(record)
+    (folder / "text.txt").write_text(TEXT)
+    return run
+
+
+def of_run(name: str, change: Mutate, **options: Any) -> Reader:
+    """The reader of one file of a run; `options` as for `a_run`."""
+    made = f"{name}{''.join(f', {option}' for option in options.values() if isinstance(option, str))}"
+    return Reader(f"run: {made}", lambda folder: a_run(folder, **options).path / name, change, open_run)
+
+
+def open_run(folder: Path) -> None:
+    run = Run.open(folder, device="cpu")
+    describe(run), rows(run)
+    run.generate("", max_new_tokens=2, seed=0)
+
+
+def open_record(folder: Path) -> None:
+    run = Run.open(folder, device="cpu")
+    describe(run), rows(run)
+    run.evaluate()
+
+
+def a_bigram(folder: Path) -> Path:
+    return a_run(folder, architecture="bigram").config
+
+
+def of_tokenizer(name: str, write: Callable[[Path], object], change: Mutate, where: str | None = None) -> Reader:
+    """The reader of a tokenizer's file, in a folder if it has to be opened as one."""
+
+    def make(folder: Path) -> Path:
+        write(folder)
+        return folder / name
+
+    return Reader(f"tokenizer: {where or name}", make, change, lambda folder: use_tokenizer(load_tokenizer(folder)))
+
+
+def use_tokenizer(tokenizer: Tokenizer) -> None:
+    try:
+        assert tokenizer.decode_bytes(tokenizer.encode("to be or not"))
+    finally:
+        tokenizer.decode(range(tokenizer.vocab_size))
+        [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+        tokenizer.to_bytes()
+
+
+def write_gpt2_files(folder: Path) -> None:
+    tokenizer = pairs()
+    special = {i: name for name, i in tokenizer.special_tokens.items()}
+    vocab = {special.get(i) or shown(token): i for i, token in tokenizer.vocab.items()}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    merges = "".join(f"{shown(first)} {shown(second)}\n" for first, second in tokenizer.merges)
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+
+
+@functools.cache
+def sentencepiece() -> SentencePieceTokenizer:
+    return SentencePieceTokenizer.train(TEXT, 290, end_of_text=True)
+
+
+@functools.lru_cache(maxsize=1)
+def a_base(folder: Path) -> Run:
+    """The run in that folder, opened once, as it takes more time than what is read of it here."""
+    return Run.open(folder, device="cpu")
+
+
+@functools.lru_cache(maxsize=1)
+def a_training(folder: Path) -> Keeper:
+    """What takes down and puts back all of a training but the weights."""
+    run = a_base(folder)
+    keeper = Keeper(run, run.dataset(), run.model)
+    with Gradients(run.model.train(), run.config) as gradients:
+        keeper.begin(Optimizer(gradients.parameters, run.config.training, gradients.scaler), Usual(), None)
+    return keeper
+
+
+def a_save(folder: Path) -> Path:
+    run = a_run(folder)
+    weights, (metrics, snapshots) = a_base(folder).model.state_dict(), (a_base(folder).metrics, run.read_snapshots())
+    a_training(folder).saving(Moment(2, True, 4, 0.1, 0.1, 0, True), weights, metrics, snapshots)()
+    return run.saves / "00000002"
+
+
+def a_save_in_parts(folder: Path) -> Path:
+    """As many processes make it, here by one."""
+    run, keeper = a_run(folder), a_training(folder)
+    parts = keeper.saves.begin(2) / PARTS
+    tensors = {**keeper.model.state_dict(), **keeper.tensors()}
+    with warnings.catch_warnings(action="ignore"):  # that one process is meant
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(parts, save_distributed=True), no_dist=True)
+    keeper.saves.finish(Moment(2, True, 4, 0.1, 0.1, 0, True), a_base(folder).metrics, run.read_snapshots())
+    return next(parts.iterdir())
+
+
+def go_on(folder: Path) -> None:
+    """Read all that a training reads when it goes on."""
+    Saves(folder).require_no_links()
+    save = Saves(folder).newest()
+    saved(save.model, a_base(folder).model.state_dict())
+    a_training(folder).restore(save)
+    a_training(folder).dataset.get_batch("train")
+
+
+def seal_save(file: Path) -> None:
+    """Let a save's marker know of the file as it is now."""
+    save = file.parent.parent if file.parent.name == PARTS else file.parent
+    marker = save / MARKER
+    content, found = json.loads(marker.read_text()), file.read_bytes()
+    content["files"][str(file.relative_to(save))] = {"bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+    marker.write_text(json.dumps(content))
+
+
+def of_documents(name: str, content: bytes, change: Mutate) -> Reader:
+    """The reader of texts that are to be prepared."""
+
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    def read(folder: Path) -> None:
+        for errors in ("strict", "replace"):
+            with contextlib.suppress(MinigptError) if errors == "strict" else contextlib.nullcontext():
+                for text, _ in Documents(errors=errors).read(folder / name):
+                    text.encode()
+
+    return Reader(f"documents: {name}", make, change, read)
+
+
+def parquet() -> bytes:
+    written = io.BytesIO()
+    table = pyarrow.table({"text": TEXT.split("\n"), "n": list(range(TEXT.count("\n") + 1))})
+    pyarrow.parquet.write_table(table, written, compression="zstd")
+    return written.getvalue()
+
+
+JSON_LINES = "".join(json.dumps({"text": line, "n": n}) + "\n" for n, line in enumerate(TEXT.split("\n"))).encode()
+
+
+class Silent:
+    """Progress that nobody sees."""
+
+    def say(self, text: str) -> None: ...
+    def begin(self, title: str, total: int) -> None: ...
+    def reached(self, position: int) -> None: ...
+
+
+def prepared_data(folder: Path) -> Path:
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text(TEXT)
+    settings = Settings(separator="\n", train_fraction=0.5)
+    prepare([folder / "texts"], folder / "data", settings, Silent(), processes=1)
+    return folder / "data"
+
+
+def open_prepared(folder: Path) -> None:
+    data = PreparedData(folder / "data")
+    assert [len(ids[:9]) <= 9 for ids in (data.train, data.val)]
+
+
+def seal_shard(file: Path) -> None:
+    """Let the index know of the shard as it is now."""
+    index = file.with_name(INDEX)
+    content, found = json.loads(index.read_text()), file.read_bytes()
+    content["parts"][0]["train"] |= {"tokens": len(found) // 2, "sha256": hashlib.sha256(found).hexdigest()}
+    index.write_text(json.dumps(content))
+
+
+def of_lines(name: str, lines: Sequence[Any], read: Callable[[Path], object]) -> Reader:
+    """The reader of a file of JSON lines."""
+
+    def make(folder: Path) -> Path:
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return folder / name
+
+    return Reader(name, make, mutations.of_json_lines, lambda folder: read(folder / name))
+
+
+def talk(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+EXAMPLES = [
+    {"instruction": "say a", "output": "a"},
+    {"instruction": "say", "input": "b", "output": "b"},
+    {"messages": [{"role": "system", "content": "be kind"}, *talk("c?", "c"), *talk("d?", "d")]},
+]
+PREFERENCES = [
+    {"prompt": "which?", "chosen": "a", "rejected": "b"},
+    {"prompt": talk("a", "b")[:1], "chosen": talk("", "c")[1:], "rejected": talk("", "d")[1:]},
+]
+
+
+def use_examples(path: Path) -> None:
+    for example in read_examples(path):
+        example.written.encode(), example.asked.encode()
+        tokenizer, _ = grown(characters(), SPECIAL, [turn.text for turn in example.turns])
+        tokenizer.decode_bytes(tokenizer.encode(example.answer))
+
+
+def an_adapter(folder: Path, name: str) -> Path:
+    run = a_base(a_run(folder).path)
+    tokenizer, old = grown(run.tokenizer, SPECIAL)
+    bigger = dataclasses.replace(run, model=with_tokens(run.model, old, 0), tokenizer=tokenizer)
+    model = copy.deepcopy(run.model)
+    apply_lora(model, rank=2, dora=True)
+    save_adapter(model, folder / "adapter")
+    save_tokens(folder / "adapter", bigger.model.state_dict(), old, bigger)
+    return folder / "adapter" / name
+
+
+def open_adapter(folder: Path) -> None:
+    run = dataclasses.replace(a_base(folder), model=copy.deepcopy(a_base(folder).model))
+    with_adapters(run, [str(folder / "adapter")]).model(torch.zeros(1, 2, dtype=torch.int64))
+
+
+def open_tokens(folder: Path) -> None:
+    run = with_saved_tokens(a_base(folder), folder / "adapter")
+    use_tokenizer(run.tokenizer)
+
+
+def of_adapter(name: str, change: Mutate, read: Callable[[Path], object]) -> Reader:
+    return Reader(f"adapter: {name}", lambda folder: an_adapter(folder, name), change, read)
+
+
+def of_gpt2(name: str, change: Mutate) -> Reader:
+    def make(folder: Path) -> Path:
+        shape = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
+        config = Config().override(**SHAPE | shape, vocab_size=pairs().vocab_size)
+        save_gpt2(build(config.model), folder)
+        return folder / name
+
+    return Reader(f"GPT-2: {name}", make, change, load_gpt2)
+
+
+def a_ladder(folder: Path) -> Path:
+    results = [Result(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
+    counted = [Result(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
+    blends = [Blend(1, 3, 0.5, 100, 2.0, 2.1, 1.9)]
+    comparisons = [Comparison(1, "position", "4", 0.2, 2.0, 2.1, 1.9), Comparison(1, "kind", "space", 0.2, 2, 2, 1)]
+    settings = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}
+    ladder = Ladder(settings, results, counted, blends, comparisons, [Copied(1, 10, 0.5, 0.5, 0.5)], 4.0)
+    LadderFolder(folder).save(ladder)
+    return folder / "ladder.json"
+
+
+def open_ladder(folder: Path) -> None:
+    ladder = LadderFolder(folder).read()
+    known = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}
+    if any(ladder.settings.get(name) != value for name, value in known.items()):
+        return  # `LadderFolder.open` refuses it
+    terminal_lines(ladder, 1, True), summary(ladder), markdown(ladder).encode("utf-8", "backslashreplace")
+
+
+def read_toml(folder: Path) -> None:
+    config = read_config(str(folder / "config.toml"), None)
+    assert Config.from_toml(config.to_toml()) == config
+
+
+def a_toml(folder: Path) -> Path:
+    text = '# mine\npreset = "bigram"\nmax_iters = 1_000\n[model]\nblock_size = 8\n[training]\nlearning_rate = 1e-2\n'
+    (folder / "config.toml").write_text(text + "seed = 0x10\ncompile = false\n")
+    return folder / "config.toml"
+
+
+IN_JSON, IN_TENSORS, IN_TEXT = mutations.of_json, mutations.of_safetensors, mutations.of_text
+READERS = [
+    of_run("config.toml", IN_TEXT),
+    Reader("run: config.toml, bigram", a_bigram, IN_TEXT, open_run),
+    of_run("config.toml", IN_TEXT, implementation="lecture"),
+    Reader("run: run.json", lambda folder: a_run(folder).record, IN_JSON, open_record),
+    of_run("tokenizer.json", IN_JSON),
+    of_run("model.safetensors", IN_TENSORS),
+    of_run("metrics.jsonl", mutations.of_json_lines),
+    of_run("config.toml", IN_TEXT, quantization="int8"),
+    of_run("model.safetensors", IN_TENSORS, quantization="int8"),
+    of_run("model.safetensors", IN_TENSORS, quantization="nf4"),
+    Reader(
+        "run: snapshots.jsonl",
+        lambda folder: a_run(folder).snapshots,
+        mutations.of_json_lines,
+        lambda folder: RunFolder(folder).read_snapshots(),
+    ),
+    Reader("save: save.json", lambda folder: a_save(folder) / MARKER, IN_JSON, go_on),
+    Reader("save: model.safetensors", lambda folder: a_save(folder) / MODEL, IN_TENSORS, go_on, seal_save),
+    Reader("save: training.safetensors", lambda folder: a_save(folder) / TRAINING, IN_TENSORS, go_on, seal_save),
+    Reader("save: parts", a_save_in_parts, IN_TENSORS, go_on, seal_save),
+    Reader("train --config: TOML", a_toml, IN_TEXT, read_toml),
+    of_tokenizer("tokenizer.json", lambda f: characters().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, char"),
+    of_tokenizer("tokenizer.json", lambda f: pairs().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, BPE"),
+    of_tokenizer("vocab.json", write_gpt2_files, IN_JSON),
+    of_tokenizer("merges.txt", write_gpt2_files, IN_TEXT),
+    of_tokenizer("tokenizer.model", lambda f: sentencepiece().save(f / "tokenizer.model"), mutations.of_bytes),
+    of_documents("a.txt", TEXT.encode(), IN_TEXT),
+    of_documents("a.jsonl", JSON_LINES, mutations.of_json_lines),
+    of_documents("a.txt.gz", gzip.compress(TEXT.encode()), mutations.in_gzip),
+    of_documents(
+        "a.jsonl.zst",
+        zstandard.compress(JSON_LINES),
+        mutations.within(zstandard.compress, zstandard.decompress, mutations.of_json_lines),
+    ),
+    of_documents("a.parquet", parquet(), mutations.of_bytes),
+    Reader("prepared data: data.json", lambda folder: prepared_data(folder) / INDEX, IN_JSON, open_prepared),
+    Reader(
+        "prepared data: shard",
+        lambda folder: prepared_data(folder) / "train-00000.bin",
+        mutations.of_bytes,
+        open_prepared,
+        seal_shard,
+    ),
+    of_lines("instructions.jsonl", EXAMPLES, use_examples),
+    of_lines("preferences.jsonl", PREFERENCES, read_pairs),
+    of_adapter("adapter_config.json", IN_JSON, open_adapter),
+    of_adapter("adapter_model.safetensors", IN_TENSORS, open_adapter),
+    of_adapter("tokens.safetensors", IN_TENSORS, open_tokens),
+    of_adapter("tokenizer.json", IN_JSON, open_tokens),
+    of_gpt2("config.json", IN_JSON),
+    of_gpt2("model.safetensors", IN_TENSORS),
+    Reader("ladder.json", a_ladder, IN_JSON, open_ladder),
+]
+
+
+@dataclass
+class Count:
+    """What became of a reader's files; what was neither is a sentence each."""
+
+    valid: int = 0
+    refused: int = 0
+    findings: list[str] = dataclasses.field(default_factory=list)
+
+
+class Hung(BaseException):
+    """A file took too long."""
+
+
+def one(reader: Reader, folder: Path, file: Path, content: bytes, seed: int, number: int) -> str:
+    """How the so-manieth changed file is read: "valid", "refused", or what else happened."""
+    rng = random.Random(f"{reader.name} {seed} {number}")
+    file.write_bytes(mutations.mutated(content, rng, reader.change))
+    reader.seal(file)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of this process's own work, however busy the machine is
+    try:
+        reader.read(folder)
+    except MinigptError as error:
+        str(error)
+        return "refused"
+    except Hung:
+        return f"more than {SECONDS} seconds"
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)
+        ours = next((frame for frame in reversed(place) if "minigpt" in frame.filename), place[-1])
+        return f"{type(error).__name__}: {str(error)[:200]!r} at {Path(ours.filename).name}:{ours.lineno}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return "valid"
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Within the block a file that takes too long raises Hung, and memory is bounded."""
+
+    def hung(number: int, frame: object) -> None:
+        raise Hung
+
+    signal.signal(signal.SIGPROF, hung)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def count(reader: Reader, folder: Path, numbers: Sequence[int], seed: int, at: Any) -> Count:
+    """What becomes of a reader's files with those numbers; `at[1]` is always the one that is being read."""
+    warnings.simplefilter("error")
+    file = reader.make(folder)
+    beside = {path: path.read_bytes() for path in file.parent.iterdir() if path.is_file()}
+    reader.read(folder)  # the sample is sound, and all is imported
+    found = Count()
+    with guarded():
+        for at[1] in numbers:
+            outcome = one(reader, folder, file, beside[file], seed, at[1])
+            if outcome in ("valid", "refused"):
+                setattr(found, outcome, getattr(found, outcome) + 1)
+            else:
+                found.findings.append(finding(reader, seed, at[1], outcome))
+            if reader.seal is not Reader.seal:
+                for path, content in beside.items():
+                    path.write_bytes(content)
+    return found
+
+
+def finding(reader: Reader, seed: int, number: int, what: str) -> str:
+    return f"{reader.name}, seed {seed}, number {number}: {what}"
+
+
+def work(first: int, end: int, numbers: Sequence[int], seed: int, at: Any, results: Any) -> None:
+    """What the process does: every reader from the one to the other."""
+    for at[0] in range(first, end):
+        with tempfile.TemporaryDirectory() as folder:
+            results.send(count(READERS[at[0]], Path(folder), numbers, seed, at))
+
+
+def counts(numbers: Sequence[int], seed: int, part: int = 0, parts: int = 1) -> Iterator[tuple[str, Count]]:
+    """Each reader's name and what became of its files, read in a process of their own; in another, if that one ends.
+
+    Of so many parts of all readers the so-manieth.
+    """
+    done, end = (len(READERS) * n // parts for n in (part, part + 1))
+    while done < end:
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        at = PROCESSES.RawArray("q", 2)
+        process = PROCESSES.Process(target=work, args=(done, end, numbers, seed, at, theirs))
+        process.start()
+        theirs.close()
+        try:
+            while done < end:
+                before = tuple(at)
+                while not ours.poll(STUCK):
+                    if before == (before := tuple(at)):
+                        process.kill()
+                        break
+                found = ours.recv()
+                yield READERS[done].name, found
+                done += 1
+        except EOFError:
+            process.join()
+            what = f"the process ended with {process.exitcode}"
+            yield READERS[done].name, Count(findings=[finding(READERS[done], seed, at[1], what)])
+            done += 1
+        process.join()

@@ -1,0 +1,152 @@
+"""NF4 against bitsandbytes; layers in four bits; LoRA over them against LoRA over what they stand for."""
+
+import copy
+import gc
+import random
+from collections.abc import Iterator
+
+import bitsandbytes.functional as theirs
+import pytest
+import torch
+from torch import nn
+
+from minigpt.config import ModelConfig
+from minigpt.finetuning.lora import apply_lora, fold, lora_layers, merge, unmerge
+from minigpt.model import build
+from minigpt.model.quantization import (
+    BLOCK,
+    NF4,
+    Linear4bit,
+    dequantize_absmax,
+    dequantize_nf4,
+    dynamic_levels,
+    levels_of,
+    normal_levels,
+    quantize_absmax,
+    quantize_levels,
+    quantize_nf4,
+    to_4_bits,
+)
+
+rng = random.Random(3)
+SHAPES = [(1,), (2,), (63,), (64,), (65,), (127, 1), (3, 5), (64, 64), (1, 4097), (255, 33), (2, 3, 7)]
+SHAPES += [(rng.randint(1, 300), rng.randint(1, 300)) for _ in range(29)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def uncompiled() -> Iterator[None]:
+    """bitsandbytes uncompiled: it compiles its functions for every shape anew, which takes seconds each."""
+    torch.compiler.set_stance("force_eager")
+    yield
+    torch.compiler.set_stance("default")
+
+
+def weights(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    torch.manual_seed(seed)
+    tensor = torch.randn(shape)
+    tensor = (tensor.exp() if seed % 3 == 1 else tensor) * 10 ** random.Random(seed).uniform(-4, 2)
+    if seed % 5 == 2:
+        tensor.flatten()[: tensor.numel() // 2] = 0  # whole blocks of zeros
+    return tensor
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_codes_absmax_and_values_are_those_of_bitsandbytes(shape: tuple[int, ...]) -> None:
+    for seed in range(6):
+        tensor = weights(shape, seed)
+        packed, state = theirs.quantize_4bit(tensor, blocksize=BLOCK, quant_type="nf4", compress_statistics=False)
+        codes, absmax = quantize_nf4(tensor)
+        assert codes.dtype == torch.uint8
+        assert torch.equal(codes, packed.flatten())
+        assert torch.equal(absmax, state.absmax)
+        back = dequantize_nf4(codes, absmax, shape)
+        assert back.shape == shape
+        assert torch.equal(back.flatten(), theirs.dequantize_4bit(packed, state).flatten())
+
+
+def test_the_levels_are_where_a_normal_distribution_has_its_mass() -> None:
+    assert (normal_levels(4) - torch.tensor(NF4)).abs().max() < 1e-6
+    for bits in (2, 3, 4, 5):
+        levels = levels_of(bits)
+        assert len(levels) == 2**bits
+        assert (levels.diff() > 0).all()
+        assert {-1.0, 0.0, 1.0} <= set(levels.tolist())
+    torch.manual_seed(0)
+    numbers, _ = quantize_levels(torch.randn(2**20), 4)
+    shares = numbers.flatten().bincount(minlength=16) / numbers.numel()
+    assert shares.min() > 0.015  # of evenly spaced levels the outermost would have 0.008, and the middle ones 0.16
+    assert shares.max() < 0.12
+
+
+def test_absmax_in_eight_bits_are_nearly_those_of_bitsandbytes() -> None:
+    assert torch.equal(dynamic_levels(), theirs.create_dynamic_map())
+    for seed in range(8):
+        absmax = weights((random.Random(seed).randint(300, 3000),), 3 * seed).abs()
+        mean = absmax.mean()
+        codes, largest, offset = quantize_absmax(absmax)
+        packed, state = theirs.quantize_blockwise(absmax - mean, blocksize=256)
+        assert torch.equal(largest, state.absmax)
+        assert (codes.int() - packed.int()).abs().max() <= 2  # ours is always the nearest
+        back, other = dequantize_absmax(codes, largest, offset) - mean, theirs.dequantize_blockwise(packed, state)
+        off, others = (absmax - mean - back).abs(), (absmax - mean - other).abs()
+        assert (off <= others + 1e-5 * largest.max()).all()
+
+
+def test_a_layer_is_four_bits_a_weight_and_keeps_no_more_for_its_gradient() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(1024, 4096)
+    small = Linear4bit(layer)
+    held = sum(buffer.numel() * buffer.element_size() for buffer in small.buffers())
+    assert held * 8 / layer.weight.numel() < 4.14
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        x = torch.randn(8, 1024, requires_grad=True)
+        result = small(x)
+    assert sum(kept) == 0
+    gc.collect()
+    result.sum().backward()
+    full = nn.Linear(1024, 4096)
+    full.weight.data, full.bias.data = small.weight, layer.bias.data
+    again = x.detach().requires_grad_()
+    expected = full(again)
+    expected.sum().backward()
+    assert (result - expected).abs().max() < 1e-5
+    assert (x.grad - again.grad).abs().max() < 1e-4
+    assert ((small.weight - layer.weight).abs() <= layer.weight.abs().max() * 0.16).all()
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("implementation", ["fast", "lecture"])
+def test_lora_over_four_bits_is_lora_over_what_they_stand_for(implementation: str, dora: bool) -> None:
+    torch.manual_seed(0)
+    shape = ModelConfig(vocab_size=31, block_size=16, n_embd=32, n_head=2, n_layer=2, implementation=implementation)
+    model = build(shape).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    small = to_4_bits(copy.deepcopy(model))
+    for path, module in small.named_modules():
+        if isinstance(module, Linear4bit):
+            model.get_submodule(path).weight.data.copy_(module.weight)
+    for each in (model, small):
+        torch.manual_seed(2)
+        apply_lora(each, rank=4, targets=["proj", "up", "qkv"] if implementation == "fast" else None, dora=dora)
+        for layer in lora_layers(each).values():
+            for parameter in layer.adapters["default"].parameters():
+                parameter.data += 0.1 * torch.randn_like(parameter)
+    ids = torch.randint(31, (3, 17))
+    results = []
+    for each in (model, small):
+        logits, loss = each(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        results.append((logits, [p.grad for name, p in each.named_parameters() if ".adapters." in name]))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
+    assert len(results[0][1]) > 0
+    for ours, expected in zip(results[1][1], results[0][1], strict=True):
+        assert torch.allclose(ours, expected, atol=1e-5)
+    before = small(ids[:, :-1])[0]
+    merge(small)
+    assert torch.allclose(small(ids[:, :-1])[0], before, atol=1e-4)
+    unmerge(small)
+    assert torch.equal(small(ids[:, :-1])[0], before)
+    fold(small)
+    assert torch.allclose(small(ids[:, :-1])[0], before, atol=1e-4)

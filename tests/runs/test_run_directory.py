@@ -1,0 +1,258 @@
+"""Run folders: names, weights kept, and every way a file can be broken."""
+
+import concurrent.futures
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import minigpt
+from minigpt.config import Config, ModelConfig
+from minigpt.data.dataset import Dataset
+from minigpt.errors import DivergedError, FileError, RunError
+from minigpt.model.lecture import BigramLanguageModel
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunFolder, find_newest
+from minigpt.training.train import train
+
+
+def test_a_name_already_taken_gets_a_number(tmp_path: Path) -> None:
+    wanted = tmp_path / "runs" / "mine"
+    wanted.mkdir(parents=True)
+    assert RunFolder.create(wanted).path == wanted  # empty: nobody's yet
+    assert RunFolder.create(wanted).path.name == "mine-2"
+    assert RunFolder.create(wanted).path.name == "mine-3"
+    wanted.with_name("mine-4").touch()
+    assert RunFolder.create(wanted).path.name == "mine-5"
+
+
+def test_a_name_that_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert RunFolder.create(Path()).path == Path()
+    with pytest.raises(RunError, match=r"the folder '.' is not empty: name a new one"):
+        RunFolder.create(Path())
+    with pytest.raises(RunError, match=r"the folder '..' is not empty"):
+        RunFolder.create(Path(".."))
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent" / "absent")
+    with pytest.raises(FileError, match="cannot create the run folder"):
+        RunFolder.create(tmp_path / "nowhere" / "run")
+    with pytest.raises(RunError, match="not UTF-8"):
+        RunFolder.create(tmp_path / "\udcff")
+
+
+def test_of_two_at_once_each_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    for attempt in range(40):
+        barrier = threading.Barrier(4)
+
+        def create(attempt: int = attempt, barrier: threading.Barrier = barrier) -> Path:
+            barrier.wait()
+            return RunFolder.create(tmp_path / f"run {attempt}").path
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            paths = [job.result() for job in [pool.submit(create) for _ in range(4)]]
+        assert len(set(paths)) == 4
+
+
+def test_overwriting_waits_until_there_is_something_better(text_file: Path, tmp_path: Path) -> None:
+    config = Config.from_preset("bigram").override(max_iters=20)
+    out = tmp_path / "run"
+    old = train(config, text_file, out)
+    (out / "notes.txt").write_text("the user's own")
+    (out / ".model.safetensors.1.tmp").touch()
+    weights = (out / "model.safetensors").read_bytes()
+    with pytest.raises(DivergedError):
+        train(config.override(learning_rate=1e30), text_file, out, overwrite=True)
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert minigpt.load(out).record == old.record
+    shutil.rmtree(tmp_path / "run-2")
+    new = train(config.override(seed=2), text_file, out, overwrite=True)
+    assert new.path == out
+    assert minigpt.load(out).config.training.seed == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert (out / "notes.txt").read_text() == "the user's own"
+    assert not (out / ".model.safetensors.1.tmp").exists()
+
+
+def test_a_run_stays_where_the_one_to_overwrite_it_is_stopped(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    config = Config.from_preset("bigram").override(max_iters=20)
+    old = train(config, text_file, tmp_path / "run")
+    weights = (old.path / "model.safetensors").read_bytes()
+    get_batch, batches = Dataset.get_batch, []
+
+    def interrupted(*arguments: Any) -> Any:
+        batches.append(arguments)
+        if len(batches) == 10:
+            signal.raise_signal(signal.SIGINT)
+        return get_batch(*arguments)
+
+    monkeypatch.setattr(Dataset, "get_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config.override(seed=2), text_file, old.path, overwrite=True)
+    assert (old.path / "model.safetensors").read_bytes() == weights
+    assert minigpt.load(old.path).record == old.record
+    assert minigpt.load(tmp_path / "run-2").record.status == "interrupted"
+    said = capfd.readouterr().err
+    assert f"saved in {tmp_path / 'run-2'}: " in said
+    assert f"{old.path} stays as it is" in said
+    assert f"minigpt train --resume {tmp_path / 'run-2'}" in said
+
+
+def test_what_is_not_a_run_is_never_overwritten(text_file: Path, tmp_path: Path) -> None:
+    config = Config.from_preset("bigram").override(max_iters=1)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "notes.txt").write_text("the user's own")
+    (tmp_path / "file").touch()
+    for name in ("precious", "file"):
+        with pytest.raises(RunError, match="not a run, so it is not overwritten"):
+            train(config, text_file, tmp_path / name, overwrite=True)
+    assert train(config, text_file, tmp_path / "new", overwrite=True).path == tmp_path / "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "new", "precious"]
+
+
+def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    model = BigramLanguageModel(ModelConfig(vocab_size=2))
+    loaded = BigramLanguageModel(ModelConfig(vocab_size=2))
+
+    def save(loss: float, best_so_far: bool) -> None:
+        torch.nn.init.constant_(model.token_embedding_table.weight, loss)
+        folder.save_weights(model.state_dict(), best_so_far)
+
+    def kept(which: str) -> float:
+        folder.load_weights(loaded, which)
+        return loaded.token_embedding_table.weight[0, 0].item()
+
+    for loss, best_so_far, last, best in [
+        (3, True, 3, 3),
+        (2, True, 2, 2),
+        (4, False, 4, 2),
+        (5, False, 5, 2),
+        (1, True, 1, 1),
+    ]:
+        save(loss, best_so_far)
+        assert (kept("last"), kept("best")) == (last, best)
+        assert folder.best.exists() == (last != best)
+
+
+def change_json(name: str, **changes: object) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = json.loads((run / name).read_text()) | changes
+        (run / name).write_text(json.dumps({key: value for key, value in content.items() if value != "drop"}))
+
+    return change
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = (run / name).read_text()
+        assert old in content
+        (run / name).write_text(content.replace(old, new))
+
+    return change
+
+
+def change_weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def apply(run: Path) -> None:
+        weights = safetensors.torch.load_file(run / "model.safetensors")
+        change(weights)
+        safetensors.torch.save_file(weights, run / "model.safetensors")
+
+    return apply
+
+
+def truncate(name: str, keep: float) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content[: int(len(content) * keep)])
+
+    return change
+
+
+def turn_into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def to_half(weights: dict[str, torch.Tensor]) -> None:
+    weights.update({name: tensor.half() for name, tensor in weights.items()})
+
+
+def transpose_head(weights: dict[str, torch.Tensor]) -> None:
+    weights["lm_head.weight"] = weights["lm_head.weight"].T.contiguous()
+
+
+FILES = ["config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "model.safetensors"]
+BREAKAGES = (
+    [(f"{name}, missing", name, lambda run, name=name: (run / name).unlink()) for name in FILES]
+    + [(f"{name}, a folder", name, lambda run, name=name: turn_into_folder(run / name)) for name in FILES]
+    + [(f"{name}, cut to {keep}", name, truncate(name, keep)) for name in FILES for keep in (0, 0.5, 0.97)]
+    + [(f"{name}, not text", name, lambda run, name=name: (run / name).write_bytes(b"\xff\x00" * 50)) for name in FILES]
+    + [
+        ("a setting of a later version", "config.toml", replace("config.toml", "[model]", "[model]\nrope = true")),
+        ("an impossible setting", "config.toml", replace("config.toml", "n_head = 2", "n_head = 3")),
+        ("a size beyond all memory", "config.toml", replace("config.toml", "n_embd = 16", f"n_embd = {2**62}")),
+        ("another shape", "model.safetensors", replace("config.toml", "n_embd = 16", "n_embd = 32")),
+        ("more blocks", "model.safetensors", replace("config.toml", "n_layer = 2", "n_layer = 3")),
+        ("another model", "model.safetensors", replace("config.toml", '"gpt"', '"bigram"')),
+        ("another tokenizer", "tokenizer.json", change_json("tokenizer.json", characters=["a", "b"])),
+        ("a later record", "run.json", change_json("run.json", format=2)),
+        ("a record short of a key", "run.json", change_json("run.json", parameters="drop")),
+        ("a key too many", "run.json", change_json("run.json", surprise=1)),
+        ("a wrong type", "run.json", change_json("run.json", parameters="many")),
+        ("an unknown status", "run.json", change_json("run.json", status="great")),
+        ("not a number", "run.json", replace("run.json", '"step": 60', '"step": NaN')),
+        ("beyond all numbers", "run.json", replace("run.json", '"training_seconds": 0', '"training_seconds": 1e999')),
+        ("a metric missing", "metrics.jsonl", replace("metrics.jsonl", '"step": 20, ', "")),
+        ("weights of another type", "model.safetensors", change_weights(to_half)),
+        ("a weight too many", "model.safetensors", change_weights(lambda w: w.update(stray=torch.zeros(1)))),
+        ("a weight transposed", "model.safetensors", change_weights(transpose_head)),
+        ("a weight not finite", "model.safetensors", change_weights(lambda w: w["ln_f.bias"].fill_(torch.inf))),
+        ("a pickle", "model.safetensors", lambda run: torch.save({"a": torch.zeros(1)}, run / "model.safetensors")),
+    ]
+)
+
+
+@pytest.mark.parametrize(("name", "change"), [pytest.param(*row[1:], id=row[0]) for row in BREAKAGES])
+def test_a_broken_run_is_refused_and_the_file_named(name: str, change: Callable, trained: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    minigpt.load(run)
+    change(run)
+    with pytest.raises(RunError) as caught:
+        minigpt.load(run)
+    assert str(run / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(trained: Run) -> None:
+    with pytest.raises(RunError, match=r"there is no run '.*traned'; did you mean '.*trained'\?"):
+        minigpt.load(trained.path.with_name("traned"))
+
+
+def test_a_run_without_weights_is_passed_over_and_says_why(trained: Run, tmp_path: Path) -> None:
+    for name in ("whole", "begun"):
+        shutil.copytree(trained.path, tmp_path / name)
+    change_json("run.json", status="unfinished", step=0)(tmp_path / "begun")
+    (tmp_path / "begun" / "model.safetensors").unlink()
+    assert find_newest(tmp_path).name == "whole"
+    with pytest.raises(RunError, match="has no weights yet"):
+        minigpt.load(tmp_path / "begun")
+
+
+def test_the_newest_run_is_the_one_written_last(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"there is no run in .*minigpt train"):
+        find_newest(tmp_path)
+    for name in ("b", "a"):
+        shutil.copytree(trained.path, tmp_path / name)
+        (tmp_path / name / "run.json").write_text((trained.path / "run.json").read_text())
+    assert find_newest(tmp_path).name == "a"

@@ -1,0 +1,247 @@
+"""The ladder as a user climbs it: small, stopped, gone on with, and refused where it must be."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import COMMAND, TINY
+
+import minigpt
+from minigpt.config import Config
+from minigpt.data.corpus import find_corpus
+from minigpt.data.dataset import Dataset
+from minigpt.errors import DataError, DeviceError, DivergedError, RunError
+from minigpt.model.ngram import NGramModel
+from minigpt.studies.ladder.directory import Ladder, LadderFolder
+from minigpt.studies.ladder.report import markdown, terminal_lines, verdict
+from minigpt.studies.ladder.run_ladder import Ground, climb
+from minigpt.studies.ladder.rungs import FULL, RUNGS
+from minigpt.tokenizers.char import CharTokenizer
+
+CONFIG = Config().override(**TINY, device="cpu")
+FLAGS = [
+    word
+    for name, value in TINY.items()
+    if name != "eval_interval"
+    for word in (f"--{name.replace('_', '-')}", str(value))
+]
+Climbed = tuple[Ladder, Path]
+
+
+@pytest.fixture(scope="module")
+def climbed(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
+    folder = tmp_path_factory.mktemp("ladders") / "ladder"
+    return climb(CONFIG, text_file, folder, seeds=2), folder
+
+
+def test_every_rung_is_there_with_every_seed(climbed: Climbed) -> None:
+    ladder, folder = climbed
+    measured = [(result.number, result.seed) for result in ladder.rungs]
+    assert measured == [(n, 1337) for n in range(3)] + [(n, seed) for n in range(3, 11) for seed in (1337, 1338)]
+    assert [row.result.name for row in ladder.rows()] == [rung.name for rung in RUNGS]
+    assert [result.number for result in ladder.ngrams] == [3, 4, 5, 6, 7, 8]
+    assert [blend.seed for blend in ladder.blends] == [1337, 1338]
+    assert all(len(result.sample) == 300 for result in ladder.rungs + ladder.ngrams)
+    assert {file.name for file in folder.iterdir()} == {"ladder.json", "ladder.md", "ladder.png"}
+
+
+def test_the_last_rung_is_what_train_trains(climbed: Climbed, trained: minigpt.runs.run.Run) -> None:
+    (last,) = (r for r in climbed[0].rungs if (r.number, r.seed) == (10, 1337))
+    assert last.loss == pytest.approx(trained.record.validation_loss, abs=1e-6)  # but for the order of a sum
+    assert last.parameters == trained.record.parameters
+
+
+def test_the_learned_bigram_is_the_bigram_preset_on_the_same_batches(
+    climbed: Climbed, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    settings = {name: TINY[name] for name in ("block_size", "batch_size", "max_iters", "eval_interval")}
+    run = minigpt.train("bigram", data=tmp_path / "text.txt", out=tmp_path / "run", device="cpu", **settings)
+    assert climbed[0].rungs[3].loss == pytest.approx(run.record.validation_loss, abs=1e-6)
+
+
+def test_the_n_grams_are_measured_on_every_prediction(climbed: Climbed, text: str) -> None:
+    tokenizer = CharTokenizer.from_text(text)
+    dataset = Dataset(tokenizer.encode(text), CONFIG)
+    rows = NGramModel.fit(dataset.train, tokenizer.vocab_size, 5).log_probs(dataset.val)
+    exact = -rows[torch.arange(1, len(dataset.val)), dataset.val[1:]].mean().item()
+    (fifth,) = (result for result in climbed[0].ngrams if result.number == 5)
+    assert fifth.loss == pytest.approx(exact)
+
+
+def test_the_blend_beats_both_where_it_was_weighed_and_its_parts_add_up(climbed: Climbed) -> None:
+    ladder = climbed[0]
+    for blend in ladder.blends:
+        assert 0 <= blend.weight <= 1
+        for by in ("position", "kind"):
+            parts = [c for c in ladder.comparisons if (c.seed, c.by) == (blend.seed, by)]
+            assert sum(c.share for c in parts) == pytest.approx(1)
+            for name in ("transformer", "ngram", "blended"):
+                whole = sum(c.share * getattr(c, name) for c in parts)
+                assert whole == pytest.approx(getattr(blend, name))
+    assert {(c.seed, c.length) for c in ladder.copied} == {(s, n) for s in (1337, 1338) for n in (10, 20, 40)}
+
+
+def test_what_is_done_is_not_done_again(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
+    ladder, folder = climbed
+    copy = shutil.copytree(folder, tmp_path / "ladder")
+    content = json.loads((copy / "ladder.json").read_text())
+    content["rungs"] = [r for r in content["rungs"] if r["number"] not in (5, 9)]
+    content["rungs"][0]["loss"] = 99.0  # would be overwritten if it were measured again
+    content["blends"], content["comparisons"], content["copied"] = content["blends"][:1], [], []
+    (copy / "ladder.json").write_text(json.dumps(content))
+    again = climb(CONFIG, text_file, copy, seeds=2)
+    losses = {(r.number, r.seed): r.loss for r in ladder.rungs}
+    assert {(r.number, r.seed): r.loss for r in again.rungs} == losses | {(0, 1337): 99.0}
+    assert [blend.blended for blend in again.blends] == [blend.blended for blend in ladder.blends]
+    assert {c.seed for c in again.comparisons} == {1338}
+
+
+def test_a_ladder_that_is_stopped_goes_on(text_file: Path, tmp_path: Path, command: Callable) -> None:
+    arguments = ["ladder", "--data", text_file, "--out", tmp_path / "ladder", *FLAGS]
+    process = subprocess.Popen(
+        [COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "bigram, learned" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "the same command again goes on from there" in errors
+    done = len(LadderFolder(tmp_path / "ladder").read().rungs)
+    assert 4 <= done < 11
+    finished = command(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert "which holds a part of it already" in finished.stderr
+    assert len(LadderFolder(tmp_path / "ladder").read().rungs) == 11
+    assert finished.stdout.count("“") == 11
+    before = (tmp_path / "ladder" / "ladder.json").read_bytes()
+    again = command(*arguments, "--json")
+    assert (tmp_path / "ladder" / "ladder.json").read_bytes() == before  # nothing was left to do
+    shown = json.loads(again.stdout)
+    assert [rung["name"] for rung in shown["rungs"]] == [rung.name for rung in RUNGS]
+    assert shown["rungs"][10]["validation_loss"] == pytest.approx(shown["rungs"][10]["bits_per_character"] * 0.693147)
+
+
+def test_another_ladder_or_anything_else_is_left_alone(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds a ladder with n_embd 16, not 8: choose another --out"):
+        climb(CONFIG.override(n_embd=8), text_file, climbed[1])
+    (tmp_path / "other.txt").write_text(text_file.read_text() + "!")
+    with pytest.raises(RunError, match="holds a ladder with data_sha256"):
+        climb(CONFIG, tmp_path / "other.txt", climbed[1])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="holds something, but no ladder"):
+        climb(CONFIG, text_file, tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", "{}", '{"format": 2}', "rungs", "settings", "loss"],
+)
+def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(climbed[1], tmp_path / "ladder")
+    content = json.loads((copy / "ladder.json").read_text())
+    if damage in ("rungs", "settings"):
+        content[damage] = 3
+    elif damage == "loss":
+        content["rungs"][2]["loss"] = "low"
+    (copy / "ladder.json").write_text(json.dumps(content) if damage in ("rungs", "settings", "loss") else damage)
+    with pytest.raises(RunError, match=r"ladder\.json'"):
+        climb(CONFIG, text_file, copy)
+
+
+def test_a_rise_within_the_spread_is_not_sold_as_one(climbed: Climbed) -> None:
+    row, below = climbed[0].rows()[5:7]
+    for rise, words in ((0.1, "not surely worse"), (-0.1, "not surely better"), (0.3, "worse than"), (-0.3, "")):
+        higher = dataclasses.replace(below, loss=row.loss + rise, spread=0.2)
+        assert verdict(higher, dataclasses.replace(row, spread=0.0)).startswith(words)
+        assert bool(verdict(higher, dataclasses.replace(row, spread=0.0))) == bool(words)
+
+
+def test_after_its_record_is_deleted_a_ladder_begins_anew(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(climbed[1], tmp_path / "ladder")
+    (folder / "ladder.json").write_text("{")
+    with pytest.raises(RunError, match=r"not JSON .*: delete it to begin anew"):
+        LadderFolder(folder).read()
+    (folder / "ladder.json").unlink()
+    corpus = find_corpus(text_file)
+    assert LadderFolder(folder).open(CONFIG, corpus).rungs == []
+
+
+@pytest.mark.parametrize(
+    ("characters", "train_fraction", "words"),
+    [
+        (150, 0.9, r"the validation split has 15 tokens and block_size 16 needs at least 17"),
+        (60, 0.5, r"a ladder with block_size 16 needs at least 34"),  # enough to train, but not to keep some out
+    ],
+)
+def test_a_text_too_short_is_refused_before_anything_is_made(
+    characters: int, train_fraction: float, words: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text(text[:characters])
+    with pytest.raises(DataError, match=words):
+        climb(CONFIG.override(train_fraction=train_fraction), tmp_path / "short.txt", tmp_path / "ladder")
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_made(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="fp16"):
+        climb(CONFIG.override(precision="fp16", device="cpu"), text_file, tmp_path / "ladder")
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_a_rung_that_diverges_is_named(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"rung \d+  [\w +-]+, seed 1337: the loss is"):
+        climb(CONFIG.override(learning_rate=1e20), text_file, tmp_path / "ladder")
+    assert len(LadderFolder(tmp_path / "ladder").read().rungs) >= 3  # what was measured is kept
+
+
+def test_the_scaled_rung_has_its_preset_and_the_ladder_s_budget(text: str) -> None:
+    tokenizer = CharTokenizer.from_text(text)
+    ground = Ground(CONFIG, torch.tensor(tokenizer.encode(text)), tokenizer)
+    config = ground.config_of(FULL, 7)
+    ground.config = CONFIG.override(weight_decay=0.3, order="epochs", min_learning_rate=1e-3)
+    other = ground.config_of(FULL, 7).training
+    assert (other.weight_decay, other.order, other.min_learning_rate) == (0.3, "epochs", 3e-4)
+    assert (config.model.n_layer, config.model.dropout, config.model.block_size) == (6, 0.2, 256)
+    assert (config.training.max_iters, config.training.seed, config.training.batch_size) == (60, 7, 64)
+
+
+def test_the_report_says_what_is_not_better(climbed: Climbed) -> None:
+    ladder, _ = climbed
+    rows = ladder.rows()
+    for row, below in zip(rows[1:], rows, strict=False):
+        spread = max(row.spread, below.spread)
+        rise = row.loss - below.loss
+        unsure = f"not surely {'worse' if rise > 0 else 'better'} than rung"
+        expected = unsure if abs(rise) <= spread else "worse than rung" if rise > 0 else ""
+        assert verdict(row, below).startswith(expected)
+        assert bool(verdict(row, below)) == bool(expected)
+    report = markdown(ladder)
+    for row in rows:
+        assert f"{row.loss:.4f}" in report
+        assert f"**{row.result.name}**" in report
+    assert f"{ladder.blends[0].blended:.4f}" in report
+    assert len(terminal_lines(ladder, 2, full=False)) == 1 + 2 * 11 + 6 + 2
+    assert len(terminal_lines(ladder, 3, full=False)) == 1 + 2 * 3  # the third seed is still to come
+
+
+def test_bad_flags_are_refused(command: Callable, text_file: Path) -> None:
+    for flags, words in (
+        (["--seeds", "0"], "0 is not in the range"),
+        (["--n-embd", "6", "--n-head", "4"], "n_embd must be divisible by n_head"),
+        (["--data", "missing.txt"], "there is no such file"),
+        (["--out", text_file], "a file of that name is in the way"),
+    ):
+        done = command("ladder", "--data", text_file, *flags)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,498 @@
+"""Files as a stranger might leave them: read, or refused in our own words; and shown, never obeyed."""
+
+import dataclasses
+import gzip
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fuzz_targets
+import pytest
+import safetensors.torch
+from conftest import in_terminal
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+import minigpt
+from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.config_fields import choices_of, kind_of, shown
+from minigpt.data import file_discovery as sources
+from minigpt.data.documents import LONGEST_LINE, Reader
+from minigpt.data.shards import INDEX, PreparedData
+from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
+from minigpt.exchange.huggingface import load_gpt2
+from minigpt.finetuning.dpo_dataset import Pair, pair_of
+from minigpt.finetuning.sft_dataset import Example, example_of
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
+from minigpt.studies.ladder.directory import LadderFolder
+from minigpt.studies.look.memorization import copied_page
+from minigpt.studies.look.token_loss import surprise_html
+from minigpt.studies.look.views import look
+from minigpt.system.console import ForgivingConsole
+from minigpt.system.files import write_atomic
+from minigpt.system.json_files import checked, read_lines
+from minigpt.system.terminal import visible
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.loading import load_tokenizer
+from minigpt.training.resume import resume
+
+FILES = 500  # of each reader
+PARTS = 4  # of all readers, which processes may share
+settings.register_profile("ours", derandomize=True, deadline=None, database=None, max_examples=100)
+settings.load_profile("ours")
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_changed_files_are_read_or_refused(part: int) -> None:
+    counts = list(fuzz_targets.counts(range(FILES), 0, part, PARTS))
+    findings = [finding for _, found in counts for finding in found.findings]
+    assert not findings, "\n".join(findings)
+    assert all(found.valid and found.refused for _, found in counts), counts
+
+
+# What hypothesis can say of whatever value there is.
+
+CHARACTERS = st.characters(exclude_categories=[])  # halves of surrogate pairs too, which JSON can write
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(CHARACTERS),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(CHARACTERS, max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def like(names: list[str]) -> st.SearchStrategy[Any]:
+    """Objects of JSON that have those names, or some of them, and whatever else."""
+    return (
+        JSON
+        | st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON))
+        | st.fixed_dictionaries(dict.fromkeys(names, JSON))
+    )
+
+
+def possible(f: dataclasses.Field) -> st.SearchStrategy[Any]:
+    """Values that a setting can have, by its type and bounds."""
+    if choices := choices_of(f):
+        return st.sampled_from(choices)
+    if kind_of(f) is bool:
+        return st.booleans()
+    bounds = f.metadata["bounds"]
+    low, high = bounds.get("at_least", bounds.get("above")), bounds.get("at_most", bounds.get("below"))
+    if kind_of(f) is int:
+        return st.integers(low, high if high is not None else 2**63 - 1)
+    return st.floats(low, high, exclude_min="above" in bounds, exclude_max="below" in bounds, allow_infinity=False)
+
+
+SETTINGS = [f for part in (ModelConfig, TrainingConfig) for f in dataclasses.fields(part)]
+
+
+@given(st.fixed_dictionaries({}, optional={f.name: possible(f) for f in SETTINGS}))
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_any_configuration_comes_back_from_its_file(values: dict[str, Any]) -> None:
+    values["n_embd"] = values.get("n_head", 4) * min(values.get("n_embd", 16), 2**50)
+    try:
+        config = Config().override(**values)
+    except ConfigError:
+        reject()
+    assert Config.from_toml(config.to_toml(), complete=True) == config
+
+
+@given(st.text())
+def test_any_text_is_a_configuration_or_refused(text: str) -> None:
+    for toml in (text, f"preset = {text}", f"[model]\nn_embd = {text}", f'architecture = "{text}"'):
+        try:
+            Config.from_toml(toml)
+        except ConfigError as error:
+            assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("kind", [Metrics, Snapshot, Record])
+@given(data=st.data())
+def test_any_json_is_a_record_or_refused(kind: type, data: st.DataObject) -> None:
+    content = data.draw(like([f.name for f in dataclasses.fields(kind)]))
+    try:
+        found = checked(kind, content, "'file'")
+    except RunError as error:
+        assert len(str(error)) < 1000
+    else:
+        assert dataclasses.asdict(found) == content
+
+
+@given(like(["instruction", "input", "output", "messages"]), like(["prompt", "chosen", "rejected"]))
+def test_any_json_is_an_example_or_refused(example: Any, pair: Any) -> None:
+    for read, content, kind in ((example_of, example, Example), (pair_of, pair, Pair)):
+        try:
+            found = read(content, "'file', line 1")
+        except DataError:
+            continue
+        assert isinstance(found, kind)
+        for each in (found,) if isinstance(found, Example) else (found.chosen, found.rejected):
+            assert all(turn.text.encode() or turn.role == "system" for turn in each.turns)
+
+
+@given(content=like(["format", "kind", "characters", "special_tokens", "unknown", "model", "pre_tokenizer"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_json_is_a_tokenizer_or_refused(content: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(FileError):
+        load_tokenizer(tmp_path)
+
+
+@given(
+    st.sets(CHARACTERS, min_size=1).map(sorted), st.lists(st.text(CHARACTERS, max_size=5), max_size=2), st.booleans()
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_characters_are_a_tokenizer_or_refused(
+    tmp_path: Path, characters: list[str], special: list[str], unknown: bool
+) -> None:
+    content = {"format": 1, "kind": "char", "characters": characters, "special_tokens": special}
+    content |= {"unknown": characters[0]} if unknown else {}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    try:
+        tokenizer = load_tokenizer(tmp_path)
+    except FileError:
+        return
+    ids = range(tokenizer.vocab_size)
+    assert tokenizer.decode_bytes(ids).decode() == "".join(characters + special)
+    assert tokenizer.encode("".join(characters)) == list(range(len(characters)))
+
+
+@given(st.text(CHARACTERS) | st.text(st.characters(categories=["Cc", "Cf", "Cs"])))
+def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
+    shown_text = visible(text)
+    left = {c for c in shown_text if unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+    assert left <= set("\n\t\N{ZERO WIDTH JOINER}")
+    assert visible(shown_text) == shown_text
+    assert not set("\x1b\x9b\x00\x7f\r\u202e\u2066") & set(shown_text)
+
+
+@given(JSON | st.integers(min_value=10**5000) | st.just([10**5000]))
+def test_any_value_can_be_shown_in_a_message(value: Any) -> None:
+    assert len(shown(value)) <= 101
+
+
+# Sizes are known before there is memory for them.
+
+
+def change_config(run: RunFolder, old: str, new: str) -> None:
+    text = run.config.read_text()
+    assert old in text
+    run.config.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("n_embd = 4", "n_embd = 1000000000"),
+        ("vocab_size = 25", f"vocab_size = {2**40}"),
+        ("block_size = 4", f"block_size = {2**40}"),
+        ("n_layer = 1", "n_layer = 512"),
+        ("[model]", "[model]\n" + ".".join("a" * 20_000) + " = 1"),  # takes the square of it in time and memory
+        ("n_head = 2", f"n_head = [{'0x' + 'f' * 900}]"),
+    ],
+)
+def test_a_size_that_only_the_config_has(old: str, new: str, tmp_path: Path) -> None:
+    change_config(fuzz_targets.a_run(tmp_path), old, new)
+    with pytest.raises(RunError):
+        Run.open(tmp_path)
+
+
+def test_the_lectures_model_has_a_limit_of_heads() -> None:
+    with pytest.raises(ConfigError, match="4,096 heads at most, not 131,072"):
+        Config().override(implementation="lecture", n_embd=256, n_head=256, n_layer=512)
+
+
+@pytest.mark.parametrize("size", [2**60, 2**64 - 1, 2**22 + 1])
+def test_a_header_that_is_too_long(size: int, tmp_path: Path) -> None:
+    run = fuzz_targets.a_run(tmp_path)
+    run.model.write_bytes(size.to_bytes(8, "little") + b"{}" + b" " * 2**23)
+    with pytest.raises(RunError, match="too many to be one"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.json", "tokenizer.json", "config.toml", "metrics.jsonl"])
+@pytest.mark.parametrize("content", ['{"a":' * 100_000, "[" * 100_000, "\n" * 2**20, "[]" * 2**20, "9" * 2**20])
+def test_a_file_without_end(name: str, content: str, tmp_path: Path) -> None:
+    fuzz_targets.a_run(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunError) as caught:
+        Run.open(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("\n" * 2**20)
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        read_lines(tmp_path / "metrics.jsonl", Metrics)
+
+
+def test_an_adapter_of_a_rank_that_its_weights_do_not_have(tmp_path: Path) -> None:
+    config = fuzz_targets.an_adapter(tmp_path, "adapter_config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 2**40}))
+    weights = safetensors.torch.load_file(config.with_name("adapter_model.safetensors"))
+    rest = {name: tensor for name, tensor in weights.items() if "lora_A" not in name}
+    safetensors.torch.save_file(rest, config.with_name("adapter_model.safetensors"), {"format": "pt"})
+    with pytest.raises(ExchangeError, match=r"is not complete: .*lora_A"):
+        fuzz_targets.open_adapter(tmp_path)
+
+
+def test_an_index_that_names_a_shard_many_times(tmp_path: Path) -> None:
+    index = fuzz_targets.prepared_data(tmp_path) / INDEX
+    content = json.loads(index.read_text())
+    index.write_text(json.dumps(content | {"parts": content["parts"] * 2}))
+    with pytest.raises(FileError, match="has a value that no index has"):
+        PreparedData(index.parent)
+
+
+def frame(blocks: int) -> bytes:
+    """A Zstandard frame of so many blocks of 128 KiB, each of which takes four bytes."""
+    block = [(2**17 << 3 | 1 << 1 | last).to_bytes(3, "little") + b"a" for last in (0, 1)]
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([17 - 10 << 3]) + block[0] * (blocks - 1) + block[1]
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst", "a.jsonl.zst", "a.parquet.gz"])
+def test_a_small_file_that_unpacks_to_a_huge_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "SURELY", 2**22)
+    many = 2**24 + 1
+    (tmp_path / name).write_bytes(gzip.compress(b"a" * many) if name.endswith("gz") else frame(128))
+    with pytest.raises(FileError, match="unpacks to more than 200 times its size"):
+        sum(len(text) for text, _ in Reader().read(tmp_path / name))
+
+
+def test_what_is_packed_well_but_small_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(frame(20))
+    assert sum(len(text) for text, _ in Reader().read(tmp_path / "a.txt.zst")) == 20 * 2**17
+
+
+def test_little_is_unpacked_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "a.zst").write_bytes(frame(2**12))  # half a gigabyte
+    with (tmp_path / "a.zst").open("rb") as file:
+        unpacked = sources.Unpacked(file)
+        assert unpacked.readinto(bytearray(10)) == 10
+        assert len(unpacked.rest) < 2**27
+
+
+def test_a_window_that_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(b"\x28\xb5\x2f\xfd\x00" + bytes([31 - 10 << 3]) + frame(1)[6:])
+    with pytest.raises(FileError, match="damaged"):
+        list(Reader().read(tmp_path / "a.txt.zst"))
+
+
+def test_a_line_without_end(tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.truncate(LONGEST_LINE + 1)
+    with pytest.raises(DataError, match="is longer than"):
+        list(Reader().read(tmp_path / "a.jsonl"))
+
+
+# Names and links stay within the folder.
+
+LINKED = [
+    "config.toml",
+    "run.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "metrics.jsonl",
+    "best.safetensors",
+    "saves",
+]
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_run_with_a_link_out_of_it_is_not_opened(name: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = fuzz_targets.a_run(tmp_path / "run")
+    if (run.path / name).exists():
+        (run.path / name).rename(tmp_path / name)
+    (run.path / name).symlink_to(tmp_path / name)
+    with pytest.raises(RunError, match=f"{name}' is a link that leads out of its folder"):
+        minigpt.load(run.path)
+
+
+def test_links_to_a_run_and_within_it_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = fuzz_targets.a_run(tmp_path / "run")
+    (run.path / "last.safetensors").write_bytes(run.model.read_bytes())
+    run.model.unlink()
+    run.model.symlink_to("last.safetensors")
+    (tmp_path / "link").symlink_to("run")
+    assert minigpt.load(tmp_path / "link").path == tmp_path / "link"
+
+
+@pytest.mark.parametrize("name", ["look", "look/attention.png"])
+def test_pictures_are_not_written_through_a_link(name: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = fuzz_targets.a_run(tmp_path / "run")
+    (tmp_path / "precious").mkdir() if name == "look" else (tmp_path / "precious").write_text("mine")
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(FileError, match="leads out of its folder"):
+        list(look(minigpt.load(run.path), text="to be", only=["attention"]))
+    assert (tmp_path / "precious").is_dir() == (name == "look")
+    assert name == "look" or (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = fuzz_targets.a_run(tmp_path / "run")
+    fuzz_targets.a_training(run.path)
+    (run.path / ".lock").symlink_to(tmp_path / "new")
+    with pytest.raises(FileError, match="leads out of its folder"):
+        resume(run.path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".file.1.tmp").symlink_to("precious")
+    write_atomic(tmp_path / "file", b"new")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", [INDEX, "tokenizer.json", "train-00000.bin"])
+def test_prepared_data_with_a_link_out_of_them(name: str, tmp_path: Path) -> None:
+    data = fuzz_targets.prepared_data(tmp_path)
+    (data / name).rename(tmp_path / name)
+    (data / name).symlink_to(tmp_path / name)
+    with pytest.raises(FileError, match="is a link"):
+        PreparedData(data)
+
+
+@pytest.mark.parametrize("name", ["../../x.bin", "/etc/passwd", "train-00000.bin/../x", "train-0.bin", ".", "\0"])
+def test_an_index_that_names_other_files(name: str, tmp_path: Path) -> None:
+    index = fuzz_targets.prepared_data(tmp_path) / INDEX
+    content = json.loads(index.read_text())
+    content["parts"][0]["train"]["name"] = name
+    index.write_text(json.dumps(content))
+    with pytest.raises(FileError, match="has a value that no index has"):
+        PreparedData(index.parent)
+
+
+def test_an_adapter_and_a_gpt2_with_links_out_of_them(tmp_path: Path) -> None:
+    for name in ("adapter", "gpt2"):
+        (tmp_path / name).mkdir()
+    (adapter,) = [reader for reader in fuzz_targets.READERS if reader.name == "adapter: adapter_model.safetensors"]
+    (gpt2,) = [reader for reader in fuzz_targets.READERS if reader.name == "GPT-2: model.safetensors"]
+    for reader, folder in ((adapter, tmp_path / "adapter"), (gpt2, tmp_path / "gpt2")):
+        file = reader.make(folder)
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(FileError, match="leads out of its folder"):
+            reader.read(folder)
+
+
+def test_a_model_in_the_cache_of_hugging_face_is_links(tmp_path: Path) -> None:
+    folder, blobs = tmp_path / "models--x" / "snapshots" / "0a1b", tmp_path / "models--x" / "blobs"
+    folder.mkdir(parents=True), blobs.mkdir()
+    (gpt2,) = [reader for reader in fuzz_targets.READERS if reader.name == "GPT-2: model.safetensors"]
+    file = gpt2.make(folder)
+    file.rename(blobs / "c2d3")
+    file.symlink_to("../../blobs/c2d3")
+    assert load_gpt2(folder).config.n_layer == 1
+    (tmp_path / "blobs").mkdir()  # which all models share, in newer ones
+    (blobs / "c2d3").rename(tmp_path / "blobs" / "e4f5")
+    (blobs / "c2d3").symlink_to("../../blobs/e4f5")
+    assert load_gpt2(folder).config.n_layer == 1
+    (tmp_path / "blobs" / "e4f5").rename(tmp_path / "elsewhere")
+    (tmp_path / "blobs" / "e4f5").symlink_to("../elsewhere")
+    with pytest.raises(FileError, match="leads out of its folder"):
+        load_gpt2(folder)
+
+
+@pytest.mark.parametrize("path", ["\0", "\ud800", "x" * 5000, "/dev/zero", "/"])
+def test_a_run_that_says_its_text_is_somewhere_else(path: str, tmp_path: Path) -> None:
+    run = fuzz_targets.a_run(tmp_path)
+    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"data_path": path}))
+    with pytest.raises(FileError):
+        minigpt.load(tmp_path).corpus()
+
+
+# What a terminal would obey is shown, and so is what a browser would.
+
+EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\u2066\x7f\x00\r<script>alert(1)</script>&"
+OBEYED = set("\x1b\x9b\u202e\u2066\x7f\x00\x07")
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of a stranger's whose tokens, names and texts are what a terminal would obey."""
+    folder = tmp_path_factory.mktemp("runs") / "evil\x1b[31m"
+    folder.mkdir()
+    run = fuzz_targets.a_run(folder, CharTokenizer(sorted({*EVIL, *"ab"}), ["<|\x1b[31m|>"]))
+    record = json.loads(run.record.read_text())
+    run.record.write_text(json.dumps(record | {"data_source": EVIL, "platform": EVIL, "started": EVIL}))
+    return run
+
+
+def obeyed(shown: str) -> set[str]:
+    """What of the screen's content a terminal would obey, but for colours and line ends that are our own."""
+    return OBEYED & set(shown)
+
+
+def test_nothing_of_a_run_is_obeyed_by_a_terminal(evil: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(evil.path.parent)
+    for arguments in (["sample", "--prompt", "ab", "--max-new-tokens", "60", "--seed", "1"], ["info"]):
+        status, screen = in_terminal(*arguments, cwd=tmp_path)
+        assert status == 0, screen
+        assert "the newest run: runs/evil␛[31m" in screen
+        assert not obeyed(screen), screen
+    tokenizer = evil.path / "tokenizer.json"
+    for arguments in (["show", tokenizer], ["decode", tokenizer, *range(10)]):
+        status, screen = in_terminal("tokenizer", *arguments, cwd=tmp_path)
+        assert status == 0, screen
+        assert not obeyed(screen), screen
+
+
+def test_a_pipe_gets_the_text_itself(evil: RunFolder, program: Callable) -> None:
+    tokenizer = CharTokenizer.load(evil.tokenizer)
+    done = program("tokenizer", "decode", evil.tokenizer, *tokenizer.encode(EVIL), encoding=None)
+    assert done.stdout == EVIL.encode() + b"\n"
+
+
+def test_errors_show_what_they_name(command: Callable, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('n_embd = "\\u001b[31m\\u202e"\n', encoding="utf-8")
+    for arguments in (
+        ["train", "--config", "a.toml"],
+        ["sample", EVIL.replace("\0", "")],
+        ["train", "--preset", "\x1b"],
+    ):
+        done = command(*arguments)
+        assert done.returncode == 2
+        assert not obeyed(done.stderr), done.stderr
+
+
+def test_messages_on_the_way_show_what_they_name(capsys: pytest.CaptureFixture) -> None:
+    ForgivingConsole(stderr=True, soft_wrap=True).say(EVIL)
+    assert not obeyed(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        lambda: surprise_html(EVIL, [EVIL, EVIL, "b"], [1.0, 2.0]),
+        lambda: copied_page(EVIL, EVIL, EVIL * 2, "training text"),
+    ],
+)
+def test_pages_show_what_a_browser_would_run(page: Callable[[], str]) -> None:
+    html = page()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert not obeyed(html)
+
+
+def test_a_ladder_of_a_strangers_is_shown(tmp_path: Path) -> None:
+    content = json.loads(fuzz_targets.a_ladder(tmp_path).read_text())
+    content["rungs"][0] |= {"name": EVIL, "sample": EVIL}
+    (tmp_path / "ladder.json").write_text(json.dumps(content))
+    ladder = LadderFolder(tmp_path).read()
+    from minigpt.studies.ladder.report import draw_ladder, markdown
+
+    LadderFolder(tmp_path).write_report(markdown(ladder), draw_ladder(ladder))
+    assert not obeyed((tmp_path / "ladder.md").read_text())
+    quoted = re.compile("```.*?```|`[^`]*`", re.DOTALL)  # in which Markdown shows what there is
+    assert "<script" not in quoted.sub("", (tmp_path / "ladder.md").read_text())

@@ -1,0 +1,105 @@
+"""The adapter over SentencePiece."""
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from texts import PROSE, random_text
+
+from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def tokenizer(request: pytest.FixtureRequest) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer.train(PROSE, 500, request.param)
+
+
+def test_whatever_is_encoded_comes_back(tokenizer: SentencePieceTokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer.model")
+    again = SentencePieceTokenizer.load(tmp_path / "tokenizer.model")
+    rng = random.Random(0)
+    texts = [random_text(rng, rng.randint(1, 100)).replace("▁", "") for _ in range(600)]
+    for text in [*texts, PROSE, "", " ", "  two  blanks  ", "\n\n", "\t\r\n", " lead", "trail ", "ﬁ ½ Å", "\x00"]:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert again.encode(text) == ids
+        assert all(0 <= i < tokenizer.vocab_size for i in ids)
+
+
+def test_it_is_shorter_than_its_characters_and_the_library_reads_it(
+    tokenizer: SentencePieceTokenizer, tmp_path: Path
+) -> None:
+    tokenizer.save(tmp_path / "tokenizer.model")
+    library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert tokenizer.vocab_size == library.vocab_size() == 500
+    assert library.encode(PROSE) == tokenizer.encode(PROSE)
+    assert len(tokenizer.encode(PROSE)) < 0.75 * len(PROSE)
+
+
+def test_the_same_text_gives_the_same_model() -> None:
+    assert SentencePieceTokenizer.train(PROSE, 400).model == SentencePieceTokenizer.train(PROSE, 400).model
+
+
+def test_pieces_of_a_character_come_back_one_by_one(tokenizer: SentencePieceTokenizer) -> None:
+    ids = tokenizer.encode("👩")
+    assert b"".join(tokenizer.decode_bytes([i]) for i in ids) == "👩".encode()
+
+
+def test_what_its_format_cannot_carry_is_refused(tokenizer: SentencePieceTokenizer) -> None:
+    with pytest.raises(DataError, match=r"U\+2581.*position 3"):
+        tokenizer.encode("abc▁")
+    with pytest.raises(DataError, match=r"U\+2581"):
+        SentencePieceTokenizer.train("abc▁" * 100, 300)
+    with pytest.raises(DataError, match=r"U\+D83D"):
+        tokenizer.encode("abc\ud83d")
+
+
+@pytest.mark.parametrize("size", [0, 257, 100_000])
+def test_a_size_that_cannot_be_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"{size:,}"):
+        SentencePieceTokenizer.train(PROSE, size)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x00" * 100, PROSE.encode()])
+def test_what_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.model").write_bytes(content)
+    with pytest.raises(FileError, match=r"x\.model.*not a SentencePiece model"):
+        SentencePieceTokenizer.load(tmp_path / "x.model")
+
+
+@pytest.mark.parametrize("options", [{}, {"byte_fallback": True}, {"normalization_rule_name": "identity"}])
+def test_a_model_that_changes_the_text_is_refused(options: dict, tmp_path: Path) -> None:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PROSE.splitlines()), model_writer=written, vocab_size=400, minloglevel=2, **options
+    )
+    (tmp_path / "x.model").write_bytes(written.getvalue())
+    with pytest.raises(FileError, match="changes the text"):
+        SentencePieceTokenizer.load(tmp_path / "x.model")
+
+
+def test_a_damaged_model_is_refused(tokenizer: SentencePieceTokenizer) -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        content = bytearray(tokenizer.model)
+        for _ in range(rng.randint(1, 8)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        try:
+            again = SentencePieceTokenizer(bytes(content))
+        except FileError:
+            continue
+        assert again.decode(again.encode("sea wind")) == "sea wind"
+
+
+def test_an_empty_text_is_refused() -> None:
+    with pytest.raises(DataError, match="the text is empty"):
+        SentencePieceTokenizer.train("", 300)
+
+
+def test_an_id_outside_is_refused(tokenizer: SentencePieceTokenizer) -> None:
+    for i in (-1, 500):
+        with pytest.raises(DataError, match=str(i)):
+            tokenizer.decode([i])
