@@ -44,33 +44,91 @@ def test_importing_minigpt_is_light() -> None:
     assert done.stdout == "set()\n"
 
 
-FORBIDDEN = {
-    "settings": {"config", "text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
-    "presets": {"config", "text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
-    "config": {"text", "model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
-    "text": {"model", "sampling", "training", "run", "folder", "device", "studies", "cli"},
-    "model": {"text", "sampling", "training", "run", "folder", "studies", "cli"},
-    "sampling": {"text", "training", "run", "folder", "studies", "cli"},
-    "folder": {"training", "sampling", "run", "studies", "cli"},
-    "run": {"training", "studies", "cli"},
-    "training": {"studies", "cli"},
-    "studies": {"cli"},
-}
+LAYERS = (  # each may import from those before it; `kernels` stands beside, and only `acceleration` imports it
+    ("errors",),
+    ("presets", "config_fields"),
+    ("config",),
+    ("system",),
+    ("tokenizers", "model"),
+    ("acceleration",),
+    ("data", "generation"),
+    ("runs",),
+    ("distributed",),
+    ("training",),
+    ("finetuning",),
+    ("exchange",),
+    ("studies",),
+    ("learn",),
+    ("web",),
+    ("cli",),
+)
+KERNELS_IMPORT = {"errors", "config_fields", "presets", "config", "system", "model", "kernels"}
+UNLAYERED = {"__init__", "__main__"}  # the entry points, which import what they start
 
 
-@pytest.mark.parametrize("part", FORBIDDEN)
-def test_imports_run_one_way(part: str) -> None:
-    files = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").exists() else sorted((PACKAGE / part).rglob("*.py"))
-    assert files
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            imported = {name.split(".")[1] for name in names if name.startswith("minigpt.")}
-            assert not imported & FORBIDDEN[part], f"{file.name} imports {imported & FORBIDDEN[part]}"
+def imported_modules(file: Path) -> set[str]:
+    """The modules of the package that a file imports anywhere in it, late imports included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in whole}
+    return {name for name in names if name == "minigpt" or name.startswith("minigpt.")}
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def source_files() -> dict[str, Path]:
+    """Each module's name and its file."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+@pytest.mark.xfail(reason="the redesign is under way")
+def test_imports_run_one_way() -> None:
+    rank = {part: number for number, layer in enumerate(LAYERS) for part in layer}
+    upward = []
+    for module, file in source_files().items():
+        part = part_of(module)
+        if part in UNLAYERED:
+            continue
+        for other in sorted(imported_modules(file)):
+            target = part_of(other)
+            if target == part:
+                continue
+            if part == "kernels":
+                allowed = target in KERNELS_IMPORT
+            elif target == "kernels":
+                allowed = part == "acceleration"
+            else:
+                allowed = target in rank and rank[target] < rank[part]
+            if not allowed:
+                upward.append(f"{module} imports {other}")
+    assert upward == []
+
+
+@pytest.mark.xfail(reason="the redesign is under way")
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {module: imported_modules(file) - {module, "minigpt"} for module, file in source_files().items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a cycle of imports: {' -> '.join((*path[path.index(module) :], module))}"
+        if module in done or module not in graph:
+            return
+        for other in sorted(graph[module]):
+            visit(other, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
 def test_make_installs_again_only_when_what_is_installed_changes(tmp_path: Path) -> None:

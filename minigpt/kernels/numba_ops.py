@@ -68,7 +68,7 @@ def cached(**options: Any) -> Callable[[Callable], Any]:
 @functools.cache
 def version() -> str:
     """The beginning of the SHA-256 of the files with compiled loops."""
-    files = (Path(__file__).with_name(f"{name}.py") for name in ("loops", "decode", "window"))
+    files = (Path(__file__).with_name(f"{name}.py") for name in ("numba_ops", "numba_decode", "numba_window"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
