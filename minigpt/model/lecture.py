@@ -1,14 +1,20 @@
-"""The models of the lecture, in the order they are taught; read this file from top to bottom.
+"""The models of the lecture, in the order of the lecture. Read this file from top to bottom.
 
-It starts at a bigram model, which sees one character, and ends at a decoder-only transformer (GPT).
-Everything here is written to be read: one head at a time, the mask written out, the shapes beside
-each line. In the shapes, B is the batch, T is time (positions, up to block_size), C is channels
-(n_embd), D is the size of one head and V the size of the vocabulary. How a model writes text is told
-in generation/engine.py, how it learns in training/loop.py.
+The first model is a bigram model, which sees one token. The last one is a decoder-only transformer, a GPT.
+The code is written to be read: each attention head is a module of its own, the mask is written out, and
+a comment beside each line gives the shapes. The letters in the shapes are:
 
-The papers behind it: attention and the block, Vaswani et al. 2017, "Attention Is All You Need";
-layer norm before each sublayer, and the decoder-only form, Radford et al. 2019, GPT-2. Module and
-parameter names are those of Andrej Karpathy's lecture "Let's build GPT", so its weights load here.
+    B  batch: sequences that are processed together
+    T  time: positions in a sequence, from 1 to block_size
+    C  channels: n_embd, the size of the vector of each position
+    D  head size: n_embd / n_head
+    V  vocabulary: the number of different tokens
+
+`training/loop.py` trains these models. `model/gpt.py` computes the same function faster.
+
+Papers: Vaswani et al. 2017, "Attention Is All You Need", for attention and the block; Radford et al. 2019
+(GPT-2) for the decoder-only form with layer norm before attention and feed-forward. The names of modules
+and parameters are those of Andrej Karpathy's lecture "Let's build GPT", so weights of the lecture load here.
 """
 
 import torch
@@ -18,9 +24,14 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 
+# 1. The baseline.
+
 
 class BigramLanguageModel(nn.Module):
-    """The baseline: each token looks up the logits of the next one in a table, and sees nothing else."""
+    """A table with one row for each token: the row holds the logits of the next token.
+
+    The model sees only the last token. Position and earlier tokens make no difference.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -29,16 +40,31 @@ class BigramLanguageModel(nn.Module):
         self.apply(init_weights)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given."""
+        """Predict the next token at every position.
+
+        Args:
+            idx: Token ids (B, T), int64.
+            targets: The token that follows each of `idx`, (B, T), int64.
+
+        Returns:
+            The logits (B, T, V), and the mean loss in nats, or None without `targets`.
+        """
         logits = self.token_embedding_table(idx)  # (B, T) -> (B, T, V)
         return logits, next_token_loss(logits, targets)
 
+    def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
+        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
+        return append_sampled_tokens(self, idx, max_new_tokens)
+
+
+# 2. The parts of the transformer.
+
 
 class Head(nn.Module):
-    """One head of self-attention: each position gathers from the past what it finds relevant.
+    """One head of causal self-attention: each position takes a weighted average of itself and the past.
 
-    A position sends out a query ("what am I looking for?"), every position offers a key ("what do I
-    hold?"), and where they agree the position's value ("what I tell you") is passed on.
+    Each position has three vectors. Its query says what it looks for. Its key says what it contains. Its value is
+    what it passes on. The better a query fits a key, the larger the weight of that key's value.
     """
 
     tril: Tensor
@@ -53,13 +79,14 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, D)."""
+        """Attend from each position to the positions up to it: (B, T, C) -> (B, T, D)."""
         T = x.shape[1]
         k = self.key(x)  # (B, T, C) -> (B, T, D)
         q = self.query(x)  # (B, T, C) -> (B, T, D)
-        # Dot products of vectors of size D grow as sqrt(D); scaled back, the softmax starts out soft.
+        # The dot product of two random vectors of size D has standard deviation sqrt(D). Divided by sqrt(D),
+        # the scores stay small and the softmax does not start by choosing a single position.
         weights = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, T, D) @ (B, D, T) -> (B, T, T)
-        # The causal mask: position t may look at positions 0..t, never at what it has to predict.
+        # The causal mask: position t attends to positions 0 to t. It must not see the tokens it has to predict.
         weights = weights.masked_fill(self.tril[:T, :T] == 0, float("-inf"))  # (B, T, T)
         weights = F.softmax(weights, dim=-1)  # (B, T, T), each row sums to one
         weights = self.dropout(weights)  # (B, T, T)
@@ -68,7 +95,7 @@ class Head(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Several heads side by side, each with its own question, their answers mixed by a projection."""
+    """Several heads in parallel, and a linear layer that mixes their outputs."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -77,25 +104,28 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Run all heads, concatenate their outputs and mix them: (B, T, C) -> (B, T, C)."""
         out = torch.cat([head(x) for head in self.heads], dim=-1)  # n_head of (B, T, D) -> (B, T, C)
         return self.dropout(self.proj(out))  # (B, T, C)
 
 
 class FeedForward(nn.Module):
-    """After the positions have talked to one another, each thinks about what it heard, on its own."""
+    """A small network with one hidden layer, applied to each position separately.
+
+    Attention moves information between positions. Feed-forward then processes it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(config.n_embd, 4 * config.n_embd),  # room to compute in: four times as wide, as the paper has it
+            nn.Linear(config.n_embd, 4 * config.n_embd),  # the hidden layer is four times as wide, as in the paper
             nn.ReLU(),
-            nn.Linear(4 * config.n_embd, config.n_embd),  # and back, to be added to the residual stream
+            nn.Linear(4 * config.n_embd, config.n_embd),  # back to n_embd, so that it can be added to the input
             nn.Dropout(config.dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Process each position: (B, T, C) -> (B, T, C)."""
         return self.net(x)  # (B, T, C) -> (B, T, 4C) -> (B, T, C)
 
 
@@ -103,10 +133,10 @@ FeedFoward = FeedForward  # the lecture's spelling
 
 
 class Block(nn.Module):
-    """Communication, then computation.
+    """Communication, then computation: attention, then feed-forward.
 
-    Each is added to its input (a residual connection: gradients flow straight through the sum) and
-    sees it normalised (layer norm first, so that the sum itself is never squeezed).
+    Residual connections: each output is added to its input. Gradients pass through the sum unchanged, so that
+    deep models can be trained. Layer norm comes before attention and feed-forward: it normalizes what they read.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -117,14 +147,17 @@ class Block(nn.Module):
         self.ln2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Add the outputs of attention and of feed-forward to the input: (B, T, C) -> (B, T, C)."""
         x = x + self.sa(self.ln1(x))  # (B, T, C)
         x = x + self.ffwd(self.ln2(x))  # (B, T, C)
         return x
 
 
+# 3. The transformer.
+
+
 class GPTLanguageModel(nn.Module):
-    """The decoder-only transformer: what each token is, where it stands, n_layer blocks, and a guess."""
+    """The decoder-only transformer: embeddings of token and position, n_layer blocks, and a linear head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -137,33 +170,69 @@ class GPTLanguageModel(nn.Module):
         self.apply(init_weights)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given.
+        """Predict the next token at every position, from the tokens up to that position.
 
-        T may be anything from 1 to block_size.
+        Args:
+            idx: Token ids (B, T), int64, with T from 1 to block_size.
+            targets: The token that follows each of `idx`, (B, T), int64.
+
+        Returns:
+            The logits (B, T, V), and the mean loss in nats, or None without `targets`.
         """
         T = idx.shape[1]
         tok_emb = self.token_embedding_table(idx)  # (B, T) -> (B, T, C)
         pos_emb = self.position_embedding_table(torch.arange(T, device=idx.device))  # (T) -> (T, C)
-        x = tok_emb + pos_emb  # (B, T, C), the same positions added to every row
+        x = tok_emb + pos_emb  # (B, T, C), every row of the batch has the same positions
         x = self.blocks(x)  # (B, T, C)
         x = self.ln_f(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, C) -> (B, T, V)
         return logits, next_token_loss(logits, targets)
 
+    def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
+        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
+        return append_sampled_tokens(self, idx, max_new_tokens)
 
-# What both models share.
+
+# 4. Functions of both models.
 
 
 def next_token_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
-    """Mean cross-entropy in nats of the (B, T) `targets` under (B, T, V) `logits`; None without targets."""
+    """Return the mean cross-entropy in nats of `targets` (B, T) under `logits` (B, T, V), or None without targets."""
     if targets is None:
         return None
     B, T, V = logits.shape
     return F.cross_entropy(logits.view(B * T, V), targets.reshape(B * T))
 
 
+@torch.no_grad()
+def append_sampled_tokens(model: BigramLanguageModel | GPTLanguageModel, idx: Tensor, max_new_tokens: int) -> Tensor:
+    """Sample one token after another from the model's probabilities.
+
+    Call `model.eval()` first if the model has dropout. `torch.manual_seed` makes the result repeatable.
+
+    Args:
+        model: The model that predicts.
+        idx: The token ids to continue, (B, T), int64, with T at least 1.
+        max_new_tokens: The number of tokens to append to each row.
+
+    Returns:
+        `idx` and the new tokens, (B, T + max_new_tokens), int64.
+    """
+    for _ in range(max_new_tokens):
+        context = idx[:, -model.config.block_size :]  # the model sees at most block_size tokens
+        logits, _ = model(context)  # (B, T, V)
+        logits = logits[:, -1, :]  # (B, T, V) -> (B, V), the prediction after the last position
+        probabilities = F.softmax(logits, dim=-1)  # (B, V), each row sums to one
+        next_token = torch.multinomial(probabilities, num_samples=1)  # (B, V) -> (B, 1)
+        idx = torch.cat([idx, next_token], dim=1)  # (B, T) -> (B, T + 1)
+    return idx
+
+
 def init_weights(module: nn.Module) -> None:
-    """Small normal weights and zero biases: the first guess is then close to uniform, a loss of ln V."""
+    """Draw small normal weights and set biases to zero.
+
+    Small weights make the first prediction nearly uniform. The first loss is then close to ln V.
+    """
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, mean=0.0, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:

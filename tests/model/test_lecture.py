@@ -19,8 +19,8 @@ SHAPES = [
 ]
 
 
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with every parameter far from its tame initial value, biases and layer norms included."""
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw every parameter anew, biases and layer norms included, far from its initial value."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -65,7 +65,7 @@ def pytorch_logits(weights: dict[str, Tensor], config: ModelConfig, idx: Tensor)
 def test_logits_and_gradients_equal_pytorchs_transformer(
     config: ModelConfig, dtype: torch.dtype, tolerance: float
 ) -> None:
-    model = randomised(GPTLanguageModel(config)).to(dtype)
+    model = randomize(GPTLanguageModel(config)).to(dtype)
     idx, targets = ids(config), ids(config, seed=1)
     logits, loss = model(idx, targets)
     loss.backward()
@@ -106,7 +106,7 @@ def test_logits_are_batch_time_vocabulary_with_and_without_targets(config: Model
 
 def test_no_position_sees_the_future() -> None:
     config = SHAPES[0]
-    model = randomised(GPTLanguageModel(config)).double()
+    model = randomize(GPTLanguageModel(config)).double()
     idx = ids(config)
     for t in (1, 10, 31):
         changed = idx.clone()
@@ -148,7 +148,7 @@ def mean_over_draws(function: Callable[[], Tensor], draws: int = 4000) -> Tensor
 
 def test_dropout_acts_in_its_three_places_in_training_only() -> None:
     config = ModelConfig(vocab_size=11, block_size=4, n_embd=8, n_head=2, n_layer=1, dropout=0.5)
-    model = randomised(GPTLanguageModel(config))
+    model = randomize(GPTLanguageModel(config))
     dropouts = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
     places = ["sa.heads.0.dropout", "sa.heads.1.dropout", "sa.dropout", "ffwd.net.3"]
     assert dropouts == [f"blocks.0.{place}" for place in places]
@@ -164,6 +164,48 @@ def test_dropout_acts_in_its_three_places_in_training_only() -> None:
 
 def test_the_bigram_model_looks_up_a_row_of_its_table() -> None:
     config = SHAPES[1]
-    model = randomised(BigramLanguageModel(config))
+    model = randomize(BigramLanguageModel(config))
     idx = ids(config)
     assert torch.equal(model(idx)[0], model.token_embedding_table.weight[idx])
+
+
+def test_generate_appends_the_most_likely_token_of_a_peaked_model() -> None:
+    model = BigramLanguageModel(ModelConfig(vocab_size=5, block_size=8))
+    model.token_embedding_table.weight.data = 1000.0 * torch.eye(5).roll(1, dims=1)  # after token i comes i + 1
+    written = model.generate(torch.tensor([[0, 1], [4, 2]]), max_new_tokens=4)
+    assert written.tolist() == [[0, 1, 2, 3, 4, 0], [4, 2, 3, 4, 0, 1]]
+
+
+@pytest.mark.parametrize("model_class", [BigramLanguageModel, GPTLanguageModel])
+@pytest.mark.parametrize("prompt_length", [1, 7, 12])
+def test_generate_keeps_the_prompt_and_appends_the_new_tokens(
+    model_class: type[BigramLanguageModel | GPTLanguageModel], prompt_length: int
+) -> None:
+    config = SHAPES[1]  # block_size 7: the longest prompt and the text itself go past it
+    model, idx = model_class(config), torch.randint(config.vocab_size, (3, prompt_length))
+    written = model.generate(idx, max_new_tokens=10)
+    assert written.shape == (3, prompt_length + 10)
+    assert written.dtype == torch.int64
+    assert torch.equal(written[:, :prompt_length], idx)
+    assert not written.requires_grad
+
+
+def test_generate_sees_the_last_block_size_tokens_only() -> None:
+    model = randomize(GPTLanguageModel(SHAPES[1]))
+    idx = torch.randint(11, (3, 20))
+    other = idx.clone()
+    other[:, : 20 - 7] = 0
+    texts = []
+    for prompt in (idx, other):
+        torch.manual_seed(0)
+        texts.append(model.generate(prompt, max_new_tokens=15)[:, 20:])
+    assert torch.equal(*texts)
+
+
+def test_generate_draws_from_the_softmax_of_the_last_position() -> None:
+    model = randomize(GPTLanguageModel(SHAPES[1]))
+    idx = torch.randint(11, (1, 5))
+    expected = F.softmax(model(idx)[0][0, -1], dim=-1)
+    torch.manual_seed(0)
+    drawn = model.generate(idx.expand(20_000, -1), max_new_tokens=1)[:, -1]
+    torch.testing.assert_close(drawn.bincount(minlength=11) / 20_000, expected, atol=0.012, rtol=0)  # over 3 sigma
