@@ -1,4 +1,4 @@
-"""What two processes do together, for tests/distributed/test_processes.py: torchrun runs this with a folder and a text."""
+"""The trainings that two processes run together; torchrun starts this file with a folder and a text."""
 
 import json
 import os
