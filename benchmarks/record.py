@@ -28,7 +28,7 @@ from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.blend import best_weight, blended
 from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
 from minigpt.studies.ladder.run_ladder import Watch
-from minigpt.system.device import threads_for
+from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.forecast import steps_within
@@ -131,7 +131,7 @@ class Trained:
 
 def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
-    with threads_for(config.numbers_a_batch):
+    with limit_threads(config.numbers_a_batch):
         config, model, dataset = begun(ground, config)
         with watched(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
@@ -167,7 +167,7 @@ def table(ground: Ground, track: str, seeds: int) -> None:
     took = f"{seconds / 60:.2f} | {seconds / nano.seconds:.3f}"
     print(f"| n-gram, order {ngram.model.config.order} | {ngram.measured.mean():.4f} | | | {took} | | |")
     quick = Config.from_preset("cpu-2min").override(**SMALL)
-    with threads_for(1):  # its operations are too short to be shared
+    with limit_threads(1):  # its operations are too short to be shared
         small = trained(ground, quick, "quick")
     show("64 wide, one block", [small], nano.seconds, ngram)
     preset = f"cpu-{track}"

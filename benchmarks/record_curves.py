@@ -19,7 +19,7 @@ from minigpt.data.corpus import find_corpus
 from minigpt.generation.engine import generate
 from minigpt.model.loss import token_losses
 from minigpt.studies.ladder.run_ladder import Watch
-from minigpt.system.plotting import new_figure, write_png
+from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import snapshot_steps
 
@@ -98,7 +98,7 @@ def written(model: Any, prompt: Tensor, tokenizer: CharTokenizer) -> str:
 
 def draw(curves: dict[str, Curve], ngram: float, out: Path) -> None:
     """All curves in one picture."""
-    figure = new_figure(11, 6)
+    figure = create_figure(11, 6)
     axes = figure.subplots()
     for name, curve in curves.items():
         minutes, alone, mixed = zip(*curve.points, strict=True)

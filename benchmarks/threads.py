@@ -1,4 +1,4 @@
-"""One thread against all of them for a training step, by the size of an activation: where `threads_for` draws the line.
+"""One thread against all of them for a training step, by the size of an activation.
 
     python benchmarks/threads.py
 

@@ -32,10 +32,10 @@ from minigpt.studies.ladder.directory import LadderFolder
 from minigpt.studies.look.memorization import copied_page
 from minigpt.studies.look.token_loss import surprise_html
 from minigpt.studies.look.views import look
-from minigpt.system.console import ForgivingConsole
+from minigpt.system.console import PipeSafeConsole
 from minigpt.system.files import write_atomic
-from minigpt.system.json_files import checked, read_lines
-from minigpt.system.terminal import visible
+from minigpt.system.json_files import parse_dataclass, read_json_lines
+from minigpt.system.terminal import escape_control_characters
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.resume import resume
@@ -114,7 +114,7 @@ def test_any_text_is_a_configuration_or_refused(text: str) -> None:
 def test_any_json_is_a_record_or_refused(kind: type, data: st.DataObject) -> None:
     content = data.draw(like([f.name for f in dataclasses.fields(kind)]))
     try:
-        found = checked(kind, content, "'file'")
+        found = parse_dataclass(kind, content, "'file'")
     except RunError as error:
         assert len(str(error)) < 1000
     else:
@@ -162,10 +162,10 @@ def test_any_characters_are_a_tokenizer_or_refused(
 
 @given(st.text(CHARACTERS) | st.text(st.characters(categories=["Cc", "Cf", "Cs"])))
 def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
-    shown_text = visible(text)
+    shown_text = escape_control_characters(text)
     left = {c for c in shown_text if unicodedata.category(c) in ("Cc", "Cf", "Cs")}
     assert left <= set("\n\t\N{ZERO WIDTH JOINER}")
-    assert visible(shown_text) == shown_text
+    assert escape_control_characters(shown_text) == shown_text
     assert not set("\x1b\x9b\x00\x7f\r\u202e\u2066") & set(shown_text)
 
 
@@ -226,7 +226,7 @@ def test_a_file_without_end(name: str, content: str, tmp_path: Path) -> None:
 def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("\n" * 2**20)
     with pytest.raises(RunError, match="line 1 is damaged"):
-        read_lines(tmp_path / "metrics.jsonl", Metrics)
+        read_json_lines(tmp_path / "metrics.jsonl", Metrics)
 
 
 def test_an_adapter_of_a_rank_that_its_weights_do_not_have(tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_errors_show_what_they_name(command: Callable, tmp_path: Path) -> None:
 
 
 def test_messages_on_the_way_show_what_they_name(capsys: pytest.CaptureFixture) -> None:
-    ForgivingConsole(stderr=True, soft_wrap=True).say(EVIL)
+    PipeSafeConsole(stderr=True, soft_wrap=True).say(EVIL)
     assert not obeyed(capsys.readouterr().err)
 
 

@@ -93,9 +93,9 @@ class Bar:
     def __init__(self) -> None:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from minigpt.system.console import ForgivingConsole
+        from minigpt.system.console import PipeSafeConsole
 
-        self.console = console = ForgivingConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console = PipeSafeConsole(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TimeRemainingColumn())
         self.live = console.is_terminal and not console.is_dumb_terminal
         self.bar = Progress(*columns, console=console, transient=True, disable=not self.live)

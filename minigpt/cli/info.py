@@ -6,7 +6,7 @@ import click
 
 from minigpt.cli.options import json_option, run_argument
 from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, times, write
-from minigpt.system.terminal import visible
+from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from minigpt.runs.run import Run
@@ -25,7 +25,7 @@ def info(run: str | None, as_json: bool) -> None:
         print_object(describe(opened))
     else:
         for name, value in rows(opened):
-            write([f"{name:<12}{visible(value, keep='')}\n"])
+            write([f"{name:<12}{escape_control_characters(value, keep='')}\n"])
 
 
 def rows(run: "Run") -> list[tuple[str, str]]:

@@ -29,8 +29,8 @@ from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
-from minigpt.system.files import discard
-from minigpt.system.terminal import visible
+from minigpt.system.files import silence_stream
+from minigpt.system.terminal import escape_control_characters
 
 LONGEST = 2000  # characters of a message
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
-    warnings.formatwarning = lambda message, *place: f"minigpt: {visible(str(message))}\n"
+    warnings.formatwarning = lambda message, *place: f"minigpt: {escape_control_characters(str(message))}\n"
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.INFO)
     try:
@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> int:
     except MinigptError as error:
         return error.exit_status if error.silent else complain(str(error), error.exit_status)
     except OSError as error:
-        discard(sys.stdout)
+        silence_stream(sys.stdout)
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has had enough
             return 0
         return complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
@@ -104,5 +104,5 @@ def complain(message: str, status: int) -> int:
     """Say what went wrong, and in which process if there are several; the status."""
     where = f"rank {rank()}: " if rank() else ""
     message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"  # with a stranger's names in it
-    print(f"minigpt: {where}{visible(message, keep='')}", file=sys.stderr)
+    print(f"minigpt: {where}{escape_control_characters(message, keep='')}", file=sys.stderr)
     return status

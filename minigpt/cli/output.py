@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 import click
 
 from minigpt.errors import ConfigError
-from minigpt.system.terminal import visible
+from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from minigpt.config import Config
@@ -51,13 +51,13 @@ def write(pieces: Iterable[str]) -> None:
     """Print pieces of text as they come; what a terminal would obey is shown as a mark instead."""
     terminal = sys.stdout.isatty()
     for piece in pieces:
-        sys.stdout.write(visible(piece) if terminal else piece)
+        sys.stdout.write(escape_control_characters(piece) if terminal else piece)
         sys.stdout.flush()
 
 
 def say(message: str) -> None:
     """Print a line on standard error; what a terminal would obey is shown as a mark instead."""
-    click.echo(visible(message), err=True)
+    click.echo(escape_control_characters(message), err=True)
 
 
 def print_object(content: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import click
 
 from minigpt.cli.options import json_option, weights_option
 from minigpt.cli.output import describe, open_run, print_object, say, write
-from minigpt.system.files import require_inside, require_place
+from minigpt.system.files import require_inside, require_writable
 
 if TYPE_CHECKING:
     from minigpt.runs.run import Run
@@ -55,7 +55,7 @@ def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_j
     picture = Path(out) if out else run.path / "bits.png"
     if not out:
         require_inside(run.path, [picture])
-    require_place(picture)
+    require_writable(picture)
     depths = bit_depths(run, prompt, data, say)
     write_picture(depths, run, picture)
     if as_json:

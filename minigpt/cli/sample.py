@@ -22,7 +22,7 @@ from minigpt.cli.options import (
 from minigpt.cli.output import open_run, print_object, write
 from minigpt.config import SamplingConfig
 from minigpt.errors import FileError
-from minigpt.system.files import as_text
+from minigpt.system.files import decode_text
 
 LONGEST_PROMPT = 2**20  # bytes
 PATIENCE = 0.5  # seconds
@@ -90,4 +90,4 @@ def piped_text(wait: bool) -> str:
         raise FileError(
             f"standard input is larger than {LONGEST_PROMPT:,} bytes, the limit of a prompt: use a part of it"
         )
-    return as_text(content, "standard input")
+    return decode_text(content, "standard input")

@@ -91,7 +91,7 @@ def cores() -> int:
 @click.option("--limit", type=click.IntRange(min=0), default=50, help="how many merges, or tokens, to list [50]")
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     """Show the merges of a tokenizer in the order learned, or its tokens, and a text coloured by token."""
-    from minigpt.system.terminal import visible
+    from minigpt.system.terminal import escape_control_characters
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
 
@@ -99,7 +99,7 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     write([f"{kind_of(opened)}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
-            write([f"{i:>7}  {visible(name, keep='')}  special\n"])
+            write([f"{i:>7}  {escape_control_characters(name, keep='')}  special\n"])
         ids = {token: i for i, token in reversed(opened.vocab.items())}
         lines = [f"{ids[a + b]:>7}  {shown(a)} + {shown(b)} → {shown(a + b)}" for a, b in opened.merges[:limit]]
     else:
@@ -123,10 +123,10 @@ def colour(tokens: list[bytes]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from minigpt.system.terminal import visible
+    from minigpt.system.terminal import escape_control_characters
 
     console = Console(soft_wrap=True, highlight=False)
-    pieces = [visible(token.decode("utf-8", "replace")) for token in tokens]
+    pieces = [escape_control_characters(token.decode("utf-8", "replace")) for token in tokens]
     if console.is_terminal:
         line = Text()
         for n, piece in enumerate(pieces):
@@ -181,12 +181,12 @@ def given_text(text: str) -> str:
     """The text itself, or with '-' what standard input holds."""
     if text != "-":
         return text
-    from minigpt.system.files import as_text
+    from minigpt.system.files import decode_text
 
     content = sys.stdin.buffer.read(LONGEST_TEXT + 1)
     if len(content) > LONGEST_TEXT:
         raise FileError(f"standard input is larger than {LONGEST_TEXT:,} bytes, the limit here: use a part of it")
-    return as_text(content, "standard input")
+    return decode_text(content, "standard input")
 
 
 @tokenizer.command(short_help="Train a model with each kind of tokenizer, and compare them.")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minigpt.data.shards import PreparedData, is_prepared
 from minigpt.errors import DataError, FileError
-from minigpt.system.files import explained, read_bytes, read_text, write_atomic
+from minigpt.system.files import explain_os_errors, read_bytes, read_text, write_atomic
 
 LARGEST_TEXT = 512 * 2**20  # bytes; the text, its ids and the model share this machine's memory
 TINY_SHAKESPEARE = "tinyshakespeare"
@@ -76,7 +76,7 @@ def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lam
         data = DEFAULT_FILE
     if data is None or (str(data) == TINY_SHAKESPEARE and not Path(data).exists()):
         return tiny_shakespeare(say)
-    with explained("read", data):
+    with explain_os_errors("read", data):
         is_folder = Path(data).is_dir()
     if is_folder:
         what = "was made by minigpt data prepare, and this needs a text" if is_prepared(data) else "is a folder"

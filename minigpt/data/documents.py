@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 from minigpt.data.file_discovery import RATIO, SURELY, decompressed, imported
 from minigpt.errors import DataError, FileError
-from minigpt.system.files import explained
+from minigpt.system.files import explain_os_errors
 
 CHUNK = 2**20  # bytes read at a time
 LONGEST_LINE = 2**25  # bytes of a line of JSON, of which Python may make thirty times as many
@@ -49,7 +49,7 @@ class Reader:
 
         Raises FileError or DataError, which name the file and the place, for what cannot be read.
         """
-        with explained("read", path), decompressed(path) as (file, name, raw):
+        with explain_os_errors("read", path), decompressed(path) as (file, name, raw):
             self.position = raw.tell
             documents = {".jsonl": self._json_lines, ".parquet": self._parquet}.get(Path(name).suffix, self._text)
             begun = False

@@ -10,7 +10,7 @@ import numpy as np
 from minigpt.data.document_split import Piece
 from minigpt.data.shards import SPLITS, Split
 from minigpt.errors import DataError, MemoryShortError, UnknownCharacterError
-from minigpt.system.process_pool import in_order, workers
+from minigpt.system.process_pool import map_in_order, start_pool
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer, Tokenizer, end_of_text
 from minigpt.tokenizers.loading import load_tokenizer
@@ -76,9 +76,9 @@ def encoding(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, proces
     if processes == 1:
         yield lambda batches: map(encoder, batches)
         return
-    with workers(processes, _open, tokenizer_file, dtype) as pool:
+    with start_pool(processes, _open, tokenizer_file, dtype) as pool:
         try:
-            yield lambda batches: in_order(pool, _encode, batches)
+            yield lambda batches: map_in_order(pool, _encode, batches)
         except BrokenProcessPool:
             raise MemoryShortError("a process that encodes was killed, for want of memory: --processes 1") from None
         finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from minigpt.errors import FileError, MissingExtraError
-from minigpt.system.files import explained
+from minigpt.system.files import explain_os_errors
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
@@ -50,12 +50,12 @@ def find_files(paths: Iterable[str | Path]) -> Found:
     files: dict[str, Path] = {}
     others = 0
     for given in paths:
-        with explained("read", given):
+        with explain_os_errors("read", given):
             found, left = named_by(str(given))
         for file in found:
             files.setdefault(os.path.realpath(file), file)
         others += left
-    with explained("read", "the files"):
+    with explain_os_errors("read", "the files"):
         return Found(list(files.values()), [file.stat().st_size for file in files.values()], others)
 
 
@@ -107,7 +107,7 @@ def within(folder: Path) -> Iterator[Path]:
     """The files below a folder, without the hidden ones. Raises FileError for a folder that cannot be read."""
 
     def refuse(error: OSError) -> None:
-        with explained("read", error.filename):
+        with explain_os_errors("read", error.filename):
             raise error
 
     for path, folders, names in os.walk(folder, onerror=refuse):

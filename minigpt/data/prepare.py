@@ -25,7 +25,7 @@ from minigpt.data.file_discovery import Found, find_files
 from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard, check_shards, opened_tokenizer
 from minigpt.data.stream_tokenizer import learned
 from minigpt.errors import ConfigError, DataError, FileError
-from minigpt.system.files import explained, flush_folder, require_inside
+from minigpt.system.files import explain_os_errors, flush_folder, require_inside
 from minigpt.tokenizers.char import Tokenizer, end_of_text
 from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
 
@@ -174,7 +174,7 @@ def claimed(folder: Path) -> Iterator[Path]:
 
     Raises FileError for a folder with other things in it, or one that another process is at work on.
     """
-    with explained("write to", folder):
+    with explain_os_errors("write to", folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / INDEX).exists():
             foreign = next((path for path in sorted(folder.iterdir()) if not OURS.fullmatch(path.name)), None)
@@ -187,7 +187,7 @@ def claimed(folder: Path) -> Iterator[Path]:
         except filelock.Timeout:
             raise FileError(f"another process is at work on {str(folder)!r}: let it end, or name a new --out") from None
     try:
-        with explained("write to", folder):
+        with explain_os_errors("write to", folder):
             for left in folder.glob(".*.tmp"):
                 if UNFINISHED.fullmatch(left.name):
                     left.unlink()
@@ -259,7 +259,7 @@ def write_shards(folder: Path, number: int, encoded: Iterator[Encoded], dtype: n
     sizes = dict.fromkeys(SPLITS, 0)
     temporary = {split: folder / f".{name}.tmp" for split, name in names.items()}
     try:
-        with explained("write to", folder), contextlib.ExitStack() as stack:
+        with explain_os_errors("write to", folder), contextlib.ExitStack() as stack:
             files = {split: stack.enter_context(temporary[split].open("wb")) for split in SPLITS}
             for ids in encoded:
                 for split in SPLITS:
@@ -269,7 +269,7 @@ def write_shards(folder: Path, number: int, encoded: Iterator[Encoded], dtype: n
             for file in files.values():
                 file.flush()
                 os.fsync(file.fileno())
-        with explained("write to", folder):
+        with explain_os_errors("write to", folder):
             for split in SPLITS:
                 if sizes[split]:
                     temporary[split].replace(folder / names[split])

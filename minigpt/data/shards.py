@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigpt.errors import DataError, FileError
-from minigpt.system.files import allow_open_files, explained, read_bytes, require_inside, write_atomic
+from minigpt.system.files import allow_open_files, explain_os_errors, read_bytes, require_inside, write_atomic
 from minigpt.tokenizers.char import Tokenizer
 from minigpt.tokenizers.loading import fingerprint, load_tokenizer
 
@@ -190,7 +190,7 @@ class TokenFiles:
 
 def mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     """A file's ids, mapped into memory."""
-    with explained("open", path), path.open("rb") as file:
+    with explain_os_errors("open", path), path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_RANDOM"):  # or else the system reads on after each window, thirty times what is asked for
         content.madvise(mmap.MADV_RANDOM)
@@ -256,7 +256,7 @@ def check_shard(folder: Path, shard: Shard, index: Index) -> None:
     way_out = f"remove {str(folder)!r} and prepare the data anew"
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise FileError(f"{str(path)!r} is a link or a device, not a shard: {way_out}")
-    with explained("read", path), path.open("rb") as file:
+    with explain_os_errors("read", path), path.open("rb") as file:
         size, expected = path.stat().st_size, shard.tokens * index.dtype.itemsize
         if size != expected:
             what = "cut short" if size < expected else "longer than it was"
@@ -276,5 +276,5 @@ def is_prepared(data: object) -> bool:
     """Whether that names a folder of shards, finished or not."""
     if not isinstance(data, str | Path):
         return False
-    with explained("read", data):
+    with explain_os_errors("read", data):
         return (Path(data) / INDEX).is_file()

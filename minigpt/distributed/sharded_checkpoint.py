@@ -15,7 +15,7 @@ from torch import Tensor
 from minigpt.distributed.processes import Processes, part
 from minigpt.errors import FileError, RunError
 from minigpt.runs.run_directory import read_weights
-from minigpt.system.safetensors_files import tensor_file
+from minigpt.system.safetensors_files import open_safetensors
 
 
 def write_parts(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> Callable[[], None]:
@@ -71,7 +71,7 @@ def found_in_parts(path: Path, like: Mapping[str, Tensor], may_lack: Collection[
     import torch.distributed.checkpoint as dcp
 
     for file in path.glob("*.safetensors"):
-        with tensor_file(file, RunError):
+        with open_safetensors(file, RunError):
             pass  # refused, if at all, before anything else looks into it
     try:
         found: dict[str, Any] = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata

@@ -17,8 +17,8 @@ from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, MissingExtraError
 from minigpt.model.gpt import GPT
 from minigpt.model.meta_init import build_empty
-from minigpt.system.files import explained, read_text, require_inside, write_atomic
-from minigpt.system.safetensors_files import tensor_file
+from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
+from minigpt.system.safetensors_files import open_safetensors
 
 LARGEST_CONFIG = 2**20  # bytes
 FILES = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
@@ -88,7 +88,7 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
         "eos_token_id": None,
         **FIXED,
     }
-    with explained("create the folder", folder):
+    with explain_os_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
     write_atomic(folder / "config.json", json.dumps(content, indent=2).encode() + b"\n")
@@ -191,7 +191,7 @@ def read_gpt2_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
         raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it with safe_serialization=True")
     found: dict[str, Tensor] = {}
     for file in files:
-        with tensor_file(file, ExchangeError) as content:
+        with open_safetensors(file, ExchangeError) as content:
             found |= {name.removeprefix("transformer."): content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = {}

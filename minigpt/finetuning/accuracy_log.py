@@ -8,7 +8,7 @@ from minigpt.finetuning.accuracy import accuracies
 from minigpt.finetuning.sft_dataset import Example, Template
 from minigpt.model import TrainedModel
 from minigpt.system.files import write_atomic
-from minigpt.system.plotting import drawable, new_figure, write_png
+from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 
 LINES, FIGURE = "tasks.jsonl", "tasks.png"
 ASKED = 100  # of each task
@@ -42,10 +42,16 @@ class Progress:
 
     def draw(self, run: Path) -> None:
         """Write tasks.png into the run's folder: a curve for each task. Raises FileError."""
-        figure = new_figure(9, 5)
+        figure = create_figure(9, 5)
         axes = figure.subplots()
         for n, (task, shares) in enumerate(self.shares.items()):
-            axes.plot(self.steps, shares, label=drawable(task), color=f"C{n % 10}", linestyle="-" if n < 10 else "--")
+            axes.plot(
+                self.steps,
+                shares,
+                label=replace_undrawable(task),
+                color=f"C{n % 10}",
+                linestyle="-" if n < 10 else "--",
+            )
         axes.set(title=f"Held-out answers that are right, of {ASKED} a task", xlabel="step", ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)

@@ -34,7 +34,7 @@ from minigpt.finetuning.lora import (
 )
 from minigpt.model.gpt import GPT
 from minigpt.runs.run import Run
-from minigpt.system.files import explained, read_text, require_inside, write_atomic
+from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.untrusted_tensors import read_tensors
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -108,7 +108,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
         "bias": "none",
     }
     folder = Path(folder)
-    with explained("create the folder", folder):
+    with explain_os_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "base_sha256": base_sha256 or base_fingerprint(model)}
     write_atomic(folder / WEIGHTS, safetensors.torch.save(weights, metadata))

@@ -17,7 +17,7 @@ from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
 from minigpt.finetuning.lora import Shape, chosen_layers
 from minigpt.finetuning.sft_dataset import Template
 from minigpt.runs.run import Evaluation, Run
-from minigpt.system.device import pick_device, threads_for
+from minigpt.system.device import limit_threads, pick_device
 from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
 from minigpt.training.setup import Start
@@ -70,7 +70,7 @@ def prefer(
     device = pick_device(config.training.device)
     with (
         Display(config.training) as display,
-        threads_for(2 * config.numbers_a_batch) as threads,
+        limit_threads(2 * config.numbers_a_batch) as threads,
     ):
         display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
         if pairs.truncated:

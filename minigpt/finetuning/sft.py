@@ -21,7 +21,7 @@ from minigpt.finetuning.vocabulary_resize import grown, with_tokens
 from minigpt.model import TrainedModel
 from minigpt.model.loss import bits, mean_loss
 from minigpt.runs.run import Evaluation, Run, lengths_of
-from minigpt.system.device import pick_device, threads_for
+from minigpt.system.device import limit_threads, pick_device
 from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
 from minigpt.training.setup import Start
@@ -77,7 +77,7 @@ def instruct(
     dataset = Instructions(train, test, template, config, own.batch if own else None)
     before = {} if None in old else accuracies(base.model, template, material.test)
     training, device = config.training, pick_device(config.training.device)
-    with Display(training) as display, threads_for(config.numbers_a_batch) as threads:
+    with Display(training) as display, limit_threads(config.numbers_a_batch) as threads:
         display.say(f"text   {material.source}: {len(train):,} examples to learn, {len(test):,} held out")
         if dataset.truncated:
             display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")

@@ -23,7 +23,7 @@ from minigpt.data.shards import Split
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.length_bucketing import LikeLengths
 from minigpt.model.loss import UNCOUNTED
-from minigpt.system.files import explained
+from minigpt.system.files import explain_os_errors
 from minigpt.tokenizers.char import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
@@ -91,7 +91,7 @@ def json_lines(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
     """Each line's place, for messages, and what it holds. Raises as `read_examples` does."""
     path = Path(path)
     empty = True
-    with explained("read", path), path.open("rb") as file:
+    with explain_os_errors("read", path), path.open("rb") as file:
         for _, where, line in numbered_lines(file, path, LONGEST_LINE, "no example is"):
             try:
                 content = json.loads(line)

@@ -19,8 +19,8 @@ from minigpt.model import TrainedModel
 from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, Ids, bits, exact_loss, predictions
 from minigpt.model.meta_init import build_empty
 from minigpt.runs.run_directory import Metrics, Record, RunFolder, Weights
-from minigpt.system.device import NUMBERS_A_THREAD, memory_explained, pick_device, threads_for
-from minigpt.system.files import explained
+from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
+from minigpt.system.files import explain_os_errors
 from minigpt.tokenizers.char import Tokenizer, end_of_text
 from minigpt.tokenizers.loading import fingerprint
 
@@ -155,7 +155,7 @@ class Run:
         if num_samples < 1:
             raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
         config = SamplingConfig.of(**sampling)
-        with self._generation_threads(num_samples), memory_explained("lower num_samples"):
+        with self._generation_threads(num_samples), explain_memory_errors("lower num_samples"):
             idx = self._prompt_ids(prompt).expand(num_samples, -1)
             rows = engine.generate(self.model, idx, config).tolist()
         return [prompt + self.tokenizer.decode(row) for row in rows]
@@ -219,11 +219,11 @@ class Run:
             return Evaluation.of(self.model, require_two(ids), self.tokenizer, split, corpus.source)
 
     def _generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
-        at_least = 2 * NUMBERS_A_THREAD  # the compiled loops share even the windows of a small model out between two
-        return threads_for(max(at_least, batch_size * self.config.model.block_size * self.config.model.n_embd))
+        at_least = 2 * NUMBERS_PER_THREAD  # the compiled loops share even the windows of a small model out between two
+        return limit_threads(max(at_least, batch_size * self.config.model.block_size * self.config.model.n_embd))
 
     def _evaluation_threads(self) -> AbstractContextManager[int]:
-        return threads_for(TOKENS_A_BATCH * self.config.model.n_embd)
+        return limit_threads(TOKENS_A_BATCH * self.config.model.n_embd)
 
     def _prompt_ids(self, prompt: str) -> torch.Tensor:
         """The prompt's ids (1, T); for an empty one the start token's.
@@ -243,7 +243,7 @@ class Run:
 
 def require_there(path: Path) -> None:
     """Raise RunError, with the nearest name, if there is no such folder."""
-    with explained("open the run", path):
+    with explain_os_errors("open the run", path):
         if not path.is_dir():
             siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()]
             raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")

@@ -32,10 +32,10 @@ from torch import nn
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.system.files import explained, require_inside, write_atomic
-from minigpt.system.json_files import checked, json_lines, parse_json, read_lines, read_part
-from minigpt.system.safetensors_files import tensor_file
-from minigpt.system.terminal import visible
+from minigpt.system.files import explain_os_errors, require_inside, write_atomic
+from minigpt.system.json_files import format_json_lines, parse_dataclass, parse_json, read_json_lines, read_run_file
+from minigpt.system.safetensors_files import open_safetensors
+from minigpt.system.terminal import escape_control_characters
 from minigpt.tokenizers.char import Tokenizer
 from minigpt.tokenizers.loading import fingerprint, load_tokenizer
 
@@ -148,7 +148,7 @@ class RunFolder:
             str(wanted).encode()
         except UnicodeEncodeError:
             raise RunError(f"the name {str(wanted)!r} is not UTF-8: choose another --out") from None
-        with explained("create the run folder", wanted):
+        with explain_os_errors("create the run folder", wanted):
             wanted.parent.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 folder = cls(wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}"))
@@ -174,7 +174,7 @@ class RunFolder:
         """Within the block no other process trains this run. Raises RunError if one does already, FileError."""
         lock = filelock.FileLock(self.path / LOCK)
         require_inside(self.path, [self.path / LOCK])
-        with explained("lock the run", self.path):
+        with explain_os_errors("lock the run", self.path):
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -186,7 +186,7 @@ class RunFolder:
 
     def replace(self, old: "RunFolder") -> None:
         """Take the place of another run: its files go, these move there. Raises FileError."""
-        with explained("replace the run", old.path):
+        with explain_os_errors("replace the run", old.path):
             for file in [*old.files(), *old.path.glob(".*.tmp")]:
                 if file.is_dir() and not file.is_symlink():
                     shutil.rmtree(file)
@@ -200,7 +200,7 @@ class RunFolder:
 
     def require_run(self) -> None:
         """Raise RunError unless this is a run or nothing at all, so that nothing else is ever overwritten."""
-        with explained("look into", self.path):
+        with explain_os_errors("look into", self.path):
             empty = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
             if not empty and not self.record.is_file():
                 raise RunError(f"{str(self.path)!r} is not a run, so it is not overwritten: choose another --out")
@@ -223,7 +223,7 @@ class RunFolder:
     def read_config(self) -> Config:
         """The configuration."""
         try:
-            return Config.from_toml(read_part(self.config), complete=True)
+            return Config.from_toml(read_run_file(self.config), complete=True)
         except ConfigError as error:
             raise RunError(f"{str(self.config)!r} is damaged or from another version: {error}") from None
 
@@ -256,22 +256,22 @@ class RunFolder:
 
     def read_record(self) -> Record:
         """The record."""
-        content = parse_json(read_part(self.record), f"{str(self.record)!r}")
+        content = parse_json(read_run_file(self.record), f"{str(self.record)!r}")
         if isinstance(content, dict) and content.get("format") != FORMAT:
             raise RunError(f"{str(self.record)!r} has format {content.get('format')!r}, this version reads {FORMAT}")
         if isinstance(content, dict):
             content = {**dict.fromkeys(LATER), **content}
-        return checked(Record, content, f"{str(self.record)!r}")
+        return parse_dataclass(Record, content, f"{str(self.record)!r}")
 
     def write_metrics(self, metrics: list[Metrics]) -> None:
         """Write every evaluation, a line each."""
-        write_atomic(self.metrics, json_lines(metrics))
+        write_atomic(self.metrics, format_json_lines(metrics))
 
     def read_metrics(self, record: Record) -> list[Metrics]:
         """Every evaluation, in order, up to the step that the run's record ends at."""
         if record.status == "imported":  # it was trained elsewhere
             return []
-        metrics = read_lines(self.metrics, Metrics)
+        metrics = read_json_lines(self.metrics, Metrics)
         if record.status == "finished" and metrics[-1].step < record.step:  # stopped early, it has none of its end
             last = f"it ends at step {metrics[-1].step:,}, the run at {record.step:,}"
             raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
@@ -279,12 +279,15 @@ class RunFolder:
 
     def read_snapshots(self) -> list[Snapshot]:
         """What the model wrote on the way, in order; nothing if it kept none."""
-        return read_lines(self.snapshots, Snapshot) if self.snapshots.exists() else []
+        return read_json_lines(self.snapshots, Snapshot) if self.snapshots.exists() else []
 
     def write_snapshots(self, snapshots: list[Snapshot]) -> None:
         """Write what the model wrote on the way: a line each, and for people under headings."""
-        write_atomic(self.snapshots, json_lines(snapshots))
-        texts = [f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{visible(s.text)}\n\n" for s in snapshots]
+        write_atomic(self.snapshots, format_json_lines(snapshots))
+        texts = [
+            f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{escape_control_characters(s.text)}\n\n"
+            for s in snapshots
+        ]
         write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
     def save_weights(self, weights: Mapping[str, torch.Tensor], best_so_far: bool) -> None:
@@ -294,13 +297,13 @@ class RunFolder:
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
         write_atomic(self.model, safetensors.torch.save(tensors))
         if best_so_far:
-            with explained("remove", self.best):
+            with explain_os_errors("remove", self.best):
                 self.best.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what a process that was killed while it wrote has left behind. Raises FileError."""
         for file in self.path.glob(".*.tmp"):
-            with explained("remove", file):
+            with explain_os_errors("remove", file):
                 file.unlink(missing_ok=True)
 
     def load_weights(self, model: nn.Module, which: Weights = "last") -> None:
@@ -317,7 +320,7 @@ def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool 
     """
     if not path.is_file():
         raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
-    with tensor_file(path, RunError) as file:
+    with open_safetensors(path, RunError) as file:
         names = set(file.keys())
         if stray := sorted(like.keys() - names if and_others else names ^ like.keys()):
             raise RunError(f"{str(path)!r} does not fit config.toml: {stray[0]} is in only one of the two")
@@ -335,7 +338,7 @@ def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool 
 
 def find_newest(runs: Path = Path("runs")) -> Path:
     """The run begun or ended last among those in `runs` that have weights. Raises RunError if there is none."""
-    with explained("look for runs in", runs):
+    with explain_os_errors("look for runs in", runs):
         found = [path for path in runs.glob("*/run.json") if path.with_name("model.safetensors").is_file()]
         if not found:
             raise RunError(f"there is no run in '{runs}' yet: name a run's folder, or make one with: minigpt train")

@@ -14,7 +14,7 @@ from minigpt.finetuning.lora import linear_layers
 from minigpt.model.int8 import dequantize_int8, quantize_int8
 from minigpt.model.quantization import BLOCK, levels_of, quantize_levels
 from minigpt.runs.run import Run
-from minigpt.system.plotting import drawable, new_figure, write_png
+from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def table(depths: list[Depth]) -> str:
 
 def draw(depths: list[Depth], title: str) -> "Figure":
     """The loss by depth, and what was written at each."""
-    figure = new_figure(11, 5)
+    figure = create_figure(11, 5)
     axes = figure.subplots()
     places = range(len(depths))
     axes.plot(places, [d.loss for d in depths], marker="o", color="#1f77b4")
@@ -86,7 +86,7 @@ def draw(depths: list[Depth], title: str) -> "Figure":
     axes.set_xlabel("bits a weight")
     axes.set_ylabel("exact loss, nats")
     axes.set_title(title, parse_math=False)
-    lines = [f"{d.bits:>2}  {drawable(d.text)[:90]}" for d in depths]
+    lines = [f"{d.bits:>2}  {replace_undrawable(d.text)[:90]}" for d in depths]
     figure.supxlabel("\n".join(lines), family="monospace", size=9, ha="left", x=0.02, parse_math=False)
     return figure
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import minigpt
 from minigpt.config import Config
-from minigpt.system.plotting import new_figure, write_png
+from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.char import Tokenizer
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def table(found: list[Compared]) -> str:
 
 def draw(found: list[Compared]) -> "Figure":
     """Bits per byte, and what a token is worth, side by side."""
-    figure = new_figure(9, 3.2)
+    figure = create_figure(9, 3.2)
     left, right = figure.subplots(1, 2, sharey=True)
     names = [model.tokenizer for model in found]
     for axes, values, title, shown in (

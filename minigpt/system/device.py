@@ -9,7 +9,7 @@ import torch
 
 from minigpt.errors import DeviceError, MemoryShortError
 
-NUMBERS_A_THREAD = 2**14  # measured: docs/log.md, "Threads"
+NUMBERS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
 M_SIZES = {  # glibc's mallopt: from which size on memory is fetched from the system, and how much of it is kept
     -3: 2**25,  # M_MMAP_THRESHOLD, the most it takes
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD
@@ -35,7 +35,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def multiplies_bf16(device: torch.device) -> bool:
+def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for products of bfloat16, without which they are slower than float32's.
 
     Of processors x86's are asked.
@@ -47,14 +47,14 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def threads_for(numbers: int) -> Iterator[int]:
+def limit_threads(numbers: int) -> Iterator[int]:
     """Within the block, as many CPU threads as pay where an activation holds `numbers` numbers; yields the count.
 
     Handing a part of the work to a further thread costs more than it takes off if the part is small.
     PyTorch's own number of threads, the machine's cores or OMP_NUM_THREADS, is never exceeded.
     """
     before = torch.get_num_threads()
-    threads = min(before, max(1, numbers // NUMBERS_A_THREAD))
+    threads = min(before, max(1, numbers // NUMBERS_PER_THREAD))
     torch.set_num_threads(threads)
     try:
         yield threads
@@ -76,7 +76,7 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def memory_explained(way_out: str) -> Iterator[None]:
+def explain_memory_errors(way_out: str) -> Iterator[None]:
     """Turn PyTorch's various ways to say that memory has run out into one MemoryShortError with a way out."""
     try:
         yield

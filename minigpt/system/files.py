@@ -32,7 +32,7 @@ USUAL_FILES = 256  # that a process has open for other reasons, at most
 
 
 @contextmanager
-def explained(action: str, path: Path | str) -> Iterator[None]:
+def explain_os_errors(action: str, path: Path | str) -> Iterator[None]:
     """Turn an OSError of the block into a FileError: `cannot {action} {path}: {why, and the way out}`.
 
     A path that the system cannot even be asked for, with a zero byte in it, is refused in the same way.
@@ -51,7 +51,7 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
 
     Raises FileError for anything that is missing, unreadable, larger, or neither a file nor a pipe.
     """
-    with explained("read", path), Path(path).open("rb") as file:
+    with explain_os_errors("read", path), Path(path).open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise FileError(f"cannot read {str(path)!r}: it is a device, not a file: name a file")
@@ -63,11 +63,11 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
 
 
 def read_text(path: Path | str, limit: int) -> str:
-    """A UTF-8 file as text, line ends untouched; FileError as for `read_bytes` and `as_text`."""
-    return as_text(read_bytes(path, limit), repr(str(path)))
+    """A UTF-8 file as text, line ends untouched; FileError as for `read_bytes` and `decode_text`."""
+    return decode_text(read_bytes(path, limit), repr(str(path)))
 
 
-def as_text(content: bytes, name: str) -> str:
+def decode_text(content: bytes, name: str) -> str:
     """The bytes of `name` as UTF-8 text; FileError if they are not, or hold a zero byte, as no text does."""
     zero = content.find(0)
     if zero >= 0:
@@ -85,7 +85,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     The content goes to a temporary file beside it, is flushed to disk, and takes the name last.
     Raises FileError, with nothing changed, if any of that is refused.
     """
-    with explained("write", path):
+    with explain_os_errors("write", path):
         path = path.resolve() if path.is_symlink() else path  # the link stays, what it leads to is replaced
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "a device"
@@ -106,8 +106,8 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def require_inside(folder: Path, paths: Iterable[Path]) -> None:
     """Raise FileError for a link that leads out of the folder: a stranger's must not let us read or write elsewhere."""
-    with explained("look into", folder):
-        places = places_of(Path(os.path.realpath(folder)))
+    with explain_os_errors("look into", folder):
+        places = _find_allowed_folders(Path(os.path.realpath(folder)))
         for path in paths:
             leads_to = Path(os.path.realpath(path))
             if not any(leads_to.is_relative_to(place) for place in places):
@@ -115,7 +115,7 @@ def require_inside(folder: Path, paths: Iterable[Path]) -> None:
                 raise FileError(f"{where}: put the file itself there")
 
 
-def places_of(folder: Path) -> list[Path]:
+def _find_allowed_folders(folder: Path) -> list[Path]:
     """Where what belongs to a folder may lie: in it; in Hugging Face's cache, of links, in the model's or all blobs."""
     for parent in [folder, *folder.parents]:
         if parent.name == "snapshots" and parent.parent.name.startswith(("models--", "datasets--", "spaces--")):
@@ -123,9 +123,9 @@ def places_of(folder: Path) -> list[Path]:
     return [folder]
 
 
-def require_place(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Raise FileError, with nothing written, where `write_atomic` would: before work that is for this file alone."""
-    with explained("write", path):
+    with explain_os_errors("write", path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "")
         if not os.access(path.parent, os.W_OK):
@@ -153,7 +153,7 @@ def allow_open_files(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def discard(stream: IO[str]) -> None:
+def silence_stream(stream: IO[str]) -> None:
     """Send what a stream still holds, and all that follows, nowhere: so a last flush cannot fail once more."""
     with contextlib.suppress(OSError, ValueError):  # a stream with no file behind it has nothing to fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

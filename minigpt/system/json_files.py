@@ -15,7 +15,7 @@ LARGEST_JSON = 16 * 2**20  # bytes, of which Python may make thirty times as man
 T = TypeVar("T")
 
 
-def read_part(path: Path) -> str:
+def read_run_file(path: Path) -> str:
     """A file of a run as text; RunError if it is missing, unreadable or not text."""
     try:
         return read_text(path, LARGEST_JSON)
@@ -26,31 +26,31 @@ def read_part(path: Path) -> str:
 def parse_json(text: str, where: str) -> Any:
     """JSON as Python data; RunError if it isn't JSON."""
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: not JSON ({error})") from None
 
 
-def json_lines(entries: Sequence[Any]) -> bytes:
+def format_json_lines(entries: Sequence[Any]) -> bytes:
     """Dataclasses as JSON, a line each."""
     return "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in entries).encode()
 
 
-def read_lines(path: Path, cls: type[T]) -> list[T]:
-    """The dataclasses that `json_lines` wrote to a file, at least one; RunError if it holds anything else."""
-    text = read_part(path)
+def read_json_lines(path: Path, cls: type[T]) -> list[T]:
+    """The dataclasses that `format_json_lines` wrote to a file, at least one; RunError if it holds anything else."""
+    text = read_run_file(path)
     if not text.endswith("\n"):
         raise RunError(f"{str(path)!r} is cut short: its last line does not end")
     places = ((line, f"{str(path)!r}, line {n}") for n, line in enumerate(io.StringIO(text), 1))
-    return [checked(cls, parse_json(line, where), where) for line, where in places]
+    return [parse_dataclass(cls, parse_json(line, where), where) for line, where in places]
 
 
-def refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     """Raise ValueError: NaN and Infinity are Python's additions to JSON."""
     raise ValueError(f"{constant} is not a number")
 
 
-def checked(cls: type[T], content: Any, where: str) -> T:
+def parse_dataclass(cls: type[T], content: Any, where: str) -> T:
     """The dataclass made of a JSON object with exactly its fields, each of its type; RunError for any other."""
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if not isinstance(content, dict) or content.keys() != fields.keys():

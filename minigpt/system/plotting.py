@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def create_figure(width: float, height: float) -> "Figure":
     """An empty figure of that many inches, for `write_png`."""
     backend = os.environ.pop("MPLBACKEND", None)  # a picture in a file needs none, and a foreign one may be missing
     from matplotlib.figure import Figure
@@ -29,14 +29,14 @@ def write_png(path: Path, figure: "Figure") -> None:
     write_atomic(path, picture.getvalue())
 
 
-def drawable(text: str) -> str:
+def replace_undrawable(text: str) -> str:
     """The text on one line, of characters that the fonts have; a line break becomes ¶, any other a middle dot."""
-    known = characters_of_the_fonts()
+    known = _find_font_characters()
     return "".join(c if c.isprintable() and ord(c) in known else "¶" if c == "\n" else "·" for c in text)
 
 
 @functools.cache
-def characters_of_the_fonts() -> frozenset[int]:
+def _find_font_characters() -> frozenset[int]:
     """The code points that both fonts of the pictures have, the plain one and the one of fixed width."""
     from matplotlib import font_manager
 

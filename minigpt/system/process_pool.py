@@ -14,16 +14,16 @@ B = TypeVar("B")
 LEFT_TO_THE_FIRST = ("SIGINT", "SIGTERM", "SIGHUP")  # signals; what a terminal sends goes to all processes at once
 
 
-def workers(processes: int, prepare: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:
+def start_pool(processes: int, prepare: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:
     """So many processes, each of which first calls `prepare`; signals are left to the one that started them."""
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (prepare, arguments))
-    with _blocked():  # which the new ones inherit, from their first moment on
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (prepare, arguments))
+    with _block_signals():  # which the new ones inherit, from their first moment on
         for _ in range(processes):
             pool.submit(int)  # each starts one
     return pool
 
 
-def in_order(pool: ProcessPoolExecutor, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+def map_in_order(pool: ProcessPoolExecutor, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """What `work` makes of each item, in order.
 
     Unlike `pool.map` it cancels nothing where it is left early: that and a worker's death at once block the pool.
@@ -33,7 +33,7 @@ def in_order(pool: ProcessPoolExecutor, work: Callable[[A], B], items: Iterable[
 
 
 @contextmanager
-def _blocked() -> Iterator[None]:
+def _block_signals() -> Iterator[None]:
     """Within the block the signals wait, where the system can (Windows cannot)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -45,14 +45,14 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
+def _start_worker(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if prepare:
         prepare(*arguments)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """End this process with its parent, also one that was killed; a pool's own workers would wait for ever."""
     parent = parent_process()
     if parent is not None:

@@ -13,7 +13,7 @@ LARGEST_HEADER = 2**22  # bytes, tens of thousands of tensors: each of them take
 
 
 @contextmanager
-def tensor_file(path: Path, error: type[InputError]) -> Iterator[Any]:
+def open_safetensors(path: Path, error: type[InputError]) -> Iterator[Any]:
     """A safetensors file, opened; that error for one that is none, or that has more tensors than any model here."""
     try:
         with path.open("rb") as file:

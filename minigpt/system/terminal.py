@@ -6,16 +6,19 @@ HIDDEN = {"Cc", "Cf", "Cs"}  # Unicode's categories of control, format and surro
 JOINER = "\u200d"  # holds composed emoji together
 
 
-def visible(text: str, keep: str = "\n\t") -> str:
+def escape_control_characters(text: str, keep: str = "\n\t") -> str:
     r"""The text with control and format characters, but for those in `keep`, as marks.
 
     >>> visible("two\nlines \x1b[31m", keep="")
     'two␊lines ␛[31m'
     """
-    return "".join(mark(c) if unicodedata.category(c) in HIDDEN and c not in keep + JOINER else c for c in text)
+    return "".join(
+        _replace_control_character(c) if unicodedata.category(c) in HIDDEN and c not in keep + JOINER else c
+        for c in text
+    )
 
 
-def mark(character: str) -> str:
+def _replace_control_character(character: str) -> str:
     """A visible sign for an invisible character."""
     code = ord(character)
     if code < 0x20:

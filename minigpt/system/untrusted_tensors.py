@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ExchangeError
-from minigpt.system.files import explained
-from minigpt.system.safetensors_files import tensor_file
+from minigpt.system.files import explain_os_errors
+from minigpt.system.safetensors_files import open_safetensors
 
 LARGEST = 2**31  # bytes
 READABLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
@@ -20,10 +20,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if not path.is_file():
         raise ExchangeError(f"{str(path)!r} is not a file of tensors: name an adapter's folder")
-    with explained("read", path):
+    with explain_os_errors("read", path):
         if path.stat().st_size > LARGEST:
             raise ExchangeError(f"{str(path)!r} is larger than {LARGEST:,} bytes: that is no adapter")
-    with tensor_file(path, ExchangeError) as file:
+    with open_safetensors(path, ExchangeError) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
     for name, tensor in tensors.items():

@@ -15,7 +15,7 @@ from itertools import pairwise
 import regex
 
 from minigpt.errors import DataError
-from minigpt.system.process_pool import in_order, workers
+from minigpt.system.process_pool import map_in_order, start_pool
 
 Pair = tuple[int, int]
 
@@ -32,8 +32,8 @@ def count_words(text: str, pieces: Callable[[str], list[str]], processes: int = 
     if processes == 1 or len(text) <= SHARE:
         return _count(text, pieces)
     words: Counter[bytes] = Counter()
-    with workers(processes) as pool:
-        for part in in_order(pool, functools.partial(_count, pieces=pieces), shares(text)):
+    with start_pool(processes) as pool:
+        for part in map_in_order(pool, functools.partial(_count, pieces=pieces), shares(text)):
             words.update(part)
     return words
 

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from minigpt.errors import FileError, RunError
 from minigpt.runs.run_directory import Metrics, RunFolder, Snapshot
-from minigpt.system.files import explained, flush_folder, write_atomic
-from minigpt.system.json_files import checked, parse_json, read_part
+from minigpt.system.files import explain_os_errors, flush_folder, write_atomic
+from minigpt.system.json_files import parse_dataclass, parse_json, read_run_file
 
 FORMAT = 2
 KEPT = 2
@@ -116,7 +116,7 @@ class Saves:
     def begin(self, step: int) -> Path:
         """The folder of a save to be made, empty. Raises FileError."""
         path = self.place(step)
-        with explained("make the folder", path):
+        with explain_os_errors("make the folder", path):
             if path.exists():  # a save of the same step, or what was to become one
                 (path / MARKER).unlink(missing_ok=True)
                 shutil.rmtree(path)
@@ -139,7 +139,7 @@ class Saves:
         path = self.place(moment.step)
         if files is None:
             files = {f"{PARTS}/{part.name}": described_file(part) for part in (path / PARTS).glob("*.safetensors")}
-            with explained("flush", path / PARTS):
+            with explain_os_errors("flush", path / PARTS):
                 flush_folder(path / PARTS)
         folder = RunFolder(self.run)
         best = folder.best if folder.best.exists() else folder.model  # the last evaluation's, if that was the best
@@ -169,7 +169,7 @@ class Saves:
 
     def paths(self) -> list[Path]:
         """The folders of the saves that have a marker, the newest first."""
-        with explained("look into", self.folder):
+        with explain_os_errors("look into", self.folder):
             markers = self.folder.glob(f"*/{MARKER}") if self.folder.is_dir() else []
             found = [marker.parent for marker in markers if marker.parent.name.isdecimal()]
             return sorted(found, key=lambda path: int(path.name), reverse=True)
@@ -177,7 +177,7 @@ class Saves:
     def forget(self) -> None:
         """Drop all but the last two, and what is left of those that were never made whole."""
         kept = self.paths()[:KEPT]
-        with explained("drop saves in", self.folder):
+        with explain_os_errors("drop saves in", self.folder):
             for path in self.folder.iterdir():
                 if path not in kept and path.name.isdecimal() and path.is_dir() and not path.is_symlink():
                     (path / MARKER).unlink(missing_ok=True)  # first: what is half gone must not look whole
@@ -199,7 +199,7 @@ class Saves:
         if save.best:
             write_atomic(folder.best, read(save.best))
         else:
-            with explained("remove", folder.best):
+            with explain_os_errors("remove", folder.best):
                 folder.best.unlink(missing_ok=True)
         if save.metrics:
             folder.write_metrics(save.metrics)
@@ -210,7 +210,7 @@ class Saves:
 def opened(path: Path) -> Save:
     """A save, every file of it checked. Raises RunError, naming what is broken."""
     where = f"{str(path / MARKER)!r}"
-    content = parse_json(read_part(path / MARKER), where)
+    content = parse_json(read_run_file(path / MARKER), where)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{where} is damaged or from another version")
     files = content.get("files")
@@ -225,8 +225,8 @@ def opened(path: Path) -> Save:
         entries = content.get(name)
         if not isinstance(entries, list):
             raise RunError(f"{where} is damaged: its {name} are no list")
-        lists[name] = [checked(kind, entry, f"{where}, {name}") for entry in entries]
-    moment = checked(Moment, content.get("moment"), f"{where}, moment")
+        lists[name] = [parse_dataclass(kind, entry, f"{where}, {name}") for entry in entries]
+    moment = parse_dataclass(Moment, content.get("moment"), f"{where}, moment")
     if f"{moment.step:08}" != path.name:
         raise RunError(f"{where} is damaged: it is not of step {path.name}")
     return Save(path, moment, lists["metrics"], lists["snapshots"], MODEL not in files)
@@ -234,7 +234,7 @@ def opened(path: Path) -> Save:
 
 def names_of_parts(path: Path) -> set[str]:
     """What the parts of a save are called in its marker; what none has, if there are none."""
-    with explained("look into", path):
+    with explain_os_errors("look into", path):
         parts = (path / PARTS).glob("*.safetensors") if (path / PARTS).is_dir() else []
         return {f"{PARTS}/{part.name}" for part in parts} or {""}
 
@@ -246,7 +246,7 @@ def described(content: bytes) -> dict[str, int | str]:
 
 def described_file(path: Path) -> dict[str, int | str]:
     """The same of one that lies on the disk, and may be large."""
-    with explained("read", path), path.open("rb") as file:
+    with explain_os_errors("read", path), path.open("rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
@@ -254,7 +254,7 @@ def require_whole(path: Path, about: Any) -> None:
     """Raise RunError unless the file is as long as it says and has its SHA-256."""
     if not isinstance(about, dict) or not path.is_file():
         raise RunError(f"{str(path)!r} is missing")
-    with explained("read", path):
+    with explain_os_errors("read", path):
         if path.stat().st_size != about.get("bytes"):
             raise RunError(f"{str(path)!r} is damaged: it is not as long as it was")
     if described_file(path) != about:
@@ -263,7 +263,7 @@ def require_whole(path: Path, about: Any) -> None:
 
 def read(path: Path) -> bytes:
     """A file of this run's own. Raises FileError."""
-    with explained("read", path):
+    with explain_os_errors("read", path):
         return path.read_bytes()
 
 

@@ -6,8 +6,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from minigpt.config import TrainingConfig
 from minigpt.runs.run_directory import Metrics
-from minigpt.system.console import ForgivingConsole
-from minigpt.system.terminal import visible
+from minigpt.system.console import PipeSafeConsole
+from minigpt.system.terminal import escape_control_characters
 
 HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {'left':>8}"
 
@@ -22,7 +22,7 @@ class Display:
         """For a training of that configuration; the title, if any, stands before the bar. If `quiet`, all is silent."""
         self.max_iters = config.max_iters
         in_notebook = "ipykernel" in sys.modules  # whose streams say that they are terminals, and can't move a cursor
-        self.console = ForgivingConsole(
+        self.console = PipeSafeConsole(
             stderr=True,
             highlight=False,
             soft_wrap=True,
@@ -76,7 +76,7 @@ class Display:
 
     def wrote(self, text: str) -> None:
         """What the model wrote just now, on one line, cut to the terminal's width."""
-        line = visible(text, keep="")
+        line = escape_control_characters(text, keep="")
         if self.console.is_terminal:
             line = line[: max(20, self.console.width - 12)]
         self.say(f"         “{line}”", "italic cyan")

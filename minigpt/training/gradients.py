@@ -16,7 +16,7 @@ from minigpt.config import Config
 from minigpt.distributed.processes import ALONE, Processes, shards, spread, synchronize
 from minigpt.errors import DeviceError
 from minigpt.kernels import gpt_block as block
-from minigpt.system.device import keep_freed_memory, multiplies_bf16, pick_device
+from minigpt.system.device import has_fast_bf16, keep_freed_memory, pick_device
 from minigpt.training.optimizer import flatten
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -105,14 +105,14 @@ def with_precision(config: Config) -> Config:
     training = config.training
     if training.precision != "auto":
         return config
-    return config.override(precision="bf16" if multiplies_bf16(pick_device(training.device)) else "fp32")
+    return config.override(precision="bf16" if has_fast_bf16(pick_device(training.device)) else "fp32")
 
 
 def require_precision(precision: str, device: torch.device) -> None:
     """Raise DeviceError if that device cannot compute in that precision."""
     if precision == "fp16" and device.type != "cuda":
         raise DeviceError(f"fp16 needs a CUDA GPU, and the device is '{device}': choose --precision bf16 or fp32")
-    if precision == "bf16" and device.type == "cuda" and not multiplies_bf16(device):
+    if precision == "bf16" and device.type == "cuda" and not has_fast_bf16(device):
         raise DeviceError("this GPU cannot compute in bf16: choose --precision fp16 or fp32")
     if precision == "bf16" and device.type == "mps":
         raise DeviceError("bf16 needs a CPU or a CUDA GPU, and the device is 'mps': choose --precision fp32")

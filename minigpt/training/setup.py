@@ -16,7 +16,7 @@ from minigpt.data.shards import PreparedData
 from minigpt.distributed.processes import ALONE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build
-from minigpt.system.device import memory_explained, pick_device, threads_for
+from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
 from minigpt.tokenizers.char import CharTokenizer, Tokenizer
 from minigpt.tokenizers.loading import fingerprint, kind_of, learn_tokenizer
 from minigpt.training.display import Display
@@ -80,7 +80,7 @@ def prepared(
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
     device, config = pick_device(config.training.device), with_precision(config)
     require_precision(config.training.precision, device)
-    with memory_explained(WAY_OUT), threads_for(config.numbers_a_batch) as threads:
+    with explain_memory_errors(WAY_OUT), limit_threads(config.numbers_a_batch) as threads:
         torch.manual_seed(config.training.seed)
         yield Start(corpus, tokenizer, config, dataset, model(config.model).to(device), threads, processes)
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 import minigpt
-from minigpt.system.terminal import visible
+from minigpt.system.terminal import escape_control_characters
 from minigpt.training.display import clock
 
 
@@ -54,10 +54,10 @@ def test_a_foreign_matplotlib_backend_does_no_harm(command: Callable, text_file:
 
 
 def test_control_characters_are_shown_not_obeyed() -> None:
-    assert visible("a\x1b[31mb\x07\r\n\tc\x9b") == "a␛[31mb␇␍\n\tc⟨U+009B⟩"
-    assert visible("two\nlines", keep="") == "two␊lines"
-    assert visible("right\u202eleft\x7f") == "right⟨U+202E⟩left␡"
-    assert visible("👩‍👩‍👧 é 漢\u2028") == "👩‍👩‍👧 é 漢\u2028"
+    assert escape_control_characters("a\x1b[31mb\x07\r\n\tc\x9b") == "a␛[31mb␇␍\n\tc⟨U+009B⟩"
+    assert escape_control_characters("two\nlines", keep="") == "two␊lines"
+    assert escape_control_characters("right\u202eleft\x7f") == "right⟨U+202E⟩left␡"
+    assert escape_control_characters("👩‍👩‍👧 é 漢\u2028") == "👩‍👩‍👧 é 漢\u2028"
 
 
 def test_clock() -> None:

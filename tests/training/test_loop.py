@@ -16,7 +16,7 @@ from minigpt.model import build
 from minigpt.model.gpt import GPT, fused
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.runs.run import Run
-from minigpt.system.device import threads_for
+from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.interrupt import Interrupt
@@ -65,7 +65,7 @@ def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = 
     if weights:
         model.load_state_dict(weights if isinstance(model, GPTLanguageModel) else fused(weights, config.model))
     curve = Curve()
-    with threads_for(1):
+    with limit_threads(1):
         fit(model, Dataset(tokenizer.encode(text), config), config, curve, Interrupt())
     return model, curve
 

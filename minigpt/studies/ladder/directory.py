@@ -16,10 +16,10 @@ from minigpt.config import FIRST_VERSION, YOUNGER, Config
 from minigpt.data.corpus import Corpus
 from minigpt.errors import FileError, RunError
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
-from minigpt.system.files import explained, read_text, require_inside, write_atomic
-from minigpt.system.json_files import LARGEST_JSON, checked, parse_json
+from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
+from minigpt.system.json_files import LARGEST_JSON, parse_dataclass, parse_json
 from minigpt.system.plotting import write_png
-from minigpt.system.terminal import visible
+from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +131,7 @@ class LadderFolder:
         settings = {"data_sha256": corpus.sha256, **vars(config.model), **vars(config.training)}
         settings = {name: value for name, value in settings.items() if name not in FREE}
         require_inside(self.path, [self.record, self.report, self.figure])
-        with explained("create the ladder's folder", self.path):
+        with explain_os_errors("create the ladder's folder", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
                 ours = {self.report.name, self.figure.name}  # all that is left where ladder.json was deleted
@@ -169,7 +169,7 @@ class LadderFolder:
             if not isinstance(content[name], kind):
                 raise RunError(f"{where} is damaged, {name} is no {kind.__name__}: delete it to begin anew")
         for name, entry in LISTS.items():
-            content[name] = [checked(entry, values, f"{where}, {name}") for values in content[name]]
+            content[name] = [parse_dataclass(entry, values, f"{where}, {name}") for values in content[name]]
         return Ladder(**content)
 
     def save(self, ladder: Ladder) -> None:
@@ -179,5 +179,5 @@ class LadderFolder:
 
     def write_report(self, text: str, figure: "Figure") -> None:
         """Write ladder.md and ladder.png."""
-        write_atomic(self.report, visible(text).encode())
+        write_atomic(self.report, escape_control_characters(text).encode())
         write_png(self.figure, figure)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from minigpt.model.loss import bits
 from minigpt.studies.ladder.directory import Ladder, Result, Row
 from minigpt.studies.ladder.rungs import RUNGS
-from minigpt.system.plotting import drawable, new_figure
-from minigpt.system.terminal import visible
+from minigpt.system.plotting import create_figure, replace_undrawable
+from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def verdict(row: Row, below: Row | None) -> str:
 
 def sample_line(result: Result, width: int = 70) -> str:
     """The beginning of what a model wrote, on one line."""
-    return f"{'':>4}“{visible(result.sample, keep='')[:width]}”"
+    return f"{'':>4}“{escape_control_characters(result.sample, keep='')[:width]}”"
 
 
 def blend_lines(ladder: Ladder) -> list[str]:
@@ -221,7 +221,7 @@ def samples(ladder: Ladder) -> str:
     results = [row.result for row in ladder.rows()] + ladder.ngrams[-1:]
     lines, texts = ["| model | the same start and seed |", "| --- | --- |"], []
     for result in results:
-        text = visible(result.sample).replace("`", "ʼ")  # a backtick would end the quotation
+        text = escape_control_characters(result.sample).replace("`", "ʼ")  # a backtick would end the quotation
         line = text[:SIDE_BY_SIDE].replace("\n", "¶").replace("|", "¦")
         lines.append(f"| {cell(result.name)} | `{line}` |")
         texts.append(f"**{cell(result.name)}**\n\n```\n{text}\n```\n")
@@ -237,12 +237,12 @@ def draw_ladder(ladder: Ladder) -> "Figure":
         bars.append((counted.name, counted.loss, "n-gram"))
     if ladder.blends:
         bars.append(("transformer and n-gram", blended_loss(ladder)[0], "blend"))
-    figure = new_figure(11, 0.52 * len(bars) + 1.6)
+    figure = create_figure(11, 0.52 * len(bars) + 1.6)
     axes = figure.subplots()
     for place, (_, loss, kind) in enumerate(bars):
         axes.barh(place, loss, color=COLOURS[kind], height=0.74)
         axes.text(loss + 0.04, place, f"{loss:.2f}", va="center", size=17, weight="bold", color=COLOURS[kind])
-    axes.set_yticks(range(len(bars)), [drawable(name) for name, _, _ in bars], size=17, parse_math=False)
+    axes.set_yticks(range(len(bars)), [replace_undrawable(name) for name, _, _ in bars], size=17, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, max(loss for _, loss, _ in bars) * 1.12)
     axes.tick_params(axis="x", labelsize=13)

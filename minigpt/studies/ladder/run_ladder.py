@@ -29,7 +29,7 @@ from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, b
 from minigpt.studies.ladder.report import draw_ladder, markdown
 from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
 from minigpt.studies.look.memorization import LENGTHS, shares
-from minigpt.system.device import memory_explained, pick_device, threads_for
+from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.display import Display
 from minigpt.training.gradients import require_precision, with_precision
@@ -82,7 +82,7 @@ def climb(
     show(ladder)
     began = time.perf_counter()
     try:
-        with memory_explained(WAY_OUT):
+        with explain_memory_errors(WAY_OUT):
             for _ in ground.measurements(ladder, seeds, full):
                 ladder.seconds += time.perf_counter() - began
                 began = time.perf_counter()
@@ -179,7 +179,7 @@ class Ground:
     def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> "tuple[Any, Watch]":
         """The rung's network, trained, and the watch that was held on it."""
         assert rung.network is not None
-        with threads_for(config.numbers_a_batch), Watch(config, title) as watch:
+        with limit_threads(config.numbers_a_batch), Watch(config, title) as watch:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:
@@ -230,7 +230,7 @@ class Ground:
         """What the model writes after a line break, or after token 0 where the text has none."""
         start = self.tokenizer.encode("\n") if "\n" in self.tokenizer.stoi else [0]
         config = SamplingConfig(max_new_tokens=tokens, seed=seed)
-        with threads_for(self.config.model.block_size * self.config.model.n_embd):
+        with limit_threads(self.config.model.block_size * self.config.model.n_embd):
             device = next(itertools.chain(model.parameters(), model.buffers())).device
             return self.tokenizer.decode(generate(model, torch.tensor([start], device=device), config)[0].tolist())
 

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from minigpt.errors import ConfigError
 from minigpt.model import gpt, modern
 from minigpt.model.lecture import MultiHeadAttention
-from minigpt.system.plotting import drawable, new_figure
+from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def weights_of(attention: Together, x: Tensor, T: int) -> Tensor:
 def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
     """The maps (L, H, T, T) over a text's tokens as a grid, a row for each block and a column for each head."""
     L, H, T, _ = maps.shape
-    figure = new_figure(1 + 2.6 * H, 1 + 2.6 * L)
+    figure = create_figure(1 + 2.6 * H, 1 + 2.6 * L)
     grid = figure.subplots(L, H, squeeze=False, sharex=True, sharey=True)
     size = min(9.0, 230 / T)
     for layer in range(L):
@@ -98,7 +98,7 @@ def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
             axes.set_title(f"block {layer + 1}, head {head + 1}", size=11)
             axes.tick_params(length=0)
             if len(text) == T <= LABELLED:
-                characters = [drawable(c) for c in text]
+                characters = [replace_undrawable(c) for c in text]
                 axes.set_xticks(range(T), characters, size=size, family="monospace", parse_math=False)
                 axes.set_yticks(range(T), characters, size=size, family="monospace", parse_math=False)
     figure.colorbar(image, ax=grid, label="attention weight", shrink=0.6)

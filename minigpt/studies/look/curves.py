@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
 from minigpt.runs.run import Run
-from minigpt.system.plotting import drawable, new_figure
+from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,13 +18,13 @@ def draw_curves(runs: Sequence[Run]) -> "Figure":
     """
     if all(len(run.metrics) < 2 for run in runs):
         raise DataError("a curve needs two evaluations: train longer, or with a smaller eval_interval")
-    figure = new_figure(10, 6)
+    figure = create_figure(10, 6)
     axes = figure.subplots()
     for i, run in enumerate(runs):
         characters = [m.characters for m in run.metrics]
         loss = run.record.validation_loss
         exact = "" if loss is None else f": {loss:.4f}"
-        label = drawable(f"{run.path.name}{exact}")
+        label = replace_undrawable(f"{run.path.name}{exact}")
         axes.plot(characters, [m.validation_loss for m in run.metrics], color=f"C{i % 10}", linewidth=2.5, label=label)
         axes.plot(characters, [m.train_loss for m in run.metrics], color=f"C{i % 10}", alpha=0.4)
     axes.set_xlabel("characters read", size=13)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.errors import ConfigError
-from minigpt.system.plotting import drawable, new_figure
+from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,7 @@ def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
     kinds = [kind(c) for c in characters]
     plane = in_two_dimensions(table).tolist()
     share, chance = like_with_like(table, kinds)
-    figure = new_figure(10, 8)
+    figure = create_figure(10, 8)
     axes = figure.subplots()
     for name, colour in COLOURS.items():
         points = [(x, y, c) for (x, y), c, k in zip(plane, characters, kinds, strict=True) if k == name]
@@ -82,7 +82,7 @@ def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
             axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=0, color=colour)
             axes.plot([], [], "o", color=colour, label=name)
         for x, y, c in points:
-            sign = {" ": "space", "\n": "¶"}.get(c, drawable(c))
+            sign = {" ": "space", "\n": "¶"}.get(c, replace_undrawable(c))
             axes.text(x, y, sign, ha="center", va="center", size=16, weight="bold", color=colour, parse_math=False)
     axes.legend(fontsize=12, loc="best")
     axes.set_xlabel("first principal component", size=12)

@@ -10,7 +10,7 @@ from minigpt.model import LanguageModel
 from minigpt.model.lecture import MultiHeadAttention
 from minigpt.model.loss import mean_loss
 from minigpt.studies.look.attention import Together, attentions_of, head_count
-from minigpt.system.plotting import new_figure
+from minigpt.system.plotting import create_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def nobody_would_miss(worth: Tensor) -> list[tuple[int, int]]:
 def draw_heads(worth: Tensor, loss: float) -> "Figure":
     """The worth (L, H) of each head as a heat map; those nobody would miss are marked."""
     L, H = worth.shape
-    figure = new_figure(max(6.0, 2.5 + 1.3 * H), 1.8 + 0.9 * L)
+    figure = create_figure(max(6.0, 2.5 + 1.3 * H), 1.8 + 0.9 * L)
     axes = figure.subplots()
     darkest = max(float(worth.max()), 10 * MISSED)  # heads that all do nothing are to look like it
     image = axes.imshow(worth.numpy(), cmap="YlOrRd", vmin=0, vmax=darkest, aspect="auto")

@@ -2,7 +2,7 @@
 
 import html
 
-from minigpt.system.terminal import visible
+from minigpt.system.terminal import escape_control_characters
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --shade: 214, 39, 40; }
@@ -18,7 +18,7 @@ td { border-top: 1px solid #8888; }
 
 def page(title: str, body: str) -> str:
     """A whole page of HTML. The body is HTML already; a span in it is shaded by its own `--s`, from 0 to 1."""
-    title = html.escape(visible(title))
+    title = html.escape(escape_control_characters(title))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'

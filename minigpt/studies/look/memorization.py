@@ -12,7 +12,7 @@ import numpy as np
 from pydivsufsort import divsufsort, kasai
 
 from minigpt.studies.look.html_page import page
-from minigpt.system.terminal import visible
+from minigpt.system.terminal import escape_control_characters
 
 LENGTHS = (10, 20, 40)  # characters in a row
 SHADES = 40  # at so long a match the shading is darkest
@@ -106,7 +106,7 @@ def shaded(text: str, covered: np.ndarray) -> str:
     for i in range(1, len(text) + 1):
         if i == len(text) or covered[i] != covered[start]:
             strength = min(1.0, max(0.0, (covered[start] - 4) / (SHADES - 4)))
-            shown = html.escape(visible(text[start:i]))
+            shown = html.escape(escape_control_characters(text[start:i]))
             pieces.append(
                 f'<span style="--s:{strength:.2f}" title="{covered[start]} characters in a row">{shown}</span>'
             )

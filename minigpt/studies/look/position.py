@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minigpt.model import LanguageModel
 from minigpt.model.loss import token_losses
-from minigpt.system.plotting import new_figure
+from minigpt.system.plotting import create_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
 
 def draw_positions(curves: dict[str, Tensor]) -> "Figure":
     """One or several such curves, by name."""
-    figure = new_figure(9, 5)
+    figure = create_figure(9, 5)
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(range(1, len(curve) + 1), curve.tolist(), "o-" if len(curve) <= 64 else "-", label=name, linewidth=2)

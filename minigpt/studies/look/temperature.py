@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from minigpt.generation.filters import apply_temperature
 from minigpt.model import LanguageModel
 from minigpt.model.loss import bits
-from minigpt.system.plotting import drawable, new_figure
+from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def entropies(distributions: Tensor) -> list[float]:
 def draw_temperature(distributions: Tensor, characters: list[str], text: str) -> "Figure":
     """The likeliest characters after the text, their probabilities (3, V) side by side."""
     top = distributions[TEMPERATURES.index(1.0)].topk(min(SHOWN, len(characters))).indices.tolist()
-    figure = new_figure(10, 5)
+    figure = create_figure(10, 5)
     axes = figure.subplots()
     for i, (temperature, row, entropy) in enumerate(
         zip(TEMPERATURES, distributions, entropies(distributions), strict=True)
@@ -47,9 +47,9 @@ def draw_temperature(distributions: Tensor, characters: list[str], text: str) ->
         places = [place + 0.27 * (i - 1) for place in range(len(top))]
         label = f"temperature {temperature:g}: {entropy:.2f} bits"
         axes.bar(places, row[top].tolist(), width=0.27, label=label, color=("#1f77b4", "#7f7f7f", "#d62728")[i])
-    names = [{" ": "space"}.get(characters[i], drawable(characters[i])) for i in top]
+    names = [{" ": "space"}.get(characters[i], replace_undrawable(characters[i])) for i in top]
     axes.set_xticks(range(len(top)), names, size=14, parse_math=False)
     axes.set_ylabel("probability", size=13)
-    axes.set_title(f"The character after “{drawable(text[-30:])}”", size=14, parse_math=False)
+    axes.set_title(f"The character after “{replace_undrawable(text[-30:])}”", size=14, parse_math=False)
     axes.legend(fontsize=12)
     return figure

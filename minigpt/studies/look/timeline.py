@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
 from minigpt.runs.run_directory import Snapshot
-from minigpt.system.plotting import drawable, new_figure
+from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,13 +21,13 @@ def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
     if not snapshots:
         raise DataError("the run kept no texts on its way: train with --snapshots 12")
     rows = len(snapshots)
-    figure = new_figure(12, 0.36 * rows + 1.2)
+    figure = create_figure(12, 0.36 * rows + 1.2)
     bars, texts = figure.subplots(1, 2, sharey=True, width_ratios=[1, 3.4])
     losses = [s.validation_loss for s in snapshots]
     bars.barh(range(rows), losses, color="#4c9be8", height=0.72)
     for row, snapshot in enumerate(snapshots):
         bars.text(0.06, row, f"{snapshot.validation_loss:.2f}", va="center", size=11, weight="bold", color="white")
-        line = drawable(snapshot.text.strip("\n"))[:WIDTH]
+        line = replace_undrawable(snapshot.text.strip("\n"))[:WIDTH]
         texts.text(0, row, line, va="center", size=13.5, family="monospace", parse_math=False)
     bars.set_yticks(range(rows), [f"{s.step:,}" for s in snapshots], size=11)
     bars.invert_yaxis()
@@ -39,5 +39,5 @@ def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
     texts.axis("off")
     bars.spines[:].set_visible(False)
     bars.tick_params(length=0)
-    figure.suptitle(drawable(title), size=15, parse_math=False)
+    figure.suptitle(replace_undrawable(title), size=15, parse_math=False)
     return figure

@@ -11,8 +11,8 @@ from minigpt.errors import DataError
 from minigpt.model.loss import TOKENS_A_BATCH, bits, token_losses
 from minigpt.runs.run import Run
 from minigpt.studies.look.html_page import page
-from minigpt.system.device import threads_for
-from minigpt.system.terminal import visible
+from minigpt.system.device import limit_threads
+from minigpt.system.terminal import escape_control_characters
 
 STRONGEST = 10.0  # bits; a surprise of one in a thousand has the full colour
 STEPS = (  # for a terminal: up to so many bits, this style
@@ -37,16 +37,16 @@ def surprises(run: Run, text: str) -> list[float]:
     ids = torch.tensor(run.tokenizer.encode(text))
     if len(ids) < 2:
         raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
-    with threads_for(TOKENS_A_BATCH * run.config.model.n_embd):
+    with limit_threads(TOKENS_A_BATCH * run.config.model.n_embd):
         return token_losses(run.model, ids).tolist()
 
 
 def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str:
     """A page of HTML: each token after the first shaded by its loss, from none to a surprise of ten bits."""
-    spans = [html.escape(visible(tokens[0]))]
+    spans = [html.escape(escape_control_characters(tokens[0]))]
     for token, loss in zip(tokens[1:], losses, strict=True):
         strength = min(1.0, bits(loss) / STRONGEST)
-        mark = "⏎\n" if token == "\n" else html.escape(visible(token))
+        mark = "⏎\n" if token == "\n" else html.escape(escape_control_characters(token))
         spans.append(f'<span style="--s:{strength:.2f}" title="{bits(loss):.2f} bits">{mark}</span>')
     mean = bits(sum(losses) / len(losses))
     legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
@@ -59,8 +59,8 @@ def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str
 
 def surprise_terminal(tokens: Sequence[str], losses: list[float]) -> Text:
     """The text for a terminal, its tokens on a background that the loss decides."""
-    shown = Text(visible(tokens[0]))
+    shown = Text(escape_control_characters(tokens[0]))
     for token, loss in zip(tokens[1:], losses, strict=True):
         style = next(style for limit, style in STEPS if bits(loss) < limit)
-        shown.append("⏎\n" if token == "\n" and style else visible(token), style)
+        shown.append("⏎\n" if token == "\n" and style else escape_control_characters(token), style)
     return shown

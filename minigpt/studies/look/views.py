@@ -23,8 +23,8 @@ from minigpt.studies.look.position import draw_positions, loss_by_position
 from minigpt.studies.look.temperature import TEMPERATURES, draw_temperature, entropies, next_distributions
 from minigpt.studies.look.timeline import draw_timeline
 from minigpt.studies.look.token_loss import surprise_html, surprises, tokens_of
-from minigpt.system.device import memory_explained, threads_for
-from minigpt.system.files import explained, require_inside, write_atomic
+from minigpt.system.device import explain_memory_errors, limit_threads
+from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.plotting import write_png
 
 if TYPE_CHECKING:
@@ -222,11 +222,14 @@ def look(
 
 def views(subject: Subject, out: Path, only: Sequence[str]) -> Iterator[Seen]:
     """Make each view and write it."""
-    with explained("create the folder", out):
+    with explain_os_errors("create the folder", out):
         out.mkdir(parents=True, exist_ok=True)
     for name in only or VIEWS:
         try:
-            with threads_for(TOKENS_A_BATCH * subject.run.config.model.n_embd), memory_explained("use a smaller run"):
+            with (
+                limit_threads(TOKENS_A_BATCH * subject.run.config.model.n_embd),
+                explain_memory_errors("use a smaller run"),
+            ):
                 seen = VIEWS[name](subject)
         except (InputError, MemoryShortError) as error:
             if only:
