@@ -1,4 +1,4 @@
-# The two commands are `make train` and `make test`. Both make .venv on first use.
+# The two commands are `make train` and `make test`. Both create .venv on first use.
 PYTHON ?= python3
 VENV := .venv
 ifeq ($(OS),Windows_NT)
@@ -7,7 +7,7 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: train test instruct notebook format clean
+.PHONY: train test test-without-kernels release-check instruct notebook format clean
 
 train: $(VENV)/.installed  ## train the lecture preset; ARGS="..." adds flags
 	$(BIN)/minigpt train $(ARGS)
@@ -18,7 +18,26 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
-instruct: $(VENV)/.installed  ## from a base on Shakespeare to a model that follows instructions, to talk with
+# The hand-written kernels are optional: in a copy of the tree without them these tests pass as well.
+WITHOUT_KERNELS ?= tests/model tests/generation tests/runs tests/training/test_loop.py tests/training/test_resume.py \
+	tests/finetuning/test_lora.py tests/cli/test_commands.py
+COPY := build/without-kernels
+
+test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigpt/kernels and tests/kernels moved away
+	rm -rf $(COPY)
+	mkdir -p $(COPY)
+	cp -R minigpt tests benchmarks docs notebooks README.md Makefile pyproject.toml constraints.txt $(COPY)
+	rm -r $(COPY)/minigpt/kernels $(COPY)/tests/kernels
+	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile \
+		$(WITHOUT_KERNELS)
+
+release-check: test  ## what takes too long for every change: all tests without kernels, fuzzing, kills, the notebook
+	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
+	$(BIN)/python benchmarks/fuzz.py --files 6000
+	$(BIN)/python benchmarks/soak.py --kills 100
+	$(BIN)/python notebooks/execute.py
+
+instruct: $(VENV)/.installed  ## train a base on Shakespeare, then teach it to follow instructions
 	$(BIN)/minigpt train --preset cpu-2min --out runs/base --overwrite --n-embd 128 --block-size 64 --batch-size 32 \
 		--max-iters 700 $(ARGS)
 	$(BIN)/minigpt finetune runs/base --out runs/instructed --task upper --task first --task last --task count \
@@ -26,17 +45,17 @@ instruct: $(VENV)/.installed  ## from a base on Shakespeare to a model that foll
 		--max-iters 8000 --eval-interval 500 --optimizer muon --learning-rate 2e-3 --warmup-iters 100 \
 		--weight-decay 0.1 --schedule cosine
 
-notebook: $(VENV)/.installed-test  ## run notebooks/mini_gpt.ipynb in full and keep its outputs
+notebook: $(VENV)/.installed-test  ## run notebooks/mini_gpt.ipynb and keep its outputs
 	$(BIN)/python notebooks/execute.py --write
 
-format: $(VENV)/.installed-test  ## mend what ruff can mend
+format: $(VENV)/.installed-test  ## fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
-# The stamps make a second call skip the installation until one of these two files changes.
+# The stamp files let a second call skip the installation until one of these two files changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt

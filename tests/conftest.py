@@ -34,6 +34,8 @@ TINY = {
     "batch_size": 8,
     "max_iters": 60,
     "eval_interval": 20,
+    "eval_windows": 16,
+    "snapshots": 3,
 }
 TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 

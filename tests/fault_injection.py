@@ -37,7 +37,7 @@ def start_server() -> None:
     before = dict(os.environ)
     path = filter(None, (str(Path(__file__).parent), before.get("PYTHONPATH")))
     os.environ.update({SERVER: "1", "PYTHONPATH": os.pathsep.join(path)})
-    PROCESSES.set_forkserver_preload(["faults"])
+    PROCESSES.set_forkserver_preload(["fault_injection"])
     multiprocessing.forkserver.ensure_running()
     os.environ.clear()
     os.environ.update(before)
