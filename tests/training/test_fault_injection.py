@@ -123,7 +123,7 @@ def test_what_is_a_jump() -> None:
 
 def test_patience(text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {"max_iters": 4000, "eval_interval": 10, "learning_rate": 0.03, "train_fraction": 0.02}
-    run = minigpt.train(data=text_file, out=tmp_path / "run", patience=3, **settings, snapshots=0)
+    run = minigpt.train(data=text_file, out=tmp_path / "run", patience=3, **settings | {"snapshots": 0})
     assert run.record.status == "finished"
     assert run.record.step == run.metrics[-1].step < 4000
     assert run.metrics.index(run.best) == len(run.metrics) - 4
