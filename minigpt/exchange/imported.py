@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 import minigpt
+from minigpt.acceleration import describe_decoder
 from minigpt.config import Config, TrainingConfig
 from minigpt.errors import ExchangeError, FileError
 from minigpt.exchange.huggingface import folder_of, load_gpt2
-from minigpt.generation.backend_selection import described
 from minigpt.model import count_parameters
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import Record, RunFolder
@@ -48,7 +48,7 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(tokenizer),
-        generation=described(model),
+        generation=describe_decoder(model),
         documents=end_of_text(tokenizer) is not None,
     )
     target.write_config(config)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from minigpt.acceleration import describe_decoder
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.finetuning.adapter_tokens import save_tokens
 from minigpt.finetuning.adapters import ADAPTER, base_fingerprint, save_adapter
 from minigpt.finetuning.lora import Shape, apply_lora, chosen_layers, fold, plain_weights, trained_share
 from minigpt.finetuning.replay import OwnText
-from minigpt.generation.backend_selection import described
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import to_4_bits
 from minigpt.runs.run import Evaluation, Run
@@ -130,7 +130,7 @@ def taught(
         parameters=count_parameters(start.model if method == "full" or None in old else base.model),
         trained_parameters=trained,
         base=str(base.path),
-        generation=described(base.model),
+        generation=describe_decoder(base.model),
         **(about or {}),
     )
     folder.write_config(start.config)

@@ -5,8 +5,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.acceleration import describe_decoder
 from minigpt.errors import ConfigError, DataError, FileError
-from minigpt.generation.backend_selection import described
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.quantization import quantized
@@ -41,7 +41,7 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
     model = quantized(model, kind).eval()  # type: ignore[arg-type]
     config = base.config.override(quantization=kind, implementation="fast")
     wanted = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
-    record = dataclasses.replace(base.record, base=str(base.path), generation=described(model))
+    record = dataclasses.replace(base.record, base=str(base.path), generation=describe_decoder(model))
     run = Run(wanted, config, base.tokenizer, model, record, base.metrics)
     before = after = per_byte = per_character = None
     try:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from minigpt.acceleration import accelerate
 from minigpt.config import Config
 from minigpt.distributed.processes import ALONE, Processes, shards, spread, synchronize
 from minigpt.errors import DeviceError
-from minigpt.kernels import gpt_block as block
 from minigpt.system.device import has_fast_bf16, keep_freed_memory, pick_device
 from minigpt.training.optimizer import flatten
 
@@ -35,8 +35,7 @@ class Gradients:
         training, device = config.training, next(model.parameters()).device
         require_precision(training.precision, device)
         keep_freed_memory()
-        if block.suits(model, config, device):
-            block.write_out_blocks(model)
+        accelerate(model, config)
         if training.checkpoint_activations:
             recompute_blocks(model)
         self.model, self.processes = model, processes

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 import minigpt
+from minigpt.acceleration import describe_decoder
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.data.shards import PreparedData
 from minigpt.distributed.processes import Processes, joined, require_shares, shards, whole
 from minigpt.errors import DivergedError
-from minigpt.generation.backend_selection import described
 from minigpt.model import count_parameters
 from minigpt.runs.run import Evaluation, Run
 from minigpt.runs.run_directory import Record, RunFolder, Status
@@ -235,7 +235,7 @@ def new_record(start: Start) -> Record:
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(start.tokenizer),
-        generation=described(start.model),
+        generation=describe_decoder(start.model),
         launch=this_launch(),
         documents=isinstance(corpus, PreparedData),
     )
