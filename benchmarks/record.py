@@ -120,7 +120,7 @@ class Trained:
     @property
     def characters(self) -> int:
         """How many it has read."""
-        return self.config.training.max_iters * self.config.tokens_a_step
+        return self.config.training.max_iters * self.config.tokens_per_step
 
     @property
     def flops(self) -> float:
@@ -131,7 +131,7 @@ class Trained:
 
 def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
-    with limit_threads(config.numbers_a_batch):
+    with limit_threads(config.activations_per_batch):
         config, model, dataset = begun(ground, config)
         with watched(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 import tomli_w
 
-from minigpt.config_fields import Checked, setting, shown, unknown
-from minigpt.errors import ConfigError, nearest
+from minigpt.config_fields import ValidatedSettings, format_value, require_known, setting
+from minigpt.errors import ConfigError, suggest_name
 from minigpt.presets import PRESETS
 
 MOST_EVALUATIONS = 50_000  # that a run keeps a line of
@@ -22,11 +22,11 @@ MOST_HEADS, MOST_BLOCKS = 256, 512  # more than anyone trains here: a config mus
 MOST_MODULES = 2**12  # heads of the lecture's model in all its blocks, each of which is a module
 LARGEST_TOML, LONGEST_LINE = 2**16, 1000  # characters; a key of many parts takes their square of time and memory
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
-VOCAB_SIZE = 1024  # of a tokenizer to be learned, where none is asked for
+DEFAULT_VOCAB_SIZE = 1024  # of a tokenizer to be learned, where none is asked for
 
 
 @dataclass(frozen=True)
-class ModelConfig(Checked):
+class ModelConfig(ValidatedSettings):
     """The shape of a model. The defaults are the lecture's.
 
     Raises ConfigError if a value is impossible, n_embd not divisible by n_head included.
@@ -71,7 +71,7 @@ class ModelConfig(Checked):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(Checked):
+class TrainingConfig(ValidatedSettings):
     """How a model is trained. The defaults are the lecture's."""
 
     tokenizer: TokenizerKind = setting("char", "what text is cut into; or the file, or the run, of a tokenizer")
@@ -136,7 +136,7 @@ class TrainingConfig(Checked):
 
 
 @dataclass(frozen=True)
-class SamplingConfig(Checked):
+class SamplingConfig(ValidatedSettings):
     """How the next token is chosen, and how many of them."""
 
     max_new_tokens: int = setting(500, "tokens to write", at_least=1)
@@ -195,12 +195,12 @@ class Config:
             raise ConfigError("muon is for the matrices of blocks, and the bigram has none: choose --optimizer adamw")
 
     @property
-    def tokens_a_step(self) -> int:
+    def tokens_per_step(self) -> int:
         """How many tokens a training step reads."""
         return self.training.gradient_accumulation * self.training.batch_size * self.model.block_size
 
     @property
-    def numbers_a_batch(self) -> int:
+    def activations_per_batch(self) -> int:
         """How many numbers the activations of a batch are: n_embd at each position."""
         return self.training.batch_size * self.model.block_size * self.model.n_embd
 
@@ -208,7 +208,9 @@ class Config:
     def from_preset(cls, name: str) -> Self:
         """The preset of that name; ConfigError with the nearest right name if there is none."""
         if name not in PRESETS:
-            raise ConfigError(f"there is no preset '{name}': choose from {', '.join(PRESETS)}{nearest(name, PRESETS)}")
+            raise ConfigError(
+                f"there is no preset '{name}': choose from {', '.join(PRESETS)}{suggest_name(name, PRESETS)}"
+            )
         return cls(preset=name).override(**PRESETS[name].settings)
 
     def override(self, **settings: Any) -> Self:
@@ -217,12 +219,9 @@ class Config:
         A tokenizer to be learned brings a vocab_size along, if none is named. Raises ConfigError for a name that is
         no setting (with the nearest that is) or a value it can't have.
         """
-        known = ModelConfig.names() + TrainingConfig.names()
+        require_known(settings, ModelConfig.names() + TrainingConfig.names())
         if settings.get("tokenizer") in ("bpe", "sentencepiece") and self.training.tokenizer == "char":
-            settings.setdefault("vocab_size", VOCAB_SIZE)
-        for name in settings:
-            if name not in known:
-                raise unknown(name, known)
+            settings.setdefault("vocab_size", DEFAULT_VOCAB_SIZE)
         model = {name: settings[name] for name in ModelConfig.names() if name in settings}
         training = {name: settings[name] for name in TrainingConfig.names() if name in settings}
         if "max_iters" in training:  # a training of another length has the whole schedule, unless that is said too
@@ -249,7 +248,7 @@ class Config:
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"not TOML: {error}") from None
         named = content.pop("preset", preset or "lecture")
-        named = named if isinstance(named, str) else shown(named)
+        named = named if isinstance(named, str) else format_value(named)
         if preset and preset != named:
             raise ConfigError(
                 f"it begins with the preset '{named}', so '{preset}' cannot be asked for as well: drop one"
@@ -259,14 +258,14 @@ class Config:
         for section, names in sections.items():
             table = content.pop(section, {})
             if not isinstance(table, Mapping):
-                raise ConfigError(f"'{section}' must be a table of settings, not {shown(table)}")
+                raise ConfigError(f"'{section}' must be a table of settings, not {format_value(table)}")
             for name, value in table.items():
                 if name not in names:
-                    raise ConfigError(f"there is no setting '{name}' under [{section}]{nearest(name, names)}")
+                    raise ConfigError(f"there is no setting '{name}' under [{section}]{suggest_name(name, names)}")
                 settings[name] = value
         for name in content:
             if isinstance(content[name], Mapping):
-                hint = nearest(name, sections) or ": known are [model] and [training]"
+                hint = suggest_name(name, sections) or ": known are [model] and [training]"
                 raise ConfigError(f"there is no table [{name}]{hint}")
         settings |= content
         if complete and "implementation" not in settings:
@@ -285,7 +284,7 @@ class Config:
         return tomli_w.dumps(content)
 
 
-def preset_within(most: int) -> str | None:
+def find_largest_preset(most: int) -> str | None:
     """The preset with the largest block_size that is at most that, if there is one."""
     sizes = {name: Config.from_preset(name).model.block_size for name in PRESETS}
     return max((name for name in sizes if sizes[name] <= most), key=sizes.__getitem__, default=None)

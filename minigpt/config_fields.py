@@ -1,89 +1,101 @@
-"""Settings that check themselves: dataclass fields with a help text and bounds, refused in one sentence."""
+"""Dataclass fields with a help text and bounds, and a base class that refuses wrong values in one sentence."""
 
 import dataclasses
 import operator
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import field
 from typing import Any, Literal, Self, get_args
 
-from minigpt.errors import ConfigError, nearest
+from minigpt.errors import ConfigError, suggest_name
+
+COMPARISONS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # the largest numbers that PyTorch can hold
+MAX_SHOWN = 100  # characters of a refused value in a message
 
 
 def setting(default: Any, help: str, **bounds: float) -> Any:
-    """A dataclass field with its help text and bounds: `at_least`, `above`, `at_most`, `below`."""
+    """Return a dataclass field for a setting.
+
+    Args:
+        default: the default value. None means that the setting is optional.
+        help: the help text of the command line's flag.
+        **bounds: limits of a number: `at_least`, `above`, `at_most`, `below`.
+    """
     return field(default=default, metadata={"help": help, "bounds": bounds})
 
 
-BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
-LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # what PyTorch can hold
-LONGEST_SHOWN = 100  # characters of a value in a message
-
-
-class Checked:
-    """Refuses, on construction, a field whose value is of the wrong kind or out of its bounds."""
+class ValidatedSettings:
+    """Base class of the settings' dataclasses: an instance with a wrong value cannot be made."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            check(f, getattr(self, f.name))
+            validate(f, getattr(self, f.name))
 
     @classmethod
-    def of(cls, **settings: Any) -> Self:
-        """The dataclass with these settings; ConfigError, with the nearest right name, for one it doesn't have."""
-        for name in settings:
-            if name not in cls.names():
-                raise unknown(name, cls.names())
+    def from_keywords(cls, **settings: Any) -> Self:
+        """Return an instance with these settings. Raise ConfigError for an unknown name."""
+        require_known(settings, cls.names())
         return cls(**settings)
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names of the settings, in order."""
+        """Return the names of the settings, in order."""
         return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
 
-def check(f: dataclasses.Field, value: Any) -> None:
-    """Raise ConfigError in one sentence if `value` is not one the field can have."""
+def validate(f: dataclasses.Field, value: Any) -> None:
+    """Raise ConfigError if the field cannot have this value."""
     if value is None and f.default is None:
         return
-    if choices := choices_of(f):
+    choices, kind = get_choices(f), get_value_type(f)
+    if choices:
         if value not in choices:
-            raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {shown(value)}")
-        return
-    kind = kind_of(f)
-    if kind is bool:
+            raise ConfigError(f"{f.name} must be one of {', '.join(choices)}, not {format_value(value)}")
+    elif kind is bool:
         if not isinstance(value, bool):
-            raise ConfigError(f"{f.name} must be true or false, not {shown(value)}")
-        return
-    accepted = (int, float) if kind is float else (int,)
-    ok = isinstance(value, accepted) and not isinstance(value, bool)
-    ok = ok and abs(value) <= LARGEST[kind]  # false for a NaN too
-    bounds = f.metadata["bounds"]
-    if not (ok and all(BOUNDS[name](value, bound) for name, bound in bounds.items())):
-        limits = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
+            raise ConfigError(f"{f.name} must be true or false, not {format_value(value)}")
+    elif not _is_number(value, kind) or not _is_within(value, f.metadata["bounds"]):
+        limits = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in f.metadata["bounds"].items())
         noun = "a number" if kind is float else "a whole number"
-        raise ConfigError(f"{f.name} must be {noun} {limits}, not {shown(value)}")
+        raise ConfigError(f"{f.name} must be {noun} {limits}, not {format_value(value)}")
 
 
-def shown(value: Any) -> str:
-    """A refused value as it was given, unless it is endless."""
+def _is_number(value: Any, kind: type) -> bool:
+    accepted = (int, float) if kind is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        return False
+    return abs(value) <= LARGEST[kind]  # False for NaN too
+
+
+def _is_within(value: float, bounds: dict[str, float]) -> bool:
+    return all(COMPARISONS[name](value, bound) for name, bound in bounds.items())
+
+
+def require_known(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise ConfigError for the first name that is not a known setting."""
+    for name in names:
+        if name not in known:
+            hint = suggest_name(name, known) or f": known are {', '.join(known)}"
+            raise ConfigError(f"there is no setting '{name}'{hint}")
+
+
+def format_value(value: Any) -> str:
+    """Return a refused value as text that is short enough for a message."""
     if isinstance(value, int) and abs(value) >= 2**64:
         return "a number of more than 64 bits"
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits in a list, or of lists in one another
+    except (ValueError, RecursionError):  # a list of very long numbers, or of very many nested lists
         return f"a {type(value).__name__} without end"
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def unknown(name: str, known: list[str]) -> ConfigError:
-    """The error that says so of a name that is no setting, with the nearest that is."""
-    return ConfigError(f"there is no setting '{name}'{nearest(name, known) or ': known are ' + ', '.join(known)}")
-
-
-def kind_of(f: dataclasses.Field) -> Any:
-    """The field's type, without the None that it may allow."""
+def get_value_type(f: dataclasses.Field) -> Any:
+    """Return the type of the field, without `None`."""
     return next((t for t in get_args(f.type) if t is not type(None)), f.type)
 
 
-def choices_of(f: dataclasses.Field) -> tuple[str, ...]:
-    """The values of a Literal field, in order; empty for every other field."""
+def get_choices(f: dataclasses.Field) -> tuple[str, ...]:
+    """Return the values of a Literal field, in order. Other fields have none."""
     return get_args(f.type) if getattr(f.type, "__origin__", None) is Literal else ()

@@ -1,24 +1,24 @@
-"""Everything that can go wrong on purpose.
+"""The exceptions that this package raises on purpose.
 
-A caller catches `MinigptError`, or the branch of it that concerns them:
+A caller catches `MinigptError`, or one branch of this tree:
 
     MinigptError
-    ├── InputError              the user's input; exit status 2
-    │   ├── ConfigError         a setting that does not exist or cannot be
-    │   ├── DataError           a text that cannot be trained on or evaluated
+    ├── InputError                      the user's input cannot be used: exit status 2
+    │   ├── ConfigError                 an unknown setting, or a value that is not allowed
+    │   ├── DataError                   a text that cannot be used for training or evaluation
     │   │   └── UnknownCharacterError   a character outside the vocabulary
-    │   ├── FileError           a file or folder that cannot be read or written
-    │   ├── RunError            a run folder that is missing, broken or foreign
-    │   ├── DeviceError         a device this machine does not have
-    │   ├── ExchangeError       a model from elsewhere that cannot be read, or one that cannot be written
-    │   └── MissingExtraError   a package that only some commands need
-    └── WorkError               the work itself failed; exit status 1
-        ├── DivergedError       the loss jumped, or stopped being a number
-        ├── LostProcessError    another process of the same training has ended
-        └── MemoryShortError    the model or batch does not fit in memory
+    │   ├── FileError                   a file or folder that cannot be read or written
+    │   ├── RunError                    a run that is missing, damaged or from another version
+    │   ├── DeviceError                 a device that this machine does not have
+    │   ├── ExchangeError               a model that cannot be imported or exported
+    │   └── MissingExtraError           an optional package that is not installed
+    └── WorkError                       the work failed: exit status 1
+        ├── DivergedError               the loss jumped, or is not a finite number
+        ├── LostProcessError            another process of the same training ended
+        └── OutOfMemoryError            the model or the batch does not fit in memory
 
-Every message is one sentence that names the thing, the value and the way out: the command line
-prints it as it stands.
+Every message is one sentence that names the thing, its value and the way out. The command line
+prints the message unchanged.
 """
 
 import difflib
@@ -26,10 +26,11 @@ from collections.abc import Iterable
 
 
 class MinigptError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base class of every error that this package raises on purpose.
 
     Attributes:
-        silent: whether another process says it.
+        exit_status: the exit status of the command line after this error.
+        silent: True if another process of the same training reports the error.
     """
 
     exit_status = 1
@@ -43,18 +44,18 @@ class InputError(MinigptError):
 
 
 class ConfigError(InputError):
-    """A setting that does not exist, or has a value it cannot have."""
+    """A setting does not exist, or its value is not allowed."""
 
 
 class DataError(InputError):
-    """A text that cannot be trained on or evaluated."""
+    """A text cannot be used for training or evaluation."""
 
 
 class UnknownCharacterError(DataError):
-    """A character that is not in the tokenizer's vocabulary.
+    """A character is not in the tokenizer's vocabulary.
 
     Attributes:
-        character: the character itself.
+        character: the character.
         position: its index in the text, from 0.
     """
 
@@ -68,45 +69,49 @@ class UnknownCharacterError(DataError):
 
 
 class FileError(InputError):
-    """A file or folder that cannot be read or written."""
+    """A file or folder cannot be read or written."""
 
 
 class RunError(InputError):
-    """A run folder that is missing, broken, or written by another version."""
+    """A run is missing, damaged, or from another version."""
 
 
 class DeviceError(InputError):
-    """A device this machine does not have."""
+    """This machine does not have the device, or the device lacks a feature."""
 
 
 class ExchangeError(InputError):
-    """A model from elsewhere that cannot be read, or one that cannot be written in another's format."""
+    """A model cannot be imported, or cannot be exported to a format."""
 
 
 class MissingExtraError(InputError):
     """A package that only some commands need is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"the package {package} is not installed: pip install 'mini-gpt[{extra}]' brings it")
+        super().__init__(f"the package {package} is not installed: install it with pip install 'mini-gpt[{extra}]'")
 
 
 class WorkError(MinigptError):
-    """The input was fine, the work failed."""
+    """The input was valid, but the work failed."""
 
 
 class DivergedError(WorkError):
-    """The loss is no longer a finite number."""
+    """The loss jumped, or is not a finite number."""
 
 
 class LostProcessError(WorkError):
-    """Another process of the same training has ended."""
+    """Another process of the same training ended."""
 
 
-class MemoryShortError(WorkError):
-    """The model, or a batch of it, does not fit in memory."""
+class OutOfMemoryError(WorkError):
+    """The model or the batch does not fit in memory."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'batch_size'?"` for a mistyped name, or an empty string if nothing is near."""
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a mistyped name, or an empty string if no known name is similar.
+
+    >>> suggest_name("batch_siz", ["batch_size", "block_size"])
+    "; did you mean 'batch_size'?"
+    """
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{matches[0]}'?" if matches else ""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import minigpt
 from minigpt.config import Config, ModelConfig, TrainingConfig
-from minigpt.config_fields import choices_of, kind_of, shown
+from minigpt.config_fields import format_value, get_choices, get_value_type
 from minigpt.data import file_discovery as sources
 from minigpt.data.documents import LONGEST_LINE, Reader
 from minigpt.data.shards import INDEX, PreparedData
@@ -75,13 +75,13 @@ def like(names: list[str]) -> st.SearchStrategy[Any]:
 
 def possible(f: dataclasses.Field) -> st.SearchStrategy[Any]:
     """Values that a setting can have, by its type and bounds."""
-    if choices := choices_of(f):
+    if choices := get_choices(f):
         return st.sampled_from(choices)
-    if kind_of(f) is bool:
+    if get_value_type(f) is bool:
         return st.booleans()
     bounds = f.metadata["bounds"]
     low, high = bounds.get("at_least", bounds.get("above")), bounds.get("at_most", bounds.get("below"))
-    if kind_of(f) is int:
+    if get_value_type(f) is int:
         return st.integers(low, high if high is not None else 2**63 - 1)
     return st.floats(low, high, exclude_min="above" in bounds, exclude_max="below" in bounds, allow_infinity=False)
 
@@ -171,7 +171,7 @@ def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
 
 @given(JSON | st.integers(min_value=10**5000) | st.just([10**5000]))
 def test_any_value_can_be_shown_in_a_message(value: Any) -> None:
-    assert len(shown(value)) <= 101
+    assert len(format_value(value)) <= 101
 
 
 # Sizes are known before there is memory for them.

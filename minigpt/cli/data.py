@@ -7,7 +7,7 @@ import click
 
 from minigpt.cli.options import json_option
 from minigpt.cli.output import print_object, write
-from minigpt.config import VOCAB_SIZE, TokenizerKind
+from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
 
 if TYPE_CHECKING:
     from minigpt.data.shards import Index
@@ -30,7 +30,7 @@ def data() -> None:
     default="char",
     help=f"what text is cut into: {', '.join(KINDS)}; or the file, or the run, of a tokenizer that there is [char]",
 )
-@click.option("--vocab-size", type=int, help=f"how many tokens bpe or sentencepiece learn [{VOCAB_SIZE}]")
+@click.option("--vocab-size", type=int, help=f"how many tokens bpe or sentencepiece learn [{DEFAULT_VOCAB_SIZE}]")
 @click.option("--min-count", type=int, help="replace rarer characters by one unknown sign, U+FFFD [keep all]")
 @click.option("--field", default="text", help="field of JSON lines, or column of Parquet, with the text [text]")
 @click.option("--separator", metavar="TEXT", help=r"between two documents in a text file, '\n\n' say [a file is one]")

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import click
 
 from minigpt.config import TrainingConfig
-from minigpt.config_fields import Checked, choices_of, kind_of
+from minigpt.config_fields import ValidatedSettings, get_choices, get_value_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DERIVED = {"vocab_size", "quantization", "schedule_start", "schedule_end"}  # follow from the text, and other commands
-DEVICES = choices_of(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
+DEVICES = get_choices(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
 
 
 class Option(click.Option):
@@ -39,7 +39,7 @@ class GroupedCommand(click.Command):
 
 def settings(
     group: str,
-    part: type[Checked],
+    part: type[ValidatedSettings],
     without: Collection[str] = (),
     shown: Mapping[str, str] | None = None,
     otherwise: str | None = None,
@@ -52,7 +52,7 @@ def settings(
     def decorate(command: Command) -> Command:
         for f in reversed(dataclasses.fields(part)):  # type: ignore[arg-type]
             if f.name not in DERIVED and f.name not in without:
-                kind = click.Choice(choices_of(f)) if choices_of(f) else kind_of(f)
+                kind = click.Choice(get_choices(f)) if get_choices(f) else get_value_type(f)
                 usual = (shown or {}).get(f.name, otherwise or f.default)
                 default = "" if usual is None else f" [{usual}]"
                 flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"] + default

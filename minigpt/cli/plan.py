@@ -36,7 +36,7 @@ def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: A
     On several GPUs by DDP, which keeps everything whole on each, and by FSDP, which cuts it up; with all activations
     kept, and with those of a block computed again. --device auto is a GPU here.
     """
-    machine = Machine.of(**given({name: fields.pop(name) for name in Machine.names()}))
+    machine = Machine.from_keywords(**given({name: fields.pop(name) for name in Machine.names()}))
     config = read_config(config_file, preset).override(**given(fields))
     from minigpt.training.plan import plan
 
@@ -64,8 +64,8 @@ def facts(planned: "Plan", config: Config, machine: Machine) -> list[str]:
     gpus = f"{machine.gpus:,} GPU{'s' if machine.gpus > 1 else ''}"
     return [
         f"{'parameters':<12}{p.total:,}: {blocks}",
-        f"{'tokens':<12}{planned.tokens_a_step:,} a step, {planned.tokens:,} in {config.training.max_iters:,} steps",
-        f"{'FLOPs':<12}{in_units(planned.flops_a_token, 'FLOP')} a token",
+        f"{'tokens':<12}{planned.tokens_per_step:,} a step, {planned.tokens:,} in {config.training.max_iters:,} steps",
+        f"{'FLOPs':<12}{in_units(planned.flops_per_token, 'FLOP')} a token",
         f"{'speed':<12}{in_units(reached, 'FLOP/s')}: {gpus}, {machine.utilisation:.0%} of what they can do",
     ]
 

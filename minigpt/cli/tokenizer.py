@@ -8,7 +8,7 @@ import click
 
 from minigpt.cli.options import json_option
 from minigpt.cli.output import print_object, say, write
-from minigpt.config import VOCAB_SIZE
+from minigpt.config import DEFAULT_VOCAB_SIZE
 from minigpt.errors import ConfigError, DataError, FileError
 
 COLOURS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # of neighbouring tokens, in turn
@@ -24,7 +24,9 @@ def tokenizer() -> None:
 @tokenizer.command(short_help="Learn a tokenizer from a text.")
 @click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
 @click.option("--kind", type=click.Choice(["bpe", "sentencepiece", "char"]), default="bpe", help="which [bpe]")
-@click.option("--vocab-size", type=int, default=VOCAB_SIZE, help=f"how many tokens to learn [{VOCAB_SIZE}]")
+@click.option(
+    "--vocab-size", type=int, default=DEFAULT_VOCAB_SIZE, help=f"how many tokens to learn [{DEFAULT_VOCAB_SIZE}]"
+)
 @click.option("--pattern", type=click.Choice(["gpt2", "gpt4"]), default="gpt2", help="how bpe cuts words [gpt2]")
 @click.option("--method", type=click.Choice(["unigram", "bpe"]), default="unigram", help="SentencePiece's [unigram]")
 @click.option("--special", multiple=True, metavar="TOKEN", help="a special token of bpe; may be given several times")
@@ -191,7 +193,9 @@ def given_text(text: str) -> str:
 
 @tokenizer.command(short_help="Train a model with each kind of tokenizer, and compare them.")
 @click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
-@click.option("--vocab-size", type=int, default=VOCAB_SIZE, help=f"of bpe and sentencepiece [{VOCAB_SIZE}]")
+@click.option(
+    "--vocab-size", type=int, default=DEFAULT_VOCAB_SIZE, help=f"of bpe and sentencepiece [{DEFAULT_VOCAB_SIZE}]"
+)
 @click.option("--max-iters", type=click.IntRange(min=1), default=5000, help="steps of the character model [5000]")
 @click.option("--prompt", default="ROMEO:", help="a text for each to continue [ROMEO:]")
 @click.option("--seed", type=click.IntRange(min=0), default=1337, help="of weights, batches and samples [1337]")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minigpt.config import Config, preset_within
+from minigpt.config import Config, find_largest_preset
 from minigpt.data.shards import PreparedData, Split, TokenFiles
 from minigpt.data.shuffle import Shuffled
 from minigpt.errors import DataError
@@ -55,7 +55,7 @@ class Dataset:
         self._ahead = (0, np.empty(0, np.int64))  # a stretch of the shuffled order: where it begins, its starts
         for name, split in (("training", self.train), ("validation", self.val)):
             if len(split) < self.block_size + 1:
-                fitting = preset_within(min(len(self.train), len(self.val)) - 1)
+                fitting = find_largest_preset(min(len(self.train), len(self.val)) - 1)
                 raise DataError(
                     f"the {name} split has {len(split):,} tokens and block_size {self.block_size:,} needs at least "
                     f"{self.block_size + 1:,}: use a longer text or a smaller block_size"

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigpt.data.document_split import Piece
 from minigpt.data.shards import SPLITS, Split
-from minigpt.errors import DataError, MemoryShortError, UnknownCharacterError
+from minigpt.errors import DataError, OutOfMemoryError, UnknownCharacterError
 from minigpt.system.process_pool import map_in_order, start_pool
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer, Tokenizer, end_of_text
@@ -80,7 +80,7 @@ def encoding(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, proces
         try:
             yield lambda batches: map_in_order(pool, _encode, batches)
         except BrokenProcessPool:
-            raise MemoryShortError("a process that encodes was killed, for want of memory: --processes 1") from None
+            raise OutOfMemoryError("a process that encodes was killed, for want of memory: --processes 1") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, get_args
 import filelock
 import numpy as np
 
-from minigpt.config import VOCAB_SIZE, TokenizerKind
+from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
 from minigpt.data.document_split import Piece, gathered, pieces
 from minigpt.data.documents import Errors, Reader
 from minigpt.data.encoding import Encode, Encoded, encoding
@@ -140,7 +140,7 @@ class Texts:
 
     def learned(self) -> Tokenizer:
         """The tokenizer that the settings ask for, learned from the documents."""
-        kind, size = self.settings.tokenizer, self.settings.vocab_size or VOCAB_SIZE
+        kind, size = self.settings.tokenizer, self.settings.vocab_size or DEFAULT_VOCAB_SIZE
         title = "counting characters" if kind == "char" else "learning tokens"
         return learned(kind, size, self.read(title), self.settings.min_count)  # type: ignore[arg-type]
 

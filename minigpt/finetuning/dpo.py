@@ -70,7 +70,7 @@ def prefer(
     device = pick_device(config.training.device)
     with (
         Display(config.training) as display,
-        limit_threads(2 * config.numbers_a_batch) as threads,
+        limit_threads(2 * config.activations_per_batch) as threads,
     ):
         display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
         if pairs.truncated:

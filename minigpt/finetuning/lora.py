@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from minigpt.errors import ConfigError, nearest
+from minigpt.errors import ConfigError, suggest_name
 from minigpt.kernels.onednn_linear import Linear
 from minigpt.model import count_parameters
 from minigpt.model.int8 import Linear8bit
@@ -219,7 +219,7 @@ def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, 
     for target in targets:
         if not any(matches(path, target) for path in layers):
             known = list(dict.fromkeys(short(path) for path in layers))
-            hint = nearest(target, known) or f": choose from {', '.join(known)}"
+            hint = suggest_name(target, known) or f": choose from {', '.join(known)}"
             raise ConfigError(f"no layer is named {target!r}{hint}")
     if not targets:
         raise ConfigError("targets is empty: name layers, or leave it out")
@@ -261,7 +261,7 @@ def use_adapters(model: nn.Module, shares: Mapping[str, float]) -> None:
     known = adapter_names(model)
     for name, share in shares.items():
         if name not in known:
-            hint = nearest(name, known) or ": known are " + (", ".join(known) or "none")
+            hint = suggest_name(name, known) or ": known are " + (", ".join(known) or "none")
             raise ConfigError(f"there is no adapter {name!r}{hint}")
         if not math.isfinite(share):
             raise ConfigError(f"the share of adapter {name!r} must be a number, not {share}")

@@ -77,7 +77,7 @@ def instruct(
     dataset = Instructions(train, test, template, config, own.batch if own else None)
     before = {} if None in old else accuracies(base.model, template, material.test)
     training, device = config.training, pick_device(config.training.device)
-    with Display(training) as display, limit_threads(config.numbers_a_batch) as threads:
+    with Display(training) as display, limit_threads(config.activations_per_batch) as threads:
         display.say(f"text   {material.source}: {len(train):,} examples to learn, {len(test):,} held out")
         if dataset.truncated:
             display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from minigpt.data.document_split import share
-from minigpt.errors import ConfigError, DataError, nearest
+from minigpt.errors import ConfigError, DataError, suggest_name
 from minigpt.finetuning.sft_dataset import Example
 
 WORD = re.compile(r"[a-z]{2,12}")
@@ -173,7 +173,7 @@ def require_tasks(tasks: Sequence[str], kept: Sequence[str] = ()) -> None:
     for name in [*tasks, *kept]:
         if name not in TASKS:
             known = ", ".join(name for name in TASKS if "+" not in name)
-            raise ConfigError(f"there is no task {name!r}{nearest(name, TASKS) or ': choose from ' + known}")
+            raise ConfigError(f"there is no task {name!r}{suggest_name(name, TASKS) or ': choose from ' + known}")
     for name in kept:
         learned = {frozenset(task.split("+")) for task in tasks}
         if name not in PAIRS or frozenset(name.split("+")) in learned:

@@ -13,7 +13,7 @@ from minigpt.config import Config, SamplingConfig
 from minigpt.data.corpus import Corpus, find_data, tiny_shakespeare
 from minigpt.data.dataset import Dataset
 from minigpt.data.shards import PreparedData
-from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, nearest
+from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
 from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, Ids, bits, exact_loss, predictions
@@ -134,7 +134,7 @@ class Run:
 
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """The new text alone, piece by piece as it is written; arguments and errors as for `generate`."""
-        config = SamplingConfig.of(**sampling)
+        config = SamplingConfig.from_keywords(**sampling)
         idx = self._prompt_ids(prompt)
         return self._stream(idx, config)
 
@@ -154,7 +154,7 @@ class Run:
         """`num_samples` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
         if num_samples < 1:
             raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
-        config = SamplingConfig.of(**sampling)
+        config = SamplingConfig.from_keywords(**sampling)
         with self._generation_threads(num_samples), explain_memory_errors("lower num_samples"):
             idx = self._prompt_ids(prompt).expand(num_samples, -1)
             rows = engine.generate(self.model, idx, config).tolist()
@@ -246,7 +246,7 @@ def require_there(path: Path) -> None:
     with explain_os_errors("open the run", path):
         if not path.is_dir():
             siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()]
-            raise RunError(f"there is no run {str(path)!r}{nearest(str(path), siblings) or ': name its folder'}")
+            raise RunError(f"there is no run {str(path)!r}{suggest_name(str(path), siblings) or ': name its folder'}")
 
 
 def require_two(ids: Any) -> Any:

@@ -52,7 +52,7 @@ def multiplications(config: Config) -> int:
     """How many a training step makes: six for each weight in a matrix and each token, and those of attention."""
     shape = config.model
     weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
-    return 6 * config.tokens_a_step * (weights + shape.n_layer * shape.block_size * shape.n_embd)
+    return 6 * config.tokens_per_step * (weights + shape.n_layer * shape.block_size * shape.n_embd)
 
 
 def compare(
@@ -78,7 +78,7 @@ def compare(
             **learned,
         )
         read = run.metrics[-1].characters
-        per_token = read / (steps * run.config.tokens_a_step)
+        per_token = read / (steps * run.config.tokens_per_step)
         assert run.record.validation_loss is not None
         assert run.record.bits_per_byte is not None
         assert run.record.bits_per_character is not None

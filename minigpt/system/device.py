@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from minigpt.errors import DeviceError, MemoryShortError
+from minigpt.errors import DeviceError, OutOfMemoryError
 
 NUMBERS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
 M_SIZES = {  # glibc's mallopt: from which size on memory is fetched from the system, and how much of it is kept
@@ -77,11 +77,11 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def explain_memory_errors(way_out: str) -> Iterator[None]:
-    """Turn PyTorch's various ways to say that memory has run out into one MemoryShortError with a way out."""
+    """Turn PyTorch's various ways to say that memory has run out into one OutOfMemoryError with a way out."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         signs = ("allocate memory", "out of memory", "overflow", "Invalid buffer size")
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
-        raise MemoryShortError(f"that does not fit in memory: {way_out}") from None
+        raise OutOfMemoryError(f"that does not fit in memory: {way_out}") from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigpt.config_fields import LARGEST, choices_of, kind_of, shown
+from minigpt.config_fields import LARGEST, format_value, get_choices, get_value_type
 from minigpt.errors import FileError, RunError
 from minigpt.system.files import read_text
 
@@ -56,12 +56,12 @@ def parse_dataclass(cls: type[T], content: Any, where: str) -> T:
     if not isinstance(content, dict) or content.keys() != fields.keys():
         raise RunError(f"{where} is damaged or from another version: it needs exactly {', '.join(fields)}")
     for name, f in fields.items():
-        value, choices = content[name], choices_of(f)
-        kind = str if choices else kind_of(f)
+        value, choices = content[name], get_choices(f)
+        kind = str if choices else get_value_type(f)
         accepted = (int, float) if kind is float else (kind,)
         fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)  # Python's bool is an int
         fits = fits and (not choices or value in choices)
         fits = fits and not (kind in LARGEST and not abs(value) <= LARGEST[kind])  # 1e999 is infinite
         if not fits and not (value is None and f.default is None):
-            raise RunError(f"{where} is damaged: {name} cannot be {shown(value)}")
+            raise RunError(f"{where} is damaged: {name} cannot be {format_value(value)}")
     return cls(**content)

@@ -92,8 +92,8 @@ class Journal(Stopwatch):
         self.keeper = None
         if isinstance(dataset, Dataset) and run.record.base is None:
             self.keeper = Keeper(run, dataset, course.model or run.model, course.processes)  # type: ignore[arg-type]
-        tokens_a_step = training.gradient_accumulation * dataset.tokens_a_batch
-        self.characters_a_step = tokens_a_step * run.record.data_characters / dataset.tokens
+        tokens_per_step = training.gradient_accumulation * dataset.tokens_a_batch
+        self.characters_a_step = tokens_per_step * run.record.data_characters / dataset.tokens
         self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
 
     def begin(self, optimizer: Optimizer, usual: Usual) -> int:

@@ -64,7 +64,7 @@ def stuck(run: Run, dataset: Dataset, unigram: float) -> str | None:
 
 def too_small(run: Run, dataset: Dataset, unigram: float) -> str | None:
     """Overfitting, of a text so short that it is learned by heart."""
-    read = run.metrics[-1].step * run.config.tokens_a_step / len(dataset.train)
+    read = run.metrics[-1].step * run.config.tokens_per_step / len(dataset.train)
     if not rising(run.metrics) or run.record.parameters < len(dataset.train) or read < OFTEN:
         return None
     best = lowest(run.metrics)

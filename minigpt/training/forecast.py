@@ -177,7 +177,7 @@ def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | Non
     from 1e-3, much dropout, a large vocabulary, and a text in which each character tells the next.
     """
     shape, training = config.model, config.training
-    read = training.max_iters * config.tokens_a_step
+    read = training.max_iters * config.tokens_per_step
     entropy = bigram_entropy(torch.as_tensor(dataset.train[:MOST_TOKENS]), shape.vocab_size)
     alike = (
         shape.architecture == "gpt"

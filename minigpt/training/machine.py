@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from minigpt.config import Config
-from minigpt.config_fields import Checked, setting
+from minigpt.config_fields import ValidatedSettings, setting
 
 H100 = {"fp32": 495e12, "bf16": 989e12, "fp16": 989e12}  # dense, of the SXM5; NVIDIA's data sheet. fp32 is TF32 there
 
 
 @dataclass(frozen=True)
-class Machine(Checked):
+class Machine(ValidatedSettings):
     """So many GPUs alike. Raises ConfigError for a value that cannot be."""
 
     gpus: int = setting(1, "how many GPUs share each batch", at_least=1)

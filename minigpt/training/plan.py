@@ -40,16 +40,16 @@ class Plan:
 
     Attributes:
         parameters: of the model.
-        tokens_a_step: that all GPUs read together.
+        tokens_per_step: that all GPUs read together.
         tokens: of the whole training.
-        flops_a_token: of forward and backward, nothing recomputed.
+        flops_per_token: of forward and backward, nothing recomputed.
         ways: without and with recomputed activations, on one GPU, or by DDP and by FSDP.
     """
 
     parameters: Parameters
-    tokens_a_step: int
+    tokens_per_step: int
     tokens: int
-    flops_a_token: int
+    flops_per_token: int
     ways: list[Way]
 
 
@@ -68,18 +68,18 @@ def plan(config: Config, machine: Machine) -> Plan:
         few = f"{training.batch_size:,} cannot be shared out over {machine.gpus:,} GPUs"
         raise ConfigError(f"batch_size must be at least the number of GPUs, and {few}: raise it, or take fewer")
     sharings = get_args(Sharing)[1:] if machine.gpus > 1 else ("alone",)
-    tokens = training.max_iters * config.tokens_a_step
+    tokens = training.max_iters * config.tokens_per_step
     ways = []
     for sharing in sharings:
         for recomputed in (False, True):
             one = config.override(checkpoint_activations=recomputed)
-            flops = tokens * flops_a_token(model, recomputed)
-            held, sent = memory(one, machine.gpus, sharing), sent_a_step(config, machine.gpus, sharing)
+            flops = tokens * flops_per_token(model, recomputed)
+            held, sent = memory(one, machine.gpus, sharing), bytes_sent_per_step(config, machine.gpus, sharing)
             ways.append(Way(sharing, recomputed, held, sent, flops, flops / machine.reached(config)))
-    return Plan(parameters(model), config.tokens_a_step, tokens, flops_a_token(model), ways)
+    return Plan(parameters(model), config.tokens_per_step, tokens, flops_per_token(model), ways)
 
 
-def flops_a_token(model: ModelConfig, recomputed: bool = False) -> int:
+def flops_per_token(model: ModelConfig, recomputed: bool = False) -> int:
     """Floating-point operations that training spends on a token, in matrix products, of which all else is a sliver.
 
     A weight costs a multiplication and an addition forward and twice as many backward, for the gradients of the
@@ -94,7 +94,7 @@ def flops_a_token(model: ModelConfig, recomputed: bool = False) -> int:
     return model.n_layer * (3 * forward + again) + 6 * model.vocab_size * C
 
 
-def sent_a_step(config: Config, gpus: int, sharing: Sharing) -> int:
+def bytes_sent_per_step(config: Config, gpus: int, sharing: Sharing) -> int:
     """Bytes that each GPU sends in a step, and receives, in rings (Patarasuk and Yuan 2009), as NCCL makes them.
 
     To gather what is cut into N parts, or to sum up and keep a part, each sends (N - 1) / N of the whole; to sum up

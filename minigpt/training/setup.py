@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from minigpt.config import VOCAB_SIZE, Config, ModelConfig, TrainingConfig
+from minigpt.config import DEFAULT_VOCAB_SIZE, Config, ModelConfig, TrainingConfig
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.shards import PreparedData
@@ -80,7 +80,7 @@ def prepared(
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
     device, config = pick_device(config.training.device), with_precision(config)
     require_precision(config.training.precision, device)
-    with explain_memory_errors(WAY_OUT), limit_threads(config.numbers_a_batch) as threads:
+    with explain_memory_errors(WAY_OUT), limit_threads(config.activations_per_batch) as threads:
         torch.manual_seed(config.training.seed)
         yield Start(corpus, tokenizer, config, dataset, model(config.model).to(device), threads, processes)
 
@@ -94,7 +94,7 @@ def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Confi
         other = "tokenizer that was named"
     elif asked.tokenizer not in (TrainingConfig.tokenizer, kind, was.get("tokenizer")):
         other = f"tokenizer {asked.tokenizer}"
-    elif asked.tokenizer != TrainingConfig.tokenizer and config.model.vocab_size not in (VOCAB_SIZE, size):
+    elif asked.tokenizer != TrainingConfig.tokenizer and config.model.vocab_size not in (DEFAULT_VOCAB_SIZE, size):
         other = f"vocab_size of {config.model.vocab_size:,}"
     elif asked.train_fraction not in (TrainingConfig.train_fraction, was.get("train_fraction")):
         other = f"train_fraction of {asked.train_fraction:g}"

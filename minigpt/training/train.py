@@ -42,7 +42,7 @@ def train(
     """Train a new model on a text and leave it in a run folder; see `minigpt.train` for the arguments.
 
     Raises the errors of `find_data`, `Dataset`, `pick_device` and `RunFolder.create` before anything
-    is written, DivergedError and MemoryShortError also after. A first Ctrl-C (or SIGTERM) ends the
+    is written, DivergedError and OutOfMemoryError also after. A first Ctrl-C (or SIGTERM) ends the
     training after the step it is in; the run is measured and saved as it is then, its status
     "interrupted", and KeyboardInterrupt raised. A second one stops at once.
     """

@@ -45,7 +45,7 @@ def test_a_run_keeps_its_tokenizer_and_writes_with_it(run: Run, text: str) -> No
     written = run.generate("sea wind", max_new_tokens=50, seed=1)
     assert written == "sea wind" + "".join(again.stream("sea wind", max_new_tokens=50, seed=1))
     assert written == again.generate_several(1, "sea wind", max_new_tokens=50, seed=1)[0]
-    assert again.metrics[-1].characters > TINY["max_iters"] * again.config.tokens_a_step  # a token is several
+    assert again.metrics[-1].characters > TINY["max_iters"] * again.config.tokens_per_step  # a token is several
 
 
 def test_bits_per_byte_are_all_bits_over_all_bytes(run: Run, text: str) -> None:

@@ -9,7 +9,7 @@ from conftest import TINY
 import minigpt
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
-from minigpt.errors import ConfigError, DataError, DeviceError, FileError, MemoryShortError, UnknownCharacterError
+from minigpt.errors import ConfigError, DataError, DeviceError, FileError, OutOfMemoryError, UnknownCharacterError
 from minigpt.model.gpt import GPT
 from minigpt.model.loss import exact_loss
 from minigpt.runs.run import Run
@@ -114,7 +114,7 @@ def test_settings_and_devices_that_cannot_be(trained: Run, text_file: Path, tmp_
         trained.stream("a", temperature=-1)  # at once, not at the first piece
     with pytest.raises(ConfigError, match="no setting 'temprature'; did you mean 'temperature'"):
         trained.generate("a", temprature=1)
-    with pytest.raises(MemoryShortError, match="lower num_samples"):
+    with pytest.raises(OutOfMemoryError, match="lower num_samples"):
         trained.generate_several(2**62, max_new_tokens=1)
     with pytest.raises(FileError, match="null"):
         trained.evaluate("a\0b")

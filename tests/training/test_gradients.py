@@ -156,4 +156,4 @@ def test_a_compiler_that_is_missing_is_said_in_one_sentence(monkeypatch: pytest.
 
 
 def test_accumulated_batches_count_among_the_tokens_of_a_step() -> None:
-    assert CONFIG.override(gradient_accumulation=3).tokens_a_step == 3 * 6 * 8
+    assert CONFIG.override(gradient_accumulation=3).tokens_per_step == 3 * 6 * 8

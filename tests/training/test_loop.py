@@ -11,7 +11,7 @@ from conftest import TINY
 import minigpt
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
-from minigpt.errors import DivergedError, MemoryShortError
+from minigpt.errors import DivergedError, OutOfMemoryError
 from minigpt.model import build
 from minigpt.model.gpt import GPT, fused
 from minigpt.model.lecture import GPTLanguageModel
@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(text_file: Pa
 
 
 def test_a_model_too_large_for_any_memory_is_refused(text_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(MemoryShortError, match="does not fit in memory: lower batch_size"):
+    with pytest.raises(OutOfMemoryError, match="does not fit in memory: lower batch_size"):
         minigpt.train(data=text_file, out=tmp_path / "run", n_embd=2**30, n_head=1)
 
 

@@ -16,7 +16,7 @@ from minigpt.training.gradients import Gradients
 from minigpt.training.machine import Machine
 from minigpt.training.memory_model import FLOAT, memory, moments, parameters, sizes
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.plan import flops_a_token, plan, sent_a_step
+from minigpt.training.plan import bytes_sent_per_step, flops_per_token, plan
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 SMALL = Config().override(vocab_size=11, block_size=64, n_embd=32, n_head=4, n_layer=3, batch_size=4, device="cpu")
@@ -108,12 +108,12 @@ def test_sharing_out() -> None:
 
 def test_sent() -> None:
     P = parameters(SMALL.model)
-    assert sent_a_step(SMALL, 1, "alone") == 0
-    assert sent_a_step(SMALL, 2, "ddp") == FLOAT * P.total
-    assert sent_a_step(SMALL, 4, "fsdp") == FLOAT * (2 * P.total + P.blocks) * 3 // 4
+    assert bytes_sent_per_step(SMALL, 1, "alone") == 0
+    assert bytes_sent_per_step(SMALL, 2, "ddp") == FLOAT * P.total
+    assert bytes_sent_per_step(SMALL, 4, "fsdp") == FLOAT * (2 * P.total + P.blocks) * 3 // 4
     often = SMALL.override(gradient_accumulation=3)
-    assert sent_a_step(often, 2, "ddp") == FLOAT * P.total
-    assert sent_a_step(often, 4, "fsdp") == 3 * sent_a_step(SMALL, 4, "fsdp")
+    assert bytes_sent_per_step(often, 2, "ddp") == FLOAT * P.total
+    assert bytes_sent_per_step(often, 4, "fsdp") == 3 * bytes_sent_per_step(SMALL, 4, "fsdp")
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
@@ -124,18 +124,18 @@ def test_operations_are_those_pytorch_counts(dropout: float, recomputed: bool) -
     idx = torch.randint(11, (4, 64))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernel it does not know
         made.add(idx, idx)
-    assert flops_a_token(config.model, recomputed) * idx.numel() == counter.get_total_flops()
+    assert flops_per_token(config.model, recomputed) * idx.numel() == counter.get_total_flops()
 
 
 def test_a_plan() -> None:
     config = Config().override(**LARGE, batch_size=64, gradient_accumulation=8, precision="bf16", max_iters=19073)
     planned = plan(config, Machine(gpus=8))
-    assert planned.tokens_a_step == 2**19
-    assert planned.flops_a_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 1024 * 768
+    assert planned.tokens_per_step == 2**19
+    assert planned.flops_per_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 1024 * 768
     assert [(way.sharing, way.recomputed) for way in planned.ways] == [
         (sharing, recomputed) for sharing in ("ddp", "fsdp") for recomputed in (False, True)
     ]
-    assert planned.ways[0].seconds == pytest.approx(planned.tokens * planned.flops_a_token / (8 * 0.4 * 989e12))
+    assert planned.ways[0].seconds == pytest.approx(planned.tokens * planned.flops_per_token / (8 * 0.4 * 989e12))
     ddp, ddp_recomputed, fsdp, fsdp_recomputed = (way.memory.total for way in planned.ways)
     assert ddp > fsdp > fsdp_recomputed
     assert ddp > ddp_recomputed > fsdp_recomputed

@@ -64,7 +64,7 @@ def climb(
         say: told what is going on.
 
     Raises ConfigError, DataError, FileError or RunError (the folder holds something else) before anything is
-    trained; DivergedError and MemoryShortError may come later. What was measured until then is kept.
+    trained; DivergedError and OutOfMemoryError may come later. What was measured until then is kept.
     """
     if seeds < 1:
         raise ConfigError(f"seeds must be a whole number at least 1, not {seeds}")
@@ -179,7 +179,7 @@ class Ground:
     def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> "tuple[Any, Watch]":
         """The rung's network, trained, and the watch that was held on it."""
         assert rung.network is not None
-        with limit_threads(config.numbers_a_batch), Watch(config, title) as watch:
+        with limit_threads(config.activations_per_batch), Watch(config, title) as watch:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:
@@ -244,7 +244,7 @@ class Watch(Stopwatch):
 
     def __init__(self, config: Config, title: str) -> None:
         super().__init__()
-        self.characters_a_step = config.tokens_a_step
+        self.characters_a_step = config.tokens_per_step
         self.display = Display(config.training, title)
         self.spent = 0.0
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minigpt.data.dataset import Dataset, even_windows
-from minigpt.errors import ConfigError, DataError, InputError, MemoryShortError, nearest
+from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
 from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, bits
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunFolder
@@ -209,7 +209,7 @@ def look(
     """
     for name in only:
         if name not in VIEWS:
-            raise ConfigError(f"there is no view '{name}': choose from {', '.join(VIEWS)}{nearest(name, VIEWS)}")
+            raise ConfigError(f"there is no view '{name}': choose from {', '.join(VIEWS)}{suggest_name(name, VIEWS)}")
     if text is not None:
         if not text:
             raise DataError("the text to look at is empty: give at least one character")
@@ -231,7 +231,7 @@ def views(subject: Subject, out: Path, only: Sequence[str]) -> Iterator[Seen]:
                 explain_memory_errors("use a smaller run"),
             ):
                 seen = VIEWS[name](subject)
-        except (InputError, MemoryShortError) as error:
+        except (InputError, OutOfMemoryError) as error:
             if only:
                 raise
             yield Seen(name, str(error))
