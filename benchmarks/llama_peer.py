@@ -9,7 +9,7 @@ import llama_cpp
 import numpy as np
 from side_by_side import Side, alternate
 
-from minigpt.exchange.huggingface import to_gpt2
+from minigpt.exchange.huggingface import convert_to_gpt2
 from minigpt.model.gpt import GPT
 
 NAMES = {
@@ -40,7 +40,7 @@ def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
     writer.add_token_merges(["! !"])  # one that never applies: it wants at least one
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
-    for theirs, tensor in to_gpt2(model).items():
+    for theirs, tensor in convert_to_gpt2(model).items():
         *place, kind = theirs.split(".")
         name = OUTSIDE.get(place[0]) or f"blk.{place[1]}.{NAMES['.'.join(place[2:])]}"
         matrix = tensor.T if place[0] == "h" and tensor.dim() == 2 else tensor  # (outputs, inputs)

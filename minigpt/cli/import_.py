@@ -20,7 +20,7 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
 
     Weights as safetensors, config.json, and tokenizer.json or vocab.json and merges.txt.
     """
-    from minigpt.exchange.imported import import_gpt2
+    from minigpt.exchange.huggingface import import_gpt2
 
     run = import_gpt2(source, out)
     if as_json:

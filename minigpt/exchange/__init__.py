@@ -1,1 +1,3 @@
-"""To and from the world: other libraries' formats."""
+"""Models to and from other libraries; one module for each format."""
+
+__all__ = ["huggingface"]

@@ -1,11 +1,12 @@
-"""GPT-2 as transformers keeps it: a folder, or a name on the hub, to a GPT and back.
+"""GPT-2 in the format of Hugging Face transformers: load it, save it, and make a run of it.
 
-The folder holds config.json and model.safetensors; weights that are pickles are never opened. GPT-2's
-matrices are stored (inputs, outputs), transposed against PyTorch's own.
+A model is a folder with config.json and model.safetensors. Weights that are pickles are never opened, because a pickle
+can run any code.
 """
 
+import datetime
 import json
-import re
+import platform
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,63 +14,112 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from minigpt.config import ModelConfig
-from minigpt.errors import ConfigError, ExchangeError, MissingExtraError
+import minigpt
+from minigpt.acceleration import describe_decoder
+from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraError
+from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
+from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.model.meta_init import build_empty
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import Record, RunFolder
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.safetensors_files import open_safetensors
+from minigpt.tokenizers.char import end_of_text
+from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
 
-LARGEST_CONFIG = 2**20  # bytes
-FILES = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
+MAX_CONFIG_BYTES = 2**20
+FILE_PATTERNS = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
 ACTIVATIONS: dict[str, Literal["relu", "gelu"]] = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
-FIXED = {  # what GPT-2 could have otherwise, and this package's GPT doesn't
+REQUIRED_SETTINGS = {  # GPT-2's config.json can hold other values; our GPT supports these only
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }
-BLOCK = {  # ours, theirs
-    "ln1": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.proj": "attn.c_proj",
-    "ln2": "ln_2",
-    "ffwd.up": "mlp.c_fc",
-    "ffwd.down": "mlp.c_proj",
-}
-OUTSIDE = {
-    "token_embedding_table.weight": "wte.weight",
-    "position_embedding_table.weight": "wpe.weight",
-    "ln_f.weight": "ln_f.weight",
-    "ln_f.bias": "ln_f.bias",
-}
+
+
+def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
+    """Make a run of a GPT-2 and its tokenizer.
+
+    Args:
+        source: A folder that transformers has saved, or the name of a model on the Hugging Face hub.
+        out: The run's directory; runs/<name> by default.
+
+    Raises:
+        ExchangeError: If there is no tokenizer that fits the model, and as `load_gpt2` does.
+    """
+    folder = _find_folder(source)
+    model = load_gpt2(folder)
+    try:
+        tokenizer = load_tokenizer(folder)
+    except FileError as error:
+        raise ExchangeError(f"{str(folder)!r} has no tokenizer that can be read: {error}") from None
+    if tokenizer.vocab_size != model.config.vocab_size:
+        sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
+        raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
+    config = Config("lecture", model.config, TrainingConfig(tokenizer=kind_of(tokenizer)))
+    target = RunFolder.create(Path(f"runs/{Path(source).name or 'gpt2'}" if out is None else out))
+    record = Record(
+        status="imported",
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        data_source=f"unknown; the model is from {source}",
+        data_characters=0,
+        data_sha256="",
+        parameters=count_parameters(model),
+        device="cpu",
+        threads=torch.get_num_threads(),
+        minigpt_version=minigpt.__version__,
+        torch_version=torch.__version__,
+        python_version=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        tokenizer_sha256=fingerprint(tokenizer),
+        generation=describe_decoder(model),
+        documents=end_of_text(tokenizer) is not None,
+    )
+    target.write_config(config)
+    target.write_tokenizer(tokenizer, config)
+    target.save_weights(model.state_dict(), best_so_far=True)
+    target.write_record(record)
+    return Run.open(target.path)
 
 
 def load_gpt2(source: str | Path) -> GPT:
-    """The GPT-2 in a local folder, or of that name on the hub, in evaluation mode.
+    """Load a GPT-2 in evaluation mode, its weights in float32.
 
-    Raises ExchangeError for what is no GPT-2, or whose weights are missing, pickled or oddly shaped;
-    FileError for what can't be read; MissingExtraError for a name on the hub without huggingface_hub.
+    Args:
+        source: A folder that transformers has saved, or the name of a model on the Hugging Face hub.
+
+    Raises:
+        ExchangeError: If it is not a GPT-2, or its weights are missing, pickled or of the wrong shape.
+        FileError: If a file cannot be read.
+        MissingExtraError: If the hub is needed and huggingface_hub is not installed.
     """
-    folder = folder_of(source)
-    config = model_config(read_config(folder / "config.json"), folder)
+    folder = _find_folder(source)
+    config = _convert_config(_read_config(folder / "config.json"), folder)
     try:
         model = build_empty(config)
     except RuntimeError:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
     assert isinstance(model, GPT)
-    model.load_state_dict(read_gpt2_weights(folder, model), assign=True)
+    model.load_state_dict(_read_weights(folder, model), assign=True)
     return model.eval()
 
 
 def save_gpt2(model: GPT, folder: str | Path) -> None:
-    """Write a folder that `GPT2LMHeadModel.from_pretrained` opens. Raises ExchangeError for a head with a bias."""
+    """Write a folder that `GPT2LMHeadModel.from_pretrained` opens.
+
+    Raises:
+        ExchangeError: If the last layer has a bias, because GPT-2's has none.
+        FileError: If the folder cannot be written.
+    """
     if model.lm_head is not None and model.lm_head.bias.any():
-        raise ExchangeError("GPT-2 has no bias in its last layer, and this model has: train it with --tied-head")
+        raise ExchangeError("GPT-2 has no bias in its last layer, and this model has one: train it with --tied-head")
     config, folder = model.config, Path(folder)
     weights = {
-        (theirs if theirs.startswith("lm_head") else f"transformer.{theirs}"): tensor.contiguous()
-        for theirs, tensor in to_gpt2(model).items()
+        (name if name.startswith("lm_head") else f"transformer.{name}"): tensor.contiguous()
+        for name, tensor in convert_to_gpt2(model).items()
     }
     content = {
         "architectures": ["GPT2LMHeadModel"],
@@ -86,7 +136,7 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
         "tie_word_embeddings": config.tied_head,
         "bos_token_id": None,
         "eos_token_id": None,
-        **FIXED,
+        **REQUIRED_SETTINGS,
     }
     with explain_os_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,32 +144,42 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
     write_atomic(folder / "config.json", json.dumps(content, indent=2).encode() + b"\n")
 
 
-def folder_of(source: str | Path) -> Path:
-    """A local folder, or the one that a name on the hub is fetched to. Raises FileError for links out of it."""
-    folder = Path(source) if Path(source).is_dir() else fetched(str(source))
-    require_inside(folder, [path for pattern in FILES for path in folder.glob(pattern)])
+def convert_to_gpt2(model: GPT) -> dict[str, Tensor]:
+    """Return a GPT's parameters under GPT-2's names and in GPT-2's layout."""
+    weights = model.state_dict()
+    for layer, block in enumerate(model.blocks):
+        qkv = block.attention.qkv
+        weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
+    names = map_gpt2_names(model.config)
+    return {theirs: weights[ours].T if is_transposed(theirs) else weights[ours] for ours, theirs in names.items()}
+
+
+def _find_folder(source: str | Path) -> Path:
+    """Return a local folder, downloaded if need be. Raises FileError if one of its files is a link to elsewhere."""
+    folder = Path(source) if Path(source).is_dir() else _download(str(source))
+    require_inside(folder, [path for pattern in FILE_PATTERNS for path in folder.glob(pattern)])
     return folder
 
 
-def fetched(name: str) -> Path:
-    """The folder that a name on the hub is fetched to."""
+def _download(name: str) -> Path:
+    """Download a model from the Hugging Face hub and return its folder."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise MissingExtraError("huggingface_hub", "exchange") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=FILES))
-    except Exception as error:  # it raises its own, those of the network, and ValueError for a name that can't be
+        return Path(snapshot_download(name, allow_patterns=FILE_PATTERNS))
+    except Exception as error:  # its own errors, the network's, and ValueError for an impossible name
         reason = str(error).strip().split("\n")[0]
         raise ExchangeError(f"{name!r} is no folder here, and the hub does not give it: {reason}") from None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A GPT-2's config.json."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read the config.json of a GPT-2."""
     if not path.exists():
         raise ExchangeError(f"{str(path.parent)!r} is no model of transformers: it has no config.json")
     try:
-        content = json.loads(read_text(path, LARGEST_CONFIG))
+        content = json.loads(read_text(path, MAX_CONFIG_BYTES))
     except (ValueError, RecursionError) as error:
         raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
@@ -128,9 +188,9 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def model_config(content: dict[str, Any], folder: Path) -> ModelConfig:
-    """The shape that a GPT-2's config.json tells; ExchangeError if this package's GPT can't have it."""
-    for name, value in FIXED.items():
+def _convert_config(content: dict[str, Any], folder: Path) -> ModelConfig:
+    """Return our config for a GPT-2's. Raises ExchangeError for a setting that our GPT does not support."""
+    for name, value in REQUIRED_SETTINGS.items():
         if content.get(name, value) != value:
             raise ExchangeError(f"{str(folder)!r} has {name} {content[name]!r}, and only {value!r} can be read")
     activation = content.get("activation_function", "gelu_new")
@@ -157,53 +217,19 @@ def model_config(content: dict[str, Any], folder: Path) -> ModelConfig:
     return config
 
 
-def renamed(config: ModelConfig) -> dict[str, str]:
-    """Our names and theirs, for every parameter of a GPT-2 of that shape."""
-    names = dict(OUTSIDE)
-    for layer in range(config.n_layer):
-        for ours, theirs in BLOCK.items():
-            names |= {f"blocks.{layer}.{ours}.{part}": f"h.{layer}.{theirs}.{part}" for part in ("weight", "bias")}
-    return names if config.tied_head else names | {"lm_head.weight": "lm_head.weight"}
-
-
-def turned(theirs: str) -> bool:
-    """Whether GPT-2 stores that parameter transposed."""
-    return re.search(r"(attn|mlp)\.c_\w+\.weight$", theirs) is not None
-
-
-def to_gpt2(model: GPT) -> dict[str, Tensor]:
-    """A GPT's parameters under GPT-2's names, in its layout."""
-    weights = model.state_dict()
-    for layer, block in enumerate(model.blocks):
-        qkv = block.attention.qkv
-        weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
-    names = renamed(model.config)
-    return {theirs: weights[ours].T if turned(theirs) else weights[ours] for ours, theirs in names.items()}
-
-
-def read_gpt2_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
-    """The tensors of a folder under our names and in float32, each of the shape that `model` has for it."""
-    whole = folder / "model.safetensors"  # or, of a large model, parts with a number
-    files = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
-    if not files:
-        pickled = next((p.name for p in sorted(folder.glob("*.bin"))), None)
-        why = f"its {pickled} is a pickle, which could run anything" if pickled else "it has no model.safetensors"
-        raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it with safe_serialization=True")
-    found: dict[str, Tensor] = {}
-    for file in files:
-        with open_safetensors(file, ExchangeError) as content:
-            found |= {name.removeprefix("transformer."): content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+def _read_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
+    """Read the tensors of a folder under our names, in float32, and check their shapes against `model`."""
+    found = _read_tensors(folder)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = {}
-    for ours, theirs in renamed(model.config).items():
+    for ours, theirs in map_gpt2_names(model.config).items():
         if theirs not in found:
             raise ExchangeError(f"{str(folder)!r} is not complete: {theirs} is missing")
         tensor, shape = found[theirs], list(shapes[ours])
-        if list(tensor.shape) != (shape[::-1] if turned(theirs) else shape):
-            raise ExchangeError(
-                f"{str(folder)!r} does not fit its config.json: {theirs} is of shape {list(tensor.shape)}"
-            )
-        tensor = tensor.T if turned(theirs) else tensor
+        if list(tensor.shape) != (shape[::-1] if is_transposed(theirs) else shape):
+            wrong = f"{theirs} is of shape {list(tensor.shape)}"
+            raise ExchangeError(f"{str(folder)!r} does not fit its config.json: {wrong}")
+        tensor = tensor.T if is_transposed(theirs) else tensor
         if not tensor.is_floating_point():
             raise ExchangeError(f"{str(folder)!r} cannot be read: the numbers of {theirs} are of type {tensor.dtype}")
         weights[ours] = tensor.to(torch.float32).contiguous()
@@ -212,3 +238,18 @@ def read_gpt2_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
     if not model.config.tied_head:
         weights["lm_head.bias"] = torch.zeros(model.config.vocab_size)
     return weights
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read every tensor of model.safetensors, or of its numbered shards, under GPT-2's names."""
+    single = folder / "model.safetensors"
+    files = [single] if single.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
+    if not files:
+        pickle = next((path.name for path in sorted(folder.glob("*.bin"))), None)
+        why = f"its {pickle} is a pickle, which could run anything" if pickle else "it has no model.safetensors"
+        raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it with safe_serialization=True")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        with open_safetensors(file, ExchangeError) as content:
+            tensors |= {name.removeprefix("transformer."): content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    return tensors

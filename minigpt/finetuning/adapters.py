@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.errors import ConfigError, ExchangeError
-from minigpt.exchange.huggingface import BLOCK
 from minigpt.finetuning.adapter_tokens import TOKENIZER, TOKENS, with_saved_tokens
 from minigpt.finetuning.lora import (
     Adapter,
@@ -33,6 +32,7 @@ from minigpt.finetuning.lora import (
     use_adapters,
 )
 from minigpt.model.gpt import GPT
+from minigpt.model.gpt2_names import BLOCK_NAMES
 from minigpt.runs.run import Run
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.untrusted_tensors import read_tensors
@@ -73,8 +73,8 @@ def base_fingerprint(model: nn.Module) -> str:
 def theirs(model: nn.Module, path: str) -> str:
     """What PEFT calls the layer at that path."""
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)", path)
-    if isinstance(model, GPT) and found and found[2] in BLOCK:
-        return f"{PREFIX}transformer.h.{found[1]}.{BLOCK[found[2]]}"
+    if isinstance(model, GPT) and found and found[2] in BLOCK_NAMES:
+        return f"{PREFIX}transformer.h.{found[1]}.{BLOCK_NAMES[found[2]]}"
     return PREFIX + path
 
 

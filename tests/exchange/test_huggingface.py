@@ -1,4 +1,4 @@
-"""GPT-2 from transformers and back: the same logits and gradients; and folders that are refused."""
+"""GPT-2 loaded from transformers and saved for it: equal logits and gradients, and folders that are refused."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.model.gpt import GPT
 
 SHAPE = {"vocab_size": 31, "n_positions": 12, "n_embd": 16, "n_head": 4, "n_layer": 2}
-QUIET = {"bos_token_id": None, "eos_token_id": None, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+NO_DROPOUT = {"bos_token_id": None, "eos_token_id": None, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
-def make_theirs(**settings: object) -> GPT2LMHeadModel:
+def make_transformers_model(**settings: object) -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(**SHAPE, **QUIET | settings))
+    model = GPT2LMHeadModel(GPT2Config(**SHAPE, **NO_DROPOUT | settings))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -29,7 +29,7 @@ def make_theirs(**settings: object) -> GPT2LMHeadModel:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    make_theirs().save_pretrained(tmp_path / "gpt2")
+    make_transformers_model().save_pretrained(tmp_path / "gpt2")
     return tmp_path / "gpt2"
 
 
@@ -37,10 +37,10 @@ def folder(tmp_path: Path) -> Path:
     "settings", [{}, {"activation_function": "relu"}, {"tie_word_embeddings": False}], ids=["gpt2", "relu", "untied"]
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_logits_and_every_gradient_are_those_of_transformers(
+def test_a_loaded_gpt2_has_the_logits_and_gradients_of_transformers(
     dtype: torch.dtype, tolerance: float, settings: dict, tmp_path: Path
 ) -> None:
-    theirs = make_theirs(**settings)
+    theirs = make_transformers_model(**settings)
     theirs.save_pretrained(tmp_path)
     ours, theirs = load_gpt2(tmp_path).to(dtype), theirs.to(dtype)
     idx = torch.randint(31, (3, 13), generator=torch.Generator().manual_seed(1))
@@ -63,7 +63,9 @@ def test_logits_and_every_gradient_are_those_of_transformers(
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_from_pretrained_opens_what_is_written(qkv_bias: bool, activation: str, tmp_path: Path) -> None:
+def test_from_pretrained_opens_a_saved_gpt2_and_so_does_load_gpt2(
+    qkv_bias: bool, activation: str, tmp_path: Path
+) -> None:
     config = ModelConfig(
         vocab_size=19,
         block_size=9,
@@ -86,7 +88,7 @@ def test_from_pretrained_opens_what_is_written(qkv_bias: bool, activation: str, 
     torch.testing.assert_close(again(idx)[0], ours(idx)[0], rtol=1e-6, atol=1e-6)
 
 
-def test_a_head_with_a_bias_cannot_be_written(tmp_path: Path) -> None:
+def test_a_gpt_whose_head_has_a_bias_is_not_saved(tmp_path: Path) -> None:
     model = GPT(ModelConfig(vocab_size=5, n_embd=4, n_head=1, n_layer=1))
     torch.nn.init.ones_(model.lm_head.bias)
     with pytest.raises(ExchangeError, match="no bias in its last layer"):
@@ -94,7 +96,7 @@ def test_a_head_with_a_bias_cannot_be_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def config_with(**changes: object) -> Callable[[Path], None]:
+def change_config(**changes: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -102,7 +104,7 @@ def config_with(**changes: object) -> Callable[[Path], None]:
     return change
 
 
-def weights_with(change: Callable[[dict], None]) -> Callable[[Path], None]:
+def change_weights(change: Callable[[dict], None]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         weights = safetensors.torch.load_file(folder / "model.safetensors")
         change(weights)
@@ -111,45 +113,45 @@ def weights_with(change: Callable[[dict], None]) -> Callable[[Path], None]:
     return apply
 
 
-def pickled(folder: Path) -> None:
+def replace_by_pickle(folder: Path) -> None:
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
 
 REFUSED = {
-    "another architecture": (config_with(model_type="llama"), "architecture 'llama': only 'gpt2'"),
-    "no architecture": (config_with(model_type=None), "architecture None: only 'gpt2'"),
+    "another architecture": (change_config(model_type="llama"), "architecture 'llama': only 'gpt2'"),
+    "no architecture": (change_config(model_type=None), "architecture None: only 'gpt2'"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
-    "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "is damaged: not JSON"),
-    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "architecture None"),
-    "odd heads": (config_with(n_head=3), "n_embd must be divisible by n_head"),
-    "a size that is none": (config_with(n_layer="two"), "n_layer must be a whole number"),
-    "an activation": (config_with(activation_function="silu"), "activation 'silu', and only gelu_new"),
-    "no width": (config_with(n_embd=None), "n_embd must be a whole number"),
-    "an odd activation": (config_with(activation_function=["gelu_new"]), "and only gelu_new"),
-    "a width beyond all": (config_with(n_embd=2**30, n_head=1), "no model can be that large|does not fit"),
-    "an inner width": (config_with(n_inner=40), "n_inner 40, and only 4 times n_embd"),
-    "an epsilon": (config_with(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06, and only 1e-05"),
+    "a config that is not JSON": (lambda folder: (folder / "config.json").write_text("{"), "is damaged: not JSON"),
+    "a config that is a list": (lambda folder: (folder / "config.json").write_text("[]"), "architecture None"),
+    "n_head that does not divide n_embd": (change_config(n_head=3), "n_embd must be divisible by n_head"),
+    "n_layer that is not a number": (change_config(n_layer="two"), "n_layer must be a whole number"),
+    "an unsupported activation": (change_config(activation_function="silu"), "activation 'silu', and only gelu_new"),
+    "no n_embd": (change_config(n_embd=None), "n_embd must be a whole number"),
+    "an activation that is a list": (change_config(activation_function=["gelu_new"]), "and only gelu_new"),
+    "an n_embd that fits no memory": (change_config(n_embd=2**30, n_head=1), "no model can be that large|does not fit"),
+    "an unsupported n_inner": (change_config(n_inner=40), "n_inner 40, and only 4 times n_embd"),
+    "an unsupported epsilon": (change_config(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06, and only 1e-05"),
     "a weight missing": (
-        weights_with(lambda weights: weights.pop("transformer.h.1.attn.c_proj.weight")),
+        change_weights(lambda weights: weights.pop("transformer.h.1.attn.c_proj.weight")),
         r"h\.1\.attn\.c_proj\.weight is missing",
     ),
-    "an odd shape": (
-        weights_with(lambda weights: weights.update({"transformer.wpe.weight": torch.zeros(3, 16)})),
+    "a wrong shape": (
+        change_weights(lambda weights: weights.update({"transformer.wpe.weight": torch.zeros(3, 16)})),
         r"wpe\.weight is of shape \[3, 16\]",
     ),
-    "not a number": (
-        weights_with(lambda weights: weights["transformer.wpe.weight"].fill_(torch.nan)),
+    "a NaN": (
+        change_weights(lambda weights: weights["transformer.wpe.weight"].fill_(torch.nan)),
         "not a finite number",
     ),
-    "whole numbers": (
-        weights_with(lambda weights: weights.update({"transformer.wpe.weight": torch.zeros(12, 16).int()})),
+    "integer weights": (
+        change_weights(lambda weights: weights.update({"transformer.wpe.weight": torch.zeros(12, 16).int()})),
         "are of type torch.int32",
     ),
-    "a pickle": (pickled, r"pytorch_model\.bin is a pickle, which could run anything"),
+    "a pickle": (replace_by_pickle, r"pytorch_model\.bin is a pickle, which could run anything"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"it has no model\.safetensors"),
-    "no safetensors": (
+    "weights that are not safetensors": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"),
         "cannot be read as safetensors",
     ),
@@ -157,15 +159,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_read_is_refused_in_one_sentence(case: str, folder: Path) -> None:
-    spoil, words = REFUSED[case]
-    spoil(folder)
-    with pytest.raises(InputError, match=words) as caught:
+def test_a_broken_or_unsupported_folder_is_refused_in_one_sentence(case: str, folder: Path) -> None:
+    damage, message = REFUSED[case]
+    damage(folder)
+    with pytest.raises(InputError, match=message) as caught:
         load_gpt2(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_that_the_hub_does_not_give_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_not_on_the_hub_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("nobody/has-this-model-here", "not a name at all", os.devnull):
@@ -174,7 +176,7 @@ def test_a_name_that_the_hub_does_not_give_is_said_in_one_sentence(monkeypatch: 
         assert "\n" not in str(caught.value)
 
 
-def test_a_stray_file_beside_the_weights_is_not_read(folder: Path) -> None:
+def test_another_safetensors_file_in_the_folder_is_ignored(folder: Path) -> None:
     before = load_gpt2(folder)
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     safetensors.torch.save_file({name: torch.zeros_like(w) for name, w in weights.items()}, folder / "old.safetensors")
@@ -182,9 +184,9 @@ def test_a_stray_file_beside_the_weights_is_not_read(folder: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
-def test_weights_in_parts_are_read(folder: Path) -> None:
+def test_sharded_weights_are_read(folder: Path) -> None:
     before = load_gpt2(folder)
-    make_theirs().save_pretrained(folder, max_shard_size="8KB")
+    make_transformers_model().save_pretrained(folder, max_shard_size="8KB")
     (folder / "model.safetensors").unlink(missing_ok=True)
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
     after = load_gpt2(folder)

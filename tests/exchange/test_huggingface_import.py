@@ -1,4 +1,4 @@
-"""GPT-2 from a folder of transformers' to a run: the same logits, and every command works on it."""
+"""A GPT-2 imported as a run: it gives transformers' logits, and every command works on it."""
 
 import json
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import minigpt
-from minigpt.exchange.imported import import_gpt2
+from minigpt.exchange.huggingface import import_gpt2
 
 END = "<|endoftext|>"
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small GPT-2 of random weights, with a tokenizer of its own, as transformers and tokenizers save them."""
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small GPT-2 with random weights and its own tokenizer, saved by transformers and tokenizers."""
     folder = tmp_path_factory.mktemp("hub") / "tiny-gpt2"
     tokenizer = ByteLevelBPETokenizer(add_prefix_space=False)
     tokenizer.train_from_iterator([PROSE], vocab_size=400, special_tokens=[END], show_progress=False)
@@ -29,9 +29,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_logits_are_transformers_s(theirs: Path, tmp_path: Path) -> None:
-    run = import_gpt2(theirs, tmp_path / "run")
-    other = GPT2LMHeadModel.from_pretrained(theirs).eval()
+def test_an_imported_gpt2_gives_the_logits_and_greedy_text_of_transformers(gpt2_folder: Path, tmp_path: Path) -> None:
+    run = import_gpt2(gpt2_folder, tmp_path / "run")
+    other = GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
     ids = torch.randint(400, (5, 48))
     with torch.no_grad():
         assert (run.model(ids)[0] - other(ids).logits).abs().max() < 1e-4
@@ -43,10 +43,10 @@ def test_the_logits_are_transformers_s(theirs: Path, tmp_path: Path) -> None:
     assert greedy == run.tokenizer.decode(expected.tolist())
 
 
-def test_every_command_works_on_it(theirs: Path, command: Callable, tmp_path: Path) -> None:
+def test_every_command_works_on_an_imported_run(gpt2_folder: Path, command: Callable, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(PROSE)
-    done = command("import", "hf", theirs, "--out", "run", "--json")
+    done = command("import", "hf", gpt2_folder, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "imported"
     assert command("info", "run").returncode == 0
@@ -60,8 +60,8 @@ def test_every_command_works_on_it(theirs: Path, command: Callable, tmp_path: Pa
     assert json.loads(tuned.stdout)["own_loss_before"] is None
 
 
-def test_a_tokenizer_that_is_missing_or_does_not_fit(theirs: Path, command: Callable, tmp_path: Path) -> None:
-    GPT2LMHeadModel.from_pretrained(theirs).save_pretrained(tmp_path / "bare")
+def test_a_model_without_a_fitting_tokenizer_is_refused(gpt2_folder: Path, command: Callable, tmp_path: Path) -> None:
+    GPT2LMHeadModel.from_pretrained(gpt2_folder).save_pretrained(tmp_path / "bare")
     done = command("import", "hf", "bare")
     assert done.returncode == 2
     assert "has no tokenizer that can be read" in done.stderr
