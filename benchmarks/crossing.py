@@ -20,7 +20,7 @@ from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
 from minigpt.model import count_parameters
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.model.loss import exact_loss, token_losses
+from minigpt.model.loss import compute_exact_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.blend import best_weight, blended
 from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
@@ -66,13 +66,13 @@ def main() -> None:
         spent += (time.process_time() - began) / 60 / arguments.minutes
         if spent >= row / ROWS:
             row += 1
-            measured = exact_loss(model, dataset.val)
+            measured = compute_exact_loss(model, dataset.val)
             print(f"| {spent * arguments.minutes:.1f} | {step:,} | {measured:.4f} |", flush=True)
             if arguments.save:
                 safetensors.torch.save_file(model.state_dict(), arguments.save)
     ngram = best_ngram(dataset.train, kept_out, tokenizer.vocab_size)
-    weight = best_weight(token_losses(model, kept_out).double(), ngram.token_losses(kept_out))
-    loss = blended(token_losses(model, dataset.val).double(), ngram.token_losses(dataset.val), weight).mean()
+    weight = best_weight(compute_token_losses(model, kept_out).double(), ngram.token_losses(kept_out))
+    loss = blended(compute_token_losses(model, dataset.val).double(), ngram.token_losses(dataset.val), weight).mean()
     print(f"\nblended with the n-gram model of order {ngram.config.order}, w = {weight:.3f}: {loss:.4f}")
 
 

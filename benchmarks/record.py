@@ -23,7 +23,7 @@ from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
 from minigpt.kernels.onednn_linear import Linear
 from minigpt.model import TrainedModel, build
-from minigpt.model.loss import mean_loss, token_losses
+from minigpt.model.loss import compute_mean_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.blend import best_weight, blended
 from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
@@ -135,8 +135,8 @@ def trained(ground: Ground, config: Config, title: str, watched: Callable[..., W
         config, model, dataset = begun(ground, config)
         with watched(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
-        losses, kept_out = (token_losses(model, ids).double() for ids in (ground.measured, ground.kept_out))
-        estimates = [mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
+        losses, kept_out = (compute_token_losses(model, ids).double() for ids in (ground.measured, ground.kept_out))
+        estimates = [compute_mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
     weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Linear))
     if config.model.tied_head:
         weights += config.model.vocab_size * config.model.n_embd

@@ -17,7 +17,7 @@ from torch import Tensor
 from minigpt.config import Config, SamplingConfig
 from minigpt.data.corpus import find_corpus
 from minigpt.generation.engine import generate
-from minigpt.model.loss import token_losses
+from minigpt.model.loss import compute_token_losses
 from minigpt.studies.ladder.run_ladder import Watch
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.char import CharTokenizer
@@ -51,7 +51,9 @@ class Curve(Watch):
     def estimate(self, model: Any, *_: Any) -> dict[str, float]:
         """The exact losses of the model as it is."""
         self.model = model
-        kept_out, ours = (token_losses(model, ids).double() for ids in (self.ground.kept_out, self.ground.measured))
+        kept_out, ours = (
+            compute_token_losses(model, ids).double() for ids in (self.ground.kept_out, self.ground.measured)
+        )
         loss = ours.mean().item()
         self.points.append((self.training_seconds / 60, loss, self.ngram.blended(kept_out, ours)))
         return {"train": loss, "val": loss}

@@ -27,7 +27,7 @@ def evaluate(
     RUN is its folder, or leave it out for the newest one in runs/. Of the text the run was trained on
     only the validation split counts, also when --data names it; of any other text the whole.
     """
-    from minigpt.model.loss import perplexity
+    from minigpt.model.loss import nats_to_perplexity
 
     opened = open_run(run, weights, device, adapters, adapter_scale)
     measured = opened.evaluate(data)
@@ -43,7 +43,7 @@ def evaluate(
                 name: measured.loss,
                 "bits_per_character": measured.bits_per_character,
                 "bits_per_byte": measured.bits_per_byte,
-                "perplexity": perplexity(measured.loss),
+                "perplexity": nats_to_perplexity(measured.loss),
                 "predictions": measured.predictions,
                 "possible_predictions": measured.possible_predictions,
             }

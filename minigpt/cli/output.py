@@ -76,16 +76,18 @@ def finite(content: Any) -> Any:
 
 def loss_line(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:
     """An exact loss in its usual units."""
-    from minigpt.model.loss import bits, perplexity
+    from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 
     if getattr(measured, "instructions", False) and measured.bits_per_byte is None:
         return f"{name} {nats:.4f} of held-out pairs of answers (to guess which was chosen: {math.log(2):.4f})"
     characters = config.training.tokenizer == "char"
-    in_bits = f"{bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"
+    in_bits = (
+        f"{nats_to_bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"
+    )
     unit = "character" if characters else "token"
     made, of = measured.predictions, measured.possible_predictions  # None in older records
     part = f" on {made:,} of {of:,} tokens, evenly spread" if made and of and made < of else ""
-    return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}, perplexity {perplexity(nats):,.3f})"
+    return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}, perplexity {nats_to_perplexity(nats):,.3f})"
 
 
 def times(record: "Record") -> str:
@@ -97,12 +99,12 @@ def times(record: "Record") -> str:
 
 def describe(run: "Run") -> dict[str, Any]:
     """All that is known of a run, for programs."""
-    from minigpt.model.loss import bits
+    from minigpt.model.loss import nats_to_bits
 
     record = dataclasses.asdict(run.record)
     older = record["bits_per_character"] is None and not record["instructions"]  # a run on characters
     if older and record["validation_loss"] is not None:
-        record["bits_per_character"] = bits(record["validation_loss"])
+        record["bits_per_character"] = nats_to_bits(record["validation_loss"])
     return {
         "run": str(run.path),
         **record,

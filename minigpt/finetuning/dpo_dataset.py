@@ -25,7 +25,7 @@ from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.length_bucketing import LikeLengths
 from minigpt.finetuning.sft_dataset import Encoded, Example, Template, conversation, encoded, json_lines, padded
 from minigpt.model import LanguageModel, TrainedModel
-from minigpt.model.loss import UNCOUNTED
+from minigpt.model.loss import IGNORE_INDEX
 
 BETA = 0.1
 AT_ONCE = 64  # pairs
@@ -47,7 +47,7 @@ def margins(
 
 def log_probabilities(logits: Tensor, y: Tensor) -> Tensor:
     """That of each row's answer, y (B, T) where it counts, in nats, by logits (B, T, V): (B,)."""
-    losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=UNCOUNTED, reduction="none")
+    losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
     return -losses.view(y.shape).sum(1)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DataError, FileError
 from minigpt.model import LanguageModel
-from minigpt.model.loss import MOST_TOKENS, exact_loss
+from minigpt.model.loss import MAX_EVALUATED_TOKENS, compute_exact_loss
 from minigpt.runs.run import Run
 
 
@@ -39,11 +39,11 @@ class OwnText:
 
     def loss_before(self, base: LanguageModel) -> float:
         """The base's exact loss on the validation split."""
-        return exact_loss(base, self.dataset.val, MOST_TOKENS)
+        return compute_exact_loss(base, self.dataset.val, MAX_EVALUATED_TOKENS)
 
     def loss(self, model: LanguageModel) -> float:
         """The exact loss of what the base has become, on the same."""
-        return exact_loss(model, self, MOST_TOKENS)
+        return compute_exact_loss(model, self, MAX_EVALUATED_TOKENS)
 
     def __len__(self) -> int:
         return len(self.dataset.val)

@@ -19,7 +19,7 @@ from minigpt.finetuning.replay import OwnText
 from minigpt.finetuning.sft_dataset import SPECIAL, Instructions, Template
 from minigpt.finetuning.vocabulary_resize import grown, with_tokens
 from minigpt.model import TrainedModel
-from minigpt.model.loss import bits, mean_loss
+from minigpt.model.loss import compute_mean_loss, nats_to_bits
 from minigpt.runs.run import Evaluation, Run, lengths_of
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.training.callbacks import Course
@@ -114,10 +114,10 @@ def require_layers(model: TrainedModel, targets: Sequence[str] | None, growing: 
 def measured(run: Run, dataset: Instructions) -> Evaluation:
     """The mean loss of all tokens of the held-out answers."""
     x, y = dataset.sample("val", len(dataset.parts["val"]))
-    loss = mean_loss(run.model, x, y)
+    loss = compute_mean_loss(run.model, x, y)
     answered = y[y >= 0]
     size, characters = lengths_of(run.tokenizer)[answered].sum(0).tolist()
-    total, count = bits(loss) * len(answered), len(answered)
+    total, count = nats_to_bits(loss) * len(answered), len(answered)
     per_byte, per_character = total / max(1, size), total / max(1, characters)
     return Evaluation(
         loss, per_byte, per_character, "held-out answers", characters, run.record.data_source, count, count

@@ -22,7 +22,7 @@ from minigpt.data.documents import HALF, numbered_lines
 from minigpt.data.shards import Split
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.length_bucketing import LikeLengths
-from minigpt.model.loss import UNCOUNTED
+from minigpt.model.loss import IGNORE_INDEX
 from minigpt.system.files import explain_os_errors
 from minigpt.tokenizers.char import Tokenizer
 
@@ -183,7 +183,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example as what a model reads, x, and what it has to say, y, UNCOUNTED where that is not learned."""
+    """An example as what a model reads, x, and what it has to say, y, IGNORE_INDEX where that is not learned."""
 
     x: list[int]
     y: list[int]
@@ -204,7 +204,7 @@ def encoded(example: Example, template: Template, block_size: int) -> Encoded:
         )
     truncated = len(ids) > most
     ids, learned = ids[-most:], learned[-most:]
-    y = [i if counts else UNCOUNTED for i, counts in zip(ids[1:], learned[1:], strict=True)]
+    y = [i if counts else IGNORE_INDEX for i, counts in zip(ids[1:], learned[1:], strict=True)]
     return Encoded(ids[:-1], y, truncated)
 
 
@@ -273,7 +273,7 @@ def padded(batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     """Examples as x and y, (B, T), filled up at the end with what nothing before it sees and no loss counts."""
     longest = max(len(example.x) for example in batch)
     x = torch.zeros(len(batch), longest, dtype=torch.int64)
-    y = torch.full((len(batch), longest), UNCOUNTED)
+    y = torch.full((len(batch), longest), IGNORE_INDEX)
     for row, example in enumerate(batch):
         x[row, : len(example.x)] = torch.tensor(example.x)
         y[row, : len(example.y)] = torch.tensor(example.y)

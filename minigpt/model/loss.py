@@ -1,4 +1,4 @@
-"""How good a model is: its mean loss over token ids, measured without training it."""
+"""Measure how well a model predicts: its mean loss over token ids, without training it."""
 
 import itertools
 import math
@@ -11,33 +11,33 @@ from torch.nn import functional as F
 
 from minigpt.model import LanguageModel
 
-UNCOUNTED = -100  # a target that no loss counts: PyTorch's cross_entropy leaves it out
-TOKENS_A_BATCH = 4096  # few large batches; much larger ones fall out of the processor's cache
-LOGITS_A_BATCH = 2**25  # fewer tokens where each has tens of thousands of logits
-TOKENS_A_READING = 2**18  # of ids that are read from files, so that memory stays flat
-MOST_TOKENS = 10_000_000  # predictions of a corpus by which a model is judged: the mean is sure to three digits then
+IGNORE_INDEX = -100  # a target that does not count, as in PyTorch's cross_entropy
+TOKENS_PER_BATCH = 4096  # much larger batches do not fit in the processor's cache
+LOGITS_PER_BATCH = 2**25  # limits a batch where the vocabulary has tens of thousands of tokens
+TOKENS_PER_READ = 2**18  # tokens read from files at a time, so that a large corpus needs little memory
+MAX_EVALUATED_TOKENS = 10_000_000  # with as many predictions the mean is exact to three digits
 
 
-class Ids(Protocol):
-    """Token ids that are measured: a tensor, or anything of which a stretch can be had."""
+class TokenIds(Protocol):
+    """A sequence of token ids that can be sliced: a tensor, an array or a file."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of tokens."""
 
     def __getitem__(self, stretch: slice, /) -> Any:
-        """A stretch of them, as a tensor or an array, int64."""
+        """Return a slice as a tensor or an array, int64."""
 
 
-@torch.no_grad()  # not inference_mode, in which parts of a model cannot be put together
-def window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
-    """The loss in nats of each prediction of y from x, both (N, T): (N, T) on the CPU. Dropout is off meanwhile."""
+@torch.no_grad()  # inference_mode would not work: FSDP gathers its parameters during forward
+def _compute_window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss in nats of each prediction of y from x, both (N, T), as (N, T) on the CPU; dropout is off."""
     device = next(itertools.chain(model.parameters(), model.buffers())).device
-    windows_a_batch = max(1, min(TOKENS_A_BATCH, LOGITS_A_BATCH // model.config.vocab_size) // x.shape[1])
+    windows_per_batch = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size) // x.shape[1])
     was_training = model.training
     model.eval()
     try:
         losses = []
-        for xb, yb in zip(x.split(windows_a_batch), y.split(windows_a_batch), strict=True):
+        for xb, yb in zip(x.split(windows_per_batch), y.split(windows_per_batch), strict=True):
             logits, _ = model(xb.to(device))  # (B, T, V)
             flat = F.cross_entropy(logits.flatten(0, 1), yb.to(device).flatten(), reduction="none")  # (B * T)
             losses.append(flat.view(xb.shape).cpu())
@@ -46,59 +46,93 @@ def window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(losses)
 
 
-def mean_loss(model: LanguageModel, x: Tensor, y: Tensor) -> float:
-    """Mean loss in nats of predicting y from x, both (N, T), in few large batches, dropout off; UNCOUNTED left out."""
-    return window_losses(model, x, y)[y != UNCOUNTED].double().mean().item()
+def compute_mean_loss(model: LanguageModel, x: Tensor, y: Tensor) -> float:
+    """Return the mean loss of predicting y from x. Dropout is off.
+
+    Args:
+        model: The model that predicts.
+        x: Token ids (N, T), int64.
+        y: The target of each position, (N, T), int64. IGNORE_INDEX marks targets that do not count.
+
+    Returns:
+        The mean loss in nats over the targets that count.
+    """
+    return _compute_window_losses(model, x, y)[y != IGNORE_INDEX].double().mean().item()
 
 
-def token_losses(model: LanguageModel, ids: Tensor) -> Tensor:
-    """The loss in nats of every next-token prediction in a text, each made once: (N - 1,).
+def compute_token_losses(model: LanguageModel, ids: Tensor) -> Tensor:
+    """Return the loss of every token of a text, each predicted once.
 
-    The N ids (N at least 2) are cut into non-overlapping windows of block_size, the last one shorter;
-    each of the N - 1 tokens after the first is predicted once, from those before it in its window.
+    The text is cut into windows of block_size that do not overlap; the last window may be shorter. Each token
+    is predicted from the tokens before it in its window.
+
+    Args:
+        model: The model that predicts.
+        ids: The N token ids of the text, N at least 2.
+
+    Returns:
+        The losses in nats of the N - 1 tokens after the first, (N - 1,), float32.
     """
     T = model.config.block_size
     x, y = ids[:-1], ids[1:]  # (N - 1,)
     whole = len(x) // T * T
     parts = [(x[:whole].view(-1, T), y[:whole].view(-1, T)), (x[None, whole:], y[None, whole:])]
-    return torch.cat([window_losses(model, a, b).flatten() for a, b in parts if a.numel()])
+    return torch.cat([_compute_window_losses(model, a, b).flatten() for a, b in parts if a.numel()])
 
 
-def exact_loss(model: LanguageModel, ids: Ids, most: int | None = None) -> float:
-    """The exact loss of a text: the mean over its `token_losses`, or over those of `predictions`."""
+def compute_exact_loss(model: LanguageModel, ids: TokenIds, max_predictions: int | None = None) -> float:
+    """Return the mean loss of a text: each token is predicted once.
+
+    Args:
+        model: The model that predicts.
+        ids: The token ids of the text, at least 2.
+        max_predictions: The largest number of predictions. A longer text is measured on evenly spread windows.
+
+    Returns:
+        The mean loss in nats per token.
+    """
     total, count = 0.0, 0
-    for x, y in predictions(ids, model.config.block_size, most):
-        losses = window_losses(model, x, y)
+    for x, y in split_into_windows(ids, model.config.block_size, max_predictions):
+        losses = _compute_window_losses(model, x, y)
         total += losses.double().sum().item()
         count += losses.numel()
     return total / count
 
 
-def predictions(ids: Ids, block_size: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """What `token_losses` predicts from what, in windows as there, some thousand tokens at a time: x and y, (N, T).
+def split_into_windows(
+    ids: TokenIds, block_size: int, max_predictions: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut a text into the windows in which its loss is measured.
 
-    If the text has more predictions than `most`, windows evenly spread over it that make at most so many, at least one.
+    Args:
+        ids: The token ids of the text, at least 2.
+        block_size: The length T of a window. The last window may be shorter.
+        max_predictions: The largest number of predictions. A longer text gives as many evenly spread windows as
+            fit into it, and at least one.
+
+    Yields:
+        Inputs x and targets y, (N, T) each, int64, with about TOKENS_PER_READ tokens.
     """
     count, T = len(ids) - 1, block_size
-    if most is None or count <= most:
+    if max_predictions is None or count <= max_predictions:
         starts: Sequence[int] = range(0, count // T * T, T)
     else:
-        windows, chosen = count // T, max(1, most // T)
+        windows, chosen = count // T, max(1, max_predictions // T)
         starts = [n * windows // chosen * T for n in range(chosen)]
-    at_once = max(1, TOKENS_A_READING // T)
-    for n in range(0, len(starts), at_once):
-        rows = torch.stack([torch.as_tensor(ids[s : s + T + 1]) for s in starts[n : n + at_once]])  # (N, T + 1)
-        yield rows[:, :-1], rows[:, 1:]
-    if len(starts) * T < count and (most is None or count <= most):
+    windows_per_read = max(1, TOKENS_PER_READ // T)
+    for n in range(0, len(starts), windows_per_read):
+        rows = torch.stack([torch.as_tensor(ids[s : s + T + 1]) for s in starts[n : n + windows_per_read]])
+        yield rows[:, :-1], rows[:, 1:]  # of (N, T + 1)
+    if len(starts) * T < count and (max_predictions is None or count <= max_predictions):
         rest = torch.as_tensor(ids[len(starts) * T :])[None]
         yield rest[:, :-1], rest[:, 1:]
 
 
-def bits(nats: float) -> float:
-    """A loss in nats as bits: per character, where a token is a character."""
+def nats_to_bits(nats: float) -> float:
+    """Convert a loss in nats to bits."""
     return nats / math.log(2)
 
 
-def perplexity(nats: float) -> float:
-    """A loss in nats as a perplexity: among how many equally likely tokens one would be as unsure."""
+def nats_to_perplexity(nats: float) -> float:
+    """Convert a loss in nats to a perplexity: the number of equally likely tokens with the same loss."""
     return math.exp(nats) if nats < 700 else math.inf

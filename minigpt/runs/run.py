@@ -16,7 +16,14 @@ from minigpt.data.shards import PreparedData
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
-from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, Ids, bits, exact_loss, predictions
+from minigpt.model.loss import (
+    MAX_EVALUATED_TOKENS,
+    TOKENS_PER_BATCH,
+    TokenIds,
+    compute_exact_loss,
+    nats_to_bits,
+    split_into_windows,
+)
 from minigpt.model.meta_init import build_empty
 from minigpt.runs.run_directory import Metrics, Record, RunFolder, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
@@ -49,15 +56,23 @@ class Evaluation:
 
     @classmethod
     def of(
-        cls, model: TrainedModel, ids: Ids, tokenizer: Tokenizer, split: str, source: str, most: int = MOST_TOKENS
+        cls,
+        model: TrainedModel,
+        ids: TokenIds,
+        tokenizer: Tokenizer,
+        split: str,
+        source: str,
+        most: int = MAX_EVALUATED_TOKENS,
     ) -> "Evaluation":
         """Measure a model on the ids of a text, the first of which is not predicted; on at most so many of them."""
-        loss = exact_loss(model, ids, most)
+        loss = compute_exact_loss(model, ids, most)
         lengths = lengths_of(tokenizer)
-        counted = [(y.numel(), lengths[y].sum((0, 1))) for _, y in predictions(ids, model.config.block_size, most)]
+        counted = [
+            (y.numel(), lengths[y].sum((0, 1))) for _, y in split_into_windows(ids, model.config.block_size, most)
+        ]
         count = sum(n for n, _ in counted)
         size, characters = torch.stack([both for _, both in counted]).sum(0).tolist()
-        total, first = bits(loss) * count, int(lengths[torch.as_tensor(ids[:1])][0, 1])
+        total, first = nats_to_bits(loss) * count, int(lengths[torch.as_tensor(ids[:1])][0, 1])
         per_byte, per_character = total / max(1, size), total / max(1, characters)
         return cls(loss, per_byte, per_character, split, characters + first, source, count, len(ids) - 1)
 
@@ -167,7 +182,7 @@ class Run:
         """
         ids = require_two(torch.tensor(self.tokenizer.encode(text)))
         with self._evaluation_threads():
-            return exact_loss(self.model, ids)
+            return compute_exact_loss(self.model, ids)
 
     def corpus(self, data: str | Path | None = None) -> Corpus | PreparedData:
         """What the run was trained on: in the file or folder `data` or, without it, where it was then.
@@ -201,7 +216,7 @@ class Run:
         were prepared with another tokenizer.
         """
         corpus = self.corpus() if data is None else find_data(data)
-        ids: Ids
+        ids: TokenIds
         split = "validation split"
         if isinstance(corpus, PreparedData):
             if corpus.index.tokenizer_sha256 != fingerprint(self.tokenizer):
@@ -223,7 +238,7 @@ class Run:
         return limit_threads(max(at_least, batch_size * self.config.model.block_size * self.config.model.n_embd))
 
     def _evaluation_threads(self) -> AbstractContextManager[int]:
-        return limit_threads(TOKENS_A_BATCH * self.config.model.n_embd)
+        return limit_threads(TOKENS_PER_BATCH * self.config.model.n_embd)
 
     def _prompt_ids(self, prompt: str) -> torch.Tensor:
         """The prompt's ids (1, T); for an empty one the start token's.

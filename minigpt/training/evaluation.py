@@ -6,7 +6,7 @@ from torch import Tensor
 
 from minigpt.data.shards import Split
 from minigpt.model import LanguageModel
-from minigpt.model.loss import mean_loss
+from minigpt.model.loss import compute_mean_loss
 
 
 class Samples(Protocol):
@@ -20,6 +20,6 @@ def estimate_loss(model: LanguageModel, dataset: Samples, eval_windows: int) -> 
     """The mean loss in nats on `eval_windows` windows of each split, as {"train": …, "val": …}.
 
     The windows are spread evenly and are the same each time, so a curve of estimates shows the
-    learning and not the luck of the draw. Dropout is off. For the exact loss see `exact_loss`.
+    learning and not the luck of the draw. Dropout is off. For the exact loss see `compute_exact_loss`.
     """
-    return {split: mean_loss(model, *dataset.sample(split, eval_windows)) for split in ("train", "val")}
+    return {split: compute_mean_loss(model, *dataset.sample(split, eval_windows)) for split in ("train", "val")}

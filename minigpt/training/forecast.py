@@ -20,7 +20,7 @@ from minigpt.config import Config, SamplingConfig
 from minigpt.data.dataset import Dataset
 from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel, count_parameters
-from minigpt.model.loss import MOST_TOKENS
+from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.training.callbacks import SNAPSHOT_TOKENS, snapshot_steps
 from minigpt.training.display import clock
 from minigpt.training.evaluation import estimate_loss
@@ -92,7 +92,7 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
     texts = snapshot_steps(training.snapshots, training.max_iters)
     looks = training.max_iters // training.eval_interval + 1
     looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
-    measured = min(len(dataset.val), MOST_TOKENS)
+    measured = min(len(dataset.val), MAX_EVALUATED_TOKENS)
     exact = looking * measured / (2 * training.eval_windows * dataset.block_size)
     seconds = training.max_iters * a_step + looks * looking + len(texts) * writing + exact
     if training.compile:
@@ -178,7 +178,7 @@ def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | Non
     """
     shape, training = config.model, config.training
     read = training.max_iters * config.tokens_per_step
-    entropy = bigram_entropy(torch.as_tensor(dataset.train[:MOST_TOKENS]), shape.vocab_size)
+    entropy = bigram_entropy(torch.as_tensor(dataset.train[:MAX_EVALUATED_TOKENS]), shape.vocab_size)
     alike = (
         shape.architecture == "gpt"
         and training.optimizer == "adamw"

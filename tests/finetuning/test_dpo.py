@@ -12,7 +12,7 @@ from conftest import answering
 import minigpt
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.dpo_dataset import Preferring, dpo_loss, log_probabilities, read_pairs
-from minigpt.model.loss import UNCOUNTED
+from minigpt.model.loss import IGNORE_INDEX
 from minigpt.runs.run import Run
 
 
@@ -44,8 +44,10 @@ def test_log_probabilities_are_sums_over_the_answer() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 5, 7, dtype=torch.float64)
     y = torch.randint(7, (3, 5))
-    y[0, :3] = y[1, 4:] = UNCOUNTED
-    expected = [sum(logits[b, t].log_softmax(0)[y[b, t]] for t in range(5) if y[b, t] != UNCOUNTED) for b in range(3)]
+    y[0, :3] = y[1, 4:] = IGNORE_INDEX
+    expected = [
+        sum(logits[b, t].log_softmax(0)[y[b, t]] for t in range(5) if y[b, t] != IGNORE_INDEX) for b in range(3)
+    ]
     assert log_probabilities(logits, y).tolist() == pytest.approx([float(e) for e in expected], rel=1e-12)
 
 

@@ -25,7 +25,7 @@ from minigpt.finetuning.sft_dataset import (
 )
 from minigpt.finetuning.vocabulary_resize import grown, with_tokens
 from minigpt.model import build
-from minigpt.model.loss import UNCOUNTED, mean_loss
+from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss
 from minigpt.runs.run import Run
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer, Tokenizer
@@ -126,12 +126,12 @@ def test_prompts_and_padding_contribute_no_gradient() -> None:
     _, loss = model(x, y)
     loss.backward()
     whole = [p.grad.clone() for p in model.parameters()]
-    expected, counted = [torch.zeros_like(p) for p in model.parameters()], int((y != UNCOUNTED).sum())
+    expected, counted = [torch.zeros_like(p) for p in model.parameters()], int((y != IGNORE_INDEX).sum())
     for row, targets in zip(x, y, strict=True):
-        last = int((targets != UNCOUNTED).nonzero().max()) + 1
+        last = int((targets != IGNORE_INDEX).nonzero().max()) + 1
         model.zero_grad()
         logits, _ = model(row[None, :last])  # without padding
-        answered = targets[:last] != UNCOUNTED
+        answered = targets[:last] != IGNORE_INDEX
         each = torch.nn.functional.cross_entropy(logits[0][answered], targets[:last][answered], reduction="sum")
         (each / counted).backward()
         expected = [e + p.grad for e, p in zip(expected, model.parameters(), strict=True)]
@@ -140,8 +140,8 @@ def test_prompts_and_padding_contribute_no_gradient() -> None:
 
 def test_more_padding_changes_no_loss() -> None:
     model, x, y = two_batches()
-    wider = torch.nn.functional.pad(x, (0, 9), value=3), torch.nn.functional.pad(y, (0, 9), value=UNCOUNTED)
-    assert mean_loss(model, *wider) == pytest.approx(mean_loss(model, x, y), rel=1e-6)
+    wider = torch.nn.functional.pad(x, (0, 9), value=3), torch.nn.functional.pad(y, (0, 9), value=IGNORE_INDEX)
+    assert compute_mean_loss(model, *wider) == pytest.approx(compute_mean_loss(model, x, y), rel=1e-6)
     assert model(*wider)[1].item() == pytest.approx(model(x, y)[1].item(), rel=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_what_is_too_long_is_cut_at_its_beginning_and_counted_or_refused() -> No
     assert data.truncated == 2
     example = data.parts["train"][0]
     assert len(example.x) == 48
-    assert [i for i in example.y if i != UNCOUNTED] == [*tokenizer.encode("ab"), tokenizer.special_tokens[END]]
+    assert [i for i in example.y if i != IGNORE_INDEX] == [*tokenizer.encode("ab"), tokenizer.special_tokens[END]]
     with pytest.raises(DataError, match="an answer of 60 characters is longer than the 48 tokens"):
         Instructions([Example.of("x", "y" * 60)], [long], Template(tokenizer), config)
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
-from minigpt.model.loss import bits, exact_loss, perplexity, predictions
+from minigpt.model.loss import compute_exact_loss, nats_to_bits, nats_to_perplexity, split_into_windows
 
 
 def one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
@@ -27,7 +27,7 @@ def test_every_prediction_counts_once(length: int) -> None:
     model = GPTLanguageModel(ModelConfig(vocab_size=7, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.5))
     model.lm_head.weight.data.normal_(std=2)
     ids = torch.randint(7, (length,))
-    measured = exact_loss(model, ids)
+    measured = compute_exact_loss(model, ids)
     assert model.training  # measuring leaves the model as it was
     assert measured == pytest.approx(one_by_one(model.eval(), ids, 8), rel=1e-5)
 
@@ -38,12 +38,12 @@ def test_many_batches_weigh_alike() -> None:
     model.token_embedding_table.weight.data.normal_(std=2)
     ids = torch.randint(7, (20_011,))
     whole = F.cross_entropy(model(ids[None, :-1])[0][0], ids[1:]).item()
-    assert exact_loss(model, ids) == pytest.approx(whole, rel=1e-6)
+    assert compute_exact_loss(model, ids) == pytest.approx(whole, rel=1e-6)
 
 
 def test_of_a_large_text_so_many_predictions_count_evenly_spread() -> None:
     ids, T = torch.arange(100_003), 8
-    x, y = (torch.cat(parts) for parts in zip(*predictions(ids, T, most=10_000), strict=True))
+    x, y = (torch.cat(parts) for parts in zip(*split_into_windows(ids, T, max_predictions=10_000), strict=True))
     assert x.shape == (1250, 8)
     assert torch.equal(y, x + 1)
     starts = x[:, 0]
@@ -53,7 +53,9 @@ def test_of_a_large_text_so_many_predictions_count_evenly_spread() -> None:
     assert 100_003 - starts[-1] < 100
     assert gaps.min() >= 72  # of 12,500 windows every tenth
     assert gaps.max() <= 88
-    everything = [pair for parts in predictions(ids, T, most=100_002) for pair in parts[1].flatten().tolist()]
+    everything = [
+        pair for parts in split_into_windows(ids, T, max_predictions=100_002) for pair in parts[1].flatten().tolist()
+    ]
     assert everything == list(range(1, 100_003))
 
 
@@ -62,14 +64,14 @@ def test_the_exact_loss_of_a_part_is_that_of_its_windows() -> None:
     model = BigramLanguageModel(ModelConfig(vocab_size=7, block_size=8))
     model.token_embedding_table.weight.data.normal_(std=2)
     ids = torch.randint(7, (20_011,))
-    x, y = (torch.cat(parts) for parts in zip(*predictions(ids, 8, most=999), strict=True))
+    x, y = (torch.cat(parts) for parts in zip(*split_into_windows(ids, 8, max_predictions=999), strict=True))
     assert y.numel() == 992
     expected = F.cross_entropy(model(x)[0].flatten(0, 1), y.flatten()).item()
-    assert exact_loss(model, ids, most=999) == pytest.approx(expected, rel=1e-6)
-    assert exact_loss(model, ids.numpy(), most=999) == pytest.approx(expected, rel=1e-6)
+    assert compute_exact_loss(model, ids, max_predictions=999) == pytest.approx(expected, rel=1e-6)
+    assert compute_exact_loss(model, ids.numpy(), max_predictions=999) == pytest.approx(expected, rel=1e-6)
 
 
 def test_units() -> None:
-    assert perplexity(math.log(65)) == pytest.approx(65)
-    assert perplexity(1e6) == math.inf
-    assert bits(math.log(65)) == pytest.approx(math.log2(65))
+    assert nats_to_perplexity(math.log(65)) == pytest.approx(65)
+    assert nats_to_perplexity(1e6) == math.inf
+    assert nats_to_bits(math.log(65)) == pytest.approx(math.log2(65))

@@ -10,7 +10,7 @@ import torch
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError
 from minigpt.generation.engine import generate
-from minigpt.model.loss import exact_loss
+from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import FALLBACK, NGramModel, discounts
 
 
@@ -122,7 +122,7 @@ def test_it_is_sampled_and_measured_like_any_model() -> None:
     seen = {tuple(ids[i : i + 4]) for i in range(len(ids) - 3)}
     held = [tuple(written[i : i + 4]) in seen for i in range(197)]
     assert sum(held) > 150  # what it writes is mostly made of what it has read
-    assert exact_loss(model, torch.tensor(ids)) < 1.8 < math.log(9)  # in windows of three, dropout or none
+    assert compute_exact_loss(model, torch.tensor(ids)) < 1.8 < math.log(9)  # in windows of three, dropout or none
 
 
 def test_it_says_how_many_n_grams_it_holds() -> None:

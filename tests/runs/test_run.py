@@ -11,7 +11,7 @@ from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError, DataError, DeviceError, FileError, OutOfMemoryError, UnknownCharacterError
 from minigpt.model.gpt import GPT
-from minigpt.model.loss import exact_loss
+from minigpt.model.loss import compute_exact_loss
 from minigpt.runs.run import Run
 
 
@@ -28,7 +28,7 @@ def test_what_was_trained_is_what_is_loaded(trained: Run, text: str) -> None:
 def test_the_record_tells_the_truth(trained: Run, text: str) -> None:
     ids = trained.tokenizer.encode(text)
     held_out = Dataset(ids, trained.config).val
-    assert trained.record.validation_loss == pytest.approx(exact_loss(trained.model, held_out), rel=1e-6)
+    assert trained.record.validation_loss == pytest.approx(compute_exact_loss(trained.model, held_out), rel=1e-6)
     assert trained.record.validation_loss < trained.metrics[0].validation_loss - 0.3  # it has learned something
     assert trained.record.parameters == sum(p.numel() for p in trained.model.parameters())
     assert trained.record.data_characters == len(text)
@@ -80,7 +80,7 @@ def test_several_texts_differ_and_repeat(trained: Run) -> None:
 
 def test_the_loss_of_a_text(trained: Run, text: str) -> None:
     ids = torch.tensor(trained.tokenizer.encode(text[:500]))
-    assert trained.loss(text[:500]) == pytest.approx(exact_loss(trained.model, ids))
+    assert trained.loss(text[:500]) == pytest.approx(compute_exact_loss(trained.model, ids))
     with pytest.raises(DataError, match="at least 2"):
         trained.loss("a")
     with pytest.raises(UnknownCharacterError):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minigpt.errors import DataError
 from minigpt.model import LanguageModel
-from minigpt.model.loss import token_losses
+from minigpt.model.loss import compute_token_losses
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.blend import best_weight, blended
 
@@ -78,8 +78,8 @@ def compare(
 
     `characters` (M,) are the tokens of the validation ids `val` (M,) as text.
     """
-    weight = best_weight(token_losses(transformer, kept_out).double(), ngram.token_losses(kept_out))
-    ours, theirs = token_losses(transformer, val).double(), ngram.token_losses(val)  # (M - 1,) each
+    weight = best_weight(compute_token_losses(transformer, kept_out).double(), ngram.token_losses(kept_out))
+    ours, theirs = compute_token_losses(transformer, val).double(), ngram.token_losses(val)  # (M - 1,) each
     both = blended(ours, theirs, weight)
     losses = {"transformer": ours, "ngram": theirs, "blended": both}
     means = {name: loss.mean().item() for name, loss in losses.items()}

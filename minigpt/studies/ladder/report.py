@@ -5,7 +5,7 @@ import html
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from minigpt.model.loss import bits
+from minigpt.model.loss import nats_to_bits
 from minigpt.studies.ladder.directory import Ladder, Result, Row
 from minigpt.studies.ladder.rungs import RUNGS
 from minigpt.system.plotting import create_figure, replace_undrawable
@@ -43,7 +43,7 @@ def summary(ladder: Ladder) -> dict[str, Any]:
             "seeds": row.seeds,
             "validation_loss": row.loss,
             "spread": row.spread,
-            "bits_per_character": bits(row.loss),
+            "bits_per_character": nats_to_bits(row.loss),
             "parameters": row.result.parameters,
             "characters_per_second": row.characters_per_second if row.result.learned else None,
             "sample": row.result.sample,
@@ -59,12 +59,14 @@ def terminal_row(row: Row, below: Row | None) -> str:
     spread = f"{row.spread:.4f}" if row.seeds > 1 else ""
     rate = f"{row.characters_per_second:,.0f}" if result.learned else ""
     line = f"{result.number:>3} {result.name:<22}{row.loss:>8.4f}{spread:>8}{change(row, below):>9}"
-    return f"{line}{bits(row.loss):>7.3f}{result.parameters:>12,}{rate:>11}  {verdict(row, below)}".rstrip()
+    return f"{line}{nats_to_bits(row.loss):>7.3f}{result.parameters:>12,}{rate:>11}  {verdict(row, below)}".rstrip()
 
 
 def ngram_row(result: Result) -> str:
     """An n-gram model as a line below HEADER; its parameters are the n-grams it holds."""
-    line = f"{'':>3} {result.name:<22}{result.loss:>8.4f}{'':>17}{bits(result.loss):>7.3f}{result.parameters:>12,}"
+    line = (
+        f"{'':>3} {result.name:<22}{result.loss:>8.4f}{'':>17}{nats_to_bits(result.loss):>7.3f}{result.parameters:>12,}"
+    )
     return f"{line}{result.characters / max(result.seconds, 1e-9):>11,.0f}"
 
 
@@ -96,7 +98,7 @@ def blend_lines(ladder: Ladder) -> list[str]:
     first = ladder.blends[0]
     shown = f"{spread:.4f}" if len(ladder.blends) > 1 else ""
     return [
-        f"{'':>3} {'transformer and n-gram':<22}{loss:>8.4f}{shown:>8}{'':>9}{bits(loss):>7.3f}",
+        f"{'':>3} {'transformer and n-gram':<22}{loss:>8.4f}{shown:>8}{'':>9}{nats_to_bits(loss):>7.3f}",
         f"{'':>4}(1 - w) p_transformer + w p_ngram, order {first.order}, w = {first.weight:.3f} fitted on "
         f"{first.kept_out:,} characters kept out of both",
     ]
@@ -138,18 +140,18 @@ def rung_table(ladder: Ladder) -> str:
         told = f"; {verdict(row, below)}" if verdict(row, below) else ""
         lines.append(
             f"| {result.number}. {cell(result.name)} | {cell(result.idea + told)} | {row.loss:.4f} | {spread} "
-            f"| {change(row, below)} | {bits(row.loss):.3f} | {result.parameters:,} | {rate} |"
+            f"| {change(row, below)} | {nats_to_bits(row.loss):.3f} | {result.parameters:,} | {rate} |"
         )
     counted = rival(ladder)
     if counted:
-        figures = f"{counted.loss:.4f} |  |  | {bits(counted.loss):.3f} | {counted.parameters:,} |  |"
+        figures = f"{counted.loss:.4f} |  |  | {nats_to_bits(counted.loss):.3f} | {counted.parameters:,} |  |"
         lines.append(f"| {cell(counted.name)} | {cell(counted.idea)} | {figures}")
     if ladder.blends:
         loss, differ = blended_loss(ladder)
         weight = statistics.mean(blend.weight for blend in ladder.blends)
         shown = f"{differ:.4f}" if len(ladder.blends) > 1 else ""
         idea = f"(1 - w) p_transformer + w p_ngram, w = {weight:.3f}"
-        lines.append(f"| transformer and n-gram | {idea} | {loss:.4f} | {shown} |  | {bits(loss):.3f} |  |  |")
+        lines.append(f"| transformer and n-gram | {idea} | {loss:.4f} | {shown} |  | {nats_to_bits(loss):.3f} |  |  |")
     return "\n".join(lines)
 
 
@@ -169,7 +171,7 @@ def ngram_table(ladder: Ladder) -> str:
     """The n-gram models as a Markdown table."""
     lines = ["| n-gram model | loss | bits | n-grams held | seconds |", "| --- " * 5 + "|"]
     for result in ladder.ngrams:
-        row = f"| {result.loss:.4f} | {bits(result.loss):.3f} | {result.parameters:,} | {result.seconds:.1f} |"
+        row = f"| {result.loss:.4f} | {nats_to_bits(result.loss):.3f} | {result.parameters:,} | {result.seconds:.1f} |"
         lines.append(f"| order {result.number} {row}")
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError, DivergedError, FileError
 from minigpt.generation.engine import generate
 from minigpt.model import count_parameters
-from minigpt.model.loss import exact_loss
+from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.directory import Copied, Ladder, LadderFolder, Result
 from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, best_ngram, compare, keep_out
@@ -155,7 +155,7 @@ class Ground:
             idea=rung.idea,
             learned=rung.network is not None,
             seed=seed,
-            loss=exact_loss(model, dataset.val),
+            loss=compute_exact_loss(model, dataset.val),
             parameters=numbers,
             seconds=seconds,
             characters=characters,

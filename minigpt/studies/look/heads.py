@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from minigpt.model import LanguageModel
 from minigpt.model.lecture import MultiHeadAttention
-from minigpt.model.loss import mean_loss
+from minigpt.model.loss import compute_mean_loss
 from minigpt.studies.look.attention import Together, attentions_of, head_count
 from minigpt.system.plotting import create_figure
 
@@ -24,12 +24,12 @@ def worth_of_heads(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, T
     Raises ConfigError for a model without heads.
     """
     attentions = attentions_of(model)  # type: ignore[arg-type]
-    whole = mean_loss(model, x, y)
+    whole = compute_mean_loss(model, x, y)
     worth = torch.empty(len(attentions), head_count(attentions[0]))
     for layer, head in torch.cartesian_prod(*map(torch.arange, worth.shape)).view(-1, 2).tolist():
         hook = switched_off(attentions[layer], head)
         try:
-            worth[layer, head] = mean_loss(model, x, y) - whole
+            worth[layer, head] = compute_mean_loss(model, x, y) - whole
         finally:
             hook.remove()
     return whole, worth

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minigpt.model import LanguageModel
-from minigpt.model.loss import token_losses
+from minigpt.model.loss import compute_token_losses
 from minigpt.system.plotting import create_figure
 
 if TYPE_CHECKING:
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
-    """The mean loss at each position of the windows that `exact_loss` cuts the ids into: (T,), or fewer if N - 1 < T.
+    """Return the mean loss at each position of the windows of `compute_exact_loss`: (T,), or fewer if N - 1 < T.
 
     Entry t is the mean over the predictions that see t + 1 characters.
     """
-    losses = token_losses(model, ids).double()  # (N - 1,)
+    losses = compute_token_losses(model, ids).double()  # (N - 1,)
     places = torch.arange(len(losses)) % model.config.block_size
     sums = torch.zeros(int(places.max()) + 1, dtype=torch.float64).index_add(0, places, losses)
     return sums / places.bincount()

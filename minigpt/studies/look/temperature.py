@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from minigpt.generation.filters import apply_temperature
 from minigpt.model import LanguageModel
-from minigpt.model.loss import bits
+from minigpt.model.loss import nats_to_bits
 from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
 
 def entropies(distributions: Tensor) -> list[float]:
     """The entropy in bits of each row (N, V)."""
-    return [bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
+    return [nats_to_bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
 
 
 def draw_temperature(distributions: Tensor, characters: list[str], text: str) -> "Figure":

@@ -8,7 +8,7 @@ import torch
 from rich.text import Text
 
 from minigpt.errors import DataError
-from minigpt.model.loss import TOKENS_A_BATCH, bits, token_losses
+from minigpt.model.loss import TOKENS_PER_BATCH, compute_token_losses, nats_to_bits
 from minigpt.runs.run import Run
 from minigpt.studies.look.html_page import page
 from minigpt.system.device import limit_threads
@@ -37,18 +37,18 @@ def surprises(run: Run, text: str) -> list[float]:
     ids = torch.tensor(run.tokenizer.encode(text))
     if len(ids) < 2:
         raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
-    with limit_threads(TOKENS_A_BATCH * run.config.model.n_embd):
-        return token_losses(run.model, ids).tolist()
+    with limit_threads(TOKENS_PER_BATCH * run.config.model.n_embd):
+        return compute_token_losses(run.model, ids).tolist()
 
 
 def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str:
     """A page of HTML: each token after the first shaded by its loss, from none to a surprise of ten bits."""
     spans = [html.escape(escape_control_characters(tokens[0]))]
     for token, loss in zip(tokens[1:], losses, strict=True):
-        strength = min(1.0, bits(loss) / STRONGEST)
+        strength = min(1.0, nats_to_bits(loss) / STRONGEST)
         mark = "⏎\n" if token == "\n" else html.escape(escape_control_characters(token))
-        spans.append(f'<span style="--s:{strength:.2f}" title="{bits(loss):.2f} bits">{mark}</span>')
-    mean = bits(sum(losses) / len(losses))
+        spans.append(f'<span style="--s:{strength:.2f}" title="{nats_to_bits(loss):.2f} bits">{mark}</span>')
+    mean = nats_to_bits(sum(losses) / len(losses))
     legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
     return page(
         title,
@@ -61,6 +61,6 @@ def surprise_terminal(tokens: Sequence[str], losses: list[float]) -> Text:
     """The text for a terminal, its tokens on a background that the loss decides."""
     shown = Text(escape_control_characters(tokens[0]))
     for token, loss in zip(tokens[1:], losses, strict=True):
-        style = next(style for limit, style in STEPS if bits(loss) < limit)
+        style = next(style for limit, style in STEPS if nats_to_bits(loss) < limit)
         shown.append("⏎\n" if token == "\n" and style else escape_control_characters(token), style)
     return shown

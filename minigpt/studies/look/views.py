@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minigpt.data.dataset import Dataset, even_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
-from minigpt.model.loss import MOST_TOKENS, TOKENS_A_BATCH, bits
+from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunFolder
 from minigpt.studies.look.attention import attention_maps, draw_attention
@@ -121,8 +121,8 @@ def surprise(subject: Subject) -> Seen:
     losses, tokens = surprises(subject.run, subject.text), tokens_of(subject.run, subject.text)
     worst = max(range(len(losses)), key=losses.__getitem__)
     before, token = "".join(tokens[max(0, worst - 9) : worst + 1]), tokens[worst + 1]
-    says = f"{bits(sum(losses) / len(losses)):.2f} bits a token; most surprising was {token!r} after "
-    says += f"{before!r}: {bits(losses[worst]):.1f} bits"
+    says = f"{nats_to_bits(sum(losses) / len(losses)):.2f} bits a token; most surprising was {token!r} after "
+    says += f"{before!r}: {nats_to_bits(losses[worst]):.1f} bits"
     page = surprise_html(f"Where {subject.run.path.name} was surprised", tokens, losses)
     return Seen("surprise", says, {"text": subject.text, "tokens": tokens, "losses": losses}, page)
 
@@ -137,7 +137,7 @@ def embedding(subject: Subject) -> Seen:
 
 def position(subject: Subject) -> Seen:
     """What context buys."""
-    curve = loss_by_position(subject.run.model, torch.as_tensor(subject.dataset.val[:MOST_TOKENS]))
+    curve = loss_by_position(subject.run.model, torch.as_tensor(subject.dataset.val[:MAX_EVALUATED_TOKENS]))
     says = f"with 1 character of context the loss is {curve[0]:.3f}"
     says += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
     return Seen("position", says, {"losses": curve.tolist()}, draw_positions({subject.run.path.name: curve}))
@@ -165,7 +165,7 @@ def curves(subject: Subject) -> Seen:
 def copied(subject: Subject) -> Seen:
     """Copied or created."""
     run, dataset = subject.run, subject.dataset
-    source, true = subject.decoded(dataset.train[:MOST_TOKENS]), subject.decoded(dataset.val[:WRITTEN])
+    source, true = subject.decoded(dataset.train[:MAX_EVALUATED_TOKENS]), subject.decoded(dataset.val[:WRITTEN])
     written = "".join(run.stream(max_new_tokens=WRITTEN, seed=run.config.training.seed))
     found = {"written": shares(written, source), "validation": shares(true, source)}
     page = copied_page(f"Is {run.path.name} only copying?", written, true, source)
@@ -227,7 +227,7 @@ def views(subject: Subject, out: Path, only: Sequence[str]) -> Iterator[Seen]:
     for name in only or VIEWS:
         try:
             with (
-                limit_threads(TOKENS_A_BATCH * subject.run.config.model.n_embd),
+                limit_threads(TOKENS_PER_BATCH * subject.run.config.model.n_embd),
                 explain_memory_errors("use a smaller run"),
             ):
                 seen = VIEWS[name](subject)

@@ -104,7 +104,7 @@ def test_each_rung_holds_what_it_is_named_for() -> None:
 
 
 def test_a_blind_guess_costs_the_logarithm_of_the_vocabulary() -> None:
-    from minigpt.model.loss import exact_loss
+    from minigpt.model.loss import compute_exact_loss
 
-    assert exact_loss(uniform(ids(), SMALL), ids()) == pytest.approx(math.log(11))
+    assert compute_exact_loss(uniform(ids(), SMALL), ids()) == pytest.approx(math.log(11))
     assert Config.from_preset(FULL.preset).model.dropout > 0

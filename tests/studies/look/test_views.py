@@ -15,7 +15,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head
-from minigpt.model.loss import exact_loss, mean_loss
+from minigpt.model.loss import compute_exact_loss, compute_mean_loss
 from minigpt.runs.run import Run
 from minigpt.studies.look.attention import attention_maps
 from minigpt.studies.look.embedding import in_two_dimensions, kind, like_with_like
@@ -78,7 +78,7 @@ def test_the_fast_model_s_maps_and_worth_are_the_lecture_s() -> None:
     (loss, worth), (expected_loss, expected) = worth_of_heads(fast, x, y), worth_of_heads(lecture, x, y)
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     assert worth.allclose(expected, atol=1e-6)
-    assert loss == mean_loss(fast, x, y)  # every hook is off again
+    assert loss == compute_mean_loss(fast, x, y)  # every hook is off again
     assert fast.training
 
 
@@ -87,10 +87,10 @@ def test_a_head_is_worth_what_the_loss_rises_by() -> None:
     x, y = torch.randint(11, (20, 8)), torch.randint(11, (20, 8))
     loss, worth = worth_of_heads(model, x, y)
     assert worth.shape == (2, 3)
-    assert loss == mean_loss(model, x, y)  # every head is back
+    assert loss == compute_mean_loss(model, x, y)  # every head is back
     silenced = small_model()
     silenced.blocks[1].sa.heads[0].value.weight.data.zero_()  # a head whose values are zero answers zero
-    assert float(worth[1, 0]) == pytest.approx(mean_loss(silenced, x, y) - loss, abs=1e-6)
+    assert float(worth[1, 0]) == pytest.approx(compute_mean_loss(silenced, x, y) - loss, abs=1e-6)
     assert nobody_would_miss(torch.tensor([[0.2, 0.004], [-0.1, 0.3]])) == [(1, 2), (2, 1)]
 
 
@@ -100,7 +100,7 @@ def test_the_positions_add_up_to_the_exact_loss(length: int) -> None:
     curve = loss_by_position(model, ids)
     counts = torch.bincount(torch.arange(length - 1) % 8)
     assert len(curve) == min(8, length - 1)
-    assert float((curve * counts).sum() / (length - 1)) == pytest.approx(exact_loss(model, ids), rel=1e-6)
+    assert float((curve * counts).sum() / (length - 1)) == pytest.approx(compute_exact_loss(model, ids), rel=1e-6)
     logits = small_model().eval()(ids[None, :2])[0][0]
     if length == 3:
         assert curve.tolist() == pytest.approx(F.cross_entropy(logits, ids[1:], reduction="none").tolist(), rel=1e-5)
