@@ -1,4 +1,4 @@
-"""The way in: `minigpt`, and `python -m minigpt`."""
+"""The entry point of `minigpt` and of `python -m minigpt`."""
 
 import signal
 import sys
@@ -6,26 +6,27 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the command line and exit with its status: 130 after Ctrl-C at whatever moment, 143 after SIGTERM.
+    """Run the command line and exit with its status.
 
-    A terminal that is closed, SIGHUP, ends it with 129, unless it was started with nohup.
+    A signal may come at any moment. Ctrl-C exits with 130, SIGTERM with 143. SIGHUP, sent when the terminal is closed,
+    exits with 129, unless the program was started with nohup.
     """
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, terminate)
+        signal.signal(signal.SIGHUP, _exit_on_signal)
     try:
         from minigpt.cli.main import run
 
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
         status = 130
-    for number in (signal.SIGINT, signal.SIGTERM):  # the work is over: there is nothing to stop any more
+    for number in (signal.SIGINT, signal.SIGTERM):  # the work is done: a signal must not change the status
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 
-def terminate(number: int, frame: FrameType | None) -> None:
-    """Exit as a program does that the signal ended."""
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """Exit with the status of a program that this signal ended."""
     sys.exit(128 + number)
 
 

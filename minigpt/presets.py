@@ -1,4 +1,4 @@
-"""The presets: named settings to begin with."""
+"""The presets: named settings to start from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """A named starting point: what it is for, and the settings in which it differs from the lecture's."""
+    """A named starting point.
+
+    Attributes:
+        about: what the preset is for, in a few words.
+        settings: the settings that differ from the lecture's.
+    """
 
     about: str
     settings: Mapping[str, Any]
 
 
-RECORD = {  # of docs/record.md
+RECORD = {  # docs/record.md says how they were found
     "architecture": "modern",
     "block_size": 128,
     "n_embd": 96,
@@ -31,7 +36,7 @@ LONGER = {"block_size": 256, "n_embd": 128, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {
     "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
     "lecture-large": Preset(
-        "the lecture's scaled-up transformer, 10.8 million parameters: for a GPU",
+        "the lecture's large transformer, 10.8 million parameters: for a GPU",
         {
             "batch_size": 64,
             "block_size": 256,
@@ -44,7 +49,7 @@ PRESETS = {
         },
     ),
     "bigram": Preset(
-        "the baseline: one table, no context beyond one character; seconds",
+        "the baseline: a table of what follows each character: a few seconds",
         {
             "architecture": "bigram",
             "batch_size": 32,
@@ -55,7 +60,7 @@ PRESETS = {
         },
     ),
     "nanogpt-cpu": Preset(
-        "nanoGPT's own recipe for a laptop CPU, to hold others against",
+        "nanoGPT's recipe for a laptop CPU, for comparison",
         {
             "batch_size": 12,
             "block_size": 64,
@@ -73,6 +78,8 @@ PRESETS = {
         },
     ),
     "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
-    "cpu-10min": Preset("the same in ten minutes", RECORD | LONGER | {"max_minutes": 10.0}),
-    "cpu-60min": Preset("the same in an hour", RECORD | LONGER | {"max_minutes": 60.0, "dropout": 0.2}),
+    "cpu-10min": Preset("the lowest loss in ten minutes of two CPU cores", RECORD | LONGER | {"max_minutes": 10.0}),
+    "cpu-60min": Preset(
+        "the lowest loss in an hour of two CPU cores", RECORD | LONGER | {"max_minutes": 60.0, "dropout": 0.2}
+    ),
 }

@@ -1,4 +1,4 @@
-"""Settings: what they can be, and how a wrong one is refused."""
+"""The settings: their defaults, the presets, TOML, and how a wrong value is refused."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from minigpt.errors import ConfigError, MinigptError
 from minigpt.presets import PRESETS
 
 
-def test_the_lecture_preset_is_the_missions() -> None:
+def test_the_lecture_preset_has_the_lectures_settings() -> None:
     config = Config.from_preset("lecture")
     training, model = config.training, config.model
     assert (training.batch_size, training.max_iters, training.eval_interval) == (16, 5000, 100)
@@ -19,7 +19,7 @@ def test_the_lecture_preset_is_the_missions() -> None:
     assert config == Config()
 
 
-def test_the_large_preset_is_the_lectures_last() -> None:
+def test_the_large_preset_has_the_settings_of_the_lectures_last_model() -> None:
     config = Config.from_preset("lecture-large")
     training, model = config.training, config.model
     assert (training.batch_size, training.max_iters, training.eval_interval) == (64, 5000, 500)
@@ -36,9 +36,9 @@ def test_the_large_preset_is_the_lectures_last() -> None:
         ("n_head", True, "n_head must be a whole number at least 1 and at most 256, not True"),
         ("max_minutes", 0, "max_minutes must be a number above 0 and at most 1000000.0, not 0"),
         ("max_minutes", -2.0, "max_minutes must be a number above 0 and at most 1000000.0, not -2.0"),
-        ("min_learning_rate", 0.1, "min_learning_rate must be at most learning_rate, and 0.1 is above 0.001: lower it"),
+        ("min_learning_rate", 0.1, "min_learning_rate must be at most learning_rate, but 0.1 is above 0.001: lower it"),
         ("muon_learning_rate", 1e39, "muon_learning_rate must be a number above 0 and at most 1e+30, not 1e+39"),
-        ("n_head", 3, "n_embd must be divisible by n_head, and 64 is not by 3"),
+        ("n_head", 3, "n_embd must be divisible by n_head, but 64 is not divisible by 3: change one of them"),
         ("dropout", 1, "dropout must be a number at least 0 and below 1, not 1"),
         ("dropout", -0.1, "dropout must be a number at least 0 and below 1, not -0.1"),
         ("batch_size", 10**400, "batch_size must be a whole number at least 1, not a number of more than 64 bits"),
@@ -72,12 +72,12 @@ def test_a_wrong_setting_is_refused_in_one_sentence(name: str, value: object, me
         ("temperature", math.nan),
     ],
 )
-def test_sampling_settings_have_bounds(name: str, value: float) -> None:
+def test_a_sampling_setting_out_of_its_bounds_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"^{name} must be .*, not {value}$"):
         SamplingConfig(**{name: value})
 
 
-def test_nanogpts_preset_is_nanogpts() -> None:
+def test_the_nanogpt_preset_has_nanogpts_settings() -> None:
     config = Config.from_preset("nanogpt-cpu")
     model, training = config.model, config.training
     assert (training.batch_size, model.block_size, model.n_layer, model.n_head, model.n_embd) == (12, 64, 4, 4, 128)
@@ -90,23 +90,23 @@ def test_nanogpts_preset_is_nanogpts() -> None:
 
 
 @pytest.mark.parametrize("minutes", [2, 10, 60])
-def test_a_record_s_preset_has_a_budget_of_time_and_steps_take_its_place(minutes: int) -> None:
+def test_a_record_preset_has_a_time_budget_that_max_iters_replaces(minutes: int) -> None:
     config = Config.from_preset(f"cpu-{minutes}min")
     assert config.training.max_minutes == minutes
     assert config.override(max_iters=70).training.max_minutes is None
     assert config.override(max_iters=70, max_minutes=3).training.max_minutes == 3
     assert config.override(seed=3).training.max_minutes == minutes
-    with pytest.raises(ConfigError, match="a budget of time has a whole schedule"):
+    with pytest.raises(ConfigError, match="max_minutes needs the whole schedule"):
         config.override(schedule_start=10)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_toml_gives_back_the_same_configuration(preset: str) -> None:
+def test_toml_reads_back_to_an_equal_configuration(preset: str) -> None:
     config = Config.from_preset(preset).override(seed=3, vocab_size=11)
     assert Config.from_toml(config.to_toml()) == config
 
 
-def test_toml_settings_may_stand_in_their_table_or_in_none() -> None:
+def test_a_toml_setting_may_stand_in_its_table_or_in_none() -> None:
     flat = Config.from_toml('preset = "bigram"\nbatch_size = 4\nblock_size = 5')
     tables = Config.from_toml('preset = "bigram"\n[training]\nbatch_size = 4\n[model]\nblock_size = 5')
     assert flat == tables == Config.from_preset("bigram").override(batch_size=4, block_size=5)
@@ -135,7 +135,20 @@ def test_wrong_toml_is_refused(toml: str, message: str) -> None:
         Config.from_toml(toml)
 
 
-def test_configurations_are_frozen_and_every_setting_is_explained() -> None:
+def test_a_complete_toml_must_have_every_setting_that_has_a_default() -> None:
+    lines = Config().to_toml().splitlines()
+    assert Config.from_toml("\n".join(lines), complete=True) == Config()
+    shorter = "\n".join(line for line in lines if not line.startswith("beta2"))
+    assert Config.from_toml(shorter) == Config()
+    with pytest.raises(ConfigError, match="the setting 'beta2' is missing"):
+        Config.from_toml(shorter, complete=True)
+
+
+def test_a_toml_setting_in_no_table_wins_over_one_in_its_table() -> None:
+    assert Config.from_toml("n_layer = 2\n[model]\nn_layer = 3").model.n_layer == 2
+
+
+def test_configurations_are_frozen_and_every_setting_has_a_help_text() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().model.n_embd = 3  # type: ignore[misc]
     for part in (ModelConfig, TrainingConfig, SamplingConfig):
@@ -144,5 +157,5 @@ def test_configurations_are_frozen_and_every_setting_is_explained() -> None:
     assert len(names) == len(set(names))  # so that a flat namespace of flags is unambiguous
 
 
-def test_config_errors_are_minigpts() -> None:
+def test_a_config_error_is_a_minigpt_error() -> None:
     assert issubclass(ConfigError, MinigptError)

@@ -65,7 +65,7 @@ def test_a_folder_given_for_a_file_and_a_file_for_a_folder(command: Callable, te
         (["--preset", "lectur"], ["no preset 'lectur'", "did you mean 'lecture'"]),
         (["--config", "absent.toml"], ["absent.toml", "no such file"]),
         (["--config", "bad.toml"], ["bad.toml", "did you mean 'n_layer'"]),
-        (["--config", "bigram.toml", "--preset", "lecture"], ["bigram.toml", "'bigram'", "'lecture'", "drop one"]),
+        (["--config", "bigram.toml", "--preset", "lecture"], ["bigram.toml", "'bigram'", "'lecture'", "name one"]),
         (["--device", "tpu"], ["--device", "tpu"]),
         (["--block-size", "100000"], ["100,001", "use a longer text or a smaller block_size"]),
         (["surplus"], ["surplus"]),

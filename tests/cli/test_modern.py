@@ -89,7 +89,7 @@ def test_it_is_taught_instructions(modern: Run, tmp_path: Path) -> None:
         (["--optimizer", "muon", "--precision", "fp16"], "choose --precision bf16 or fp32"),
         (["--max-minutes", "1e308"], "max_minutes must be a number above 0 and at most 1000000.0, not 1e+308"),
         (["--preset", "bigram", "--optimizer", "muon"], "muon is for the matrices of blocks"),
-        (["--architecture", "modern", "--tied-head"], "the modern network has no"),
+        (["--architecture", "modern", "--tied-head"], "the modern architecture has no"),
         (["--preset", "cpu-2min", "--device", "mps"], "the device 'mps' is not available"),
     ],
 )

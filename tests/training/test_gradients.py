@@ -120,7 +120,7 @@ def test_impossible_combinations_are_refused() -> None:
     for settings, words in (
         ({"architecture": "bigram", "checkpoint_activations": True}, "needs a model with blocks, and the bigram has"),
         ({"implementation": "lecture", "tied_head": True}, "lecture's implementation has no activation, qkv_bias"),
-        ({"warmup_iters": 5000}, r"warmup_iters must be below max_iters, and 5,000 is not below 5,000"),
+        ({"warmup_iters": 5000}, r"warmup_iters must be below max_iters, but 5,000 is not below 5,000"),
         ({"precision": "fp8"}, "precision must be one of auto, fp32, bf16, fp16, not 'fp8'"),
         ({"compile": 1}, "compile must be true or false, not 1"),
         ({"gradient_accumulation": 0}, "gradient_accumulation must be"),

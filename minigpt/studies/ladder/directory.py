@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt.config import FIRST_VERSION, YOUNGER, Config
+from minigpt.config import Config
 from minigpt.data.corpus import Corpus
 from minigpt.errors import FileError, RunError
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
@@ -139,9 +139,9 @@ class LadderFolder:
                     raise RunError(f"{str(self.path)!r} holds something, but no ladder: choose another --out")
                 self.save(Ladder(settings))  # what can't be written is refused now, not after the first rung
                 return Ladder(settings)
-        ladder, older = self.read(), YOUNGER | FIRST_VERSION
+        ladder = self.read()
         for name, value in settings.items():
-            if ladder.settings.get(name, older.get(name)) != value:
+            if ladder.settings.get(name) != value:
                 there, asked = (str(v)[:12] for v in (ladder.settings.get(name), value))
                 raise RunError(
                     f"{str(self.path)!r} holds a ladder with {name} {there}, not {asked}: choose another --out"
