@@ -32,8 +32,9 @@ from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepare import Settings, begun, prepare, write_shards
 from minigpt.data.shards import Part, PreparedData
+from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import PATTERNS, BPETokenizer
-from minigpt.tokenizers.char import END_OF_TEXT, CharTokenizer
+from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.train import train
 
 SHARDS, TOKENS = 32, 2**25  # of two bytes each: 2 GB

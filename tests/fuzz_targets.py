@@ -51,7 +51,7 @@ from minigpt.finetuning.adapter_tokens import save_tokens, with_saved_tokens
 from minigpt.finetuning.adapters import save_adapter, with_adapters
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.lora import apply_lora
-from minigpt.finetuning.sft_dataset import SPECIAL, read_examples
+from minigpt.finetuning.sft_dataset import read_examples
 from minigpt.finetuning.vocabulary_resize import grown, with_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantized
@@ -60,10 +60,12 @@ from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
 from minigpt.studies.ladder.directory import Copied, Ladder, LadderFolder, Result
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import markdown, summary, terminal_lines
+from minigpt.tokenizers.base import Tokenizer, fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import CharTokenizer, Tokenizer
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.chat_format import CHAT_TOKENS
 from minigpt.tokenizers.huggingface_json import shown
-from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
+from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 from minigpt.training.checkpoint import MARKER, MODEL, PARTS, TRAINING, Moment, Saves
 from minigpt.training.gradients import Gradients
@@ -110,7 +112,7 @@ def pairs() -> BPETokenizer:
 def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = "none", **shape: Any) -> RunFolder:
     """A run that was never trained, with all that one has."""
     tokenizer = tokenizer or characters()
-    config = Config().override(**SHAPE | shape, tokenizer=kind_of(tokenizer), vocab_size=tokenizer.vocab_size)
+    config = Config().override(**SHAPE | shape, tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
     torch.manual_seed(0)
     model = build(config.model)
     if quantization != "none":
@@ -337,13 +339,13 @@ PREFERENCES = [
 def use_examples(path: Path) -> None:
     for example in read_examples(path):
         example.written.encode(), example.asked.encode()
-        tokenizer, _ = grown(characters(), SPECIAL, [turn.text for turn in example.turns])
+        tokenizer, _ = grown(characters(), CHAT_TOKENS, [turn.text for turn in example.turns])
         tokenizer.decode_bytes(tokenizer.encode(example.answer))
 
 
 def an_adapter(folder: Path, name: str) -> Path:
     run = a_base(a_run(folder).path)
-    tokenizer, old = grown(run.tokenizer, SPECIAL)
+    tokenizer, old = grown(run.tokenizer, CHAT_TOKENS)
     bigger = dataclasses.replace(run, model=with_tokens(run.model, old, 0), tokenizer=tokenizer)
     model = copy.deepcopy(run.model)
     apply_lora(model, rank=2, dora=True)

@@ -44,8 +44,9 @@ def train(
 ) -> None:
     """Learn a tokenizer from a text and write it to a file, which minigpt train --tokenizer takes."""
     from minigpt.data.corpus import find_corpus
+    from minigpt.tokenizers.base import Tokenizer
     from minigpt.tokenizers.bpe import BPETokenizer
-    from minigpt.tokenizers.char import CharTokenizer, Tokenizer
+    from minigpt.tokenizers.char import CharTokenizer
     from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
     require_fitting(kind)
@@ -94,11 +95,12 @@ def cores() -> int:
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     """Show the merges of a tokenizer in the order learned, or its tokens, and a text coloured by token."""
     from minigpt.system.terminal import escape_control_characters
+    from minigpt.tokenizers.base import fingerprint
     from minigpt.tokenizers.bpe import BPETokenizer
-    from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
+    from minigpt.tokenizers.loading import load_tokenizer
 
     opened = load_tokenizer(tokenizer_file)
-    write([f"{kind_of(opened)}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
+    write([f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
             write([f"{i:>7}  {escape_control_characters(name, keep='')}  special\n"])

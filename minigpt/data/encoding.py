@@ -11,8 +11,9 @@ from minigpt.data.document_split import Piece
 from minigpt.data.shards import SPLITS, Split
 from minigpt.errors import DataError, OutOfMemoryError, UnknownCharacterError
 from minigpt.system.process_pool import map_in_order, start_pool
+from minigpt.tokenizers.base import Tokenizer, find_end_of_text
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import CharTokenizer, Tokenizer, end_of_text
+from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 
 CODE_POINTS = 0x110000
@@ -26,7 +27,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype) -> None:
         """The tokenizer must have an end-of-text token."""
-        self.dtype, self.end = dtype, np.array([end_of_text(tokenizer)], dtype)
+        self.dtype, self.end = dtype, np.array([find_end_of_text(tokenizer)], dtype)
         self.ids: Callable[[str], Sequence[int] | np.ndarray] = tokenizer.encode
         if isinstance(tokenizer, CharTokenizer):
             self.ids = by_table(tokenizer)

@@ -26,8 +26,8 @@ from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_
 from minigpt.data.stream_tokenizer import learned
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.system.files import explain_os_errors, flush_folder, require_inside
-from minigpt.tokenizers.char import Tokenizer, end_of_text
-from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
+from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
+from minigpt.tokenizers.loading import load_tokenizer
 
 PART = 2**25  # characters encoded and saved together: what a crash can cost
 BATCH = 2**20  # characters that a process is given at a time
@@ -198,13 +198,13 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 def begun(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Index:
     """The folder's first index, written after its tokenizer. Raises DataError for one without an end-of-text token."""
-    end = end_of_text(tokenizer)
+    end = find_end_of_text(tokenizer)
     if end is None:
         raise DataError(
             "this tokenizer has no token to put between documents: learn one with minigpt tokenizer train "
             '--special "<|endoftext|>", or let minigpt data prepare learn it'
         )
-    name = "tokenizer.model" if kind_of(tokenizer) == "sentencepiece" else "tokenizer.json"
+    name = "tokenizer.model" if tokenizer.kind == "sentencepiece" else "tokenizer.json"
     index = Index(settings, name, fingerprint(tokenizer), tokenizer.vocab_size, end)
     tokenizer.save(folder / name)
     index.write(folder)

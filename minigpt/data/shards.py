@@ -25,8 +25,8 @@ import numpy as np
 
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import allow_open_files, explain_os_errors, read_bytes, require_inside, write_atomic
-from minigpt.tokenizers.char import Tokenizer
-from minigpt.tokenizers.loading import fingerprint, load_tokenizer
+from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.loading import load_tokenizer
 
 FORMAT = 1
 INDEX = "data.json"

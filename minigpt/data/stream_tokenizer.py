@@ -9,9 +9,10 @@ from minigpt.config import TokenizerKind
 from minigpt.data.document_split import Piece
 from minigpt.data.encoding import CODE_POINTS, code_points
 from minigpt.errors import DataError
+from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import END_OF_TEXT, UNKNOWN, CharTokenizer, Tokenizer
-from minigpt.tokenizers.loading import gpt2
+from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
+from minigpt.tokenizers.loading import load_gpt2_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 SAMPLE = 2**24  # characters that pieces are learned from, at most
@@ -24,7 +25,7 @@ def learned(kind: TokenizerKind, vocab_size: int, documents: Iterable[Piece], mi
     Raises DataError and ConfigError as the kinds do.
     """
     if kind == "gpt2":
-        return gpt2()
+        return load_gpt2_tokenizer()
     if kind == "char":
         return characters_of(documents, min_count)
     text = (END_OF_TEXT if kind == "bpe" else "\n").join(sample(documents))

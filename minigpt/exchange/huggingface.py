@@ -26,8 +26,8 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_directory import Record, RunFolder
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.safetensors_files import open_safetensors
-from minigpt.tokenizers.char import end_of_text
-from minigpt.tokenizers.loading import fingerprint, kind_of, load_tokenizer
+from minigpt.tokenizers.base import find_end_of_text, fingerprint
+from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
 FILE_PATTERNS = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
@@ -59,7 +59,7 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
     if tokenizer.vocab_size != model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
-    config = Config("lecture", model.config, TrainingConfig(tokenizer=kind_of(tokenizer)))
+    config = Config("lecture", model.config, TrainingConfig(tokenizer=tokenizer.kind))
     target = RunFolder.create(Path(f"runs/{Path(source).name or 'gpt2'}" if out is None else out))
     record = Record(
         status="imported",
@@ -76,7 +76,7 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
         platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(tokenizer),
         generation=describe_decoder(model),
-        documents=end_of_text(tokenizer) is not None,
+        documents=find_end_of_text(tokenizer) is not None,
     )
     target.write_config(config)
     target.write_tokenizer(tokenizer, config)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import SamplingConfig
-from minigpt.finetuning.sft_dataset import Example, Template
+from minigpt.finetuning.sft_dataset import Example
 from minigpt.generation.engine import STOPPED, generate
 from minigpt.model import LanguageModel
+from minigpt.tokenizers.chat_format import ChatTemplate
 
 AT_ONCE = 64  # prompts
 Z = 1.96  # standard deviations of a 95% interval
@@ -41,11 +42,11 @@ class Accuracy:
         return f"{self.share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def answers(model: LanguageModel, template: Template, examples: Sequence[Example], longest: int) -> list[str]:
+def answers(model: LanguageModel, template: ChatTemplate, examples: Sequence[Example], longest: int) -> list[str]:
     """What the model answers to each example's prompt, the likeliest token at each step, at most so many."""
     by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     for n, example in enumerate(examples):
-        ids = template.prompt(example.prompt)
+        ids = template.encode_prompt(example.prompt)
         by_length[len(ids)].append((n, ids))
     found = [""] * len(examples)
     config = SamplingConfig(max_new_tokens=longest, temperature=0)
@@ -59,14 +60,16 @@ def answers(model: LanguageModel, template: Template, examples: Sequence[Example
     return found
 
 
-def accuracy(model: LanguageModel, template: Template, examples: Sequence[Example]) -> Accuracy:
+def accuracy(model: LanguageModel, template: ChatTemplate, examples: Sequence[Example]) -> Accuracy:
     """How many of the answers are exactly the examples'."""
     longest = max(len(template.tokenizer.encode(example.answer)) for example in examples) + 1
     given = answers(model, template, examples, longest)
     return Accuracy(sum(a == example.answer for a, example in zip(given, examples, strict=True)), len(examples))
 
 
-def accuracies(model: LanguageModel, template: Template, test: Mapping[str, Sequence[Example]]) -> dict[str, Accuracy]:
+def accuracies(
+    model: LanguageModel, template: ChatTemplate, test: Mapping[str, Sequence[Example]]
+) -> dict[str, Accuracy]:
     """The same by task."""
     return {task: accuracy(model, template, examples) for task, examples in test.items()}
 

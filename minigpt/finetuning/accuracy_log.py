@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minigpt.finetuning.accuracy import accuracies
-from minigpt.finetuning.sft_dataset import Example, Template
+from minigpt.finetuning.sft_dataset import Example
 from minigpt.model import TrainedModel
 from minigpt.system.files import write_atomic
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
+from minigpt.tokenizers.chat_format import ChatTemplate
 
 LINES, FIGURE = "tasks.jsonl", "tasks.png"
 ASKED = 100  # of each task
@@ -22,7 +23,7 @@ class Progress:
         steps: when.
     """
 
-    def __init__(self, model: TrainedModel, template: Template, test: Mapping[str, Sequence[Example]]) -> None:
+    def __init__(self, model: TrainedModel, template: ChatTemplate, test: Mapping[str, Sequence[Example]]) -> None:
         self.model, self.template = model, template
         self.test = {task: examples[:ASKED] for task, examples in test.items()}
         self.steps: list[int] = []

@@ -15,9 +15,9 @@ from minigpt.finetuning.dpo_dataset import BETA, Pairs, Preferring, preferred, r
 from minigpt.finetuning.example_split import corpus_of, parted
 from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
 from minigpt.finetuning.lora import Shape, chosen_layers
-from minigpt.finetuning.sft_dataset import Template
 from minigpt.runs.run import Evaluation, Run
 from minigpt.system.device import limit_threads, pick_device
+from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
 from minigpt.training.setup import Start
@@ -60,7 +60,7 @@ def prefer(
     Raises as `finetune` does, and DataError for a run that follows no instructions and pairs that cannot be learned.
     """
     config = begun_from(base, method, **{"learning_rate": RATES[method], "order": "epochs", "snapshots": 0} | settings)
-    template = Template(base.tokenizer)
+    template = ChatTemplate(base.tokenizer)
     everything = read_pairs(data)
     train, test = parted(everything, [pair.chosen.asked for pair in everything], f"{str(data)!r}", "pairs")
     random.Random(config.training.seed).shuffle(test)

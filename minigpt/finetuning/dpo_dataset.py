@@ -23,9 +23,10 @@ from minigpt.config import Config
 from minigpt.data.shards import Split
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.length_bucketing import LikeLengths
-from minigpt.finetuning.sft_dataset import Encoded, Example, Template, conversation, encoded, json_lines, padded
+from minigpt.finetuning.sft_dataset import Encoded, Example, conversation, encoded, json_lines, padded
 from minigpt.model import LanguageModel, TrainedModel
 from minigpt.model.loss import IGNORE_INDEX
+from minigpt.tokenizers.chat_format import ChatTemplate
 
 BETA = 0.1
 AT_ONCE = 64  # pairs
@@ -94,7 +95,7 @@ class Pairs:
         position: how many pairs have been drawn.
     """
 
-    def __init__(self, train: Sequence[Pair], val: Sequence[Pair], template: Template, config: Config) -> None:
+    def __init__(self, train: Sequence[Pair], val: Sequence[Pair], template: ChatTemplate, config: Config) -> None:
         """Raises DataError for no pairs, or an answer that alone is longer than block_size."""
         self.truncated = self.position = 0
         self.batch_size = config.training.batch_size

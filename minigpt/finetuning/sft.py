@@ -16,12 +16,13 @@ from minigpt.finetuning.example_split import material_of
 from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
 from minigpt.finetuning.lora import OUTSIDE_BLOCKS, Shape, chosen_layers, trained_share
 from minigpt.finetuning.replay import OwnText
-from minigpt.finetuning.sft_dataset import SPECIAL, Instructions, Template
+from minigpt.finetuning.sft_dataset import Instructions
 from minigpt.finetuning.vocabulary_resize import grown, with_tokens
 from minigpt.model import TrainedModel
 from minigpt.model.loss import compute_mean_loss, nats_to_bits
 from minigpt.runs.run import Evaluation, Run, lengths_of
 from minigpt.system.device import limit_threads, pick_device
+from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
 from minigpt.training.setup import Start
@@ -68,10 +69,12 @@ def instruct(
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
     material = material_of(base, data, tasks, kept, config.training.seed)
     train, test = material.all
-    tokenizer, old = grown(base.tokenizer, SPECIAL, (turn.text for example in train + test for turn in example.turns))
+    tokenizer, old = grown(
+        base.tokenizer, CHAT_TOKENS, (turn.text for example in train + test for turn in example.turns)
+    )
     if method != "full":
         require_layers(base.model, targets, growing=None in old)
-    template = Template(tokenizer)
+    template = ChatTemplate(tokenizer)
     config = config.override(vocab_size=tokenizer.vocab_size)
     own = OwnText.of(base, old)
     dataset = Instructions(train, test, template, config, own.batch if own else None)

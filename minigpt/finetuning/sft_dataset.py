@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,22 +24,10 @@ from minigpt.errors import DataError, FileError
 from minigpt.finetuning.length_bucketing import LikeLengths
 from minigpt.model.loss import IGNORE_INDEX
 from minigpt.system.files import explain_os_errors
-from minigpt.tokenizers.char import Tokenizer
+from minigpt.tokenizers.chat_format import ROLE_TOKENS, ChatTemplate, Turn
 
-Role = Literal["system", "user", "assistant"]
-MARKS: dict[Role, str] = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
-END = "<|end|>"
-SPECIAL = (*MARKS.values(), END)
 LONGEST_LINE = 2**24  # bytes
 REHEARSED = 1 / 5  # of all batches
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one side says."""
-
-    role: Role
-    text: str
 
 
 @dataclass(frozen=True)
@@ -124,8 +112,8 @@ def conversation(messages: Any, where: str) -> Example:
     turns = []
     for message in messages if isinstance(messages, list) else []:
         role, text = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if not isinstance(role, str) or role not in MARKS or not isinstance(text, str):
-            known = ", ".join(MARKS)
+        if not isinstance(role, str) or role not in ROLE_TOKENS or not isinstance(text, str):
+            known = ", ".join(ROLE_TOKENS)
             raise DataError(
                 f"{where}: a message needs a role ({known}) and a content that is text, not {message!r:.60}"
             )
@@ -150,37 +138,6 @@ def checked(turns: tuple[Turn, ...], where: str) -> Example:
     return Example(turns)
 
 
-class Template:
-    """Conversations as token ids, by a tokenizer that has the marks. Raises DataError for one that lacks them."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        missing = [name for name in SPECIAL if name not in tokenizer.special_tokens]
-        if missing:
-            raise DataError(f"this model knows no instructions: its tokenizer has no {missing[0]}; finetune it on some")
-        self.tokenizer = tokenizer
-        self.marks = {role: tokenizer.special_tokens[name] for role, name in MARKS.items()}
-        self.end = tokenizer.special_tokens[END]
-
-    def prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """The ids after which an answer follows."""
-        ids: list[int] = []
-        for turn in turns:
-            ids += [self.marks[turn.role], *self.tokenizer.encode(turn.text)]
-            ids += [self.end] if turn.role == "assistant" else []
-        return [*ids, self.marks["assistant"]]
-
-    def encoded(self, example: Example) -> tuple[list[int], list[bool]]:
-        """All ids of an example, and which of them are learned: those of answers and the end after each."""
-        ids: list[int] = []
-        learned: list[bool] = []
-        for turn in example.turns:
-            text = self.tokenizer.encode(turn.text)
-            answered = turn.role == "assistant"
-            ids += [self.marks[turn.role], *text] + [self.end] * answered
-            learned += [False] + [answered] * (len(text) + answered)
-        return ids, learned
-
-
 @dataclass(frozen=True)
 class Encoded:
     """An example as what a model reads, x, and what it has to say, y, IGNORE_INDEX where that is not learned."""
@@ -190,12 +147,12 @@ class Encoded:
     truncated: bool
 
 
-def encoded(example: Example, template: Template, block_size: int) -> Encoded:
+def encoded(example: Example, template: ChatTemplate, block_size: int) -> Encoded:
     """An example, without its beginning if it is longer than the model sees.
 
     Raises DataError for an answer that alone is longer.
     """
-    ids, learned = template.encoded(example)
+    ids, learned = template.encode(example.turns)
     most = block_size + 1
     if len(ids) > most and len(template.tokenizer.encode(example.answer)) + 2 > most:
         raise DataError(
@@ -220,7 +177,7 @@ class Instructions:
         self,
         train: Sequence[Example],
         val: Sequence[Example],
-        template: Template,
+        template: ChatTemplate,
         config: Config,
         rehearsal: Callable[[], tuple[Tensor, Tensor]] | None = None,
     ) -> None:

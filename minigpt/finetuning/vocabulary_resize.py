@@ -9,8 +9,9 @@ from torch import Tensor
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
 from minigpt.model.meta_init import build_empty
+from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import CharTokenizer, Tokenizer
+from minigpt.tokenizers.char import CharTokenizer
 
 ROWS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")  # that have one for each token
 NEW = 0.02  # standard deviation of new rows, as weights begin

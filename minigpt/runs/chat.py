@@ -9,10 +9,10 @@ import torch
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.sft_dataset import SPECIAL, Template, Turn
 from minigpt.generation import engine
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
+from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
 
 ROOM = 4  # of a window, at least a part in so many is left for the answer
 
@@ -30,7 +30,7 @@ class Chat:
         self.run, self.config = run, config
         self.turns: list[Turn] = []
         self.exchanges = run.record.exchanges
-        self.knows_instructions = all(name in run.tokenizer.special_tokens for name in SPECIAL)
+        self.knows_instructions = all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
 
     def reset(self) -> None:
         """Forget what was said."""
@@ -57,7 +57,7 @@ class Chat:
         if not self.knows_instructions:
             yield from self.run.stream(text, **vars(self.config))
             return
-        template = Template(self.run.tokenizer)
+        template = ChatTemplate(self.run.tokenizer)
         turns = [*self.turns, Turn("user", text)]
         idx = torch.tensor([fitted(template, turns, self.run.config.model.block_size, self.exchanges)])
         idx = idx.to(next(iter(self.run.model.parameters())).device)
@@ -71,7 +71,7 @@ class Chat:
             self.config = dataclasses.replace(self.config, seed=self.config.seed + 1)
 
 
-def fitted(template: Template, turns: list[Turn], block_size: int, exchanges: int | None = None) -> list[int]:
+def fitted(template: ChatTemplate, turns: list[Turn], block_size: int, exchanges: int | None = None) -> list[int]:
     """The ids of the last turns, whole ones from a user's on, that leave room for an answer; the last one in any case.
 
     At most so many `exchanges`, if that is given: a model that has only ever seen one question would mistake a second.
@@ -81,7 +81,7 @@ def fitted(template: Template, turns: list[Turn], block_size: int, exchanges: in
     most = block_size - max(1, block_size // ROOM)
     starts = [n for n, turn in enumerate(turns) if turn.role == "user"][-max(0, exchanges or 0) :]
     for start in starts:
-        ids = template.prompt(turns[start:])
+        ids = template.encode_prompt(turns[start:])
         if len(ids) <= most:
             return ids
     if len(ids) >= block_size:

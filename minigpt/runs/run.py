@@ -28,8 +28,7 @@ from minigpt.model.meta_init import build_empty
 from minigpt.runs.run_directory import Metrics, Record, RunFolder, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
-from minigpt.tokenizers.char import Tokenizer, end_of_text
-from minigpt.tokenizers.loading import fingerprint
+from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +244,7 @@ class Run:
 
         That is the one between documents, if the run was trained on any, or else a newline, or else token 0.
         """
-        end = end_of_text(self.tokenizer) if self.record.documents else None
+        end = find_end_of_text(self.tokenizer) if self.record.documents else None
         try:
             ids = self.tokenizer.encode(prompt or "\n") if prompt or end is None else [end]
         except UnknownCharacterError:

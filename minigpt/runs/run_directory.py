@@ -36,8 +36,8 @@ from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.json_files import format_json_lines, parse_dataclass, parse_json, read_json_lines, read_run_file
 from minigpt.system.safetensors_files import open_safetensors
 from minigpt.system.terminal import escape_control_characters
-from minigpt.tokenizers.char import Tokenizer
-from minigpt.tokenizers.loading import fingerprint, load_tokenizer
+from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.loading import load_tokenizer
 
 FORMAT = 1
 LOCK = ".lock"  # held by the process that trains the run

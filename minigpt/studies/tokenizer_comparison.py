@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import minigpt
 from minigpt.config import Config
 from minigpt.system.plotting import create_figure, write_png
-from minigpt.tokenizers.char import Tokenizer
+from minigpt.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,6 +19,7 @@ from typing import Self
 
 import regex
 
+from minigpt.config import TokenizerKind
 from minigpt.errors import ConfigError, DataError
 from minigpt.system.files import write_atomic
 from minigpt.tokenizers import bpe_fast
@@ -114,6 +115,8 @@ class BPETokenizer:
     >>> [tokenizer.vocab[i] for i in tokenizer.encode("a lower low")]
     [b'a', b' low', b'e', b'r', b' low']
     """
+
+    kind: TokenizerKind = "bpe"
 
     def __init__(
         self,

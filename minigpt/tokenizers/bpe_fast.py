@@ -156,7 +156,7 @@ def encode_long(ids: list[int], ranks: Mapping[Pair, tuple[int, int]]) -> list[i
     return [i for i in ids if i != gone]
 
 
-def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """The merges of a vocabulary that is only known as tokens in the order learned: what each was merged from.
 
     That is what is left of a token once all earlier merges are done.
@@ -188,7 +188,7 @@ def suits_tiktoken(text: str, at_least: int = LARGE) -> bool:
 def implied(ranks: dict[bytes, int], merges: list[tuple[bytes, bytes]]) -> bool:
     """Whether the merges are those that follow from the order of their tokens."""
     try:
-        return merges_of(ranks) == merges
+        return recover_merges(ranks) == merges
     except DataError:
         return False
 

@@ -1,49 +1,17 @@
-"""Text to token ids and back: what every tokenizer can do, and the simplest, in which a token is one character."""
+"""The simplest tokenizer: a token is one character."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
+from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError, UnknownCharacterError
 from minigpt.system.files import read_bytes, write_atomic
+from minigpt.tokenizers.base import LARGEST_FILE
 
 FORMAT = 1
-LARGEST_FILE = 24 * 2**20  # bytes; all of Unicode takes 17 MB
-END_OF_TEXT = "<|endoftext|>"
-ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>")  # what others call it
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-
-
-class Tokenizer(Protocol):
-    """What every tokenizer can do."""
-
-    @property
-    def vocab_size(self) -> int:
-        """How many different tokens there are; ids run from 0 to vocab_size - 1."""
-
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        """Tokens that no text is encoded to, such as "<|endoftext|>", and their ids."""
-
-    def encode(self, text: str) -> list[int]:
-        """Text to token ids."""
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Token ids to text, special tokens to their names; `decode(encode(text)) == text`."""
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The text in UTF-8, or, since a token may be a part of a character, of some ids a part of that."""
-
-    def to_bytes(self) -> bytes:
-        """What `save` writes."""
-
-    def save(self, path: Path | str) -> None:
-        """Write the tokenizer to a file."""
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a tokenizer from a file that `save` wrote."""
 
 
 class CharTokenizer:
@@ -63,6 +31,8 @@ class CharTokenizer:
     >>> tokenizer.decode([1, 3, 2, 0])
     'hole'
     """
+
+    kind: TokenizerKind = "char"
 
     def __init__(
         self, characters: Iterable[str], special_tokens: Sequence[str] = (), unknown: str | None = None
@@ -147,9 +117,3 @@ class CharTokenizer:
                 f"{str(path)!r} is damaged: it has half of a surrogate pair, which is no character"
             ) from None
         return cls(characters, special, unknown)
-
-
-def end_of_text(tokenizer: Tokenizer) -> int | None:
-    """The id of the token that stands between two documents, by any of its usual names; None if there is none."""
-    special = tokenizer.special_tokens
-    return next((special[name] for name in ENDS_OF_TEXT if name in special), None)

@@ -10,8 +10,8 @@ from typing import Any
 
 from minigpt.errors import FileError, MinigptError
 from minigpt.system.files import read_bytes, read_text
+from minigpt.tokenizers.base import LARGEST_FILE
 from minigpt.tokenizers.bpe import BYTES, PATTERNS, PRINTABLE, BPETokenizer
-from minigpt.tokenizers.char import LARGEST_FILE
 
 CHARACTERS = [chr(byte) for byte in PRINTABLE] + [chr(0x100 + i) for i in range(256 - len(PRINTABLE))]
 SHOWN = {token[0]: character for token, character in zip(BYTES, CHARACTERS, strict=True)}

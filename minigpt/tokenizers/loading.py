@@ -1,26 +1,26 @@
 """The kinds of tokenizer: made for a text, read from a file, told apart by what they are."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import read_bytes, require_inside
+from minigpt.tokenizers.base import LARGEST_FILE, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.bpe_fast import merges_of
-from minigpt.tokenizers.char import LARGEST_FILE, CharTokenizer, Tokenizer
+from minigpt.tokenizers.bpe_fast import recover_merges
+from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 
-def learn_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenizer:
+def train_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenizer:
     """A tokenizer of that kind for a text; characters, and GPT-2's tokens, have a size of their own.
 
     Raises ConfigError for a size that cannot be, DataError for a text that has not enough to learn from or where
     GPT-2's tokens cannot be had.
     """
     if kind == "gpt2":
-        return gpt2()
+        return load_gpt2_tokenizer()
     if kind == "bpe":
         return BPETokenizer.train(text, vocab_size)
     if kind == "sentencepiece":
@@ -28,7 +28,7 @@ def learn_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenize
     return CharTokenizer.from_text(text)
 
 
-def gpt2() -> BPETokenizer:
+def load_gpt2_tokenizer() -> BPETokenizer:
     """GPT-2's own tokenizer, which tiktoken fetches from the network or has in its cache.
 
     Raises DataError, with another way, if it cannot be had.
@@ -43,7 +43,7 @@ def gpt2() -> BPETokenizer:
     except Exception as error:  # whatever the network's libraries raise
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"GPT-2's tokenizer cannot be fetched ({reason}): {way_out}") from None
-    return BPETokenizer(merges_of(ranks), {"<|endoftext|>": len(ranks)}, ids=ranks)
+    return BPETokenizer(recover_merges(ranks), {"<|endoftext|>": len(ranks)}, ids=ranks)
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
@@ -71,14 +71,3 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
     is_ours = isinstance(found, dict) and "kind" in found
     return CharTokenizer.load(path) if is_ours else BPETokenizer.load(path)
-
-
-def kind_of(tokenizer: Tokenizer) -> TokenizerKind:
-    """What a configuration calls it; GPT-2's is one of BPE."""
-    kinds = {CharTokenizer: "char", BPETokenizer: "bpe", SentencePieceTokenizer: "sentencepiece"}
-    return kinds[type(tokenizer)]  # type: ignore[return-value]
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """The SHA-256, in hexadecimal, of what it writes to its file."""
-    return hashlib.sha256(tokenizer.to_bytes()).hexdigest()

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Self
 
+from minigpt.config import TokenizerKind
 from minigpt.errors import ConfigError, DataError, FileError, MissingExtraError
 from minigpt.system.files import read_bytes, write_atomic
-from minigpt.tokenizers.char import END_OF_TEXT
+from minigpt.tokenizers.base import END_OF_TEXT
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -33,6 +34,8 @@ class SentencePieceTokenizer:
         model: the content of its .model file.
         special_tokens: "<|endoftext|>", whatever the model calls it, and its id, if there is one.
     """
+
+    kind: TokenizerKind = "sentencepiece"
 
     def __init__(self, model: bytes) -> None:
         """Raises FileError for bytes that are no such model, or one that changes the text or lacks byte fallback."""

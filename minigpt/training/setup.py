@@ -17,8 +17,9 @@ from minigpt.distributed.processes import ALONE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
-from minigpt.tokenizers.char import CharTokenizer, Tokenizer
-from minigpt.tokenizers.loading import fingerprint, kind_of, learn_tokenizer
+from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
 from minigpt.training.forecast import steps_within
 from minigpt.training.gradients import require_precision, with_precision
@@ -72,7 +73,7 @@ def prepared(
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config, **shares)
     else:
         tokenizer = given or tokenizer_for(corpus, config)
-        config = config.override(tokenizer=kind_of(tokenizer), vocab_size=tokenizer.vocab_size)
+        config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
     about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
@@ -88,7 +89,7 @@ def prepared(
 def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
     """The configuration with prepared data's tokenizer and split; DataError if it asks for others."""
     asked, was = config.training, data.index.settings
-    kind, size = kind_of(data.tokenizer), data.index.vocab_size
+    kind, size = data.tokenizer.kind, data.index.vocab_size
     other = None
     if given and fingerprint(given) != data.index.tokenizer_sha256:
         other = "tokenizer that was named"
@@ -113,7 +114,7 @@ def tokenizer_for(corpus: Corpus, config: Config) -> Tokenizer:
     if kind == "char":
         return vocabulary_of(corpus)
     learned_from = text[: math.floor(config.training.train_fraction * len(text))]
-    return learn_tokenizer(kind, learned_from, config.model.vocab_size)
+    return train_tokenizer(kind, learned_from, config.model.vocab_size)
 
 
 def vocabulary_of(corpus: Corpus) -> CharTokenizer:

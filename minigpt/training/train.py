@@ -19,7 +19,8 @@ from minigpt.errors import DivergedError
 from minigpt.model import count_parameters
 from minigpt.runs.run import Evaluation, Run
 from minigpt.runs.run_directory import Record, RunFolder, Status
-from minigpt.tokenizers.loading import fingerprint, load_tokenizer
+from minigpt.tokenizers.base import fingerprint
+from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.callbacks import Course, Journal
 from minigpt.training.checkpoint import Save, going_on, waiting
 from minigpt.training.diagnostics import diagnosis

@@ -9,9 +9,10 @@ from conftest import answering
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
-from minigpt.finetuning.sft_dataset import Template, Turn, read_examples
+from minigpt.finetuning.sft_dataset import read_examples
 from minigpt.runs.chat import Chat, fitted
 from minigpt.runs.run import Run
+from minigpt.tokenizers.chat_format import ChatTemplate, Turn
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_a_base_model_goes_on_with_the_text(trained: Run, command: Callable) -> 
 
 
 def test_history_is_cut_by_whole_turns(parrot: Run) -> None:
-    template = Template(parrot.tokenizer)
+    template = ChatTemplate(parrot.tokenizer)
     turns = [
         Turn("user", "q1"),
         Turn("assistant", "a"),
@@ -71,10 +72,10 @@ def test_history_is_cut_by_whole_turns(parrot: Run) -> None:
         Turn("assistant", "a"),
         Turn("user", "q333"),
     ]
-    whole = template.prompt(turns)
+    whole = template.encode_prompt(turns)
     assert fitted(template, turns, 100) == whole
-    assert fitted(template, turns, 20) == template.prompt(turns[2:])
-    assert fitted(template, turns, 8) == template.prompt(turns[4:])
+    assert fitted(template, turns, 20) == template.encode_prompt(turns[2:])
+    assert fitted(template, turns, 8) == template.encode_prompt(turns[4:])
     with pytest.raises(DataError, match="that is 6 tokens, and the model sees 6 at once"):
         fitted(template, turns, 6)
 

@@ -15,9 +15,10 @@ import minigpt
 from minigpt.errors import ConfigError, RunError
 from minigpt.runs.run import Run
 from minigpt.studies.tokenizer_comparison import compare, multiplications
+from minigpt.tokenizers.base import fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.bpe_fast import recover_merges
 from minigpt.tokenizers.char import CharTokenizer
-from minigpt.tokenizers.loading import fingerprint, merges_of
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 SETTINGS = {**TINY, "device": "cpu", "vocab_size": 300}
@@ -241,7 +242,7 @@ def test_the_comparison_spends_the_same_on_each(text_file: Path, tmp_path: Path)
 
 def test_merges_follow_from_tokens_in_the_order_learned(text: str) -> None:
     tokenizer = BPETokenizer.train(text, 330)
-    assert merges_of({token: i for i, token in tokenizer.vocab.items()}) == tokenizer.merges
+    assert recover_merges({token: i for i, token in tokenizer.vocab.items()}) == tokenizer.merges
 
 
 def test_gpt2_s_own_tokenizer_needs_the_network_or_a_folder(text_file: Path, command: Callable, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from minigpt.data.prepare import Settings, prepare
 from minigpt.data.shards import Index, PreparedData
 from minigpt.data.stream_tokenizer import characters_of, sample
 from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import END_OF_TEXT, CharTokenizer
+from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 rng = random.Random(11)
