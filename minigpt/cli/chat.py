@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import adapter_options, device_option, weights_option
-from minigpt.cli.output import open_run, say, write
+from minigpt.cli.output import open_run, print_message, print_pieces
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError, FileError
 
@@ -60,10 +60,10 @@ def chat(
                 if not obeyed(talk, line):
                     return
             elif line.strip():
-                write(talk.answer(line))
+                print_pieces(talk.answer(line))
                 print(flush=True)
         except (ConfigError, DataError, FileError) as error:  # a slip of the pen: the talk goes on
-            say(f"minigpt: {error}")
+            print_message(f"minigpt: {error}")
 
 
 def lines() -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import print_object, write
+from minigpt.cli.output import print_json, print_pieces
 from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
 
 if TYPE_CHECKING:
@@ -76,15 +76,15 @@ def show(folder: str, index: "Index", as_json: bool) -> None:
         about = {"vocab_size": index.vocab_size, "tokenizer_sha256": index.tokenizer_sha256, "dtype": index.dtype.name}
         shards = len(index.shards("train")) + len(index.shards("val"))
         met = {"replaced": index.replaced, "empty": index.empty, "shards": shards}
-        print_object({"data": folder, **counts, **tokens, **about, **met})
+        print_json({"data": folder, **counts, **tokens, **about, **met})
         return
-    write([f"{folder}: {counts['documents']:,} documents, {counts['characters']:,} characters\n"])
-    write([f"{tokens['train_tokens']:,} tokens to train on, {tokens['validation_tokens']:,} to validate with; "])
-    write([f"{index.vocab_size:,} different, as {index.dtype.name}\n"])
+    print_pieces([f"{folder}: {counts['documents']:,} documents, {counts['characters']:,} characters\n"])
+    print_pieces([f"{tokens['train_tokens']:,} tokens to train on, {tokens['validation_tokens']:,} to validate with; "])
+    print_pieces([f"{index.vocab_size:,} different, as {index.dtype.name}\n"])
     if index.replaced:
-        write([f"{index.replaced:,} places that were not UTF-8 are U+FFFD now\n"])
+        print_pieces([f"{index.replaced:,} places that were not UTF-8 are U+FFFD now\n"])
     if index.empty:
-        write([f"{index.empty:,} documents had nothing in them and were left out\n"])
+        print_pieces([f"{index.empty:,} documents had nothing in them and were left out\n"])
 
 
 class Bar:

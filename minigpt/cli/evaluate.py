@@ -3,7 +3,7 @@
 import click
 
 from minigpt.cli.options import adapter_options, device_option, json_option, run_argument, weights_option
-from minigpt.cli.output import loss_line, open_run, print_object, write
+from minigpt.cli.output import format_loss, open_run, print_json, print_pieces
 
 
 @click.command("eval", short_help="Measure a run's exact loss.")
@@ -33,7 +33,7 @@ def evaluate(
     measured = opened.evaluate(data)
     if as_json:
         name = "validation_loss" if measured.split == "validation split" else "loss"
-        print_object(
+        print_json(
             {
                 "run": str(opened.path),
                 "data": measured.source,
@@ -49,5 +49,5 @@ def evaluate(
             }
         )
     else:
-        write([f"{measured.source}, {measured.split}: {measured.characters:,} characters\n"])
-        write([loss_line("loss", measured.loss, opened.config, measured), "\n"])
+        print_pieces([f"{measured.source}, {measured.split}: {measured.characters:,} characters\n"])
+        print_pieces([format_loss("loss", measured.loss, opened.config, measured), "\n"])

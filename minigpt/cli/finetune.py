@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import click
 
-from minigpt.cli.finetuned import show_finetuned, show_instructed, show_preferred
-from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
+from minigpt.cli.finetune_report import show_finetuned, show_instructed, show_preferred
+from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
 from minigpt.cli.output import open_run
 from minigpt.config import TrainingConfig
 from minigpt.errors import ConfigError
@@ -42,7 +42,7 @@ FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "sav
 )
 @click.option("--rslora", is_flag=True, cls=Option, group=ADAPTERS, help="scale by the rank's square root")
 @click.option("--dora", is_flag=True, cls=Option, group=ADAPTERS, help="learn each row's length too")
-@settings("Training", TrainingConfig, without=FIXED, shown=SHOWN, otherwise="the base's")
+@settings_options("Training", TrainingConfig, without=FIXED, shown=SHOWN, otherwise="the base's")
 def finetune(
     run: str,
     data: str | None,
@@ -70,7 +70,7 @@ def finetune(
     if lora and qlora:
         raise ConfigError("--lora and --qlora are two methods: name one")
     method: Literal["full", "lora", "qlora"] = "qlora" if qlora else "lora" if lora else "full"
-    shape = given({"rank": rank, "alpha": alpha, "dropout": lora_dropout})
+    shape = drop_unset({"rank": rank, "alpha": alpha, "dropout": lora_dropout})
     asked = [*shape, *(["target"] if target else []), *(["rslora"] if rslora else []), *(["dora"] if dora else [])]
     if method == "full" and asked:
         raise ConfigError(f"{asked[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
@@ -88,9 +88,9 @@ def finetune(
     base = open_run(run, device=fields["device"] or "auto")
     adapters, layers = Shape(**shape, rslora=rslora, dora=dora), target or None
     if preferences is not None:
-        more = given({"beta": beta, **fields})
+        more = drop_unset({"beta": beta, **fields})
         show_preferred(prefer(base, preferences, method, adapters, layers, out, **more), as_json)
     elif data is None or data.endswith(".jsonl"):
-        show_instructed(instruct(base, data, task, ask, method, adapters, layers, out, **given(fields)), as_json)
+        show_instructed(instruct(base, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
     else:
-        show_finetuned(finetune(base, data, method, adapters, layers, out, **given(fields)), as_json)
+        show_finetuned(finetune(base, data, method, adapters, layers, out, **drop_unset(fields)), as_json)

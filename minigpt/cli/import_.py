@@ -3,7 +3,7 @@
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import describe, print_object, write
+from minigpt.cli.output import describe_run, print_json, print_pieces
 
 
 @click.group("import", short_help="Take a model from elsewhere.")
@@ -24,6 +24,8 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
 
     run = import_gpt2(source, out)
     if as_json:
-        print_object(describe(run))
+        print_json(describe_run(run))
     else:
-        write([f"the run is in {run.path}: {run.record.parameters:,} parameters; next: minigpt sample {run.path}\n"])
+        print_pieces(
+            [f"the run is in {run.path}: {run.record.parameters:,} parameters; next: minigpt sample {run.path}\n"]
+        )

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import json_option, run_argument
-from minigpt.cli.output import describe, loss_line, open_run, parameters_by_part, print_object, times, write
+from minigpt.cli.output import (
+    count_parameters_by_part,
+    describe_run,
+    format_loss,
+    format_times,
+    open_run,
+    print_json,
+    print_pieces,
+)
 from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
@@ -22,10 +30,10 @@ def info(run: str | None, as_json: bool) -> None:
     """
     opened = open_run(run, device="cpu")
     if as_json:
-        print_object(describe(opened))
+        print_json(describe_run(opened))
     else:
         for name, value in rows(opened):
-            write([f"{name:<12}{escape_control_characters(value, keep='')}\n"])
+            print_pieces([f"{name:<12}{escape_control_characters(value, keep='')}\n"])
 
 
 def rows(run: "Run") -> list[tuple[str, str]]:
@@ -50,14 +58,14 @@ def rows(run: "Run") -> list[tuple[str, str]]:
         ),
         ("parameters", f"{record.parameters:,}"),
     ]
-    lines += [("", f"{count:>12,}  {part}") for part, count in parameters_by_part(run).items()]
+    lines += [("", f"{count:>12,}  {part}") for part, count in count_parameters_by_part(run).items()]
     if record.validation_loss is not None:
-        lines.append(("loss", loss_line("validation", record.validation_loss, config, record)))
+        lines.append(("loss", format_loss("validation", record.validation_loss, config, record)))
     if run.best:
         last, best = run.metrics[-1], run.best
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
         lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
     where = f"on {record.device} with {record.threads} thread{'s' if record.threads != 1 else ''}"
-    lines.append(("time", f"{times(record)}, {where}, begun {record.started}"))
+    lines.append(("time", f"{format_times(record)}, {where}, begun {record.started}"))
     versions = f"minigpt {record.minigpt_version}, torch {record.torch_version}, Python {record.python_version}"
     return [*lines, ("made with", f"{versions}, {record.platform}")]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.options import GroupedCommand, given, json_option, settings
-from minigpt.cli.output import print_object, say, write
+from minigpt.cli.options import GroupedCommand, drop_unset, json_option, settings_options
+from minigpt.cli.output import print_json, print_message, print_pieces
 from minigpt.config import Config, ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ QUICK = {"max_iters": 800}
 @click.option("--quick", is_flag=True, help=f"{QUICK['max_iters']} steps a rung; the folder is runs/ladder-quick")
 @click.option("--full", is_flag=True, help="climb the last rung, lecture-large, too: for a GPU")
 @json_option
-@settings("Model", ModelConfig, without={"architecture", "implementation", "activation", "qkv_bias", "tied_head"})
-@settings(
+@settings_options(
+    "Model", ModelConfig, without={"architecture", "implementation", "activation", "qkv_bias", "tied_head"}
+)
+@settings_options(
     "Training",
     TrainingConfig,
     without={
@@ -43,7 +45,7 @@ def ladder(
     seed, optimizer and number of steps; beside them n-gram models, and a blend of the two. The folder
     holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
     """
-    config = Config().override(**({**QUICK, **given(fields)} if quick else given(fields)))
+    config = Config().override(**({**QUICK, **drop_unset(fields)} if quick else drop_unset(fields)))
     from minigpt.studies.ladder.report import summary, terminal_lines
     from minigpt.studies.ladder.run_ladder import climb
 
@@ -54,15 +56,15 @@ def ladder(
         nonlocal printed
         lines = terminal_lines(ladder, seeds, full)
         for line in lines[printed:]:
-            say(line) if as_json else write([line, "\n"])
+            print_message(line) if as_json else print_pieces([line, "\n"])
         printed = len(lines)
 
     try:
-        climbed = climb(config, data, folder, seeds, full, show, say)
+        climbed = climb(config, data, folder, seeds, full, show, print_message)
     except KeyboardInterrupt:
         click.echo("what is measured is kept: the same command again goes on from there", err=True)
         raise
     if as_json:
-        print_object({"ladder": str(folder), **summary(climbed)})
+        print_json({"ladder": str(folder), **summary(climbed)})
     else:
-        write([f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json\n"])
+        print_pieces([f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json\n"])

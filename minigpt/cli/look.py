@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from minigpt.cli.options import device_option, json_option, run_argument, weights_option
-from minigpt.cli.output import open_run, print_object, write
+from minigpt.cli.output import open_run, print_json, print_pieces
 
 
 @click.command(short_help="Look inside a run.")
@@ -47,11 +47,11 @@ def look(
         if seen.name == "surprise" and seen.path and sys.stdout.isatty():
             show_surprise(seen.figures["tokens"], seen.figures["losses"])
         name, says = (seen.path.name, seen.says) if seen.path else (seen.name, f"left out: {seen.says}")
-        write([f"{name:<18}{says}\n"])
+        print_pieces([f"{name:<18}{says}\n"])
     if as_json:
-        print_object({"run": str(opened.path), "views": views})
+        print_json({"run": str(opened.path), "views": views})
     else:
-        write([f"the files are in {out or opened.path / 'look'}\n"])
+        print_pieces([f"the files are in {out or opened.path / 'look'}\n"])
 
 
 def show_surprise(tokens: list[str], losses: list[float]) -> None:

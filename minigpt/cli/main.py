@@ -23,10 +23,10 @@ from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
 from minigpt.cli.plan import plan
-from minigpt.cli.processes import rank, world_size
 from minigpt.cli.quantize import quantize
 from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
+from minigpt.cli.torchrun import rank, world_size
 from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.files import silence_stream

@@ -37,7 +37,7 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def settings(
+def settings_options(
     group: str,
     part: type[ValidatedSettings],
     without: Collection[str] = (),
@@ -65,7 +65,7 @@ def settings(
     return decorate
 
 
-def given(values: dict[str, Any]) -> dict[str, Any]:
+def drop_unset(values: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given on the command line."""
     return {name: value for name, value in values.items() if value is not None}
 

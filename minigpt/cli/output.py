@@ -35,7 +35,7 @@ def open_run(
 
     if path is None:
         found = find_newest()
-        say(f"the newest run: {found}")
+        print_message(f"the newest run: {found}")
         path = str(found)
     run = Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
     if adapter_scale != 1 and not adapters:
@@ -47,7 +47,7 @@ def open_run(
     return run
 
 
-def write(pieces: Iterable[str]) -> None:
+def print_pieces(pieces: Iterable[str]) -> None:
     """Print pieces of text as they come; what a terminal would obey is shown as a mark instead."""
     terminal = sys.stdout.isatty()
     for piece in pieces:
@@ -55,12 +55,12 @@ def write(pieces: Iterable[str]) -> None:
         sys.stdout.flush()
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a line on standard error; what a terminal would obey is shown as a mark instead."""
     click.echo(escape_control_characters(message), err=True)
 
 
-def print_object(content: Mapping[str, Any]) -> None:
+def print_json(content: Mapping[str, Any]) -> None:
     """Print one JSON object; what is beyond JSON's numbers, such as an infinite perplexity, is null."""
     print(json.dumps(finite(content), indent=2, allow_nan=False))
 
@@ -74,7 +74,7 @@ def finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def loss_line(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:
+def format_loss(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:
     """An exact loss in its usual units."""
     from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 
@@ -90,14 +90,14 @@ def loss_line(name: str, nats: float, config: "Config", measured: Union["Evaluat
     return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}, perplexity {nats_to_perplexity(nats):,.3f})"
 
 
-def times(record: "Record") -> str:
+def format_times(record: "Record") -> str:
     """How long a run took."""
     from minigpt.training.display import clock
 
     return f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
 
 
-def describe(run: "Run") -> dict[str, Any]:
+def describe_run(run: "Run") -> dict[str, Any]:
     """All that is known of a run, for programs."""
     from minigpt.model.loss import nats_to_bits
 
@@ -108,7 +108,7 @@ def describe(run: "Run") -> dict[str, Any]:
     return {
         "run": str(run.path),
         **record,
-        "parameters_by_part": parameters_by_part(run),
+        "parameters_by_part": count_parameters_by_part(run),
         "best": dataclasses.asdict(run.best) if run.best else None,
         "config": dataclasses.asdict(run.config),
     }
@@ -128,7 +128,7 @@ PARTS = {
 }
 
 
-def parameters_by_part(run: "Run") -> dict[str, int]:
+def count_parameters_by_part(run: "Run") -> dict[str, int]:
     """How many parameters each kind of part has, the blocks taken together."""
     counts: dict[str, int] = {}
     for name, parameter in run.model.named_parameters():

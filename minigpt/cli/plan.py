@@ -5,116 +5,117 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
-from minigpt.cli.output import print_object
-from minigpt.cli.train import read_config, told
+from minigpt.cli.config_file import describe_presets, read_config
+from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
+from minigpt.cli.output import print_json
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.presets import PRESETS
 from minigpt.training.machine import Machine
 
 if TYPE_CHECKING:
-    from minigpt.training.plan import Plan, Way
+    from minigpt.training.plan import Plan, Strategy
 
-COUNTED = {"batch_size", "max_iters", "gradient_accumulation", "precision", "device"}  # of the training's settings
-EXCHANGED = {"ddp": "buckets of gradients", "fsdp": "blocks gathered whole"}
-PLANNED = [name for name, preset in PRESETS.items() if preset.settings.get("architecture", "gpt") == "gpt"]
-LABEL, COLUMN = 26, 20  # characters
+TRAINING = {"batch_size", "max_iters", "gradient_accumulation", "precision", "device"}  # what the formulas use
+GPT_PRESETS = [name for name, preset in PRESETS.items() if preset.settings.get("architecture", "gpt") == "gpt"]
+MEMORY_ROWS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer (AdamW)",
+    "exchange": "exchange buffers",
+    "activations": "activations",
+    "working": "temporary tensors",
+    "total": "memory",
+}
+LABEL_WIDTH, COLUMN_WIDTH = 26, 20
 WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
-@click.command(cls=GroupedCommand, epilog=told(PLANNED), short_help="Say what a training takes, by size.")
-@click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PLANNED)} [lecture]")
+@click.command(cls=GroupedCommand, epilog=describe_presets(GPT_PRESETS), short_help="Compute what a training takes.")
+@click.option("--preset", metavar="NAME", help=f"the settings to start from: {', '.join(GPT_PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @json_option
-@settings("Machine", Machine)
-@click.option("--vocab-size", cls=Option, group="Model", type=int, help="how many different tokens there are [65]")
-@settings("Model", ModelConfig, without={"architecture", "implementation"})
-@settings("Training", TrainingConfig, without={*TrainingConfig.names()} - COUNTED)
+@settings_options("Machine", Machine)
+@click.option("--vocab-size", cls=Option, group="Model", type=int, help="number of different tokens [65]")
+@settings_options("Model", ModelConfig, without={"architecture", "implementation"})
+@settings_options("Training", TrainingConfig, without={*TrainingConfig.names()} - TRAINING)
 def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: Any) -> None:
-    """Say what a training takes, by size: memory, communication, FLOPs, hours. Nothing is run.
+    """Compute what a training takes: memory, communication, FLOPs, hours. Nothing is trained.
 
-    On several GPUs by DDP, which keeps everything whole on each, and by FSDP, which cuts it up; with all activations
-    kept, and with those of a block computed again. --device auto is a GPU here.
+    On several GPUs the table compares DDP, which copies the model to every GPU, with FSDP, which splits it. Each is
+    shown with all activations kept, and with activations recomputed. --device auto means a GPU here.
     """
-    machine = Machine.from_keywords(**given({name: fields.pop(name) for name in Machine.names()}))
-    config = read_config(config_file, preset).override(**given(fields))
+    machine = Machine.from_keywords(**drop_unset({name: fields.pop(name) for name in Machine.names()}))
+    config = read_config(config_file, preset).override(**drop_unset(fields))
+    if config.training.precision == "auto":
+        config = config.override(precision="bf16")  # a GPU's
     from minigpt.training.plan import plan
 
-    if config.training.precision == "auto":
-        config = config.override(precision="bf16")  # of a GPU
-    planned = plan(config, machine)
+    made = plan(config, machine)
     if as_json:
-        print_object(as_object(planned, machine))
+        print_json(_to_json(made, machine))
     else:
-        print("\n".join([*facts(planned, config, machine), "", *table(planned), "", verdict(planned, machine)]))
+        lines = [*_summary_lines(made, config, machine), "", *_table_lines(made), "", _describe_fit(made, machine)]
+        print("\n".join(lines))
 
 
-def as_object(planned: "Plan", machine: Machine) -> dict[str, Any]:
-    """All of a plan, for programs; the totals too, which its dataclasses compute."""
-    content = dataclasses.asdict(planned) | dataclasses.asdict(machine)
-    for way, shown in zip(planned.ways, content["ways"], strict=True):
-        shown["memory"]["total"] = way.memory.total
-    return content | {"parameters": planned.parameters.total}
+def _to_json(made: "Plan", machine: Machine) -> dict[str, Any]:
+    """Return the plan as a dictionary, with the totals that its dataclasses compute."""
+    content = dataclasses.asdict(made) | dataclasses.asdict(machine)
+    for strategy, shown in zip(made.strategies, content["strategies"], strict=True):
+        shown["memory"]["total"] = strategy.memory.total
+    return content | {"parameters": made.parameters.total}
 
 
-def facts(planned: "Plan", config: Config, machine: Machine) -> list[str]:
-    """What holds for every way, as lines."""
-    p, reached = planned.parameters, machine.reached(config)
-    blocks = f"{p.blocks:,} in {config.model.n_layer:,} blocks, {p.outside:,} outside"
+def _summary_lines(made: "Plan", config: Config, machine: Machine) -> list[str]:
+    """Return the figures that all strategies share."""
+    counts = made.parameters
+    blocks = f"{counts.blocks:,} in {config.model.n_layer:,} blocks, {counts.outside:,} outside"
     gpus = f"{machine.gpus:,} GPU{'s' if machine.gpus > 1 else ''}"
+    speed = format_amount(machine.flops_reached(config), "FLOP/s")
     return [
-        f"{'parameters':<12}{p.total:,}: {blocks}",
-        f"{'tokens':<12}{planned.tokens_per_step:,} a step, {planned.tokens:,} in {config.training.max_iters:,} steps",
-        f"{'FLOPs':<12}{in_units(planned.flops_per_token, 'FLOP')} a token",
-        f"{'speed':<12}{in_units(reached, 'FLOP/s')}: {gpus}, {machine.utilisation:.0%} of what they can do",
+        f"{'parameters':<12}{counts.total:,}: {blocks}",
+        f"{'tokens':<12}{made.tokens_per_step:,} a step, {made.tokens:,} in {config.training.max_iters:,} steps",
+        f"{'FLOPs':<12}{format_amount(made.flops_per_token, 'FLOP')} a token",
+        f"{'speed':<12}{speed}: {gpus}, at {machine.utilisation:.0%} of their peak",
     ]
 
 
-def table(planned: "Plan") -> list[str]:
-    """A column for each way, in aligned lines."""
-    ways = planned.ways
-    exchanged = ", ".join(EXCHANGED[way.sharing] for way in ways[::2] if way.sharing in EXCHANGED)
-    rows = [("on each GPU", [name_of(way) for way in ways])]
-    rows += [
-        (label, [in_units(getattr(way.memory, part), "B") for way in ways])
-        for label, part in (
-            ("weights", "weights"),
-            ("gradients", "gradients"),
-            ("AdamW's averages", "averages"),
-            ("copies to exchange", "exchange"),
-            ("activations kept", "activations"),
-            ("passing, at most", "passing"),
-            ("memory", "total"),
-        )
-        if part != "exchange" or exchanged
-    ]
-    if exchanged:
-        rows.append(("sent, received a step", [in_units(way.sent, "B") for way in ways]))
-    rows.append(("FLOPs of all GPUs", [in_units(way.flops, "FLOP") for way in ways]))
-    rows.append(("time", [duration(way.seconds) for way in ways]))
-    return [f"{label:<{LABEL}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells) for label, cells in rows]
+def _table_lines(made: "Plan") -> list[str]:
+    """Return an aligned table with a column for each strategy."""
+    strategies = made.strategies
+    rows = [("on each GPU", [_strategy_name(s) for s in strategies])]
+    for part, label in MEMORY_ROWS.items():
+        amounts = [s.memory.total if part == "total" else getattr(s.memory, part) for s in strategies]
+        if part != "exchange" or any(amounts):
+            rows.append((label, [format_amount(amount, "B") for amount in amounts]))
+    if any(s.bytes_sent for s in strategies):
+        rows.append(("sent, received a step", [format_amount(s.bytes_sent, "B") for s in strategies]))
+    rows.append(("FLOPs of all GPUs", [format_amount(s.flops, "FLOP") for s in strategies]))
+    rows.append(("time", [format_duration(s.seconds) for s in strategies]))
+    return [f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells) for label, cells in rows]
 
 
-def verdict(planned: "Plan", machine: Machine) -> str:
-    """What fits, in a sentence."""
+def _describe_fit(made: "Plan", machine: Machine) -> str:
+    """Return a sentence that names the strategies that fit in a GPU's memory."""
     if machine.memory is None:
-        least = min(planned.ways, key=lambda way: way.memory.total)
-        return f"the least memory is {in_units(least.memory.total, 'B')} on a GPU: {name_of(least)}"
-    fitting = [name_of(way) for way in planned.ways if way.memory.total <= machine.memory * 1e9]
+        least = min(made.strategies, key=lambda strategy: strategy.memory.total)
+        return f"the least memory is {format_amount(least.memory.total, 'B')} on a GPU: {_strategy_name(least)}"
+    fitting = [_strategy_name(s) for s in made.strategies if s.memory.total <= machine.memory * 1e9]
     room = f"{machine.memory:g} GB"
-    return f"fits in {room}: {'; '.join(fitting)}" if fitting else f"nothing of this fits in {room}: {WAY_OUT}"
+    return f"fits in {room}: {'; '.join(fitting)}" if fitting else f"nothing fits in {room}: {WAY_OUT}"
 
 
-def name_of(way: "Way") -> str:
-    """What a way is called."""
-    sharing = {"alone": "", "ddp": "DDP", "fsdp": "FSDP"}[way.sharing]
-    return ", ".join(filter(None, (sharing, "recomputed" if way.recomputed else "" if sharing else "kept")))
+def _strategy_name(strategy: "Strategy") -> str:
+    """Return a short name, such as "FSDP, recomputed"."""
+    if strategy.parallel == "single":
+        return "recomputed" if strategy.recompute else "kept"
+    return strategy.parallel.upper() + (", recomputed" if strategy.recompute else "")
 
 
-def in_units(number: float, unit: str) -> str:
-    """A number in three digits and powers of 1000.
+def format_amount(number: float, unit: str) -> str:
+    """Return a number with three digits and a prefix of its unit.
 
-    >>> in_units(124_439_808, "B")
+    >>> format_amount(124_439_808, "B")
     '124 MB'
     """
     prefixes = ["", "K", "M", "G", "T", "P", "E", "Z", "Y"]
@@ -125,10 +126,10 @@ def in_units(number: float, unit: str) -> str:
     return f"{number:,.{digits}f} {prefixes[0]}{unit}"
 
 
-def duration(seconds: float) -> str:
-    """A time in the two units that matter.
+def format_duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours.
 
-    >>> duration(12_345)
+    >>> format_duration(12_345)
     '3 h 26 min'
     """
     minutes = round(seconds / 60)

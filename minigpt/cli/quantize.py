@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.options import json_option, weights_option
-from minigpt.cli.output import describe, open_run, print_object, say, write
+from minigpt.cli.output import describe_run, open_run, print_json, print_message, print_pieces
 from minigpt.system.files import require_inside, require_writable
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def quantize(
     found = quantize(open_run(run, weights, device="cpu"), bits, out, data)
     sizes = {"bytes_before": found.bytes_before, "bytes_after": found.bytes_after}
     if as_json:
-        print_object({**describe(found.run), **sizes, "loss_before": found.before, "loss_after": found.after})
+        print_json({**describe_run(found.run), **sizes, "loss_before": found.before, "loss_after": found.after})
         return
     print(f"weights {found.bytes_after:,} bytes, before {found.bytes_before:,}")
     if found.before is not None and found.after is not None:
         print(f"exact loss {found.after:.4f}, before {found.before:.4f}: {found.after - found.before:+.4f}")
     path = shlex.quote(str(found.run.path))
-    write([f"the run is in {path}; next: minigpt sample {path}\n"])
+    print_pieces([f"the run is in {path}; next: minigpt sample {path}\n"])
 
 
 def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
@@ -56,10 +56,10 @@ def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_j
     if not out:
         require_inside(run.path, [picture])
     require_writable(picture)
-    depths = bit_depths(run, prompt, data, say)
+    depths = bit_depths(run, prompt, data, print_message)
     write_picture(depths, run, picture)
     if as_json:
-        print_object({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})
+        print_json({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})
     else:
-        write([table(depths), "\n"])
-        write([f"the picture is {picture}\n"])
+        print_pieces([table(depths), "\n"])
+        print_pieces([f"the picture is {picture}\n"])

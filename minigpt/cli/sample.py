@@ -13,13 +13,13 @@ from minigpt.cli.options import (
     GroupedCommand,
     adapter_options,
     device_option,
-    given,
+    drop_unset,
     json_option,
     run_argument,
-    settings,
+    settings_options,
     weights_option,
 )
-from minigpt.cli.output import open_run, print_object, write
+from minigpt.cli.output import open_run, print_json, print_pieces
 from minigpt.config import SamplingConfig
 from minigpt.errors import FileError
 from minigpt.system.files import decode_text
@@ -36,7 +36,7 @@ PATIENCE = 0.5  # seconds
 @device_option
 @adapter_options
 @json_option
-@settings("Sampling", SamplingConfig)
+@settings_options("Sampling", SamplingConfig)
 def sample(
     run: str | None,
     prompt: str | None,
@@ -55,19 +55,19 @@ def sample(
     """
     if fields["seed"] is None:
         fields["seed"] = int.from_bytes(os.urandom(4), "big")  # known, so that the text can be had again
-    sampling = vars(SamplingConfig(**given(fields)))  # refused, if at all, before PyTorch is imported
+    sampling = vars(SamplingConfig(**drop_unset(fields)))  # refused, if at all, before PyTorch is imported
     opened = open_run(run, weights, device, adapters, adapter_scale)
     if prompt is None or prompt == "-":
         prompt = piped_text(wait=prompt == "-")
     if as_json:
         samples = opened.generate_several(num_samples, prompt, **sampling)
-        print_object({"run": str(opened.path), "prompt": prompt, "samples": samples, **sampling})
+        print_json({"run": str(opened.path), "prompt": prompt, "samples": samples, **sampling})
     elif num_samples == 1:
         pieces = opened.stream(prompt, **sampling)
-        write(itertools.chain([prompt], pieces, ["\n"]))
+        print_pieces(itertools.chain([prompt], pieces, ["\n"]))
     else:
         for number, text in enumerate(opened.generate_several(num_samples, prompt, **sampling), 1):
-            write([f"--- {number} ---\n", text, "\n"])
+            print_pieces([f"--- {number} ---\n", text, "\n"])
 
 
 def piped_text(wait: bool) -> str:

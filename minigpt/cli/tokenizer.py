@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import print_object, say, write
+from minigpt.cli.output import print_json, print_message, print_pieces
 from minigpt.config import DEFAULT_VOCAB_SIZE
 from minigpt.errors import ConfigError, DataError, FileError
 
@@ -53,7 +53,7 @@ def train(
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
     if (path.suffix == ".model") != (kind == "sentencepiece"):
         raise FileError(f"the name {str(path)!r} does not fit: a file of SentencePiece's ends in .model, others do not")
-    corpus = find_corpus(data, say)
+    corpus = find_corpus(data, print_message)
     learned: Tokenizer
     if kind == "bpe":
         learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=cores())
@@ -65,10 +65,10 @@ def train(
     tokens = len(learned.encode(corpus.text))
     if as_json:
         figures = {"tokens": tokens, "characters": len(corpus.text), "tokens_per_character": tokens / len(corpus.text)}
-        print_object({"tokenizer": str(path), "kind": kind, "vocab_size": learned.vocab_size, **figures})
+        print_json({"tokenizer": str(path), "kind": kind, "vocab_size": learned.vocab_size, **figures})
     else:
         each = len(corpus.text) / tokens
-        write([f"{path}: {learned.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each\n"])
+        print_pieces([f"{path}: {learned.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each\n"])
 
 
 def require_fitting(kind: str) -> None:
@@ -100,15 +100,15 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     from minigpt.tokenizers.loading import load_tokenizer
 
     opened = load_tokenizer(tokenizer_file)
-    write([f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
+    print_pieces([f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
-            write([f"{i:>7}  {escape_control_characters(name, keep='')}  special\n"])
+            print_pieces([f"{i:>7}  {escape_control_characters(name, keep='')}  special\n"])
         ids = {token: i for i, token in reversed(opened.vocab.items())}
         lines = [f"{ids[a + b]:>7}  {shown(a)} + {shown(b)} → {shown(a + b)}" for a, b in opened.merges[:limit]]
     else:
         lines = [f"{i:>7}  {shown(opened.decode_bytes([i]))}" for i in range(min(limit, opened.vocab_size))]
-    write(line + "\n" for line in lines)
+    print_pieces(line + "\n" for line in lines)
     if text is not None:
         tokens = [opened.decode_bytes([i]) for i in opened.encode(given_text(text))]
         colour(tokens)
@@ -137,8 +137,8 @@ def colour(tokens: list[bytes]) -> None:
             line.append(piece.replace("\n", "⏎\n"), COLOURS[n % len(COLOURS)])
         console.print(line)
     else:
-        write(["|".join(pieces), "\n"])
-    write([f"{len(tokens):,} tokens, {sum(map(len, tokens)):,} bytes\n"])
+        print_pieces(["|".join(pieces), "\n"])
+    print_pieces([f"{len(tokens):,} tokens, {sum(map(len, tokens)):,} bytes\n"])
 
 
 @tokenizer.command(short_help="Text to token ids.")
@@ -152,7 +152,7 @@ def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
     text = given_text(text)
     ids = load_tokenizer(tokenizer_file).encode(text)
     if as_json:
-        print_object({"ids": ids, "tokens": len(ids), "characters": len(text)})
+        print_json({"ids": ids, "tokens": len(ids), "characters": len(text)})
     else:
         print(*ids)
 
@@ -168,7 +168,7 @@ def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
     numbers = [number_in(word) for word in words]
     content = load_tokenizer(tokenizer_file).decode_bytes(numbers)
     if sys.stdout.isatty():
-        write([content.decode("utf-8", "replace"), "\n"])
+        print_pieces([content.decode("utf-8", "replace"), "\n"])
     else:
         sys.stdout.buffer.write(content + b"\n")
 
@@ -212,9 +212,9 @@ def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed
 
     found = compare(data, Path(out), vocab_size, max_iters, prompt, seed)
     if as_json:
-        print_object({"out": out, "models": [vars(model) for model in found]})
+        print_json({"out": out, "models": [vars(model) for model in found]})
     else:
-        write([table(found), "\n"])
+        print_pieces([table(found), "\n"])
         for model in found:
-            write([f"\n--- {model.tokenizer} ---\n{model.text}\n"])
-        write([f"\nthe picture and the runs are in {out}\n"])
+            print_pieces([f"\n--- {model.tokenizer} ---\n{model.text}\n"])
+        print_pieces([f"\nthe picture and the runs are in {out}\n"])

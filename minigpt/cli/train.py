@@ -4,33 +4,26 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from minigpt.cli.options import GroupedCommand, Option, given, json_option, settings
-from minigpt.cli.output import describe, loss_line, print_object, times, write
-from minigpt.cli.processes import rank, started_by_torchrun, world_size
-from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
+from minigpt.cli.config_file import describe_presets, read_config
+from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
+from minigpt.cli.output import describe_run, format_loss, format_times, print_json, print_pieces
+from minigpt.cli.torchrun import rank, started_by_torchrun, world_size
+from minigpt.config import ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.presets import PRESETS
-from minigpt.system.files import read_text
 
 if TYPE_CHECKING:
     from minigpt.runs.run import Run
 
 KINDS = get_args(TokenizerKind)
-LARGEST_CONFIG = 2**20  # bytes
 
 
-def told(presets: Iterable[str]) -> str:
-    """What each of the presets is for, to stand below a command's flags."""
-    return "\b\nPresets:\n" + "\n".join(f"  {name:<14} {PRESETS[name].about}" for name in presets)
-
-
-@click.command(cls=GroupedCommand, epilog=told(PRESETS), short_help="Train a model on a text.")
+@click.command(cls=GroupedCommand, epilog=describe_presets(PRESETS), short_help="Train a model on a text.")
 @click.option("--data", metavar="FILE|FOLDER", help="the text, or prepared data [input.txt here, or Tiny Shakespeare]")
 @click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
@@ -60,8 +53,8 @@ def told(presets: Iterable[str]) -> str:
 @click.option(
     "--vocab-size", cls=Option, group="Model", type=int, help="how many tokens bpe or sentencepiece learn [1024]"
 )
-@settings("Model", ModelConfig)
-@settings("Training", TrainingConfig, without={"tokenizer"})
+@settings_options("Model", ModelConfig)
+@settings_options("Training", TrainingConfig, without={"tokenizer"})
 def train(
     data: str | None,
     preset: str | None,
@@ -100,7 +93,7 @@ def train(
     kind = (tokenizer if file is None else None) or config.training.tokenizer
     if fields["vocab_size"] is not None and (file or kind not in ("bpe", "sentencepiece")):
         raise ConfigError("vocab_size is only for --tokenizer bpe or sentencepiece, which are learned: leave it out")
-    config = config.override(**given({"tokenizer": kind, **fields}))
+    config = config.override(**drop_unset({"tokenizer": kind, **fields}))
     if begin and not only_forecast:
         start(processes, max_restarts)
     from minigpt.training.train import forecast, train
@@ -110,7 +103,7 @@ def train(
         if as_json:
             low, high = foreseen.loss or (None, None)
             memory = {"seconds": foreseen.seconds, "memory_bytes": foreseen.memory}
-            print_object({**memory, "validation_loss_from": low, "validation_loss_to": high})
+            print_json({**memory, "validation_loss_from": low, "validation_loss_to": high})
         else:
             print(foreseen)
         return
@@ -138,7 +131,7 @@ def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str,
     """Go on with a run, and report."""
     from minigpt.training.resume import resume
 
-    finish(resume(path, data, restart_schedule, **given(fields)), as_json)
+    finish(resume(path, data, restart_schedule, **drop_unset(fields)), as_json)
 
 
 def finish(run: "Run", as_json: bool) -> None:
@@ -146,32 +139,21 @@ def finish(run: "Run", as_json: bool) -> None:
     if rank():
         return
     if as_json:
-        print_object(describe(run))
+        print_json(describe_run(run))
     else:
         report(run)
-
-
-def read_config(path: str | None, preset: str | None) -> Config:
-    """The configuration before any flag."""
-    if path is None:
-        return Config.from_preset(preset or "lecture")
-    try:
-        config = Config.from_toml(read_text(path, LARGEST_CONFIG), preset)
-        return config.override(schedule_start=0, schedule_end=0)  # those of a run that went on
-    except ConfigError as error:
-        raise ConfigError(f"{path!r}: {error}") from None
 
 
 def report(run: "Run") -> None:
     """What the model writes, how good it is, where it lies, and what to type next."""
     record = run.record
     click.echo("\nwhat the model writes now:\n", err=True)
-    write(run.stream(max_new_tokens=500, seed=run.config.training.seed))
+    print_pieces(run.stream(max_new_tokens=500, seed=run.config.training.seed))
     loss = record.validation_loss
-    shown = "" if loss is None else loss_line("validation loss", loss, run.config, record)
-    print(f"\n\n{shown}; {record.step:,} steps, {times(record)}")
+    shown = "" if loss is None else format_loss("validation loss", loss, run.config, record)
+    print(f"\n\n{shown}; {record.step:,} steps, {format_times(record)}")
     path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
-    write([f"the run is in {run.path}; next: {program()} sample {path}\n"])
+    print_pieces([f"the run is in {run.path}; next: {program()} sample {path}\n"])
 
 
 def program() -> str:

@@ -1,109 +1,133 @@
-"""What a training takes by size, computed before anything runs: memory, communication, FLOPs, hours.
+"""What a training takes, computed from its settings alone: memory, communication, operations, time.
 
-training/forecast.py tries a training out on the machine that is there; this is the arithmetic for one that is not. B,
-T, C, V are model/lecture.py's, L is n_layer, N the number of GPUs.
+`minigpt plan` prints it. Nothing runs, so the machine need not exist. training/forecast.py times real steps instead.
+B, T, C, V are model/lecture.py's; L is n_layer and N the number of GPUs.
 """
 
 from dataclasses import dataclass
-from typing import get_args
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.training.machine import Machine
-from minigpt.training.memory_model import FLOAT, Memory, Parameters, Sharing, memory, parameters
+from minigpt.training.memory_model import FLOAT, Memory, Parallel, ParameterCounts, estimate_memory
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to train the model.
+class Strategy:
+    """One way to train the model, and what it takes.
 
     Attributes:
-        sharing: "alone" on one GPU; or "ddp", everything whole on each; or "fsdp", everything cut into N parts.
-        recomputed: whether activations are computed again in the backward pass, block by block.
+        parallel: "single" on one GPU; "ddp" with a copy of the model on each GPU; "fsdp" with a part of it on each.
+        recompute: True if the backward pass computes the activations of a block again.
         memory: bytes on each GPU.
-        sent: bytes that each GPU sends in a step; it receives as many.
-        flops: of the whole training.
-        seconds: that those take.
+        bytes_sent: bytes that each GPU sends in a step. It receives as many.
+        flops: floating-point operations of the whole training.
+        seconds: the time of these operations.
     """
 
-    sharing: Sharing
-    recomputed: bool
+    parallel: Parallel
+    recompute: bool
     memory: Memory
-    sent: int
+    bytes_sent: int
     flops: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training's size, and the ways to do it.
+    """The size of a training, and the strategies to choose from.
 
     Attributes:
         parameters: of the model.
-        tokens_per_step: that all GPUs read together.
-        tokens: of the whole training.
-        flops_per_token: of forward and backward, nothing recomputed.
-        ways: without and with recomputed activations, on one GPU, or by DDP and by FSDP.
+        tokens_per_step: tokens that all GPUs read together in a step.
+        tokens: tokens of the whole training.
+        flops_per_token: operations of forward and backward, without recomputation.
+        strategies: on one GPU, or by DDP and by FSDP; each without and with recomputed activations.
     """
 
-    parameters: Parameters
+    parameters: ParameterCounts
     tokens_per_step: int
     tokens: int
     flops_per_token: int
-    ways: list[Way]
+    strategies: list[Strategy]
 
 
 def plan(config: Config, machine: Machine) -> Plan:
-    """The plan of that training on that machine.
+    """Plan a training on a machine.
 
-    `config.training.batch_size` windows are shared out over the GPUs. Raises ConfigError for fewer windows than GPUs,
-    and for a model other than model/gpt.py's.
+    Args:
+        config: the training. The GPUs share the `batch_size` windows of each batch.
+        machine: the GPUs.
+
+    Raises:
+        ConfigError: the batch has fewer windows than there are GPUs, or the formulas do not cover the training: they
+            are for model/gpt.py and AdamW.
     """
+    _require_covered(config)
+    if config.training.batch_size < machine.gpus:
+        raise ConfigError(
+            f"batch_size must be at least the number of GPUs, but {config.training.batch_size:,} windows cannot be "
+            f"shared by {machine.gpus:,} GPUs: raise batch_size, or take fewer GPUs"
+        )
+    parallels: tuple[Parallel, ...] = ("ddp", "fsdp") if machine.gpus > 1 else ("single",)
+    tokens = config.training.max_iters * config.tokens_per_step
+    strategies = []
+    for parallel in parallels:
+        for recompute in (False, True):
+            variant = config.override(checkpoint_activations=recompute)
+            flops = tokens * flops_per_token(config.model, recompute)
+            strategies.append(
+                Strategy(
+                    parallel=parallel,
+                    recompute=recompute,
+                    memory=estimate_memory(variant, machine.gpus, parallel),
+                    bytes_sent=bytes_sent_per_step(config, machine.gpus, parallel),
+                    flops=flops,
+                    seconds=flops / machine.flops_reached(config),
+                )
+            )
+    return Plan(
+        parameters=ParameterCounts.from_config(config.model),
+        tokens_per_step=config.tokens_per_step,
+        tokens=tokens,
+        flops_per_token=flops_per_token(config.model),
+        strategies=strategies,
+    )
+
+
+def _require_covered(config: Config) -> None:
     model, training = config.model, config.training
     if model.architecture != "gpt" or model.implementation != "fast" or model.quantization != "none":
-        raise ConfigError("what is planned is a GPT as model/gpt.py makes it: architecture gpt, implementation fast")
+        raise ConfigError("plan covers a GPT of model/gpt.py only: choose architecture gpt, implementation fast")
     if training.optimizer != "adamw" or training.max_minutes is not None:
-        raise ConfigError("what is planned is a number of steps by AdamW: name --max-iters, and leave out muon")
-    if training.batch_size < machine.gpus:
-        few = f"{training.batch_size:,} cannot be shared out over {machine.gpus:,} GPUs"
-        raise ConfigError(f"batch_size must be at least the number of GPUs, and {few}: raise it, or take fewer")
-    sharings = get_args(Sharing)[1:] if machine.gpus > 1 else ("alone",)
-    tokens = training.max_iters * config.tokens_per_step
-    ways = []
-    for sharing in sharings:
-        for recomputed in (False, True):
-            one = config.override(checkpoint_activations=recomputed)
-            flops = tokens * flops_per_token(model, recomputed)
-            held, sent = memory(one, machine.gpus, sharing), bytes_sent_per_step(config, machine.gpus, sharing)
-            ways.append(Way(sharing, recomputed, held, sent, flops, flops / machine.reached(config)))
-    return Plan(parameters(model), config.tokens_per_step, tokens, flops_per_token(model), ways)
+        raise ConfigError("plan covers AdamW and a number of steps only: choose optimizer adamw, and give --max-iters")
 
 
-def flops_per_token(model: ModelConfig, recomputed: bool = False) -> int:
-    """Floating-point operations that training spends on a token, in matrix products, of which all else is a sliver.
+def flops_per_token(model: ModelConfig, recompute: bool = False) -> int:
+    """Return the floating-point operations of training per token, in matrix products. All others are few.
 
-    A weight costs a multiplication and an addition forward and twice as many backward, for the gradients of the
-    weight and of what it multiplied: 6 a weight (Kaplan et al. 2020, "Scaling Laws", section 2.1). So do queries times
-    keys, and weights times values, T times C each in every block: 12 L T C (Chowdhery et al. 2022, "PaLM", appendix
-    B), as if no position were masked. To recompute the blocks would be their forward pass once more, 8 a weight; but
-    autograd stops where it has what it needs, and a block's last product it needs only to know what was dropped.
+    A weight takes one multiplication and one addition in the forward pass, and twice as many in the backward pass:
+    6 per weight (Kaplan et al. 2020, "Scaling Laws", section 2.1). Attention multiplies queries by keys, and weights
+    by values, T times C each in every block: 12 L T C (Chowdhery et al. 2022, "PaLM", appendix B, which ignores the
+    mask too). Recomputation repeats the blocks' forward pass. It skips a block's last product unless dropout needs it.
     """
     C, T = model.n_embd, model.block_size
-    forward = 24 * C * C + 4 * T * C  # of a block
-    again = forward - (0 if model.dropout else 8 * C * C) if recomputed else 0
-    return model.n_layer * (3 * forward + again) + 6 * model.vocab_size * C
+    block = 24 * C * C + 4 * T * C  # forward
+    last_product = 8 * C * C
+    again = (block if model.dropout else block - last_product) if recompute else 0
+    return model.n_layer * (3 * block + again) + 6 * model.vocab_size * C
 
 
-def bytes_sent_per_step(config: Config, gpus: int, sharing: Sharing) -> int:
-    """Bytes that each GPU sends in a step, and receives, in rings (Patarasuk and Yuan 2009), as NCCL makes them.
+def bytes_sent_per_step(config: Config, gpus: int, parallel: Parallel) -> int:
+    """Return the bytes that each GPU sends in a step by ring collectives, as NCCL does (Patarasuk and Yuan 2009).
 
-    To gather what is cut into N parts, or to sum up and keep a part, each sends (N - 1) / N of the whole; to sum up
-    and have all, twice that. DDP does the last with the gradients, once a step. FSDP gathers the weights forward, those
-    of the blocks again backward, and sums up and cuts the gradients, for each of gradient_accumulation batches.
+    An all-gather or a reduce-scatter of M bytes sends M (N - 1) / N from each GPU; an all-reduce sends twice that.
+    DDP all-reduces the gradients once a step. FSDP gathers all weights in the forward pass, gathers the blocks' again
+    in the backward pass, and reduce-scatters the gradients, for each of the gradient_accumulation batches.
     """
-    p = parameters(config.model)
-    if sharing == "fsdp":
-        numbers = config.training.gradient_accumulation * (p.total + p.blocks + p.total)
+    counts = ParameterCounts.from_config(config.model)
+    if parallel == "fsdp":
+        numbers = config.training.gradient_accumulation * (counts.total + counts.blocks + counts.total)
     else:
-        numbers = 2 * p.total
+        numbers = 2 * counts.total
     return FLOAT * numbers * (gpus - 1) // gpus

@@ -1,4 +1,4 @@
-"""`minigpt plan` for people, for programs, and for those who mistype."""
+"""`minigpt plan`: its table, its JSON, and how it refuses wrong flags."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from minigpt.cli.main import cli
-from minigpt.cli.plan import duration, in_units
+from minigpt.cli.plan import format_amount, format_duration
 from minigpt.config import Config
 from minigpt.training.machine import Machine
 from minigpt.training.plan import plan
@@ -17,21 +17,21 @@ FLAGS = ["--n-embd", 128, "--batch-size", 32, "--precision", "bf16"]
 CONFIG = Config().override(n_embd=128, batch_size=32, precision="bf16")
 
 
-def printed(*flags: object) -> str:
-    """What the command prints."""
+def run_plan(*flags: object) -> str:
+    """Return what the command prints."""
     done = CliRunner().invoke(cli, ["plan", *map(str, flags)], catch_exceptions=False)
     assert done.exit_code == 0
     return done.stdout
 
 
-def test_the_table_has_a_column_for_each_way_and_says_what_fits() -> None:
-    lines = printed(*FLAGS, "--gpus", 4, "--memory", 0.02).splitlines()
+def test_the_table_has_a_column_for_each_strategy_and_the_last_line_says_what_fits() -> None:
+    lines = run_plan(*FLAGS, "--gpus", 4, "--memory", 0.02).splitlines()
     assert lines[0] == "parameters  812,609: 791,552 in 4 blocks, 21,057 outside"
     header, memory = (next(line for line in lines if line.startswith(word)) for word in ("on each GPU", "memory"))
     assert header.split() == ["on", "each", "GPU", "DDP", "DDP,", "recomputed", "FSDP", "FSDP,", "recomputed"]
     planned = plan(CONFIG, Machine(gpus=4))
-    totals = [way.memory.total for way in planned.ways]
-    assert memory.split()[1:] == [word for total in totals for word in in_units(total, "B").split()]
+    totals = [strategy.memory.total for strategy in planned.strategies]
+    assert memory.split()[1:] == [word for total in totals for word in format_amount(total, "B").split()]
     assert len({len(line) for line in lines[lines.index(header) : lines.index(memory) + 1]}) == 1
     fitting = [
         name
@@ -42,26 +42,29 @@ def test_the_table_has_a_column_for_each_way_and_says_what_fits() -> None:
     assert lines[-1] == f"fits in 0.02 GB: {'; '.join(fitting)}"
 
 
-def test_for_programs() -> None:
-    shown = json.loads(printed(*FLAGS, "--json"))
+def test_json_has_the_exact_numbers() -> None:
+    shown = json.loads(run_plan(*FLAGS, "--json"))
     planned = plan(CONFIG, Machine())
     assert shown["parameters"] == 812_609
     assert shown["tokens"] == planned.tokens
-    assert [way["memory"]["total"] for way in shown["ways"]] == [way.memory.total for way in planned.ways]
+    assert [s["memory"]["total"] for s in shown["strategies"]] == [s.memory.total for s in planned.strategies]
 
 
-def test_from_a_file_and_what_does_not_fit(tmp_path: Path) -> None:
+def test_settings_come_from_a_file_and_a_plan_that_does_not_fit_says_so(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("n_embd = 128\nbatch_size = 32\nprecision = 'bf16'\n")
-    shown = printed("--config", tmp_path / "mine.toml", "--memory", 0.001)
+    shown = run_plan("--config", tmp_path / "mine.toml", "--memory", 0.001)
     assert shown.startswith("parameters  812,609")
-    assert "nothing of this fits in 0.001 GB: take more GPUs" in shown
+    assert "nothing fits in 0.001 GB: take more GPUs" in shown
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (["--gpus", "0"], "gpus must be a whole number at least 1, not 0"),
-        (["--gpus", "17"], "batch_size must be at least the number of GPUs, and 16 cannot be shared out over 17"),
+        (
+            ["--gpus", "17"],
+            "batch_size must be at least the number of GPUs, but 16 windows cannot be shared by 17 GPUs",
+        ),
         (["--preset", "lectur"], "there is no preset 'lectur': choose from"),
         (["--flops", "nan"], "flops must be a number at least 1, not nan"),
         (["--memory", "-1"], "memory must be a number above 0, not -1.0"),
@@ -69,7 +72,7 @@ def test_from_a_file_and_what_does_not_fit(tmp_path: Path) -> None:
         (["--n-head", "3"], "n_embd must be divisible by n_head"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(flags: list, sentence: str, command: Callable) -> None:
+def test_a_wrong_flag_is_refused_in_one_sentence(flags: list, sentence: str, command: Callable) -> None:
     done = command("plan", *flags)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
@@ -79,13 +82,13 @@ def test_what_cannot_be_is_refused_in_a_sentence(flags: list, sentence: str, com
 @pytest.mark.parametrize(
     ("number", "shown"), [(0, "0 B"), (999, "999 B"), (999.6, "1.00 KB"), (12_345, "12.3 KB"), (124_439_808, "124 MB")]
 )
-def test_units(number: float, shown: str) -> None:
-    assert in_units(number, "B") == shown
+def test_an_amount_has_three_digits_and_a_prefix(number: float, shown: str) -> None:
+    assert format_amount(number, "B") == shown
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(0.0168, "0.0168 s"), (99, "99 s"), (150, "2 min"), (12_345, "3 h 26 min"), (7e6, "1,944 h 27 min")],
 )
-def test_durations(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
+def test_a_duration_is_in_seconds_minutes_or_hours(seconds: float, shown: str) -> None:
+    assert format_duration(seconds) == shown

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.output import describe, loss_line, print_object, write
+from minigpt.cli.output import describe_run, format_loss, print_json, print_pieces
 
 if TYPE_CHECKING:
     from minigpt.finetuning.dpo import Preferred
@@ -46,7 +46,9 @@ def show_instructed(found: "Instructed", as_json: bool) -> None:
         return
     for task, (before, after, usual) in found.accuracies.items():
         was = f", before {before.share:.1%}" if before else ""
-        write([f"{task:<14} {after} of {after.asked:,} right{was}; the most frequent answer {usual.share:.1%}\n"])
+        print_pieces(
+            [f"{task:<14} {after} of {after.asked:,} right{was}; the most frequent answer {usual.share:.1%}\n"]
+        )
     if found.own_before is not None and found.own_after is not None:
         print(f"loss {on_own_text(found.own_before, found.own_after)}")
     say_where(run, "chat")
@@ -60,19 +62,19 @@ def show_finetuned(found: "Finetuned", as_json: bool) -> None:
         print_figures(found, loss_before=found.before.loss, **own)
         return
     click.echo("\nwhat the model writes now:\n", err=True)
-    write(run.stream(max_new_tokens=300, seed=run.config.training.seed))
-    print(f"\n\n{loss_line('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
+    print_pieces(run.stream(max_new_tokens=300, seed=run.config.training.seed))
+    print(f"\n\n{format_loss('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
     if found.own_before is not None and found.own_after is not None:
         print(on_own_text(found.own_before, found.own_after))
     if found.adapter:
         size = sum(file.stat().st_size for file in found.adapter.iterdir())
-        write([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}\n"])
+        print_pieces([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}\n"])
     say_where(run, "sample")
 
 
 def print_figures(found: "Finetuned | Instructed | Preferred", **figures: Any) -> None:
     """The run, those figures and where the adapter is, for programs."""
-    print_object({**describe(found.run), **figures, "adapter": found.adapter and str(found.adapter)})
+    print_json({**describe_run(found.run), **figures, "adapter": found.adapter and str(found.adapter)})
 
 
 def on_own_text(before: float, after: float) -> str:
@@ -83,4 +85,4 @@ def on_own_text(before: float, after: float) -> str:
 def say_where(run: "Run", then: str) -> None:
     """Where the run is, and what to do with it."""
     path = shlex.quote(str(run.path))
-    write([f"the run is in {path}; next: minigpt {then} {path}\n"])
+    print_pieces([f"the run is in {path}; next: minigpt {then} {path}\n"])
