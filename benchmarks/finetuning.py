@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from minigpt.config import Config
-from minigpt.finetuning.lora import apply_lora, trained_share
+from minigpt.finetuning.lora import apply_lora, count_trained_parameters
 from minigpt.model import build
 from minigpt.model.quantization import to_4_bits
 from minigpt.training.gradients import Gradients
@@ -74,7 +74,7 @@ def measure(size: str, method: str) -> None:
         gradients.add(idx, idx)
         optimizer.step(step)
         times.append(time.perf_counter() - began)
-    trained, _ = trained_share(model)
+    trained = count_trained_parameters(model)
     figures = {"peak": held("VmHWM") - before, "ms": statistics.median(times[1:]) * 1e3, "trained": trained}
     print(json.dumps(figures))
 

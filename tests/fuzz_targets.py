@@ -47,12 +47,11 @@ from minigpt.data.shards import INDEX, PreparedData
 from minigpt.distributed.sharded_checkpoint import saved
 from minigpt.errors import MinigptError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
-from minigpt.finetuning.adapter_tokens import save_tokens, with_saved_tokens
-from minigpt.finetuning.adapters import save_adapter, with_adapters
+from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.lora import apply_lora
 from minigpt.finetuning.sft_dataset import read_examples
-from minigpt.finetuning.vocabulary_resize import grown, with_tokens
+from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantized
 from minigpt.runs.run import Run
@@ -339,28 +338,28 @@ PREFERENCES = [
 def use_examples(path: Path) -> None:
     for example in read_examples(path):
         example.written.encode(), example.asked.encode()
-        tokenizer, _ = grown(characters(), CHAT_TOKENS, [turn.text for turn in example.turns])
+        tokenizer, _ = extend_tokenizer(characters(), CHAT_TOKENS, [turn.text for turn in example.turns])
         tokenizer.decode_bytes(tokenizer.encode(example.answer))
 
 
 def an_adapter(folder: Path, name: str) -> Path:
     run = a_base(a_run(folder).path)
-    tokenizer, old = grown(run.tokenizer, CHAT_TOKENS)
-    bigger = dataclasses.replace(run, model=with_tokens(run.model, old, 0), tokenizer=tokenizer)
+    tokenizer, old = extend_tokenizer(run.tokenizer, CHAT_TOKENS)
+    bigger = dataclasses.replace(run, model=resize_embeddings(run.model, old, 0), tokenizer=tokenizer)
     model = copy.deepcopy(run.model)
     apply_lora(model, rank=2, dora=True)
     save_adapter(model, folder / "adapter")
-    save_tokens(folder / "adapter", bigger.model.state_dict(), old, bigger)
+    save_new_tokens(folder / "adapter", bigger.model.state_dict(), old, bigger)
     return folder / "adapter" / name
 
 
 def open_adapter(folder: Path) -> None:
     run = dataclasses.replace(a_base(folder), model=copy.deepcopy(a_base(folder).model))
-    with_adapters(run, [str(folder / "adapter")]).model(torch.zeros(1, 2, dtype=torch.int64))
+    apply_adapters(run, [str(folder / "adapter")]).model(torch.zeros(1, 2, dtype=torch.int64))
 
 
 def open_tokens(folder: Path) -> None:
-    run = with_saved_tokens(a_base(folder), folder / "adapter")
+    run = load_new_tokens(a_base(folder), folder / "adapter")
     use_tokenizer(run.tokenizer)
 
 

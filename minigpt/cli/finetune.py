@@ -82,11 +82,11 @@ def finetune(
         raise ConfigError("--beta is for --preferences: name a file of them, or leave it out")
     from minigpt.finetuning.dpo import prefer
     from minigpt.finetuning.finetune import finetune
-    from minigpt.finetuning.lora import Shape
+    from minigpt.finetuning.lora import LoRAConfig
     from minigpt.finetuning.sft import instruct
 
     base = open_run(run, device=fields["device"] or "auto")
-    adapters, layers = Shape(**shape, rslora=rslora, dora=dora), target or None
+    adapters, layers = LoRAConfig(**shape, rslora=rslora, dora=dora), target or None
     if preferences is not None:
         more = drop_unset({"beta": beta, **fields})
         show_preferred(prefer(base, preferences, method, adapters, layers, out, **more), as_json)

@@ -89,8 +89,8 @@ def device_option(command: Command) -> Command:
 
 def adapter_options(command: Command) -> Command:
     """`--adapter`, which may be repeated, and `--adapter-scale`."""
-    about = "what minigpt finetune --lora left, or PEFT; repeated, several are added up, each by its share [none]"
-    command = click.option("--adapter", "adapters", multiple=True, metavar="FOLDER[:SHARE]", help=about)(command)
+    about = "an adapter from minigpt finetune --lora or PEFT; several are added up, each times its scale [none]"
+    command = click.option("--adapter", "adapters", multiple=True, metavar="FOLDER[:SCALE]", help=about)(command)
     return click.option("--adapter-scale", type=click.FloatRange(0, 2), default=1.0, help="how much they count [1]")(
         command
     )

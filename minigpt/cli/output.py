@@ -28,7 +28,7 @@ def open_run(
 ) -> "Run":
     """Open the run at `path`, or the newest one in runs/, whose name is then said on standard error.
 
-    Adapters, as FOLDER or FOLDER:SHARE, are added to its weights.
+    Adapters, as FOLDER or FOLDER:SCALE, are added to its weights.
     """
     from minigpt.runs.run import Run
     from minigpt.runs.run_directory import find_newest
@@ -41,9 +41,9 @@ def open_run(
     if adapter_scale != 1 and not adapters:
         raise ConfigError("--adapter-scale is for adapters: name one with --adapter, or leave it out")
     if adapters:
-        from minigpt.finetuning.adapters import with_adapters
+        from minigpt.finetuning.adapter_files import apply_adapters
 
-        run = with_adapters(run, adapters, adapter_scale)
+        run = apply_adapters(run, adapters, adapter_scale)
     return run
 
 

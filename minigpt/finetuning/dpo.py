@@ -14,7 +14,8 @@ from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import BETA, Pairs, Preferring, preferred, read_pairs
 from minigpt.finetuning.example_split import corpus_of, parted
 from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
-from minigpt.finetuning.lora import Shape, chosen_layers
+from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.target_layers import select_layers
 from minigpt.runs.run import Evaluation, Run
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import ChatTemplate
@@ -49,7 +50,7 @@ def prefer(
     base: Run,
     data: str | Path,
     method: Method = "full",
-    shape: Shape | None = None,
+    shape: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     beta: float = BETA,
@@ -65,7 +66,7 @@ def prefer(
     train, test = parted(everything, [pair.chosen.asked for pair in everything], f"{str(data)!r}", "pairs")
     random.Random(config.training.seed).shuffle(test)
     if method != "full":
-        chosen_layers(base.model, targets)
+        select_layers(base.model, targets)
     pairs = Pairs(train, test, template, config)
     device = pick_device(config.training.device)
     with (
@@ -77,7 +78,7 @@ def prefer(
             display.say(f"       {pairs.truncated:,} answers are in talks longer than block_size, which begin later")
         torch.manual_seed(config.training.seed)
         model = copy.deepcopy(base.model).to(device)
-        adapt(model, method, shape or Shape(), targets)
+        adapt(model, method, shape or LoRAConfig(), targets)
         preferring = Preferring(model, copy.deepcopy(base.model).to(device).eval(), beta)
         both = (example for pair in train + test for example in (pair.chosen, pair.rejected))
         corpus = corpus_of(both, f"the pairs in {data}")

@@ -12,10 +12,17 @@ from torch import Tensor
 from minigpt.acceleration import describe_decoder
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
-from minigpt.finetuning.adapter_tokens import save_tokens
-from minigpt.finetuning.adapters import ADAPTER, base_fingerprint, save_adapter
-from minigpt.finetuning.lora import Shape, apply_lora, chosen_layers, fold, plain_weights, trained_share
+from minigpt.finetuning.adapter_files import ADAPTER, compute_base_fingerprint, save_adapter
+from minigpt.finetuning.lora import (
+    LoRAConfig,
+    apply_lora,
+    compute_merged_weights,
+    count_trained_parameters,
+    merge_and_unload,
+)
 from minigpt.finetuning.replay import OwnText
+from minigpt.finetuning.target_layers import select_layers
+from minigpt.finetuning.vocabulary_resize import save_new_tokens
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import to_4_bits
 from minigpt.runs.run import Evaluation, Run
@@ -57,7 +64,7 @@ def finetune(
     base: Run,
     data: str | Path,
     method: Method = "lora",
-    shape: Shape | None = None,
+    shape: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     **settings: Any,
@@ -68,13 +75,13 @@ def finetune(
     train. `settings` are those of the training; what is not given is as the base's, but for the number of steps and the
     learning rate. Raises as `minigpt.train` does, and ConfigError for what the adapters cannot be.
     """
-    shape = shape or Shape()
+    shape = shape or LoRAConfig()
     few_bits = base.config.model.quantization != "none"
     if few_bits and method == "full":
         raise ConfigError("matrices in few bits cannot be trained: take the run they were made from, or --lora")
     config = begun_from(base, method, **settings)
     if method != "full":
-        chosen_layers(base.model, targets)  # refused, if at all, before anything else
+        select_layers(base.model, targets)  # refused, if at all, before anything else
     name = base.path.name or "run"
     wanted = Path(f"runs/{name}-{method}" if out is None else out)
 
@@ -85,7 +92,7 @@ def finetune(
 
     with Display(config.training) as display, prepared(config, data, display, base.tokenizer, adapted) as start:
         require_same_model(base.config, start.config)
-        trained, _ = trained_share(start.model)
+        trained = count_trained_parameters(start.model)
         before = Evaluation.of(base.model, start.dataset.val, base.tokenizer, "validation split", start.corpus.source)
         run, adapter = taught(base, start, method, wanted, display)
         assert run.record.validation_loss is not None
@@ -124,7 +131,7 @@ def taught(
     what else its record says.
     """
     folder = RunFolder.create(wanted)
-    trained, _ = trained_share(start.model)
+    trained = count_trained_parameters(start.model)
     record = dataclasses.replace(
         new_record(start),
         parameters=count_parameters(start.model if method == "full" or None in old else base.model),
@@ -142,15 +149,15 @@ def taught(
     particular = course(run) if course else Course()
     if method == "full":
         return fit_and_measure(run, start.dataset, display, None, particular), None
-    particular = dataclasses.replace(particular, weights=saving(run, base_fingerprint(base.model), old))
+    particular = dataclasses.replace(particular, weights=saving(run, compute_base_fingerprint(base.model), old))
     try:
         run = fit_and_measure(run, start.dataset, display, None, particular)
     finally:
-        fold(start.model)
+        merge_and_unload(start.model)
     return run, folder.path / ADAPTER
 
 
-def adapt(model: TrainedModel, method: Method, shape: Shape, targets: Sequence[str] | None) -> None:
+def adapt(model: TrainedModel, method: Method, shape: LoRAConfig, targets: Sequence[str] | None) -> None:
     """Make a model ready for the method, in place."""
     if method == "qlora":
         to_4_bits(model)
@@ -162,10 +169,10 @@ def saving(run: Run, base_sha256: str, old: Sequence[int | None] = ()) -> Callab
     """What to call for the weights to save: those of an ordinary model; the adapter is then saved too."""
 
     def weights() -> Mapping[str, Tensor]:
-        ordinary = plain_weights(run.model)
+        ordinary = compute_merged_weights(run.model)
         save_adapter(run.model, run.path / ADAPTER, base_sha256=base_sha256)
         if None in old:
-            save_tokens(run.path / ADAPTER, ordinary, old, run)
+            save_new_tokens(run.path / ADAPTER, ordinary, old, run)
         return ordinary
 
     return weights

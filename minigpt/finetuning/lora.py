@@ -1,17 +1,16 @@
-"""LoRA: a trained model learns something more through two thin matrices beside each large one (Hu et al. 2021).
+"""LoRA: fine-tune a model through two small matrices beside each large one (Hu et al. 2021).
 
-A layer that multiplies by W, (O, I), is left as it is; what it learns is an update of low rank, B @ A, with A (r, I)
-and B (O, r), scaled by alpha / r. B starts at zero, so that at first nothing is changed. Beside the 16,384 numbers of a
-layer 64 by 256 rank 4 trains 1,280, and those are all that has to be handed on.
+The layer's matrix W (O, I) stays frozen. Beside it trains an update of low rank, B @ A, with A (r, I) and B (O, r),
+multiplied by alpha / r. B starts at zero, so the model computes the same as before until the first step. A layer of 64
+by 256 has 16,384 weights; an adapter of rank 4 trains 1,280, and only those have to be shared.
 
-Two ways to do it better, each a line below. rsLoRA (Kalajdzievski 2023) scales by alpha / sqrt(r), so that a large rank
-learns as fast as a small one. DoRA (Liu et al. 2024) learns each row's length on its own, beside its direction.
+Two variants are a line each. rsLoRA (Kalajdzievski 2023) multiplies by alpha / sqrt(r), so that a large rank learns as
+fast as a small one. DoRA (Liu et al. 2024) also learns the norm of each row of W, its magnitude.
 """
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,26 +19,22 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from minigpt.errors import ConfigError, suggest_name
+from minigpt.finetuning.target_layers import LinearLayer, select_layers
 from minigpt.kernels.onednn_linear import Linear
-from minigpt.model import count_parameters
 from minigpt.model.int8 import Linear8bit
 from minigpt.model.quantization import Linear4bit
 
-Layer = nn.Linear | Linear4bit | Linear8bit
-
-OUTSIDE_BLOCKS = ("lm_head",)  # whose rows are tokens
-
 
 @dataclass(frozen=True)
-class Shape:
-    """How large an adapter is and how much it counts.
+class LoRAConfig:
+    """The size and the scaling of an adapter.
 
     Attributes:
-        rank: r, how many directions each update has.
-        alpha: what the update is scaled by, over the rank.
-        dropout: the share of the update's inputs dropped in training.
-        rslora: over the rank's square root instead.
-        dora: each row's length learned too.
+        rank: r, the rank of each update.
+        alpha: The update is multiplied by alpha / rank.
+        dropout: Share of the update's inputs that is dropped in training.
+        rslora: Divide alpha by the square root of the rank instead.
+        dora: Learn the magnitude of each row too.
     """
 
     rank: int = 8
@@ -57,98 +52,91 @@ class Shape:
             raise ConfigError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
 
     @property
-    def scale(self) -> float:
-        """What B @ A is multiplied by."""
+    def scaling(self) -> float:
+        """The factor of B @ A."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 class Adapter(nn.Module):
-    """The update of one layer."""
+    """The low-rank update of one layer."""
 
-    def __init__(self, layer: Layer, shape: Shape) -> None:
+    def __init__(self, layer: LinearLayer, config: LoRAConfig) -> None:
         super().__init__()
         O, I = layer.out_features, layer.in_features  # noqa: E741
-        self.shape = shape
+        self.config = config
         weight = layer.weight.detach()
-        self.A = nn.Parameter(weight.new_empty(shape.rank, I))
-        self.B = nn.Parameter(weight.new_zeros(O, shape.rank))
-        self.lengths = nn.Parameter(weight.norm(dim=1)) if shape.dora else None  # (O,)
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as nn.Linear's own weights begin
+        self.A = nn.Parameter(weight.new_empty(config.rank, I))
+        self.B = nn.Parameter(weight.new_zeros(O, config.rank))
+        self.magnitude = nn.Parameter(weight.norm(dim=1)) if config.dora else None  # (O,)
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # the initialization of nn.Linear
 
-    def forward(self, x: Tensor, layer: Layer) -> Tensor:
-        """What is added to the layer's result: (..., I) to (..., O)."""
-        x = F.dropout(x, self.shape.dropout, self.training)
-        update = (x @ self.A.T) @ self.B.T * self.shape.scale  # (..., I) -> (..., r) -> (..., O)
-        if self.lengths is None:
+    def forward(self, x: Tensor, layer: LinearLayer) -> Tensor:
+        """Return what the adapter adds to the output of its layer: (..., I) to (..., O)."""
+        x = F.dropout(x, self.config.dropout, self.training)
+        update = (x @ self.A.T) @ self.B.T * self.config.scaling  # (..., I) -> (..., r) -> (..., O)
+        if self.magnitude is None:
             return update
         weight = layer.weight
-        stretch = self._stretch(weight)
-        return (stretch - 1) * F.linear(x, weight) + stretch * update
+        norm_scale = self._compute_norm_scale(weight)
+        return (norm_scale - 1) * F.linear(x, weight) + norm_scale * update
 
-    def of_weight(self, weight: Tensor) -> Tensor:
-        """The same as an update of the matrix (O, I)."""
-        update = self.B @ self.A * self.shape.scale
-        if self.lengths is None:
+    def compute_weight_update(self, weight: Tensor) -> Tensor:
+        """Return what the adapter adds to the layer's matrix: (O, I)."""
+        update = self.B @ self.A * self.config.scaling
+        if self.magnitude is None:
             return update
-        stretch = self._stretch(weight)[:, None]
-        return (stretch - 1) * weight + stretch * update
+        norm_scale = self._compute_norm_scale(weight)[:, None]
+        return (norm_scale - 1) * weight + norm_scale * update
 
-    def _stretch(self, weight: Tensor) -> Tensor:
-        """By how much DoRA makes each row longer, (O,); the length that it has now counts as a constant."""
-        assert self.lengths is not None
-        return self.lengths / (weight + self.B @ self.A * self.shape.scale).norm(dim=1).detach()
+    def _compute_norm_scale(self, weight: Tensor) -> Tensor:
+        """Return DoRA's factor for each row, (O,). As in the paper, the present norm counts as a constant."""
+        assert self.magnitude is not None
+        return self.magnitude / (weight + self.B @ self.A * self.config.scaling).norm(dim=1).detach()
 
 
 class LoRALinear(nn.Module):
-    """A linear layer and its adapters, of which those in use, each by its share, are added up.
+    """A frozen linear layer and its adapters; the active ones are added to its output.
 
     Attributes:
-        base: the layer, frozen.
-        adapters: by name.
-        shares: how much each adapter in use counts.
-        kept: the layer itself while one with the adapters merged into it is in its place.
+        base: The frozen layer.
+        adapters: The adapters by name.
+        scales: The active adapters: name to factor.
+        unmerged_base: The frozen layer while `base` is a layer with the adapters merged into it, else None.
     """
 
     adapters: dict[str, Adapter]
 
-    def __init__(self, base: Layer) -> None:
+    def __init__(self, base: LinearLayer) -> None:
         super().__init__()
-        self.base: Layer = base.requires_grad_(False)
+        self.base: LinearLayer = base.requires_grad_(False)
         self.adapters = nn.ModuleDict()  # type: ignore[assignment]
-        self.shares: dict[str, float] = {}
-        self.kept: tuple[Layer] | None = None  # in a tuple, so that PyTorch takes it for no part of this module
+        self.scales: dict[str, float] = {}
+        self.unmerged_base: tuple[LinearLayer] | None = None  # in a tuple, so that it is no submodule
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
         result = self.base(x)
-        if self.kept is None:
-            for name, share in self.shares.items():
-                result = result + share * self.adapters[name](x, self.base)
+        if self.unmerged_base is None:
+            for name, scale in self.scales.items():
+                result = result + scale * self.adapters[name](x, self.base)
         return result
 
     def merge(self) -> None:
-        """Put a layer in the place of this one's whose matrix has what is in use added to it."""
-        if self.kept is None:
-            self.kept = (self.base,)
+        """Replace `base` by a layer whose matrix includes the active adapters."""
+        if self.unmerged_base is None:
+            self.unmerged_base = (self.base,)
             weight = self.base.weight.detach()
-            updates = [share * self.adapters[name].of_weight(weight).detach() for name, share in self.shares.items()]
-            self.base = with_weight(self.base, sum(updates, weight))
+            updates = [
+                scale * self.adapters[name].compute_weight_update(weight).detach()
+                for name, scale in self.scales.items()
+            ]
+            self.base = _copy_with_weight(self.base, sum(updates, weight))
 
     def unmerge(self) -> None:
-        """Put the layer back as it was, bit for bit."""
-        if self.kept is not None:
-            self.base = self.kept[0].to(self.base.weight)  # where the model is by now
-            self.kept = None
-
-
-def with_weight(layer: Layer, weight: Tensor) -> nn.Linear:
-    """A linear layer of that kind, or an ordinary one if it held its matrix in few bits, with another matrix."""
-    with torch.device("meta"):
-        kind = type(layer) if isinstance(layer, nn.Linear) else Linear
-        new = kind(layer.in_features, layer.out_features, bias=False)
-    new.weight = nn.Parameter(weight.clone() if weight is layer.weight else weight, requires_grad=False)
-    new.bias = layer.bias
-    return new
+        """Put the frozen layer back, bit for bit."""
+        if self.unmerged_base is not None:
+            self.base = self.unmerged_base[0].to(self.base.weight)  # the model may have been moved since
+            self.unmerged_base = None
 
 
 def apply_lora(
@@ -162,144 +150,156 @@ def apply_lora(
     rslora: bool = False,
     dora: bool = False,
 ) -> list[str]:
-    """Put a new adapter, in use from now on, beside layers of a model, in place; the names of those layers.
+    """Add a new active adapter to layers of a model, in place, and freeze everything else.
 
-    From then on only adapters train. `targets` are names of layers, or their last parts, such as "qkv" or "ffwd.up";
-    without them all linear layers of the blocks. A second adapter, of another `name`, goes beside the first. Raises
-    ConfigError for targets that match no layer, a name that is taken, and a rank that is larger than a matrix.
+    A second adapter with another name goes beside the first. Merged adapters are unmerged.
+
+    Args:
+        model: Any model with linear layers.
+        rank: Rank of each update.
+        alpha: The update is multiplied by alpha / rank.
+        dropout: Share of the update's inputs that is dropped in training.
+        targets: Paths of layers or the ends of paths, such as "qkv" or "ffwd.up"; None for every layer of the blocks.
+        name: The adapter's name.
+        rslora: Divide alpha by the square root of the rank instead.
+        dora: Learn the magnitude of each row too.
+
+    Returns:
+        The paths of the layers.
+
+    Raises:
+        ConfigError: If a target matches no layer, the name is taken, or the rank is larger than a matrix.
     """
-    shape = Shape(rank, alpha, dropout, rslora, dora)
+    config = LoRAConfig(rank, alpha, dropout, rslora, dora)
     unmerge(model)
-    chosen = chosen_layers(model, targets)
-    if name in adapter_names(model):
+    layers = select_layers(model, targets)
+    if name in list_adapters(model):
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
     if not name or "." in name or hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name):
         raise ConfigError(f"an adapter cannot be named {name!r}: choose another name, without a dot")
-    for path, layer in chosen.items():
+    for path, layer in layers.items():
         smaller = min(layer.in_features, layer.out_features)
         if rank > smaller:
             raise ConfigError(f"rank must be at most {smaller}, the smaller side of {path}, not {rank}: lower it")
+    add_adapter(model, {path: Adapter(layer, config) for path, layer in layers.items()}, name)
+    return list(layers)
+
+
+def add_adapter(model: nn.Module, adapters: Mapping[str, Adapter], name: str) -> None:
+    """Give layers of a model an adapter each, in place; it is active beside those that are active already.
+
+    Args:
+        model: The model; everything but its active adapters is frozen.
+        adapters: The adapters by the paths of their layers.
+        name: One name for all of them.
+    """
+    active = get_active_adapters(model)
     model.requires_grad_(False)
-    for path, layer in chosen.items():
-        put_beside(model, path, Adapter(layer, shape), name)
-    use_adapters(model, {**shares_in_use(model), name: 1.0})
-    return list(chosen)
+    for path, adapter in adapters.items():
+        layer = model.get_submodule(path)
+        if not isinstance(layer, LoRALinear):
+            layer = LoRALinear(layer)  # type: ignore[arg-type]
+            _replace_module(model, path, layer)
+        layer.adapters[name] = adapter.train(model.training)
+    use_adapters(model, {**active, name: 1.0})
 
 
-def put_beside(model: nn.Module, path: str, adapter: Adapter, name: str) -> None:
-    """Give the layer at that path an adapter, in LoRALinear if it isn't yet."""
-    parent_path, _, child = path.rpartition(".")
-    parent = model.get_submodule(parent_path)
-    layer = getattr(parent, child)
-    if not isinstance(layer, LoRALinear):
-        layer = LoRALinear(layer)
-        setattr(parent, child, layer)
-    layer.adapters[name] = adapter.train(model.training)
-
-
-def linear_layers(model: nn.Module) -> dict[str, Layer]:
-    """Every linear layer by its path, those with adapters by the path that they had before."""
-    layers: dict[str, Layer] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, LoRALinear):
-            layers[path] = module.base
-        elif isinstance(module, Layer) and not path.endswith(".base"):
-            layers[path] = module
-    return layers
-
-
-def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, Layer]:
-    """The linear layers that the targets name; ConfigError, with what could be named, for one that names none."""
-    layers = linear_layers(model)
-    if targets is None:
-        inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
-        if not inside:
-            raise ConfigError("the model has no blocks, and so no layers for an adapter: take a transformer")
-        return inside
-    for target in targets:
-        if not any(matches(path, target) for path in layers):
-            known = list(dict.fromkeys(short(path) for path in layers))
-            hint = suggest_name(target, known) or f": choose from {', '.join(known)}"
-            raise ConfigError(f"no layer is named {target!r}{hint}")
-    if not targets:
-        raise ConfigError("targets is empty: name layers, or leave it out")
-    return {path: layer for path, layer in layers.items() if any(matches(path, target) for target in targets)}
-
-
-def matches(path: str, target: str) -> bool:
-    """Whether the target is the path of a layer, or its end."""
-    return path == target or path.endswith("." + target)
-
-
-def short(path: str) -> str:
-    """What a layer is called in each block: the part of its path after the numbers."""
-    words = path.split(".")
-    numbers = [n for n, word in enumerate(words[:-1]) if word.isdigit()]
-    return ".".join(words[numbers[-1] + 1 :]) if numbers else path
-
-
-def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
-    """The layers with adapters, by their paths."""
+def find_lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """Return the layers that have adapters, by path."""
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def adapter_names(model: nn.Module) -> list[str]:
-    """The names of a model's adapters."""
-    return list(dict.fromkeys(name for layer in lora_layers(model).values() for name in layer.adapters))
+def list_adapters(model: nn.Module) -> list[str]:
+    """Return the names of a model's adapters."""
+    return list(dict.fromkeys(name for layer in find_lora_layers(model).values() for name in layer.adapters))
 
 
-def shares_in_use(model: nn.Module) -> dict[str, float]:
-    """The adapters in use, and how much each counts."""
-    return {name: share for layer in lora_layers(model).values() for name, share in layer.shares.items()}
+def get_active_adapters(model: nn.Module) -> dict[str, float]:
+    """Return the active adapters: name to factor."""
+    return {name: scale for layer in find_lora_layers(model).values() for name, scale in layer.scales.items()}
 
 
-def use_adapters(model: nn.Module, shares: Mapping[str, float]) -> None:
-    """Use these adapters, each by its share: {"a": 1} switches to a, {"a": 0.7, "b": 0.3} blends, {} is the base.
+def use_adapters(model: nn.Module, scales: Mapping[str, float]) -> None:
+    """Make these adapters, and no others, active. Merged adapters are unmerged.
 
-    Raises ConfigError for an adapter that isn't there or a share that is no number; unmerges first.
+    Args:
+        model: A model with adapters.
+        scales: Name to factor: {"a": 1} switches to a, {"a": 0.7, "b": 0.3} blends two, {} is the base.
+
+    Raises:
+        ConfigError: If there is no such adapter, or a factor is not a number.
     """
-    known = adapter_names(model)
-    for name, share in shares.items():
+    known = list_adapters(model)
+    for name, scale in scales.items():
         if name not in known:
             hint = suggest_name(name, known) or ": known are " + (", ".join(known) or "none")
             raise ConfigError(f"there is no adapter {name!r}{hint}")
-        if not math.isfinite(share):
-            raise ConfigError(f"the share of adapter {name!r} must be a number, not {share}")
+        if not math.isfinite(scale):
+            raise ConfigError(f"the scale of adapter {name!r} must be a number, not {scale}")
     unmerge(model)
-    for layer in lora_layers(model).values():
-        layer.shares = {name: share for name, share in shares.items() if name in layer.adapters}
+    for layer in find_lora_layers(model).values():
+        layer.scales = {name: scale for name, scale in scales.items() if name in layer.adapters}
         for name, adapter in layer.adapters.items():
-            adapter.requires_grad_(name in shares)
+            adapter.requires_grad_(name in scales)
 
 
 def merge(model: nn.Module) -> None:
-    """Add the adapters in use to the matrices beside them: the same function, as fast as without them."""
-    for layer in lora_layers(model).values():
+    """Add the active adapters to the matrices of their layers, so that the model is as fast as without them."""
+    for layer in find_lora_layers(model).values():
         layer.merge()
 
 
 def unmerge(model: nn.Module) -> None:
-    """Undo `merge`: every matrix is the one that was there, bit for bit."""
-    for layer in lora_layers(model).values():
+    """Undo `merge`: every matrix is the frozen one again, bit for bit."""
+    for layer in find_lora_layers(model).values():
         layer.unmerge()
 
 
-def fold(model: nn.Module) -> None:
-    """Merge, for good, and take the adapters off: an ordinary model again."""
+def merge_and_unload(model: nn.Module) -> None:
+    """Merge the active adapters for good and remove all of them, in place: an ordinary model remains.
+
+    Quantized layers become full-precision ones, and the trained rows of new tokens become part of their tables.
+    """
     merge(model)
     for path, layer in [*model.named_modules()]:
-        parent_path, _, child = path.rpartition(".")
         if isinstance(layer, LoRALinear):
-            setattr(model.get_submodule(parent_path), child, layer.base)
+            _replace_module(model, path, layer.base)
         elif isinstance(layer, Linear4bit | Linear8bit) and not path.endswith(".base"):
-            setattr(model.get_submodule(parent_path), child, with_weight(layer, layer.weight))
-        elif parametrize.is_parametrized(layer):  # rows of new tokens, tokens.py
-            setattr(model.get_submodule(parent_path), child, with_own_tables(layer))
+            _replace_module(model, path, _copy_with_weight(layer, layer.weight))
+        elif parametrize.is_parametrized(layer):  # has rows of new tokens, see vocabulary_resize.py
+            _replace_module(model, path, _copy_without_parametrization(layer))
     model.requires_grad_(True)
 
 
-def with_own_tables(layer: nn.Module) -> nn.Module:
-    """An embedding or linear layer with what its parametrized tensors are now as parameters of its own."""
+def compute_merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that `merge_and_unload` would leave; the model stays as it is."""
+    merged = copy.deepcopy(model)
+    merge_and_unload(merged)
+    return merged.state_dict()
+
+
+def count_trained_parameters(model: nn.Module) -> int:
+    """Return how many parameters train."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def _copy_with_weight(layer: LinearLayer, weight: Tensor) -> nn.Linear:
+    """Return a full-precision linear layer with another matrix and the same bias."""
+    with torch.device("meta"):
+        kind = type(layer) if isinstance(layer, nn.Linear) else Linear
+        new = kind(layer.in_features, layer.out_features, bias=False)
+    new.weight = nn.Parameter(weight.clone() if weight is layer.weight else weight, requires_grad=False)
+    new.bias = layer.bias
+    return new
+
+
+def _copy_without_parametrization(layer: nn.Module) -> nn.Module:
+    """Return an ordinary embedding or linear layer that has the present values of a parametrized one."""
     rows, columns = layer.get_parameter("parametrizations.weight.original").shape
     bias = getattr(layer, "bias", None)
     with torch.device("meta"):
@@ -309,26 +309,3 @@ def with_own_tables(layer: nn.Module) -> nn.Module:
     if bias is not None:
         new.bias = nn.Parameter(bias.detach().clone())
     return new
-
-
-def plain_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the ordinary model that `fold` would make of it, which stays as it is."""
-    ordinary = copy.deepcopy(model)
-    fold(ordinary)
-    return ordinary.state_dict()
-
-
-@contextmanager
-def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is the base."""
-    shares = shares_in_use(model)
-    use_adapters(model, {})
-    try:
-        yield
-    finally:
-        use_adapters(model, shares)
-
-
-def trained_share(model: nn.Module) -> tuple[int, int]:
-    """How many numbers train, and how many there are in all."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad), count_parameters(model)

@@ -11,13 +11,13 @@ import torch
 from minigpt.errors import ConfigError
 from minigpt.finetuning.accuracy import Accuracy, accuracies, majority
 from minigpt.finetuning.accuracy_log import Progress
-from minigpt.finetuning.adapter_tokens import train_new_rows
 from minigpt.finetuning.example_split import material_of
 from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
-from minigpt.finetuning.lora import OUTSIDE_BLOCKS, Shape, chosen_layers, trained_share
+from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
 from minigpt.finetuning.replay import OwnText
 from minigpt.finetuning.sft_dataset import Instructions
-from minigpt.finetuning.vocabulary_resize import grown, with_tokens
+from minigpt.finetuning.target_layers import OUTSIDE_BLOCKS, select_layers
+from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings, train_new_rows
 from minigpt.model import TrainedModel
 from minigpt.model.loss import compute_mean_loss, nats_to_bits
 from minigpt.runs.run import Evaluation, Run, lengths_of
@@ -54,7 +54,7 @@ def instruct(
     tasks: Sequence[str] = (),
     kept: Sequence[str] = (),
     method: Method = "full",
-    shape: Shape | None = None,
+    shape: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     **settings: Any,
@@ -69,7 +69,7 @@ def instruct(
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
     material = material_of(base, data, tasks, kept, config.training.seed)
     train, test = material.all
-    tokenizer, old = grown(
+    tokenizer, old = extend_tokenizer(
         base.tokenizer, CHAT_TOKENS, (turn.text for example in train + test for turn in example.turns)
     )
     if method != "full":
@@ -85,11 +85,11 @@ def instruct(
         if dataset.truncated:
             display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")
         torch.manual_seed(training.seed)
-        model = with_tokens(copy.deepcopy(base.model), old, training.seed).to(device)
-        adapt(model, method, shape or Shape(), targets)
+        model = resize_embeddings(copy.deepcopy(base.model), old, training.seed).to(device)
+        adapt(model, method, shape or LoRAConfig(), targets)
         if method != "full" and None in old:
             train_new_rows(model, old)
-        trained, _ = trained_share(model)
+        trained = count_trained_parameters(model)
         start = Start(material.corpus(), tokenizer, config, dataset, model, threads)
         wanted = Path(f"runs/{base.path.name or 'run'}-instructed" if out is None else out)
         progress = Progress(model, template, material.test)
@@ -109,7 +109,7 @@ def instruct(
 
 def require_layers(model: TrainedModel, targets: Sequence[str] | None, growing: bool) -> None:
     """Raise ConfigError for targets that can have no adapter, as the last layer can't while its rows grow."""
-    chosen = chosen_layers(model, targets)
+    chosen = select_layers(model, targets)
     if growing and not chosen.keys().isdisjoint(OUTSIDE_BLOCKS):
         raise ConfigError("lm_head gets rows for new tokens, and so no adapter: leave it out of the targets")
 

@@ -1,67 +1,183 @@
-"""More tokens for a trained model: special ones, and characters that it has not met; what it knows stays as it is."""
+"""Add tokens to a trained model: special tokens, and characters that it has not met.
+
+The tokenizer and the model's tables grow; every row that was there keeps its values. With adapters, only the rows of
+the new tokens train beside them. In the adapter's folder these rows lie in tokens.safetensors, beside the tokenizer.
+
+A list called `old_ids` links the two vocabularies: entry n is the id of token n in the base, None for a new token.
+"""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from minigpt.errors import DataError
+from minigpt.errors import DataError, ExchangeError, FileError
 from minigpt.model import TrainedModel
 from minigpt.model.meta_init import build_empty
+from minigpt.runs.run import Run
+from minigpt.system.files import write_atomic
+from minigpt.system.untrusted_tensors import read_tensors
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.loading import load_tokenizer
 
-ROWS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")  # that have one for each token
-NEW = 0.02  # standard deviation of new rows, as weights begin
+TABLES = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")  # tensors that have a row for each token
+INIT_STD = 0.02  # standard deviation of new rows: that of GPT's initial weights
+TOKENS, TOKENIZER, OLD_IDS, EXCHANGES = "tokens.safetensors", "tokenizer.json", "old", "exchanges"
+NEW = -1  # stands for None where old ids are a tensor
 
 
-def grown(
+def extend_tokenizer(
     tokenizer: Tokenizer, special: Sequence[str], texts: Iterable[str] = ()
 ) -> tuple[Tokenizer, list[int | None]]:
-    """A tokenizer that has those special tokens too and, of characters, those of the texts; each new id's old one.
+    """Return a tokenizer that also has these special tokens, and `old_ids`.
 
-    Raises DataError for a tokenizer that cannot grow.
+    Args:
+        tokenizer: The base's tokenizer.
+        special: Names of special tokens.
+        texts: A character tokenizer without a sign for unknown characters also gets the characters of these.
+
+    Raises:
+        DataError: If the tokenizer cannot have more tokens.
     """
     missing = [name for name in special if name not in tokenizer.special_tokens]
-    before = tokenizer.special_tokens
     if isinstance(tokenizer, CharTokenizer):
-        unknown = tokenizer.unknown is not None  # it has a sign for them
-        more = set() if unknown else set().union(*map(set, texts)) - tokenizer.stoi.keys()
-        characters = [*tokenizer.stoi, *sorted(more)]
-        known: list[int | None] = [tokenizer.stoi.get(character) for character in characters]
-        larger = CharTokenizer(characters, [*before, *missing], tokenizer.unknown)
-        return larger, known + [before.get(name) for name in larger.special_tokens]
+        return _extend_characters(tokenizer, missing, texts)
     if isinstance(tokenizer, BPETokenizer):
-        count = tokenizer.vocab_size
-        ids = {token: i for i, token in tokenizer.vocab.items() if i not in before.values()}
-        both = {**before, **{name: count + n for n, name in enumerate(missing)}}
-        return BPETokenizer(tokenizer.merges, both, tokenizer.pattern, ids), [*range(count), *[None] * len(missing)]
+        count, specials = tokenizer.vocab_size, tokenizer.special_tokens
+        ids = {token: i for i, token in tokenizer.vocab.items() if i not in specials.values()}
+        all_specials = {**specials, **{name: count + n for n, name in enumerate(missing)}}
+        larger = BPETokenizer(tokenizer.merges, all_specials, tokenizer.pattern, ids)
+        return larger, [*range(count), *[None] * len(missing)]
     if missing:
         raise DataError("a SentencePiece model cannot be given special tokens: take a base of characters or BPE")
     return tokenizer, list(range(tokenizer.vocab_size))
 
 
-def with_tokens(model: TrainedModel, old: Sequence[int | None], seed: int) -> TrainedModel:
-    """A model whose n-th token is `model`'s token old[n], with the very same rows, or a new one where that is None."""
-    if list(old) == list(range(model.config.vocab_size)):
+def _extend_characters(
+    tokenizer: CharTokenizer, missing: Sequence[str], texts: Iterable[str]
+) -> tuple[Tokenizer, list[int | None]]:
+    """Do the work of `extend_tokenizer` for characters."""
+    has_sign = tokenizer.unknown is not None
+    more = set() if has_sign else set().union(*map(set, texts)) - tokenizer.stoi.keys()
+    characters = [*tokenizer.stoi, *sorted(more)]
+    larger = CharTokenizer(characters, [*tokenizer.special_tokens, *missing], tokenizer.unknown)
+    old_ids: list[int | None] = [tokenizer.stoi.get(character) for character in characters]
+    return larger, old_ids + [tokenizer.special_tokens.get(name) for name in larger.special_tokens]
+
+
+def resize_embeddings(model: TrainedModel, old_ids: Sequence[int | None], seed: int) -> TrainedModel:
+    """Return a model with a row for each entry of `old_ids`: the old row's exact values, or new random ones.
+
+    Args:
+        model: The model before; returned as it is where nothing changes.
+        old_ids: What each token was in it, None for a new one.
+        seed: For the new rows.
+    """
+    if list(old_ids) == list(range(model.config.vocab_size)):
         return model
     generator = torch.Generator().manual_seed(seed)
     weights = {
-        name: chosen_rows(tensor, old, generator) if name in ROWS else tensor
+        name: _resize_rows(tensor, old_ids, generator) if name in TABLES else tensor
         for name, tensor in model.state_dict().items()
     }
-    larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old)))
+    larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old_ids)))
     larger.load_state_dict(weights, assign=True)
     return larger.train(model.training)
 
 
-def chosen_rows(tensor: Tensor, old: Sequence[int | None], generator: torch.Generator) -> Tensor:
-    """The rows of those ids; small random numbers, or for a bias zeros, where there is none."""
-    rows = torch.zeros(len(old), *tensor.shape[1:], dtype=tensor.dtype)
+def _resize_rows(tensor: Tensor, old_ids: Sequence[int | None], generator: torch.Generator) -> Tensor:
+    """Return the old rows, and for new tokens small random numbers; zeros in a bias."""
+    rows = torch.zeros(len(old_ids), *tensor.shape[1:], dtype=tensor.dtype)
     if tensor.dim() > 1:
-        rows.normal_(std=NEW, generator=generator)
-    kept = [n for n, i in enumerate(old) if i is not None]
-    rows[kept] = tensor.cpu()[[i for i in old if i is not None]]
+        rows.normal_(std=INIT_STD, generator=generator)
+    kept = [n for n, i in enumerate(old_ids) if i is not None]
+    rows[kept] = tensor.cpu()[[i for i in old_ids if i is not None]]
     return rows.to(tensor.device)
+
+
+class NewRows(nn.Module):
+    """A parametrization of a table (V, ...): some rows train, the others are frozen."""
+
+    def __init__(self, table: Tensor, new_ids: Tensor) -> None:
+        super().__init__()
+        self.new_ids: Tensor
+        self.register_buffer("new_ids", new_ids, persistent=False)
+        self.rows = nn.Parameter(table.detach()[new_ids].clone())
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Return the table with the trained rows in their places."""
+        return table.index_copy(0, self.new_ids, self.rows)
+
+
+def train_new_rows(model: nn.Module, old_ids: Sequence[int | None]) -> None:
+    """Let the rows of new tokens train, in place; the other rows of their tables are frozen."""
+    new_ids = torch.tensor([n for n, i in enumerate(old_ids) if i is None], device=next(model.parameters()).device)
+    for table in TABLES:
+        path, _, name = table.rpartition(".")
+        module = getattr(model, path, None)
+        if module is not None and getattr(module, name, None) is not None:
+            rows = NewRows(getattr(module, name).requires_grad_(False), new_ids)
+            parametrize.register_parametrization(module, name, rows, unsafe=True)  # unsafe skips a trial forward
+
+
+def save_new_tokens(folder: Path, weights: Mapping[str, Tensor], old_ids: Sequence[int | None], run: Run) -> None:
+    """Write the rows of new tokens and the tokenizer into an adapter's folder.
+
+    Args:
+        folder: The adapter's folder.
+        weights: The weights of the fine-tuned model.
+        old_ids: What each token was in the base, None for a new one.
+        run: The fine-tuned run.
+
+    Raises:
+        FileError: If a file cannot be written.
+    """
+    new_ids = [n for n, i in enumerate(old_ids) if i is None]
+    tensors = {name: weights[name].detach().cpu()[new_ids].contiguous() for name in TABLES if name in weights}
+    tensors[OLD_IDS] = torch.tensor([NEW if i is None else i for i in old_ids])
+    write_atomic(folder / TOKENS, safetensors.torch.save(tensors, {EXCHANGES: str(run.record.exchanges or 0)}))
+    write_atomic(folder / TOKENIZER, run.tokenizer.to_bytes())
+
+
+def load_new_tokens(run: Run, folder: Path) -> Run:
+    """Return a run with the tokens of an adapter's folder added.
+
+    Raises:
+        ExchangeError: If a file is damaged or does not fit the run.
+        FileError: If a file cannot be read.
+    """
+    path = folder / TOKENS
+    rows, metadata = read_tensors(path)
+    try:
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+    except FileError as error:
+        raise ExchangeError(f"{str(folder)!r} is damaged: {error}") from None
+    ids = rows.pop(OLD_IDS, torch.empty(0))
+    fits = ids.dtype == torch.int64 and ids.shape == (tokenizer.vocab_size,)
+    if not fits or not ((ids >= NEW) & (ids < run.tokenizer.vocab_size)).all():
+        raise ExchangeError(f"{str(path)!r} does not fit this model: its tokens are not the base's and more")
+    model = resize_embeddings(run.model, [None if i == NEW else i for i in ids.tolist()], seed=0)
+    _load_rows(model, rows, ids == NEW, path)
+    config = run.config.override(vocab_size=tokenizer.vocab_size)
+    exchanges = metadata.get(EXCHANGES, "")
+    is_count = exchanges in map(str, range(1, 100))
+    record = dataclasses.replace(run.record, exchanges=int(exchanges) if is_count else None)
+    return dataclasses.replace(run, model=model, tokenizer=tokenizer, config=config, record=record)
+
+
+def _load_rows(model: TrainedModel, rows: Mapping[str, Tensor], is_new: Tensor, path: Path) -> None:
+    """Copy rows of new tokens, those where `is_new` (V,) is True, into a model's tables."""
+    weights, count = model.state_dict(), int(is_new.sum())
+    needed = {name: (count, *weights[name].shape[1:]) for name in TABLES if name in weights}
+    if {name: tuple(tensor.shape) for name, tensor in rows.items()} != needed:
+        raise ExchangeError(f"{str(path)!r} does not fit this model: it has no rows of {count} tokens for it")
+    for name, tensor in rows.items():
+        weights[name][is_new] = tensor.to(weights[name])
+        if not weights[name].isfinite().all():
+            raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ConfigError
-from minigpt.finetuning.lora import linear_layers
+from minigpt.finetuning.target_layers import find_linear_layers
 from minigpt.model.int8 import dequantize_int8, quantize_int8
 from minigpt.model.quantization import BLOCK, levels_of, quantize_levels
 from minigpt.runs.run import Run
@@ -53,7 +53,7 @@ def bit_depths(
 
     Raises ConfigError for a model without blocks, and DataError and FileError as `Run.evaluate` does.
     """
-    paths = [path for path in linear_layers(run.model) if path.startswith("blocks")]
+    paths = [path for path in find_linear_layers(run.model) if path.startswith("blocks")]
     if not paths or run.config.model.quantization != "none":
         raise ConfigError("the study needs a transformer whose matrices are in full precision: take another run")
     found = []

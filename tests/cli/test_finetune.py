@@ -10,7 +10,7 @@ import pytest
 from conftest import make_text
 
 import minigpt
-from minigpt.finetuning.adapters import CONFIG, WEIGHTS
+from minigpt.finetuning.adapter_files import CONFIG, WEIGHTS
 from minigpt.runs.run import Run
 
 QUICK = ["--max-iters", "30", "--eval-interval", "15", "--snapshots", "2"]
@@ -90,7 +90,7 @@ def test_what_cannot_be_is_refused(trained: Run, other_text: Path, command: Call
     assert not (tmp_path / "runs").exists()
     run_json(command(*tune, "--lora", *QUICK, "--out", "new", "--json"))
     assert "is an adapter for another base" in refused("sample", "new", "--adapter", "new/adapter")
-    assert "'much' is no share" in refused("sample", trained.path, "--adapter", "new:much")
+    assert "'much' is not the scale" in refused("sample", trained.path, "--adapter", "new:much")
     shutil.rmtree(tmp_path / "new" / "adapter")
     assert "is no adapter" in refused("sample", trained.path, "--adapter", "new")
 

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, TINY_FLAGS, answering
 
 import minigpt
-from minigpt.finetuning.lora import Shape
+from minigpt.finetuning.lora import LoRAConfig
 from minigpt.runs.run import Run
 from minigpt.studies.look.attention import attention_maps
 from minigpt.studies.look.views import VIEWS
@@ -70,7 +70,7 @@ def test_it_is_fine_tuned(method: str, modern: Run, text_file: Path, command: Ca
     assert done.returncode == 0, done.stderr
     tuned = minigpt.load(tmp_path / "tuned")
     assert tuned.config.training.optimizer == "adamw"
-    assert tuned.record.trained_parameters == 2 * Shape().rank * (4 * (16 + 16) + 2 * (16 + 64))
+    assert tuned.record.trained_parameters == 2 * LoRAConfig().rank * (4 * (16 + 16) + 2 * (16 + 64))
 
 
 def test_it_is_taught_instructions(modern: Run, tmp_path: Path) -> None:

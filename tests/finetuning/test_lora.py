@@ -1,4 +1,4 @@
-"""LoRA, rsLoRA and DoRA against PEFT: outputs, gradients, files; merged and unmerged; several at once."""
+"""LoRA, rsLoRA and DoRA: equal to PEFT in outputs, gradients and files; merged, unmerged and blended."""
 
 import copy
 import dataclasses
@@ -15,18 +15,17 @@ from minigpt.config import Config, ModelConfig
 from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
-from minigpt.finetuning.adapters import load_adapter, save_adapter
+from minigpt.finetuning.adapter_files import load_adapter, save_adapter
 from minigpt.finetuning.lora import (
     LoRALinear,
-    adapter_names,
     apply_lora,
-    fold,
-    lora_layers,
+    count_trained_parameters,
+    find_lora_layers,
+    list_adapters,
     merge,
-    trained_share,
+    merge_and_unload,
     unmerge,
     use_adapters,
-    without_adapters,
 )
 from minigpt.model import build
 from minigpt.model.gpt import GPT
@@ -40,7 +39,7 @@ KINDS = [{}, {"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}]
 NAMES = ["lora", "rslora", "dora", "rslora and dora"]
 
 
-def make(config: ModelConfig, seed: int = 0) -> nn.Module:
+def build_random_model(config: ModelConfig, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     model = build(config)
     for parameter in model.parameters():
@@ -48,74 +47,79 @@ def make(config: ModelConfig, seed: int = 0) -> nn.Module:
     return model
 
 
-def stir(model: nn.Module, seed: int = 7) -> None:
-    """Give the adapters weights as if they had trained."""
+def randomize_adapters(model: nn.Module, seed: int = 7) -> None:
+    """Give the adapters random weights, as training would."""
     torch.manual_seed(seed)
-    for layer in lora_layers(model).values():
+    for layer in find_lora_layers(model).values():
         for adapter in layer.adapters.values():
             for parameter in adapter.parameters():
                 parameter.data += 0.1 * torch.randn_like(parameter)
 
 
-def batch(rows: int = 3, T: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch(rows: int = 3, T: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(5)
     ids = torch.randint(31, (rows, T + 1))
     return ids[:, :-1], ids[:, 1:]
 
 
-def logits(model: nn.Module) -> torch.Tensor:
+def compute_logits(model: nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return model(batch()[0])[0]
+        return model(make_batch()[0])[0]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 @pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
-def test_at_the_start_nothing_is_changed_and_only_adapters_train(config: ModelConfig, kind: dict) -> None:
-    model = make(config)
-    before, whole = logits(model), sum(p.numel() for p in model.parameters())
+def test_a_new_adapter_changes_no_logit_and_only_adapters_train(config: ModelConfig, kind: dict) -> None:
+    model = build_random_model(config)
+    before = compute_logits(model)
     layers = apply_lora(model, rank=4, alpha=8, **kind)
-    assert torch.equal(logits(model), before)
+    assert torch.equal(compute_logits(model), before)
     assert len(layers) == config.n_layer * (3 * config.n_head + 3 if config is LECTURE else 4)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if ".adapters." in name}
     expected = sum(
         4 * (layer.base.in_features + layer.base.out_features) + layer.base.out_features * ("dora" in kind)
-        for layer in lora_layers(model).values()
+        for layer in find_lora_layers(model).values()
     )
-    assert trained_share(model) == (expected, whole + expected)
+    assert count_trained_parameters(model) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
-def test_merged_is_the_same_and_unmerged_is_what_was(config: ModelConfig, dtype: torch.dtype, kind: dict) -> None:
-    model = make(config).to(dtype)
+def test_a_merged_model_gives_the_same_logits_and_unmerge_restores_every_bit(
+    config: ModelConfig, dtype: torch.dtype, kind: dict
+) -> None:
+    model = build_random_model(config).to(dtype)
     kept = copy.deepcopy(model.state_dict())
     apply_lora(model, rank=4, alpha=8, **kind)
-    stir(model)
-    apart = logits(model)
+    randomize_adapters(model)
+    apart = compute_logits(model)
     merge(model)
     merge(model)  # twice is once
-    assert (logits(model) - apart).abs().max() < (1e-4 if dtype == torch.float32 else 1e-10)
-    assert not torch.equal(lora_layers(model)[next(iter(lora_layers(model)))].base.weight, kept[next(iter(kept))])
+    assert (compute_logits(model) - apart).abs().max() < (1e-4 if dtype == torch.float32 else 1e-10)
+    assert all(
+        not torch.equal(layer.base.weight, kept[f"{path}.weight"]) for path, layer in find_lora_layers(model).items()
+    )
     unmerge(model)
-    assert torch.equal(logits(model), apart)
+    assert torch.equal(compute_logits(model), apart)
+    found = model.state_dict()
     for name, tensor in kept.items():
-        assert torch.equal(model.state_dict()[next(n for n in (name, based(name)) if n in model.state_dict())], tensor)
-    fold(model)
+        assert torch.equal(found[name if name in found else name_in_lora_layer(name)], tensor)
+    merge_and_unload(model)
     assert model.state_dict().keys() == kept.keys()
-    assert (logits(model) - apart).abs().max() < (1e-4 if dtype == torch.float32 else 1e-10)
+    assert (compute_logits(model) - apart).abs().max() < (1e-4 if dtype == torch.float32 else 1e-10)
     assert all(p.requires_grad for p in model.parameters())
 
 
-def based(name: str) -> str:
-    """A parameter's name once its layer has an adapter."""
+def name_in_lora_layer(name: str) -> str:
+    """Return a parameter's name once its layer has an adapter."""
     layer, _, part = name.rpartition(".")
     return f"{layer}.base.{part}"
 
 
-def theirs_over(model: nn.Module, rank: int, alpha: float, kind: dict, folder: Path) -> peft.PeftModel:
-    """PEFT's adapters over a copy of the base: GPT-2 by transformers, or the lecture's model."""
+def build_peft_model(model: nn.Module, rank: int, alpha: float, kind: dict, folder: Path) -> peft.PeftModel:
+    """Return PEFT's adapters over a copy of the base: transformers' GPT-2 or the lecture's model."""
     options: dict[str, Any] = {
         "r": rank,
         "lora_alpha": alpha,
@@ -134,17 +138,15 @@ def theirs_over(model: nn.Module, rank: int, alpha: float, kind: dict, folder: P
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("config", [LECTURE, GPT2], ids=["lecture", "gpt2"])
-def test_outputs_and_gradients_are_those_of_peft(
-    config: ModelConfig, dtype: torch.dtype, kind: dict, tmp_path: Path
-) -> None:
-    ours = make(config).to(dtype).eval()
-    theirs = theirs_over(ours, 4, 12.0, kind, tmp_path).eval()
+def test_outputs_and_gradients_equal_peft(config: ModelConfig, dtype: torch.dtype, kind: dict, tmp_path: Path) -> None:
+    ours = build_random_model(config).to(dtype).eval()
+    theirs = build_peft_model(ours, 4, 12.0, kind, tmp_path).eval()
     apply_lora(ours, rank=4, alpha=12.0, **kind)
-    stir(ours)
-    pairs = matched(ours, theirs)
+    randomize_adapters(ours)
+    pairs = pair_parameters(ours, theirs)
     for mine, other in pairs:
         other.data.copy_(mine.data)
-    x, y = batch()
+    x, y = make_batch()
     found, loss = ours(x, y)
     result = theirs(x)
     other_logits = result.logits if hasattr(result, "logits") else result[0]
@@ -157,9 +159,9 @@ def test_outputs_and_gradients_are_those_of_peft(
         assert (mine.grad - other.grad).abs().max() < tolerance
 
 
-def matched(ours: nn.Module, theirs: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
-    """Our adapters' parameters and PEFT's, pair by pair, in the order of the layers."""
-    parts = {"A": "lora_A", "B": "lora_B", "lengths": "lora_magnitude_vector"}
+def pair_parameters(ours: nn.Module, theirs: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Return our adapters' parameters, each with PEFT's, in the order of the layers."""
+    parts = {"A": "lora_A", "B": "lora_B", "magnitude": "lora_magnitude_vector"}
     pairs = []
     for part, other in parts.items():
         mine = [p for name, p in ours.named_parameters() if ".adapters." in name and name.endswith("." + part)]
@@ -170,16 +172,16 @@ def matched(ours: nn.Module, theirs: nn.Module) -> list[tuple[nn.Parameter, nn.P
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_peft_opens_ours_and_we_open_peft_s(kind: dict, tmp_path: Path) -> None:
-    ours = make(GPT2).eval()
+def test_peft_opens_our_adapters_and_we_open_pefts(kind: dict, tmp_path: Path) -> None:
+    ours = build_random_model(GPT2).eval()
     save_gpt2(ours, tmp_path / "base")
     apply_lora(ours, rank=4, alpha=12.0, **kind)
-    stir(ours)
+    randomize_adapters(ours)
     save_adapter(ours, tmp_path / "ours")
     theirs = peft.PeftModel.from_pretrained(
         GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours"
     ).eval()
-    x, _ = batch()
+    x, _ = make_batch()
     with torch.no_grad():
         assert (theirs(x).logits - ours(x)[0]).abs().max() < 2e-5
     for parameter in (p for name, p in theirs.named_parameters() if "lora_" in name):
@@ -192,37 +194,37 @@ def test_peft_opens_ours_and_we_open_peft_s(kind: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
-def test_what_is_saved_comes_back(config: ModelConfig, tmp_path: Path) -> None:
-    model = make(config).eval()
+def test_a_saved_adapter_gives_the_same_logits_when_loaded(config: ModelConfig, tmp_path: Path) -> None:
+    model = build_random_model(config).eval()
     again = copy.deepcopy(model)
     apply_lora(model, rank=3, alpha=5, dropout=0.25, targets=["proj"], dora=True)
-    stir(model)
+    randomize_adapters(model)
     save_adapter(model, tmp_path)
-    assert load_adapter(again, tmp_path, "mine") == list(lora_layers(model))
-    assert torch.equal(logits(again), logits(model))
-    layer = next(iter(lora_layers(again).values()))
-    assert layer.adapters["mine"].shape == next(iter(lora_layers(model).values())).adapters["default"].shape
+    assert load_adapter(again, tmp_path, "mine") == list(find_lora_layers(model))
+    assert torch.equal(compute_logits(again), compute_logits(model))
+    layer = next(iter(find_lora_layers(again).values()))
+    assert layer.adapters["mine"].config == next(iter(find_lora_layers(model).values())).adapters["default"].config
 
 
-def test_several_adapters_are_switched_scaled_and_blended() -> None:
-    model = make(FAST).eval()
-    base = logits(model)
+def test_adapters_are_switched_scaled_and_blended() -> None:
+    model = build_random_model(FAST).eval()
+    base = compute_logits(model)
     kept = copy.deepcopy(model)
     apply_lora(model, rank=4, targets=["qkv", "up"], name="a")
     apply_lora(model, rank=2, targets=["up", "down"], name="b")
-    stir(model)
-    assert adapter_names(model) == ["a", "b"]
-    with without_adapters(model):
-        assert torch.equal(logits(model), base)
-    for shares in ({"a": 1.0}, {"b": 1.0}, {"a": 2.0}, {"a": 0.7, "b": 0.3}, {"a": 0.0}, {}):
-        use_adapters(model, shares)
+    randomize_adapters(model)
+    assert list_adapters(model) == ["a", "b"]
+    use_adapters(model, {})
+    assert torch.equal(compute_logits(model), base)
+    for scales in ({"a": 1.0}, {"b": 1.0}, {"a": 2.0}, {"a": 0.7, "b": 0.3}, {"a": 0.0}, {}):
+        use_adapters(model, scales)
         expected = copy.deepcopy(kept)
-        for path, layer in lora_layers(model).items():
+        for path, layer in find_lora_layers(model).items():
             weight = expected.get_submodule(path).weight
-            for name, share in shares.items():
+            for name, scale in scales.items():
                 if name in layer.adapters:
-                    weight.data += share * layer.adapters[name].of_weight(layer.base.weight).detach()
-        assert (logits(model) - logits(expected)).abs().max() < 1e-4
+                    weight.data += scale * layer.adapters[name].compute_weight_update(layer.base.weight).detach()
+        assert (compute_logits(model) - compute_logits(expected)).abs().max() < 1e-4
     use_adapters(model, {"a": 1.0})
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained
@@ -230,8 +232,8 @@ def test_several_adapters_are_switched_scaled_and_blended() -> None:
 
 
 @pytest.mark.parametrize("config", [LECTURE, FAST], ids=["lecture", "fast"])
-def test_a_training_moves_the_adapters_alone_and_lowers_the_loss(config: ModelConfig) -> None:
-    model = make(config)
+def test_training_changes_only_the_adapters_and_lowers_the_loss(config: ModelConfig) -> None:
+    model = build_random_model(config)
     settings = Config().override(**{**vars(config), "batch_size": 8, "learning_rate": 3e-2, "max_iters": 60})
     kept = copy.deepcopy(model.state_dict())
     apply_lora(model, rank=4, dropout=0.1)
@@ -246,11 +248,11 @@ def test_a_training_moves_the_adapters_alone_and_lowers_the_loss(config: ModelCo
     assert losses[-1] < losses[0] - 0.5
     for name, tensor in kept.items():
         found = model.state_dict()
-        assert torch.equal(found[name if name in found else based(name)], tensor)
-    assert all(bool(layer.adapters["default"].B.any()) for layer in lora_layers(model).values())
+        assert torch.equal(found[name if name in found else name_in_lora_layer(name)], tensor)
+    assert all(bool(layer.adapters["default"].B.any()) for layer in find_lora_layers(model).values())
 
 
-def test_dropout_drops_the_update_s_inputs_in_training_only() -> None:
+def test_dropout_applies_to_the_updates_inputs_in_training_only() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(64, 8)
     model = nn.Sequential(layer)
@@ -286,17 +288,17 @@ def test_dropout_drops_the_update_s_inputs_in_training_only() -> None:
         ({"name": "a.b"}, "cannot be named 'a.b'"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_changed(call: dict, error: str) -> None:
-    model = make(FAST)
+def test_an_impossible_adapter_is_refused_and_the_model_stays(call: dict, error: str) -> None:
+    model = build_random_model(FAST)
     with pytest.raises(ConfigError) as refusal:
         apply_lora(model, **call)
     assert error in str(refusal.value)
-    assert not lora_layers(model)
+    assert not find_lora_layers(model)
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_names_are_taken_once_and_known() -> None:
-    model = make(FAST)
+def test_adapter_names_must_be_new_when_added_and_known_when_used() -> None:
+    model = build_random_model(FAST)
     apply_lora(model, name="mine")
     with pytest.raises(ConfigError, match="has an adapter named 'mine' already"):
         apply_lora(model, name="mine")
@@ -308,29 +310,29 @@ def test_names_are_taken_once_and_known() -> None:
         apply_lora(build(dataclasses.replace(FAST, architecture="bigram")))
 
 
-def test_an_adapter_beside_merged_ones_begins_without_effect() -> None:
-    model = make(FAST).eval()
+def test_an_adapter_added_to_a_merged_model_changes_no_logit() -> None:
+    model = build_random_model(FAST).eval()
     apply_lora(model, rank=4, name="a")
-    stir(model)
-    before = logits(model)
+    randomize_adapters(model)
+    before = compute_logits(model)
     merge(model)
     apply_lora(model, rank=2, name="b", dora=True)
-    assert (logits(model) - before).abs().max() < 1e-5
+    assert (compute_logits(model) - before).abs().max() < 1e-5
 
 
-def test_a_merged_model_may_be_moved_before_it_is_unmerged() -> None:
-    model = make(FAST).eval()
+def test_a_merged_model_can_be_cast_before_it_is_unmerged() -> None:
+    model = build_random_model(FAST).eval()
     apply_lora(model, rank=4)
-    stir(model)
+    randomize_adapters(model)
     merge(model)
     model.to(torch.float64)
     unmerge(model)
-    assert model(batch()[0])[0].dtype == torch.float64
+    assert model(make_batch()[0])[0].dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", ["keys", "training", "forward", ""])
-def test_a_name_that_no_module_can_have(name: str) -> None:
-    model = make(FAST)
+def test_a_name_that_no_submodule_can_have_is_refused(name: str) -> None:
+    model = build_random_model(FAST)
     with pytest.raises(ConfigError, match="cannot be named"):
         apply_lora(model, name=name)
     assert all(p.requires_grad for p in model.parameters())

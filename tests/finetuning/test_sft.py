@@ -13,7 +13,7 @@ from minigpt.config import Config, ModelConfig
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.accuracy import Accuracy, accuracy, majority
 from minigpt.finetuning.sft_dataset import Example, Instructions, padded, read_examples
-from minigpt.finetuning.vocabulary_resize import grown, with_tokens
+from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings
 from minigpt.model import build
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss
 from minigpt.runs.run import Run
@@ -36,7 +36,9 @@ CHAT = Example(
 
 
 def tokenizers() -> list[Tokenizer]:
-    return [grown(t, CHAT_TOKENS)[0] for t in (CharTokenizer.from_text(PROSE), BPETokenizer.train(PROSE, 400))]
+    return [
+        extend_tokenizer(t, CHAT_TOKENS)[0] for t in (CharTokenizer.from_text(PROSE), BPETokenizer.train(PROSE, 400))
+    ]
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -184,10 +186,10 @@ def test_a_vocabulary_grows_and_what_was_known_stays(settings: dict) -> None:
     model = build(shape).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    tokenizer, old = grown(before, CHAT_TOKENS, ["hello, 2 worlds"])
+    tokenizer, old = extend_tokenizer(before, CHAT_TOKENS, ["hello, 2 worlds"])
     assert [tokenizer.encode(c) for c in "helo wrd"] == [before.encode(c) for c in "helo wrd"]
     assert set(tokenizer.stoi) - set(before.stoi) == {",", "2", "s"}
-    larger = with_tokens(model, old, seed=0)
+    larger = resize_embeddings(model, old, seed=0)
     assert larger.config.vocab_size == tokenizer.vocab_size == before.vocab_size + 3 + len(CHAT_TOKENS)
     text = torch.tensor([before.encode("hello world")])
     with torch.no_grad():
@@ -195,18 +197,18 @@ def test_a_vocabulary_grows_and_what_was_known_stays(settings: dict) -> None:
         kept = torch.cat([larger(text)[0][..., (new == i).nonzero()[0]] for i in range(before.vocab_size)], dim=-1)
         assert torch.allclose(kept, model(text)[0], atol=1e-6)
     assert torch.equal(larger.token_embedding_table.weight[: len(before.stoi)], model.token_embedding_table.weight[:-1])
-    assert grown(tokenizer, CHAT_TOKENS, ["hello"])[1] == list(range(tokenizer.vocab_size))
-    assert with_tokens(larger, list(range(tokenizer.vocab_size)), 0) is larger
+    assert extend_tokenizer(tokenizer, CHAT_TOKENS, ["hello"])[1] == list(range(tokenizer.vocab_size))
+    assert resize_embeddings(larger, list(range(tokenizer.vocab_size)), 0) is larger
 
 
 def test_bpe_grows_and_sentencepiece_does_not() -> None:
     bpe = BPETokenizer.train(PROSE, 300, ["<|endoftext|>"])
-    larger, old = grown(bpe, CHAT_TOKENS)
+    larger, old = extend_tokenizer(bpe, CHAT_TOKENS)
     assert larger.encode(PROSE) == bpe.encode(PROSE)
     assert old == [*range(300), None, None, None, None]
     assert larger.decode([larger.special_tokens[END_OF_ANSWER]]) == END_OF_ANSWER
     with pytest.raises(DataError, match="cannot be given special tokens"):
-        grown(SentencePieceTokenizer.train(PROSE, 500), CHAT_TOKENS)
+        extend_tokenizer(SentencePieceTokenizer.train(PROSE, 500), CHAT_TOKENS)
     with pytest.raises(DataError, match="knows no instructions"):
         ChatTemplate(bpe)
 

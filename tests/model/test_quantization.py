@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from minigpt.config import ModelConfig
-from minigpt.finetuning.lora import apply_lora, fold, lora_layers, merge, unmerge
+from minigpt.finetuning.lora import apply_lora, find_lora_layers, merge, merge_and_unload, unmerge
 from minigpt.model import build
 from minigpt.model.quantization import (
     BLOCK,
@@ -130,7 +130,7 @@ def test_lora_over_four_bits_is_lora_over_what_they_stand_for(implementation: st
     for each in (model, small):
         torch.manual_seed(2)
         apply_lora(each, rank=4, targets=["proj", "up", "qkv"] if implementation == "fast" else None, dora=dora)
-        for layer in lora_layers(each).values():
+        for layer in find_lora_layers(each).values():
             for parameter in layer.adapters["default"].parameters():
                 parameter.data += 0.1 * torch.randn_like(parameter)
     ids = torch.randint(31, (3, 17))
@@ -148,5 +148,5 @@ def test_lora_over_four_bits_is_lora_over_what_they_stand_for(implementation: st
     assert torch.allclose(small(ids[:, :-1])[0], before, atol=1e-4)
     unmerge(small)
     assert torch.equal(small(ids[:, :-1])[0], before)
-    fold(small)
+    merge_and_unload(small)
     assert torch.allclose(small(ids[:, :-1])[0], before, atol=1e-4)

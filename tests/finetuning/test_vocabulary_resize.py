@@ -1,4 +1,4 @@
-"""Adapters that bring tokens along: what trains, what is kept, and over which base it works."""
+"""New tokens beside an adapter: only their rows train, and over the base the adapter gives the fine-tuned run."""
 
 import shutil
 from collections.abc import Callable
@@ -11,18 +11,17 @@ from conftest import answering
 
 import minigpt
 from minigpt.errors import ConfigError, ExchangeError
-from minigpt.finetuning.adapter_tokens import OLD, TOKENIZER, TOKENS, train_new_rows
-from minigpt.finetuning.adapters import ADAPTER, with_adapters
-from minigpt.finetuning.lora import plain_weights, trained_share
-from minigpt.finetuning.vocabulary_resize import with_tokens
+from minigpt.finetuning.adapter_files import ADAPTER, apply_adapters
+from minigpt.finetuning.lora import compute_merged_weights, count_trained_parameters
+from minigpt.finetuning.vocabulary_resize import OLD_IDS, TOKENIZER, TOKENS, resize_embeddings, train_new_rows
 from minigpt.runs.run import Run
 
 
 @pytest.fixture(scope="module")
-def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A model that says € whatever is asked, by an adapter alone: a character that its base has never met."""
+def euro_run(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model that always answers €, a character its base has never met. Only an adapter trained."""
     settings = {"method": "lora", "max_iters": 200, "learning_rate": 2e-2}
-    found = answering(trained, tmp_path_factory.mktemp("parrot"), "€", **settings)
+    found = answering(trained, tmp_path_factory.mktemp("euro"), "€", **settings)
     assert found.accuracies["the examples"][1].share == 1
     return found.run
 
@@ -31,16 +30,16 @@ def test_only_the_rows_of_new_tokens_train(trained: Run) -> None:
     base = minigpt.load(trained.path).model
     V, C = base.token_embedding_table.weight.shape
     old = [*range(V), None, None]
-    model = with_tokens(base, old, 0)
+    model = resize_embeddings(base, old, 0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.requires_grad_(False)
     train_new_rows(model, old)
-    assert trained_share(model)[0] == 2 * (2 * C + 1)  # embedding, last layer, and its bias
+    assert count_trained_parameters(model) == 2 * (2 * C + 1)  # embedding, last layer, and its bias
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5)
     ids = torch.tensor([[V, 1, V + 1, 2]])
     model(ids, ids)[1].backward()
     optimizer.step()
-    after = plain_weights(model)
+    after = compute_merged_weights(model)
     assert after.keys() == before.keys()
     for name, tensor in after.items():
         if name in ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias"):
@@ -50,34 +49,34 @@ def test_only_the_rows_of_new_tokens_train(trained: Run) -> None:
             assert torch.equal(tensor, before[name])
 
 
-def test_over_the_base_the_adapter_is_the_run(parrot: Run, trained: Run, command: Callable) -> None:
-    whole = with_adapters(minigpt.load(trained.path), [str(parrot.path)])
-    opened = minigpt.load(parrot.path)
+def test_the_adapter_over_its_base_gives_the_fine_tuned_run(euro_run: Run, trained: Run, command: Callable) -> None:
+    whole = apply_adapters(minigpt.load(trained.path), [str(euro_run.path)])
+    opened = minigpt.load(euro_run.path)
     assert whole.tokenizer.to_bytes() == opened.tokenizer.to_bytes()
     assert whole.record.exchanges == opened.record.exchanges == 1
     for name, tensor in opened.model.state_dict().items():
         assert torch.allclose(whole.model.state_dict()[name], tensor, atol=1e-6), name
-    sizes = sum(path.stat().st_size for path in (parrot.path / ADAPTER).iterdir())
-    assert sizes < (parrot.path / "model.safetensors").stat().st_size * 2
-    for where in ([parrot.path], [trained.path, "--adapter", parrot.path / ADAPTER]):
+    sizes = sum(path.stat().st_size for path in (euro_run.path / ADAPTER).iterdir())
+    assert sizes < (euro_run.path / "model.safetensors").stat().st_size * 2
+    for where in ([euro_run.path], [trained.path, "--adapter", euro_run.path / ADAPTER]):
         said = command("chat", *where, "--temperature", "0", "--max-new-tokens", "3", input="q1\nq500\nq2\n")
         assert said.stdout == "€\n€\n€\n", said.stderr
         assert "each on its own" in said.stderr
 
 
-def test_what_does_not_fit_is_refused(parrot: Run, trained: Run, tmp_path: Path) -> None:
+def test_damaged_or_unfitting_tokens_are_refused(euro_run: Run, trained: Run, tmp_path: Path) -> None:
     def opened(*adapters: str) -> Run:
-        return with_adapters(minigpt.load(trained.path), adapters)
+        return apply_adapters(minigpt.load(trained.path), adapters)
 
     with pytest.raises(ConfigError, match="both bring tokens of their own"):
-        opened(f"{parrot.path}:0.5", f"{parrot.path}:0.5")
-    good = safetensors.torch.load((parrot.path / ADAPTER / TOKENS).read_bytes())
+        opened(f"{euro_run.path}:0.5", f"{euro_run.path}:0.5")
+    good = safetensors.torch.load((euro_run.path / ADAPTER / TOKENS).read_bytes())
     folder = tmp_path / "adapter"
-    shutil.copytree(parrot.path / ADAPTER, folder)
+    shutil.copytree(euro_run.path / ADAPTER, folder)
     bad = {
-        "its tokens are not": {**good, OLD: torch.full_like(good[OLD], 10_000)},
-        "tokens are not the base's": {**good, OLD: good[OLD][:-1]},
-        "not the base's and more": {name: rows for name, rows in good.items() if name != OLD},
+        "its tokens are not": {**good, OLD_IDS: torch.full_like(good[OLD_IDS], 10_000)},
+        "tokens are not the base's": {**good, OLD_IDS: good[OLD_IDS][:-1]},
+        "not the base's and more": {name: rows for name, rows in good.items() if name != OLD_IDS},
         "it has no rows of": {**good, "lm_head.weight": good["lm_head.weight"][:, :-1]},
         "has no rows of": {name: rows for name, rows in good.items() if name != "lm_head.weight"},
         "not a finite number": {**good, "lm_head.weight": good["lm_head.weight"] * torch.inf},
@@ -89,7 +88,7 @@ def test_what_does_not_fit_is_refused(parrot: Run, trained: Run, tmp_path: Path)
     (folder / TOKENS).write_bytes(b"nonsense")
     with pytest.raises(ExchangeError, match="cannot be read as safetensors"):
         opened(str(folder))
-    shutil.copy(parrot.path / ADAPTER / TOKENS, folder / TOKENS)
+    shutil.copy(euro_run.path / ADAPTER / TOKENS, folder / TOKENS)
     (folder / TOKENIZER).write_text("{}")
     with pytest.raises(ExchangeError, match="is damaged"):
         opened(str(folder))

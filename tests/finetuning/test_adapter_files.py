@@ -1,4 +1,4 @@
-"""Adapters that are not what they should be, each refused by name."""
+"""Adapters on disk: broken ones are refused by name, and each belongs to one base."""
 
 import copy
 import json
@@ -12,8 +12,15 @@ from torch import nn
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, FileError
-from minigpt.finetuning.adapters import CONFIG, PICKLED, WEIGHTS, base_fingerprint, load_adapter, save_adapter
-from minigpt.finetuning.lora import apply_lora, lora_layers, merge
+from minigpt.finetuning.adapter_files import (
+    CONFIG,
+    PICKLE,
+    WEIGHTS,
+    compute_base_fingerprint,
+    load_adapter,
+    save_adapter,
+)
+from minigpt.finetuning.lora import apply_lora, find_lora_layers, merge
 from minigpt.model import build
 
 SHAPE = ModelConfig(vocab_size=31, block_size=16, n_embd=32, n_head=4, n_layer=2)
@@ -26,7 +33,7 @@ def base() -> nn.Module:
 
 
 @pytest.fixture
-def saved(base: nn.Module, tmp_path: Path) -> Path:
+def adapter_folder(base: nn.Module, tmp_path: Path) -> Path:
     model = copy.deepcopy(base)
     apply_lora(model, rank=4)
     save_adapter(model, tmp_path / "adapter")
@@ -66,7 +73,7 @@ BROKEN: list[tuple[str, Callable[[Path], object]]] = [
     ("has alora_invocation_tokens", lambda f: change_config(f, alora_invocation_tokens=[1])),
     ("lora_magnitude_vector is missing", lambda f: change_config(f, use_dora=True)),
     ("it has no adapter_model.safetensors", lambda f: (f / WEIGHTS).unlink()),
-    ("is a pickle, which could run anything", lambda f: (f / WEIGHTS).rename(f / PICKLED)),
+    ("is a pickle, which could run anything", lambda f: (f / WEIGHTS).rename(f / PICKLE)),
     ("cannot be read as safetensors", lambda f: (f / WEIGHTS).write_bytes(b"\0" * 100)),
     ("cannot be read as safetensors", lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-4])),
     (
@@ -83,36 +90,36 @@ BROKEN: list[tuple[str, Callable[[Path], object]]] = [
 
 @pytest.mark.parametrize(("error", "damage"), BROKEN, ids=[f"{n} {error[:30]}" for n, (error, _) in enumerate(BROKEN)])
 def test_a_broken_adapter_is_refused_and_the_model_stays(
-    error: str, damage: Callable[[Path], object], saved: Path, base: nn.Module
+    error: str, damage: Callable[[Path], object], adapter_folder: Path, base: nn.Module
 ) -> None:
-    damage(saved)
+    damage(adapter_folder)
     with pytest.raises((ExchangeError, FileError), match=error):
-        load_adapter(base, saved)
-    assert not lora_layers(base)
+        load_adapter(base, adapter_folder)
+    assert not find_lora_layers(base)
     assert all(parameter.requires_grad for parameter in base.parameters())
 
 
-def test_an_adapter_belongs_to_its_base(saved: Path, base: nn.Module) -> None:
+def test_an_adapter_is_refused_over_another_base(adapter_folder: Path, base: nn.Module) -> None:
     other = copy.deepcopy(base)
     other.blocks[1].ffwd.up.weight.data[0, 0] += 1e-3
     with pytest.raises(ExchangeError, match="is an adapter for another base than this"):
-        load_adapter(other, saved)
-    load_adapter(base, saved)
+        load_adapter(other, adapter_folder)
+    load_adapter(base, adapter_folder)
     with pytest.raises(ConfigError, match="has an adapter named 'default' already"):
-        load_adapter(base, saved)
-    load_adapter(base, saved, "second")  # beside the first, and over it: the base is the same
+        load_adapter(base, adapter_folder)
+    load_adapter(base, adapter_folder, "second")  # beside the first, and over it: the base is the same
 
 
-def test_a_base_is_known_with_and_without_adapters_merged_or_not(saved: Path, base: nn.Module) -> None:
-    before = base_fingerprint(base)
-    load_adapter(base, saved)
-    for layer in lora_layers(base).values():
+def test_the_base_fingerprint_ignores_adapters_merged_or_not(adapter_folder: Path, base: nn.Module) -> None:
+    before = compute_base_fingerprint(base)
+    load_adapter(base, adapter_folder)
+    for layer in find_lora_layers(base).values():
         layer.adapters["default"].B.data += 1
-    assert base_fingerprint(base) == before
+    assert compute_base_fingerprint(base) == before
     merge(base)
-    assert base_fingerprint(base) == before
+    assert compute_base_fingerprint(base) == before
 
 
-def test_a_few_kilobytes(saved: Path) -> None:
-    assert sum(path.stat().st_size for path in saved.iterdir()) < 40_000
-    assert {path.name for path in saved.iterdir()} == {CONFIG, WEIGHTS}
+def test_an_adapter_takes_a_few_kilobytes_in_two_files(adapter_folder: Path) -> None:
+    assert sum(path.stat().st_size for path in adapter_folder.iterdir()) < 40_000
+    assert {path.name for path in adapter_folder.iterdir()} == {CONFIG, WEIGHTS}
