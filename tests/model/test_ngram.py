@@ -1,4 +1,4 @@
-"""Modified Kneser-Ney, against a slow version written from the paper's formulas with dictionaries."""
+"""The n-gram model equals a slow version, written with dictionaries from the formulas of the paper."""
 
 import math
 import random
@@ -11,11 +11,11 @@ from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError
 from minigpt.generation.engine import generate
 from minigpt.model.loss import compute_exact_loss
-from minigpt.model.ngram import FALLBACK, NGramModel, discounts
+from minigpt.model.ngram import DEFAULT_DISCOUNTS, PROBABILITIES_PER_CHUNK, NGramModel, compute_discounts
 
 
-class Textbook:
-    """p(w | context) of Chen and Goodman (1999), one dictionary an order, one recursion a question."""
+class DictionaryModel:
+    """p(w | context) of Chen and Goodman (1999), with a dictionary for each order and a recursion over the orders."""
 
     def __init__(self, ids: list[int], vocab_size: int, order: int) -> None:
         self.vocab_size, self.order = vocab_size, order
@@ -26,10 +26,10 @@ class Textbook:
             for gram in seen[k + 1]:
                 before[gram[1:]].add(gram[0])
             self.counts[k] = {gram: len(before[gram]) for gram in seen[k]}
-        self.discounts = {k: self.of(list(counts.values())) for k, counts in self.counts.items()}
+        self.discounts = {k: self.compute_discounts(list(counts.values())) for k, counts in self.counts.items()}
 
     @staticmethod
-    def of(counts: list[int]) -> tuple[float, float, float]:
+    def compute_discounts(counts: list[int]) -> tuple[float, float, float]:
         n1, n2, n3, n4 = (counts.count(j) for j in (1, 2, 3, 4))
         if 0 in (n1, n2, n3):
             return (0.5, 1.0, 1.5)
@@ -52,8 +52,8 @@ class Textbook:
         return (after[token] - D(after[token])) / total + leftover * shorter
 
 
-def some_ids(length: int, vocab_size: int, seed: int) -> list[int]:
-    """A text that repeats itself, so that the counts of counts tell something."""
+def make_ids(length: int, vocab_size: int, seed: int) -> list[int]:
+    """Return a text with repetitions, as `compute_discounts` needs them."""
     rng = random.Random(seed)
     words = [[rng.randrange(vocab_size) for _ in range(rng.randint(1, 4))] for _ in range(12)]
     ids: list[int] = []
@@ -64,52 +64,54 @@ def some_ids(length: int, vocab_size: int, seed: int) -> list[int]:
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize(("length", "vocab_size", "seed"), [(3000, 9, 0), (400, 5, 1), (60, 30, 2), (7, 4, 3)])
-def test_equal_to_the_textbook(order: int, length: int, vocab_size: int, seed: int) -> None:
-    ids, new = some_ids(length, vocab_size, seed), some_ids(60, vocab_size, seed + 100)
-    textbook = Textbook(ids, vocab_size, order)
+def test_the_probabilities_equal_those_of_the_papers_formulas(
+    order: int, length: int, vocab_size: int, seed: int
+) -> None:
+    ids, new = make_ids(length, vocab_size, seed), make_ids(60, vocab_size, seed + 100)
+    reference = DictionaryModel(ids, vocab_size, order)
     rows = NGramModel.fit(ids, vocab_size, order).log_probs(new)
     assert rows.shape == (60, vocab_size)
     for i in range(60):
-        expected = [math.log(textbook.p(w, tuple(new[:i]))) for w in range(vocab_size)]
+        expected = [math.log(reference.p(w, tuple(new[:i]))) for w in range(vocab_size)]
         assert rows[i].tolist() == pytest.approx(expected, abs=1e-10)
 
 
-def test_the_discounts_come_from_the_counts_of_counts() -> None:
+def test_the_discounts_follow_the_papers_formula() -> None:
     counts = torch.tensor([1] * 40 + [2] * 15 + [3] * 6 + [4] * 3 + [9] * 5)
     Y = 40 / (40 + 2 * 15)
-    assert discounts(counts) == pytest.approx((1 - 2 * Y * 15 / 40, 2 - 3 * Y * 6 / 15, 3 - 4 * Y * 3 / 6))
-    assert discounts(torch.tensor([20, 30, 40])) == FALLBACK  # as at order 1
-    assert discounts(torch.tensor([1] * 10 + [2] * 2 + [3] * 10)) == FALLBACK  # D2 would be negative
-    assert discounts(torch.tensor([], dtype=torch.int64)) == FALLBACK
+    assert compute_discounts(counts) == pytest.approx((1 - 2 * Y * 15 / 40, 2 - 3 * Y * 6 / 15, 3 - 4 * Y * 3 / 6))
+    assert compute_discounts(torch.tensor([20, 30, 40])) == DEFAULT_DISCOUNTS  # as at order 1
+    assert compute_discounts(torch.tensor([1] * 10 + [2] * 2 + [3] * 10)) == DEFAULT_DISCOUNTS  # D2 would be negative
+    assert compute_discounts(torch.tensor([], dtype=torch.int64)) == DEFAULT_DISCOUNTS
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 7])
-@pytest.mark.parametrize("training", [[], [3], [1, 1, 1, 1], some_ids(500, 6, 4)])
+@pytest.mark.parametrize("training", [[], [3], [1, 1, 1, 1], make_ids(500, 6, 4)])
 def test_probabilities_sum_to_one_and_none_is_zero(order: int, training: list[int]) -> None:
-    """Also after contexts never seen, with a token (7) that the training text lacks."""
+    """Also after unseen contexts, with a token (7) that the training text lacks."""
     rows = NGramModel.fit(training, 8, order).log_probs(torch.randint(8, (300,)))
     assert rows.exp().sum(dim=1).tolist() == pytest.approx([1.0] * 300, abs=1e-12)
     assert torch.isfinite(rows).all()
 
 
-def test_a_context_never_seen_says_nothing() -> None:
+def test_an_unseen_context_changes_nothing() -> None:
     model = NGramModel.fit([0, 1, 2] * 50, 5, 3)
     after_nothing, after_unseen = model.log_probs([0])[0], model.log_probs([4, 4, 0])[2]
     assert torch.equal(after_nothing, after_unseen)
     assert not torch.equal(model.log_probs([1, 0])[1], after_nothing)
 
 
-def test_long_texts_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, new = NGramModel.fit(some_ids(2000, 9, 0), 9, 4), some_ids(500, 9, 5)
-    whole = model.log_probs(new)
-    monkeypatch.setattr("minigpt.model.ngram.NUMBERS_A_CHUNK", 100)
-    assert torch.equal(model.log_probs(new), whole)
-    picked = -whole[torch.arange(1, 500), torch.tensor(new[1:])]
-    assert torch.equal(model.token_losses(new), picked)
+def test_a_text_of_several_chunks_has_the_probabilities_of_one() -> None:
+    model, length = NGramModel.fit(make_ids(2000, 9, 0), 9, 4), PROBABILITIES_PER_CHUNK // 9 + 1000
+    new = make_ids(length, 9, 5)
+    rows = model.log_probs(new)
+    at_once, _ = model(torch.tensor([new]))  # row i of `rows` predicts token i, row i here the one after it
+    assert torch.equal(rows[1:], at_once[0, :-1])
+    assert torch.equal(model.token_losses(new), -rows[torch.arange(1, length), torch.tensor(new[1:])])
 
 
-def test_it_is_sampled_and_measured_like_any_model() -> None:
-    ids = some_ids(3000, 9, 0)
+def test_an_n_gram_model_generates_and_is_measured_like_any_model() -> None:
+    ids = make_ids(3000, 9, 0)
     model = NGramModel.fit(ids, 9, 4)
     logits, loss = model(torch.tensor([ids[:20], ids[50:70]]), torch.tensor([ids[1:21], ids[51:71]]))
     assert logits.shape == (2, 20, 9)
@@ -121,17 +123,17 @@ def test_it_is_sampled_and_measured_like_any_model() -> None:
     assert written == generate(model, torch.tensor([ids[:3]]), SamplingConfig(max_new_tokens=200, seed=1))[0].tolist()
     seen = {tuple(ids[i : i + 4]) for i in range(len(ids) - 3)}
     held = [tuple(written[i : i + 4]) in seen for i in range(197)]
-    assert sum(held) > 150  # what it writes is mostly made of what it has read
+    assert sum(held) > 150  # most of what it writes occurs in its training text
     assert compute_exact_loss(model, torch.tensor(ids)) < 1.8 < math.log(9)  # in windows of three, dropout or none
 
 
-def test_it_says_how_many_n_grams_it_holds() -> None:
-    ids = some_ids(300, 9, 0)
+def test_n_grams_counts_the_distinct_n_grams() -> None:
+    ids = make_ids(300, 9, 0)
     distinct = {tuple(ids[i : i + k]) for k in (1, 2, 3) for i in range(len(ids) - k + 1)}
     assert NGramModel.fit(ids, 9, 3).n_grams == len(distinct)
 
 
-def test_impossible_input_is_refused() -> None:
+def test_impossible_orders_and_ids_are_refused() -> None:
     with pytest.raises(ConfigError, match="order and vocab_size must be at least 1, not 0 and 5"):
         NGramModel.fit([1, 2], 5, 0)
     with pytest.raises(DataError, match="ids run from 1 to 5: they must lie in 0 to 4"):
