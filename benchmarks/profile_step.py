@@ -9,7 +9,7 @@ import re
 
 import torch
 from peers import SEED_SIZE, Step, lecture
-from training import ours
+from training_step import ours
 
 STEPS = 100
 KINDS = {  # the first pattern found in an operation's name tells its kind

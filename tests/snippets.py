@@ -1,4 +1,4 @@
-"""The code in the docs."""
+"""The code blocks of the docs."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str, text: str = README) -> list[str]:
-    """All that is fenced as that language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+def find_blocks(language: str, text: str = README, *, quick_only: bool = False) -> list[str]:
+    """Return all fenced blocks of a language; `quick_only` skips those after an HTML comment `<!-- slow -->`."""
+    found = re.findall(rf"(<!-- slow -->\n)?^```{language}\n(.*?)^```", text, re.M | re.S)
+    return [block for slow, block in found if not (slow and quick_only)]

@@ -8,25 +8,21 @@ from pathlib import Path
 
 import cli_process
 import pytest
-from snippets import README, blocks
+from snippets import README, find_blocks
 
 from minigpt.tokenizers.bpe import BPETokenizer
 
-QUICK = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("minigpt ")]
-QUICK = [line for line in QUICK if "some minutes" not in line]
+QUICK = [line for block in find_blocks("sh", quick_only=True) for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def reader(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of somebody who has a text, has typed the Python lines, and learned a tokenizer from the text.
-
-    What the lines printed is in printed.txt.
-    """
+    """A folder with a text, a tokenizer and the run of the README's Python lines; printed.txt has their output."""
     folder = tmp_path_factory.mktemp("reader")
     # The README's prompt needs its letters, its vocabulary of 512 tokens more words than the verse has.
     (folder / "input.txt").write_text(text_file.read_text() * 5 + "ROMEO: my lantern\n" * 200 + README)
     BPETokenizer.train(README, 300).save(folder / "tokenizer.json")
-    (code,) = blocks("python")
+    (code,) = find_blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)

@@ -1,6 +1,6 @@
 """Where a transformer passes counting: a larger lecture model's exact validation loss against minutes of one core.
 
-    python benchmarks/crossing.py --data input.txt --minutes 45
+    python benchmarks/transformer_vs_ngram.py --data input.txt --minutes 45
 
 Trains `GPTLanguageModel` (6 blocks, 192 wide, 128 characters of context) in bfloat16 on one thread with a
 warmup and a cosine decay to zero, measured in that core's own time, and prints a Markdown table beside the

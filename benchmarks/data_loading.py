@@ -1,6 +1,6 @@
 """Data larger than memory: a 2 GB token file in 1 GB, batches mapped against in memory, and how fast it is prepared.
 
-    python benchmarks/data.py --data input.txt
+    python benchmarks/data_loading.py --data input.txt
 
 The 2 GB are random ids in 32 shards, in a temporary folder. A process of its own opens them (and checks each by its
 SHA-256), draws batches at random and in epochs, and trains; if control groups can be made, which on Linux takes root,

@@ -1,6 +1,6 @@
 """Peak memory of training by depth, precision and recomputed activations, each in a process of its own.
 
-    python benchmarks/memory.py
+    python benchmarks/training_memory.py
 
 A few steps at 16 windows of 256 tokens, 256 wide. What is shown is the peak of resident memory above what the
 process held before the model was made.

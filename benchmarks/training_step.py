@@ -1,6 +1,6 @@
 """A training step against the peers' and against the floor of its matrix products, in one run, in turn.
 
-    python benchmarks/training.py --data input.txt
+    python benchmarks/training_step.py --data input.txt
 
 Batch, loss, backward and optimizer are in each step. Every side runs on the number of threads that it is
 fastest with. The ratios are to ours in the same round: their median, and the lowest and the highest.

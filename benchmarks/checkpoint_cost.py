@@ -1,6 +1,6 @@
 """What saving costs: the same training with saves and without, in turn.
 
-    python benchmarks/saving.py --data input.txt
+    python benchmarks/checkpoint_cost.py --data input.txt
 
 Of two equal trainings of the lecture preset, evaluated and saved every hundred steps, one leaves the saves out; the
 ratio is that of the whole times, median of the rounds.

@@ -1,6 +1,6 @@
 """The lecture preset's own figures: exact validation loss and time, training apart from evaluation.
 
-    python benchmarks/lecture.py --data input.txt --seeds 3
+    python benchmarks/lecture_preset.py --data input.txt --seeds 3
 
 Prints a Markdown table, a row for each seed, and the medians.
 """

@@ -1,6 +1,6 @@
 """Does a step's cost grow as its work does? Time a step as T, C and L grow, against its matrix products alone.
 
-    python benchmarks/scaling.py
+    python benchmarks/step_scaling.py
 
 The products are PyTorch's own, in float32 (`torch.mm`); ours go through oneDNN, so the ratio may fall below 1.
 """
@@ -10,7 +10,7 @@ import argparse
 import torch
 from peers import SEED_SIZE, Shape, floor
 from side_by_side import alternate, faster_threads
-from training import ours
+from training_step import ours
 
 GROWING = {
     "T": [Shape(16, T, 64, 4, 4) for T in (16, 32, 64, 128, 256)],

@@ -1,6 +1,6 @@
 """The two ways in which our own engine writes, by the size of the model: what its fixed rules were made from.
 
-    python benchmarks/paths.py
+    python benchmarks/decoders.py
 
 Tokens a second at batch 1, in turn: the compiled loops with a layer whole and in two parts, and the cached way through
 PyTorch on one and on two threads; within block_size 512, and past smaller ones, where the window is read anew.

@@ -1,6 +1,6 @@
 """A whole training as a process: `minigpt train` against the lecture's script with its own evaluation, in turn.
 
-    python benchmarks/whole.py --data input.txt --rounds 1
+    python benchmarks/whole_training.py --data input.txt --rounds 1
 
 The mission's setting on both sides. The script, written here from its description: batches stacked window by window,
 a head at a time, plain AdamW, and every hundred steps the mean loss of 200 random batches of each split.

@@ -1,8 +1,8 @@
 """When torch.compile pays: what compiling takes, and what it takes off each step.
 
-    python benchmarks/compiling.py
+    python benchmarks/torch_compile.py
 
-At the three shapes of benchmarks/training.py, in turn with the step as it is without, on two threads.
+At the three shapes of benchmarks/training_step.py, in turn with the step as it is without, on two threads.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import time
 
 import torch
 from side_by_side import Side, alternate
-from training import SHAPES, ours
+from training_step import SHAPES, ours
 
 
 def main() -> None:
