@@ -33,7 +33,8 @@ from minigpt.data.dataset import Dataset
 from minigpt.data.prepare import Settings, begun, prepare, write_shards
 from minigpt.data.shards import Part, PreparedData
 from minigpt.tokenizers.base import END_OF_TEXT
-from minigpt.tokenizers.bpe import PATTERNS, BPETokenizer
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.byte_level import PATTERNS
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.train import train
 

@@ -18,9 +18,9 @@ import tokenizers
 from side_by_side import Side, alternate
 
 from minigpt.data.corpus import find_corpus
-from minigpt.tokenizers import bpe_fast
-from minigpt.tokenizers.bpe import PATTERNS, BPETokenizer
-from minigpt.tokenizers.huggingface_json import shown
+from minigpt.tokenizers import tiktoken_adapter
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.byte_level import PATTERNS, token_to_text
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 SIZES = (512, 1024, 4096)
@@ -46,7 +46,7 @@ def main() -> None:
     for size in SIZES:
         ours, other = BPETokenizer.train(text, size), theirs(text, size)
         merges = [list(merge) for merge in json.loads(other.to_str())["model"]["merges"]]
-        if [[shown(a), shown(b)] for a, b in ours.merges] != merges:
+        if [[token_to_text(a), token_to_text(b)] for a, b in ours.merges] != merges:
             raise SystemExit(f"the merges differ at {size} tokens")
         sides = {
             "ours": Side(functools.partial(BPETokenizer.train, text, size)),
@@ -61,13 +61,13 @@ def main() -> None:
     bare = tiktoken.Encoding("bare", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={})
 
     def by_ourselves(text: str) -> list[int]:
-        return [i for piece in ours.pieces(text) for i in ours._encode_piece(piece)]
+        return ours.encode_in_python(text)
 
     ids = by_ourselves(text)
     for name, found in (("tiktoken", ours.encode(text)), ("tokenizers", other.encode(text).ids)):
         if found != ids:
             raise SystemExit(f"the ids differ from those of {name}")
-    assert len(large) >= bpe_fast.LARGE
+    assert len(large) >= tiktoken_adapter.MIN_CHARACTERS
     sides = {
         "ours": Side(lambda: ours.encode(large)),
         "ours, in Python alone": Side(lambda: by_ourselves(large)),

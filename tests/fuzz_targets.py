@@ -61,9 +61,9 @@ from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import markdown, summary, terminal_lines
 from minigpt.tokenizers.base import Tokenizer, fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.byte_level import token_to_text
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
-from minigpt.tokenizers.huggingface_json import shown
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 from minigpt.training.checkpoint import MARKER, MODEL, PARTS, TRAINING, Moment, Saves
@@ -192,9 +192,9 @@ def use_tokenizer(tokenizer: Tokenizer) -> None:
 def write_gpt2_files(folder: Path) -> None:
     tokenizer = pairs()
     special = {i: name for name, i in tokenizer.special_tokens.items()}
-    vocab = {special.get(i) or shown(token): i for i, token in tokenizer.vocab.items()}
+    vocab = {special.get(i) or token_to_text(token): i for i, token in tokenizer.vocab.items()}
     (folder / "vocab.json").write_text(json.dumps(vocab))
-    merges = "".join(f"{shown(first)} {shown(second)}\n" for first, second in tokenizer.merges)
+    merges = "".join(f"{token_to_text(first)} {token_to_text(second)}\n" for first, second in tokenizer.merges)
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
 
 

@@ -32,7 +32,7 @@ class Encoder:
         if isinstance(tokenizer, CharTokenizer):
             self.ids = by_table(tokenizer)
         elif isinstance(tokenizer, BPETokenizer):
-            tokenizer.tiktoken_from = 0
+            tokenizer.tiktoken_threshold = 0
             tokenizer.encode("")  # says so, if tiktoken is used
 
     def __call__(self, batch: Sequence[Piece]) -> Encoded:

@@ -1,12 +1,21 @@
-"""Byte-level byte-pair encoding (BPE) in the open: how GPT-2 and GPT-4 turn text into tokens.
+"""Byte-level byte-pair encoding (BPE): how GPT-2 and GPT-4 turn text into tokens.
 
-Begin with 256 tokens, one for each byte, so that no text is ever unknown. Cut the text into pieces, roughly words.
-Count which two tokens stand side by side most often inside them, make of those two one new token, and do it again
-until there are as many tokens as wanted: the pairs, in that order, are the merges. To encode a new text, cut it in
-the same way and do the same merges, the earliest first. (Sennrich et al. 2016; over bytes, Radford et al. 2019.)
+Training begins with 256 tokens, one for each byte, so no text is ever unknown. It cuts the text into pieces, roughly
+words, and then repeats one step: count which two tokens stand side by side most often inside the pieces, and merge that
+pair into a new token. The merges, in the order learned, are the tokenizer. An example (_ is a blank):
 
-The plain version is the four functions after this: `count_pairs`, `merge`, `learn_plain` and `encode_plain`. text/
-bpe_fast.py finds the same merges and the same ids, faster, and is what `BPETokenizer` uses.
+    low _low _low _lower _lowest      the pieces of "low low low lower lowest"
+    l o w   _ l o w   ...             each piece as bytes
+    lo w    _ lo w    ...             merge 1: "l" + "o", which occurs 5 times
+    low     _ low     ...             merge 2: "lo" + "w"
+    low     _low      ...             merge 3: "_" + "low", which occurs 4 times
+
+To encode a text, cut it into pieces in the same way and do the same merges, the earliest learned first:
+"a lower low" becomes "a", "_low", "e", "r", "_low".
+
+This file goes from the basic version to the real one. The basic version is four functions: `count_pairs`, `merge_pair`,
+`find_merges` and `apply_merges`. `BPETokenizer` uses bpe_fast.py, whose functions of the same names return the same
+results faster. (Sennrich et al. 2016, arXiv:1508.07909; over bytes: Radford et al. 2019, GPT-2.)
 """
 
 import functools
@@ -20,29 +29,24 @@ from typing import Self
 import regex
 
 from minigpt.config import TokenizerKind
-from minigpt.errors import ConfigError, DataError
+from minigpt.errors import ConfigError, DataError, FileError, MinigptError
 from minigpt.system.files import write_atomic
-from minigpt.tokenizers import bpe_fast
+from minigpt.tokenizers import bpe_fast, tiktoken_adapter
+from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS, token_to_text
+from minigpt.tokenizers.huggingface_json import format_tokenizer_json, read_tokenizer_files
 
 Pair = tuple[int, int]
 Ids = tuple[int, ...]
 
-# How a text is cut into pieces. GPT-2's pattern is that of its encoder.py. GPT-4's is what tiktoken calls cl100k_base,
-# without the possessive quantifiers, which change nothing that it matches and which not every engine reads alike.
-PATTERNS = {
-    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s+(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s",
-}
-
-# The 256 tokens to begin with, in GPT-2's order: first the bytes that are printable characters in Latin-1.
-PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-BYTES = [bytes([byte]) for byte in [*PRINTABLE, *sorted({*range(256)} - {*PRINTABLE})]]
-ID_OF_BYTE = {token[0]: i for i, token in enumerate(BYTES)}
+_BYTE_IDS = {token[0]: i for i, token in enumerate(BYTE_TOKENS)}
 
 
 def count_pairs(words: Mapping[Ids, int]) -> Counter[Pair]:
-    """How often each two tokens stand side by side in the words, each of which occurs so many times."""
+    """Count how often each two tokens stand side by side.
+
+    Args:
+        words: different words as ids, and how often each word occurs.
+    """
     counts: Counter[Pair] = Counter()
     for word, count in words.items():
         for pair in pairwise(word):
@@ -50,10 +54,10 @@ def count_pairs(words: Mapping[Ids, int]) -> Counter[Pair]:
     return counts
 
 
-def merge(ids: Ids, pair: Pair, new: int) -> Ids:
-    """The ids with every occurrence of the pair, from the left, replaced by the new one.
+def merge_pair(ids: Ids, pair: Pair, new: int) -> Ids:
+    """Replace every occurrence of `pair`, from the left, by the id `new`.
 
-    >>> merge((1, 2, 1, 2, 1), (1, 2), 9)
+    >>> merge_pair((1, 2, 1, 2, 1), (1, 2), 9)
     (9, 9, 1)
     """
     merged: list[int] = []
@@ -68,46 +72,57 @@ def merge(ids: Ids, pair: Pair, new: int) -> Ids:
     return tuple(merged)
 
 
-def learn_plain(words: Mapping[bytes, int], vocab_size: int) -> list[tuple[bytes, bytes]]:
-    """The merges that make `vocab_size` tokens, bytes included, or as many as the words allow.
+def find_merges(words: Mapping[bytes, int], vocab_size: int) -> list[tuple[bytes, bytes]]:
+    """Learn the merges of a vocabulary.
 
-    Of pairs that are equally frequent the one with the smaller ids comes first, as in Hugging Face's trainer.
+    Args:
+        words: different words, and how often each of them occurs.
+        vocab_size: the number of tokens to reach, the 256 bytes included.
+
+    Returns:
+        The merges in the order learned. There are fewer tokens than `vocab_size` if the words have no more pairs. Of
+        equally frequent pairs the one with the smaller ids comes first, as in Hugging Face's trainer.
     """
-    tokens = list(BYTES)
+    tokens = list(BYTE_TOKENS)
     merges = []
-    split = {tuple(ID_OF_BYTE[byte] for byte in word): count for word, count in words.items()}
+    split = {tuple(_BYTE_IDS[byte] for byte in word): count for word, count in words.items()}
     while len(tokens) < vocab_size:
         counts = count_pairs(split)
         if not counts:
             break
         first, second = pair = min(counts, key=lambda pair: (-counts[pair], pair))
         token = tokens[first] + tokens[second]
-        if token not in tokens:  # two ways to the same bytes are one token
+        if token not in tokens:  # two pairs may spell the same token
             tokens.append(token)
         merges.append((tokens[first], tokens[second]))
-        split = {merge(word, pair, tokens.index(token)): count for word, count in split.items()}
+        split = {merge_pair(word, pair, tokens.index(token)): count for word, count in split.items()}
     return merges
 
 
-def encode_plain(ids: Ids, ranks: Mapping[Pair, tuple[int, int]]) -> Ids:
-    """A piece of text, as the ids of its bytes, with all merges done; a pair's rank and new id are in `ranks`."""
+def apply_merges(ids: Ids, ranks: Mapping[Pair, tuple[int, int]]) -> Ids:
+    """Encode a piece of text.
+
+    Args:
+        ids: the ids of the piece's bytes.
+        ranks: for each pair that can be merged, the rank of the merge (0 was learned first) and the new id.
+    """
     while len(ids) > 1:
-        pair = min(pairwise(ids), key=lambda pair: ranks.get(pair, (math.inf, 0)))  # the earliest merge there is
+        pair = min(pairwise(ids), key=lambda pair: ranks.get(pair, (math.inf, 0)))  # the merge learned first
         if pair not in ranks:
             break
-        ids = merge(ids, pair, ranks[pair][1])
+        ids = merge_pair(ids, pair, ranks[pair][1])
     return ids
 
 
 class BPETokenizer:
-    """Byte-level BPE.
+    """A byte-level BPE tokenizer.
 
     Attributes:
-        merges: two tokens that become one, in the order learned.
-        special_tokens: tokens that no text is ever encoded to unless asked, such as "<|endoftext|>", and their ids.
-        pattern: the name of the pattern that cuts a text into pieces.
-        vocab: every token's bytes, by id.
-        tiktoken_from: how many characters make a text large enough for tiktoken, if it is installed.
+        merges: pairs of tokens that are merged, in the order learned.
+        special_tokens: the ids of the special tokens, such as "<|endoftext|>". `encode` returns them only on request.
+        pattern: the key in `PATTERNS` of the pattern that cuts a text into pieces.
+        vocab: the bytes of every token, by id.
+        tiktoken_threshold: texts of at least this many characters are encoded by tiktoken if it is installed.
 
     >>> tokenizer = BPETokenizer.train("low low low lower lowest", vocab_size=259)
     >>> tokenizer.merges
@@ -125,14 +140,23 @@ class BPETokenizer:
         pattern: str = "gpt2",
         ids: Mapping[bytes, int] | None = None,
     ) -> None:
-        """Ids are given in order, bytes, merges, special tokens, unless `ids` has those of the bytes and merges.
+        """Number the tokens.
 
-        Raises ConfigError for an unknown pattern, DataError for merges of what are no tokens, or ids with gaps.
+        Args:
+            merges: pairs of tokens, in the order learned.
+            special_tokens: the names of the special tokens; they get the last ids, unless a mapping gives others.
+            pattern: a key of `PATTERNS`.
+            ids: the ids of bytes and merged tokens. Without them the bytes are numbered first, then the merges.
+
+        Raises:
+            ConfigError: the pattern is unknown.
+            DataError: a merge joins something that is not a token, the ids have gaps, or a special token is empty or
+                reads like another token.
         """
         if pattern not in PATTERNS:
             raise ConfigError(f"there is no pattern '{pattern}': choose from {', '.join(PATTERNS)}")
-        self.merges, self.pattern, self.tiktoken_from = list(merges), pattern, bpe_fast.LARGE
-        known = {token: i for i, token in enumerate(BYTES)}
+        self.merges, self.pattern, self.tiktoken_threshold = list(merges), pattern, tiktoken_adapter.MIN_CHARACTERS
+        known = {token: i for i, token in enumerate(BYTE_TOKENS)}
         for first, second in self.merges:
             if first not in known or second not in known:
                 raise DataError(f"the merge of {first!r} and {second!r} comes before one of them is a token")
@@ -142,7 +166,7 @@ class BPETokenizer:
                 stray = min(ids.keys() ^ known.keys())
                 raise DataError(f"the token {stray!r} is in only one of vocabulary and merges")
             known = dict(ids)
-        require_special(special_tokens, known)
+        _require_distinct(special_tokens, known)
         if not isinstance(special_tokens, Mapping):
             special_tokens = {name: len(known) + i for i, name in enumerate(special_tokens)}
         self.special_tokens = dict(special_tokens)
@@ -150,7 +174,7 @@ class BPETokenizer:
         self.vocab |= {i: name.encode() for name, i in self.special_tokens.items()}
         if self.vocab.keys() != set(range(len(known) + len(self.special_tokens))):
             raise DataError("ids must run from 0 without gaps, each for one token")
-        self._ids_of_bytes = [known[bytes([byte])] for byte in range(256)]
+        self._byte_ids = [known[bytes([byte])] for byte in range(256)]
         self._ranks: dict[Pair, tuple[int, int]] = {}
         for rank, (first, second) in enumerate(self.merges):
             self._ranks.setdefault((known[first], known[second]), (rank, known[first + second]))
@@ -160,27 +184,34 @@ class BPETokenizer:
     def train(
         cls, text: str, vocab_size: int, special_tokens: Sequence[str] = (), pattern: str = "gpt2", processes: int = 1
     ) -> Self:
-        """Learn a vocabulary of `vocab_size` tokens, bytes and special tokens included, from a text.
+        """Learn a vocabulary from a text.
 
-        Special tokens in the text separate documents and are not learned from. Long texts are counted by so many
-        processes. Raises ConfigError for a size below that of bytes and special tokens, DataError for one beyond what
-        the text has merges for.
+        Args:
+            text: the training text. A special token in it separates documents; nothing is learned from it.
+            vocab_size: the number of tokens, the 256 bytes and the special tokens included.
+            special_tokens: the names of the special tokens.
+            pattern: a key of `PATTERNS`.
+            processes: how many processes count the words of a long text.
+
+        Raises:
+            ConfigError: vocab_size is too small for the bytes and the special tokens.
+            DataError: the text is empty, or has too few pairs for vocab_size.
         """
         if not text:
             raise DataError("the text is empty: there is nothing to learn a vocabulary from")
-        cls([], special_tokens, pattern)  # refuses what cannot be
-        room = vocab_size - len(special_tokens)
-        if room < len(BYTES):
-            least = len(BYTES) + len(special_tokens)
+        cls([], special_tokens, pattern)  # raises for names that cannot be special tokens, before the long work
+        if vocab_size < len(BYTE_TOKENS) + len(special_tokens):
+            least = len(BYTE_TOKENS) + len(special_tokens)
             raise ConfigError(
                 f"a byte-level vocabulary has {least} tokens at least, and {vocab_size} is fewer: raise it"
             )
-        cut = functools.partial(pieces_between, special_tokens=tuple(special_tokens), pattern=pattern)
+        cut = functools.partial(_cut_into_pieces, special_tokens=tuple(special_tokens), pattern=pattern)
         try:
             words = bpe_fast.count_words(text, cut, processes)
         except UnicodeEncodeError as error:
-            raise half_a_character(error) from None
-        tokenizer = cls(bpe_fast.learn(words, room, BYTES), special_tokens, pattern)
+            raise _surrogate_error(error) from None
+        merges = bpe_fast.find_merges(words, vocab_size - len(special_tokens))
+        tokenizer = cls(merges, special_tokens, pattern)
         if tokenizer.vocab_size < vocab_size:
             most = f"{tokenizer.vocab_size:,} tokens at most, not {vocab_size:,}"
             raise DataError(f"the text has merges for {most}: lower the vocabulary's size, or use a longer text")
@@ -188,51 +219,57 @@ class BPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many different tokens there are."""
+        """The number of tokens."""
         return len(self.vocab)
 
-    def pieces(self, text: str) -> list[str]:
-        """The text cut into pieces, between which nothing is ever merged."""
-        return pieces_between(text, (), self.pattern)
-
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Text to token ids. A special token's name in it is text like any other, unless they are allowed.
+        """Convert text to token ids.
 
-        Raises DataError for half of a surrogate pair, which no bytes stand for.
+        Args:
+            text: the text.
+            allow_special: True converts a special token's name to its id; False treats the name as ordinary text.
+
+        Raises:
+            DataError: the text has half a surrogate pair, which UTF-8 cannot express.
         """
         if allow_special and self.special_tokens:
-            parts = split_at(text, tuple(self.special_tokens))
-            return [i for n, part in enumerate(parts) for i in self._encode_part(part, special=n % 2 == 1)]
-        if bpe_fast.suits_tiktoken(text, self.tiktoken_from) and self._by_tiktoken:
-            return self._by_tiktoken(text)
+            ids: list[int] = []
+            for n, part in enumerate(_split_at(text, tuple(self.special_tokens))):
+                ids += [self.special_tokens[part]] if n % 2 else self.encode(part)
+            return ids
+        if tiktoken_adapter.can_encode(text, self.tiktoken_threshold) and self._encode_by_tiktoken:
+            return self._encode_by_tiktoken(text)
+        return self.encode_in_python(text)
+
+    def encode_in_python(self, text: str) -> list[int]:
+        """Convert text to the same ids without tiktoken."""
         try:
-            return [i for piece in self.pieces(text) for i in self._encode_piece(piece)]
+            return [i for piece in _cut_into_pieces(text, (), self.pattern) for i in self._encode_piece(piece)]
         except UnicodeEncodeError as error:
-            raise half_a_character(error) from None
+            raise _surrogate_error(error) from None
 
     def encode_bytes(self, content: bytes) -> list[int]:
-        """Any bytes to token ids; what isn't UTF-8 is cut like signs and stays as it is."""
+        """Convert any bytes to token ids; bytes that are not UTF-8 are cut like punctuation and survive decoding."""
         return self.encode(content.decode("utf-8", "surrogateescape"))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Token ids to text; bytes that are no UTF-8, such as half a character, become U+FFFD.
+        """Convert token ids to text; bytes that are not UTF-8, such as part of a character, become U+FFFD.
 
-        Raises DataError for an id outside 0..vocab_size - 1.
+        Raises:
+            DataError: an id is not in 0..vocab_size - 1.
         """
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Token ids to bytes: those that were encoded."""
+        """Convert token ids to the bytes that were encoded. Raises DataError as `decode` does."""
         try:
             return b"".join([self.vocab[int(i)] for i in ids])
         except KeyError as error:
             raise DataError(f"the id {error} is not a token: ids run from 0 to {self.vocab_size - 1}") from None
 
     def to_bytes(self) -> bytes:
-        """The content of a Hugging Face tokenizer.json."""
-        from minigpt.tokenizers.huggingface_json import to_json
-
-        return to_json(self)
+        """Return the content of a Hugging Face tokenizer.json."""
+        return format_tokenizer_json(self.vocab, self.merges, self.special_tokens, self.pattern)
 
     def save(self, path: Path | str) -> None:
         """Write a Hugging Face tokenizer.json, all or nothing. Raises FileError."""
@@ -240,62 +277,62 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt. Raises FileError."""
-        from minigpt.tokenizers.huggingface_json import read
+        """Read a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt.
 
-        return cls(**read(Path(path)))
-
-    def _encode_part(self, part: str, special: bool) -> list[int]:
-        return [self.special_tokens[part]] if special else self.encode(part)
+        Raises:
+            FileError: a file is missing or damaged, or is another kind of tokenizer.
+        """
+        arguments = read_tokenizer_files(Path(path))
+        try:
+            return cls(**arguments)
+        except (MinigptError, ValueError, AttributeError, TypeError) as error:
+            raise FileError(f"{str(path)!r} is damaged: {error}") from None
 
     def _merge_piece(self, piece: str) -> list[int]:
-        ids = [self._ids_of_bytes[byte] for byte in piece.encode("utf-8", "surrogateescape")]
-        return bpe_fast.encode(ids, self._ranks)
+        ids = [self._byte_ids[byte] for byte in piece.encode("utf-8", "surrogateescape")]
+        return bpe_fast.apply_merges(ids, self._ranks)
 
     @functools.cached_property
-    def _by_tiktoken(self) -> Callable[[str], list[int]] | None:
+    def _encode_by_tiktoken(self) -> Callable[[str], list[int]] | None:
         ordinary = {i: token for i, token in self.vocab.items() if i not in self.special_tokens.values()}
-        return bpe_fast.by_tiktoken(self.merges, ordinary, PATTERNS[self.pattern])
+        return tiktoken_adapter.build_encoder(self.merges, ordinary, PATTERNS[self.pattern])
 
 
-def require_special(names: Iterable[str], tokens: Iterable[bytes]) -> None:
+def _require_distinct(special_tokens: Iterable[str], tokens: Iterable[bytes]) -> None:
     """Raise DataError unless the special tokens are different, not empty, and read like no other token."""
-    from minigpt.tokenizers.huggingface_json import shown
-
-    written = {shown(token) for token in tokens}
+    ordinary = {token_to_text(token) for token in tokens}
     seen: set[str] = set()
-    for name in names:
+    for name in special_tokens:
         try:
             name.encode()
         except UnicodeEncodeError:
             raise DataError(f"the special token {name!r} is not UTF-8: choose another") from None
-        if not name or name in seen or name in written:
+        if not name or name in seen or name in ordinary:
             why = "is empty" if not name else "is named twice" if name in seen else "is an ordinary token too"
             raise DataError(f"the special token {name!r} {why}: choose another, such as '<|endoftext|>'")
         seen.add(name)
 
 
-def half_a_character(error: UnicodeEncodeError) -> DataError:
-    """The error that says so of a text that no bytes stand for."""
+def _surrogate_error(error: UnicodeEncodeError) -> DataError:
+    """Return the error for a text that UTF-8 cannot express."""
     half = f"U+{ord(error.object[error.start]):04X}"
-    return DataError(f"the text has half of a surrogate pair, {half}, which is no character: remove it")
+    return DataError(f"the text has half a surrogate pair, {half}, which is no character: remove it")
 
 
-def pieces_between(text: str, special_tokens: tuple[str, ...], pattern: str) -> list[str]:
-    """The pieces of all that lies between special tokens."""
-    cut = compiled(PATTERNS[pattern])
-    return [piece for part in split_at(text, special_tokens)[::2] for piece in cut.findall(part)]
+def _cut_into_pieces(text: str, special_tokens: tuple[str, ...], pattern: str) -> list[str]:
+    """Cut the text between special tokens into pieces; merges happen only within a piece."""
+    cut = _compile(PATTERNS[pattern])
+    return [piece for part in _split_at(text, special_tokens)[::2] for piece in cut.findall(part)]
 
 
-def split_at(text: str, special_tokens: tuple[str, ...]) -> list[str]:
-    """The text cut at special tokens, the longer before the shorter: every second part is one."""
+def _split_at(text: str, special_tokens: tuple[str, ...]) -> list[str]:
+    """Split the text at special tokens, preferring longer ones: every second part is a special token."""
     if not special_tokens:
         return [text]
     names = sorted(special_tokens, key=len, reverse=True)
-    return compiled("(" + "|".join(map(regex.escape, names)) + ")").split(text)
+    return _compile("(" + "|".join(map(regex.escape, names)) + ")").split(text)
 
 
 @functools.cache
-def compiled(pattern: str) -> "regex.Pattern[str]":
-    """The pattern, compiled once."""
+def _compile(pattern: str) -> "regex.Pattern[str]":
     return regex.compile(pattern)

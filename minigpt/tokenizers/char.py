@@ -10,18 +10,18 @@ from minigpt.errors import DataError, FileError, UnknownCharacterError
 from minigpt.system.files import read_bytes, write_atomic
 from minigpt.tokenizers.base import LARGEST_FILE
 
-FORMAT = 1
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+_FORMAT = 1
 
 
 class CharTokenizer:
-    """One token a character (a Unicode code point), numbered in sorted order.
+    """A tokenizer with one token for each character (Unicode code point), numbered in sorted order.
 
     Attributes:
-        stoi: character to id ("string to index").
-        itos: id to character ("index to string").
-        special_tokens: tokens that are no character of a text, after all others, and their ids.
-        unknown: the character that stands for those outside the vocabulary; None, and they are refused.
+        stoi: the id of each character ("string to index").
+        itos: the character of each id ("index to string").
+        special_tokens: the ids of the special tokens, which come after those of the characters.
+        unknown: the character that replaces characters outside the vocabulary. Without one, `encode` refuses them.
 
     >>> tokenizer = CharTokenizer.from_text("hello")
     >>> tokenizer.stoi
@@ -37,6 +37,13 @@ class CharTokenizer:
     def __init__(
         self, characters: Iterable[str], special_tokens: Sequence[str] = (), unknown: str | None = None
     ) -> None:
+        """Number the characters and the special tokens.
+
+        Args:
+            characters: the vocabulary, in the order of the ids.
+            special_tokens: names of tokens that are not part of any text.
+            unknown: one of `characters`, or None.
+        """
         self.stoi: dict[str, int] = {character: i for i, character in enumerate(characters)}
         self.itos: dict[int, str] = {i: character for character, i in self.stoi.items()}
         self.special_tokens = {name: len(self.stoi) + i for i, name in enumerate(special_tokens)}
@@ -45,18 +52,22 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """The vocabulary of a text: each distinct character in it. Raises DataError for an empty text."""
+        """Make a tokenizer of all characters that occur in a text. Raises DataError for an empty text."""
         if not text:
             raise DataError("the text is empty: a vocabulary needs at least one character")
         return cls(sorted(set(text)))
 
     @property
     def vocab_size(self) -> int:
-        """How many different characters, and special tokens, there are."""
+        """The number of characters and special tokens."""
         return len(self._names)
 
     def encode(self, text: str) -> list[int]:
-        """One id for each character. Raises UnknownCharacterError for one outside a vocabulary without unknown sign."""
+        """Convert text to ids, one for each character.
+
+        Raises:
+            UnknownCharacterError: a character is not in the vocabulary, and there is no `unknown` to replace it.
+        """
         if self.unknown is not None:
             unknown = self.stoi[self.unknown]
             return [self.stoi.get(character, unknown) for character in text]
@@ -67,7 +78,7 @@ class CharTokenizer:
             raise UnknownCharacterError(text[position], position, self.vocab_size) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """One character, or special token's name, for each id. Raises DataError for one outside 0..vocab_size - 1."""
+        """Convert ids to text, special tokens to their names. Raises DataError for an id that is not a token."""
         ids = [int(i) for i in ids]
         try:
             return "".join([self._names[i] for i in ids])
@@ -75,12 +86,12 @@ class CharTokenizer:
             raise DataError(f"the id {error} is not a token: ids run from 0 to {self.vocab_size - 1}") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The same in UTF-8."""
+        """Convert ids to text in UTF-8. Raises DataError as `decode` does."""
         return self.decode(ids).encode()
 
     def to_bytes(self) -> bytes:
-        """The vocabulary as JSON."""
-        content = {"format": FORMAT, "kind": "char", "characters": list(self.stoi)}
+        """Return the vocabulary as JSON."""
+        content: dict[str, Any] = {"format": _FORMAT, "kind": self.kind, "characters": list(self.stoi)}
         if self.special_tokens:
             content["special_tokens"] = list(self.special_tokens)
         if self.unknown is not None:
@@ -93,13 +104,17 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read what `save` wrote. Raises FileError for a file that cannot be read or is anything else."""
+        """Read a file that `save` wrote.
+
+        Raises:
+            FileError: the file cannot be read, or is not a character tokenizer.
+        """
         try:
             content: Any = json.loads(read_bytes(path, LARGEST_FILE))
         except (ValueError, RecursionError) as error:
             raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
-        if not isinstance(content, dict) or (content.get("format"), content.get("kind")) != (FORMAT, "char"):
-            raise FileError(f"{str(path)!r} is not a character tokenizer of format {FORMAT}: another version wrote it")
+        if not isinstance(content, dict) or (content.get("format"), content.get("kind")) != (_FORMAT, cls.kind):
+            raise FileError(f"{str(path)!r} is not a character tokenizer of format {_FORMAT}: another version wrote it")
         characters = content.get("characters")
         if not isinstance(characters, list) or not all(isinstance(c, str) and len(c) == 1 for c in characters):
             raise FileError(f"{str(path)!r} is damaged: 'characters' must be a list of single characters")
@@ -109,11 +124,9 @@ class CharTokenizer:
         if not isinstance(special, list) or not all(isinstance(name, str) and len(name) > 1 for name in special):
             raise FileError(f"{str(path)!r} is damaged: 'special_tokens' must be a list of names")
         if len(set(special)) != len(special) or not (unknown is None or unknown in characters):
-            raise FileError(f"{str(path)!r} is damaged: a special token is repeated, or 'unknown' is no character")
+            raise FileError(f"{str(path)!r} is damaged: a special token is repeated, or 'unknown' is not a character")
         try:
             "".join([*characters, *special]).encode()
         except UnicodeEncodeError:
-            raise FileError(
-                f"{str(path)!r} is damaged: it has half of a surrogate pair, which is no character"
-            ) from None
+            raise FileError(f"{str(path)!r} is damaged: it has half a surrogate pair, which is no character") from None
         return cls(characters, special, unknown)

@@ -1,66 +1,50 @@
-"""Byte-level BPE in the files of others: Hugging Face's tokenizer.json, and GPT-2's vocab.json with merges.txt.
-
-In both a token is written as text, each of its bytes as one character: a printable byte as itself, the others as the
-characters from U+0100 on.
-"""
+"""The files of byte-level BPE tokenizers: Hugging Face's tokenizer.json, and GPT-2's vocab.json with merges.txt."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minigpt.errors import FileError, MinigptError
+from minigpt.errors import FileError
 from minigpt.system.files import read_bytes, read_text
 from minigpt.tokenizers.base import LARGEST_FILE
-from minigpt.tokenizers.bpe import BYTES, PATTERNS, PRINTABLE, BPETokenizer
+from minigpt.tokenizers.byte_level import BYTE_CHARACTERS, PATTERNS, text_to_token, token_to_text
 
-CHARACTERS = [chr(byte) for byte in PRINTABLE] + [chr(0x100 + i) for i in range(256 - len(PRINTABLE))]
-SHOWN = {token[0]: character for token, character in zip(BYTES, CHARACTERS, strict=True)}
-BYTE_OF = {character: byte for byte, character in SHOWN.items()}
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-PLAIN: dict[str, tuple] = {  # settings of a model, and the values with which they change nothing
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_ADDED_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_SUPPORTED_VALUES: dict[str, tuple] = {  # other values of these fields change the ids in ways that bpe.py lacks
     "byte_fallback": (None, False),
     "ignore_merges": (None, False),
     "dropout": (None, 0),
     "continuing_subword_prefix": (None, ""),
     "end_of_word_suffix": (None, ""),
 }
-SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
-def shown(token: bytes) -> str:
-    """A token as these files write it.
+def format_tokenizer_json(
+    vocab: Mapping[int, bytes],
+    merges: Sequence[tuple[bytes, bytes]],
+    special_tokens: Mapping[str, int],
+    pattern: str,
+) -> bytes:
+    """Return the content of a tokenizer.json that Hugging Face's tokenizers encodes with in the same way.
 
-    >>> shown(b" the")
-    'Ġthe'
+    Args:
+        vocab: the bytes of each token, by id, special tokens included.
+        merges: pairs of tokens, in the order learned.
+        special_tokens: the id of each special token.
+        pattern: a key of `PATTERNS`.
     """
-    return "".join([SHOWN[byte] for byte in token])
-
-
-def hidden(text: str) -> bytes:
-    """The token that these files write so. Raises KeyError for a character that stands for no byte."""
-    return bytes([BYTE_OF[character] for character in text])
-
-
-def cut_by(pattern: str) -> dict[str, Any]:
-    """The pre-tokenizer of that pattern."""
-    if pattern == "gpt2":
-        return BYTE_LEVEL
-    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": False}]}
-
-
-def to_json(tokenizer: BPETokenizer) -> bytes:
-    """The content of a tokenizer.json that Hugging Face's tokenizers and this package read alike."""
-    special = {i: name for name, i in tokenizer.special_tokens.items()}
+    special = {i: name for name, i in special_tokens.items()}
     content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": special[i], **SPECIAL} for i in sorted(special)],
+        "added_tokens": [{"id": i, "content": special[i], **_ADDED_TOKEN} for i in sorted(special)],
         "normalizer": None,
-        "pre_tokenizer": cut_by(tokenizer.pattern),
+        "pre_tokenizer": _format_pre_tokenizer(pattern),
         "post_processor": None,
-        "decoder": BYTE_LEVEL,
+        "decoder": _BYTE_LEVEL,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -70,75 +54,96 @@ def to_json(tokenizer: BPETokenizer) -> bytes:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {special.get(i) or shown(tokenizer.vocab[i]): i for i in sorted(tokenizer.vocab)},
-            "merges": [[shown(first), shown(second)] for first, second in tokenizer.merges],
+            "vocab": {special.get(i) or token_to_text(vocab[i]): i for i in sorted(vocab)},
+            "merges": [[token_to_text(first), token_to_text(second)] for first, second in merges],
         },
     }
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What `BPETokenizer` takes, from a tokenizer.json or a folder with GPT-2's two files.
+def read_tokenizer_files(path: Path) -> dict[str, Any]:
+    """Read a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt.
 
-    Raises FileError for one that is damaged or that isn't byte-level BPE cut by a pattern known here.
+    Args:
+        path: the file or the folder.
+
+    Returns:
+        The arguments of `BPETokenizer`: merges, ids, special_tokens and pattern.
+
+    Raises:
+        FileError: a file is missing or damaged, or is not byte-level BPE with one of `PATTERNS`.
     """
-    if path.is_dir():
-        return read_gpt2(path)
-    content = parsed(path)
+    return _read_gpt2_folder(path) if path.is_dir() else _read_tokenizer_json(path)
+
+
+def _read_tokenizer_json(path: Path) -> dict[str, Any]:
+    content = _read_json_object(path)
     try:
+        _require_supported(content, path)
         model = content["model"]
-        if model["type"] != "BPE":
-            raise FileError(f"{str(path)!r} is a tokenizer of the type {model['type']!r}, and only BPE is known here")
-        for name, plain in PLAIN.items():
-            if model.get(name) not in plain:
-                raise FileError(f"{str(path)!r} has {name} = {model[name]!r}, which is not known here")
-        if content.get("normalizer") is not None:
-            raise FileError(f"{str(path)!r} changes the text before it cuts it (a normalizer), which is not known here")
-        processor = content.get("post_processor")
-        if (processor and processor["type"] != "ByteLevel") or content.get("truncation") or content.get("padding"):
-            raise FileError(f"{str(path)!r} adds tokens, or cuts them off, once it has cut the text: not known here")
         special = {added["content"]: added["id"] for added in content.get("added_tokens", [])}
         merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-        return checked(path, {"vocab": model["vocab"], "merges": merges, "special": special}, pattern_of(content, path))
+        return _to_arguments(path, model["vocab"], merges, special, _parse_pattern(content, path))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise FileError(f"{str(path)!r} is damaged: {type(error).__name__} {error}; use the file as it was") from None
+        why = f"{type(error).__name__} {error}"
+        raise FileError(f"{str(path)!r} is damaged: {why}; use the original file") from None
 
 
-def read_gpt2(folder: Path) -> dict[str, Any]:
-    """The same from vocab.json and merges.txt; what no merge makes, such as <|endoftext|>, is a special token."""
-    vocab = parsed(folder / "vocab.json")
+def _read_gpt2_folder(folder: Path) -> dict[str, Any]:
+    vocab = _read_json_object(folder / "vocab.json")
     lines = read_text(folder / "merges.txt", LARGEST_FILE).split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
-    made = {*CHARACTERS, *("".join(pair) for pair in merges)}
-    special = {name: i for name, i in vocab.items() if name not in made}
-    return checked(folder, {"vocab": vocab, "merges": merges, "special": special}, "gpt2")
+    merged = {*BYTE_CHARACTERS, *("".join(pair) for pair in merges)}
+    special = {name: i for name, i in vocab.items() if name not in merged}  # such as <|endoftext|>
+    return _to_arguments(folder, vocab, merges, special, "gpt2")
 
 
-def checked(path: Path, content: dict[str, Any], pattern: str) -> dict[str, Any]:
-    """The arguments of `BPETokenizer`; FileError if it refuses them."""
-    special, merges = content["special"], content["merges"]
+def _require_supported(content: dict[str, Any], path: Path) -> None:
+    """Raise FileError for a tokenizer.json whose settings would give other ids here."""
+    model = content["model"]
+    if model["type"] != "BPE":
+        raise FileError(f"{str(path)!r} is a tokenizer of the type {model['type']!r}: only BPE is supported")
+    for name, supported in _SUPPORTED_VALUES.items():
+        if model.get(name) not in supported:
+            raise FileError(f"{str(path)!r} has {name} = {model[name]!r}, which is not supported")
+    if content.get("normalizer") is not None:
+        raise FileError(f"{str(path)!r} has a normalizer, which changes the text: that is not supported")
+    processor = content.get("post_processor")
+    if (processor and processor["type"] != "ByteLevel") or content.get("truncation") or content.get("padding"):
+        raise FileError(f"{str(path)!r} adds tokens after encoding or cuts them off: that is not supported")
+
+
+def _to_arguments(
+    path: Path, vocab: dict[str, int], merges: list[tuple[str, ...]], special: dict[str, int], pattern: str
+) -> dict[str, Any]:
+    """Convert the tokens from text to bytes. Raises FileError for what is not byte-level or not an id."""
     try:
         if len(set(merges)) < len(merges):
             raise FileError(f"{str(path)!r} is damaged: it has a merge twice")
-        found = {
-            "merges": [(hidden(first), hidden(second)) for first, second in content["merges"]],
-            "ids": {hidden(name): i for name, i in content["vocab"].items() if name not in special},
+        for i in [*vocab.values(), *special.values()]:
+            if not isinstance(i, int) or isinstance(i, bool):
+                raise FileError(f"{str(path)!r} is damaged: {i!r} is no id")
+        return {
+            "merges": [(text_to_token(first), text_to_token(second)) for first, second in merges],
+            "ids": {text_to_token(name): i for name, i in vocab.items() if name not in special},
             "special_tokens": special,
             "pattern": pattern,
         }
-        for i in [*content["vocab"].values(), *special.values()]:
-            if not isinstance(i, int) or isinstance(i, bool):
-                raise FileError(f"{str(path)!r} is damaged: {i!r} is no id")
-        BPETokenizer(**found)
     except KeyError as error:
         raise FileError(f"{str(path)!r} is not byte-level: {error} stands for no byte") from None
-    except (MinigptError, ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise FileError(f"{str(path)!r} is damaged: {error}") from None
-    return found
 
 
-def pattern_of(content: dict[str, Any], path: Path) -> str:
-    """The name of the pattern that the file cuts by."""
+def _format_pre_tokenizer(pattern: str) -> dict[str, Any]:
+    if pattern == "gpt2":
+        return _BYTE_LEVEL
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
+
+
+def _parse_pattern(content: dict[str, Any], path: Path) -> str:
+    """Return the key in `PATTERNS` of the pattern that the file splits text by. Raises FileError for another one."""
     found = content["pre_tokenizer"]
     steps = found["pretokenizers"] if found and found["type"] == "Sequence" else [found]
     kinds = [step and step["type"] for step in steps]
@@ -149,15 +154,14 @@ def pattern_of(content: dict[str, Any], path: Path) -> str:
             for name, pattern in PATTERNS.items():
                 if steps[0]["pattern"] == {"Regex": pattern} and steps[0]["behavior"] == "Isolated":
                     return name
-    raise FileError(f"{str(path)!r} cuts text in a way not known here: known are GPT-2's and GPT-4's patterns")
+    raise FileError(f"{str(path)!r} splits text by another pattern: only GPT-2's and GPT-4's patterns are supported")
 
 
-def parsed(path: Path) -> dict[str, Any]:
-    """A JSON object in a file. Raises FileError for anything else."""
+def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path, LARGEST_FILE))
     except (ValueError, RecursionError) as error:
         raise FileError(f"{str(path)!r} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise FileError(f"{str(path)!r} is not a tokenizer: it holds no JSON object")
+        raise FileError(f"{str(path)!r} is not a tokenizer: it is not a JSON object")
     return content

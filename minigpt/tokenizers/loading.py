@@ -1,4 +1,4 @@
-"""The kinds of tokenizer: made for a text, read from a file, told apart by what they are."""
+"""A tokenizer for a run: trained on a text, read from a file, or fetched."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,26 @@ from pathlib import Path
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import read_bytes, require_inside
-from minigpt.tokenizers.base import LARGEST_FILE, Tokenizer
+from minigpt.tokenizers.base import END_OF_TEXT, LARGEST_FILE, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.bpe_fast import recover_merges
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+from minigpt.tokenizers.tiktoken_adapter import recover_merges
+
+_FILE_NAMES = ("tokenizer.json", "tokenizer.model")
 
 
 def train_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenizer:
-    """A tokenizer of that kind for a text; characters, and GPT-2's tokens, have a size of their own.
+    """Train a tokenizer on a text.
 
-    Raises ConfigError for a size that cannot be, DataError for a text that has not enough to learn from or where
-    GPT-2's tokens cannot be had.
+    Args:
+        kind: which tokenizer; "gpt2" fetches GPT-2's instead of training one.
+        text: the training text.
+        vocab_size: the number of tokens, for "bpe" and "sentencepiece".
+
+    Raises:
+        ConfigError: the size is impossible.
+        DataError: the text is too short for it, or GPT-2's tokenizer cannot be fetched.
     """
     if kind == "gpt2":
         return load_gpt2_tokenizer()
@@ -29,9 +37,10 @@ def train_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenize
 
 
 def load_gpt2_tokenizer() -> BPETokenizer:
-    """GPT-2's own tokenizer, which tiktoken fetches from the network or has in its cache.
+    """Load GPT-2's tokenizer, which tiktoken fetches from the network or its cache.
 
-    Raises DataError, with another way, if it cannot be had.
+    Raises:
+        DataError: tiktoken is not installed, or the network cannot be reached.
     """
     way_out = "name a folder with its vocab.json and merges.txt instead"
     try:
@@ -40,27 +49,30 @@ def load_gpt2_tokenizer() -> BPETokenizer:
         ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
     except ImportError:
         raise DataError(f"GPT-2's tokenizer is fetched by tiktoken, which is not installed: {way_out}") from None
-    except Exception as error:  # whatever the network's libraries raise
+    except Exception as error:  # tiktoken passes on any exception of its network libraries
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"GPT-2's tokenizer cannot be fetched ({reason}): {way_out}") from None
-    return BPETokenizer(recover_merges(ranks), {"<|endoftext|>": len(ranks)}, ids=ranks)
+    return BPETokenizer(recover_merges(ranks), {END_OF_TEXT: len(ranks)}, ids=ranks)
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """A tokenizer from a file, or from a folder that has one: a run, or one with GPT-2's vocab.json and merges.txt.
+    """Read a tokenizer of any kind.
 
-    Raises FileError for what is no tokenizer.
+    Args:
+        path: a tokenizer's file, a run, or a folder with GPT-2's vocab.json and merges.txt.
+
+    Raises:
+        FileError: there is no tokenizer, or it is damaged.
     """
     if not str(path):
         raise FileError("the tokenizer's file has no name: name it, or the folder of a run")
     path = Path(path)
     if path.is_dir():
-        names = ("tokenizer.json", "tokenizer.model")
-        require_inside(path, [path / name for name in (*names, "vocab.json", "merges.txt")])
-        path = next((path / name for name in names if (path / name).is_file()), path)
-    if path.is_dir() and not (path / "vocab.json").exists():
-        raise FileError(f"cannot read a tokenizer from {str(path)!r}: the folder has none: name a file, or a run")
+        require_inside(path, [path / name for name in (*_FILE_NAMES, "vocab.json", "merges.txt")])
+        path = next((path / name for name in _FILE_NAMES if (path / name).is_file()), path)
     if path.is_dir():
+        if not (path / "vocab.json").exists():
+            raise FileError(f"cannot read a tokenizer from {str(path)!r}: the folder has none: name a file, or a run")
         return BPETokenizer.load(path)
     content = read_bytes(path, LARGEST_FILE)
     if path.suffix == ".model":
@@ -69,5 +81,5 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
-    is_ours = isinstance(found, dict) and "kind" in found
-    return CharTokenizer.load(path) if is_ours else BPETokenizer.load(path)
+    is_char = isinstance(found, dict) and "kind" in found
+    return CharTokenizer.load(path) if is_char else BPETokenizer.load(path)

@@ -1,8 +1,8 @@
-"""SentencePiece (Kudo and Richardson 2018): a thin adapter over its library.
+"""SentencePiece (Kudo and Richardson 2018, arXiv:1808.06226): a thin adapter over its library.
 
-It learns from raw text, white space included, by either of two methods: unigram, which begins with many pieces and
-drops those that the text misses least, or BPE. Here it leaves the text as it is: no normalisation, no blank put
-before it; and a character without a piece of its own is written as its bytes. So whatever is encoded comes back.
+SentencePiece learns pieces from raw text, white space included. It has two methods: BPE, and unigram, which begins with
+many pieces and drops those that matter least to the likelihood of the text. The adapter turns normalization and the
+blank before a text off, and writes a character that has no piece as its bytes. So decoding returns the encoded text.
 """
 
 import io
@@ -19,55 +19,67 @@ from minigpt.tokenizers.base import END_OF_TEXT
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
-LARGEST_FILE = 8 * 2**20  # bytes; a quarter of a million pieces take 5
-BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # what its format writes for a blank, and so cannot carry itself
-LONGEST = 2**12  # characters that it learns from at a time
-MOST_CHARACTERS = 0.9995  # the share with pieces of their own where there is no room for all; bytes write the rest
-PROBE = f"  a  b\n\n\tﬁ ½ {'x' * 3} "  # comes back only from a model that leaves text as it is
+_LARGEST_MODEL = 8 * 2**20  # bytes; 250,000 pieces take 5 MB
+_BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581 stands for a blank in a model, so a text cannot have it
+_MAX_SENTENCE = 2**12  # characters of a sentence, as the trainer calls its examples
+_COVERAGE = 0.9995  # the share of characters that get a piece of their own where not all of them can
+_PROBE = f"  a  b\n\n\tﬁ ½ {'x' * 3} "  # a model that changes text does not return this one
 Method = Literal["unigram", "bpe"]
 
 
 class SentencePieceTokenizer:
-    """Pieces of text by a SentencePiece model.
+    """A tokenizer that uses a SentencePiece model.
 
     Attributes:
-        model: the content of its .model file.
-        special_tokens: "<|endoftext|>", whatever the model calls it, and its id, if there is one.
+        model: the content of the .model file.
+        special_tokens: the id of the end-of-text token, if there is one; its name here is always "<|endoftext|>".
     """
 
     kind: TokenizerKind = "sentencepiece"
 
     def __init__(self, model: bytes) -> None:
-        """Raises FileError for bytes that are no such model, or one that changes the text or lacks byte fallback."""
-        self.model, self._processor = model, opened(model)
+        """Load a model.
+
+        Raises:
+            FileError: the bytes are not a SentencePiece model, or the model changes the text or lacks byte fallback.
+            MissingExtraError: the library is not installed.
+        """
+        self.model, self._processor = model, _load_processor(model)
         end = self._processor.eos_id()  # -1 if there is none
         self.special_tokens = {END_OF_TEXT: end} if end >= 0 else {}
         try:
-            self._pieces = [piece_bytes(self._processor, i) for i in range(self.vocab_size)]
+            self._pieces = [_get_piece_bytes(self._processor, i) for i in range(self.vocab_size)]
         except (RuntimeError, ValueError):  # of which a UnicodeDecodeError is one
             raise FileError("this SentencePiece model is damaged: its pieces are not text") from None
         for name, i in self.special_tokens.items():
             self._pieces[i] = name.encode()
         try:
-            comes_back = self.decode(self.encode(PROBE)) == PROBE
+            is_lossless = self.decode(self.encode(_PROBE)) == _PROBE
         except DataError:
-            comes_back = False
-        if not comes_back:
+            is_lossless = False
+        if not is_lossless:
             raise FileError(
-                "this SentencePiece model changes the text that it encodes, or has no bytes to fall back to: train one "
-                "with identity normalisation, no dummy prefix and byte fallback"
+                "this SentencePiece model changes the text that it encodes, or has no byte fallback: train one "
+                "with identity normalization, no dummy prefix and byte fallback"
             )
 
     @classmethod
     def train(cls, text: str, vocab_size: int, method: Method = "unigram", end_of_text: bool = False) -> Self:
-        """Learn a vocabulary of `vocab_size` pieces, 256 bytes and one for the unknown included, from a text.
+        """Learn a vocabulary from a text.
 
-        With `end_of_text` one of them stands between documents.
+        Args:
+            text: the training text.
+            vocab_size: the number of pieces, the 256 bytes and the unknown piece included.
+            method: "unigram" or "bpe".
+            end_of_text: True adds a piece that stands between documents.
 
-        Raises ConfigError for a size that cannot be, DataError for a text with U+2581.
+        Raises:
+            ConfigError: the size is impossible for this text.
+            DataError: the text is empty, or has the character U+2581.
+            MissingExtraError: the library is not installed.
         """
-        library = imported()
-        require_no_blank(text)
+        library = _import_library()
+        _require_no_blank(text)
         if not text:
             raise DataError("the text is empty: there is nothing to learn a vocabulary from")
         if vocab_size <= 257:
@@ -76,7 +88,7 @@ class SentencePieceTokenizer:
         written = io.BytesIO()
         try:
             library.SentencePieceTrainer.train(
-                sentence_iterator=sentences(text),
+                sentence_iterator=_split_into_sentences(text),
                 model_writer=written,
                 vocab_size=vocab_size,
                 model_type=method,
@@ -84,9 +96,9 @@ class SentencePieceTokenizer:
                 add_dummy_prefix=False,
                 remove_extra_whitespaces=False,
                 byte_fallback=True,
-                character_coverage=1.0 if has_room else MOST_CHARACTERS,
-                max_sentence_length=4 * LONGEST,
-                num_threads=1,  # so that the same text gives the same model
+                character_coverage=1.0 if has_room else _COVERAGE,
+                max_sentence_length=4 * _MAX_SENTENCE,
+                num_threads=1,  # with one thread the same text always gives the same model
                 bos_id=-1,
                 eos_id=1 if end_of_text else -1,
                 eos_piece=END_OF_TEXT,
@@ -99,29 +111,31 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many different pieces there are."""
+        """The number of pieces."""
         return self._processor.vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Text to token ids. Raises DataError for U+2581, or half of a surrogate pair, in the text."""
-        require_no_blank(text)
+        """Convert text to token ids.
+
+        Raises:
+            DataError: the text has U+2581, or half a surrogate pair, or a character that the model cannot express.
+        """
+        _require_no_blank(text)
         try:
             ids = self._processor.encode(text.encode())
         except UnicodeEncodeError as error:
             half = f"U+{ord(text[error.start]):04X}"
-            raise DataError(
-                f"the text has half of a surrogate pair, {half}, which is no character: remove it"
-            ) from None
+            raise DataError(f"the text has half a surrogate pair, {half}, which is no character: remove it") from None
         if self._processor.unk_id() in ids:
             raise DataError("the text has a character that this SentencePiece model has no piece for")
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Token ids to text; bytes that are no UTF-8, such as half a character, become U+FFFD."""
+        """Convert token ids to text; bytes that are not UTF-8, such as part of a character, become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Token ids to bytes. Raises DataError for an id outside 0..vocab_size - 1."""
+        """Convert token ids to bytes. Raises DataError for an id outside 0..vocab_size - 1."""
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < len(self._pieces):
@@ -129,7 +143,7 @@ class SentencePieceTokenizer:
         return b"".join([self._pieces[i] for i in ids])
 
     def to_bytes(self) -> bytes:
-        """The content of its .model file."""
+        """Return the content of the .model file."""
         return self.model
 
     def save(self, path: Path | str) -> None:
@@ -138,16 +152,16 @@ class SentencePieceTokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read a .model file, from `save` or elsewhere. Raises FileError as the constructor does."""
-        content = read_bytes(path, LARGEST_FILE)
+        """Read a .model file. Raises FileError as the constructor does."""
+        content = read_bytes(path, _LARGEST_MODEL)
         try:
             return cls(content)
         except FileError as error:
             raise FileError(f"{str(path)!r}: {error}") from None
 
 
-def imported() -> ModuleType:
-    """The library. Raises MissingExtraError if it isn't installed."""
+def _import_library() -> ModuleType:
+    """Import sentencepiece. Raises MissingExtraError if it is not installed."""
     try:
         import sentencepiece
     except ImportError:
@@ -155,9 +169,9 @@ def imported() -> ModuleType:
     return sentencepiece
 
 
-def opened(model: bytes) -> "SentencePieceProcessor":
-    """The library's processor for a model."""
-    processor = imported().SentencePieceProcessor()
+def _load_processor(model: bytes) -> "SentencePieceProcessor":
+    """Load a model into the library. Raises FileError for what is not a model."""
+    processor = _import_library().SentencePieceProcessor()
     try:
         loaded = processor.LoadFromSerializedProto(model)
     except (RuntimeError, ValueError):
@@ -167,28 +181,28 @@ def opened(model: bytes) -> "SentencePieceProcessor":
     return processor
 
 
-def piece_bytes(processor: "SentencePieceProcessor", i: int) -> bytes:
-    """What the piece with that id stands for; control pieces, and the unknown, for nothing."""
+def _get_piece_bytes(processor: "SentencePieceProcessor", i: int) -> bytes:
+    """Return the text that a piece stands for, in UTF-8: nothing for control pieces and the unknown piece."""
     piece = processor.id_to_piece(i)
     if processor.is_byte(i):
         return bytes([int(piece[1:-1], 16)])  # <0x0A>
     if processor.is_control(i) or processor.is_unknown(i):
         return b""
-    return piece.replace(BLANK, " ").encode()
+    return piece.replace(_BLANK, " ").encode()
 
 
-def require_no_blank(text: str) -> None:
+def _require_no_blank(text: str) -> None:
     """Raise DataError for a text with U+2581."""
-    position = text.find(BLANK)
+    position = text.find(_BLANK)
     if position >= 0:
         raise DataError(
-            f"the text has U+2581 ({BLANK}) at position {position:,}, which SentencePiece's format uses for a blank: "
+            f"the text has U+2581 ({_BLANK}) at position {position:,}, which SentencePiece's format uses for a blank: "
             "replace it, or choose another tokenizer"
         )
 
 
-def sentences(text: str) -> Iterator[str]:
-    """The text in parts that the trainer takes: whole lines, line ends included, cut only where they are too long."""
+def _split_into_sentences(text: str) -> Iterator[str]:
+    """Split a text into the trainer's sentences: lines with their line ends, cut where they are too long."""
     for line in text.splitlines(keepends=True):
-        for start in range(0, len(line), LONGEST):
-            yield line[start : start + LONGEST]
+        for start in range(0, len(line), _MAX_SENTENCE):
+            yield line[start : start + _MAX_SENTENCE]

@@ -17,9 +17,9 @@ from minigpt.runs.run import Run
 from minigpt.studies.tokenizer_comparison import compare, multiplications
 from minigpt.tokenizers.base import fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.bpe_fast import recover_merges
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+from minigpt.tokenizers.tiktoken_adapter import recover_merges
 
 SETTINGS = {**TINY, "device": "cpu", "vocab_size": 300}
 

@@ -1,4 +1,4 @@
-"""Byte-level BPE: plain against fast, and both against the libraries."""
+"""Byte-level BPE: the basic version equals the fast one, and both equal the libraries."""
 
 import json
 import random
@@ -14,14 +14,15 @@ from conftest import make_text
 from texts import PROSE, random_text
 
 from minigpt.errors import ConfigError, DataError, FileError
-from minigpt.tokenizers import bpe_fast
-from minigpt.tokenizers.bpe import BYTES, ID_OF_BYTE, PATTERNS, BPETokenizer, count_pairs, encode_plain, learn_plain
-from minigpt.tokenizers.huggingface_json import shown
+from minigpt.tokenizers import bpe_fast, tiktoken_adapter
+from minigpt.tokenizers.bpe import BPETokenizer, apply_merges, count_pairs, find_merges
+from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS, token_to_text
 
-CL100K = (  # as tiktoken writes it
+CL100K = (  # GPT-4's pattern in tiktoken
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]"
     r"|\s+(?!\S)|\s"
 )
+BYTE_IDS = {token[0]: i for i, token in enumerate(BYTE_TOKENS)}
 OFFICIAL = {"gpt2": PATTERNS["gpt2"], "gpt4": CL100K}
 
 
@@ -36,15 +37,15 @@ def random_words(rng: random.Random) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_fast_learning_finds_the_plain_merges(seed: int) -> None:
+def test_fast_training_finds_the_merges_of_the_basic_version(seed: int) -> None:
     words = random_words(random.Random(seed))  # few letters: many ties, many repetitions
     for size in (256, 257, 270, 400):
-        assert bpe_fast.learn(words, size, BYTES) == learn_plain(words, size)
+        assert bpe_fast.find_merges(words, size) == find_merges(words, size)
 
 
-def test_fast_learning_finds_the_plain_merges_in_prose() -> None:
+def test_fast_training_finds_the_merges_of_the_basic_version_in_prose() -> None:
     words = Counter(word.encode() for word in regex.findall(PATTERNS["gpt2"], PROSE))
-    assert bpe_fast.learn(words, 330, BYTES) == learn_plain(words, 330)
+    assert bpe_fast.find_merges(words, 330) == find_merges(words, 330)
 
 
 def test_pairs_are_counted_as_often_as_their_words_occur() -> None:
@@ -52,15 +53,15 @@ def test_pairs_are_counted_as_often_as_their_words_occur() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_fast_encoding_gives_the_plain_ids(seed: int) -> None:
+def test_fast_encoding_returns_the_ids_of_the_basic_version(seed: int) -> None:
     rng = random.Random(seed)
-    tokenizer = BPETokenizer(learn_plain(random_words(rng), 256 + rng.randint(1, 60)))
+    tokenizer = BPETokenizer(find_merges(random_words(rng), 256 + rng.randint(1, 60)))
     ranks = tokenizer._ranks
     for length in [*range(12), 31, 32, 33, 34, 100, 300]:
-        ids = tuple(rng.choices([ID_OF_BYTE[byte] for byte in b"abcd \n"], k=length))
-        expected = list(encode_plain(ids, ranks))
-        assert bpe_fast.encode(list(ids), ranks) == expected
-        assert bpe_fast.encode_long(list(ids), ranks) == expected
+        ids = tuple(rng.choices([BYTE_IDS[byte] for byte in b"abcd \n"], k=length))
+        expected = list(apply_merges(ids, ranks))
+        assert bpe_fast.apply_merges(list(ids), ranks) == expected
+        assert bpe_fast.apply_merges_with_heap(list(ids), ranks) == expected
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -80,7 +81,7 @@ def test_training_equals_hugging_face_s_trainer(pattern: str, size: int) -> None
     )
     theirs.train_from_iterator([text], trainer)
     merges = json.loads(theirs.to_str())["model"]["merges"]
-    assert [[shown(a), shown(b)] for a, b in ours.merges] == [list(merge) for merge in merges]
+    assert [[token_to_text(a), token_to_text(b)] for a, b in ours.merges] == [list(merge) for merge in merges]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -97,13 +98,13 @@ def test_encoding_equals_tiktoken_with_its_own_pattern(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_hugging_face_encodes_the_same_from_our_file(pattern: str, tmp_path: Path) -> None:
+def test_hugging_face_encodes_the_same_ids_from_our_file(pattern: str, tmp_path: Path) -> None:
     ours = BPETokenizer.train(PROSE, 500, ["<|endoftext|>", "<|end|>"], pattern)
     ours.save(tmp_path / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert theirs.get_vocab_size() == ours.vocab_size
     again = BPETokenizer.load(tmp_path / "tokenizer.json")
-    assert vars_of(again) == vars_of(ours)
+    assert contents_of(again) == contents_of(ours)
     rng = random.Random(3)
     for _ in range(400):
         text = random_text(rng, rng.randint(1, 120))
@@ -114,7 +115,7 @@ def test_hugging_face_encodes_the_same_from_our_file(pattern: str, tmp_path: Pat
     assert theirs.encode(marked).ids == ours.encode(marked, allow_special=True)
 
 
-def vars_of(tokenizer: BPETokenizer) -> tuple:
+def contents_of(tokenizer: BPETokenizer) -> tuple:
     return tokenizer.merges, tokenizer.vocab, tokenizer.special_tokens, tokenizer.pattern
 
 
@@ -130,60 +131,54 @@ def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path: Path) -> None:
         assert ours.decode(ours.encode(PROSE)) == PROSE
 
 
-def test_large_texts_take_tiktoken_and_long_pieces_do_not(
-    tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokenizer, "tiktoken_from", 10)
-    asked: list[str] = []
-    quick = bpe_fast.by_tiktoken(tokenizer.merges, tokenizer.vocab, PATTERNS["gpt2"])
-    assert quick is not None
-
-    def noted(text: str) -> list[int]:
-        asked.append(text)
-        return quick(text)
-
-    monkeypatch.setitem(tokenizer.__dict__, "_by_tiktoken", noted)
-    plain = [i for piece in tokenizer.pieces(PROSE) for i in tokenizer._encode_piece(piece)]
-    assert tokenizer.encode(PROSE) == plain
-    assert asked == [PROSE]
-    tokenizer.encode("a" * 6000)
-    tokenizer.encode_bytes(b"\xff" + PROSE.encode())
-    assert asked == [PROSE]
-    monkeypatch.delitem(tokenizer.__dict__, "_by_tiktoken")
+def test_tiktoken_encodes_large_texts_without_long_pieces() -> None:
+    for text in (PROSE, " " * 4999 + "x", "a" * 4999):
+        assert tiktoken_adapter.can_encode(text, len(text))
+        assert not tiktoken_adapter.can_encode(text, len(text) + 1)
+    for text in (PROSE + "a" * 5000, PROSE + " " * 5000, PROSE + "\udcff"):
+        assert not tiktoken_adapter.can_encode(text, 10)
 
 
-def test_ids_in_another_order_go_through_tiktoken_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiktoken_returns_the_ids_of_python(tokenizer: BPETokenizer) -> None:
+    vocab = {i: token for i, token in tokenizer.vocab.items() if i not in tokenizer.special_tokens.values()}
+    encode = tiktoken_adapter.build_encoder(tokenizer.merges, vocab, PATTERNS["gpt2"])
+    assert encode is not None
+    assert encode(PROSE) == tokenizer.encode_in_python(PROSE) == tokenizer.encode(PROSE)
+
+
+def test_ids_in_another_order_go_through_tiktoken_too(tmp_path: Path) -> None:
     theirs = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
     theirs.train_from_iterator([PROSE], vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
     theirs.save(str(tmp_path / "tokenizer.json"))
-    monkeypatch.setattr(bpe_fast, "LARGE", 10)
-    assert BPETokenizer.load(tmp_path / "tokenizer.json").encode(PROSE) == theirs.encode(PROSE).ids
+    ours = BPETokenizer.load(tmp_path / "tokenizer.json")
+    ours.tiktoken_threshold = 10
+    assert ours.encode(PROSE) == theirs.encode(PROSE).ids
 
 
 @pytest.mark.parametrize("text", ["a" * 1_000_000, "ab" * 500_000, " " * 1_000_000, "漢" * 300_000])
-def test_a_million_letters_without_a_break_are_no_trap(text: str) -> None:
+def test_a_million_letters_without_a_break_are_encoded_in_seconds(text: str) -> None:
     tokenizer = BPETokenizer.train("a aa aaa aaaa aaaaaaaa abab ababab         漢漢漢漢 " * 3, 266)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_any_bytes_come_back(tokenizer: BPETokenizer) -> None:
+def test_any_bytes_survive_encoding_and_decoding(tokenizer: BPETokenizer) -> None:
     rng = random.Random(4)
     for _ in range(300):
         content = rng.randbytes(rng.randint(0, 80)) + PROSE[: rng.randint(0, 20)].encode() + rng.randbytes(3)
         ids = tokenizer.encode_bytes(content)
         assert tokenizer.decode_bytes(ids) == content
         pieces = regex.findall(PATTERNS["gpt2"], content.decode("utf-8", "surrogateescape"))
-        split = [tuple(ID_OF_BYTE[b] for b in piece.encode("utf-8", "surrogateescape")) for piece in pieces]
-        assert ids == [i for piece in split for i in encode_plain(piece, tokenizer._ranks)]
+        split = [tuple(BYTE_IDS[b] for b in piece.encode("utf-8", "surrogateescape")) for piece in pieces]
+        assert ids == [i for piece in split for i in apply_merges(piece, tokenizer._ranks)]
 
 
-def test_half_a_character_is_shown_as_such_and_half_a_surrogate_refused(tokenizer: BPETokenizer) -> None:
+def test_half_a_character_becomes_u_fffd_and_half_a_surrogate_pair_is_refused(tokenizer: BPETokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode_bytes("é".encode()[:1])) == "�"
     with pytest.raises(DataError, match=r"U\+D83D"):
         tokenizer.encode("ab \ud83d")
 
 
-def test_special_tokens_are_text_unless_allowed(tokenizer: BPETokenizer) -> None:
+def test_a_special_token_in_a_text_is_ordinary_text_unless_allowed(tokenizer: BPETokenizer) -> None:
     text = "end<|endoftext|>begin"
     end = tokenizer.special_tokens["<|endoftext|>"]
     assert end == tokenizer.vocab_size - 1
@@ -196,50 +191,47 @@ def test_special_tokens_are_text_unless_allowed(tokenizer: BPETokenizer) -> None
 
 
 @pytest.mark.parametrize("names", [["a"], ["Ġthe"], ["é"], [""], ["<x>", "<x>"], ["\ud800"]])
-def test_special_tokens_that_read_like_others_are_refused(names: list[str]) -> None:
+def test_special_tokens_that_read_like_other_tokens_are_refused(names: list[str]) -> None:
     with pytest.raises(DataError, match="special token"):
         BPETokenizer.train("the the the", 256 + 3 + len(names), names)
     with pytest.raises(DataError, match="special token"):
         BPETokenizer([(b"t", b"h"), (b"th", b"e"), (b" ", b"the")], names)
 
 
-def test_merges_that_do_not_follow_from_their_order_are_not_left_to_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = BPETokenizer([(b"b", b"c"), (b"a", b"b"), (b"ab", b"c")])  # "abc" is a and bc, whatever comes later
-    expected = odd.encode("abc ")
-    monkeypatch.setattr(bpe_fast, "LARGE", 1)
-    assert odd.encode("abc ") == expected
-    assert odd._by_tiktoken is None
+def test_tiktoken_is_not_used_for_merges_that_its_ranks_cannot_express() -> None:
+    odd = BPETokenizer([(b"b", b"c"), (b"a", b"b"), (b"ab", b"c")])  # "abc" is "a" and "bc": tiktoken would say "abc"
+    assert tiktoken_adapter.build_encoder(odd.merges, odd.vocab, PATTERNS["gpt2"]) is None
+    odd.tiktoken_threshold = 1
+    assert odd.encode("abc ") == odd.encode_in_python("abc ")
 
 
-def test_nothing_to_learn_from_is_said() -> None:
+def test_a_text_without_anything_to_learn_from_is_refused() -> None:
     with pytest.raises(DataError, match="the text is empty"):
         BPETokenizer.train("", 300)
     with pytest.raises(DataError, match=r"U\+D800"):
         BPETokenizer.train("ab \ud800", 257)
 
 
-def test_special_tokens_are_not_learned_from() -> None:
+def test_nothing_is_learned_from_special_tokens() -> None:
     separated = BPETokenizer.train("ab<|x|>" * 50, 257, ["<|x|>"])
     assert separated.merges == []
     assert BPETokenizer.train("ab<|x|>" * 50, 258, ["<|x|>"]).merges == [(b"a", b"b")]
 
 
-def test_processes_count_what_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_count_the_same_words_as_one() -> None:
     text = (PROSE + "a\n\n\nb \n c\n\td") * 3
-    parts = list(bpe_fast.shares(text, 500))
+    parts = list(bpe_fast.split_at_lines(text, 500))
     assert len(parts) > 5
     assert "".join(parts) == text
     for pattern in PATTERNS.values():
         assert [piece for part in parts for piece in regex.findall(pattern, part)] == regex.findall(pattern, text)
-    whole = BPETokenizer.train(text, 300)
-    monkeypatch.setattr(bpe_fast, "SHARE", 5000)
-    assert BPETokenizer.train(text, 300, processes=2).merges == whole.merges
+    assert bpe_fast.count_words(text, str.split, 2, characters_per_job=5000) == bpe_fast.count_words(text, str.split)
 
 
 @pytest.mark.parametrize(
     ("size", "error"), [(255, ConfigError), (256, ConfigError), (600, DataError), (0, ConfigError)]
 )
-def test_a_size_that_cannot_be_is_refused(size: int, error: type[Exception]) -> None:
+def test_an_impossible_vocabulary_size_is_refused(size: int, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"\b257\b|merges for"):
         BPETokenizer.train("abcabc", size, ["<|x|>"])
 
@@ -249,7 +241,7 @@ def test_an_unknown_pattern_is_refused() -> None:
         BPETokenizer([], pattern="gpt5")
 
 
-def test_an_id_outside_is_refused(tokenizer: BPETokenizer) -> None:
+def test_an_id_outside_the_vocabulary_is_refused(tokenizer: BPETokenizer) -> None:
     for i in (-1, tokenizer.vocab_size):
         with pytest.raises(DataError, match=str(i)):
             tokenizer.decode([i])
@@ -281,7 +273,7 @@ GOOD = json.loads(BPETokenizer([(b"a", b"b"), (b"ab", b"c")], ["<|x|>"]).to_byte
         ({"pre_tokenizer": GOOD["pre_tokenizer"] | {"add_prefix_space": True}}, "GPT-2's and GPT-4's"),
     ],
 )
-def test_a_file_that_is_something_else_is_refused_in_a_sentence(change: dict, message: str, tmp_path: Path) -> None:
+def test_a_tokenizer_json_that_is_unsupported_or_damaged_is_refused(change: dict, message: str, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(GOOD | change))
     with pytest.raises(FileError, match=message) as refused:
@@ -290,7 +282,7 @@ def test_a_file_that_is_something_else_is_refused_in_a_sentence(change: dict, me
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"nothing", b'{"model": {}}', b"[" * 9999])
-def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(FileError):
         BPETokenizer.load(tmp_path / "tokenizer.json")
@@ -298,7 +290,7 @@ def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None
         BPETokenizer.load(tmp_path / "absent.json")
 
 
-def test_the_order_of_bytes_is_gpt2_s() -> None:
-    assert [shown(token) for token in BYTES] == sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    assert len(set(BYTES)) == 256
-    assert all(a < b for a, b in pairwise(shown(token) for token in BYTES))
+def test_the_bytes_have_the_order_and_the_characters_of_gpt2() -> None:
+    assert [token_to_text(token) for token in BYTE_TOKENS] == sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    assert len(set(BYTE_TOKENS)) == 256
+    assert all(a < b for a, b in pairwise(token_to_text(token) for token in BYTE_TOKENS))

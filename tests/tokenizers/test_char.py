@@ -1,4 +1,4 @@
-"""Characters to ids and back."""
+"""The character tokenizer."""
 
 import json
 import random
@@ -22,7 +22,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("text", AWKWARD)
-def test_round_trip_through_a_file(text: str, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_decodes_what_it_encoded(text: str, tmp_path: Path) -> None:
     tokenizer = CharTokenizer.from_text(text)
     tokenizer.save(tmp_path / "tokenizer.json")
     loaded = CharTokenizer.load(tmp_path / "tokenizer.json")
@@ -31,7 +31,7 @@ def test_round_trip_through_a_file(text: str, tmp_path: Path) -> None:
     assert loaded.decode(tokenizer.encode(text)) == text
 
 
-def test_round_trip_of_random_unicode() -> None:
+def test_random_unicode_survives_encoding_and_decoding() -> None:
     rng = random.Random(0)
     for _ in range(200):
         text = "".join(chr(rng.randrange(0x110000)) for _ in range(rng.randint(1, 200)))
@@ -40,14 +40,14 @@ def test_round_trip_of_random_unicode() -> None:
         assert tokenizer.vocab_size == len(set(text))
 
 
-def test_ids_are_in_the_order_of_the_characters() -> None:
+def test_ids_follow_the_sorted_characters() -> None:
     tokenizer = CharTokenizer.from_text("cab\nC")
     assert tokenizer.stoi == {"\n": 0, "C": 1, "a": 2, "b": 3, "c": 4}
     assert [tokenizer.itos[i] for i in range(5)] == ["\n", "C", "a", "b", "c"]
     assert tokenizer.encode("abc") == [2, 3, 4]
 
 
-def test_an_unknown_character_is_named_with_its_position() -> None:
+def test_an_unknown_character_is_refused_with_its_position() -> None:
     with pytest.raises(UnknownCharacterError, match=r"'é' \(U\+00E9\) at position 3") as caught:
         CharTokenizer.from_text("abc").encode("abcé")
     assert (caught.value.character, caught.value.position) == ("é", 3)
@@ -59,7 +59,7 @@ def test_an_id_outside_the_vocabulary_is_refused(ids: list[int]) -> None:
         CharTokenizer.from_text("abc").decode(ids)
 
 
-def test_an_empty_text_has_no_vocabulary() -> None:
+def test_an_empty_text_is_refused() -> None:
     with pytest.raises(DataError, match="empty"):
         CharTokenizer.from_text("")
 
@@ -83,12 +83,12 @@ def test_an_empty_text_has_no_vocabulary() -> None:
         json.dumps({"format": 1, "kind": "char", "characters": []}).encode(),
     ],
 )
-def test_a_file_that_is_no_tokenizer_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_character_tokenizer_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(FileError, match=r"tokenizer\.json"):
         CharTokenizer.load(tmp_path / "tokenizer.json")
 
 
-def test_every_error_can_be_caught_as_one() -> None:
+def test_every_error_is_a_minigpt_error() -> None:
     with pytest.raises(MinigptError):
         CharTokenizer.from_text("abc").encode("x")

@@ -1,0 +1,95 @@
+"""tiktoken, which encodes large texts faster than Python can, from our merges; and our merges from its vocabularies.
+
+tiktoken knows a vocabulary as ranks: tokens in the order learned. It merges any two neighbours whose bytes together are
+a token, the lowest rank first. A list of merges can say more than that, so tiktoken is used only where both agree.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import regex
+
+from minigpt.errors import DataError
+
+MIN_CHARACTERS = 2**20  # of a text for which it pays to set tiktoken up
+_MAX_PIECE = 5000  # characters; tiktoken's time for a piece is quadratic, so for longer ones Python is faster
+_LONG_WHITESPACE = regex.compile(rf"\s{{{_MAX_PIECE}}}")
+logger = logging.getLogger(__name__)
+
+
+def can_encode(text: str, min_characters: int = MIN_CHARACTERS) -> bool:
+    """Return True for a text that is long enough, has no very long pieces, and can be written in UTF-8."""
+    if len(text) < min_characters:
+        return False
+    if max(map(len, text.split()), default=0) >= _MAX_PIECE or _LONG_WHITESPACE.search(text):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def build_encoder(
+    merges: list[tuple[bytes, bytes]], vocab: Mapping[int, bytes], pattern: str
+) -> Callable[[str], list[int]] | None:
+    """Build a function that encodes text with tiktoken.
+
+    Args:
+        merges: pairs of tokens, in the order learned.
+        vocab: the bytes of each token, by id, without special tokens.
+        pattern: the regular expression that cuts a text into pieces.
+
+    Returns:
+        The function, from text to ids, or None if tiktoken is not installed or would not return the ids of these
+        merges.
+    """
+    try:
+        import tiktoken
+    except ImportError:
+        return None
+    ids = {token: i for i, token in vocab.items()}
+    alphabet = sorted((token for token in ids if len(token) == 1), key=ids.__getitem__)
+    order = [*alphabet, *(first + second for first, second in merges)]
+    ranks = {token: rank for rank, token in enumerate(order)}
+    if not _has_merges(ranks, merges):
+        return None
+    encoding = tiktoken.Encoding("minigpt", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    logger.info("large texts are encoded by tiktoken, with the same merges")
+    rank_to_id = [ids[token] for token in order]
+    if rank_to_id == list(range(len(rank_to_id))):
+        return encoding.encode_ordinary
+    return lambda text: [rank_to_id[rank] for rank in encoding.encode_ordinary(text)]
+
+
+def recover_merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """Return the merges of a vocabulary that is known only as ranks.
+
+    A token's last merge joins the two parts that remain when all earlier merges are done.
+
+    Args:
+        ranks: the rank of each token; 0 was learned first.
+
+    Raises:
+        DataError: a token is not made of two earlier ones.
+    """
+    merges = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            rank, i = min((ranks.get(a + b, len(ranks)), i) for i, (a, b) in enumerate(pairwise(parts)))
+            if rank >= ranks[token]:
+                raise DataError(f"the token {token!r} is not made of two that come before it")
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if len(parts) == 2:
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _has_merges(ranks: Mapping[bytes, int], merges: list[tuple[bytes, bytes]]) -> bool:
+    """Return True if the ranks have exactly these merges."""
+    try:
+        return recover_merges(ranks) == merges
+    except DataError:
+        return False
