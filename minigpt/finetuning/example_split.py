@@ -11,7 +11,7 @@ from minigpt.data.corpus import Corpus, sha256
 from minigpt.data.document_split import share
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.sft_dataset import Example, read_examples
-from minigpt.finetuning.tasks import MARKS, examples_of, require_tasks, sources_of
+from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, require_tasks, split_source
 from minigpt.runs.run import Run
 
 ASKED = 500  # held-out examples of each task, by which the accuracy is measured
@@ -83,7 +83,7 @@ def of_tasks(base: Run, tasks: Sequence[str], kept: Sequence[str], seed: int) ->
         text = corpus.text if isinstance(corpus, Corpus) else ""
     except (DataError, FileError):
         text = ""
-    known, unknown = sources_of(text, base.config.model.block_size - MARKS, seed, kept)
-    train = examples_of(tasks, known, None, seed)
-    test = examples_of([*dict.fromkeys([*tasks, *kept])], unknown, ASKED, seed + 1)
+    known, unknown = split_source(text, base.config.model.block_size - SPECIAL_TOKENS, seed, kept)
+    train = make_examples(tasks, known, None, seed)
+    test = make_examples([*dict.fromkeys([*tasks, *kept])], unknown, ASKED, seed + 1)
     return Material(train, test, f"tasks made here: {', '.join(tasks)}")

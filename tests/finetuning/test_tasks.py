@@ -1,18 +1,28 @@
-"""The built-in tasks: their answers, what is held out, and what they refuse."""
+"""The built-in tasks: their answers, what they hold out for the test, and what they refuse."""
 
 import pytest
 from conftest import make_text
 
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.sft_dataset import Example
-from minigpt.finetuning.tasks import PAIRS, STYLES, TASKS, Source, examples_of, held_out, require_tasks, sources_of
+from minigpt.finetuning.tasks import (
+    PAIRS,
+    SPEECH,
+    STYLES,
+    TASKS,
+    TaskSource,
+    is_held_out,
+    make_examples,
+    require_tasks,
+    split_source,
+)
 
 SPEECHES = [(name, f"{name} says one. {name} says two.") for name in ("A", "B", "C", "D")]
-BANANA = Source(["banana"], SPEECHES, False, 60)
+BANANA = TaskSource(["banana"], SPEECHES, False, 60)
 
 
-def drawn(task: str, source: Source, number: int = 200) -> list[Example]:
-    return examples_of([task], source, number, seed=1)[task]
+def make_task_examples(task: str, source: TaskSource, number: int = 200) -> list[Example]:
+    return make_examples([task], source, number, seed=1)[task]
 
 
 @pytest.mark.parametrize(
@@ -33,60 +43,61 @@ def drawn(task: str, source: Source, number: int = 200) -> list[Example]:
         ("sort+last", "sort, last: banana", "aaabnn, n"),
     ],
 )
-def test_answers_are_right(task: str, prompt: str, answer: str) -> None:
-    assert drawn(task, BANANA, 1) == [Example.of(prompt, answer)]
+def test_the_answer_of_a_word_task_is_right(task: str, prompt: str, answer: str) -> None:
+    assert make_task_examples(task, BANANA, 1) == [Example.of(prompt, answer)]
 
 
-def test_sums_are_those_of_paper() -> None:
-    for example in drawn("add", BANANA):
+def test_a_sum_is_added_digit_by_digit() -> None:
+    for example in make_task_examples("add", BANANA):
         a, b = map(int, example.turns[0].text.removeprefix("add: ").split())
         assert 100 <= min(a, b) <= max(a, b) <= 999
         units, tens, all_of_it = map(int, example.answer.split(", "))
         assert (units, tens, all_of_it) == (a % 10 + b % 10, a % 100 + b % 100, a + b)
 
 
-def test_tasks_on_dialogue() -> None:
-    assert {(e.turns[0].text, e.answer) for e in drawn("who", BANANA)} == {("next: A, B, C", "D")}
-    for example in drawn("line", BANANA):
+def test_dialogue_tasks_complete_speeches_and_name_the_next_speaker() -> None:
+    assert {(e.turns[0].text, e.answer) for e in make_task_examples("who", BANANA)} == {("next: A, B, C", "D")}
+    for example in make_task_examples("line", BANANA):
         name, said = example.turns[0].text.split(" says: ")
         assert f"{said} {example.answer}" == f"{name} says one. {name} says two."
-    styles = {e.turns[0].text.removeprefix("say ").split(":")[0] for e in drawn("style", BANANA)}
+    styles = {e.turns[0].text.removeprefix("say ").split(":")[0] for e in make_task_examples("style", BANANA)}
     assert styles == set(STYLES)
 
 
-def test_what_is_held_out_is_never_learned_from() -> None:
-    known, kept = sources_of(make_text(), 30, seed=0, kept=["reverse+upper"])
-    assert not set(known.words) & set(kept.words)
-    assert all(held_out(word) for word in kept.words)
-    assert max(map(len, known.words)) <= 10
-    assert [*known.speeches, *kept.speeches] == [*known.speeches + kept.speeches]
-    assert 0 < len(kept.speeches) < len(known.speeches)
+def test_test_examples_are_never_in_the_training_examples() -> None:
+    text = make_text()
+    train, test = split_source(text, 30, seed=0, test_only=["reverse+upper"])
+    assert not set(train.words) & set(test.words)
+    assert all(is_held_out(word) for word in test.words)
+    assert max(map(len, train.words)) <= 10
+    assert [*train.speeches, *test.speeches] == SPEECH.findall(text)
+    assert 0 < len(test.speeches) < len(train.speeches)
     for task in TASKS:
         if task not in ("line", "who"):
-            learned = {e.turns[0].text for e in drawn(task, known)}
-            assert not learned & {e.turns[0].text for e in drawn(task, kept)}, task
-    pairs = {tuple(e.turns[0].text.split(":")[0].split(", ")) for e in drawn("pairs", known, 2000)}
+            learned = {e.turns[0].text for e in make_task_examples(task, train)}
+            assert not learned & {e.turns[0].text for e in make_task_examples(task, test)}, task
+    pairs = {tuple(e.turns[0].text.split(":")[0].split(", ")) for e in make_task_examples("pairs", train, 2000)}
     assert len(pairs) == len(PAIRS) - 2
     assert not {("reverse", "upper"), ("upper", "reverse")} & pairs
-    assert drawn("pairs", known, 5) == drawn("pairs", known, 5)
+    assert make_task_examples("pairs", train, 5) == make_task_examples("pairs", train, 5)
 
 
-def test_nothing_is_longer_than_the_model_sees() -> None:
-    _, kept = sources_of(make_text(), 40, seed=0)
+def test_every_example_fits_into_the_context() -> None:
+    _, test = split_source(make_text(), 40, seed=0)
     for task in TASKS:
-        assert all(len(e.turns[0].text) + len(e.answer) <= 40 for e in drawn(task, kept, 50)), task
+        assert all(len(e.turns[0].text) + len(e.answer) <= 40 for e in make_task_examples(task, test, 50)), task
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_unknown_and_impossible_tasks_are_refused() -> None:
     with pytest.raises(ConfigError, match="there is no task 'uper'; did you mean 'upper'"):
         require_tasks(["uper"])
-    for kept in ("upper", "reverse+upper", "count+upper"):
+    for test_only in ("upper", "reverse+upper", "count+upper"):
         with pytest.raises(ConfigError, match=r"there is no task|cannot be asked"):
-            require_tasks(["reverse+upper"], [kept])
+            require_tasks(["reverse+upper"], [test_only])
     with pytest.raises(DataError, match="too little at once"):
-        sources_of("some words", 16, 0)
-    no_play, _ = sources_of("no play at all, only prose " * 100, 60, 0)
+        split_source("some words", 16, 0)
+    no_play, _ = split_source("no play at all, only prose " * 100, 60, 0)
     with pytest.raises(DataError, match="task 'who' needs a play"):
-        drawn("who", no_play)
+        make_task_examples("who", no_play)
     with pytest.raises(DataError, match="what task 'upper' asks is longer"):
-        drawn("upper", Source(["banana"], [], False, 10))
+        make_task_examples("upper", TaskSource(["banana"], [], False, 10))
