@@ -13,7 +13,7 @@ import torch
 
 from minigpt.config import Config
 from minigpt.data.corpus import find_corpus
-from minigpt.studies.ladder.run_ladder import Ground
+from minigpt.studies.ladder.run_ladder import LadderExperiment
 from minigpt.studies.ladder.rungs import RUNGS
 from minigpt.tokenizers.char import CharTokenizer
 
@@ -30,10 +30,10 @@ def main() -> None:
     text = find_corpus(arguments.data).text
     tokenizer = CharTokenizer.from_text(text)
     config = Config().override(vocab_size=tokenizer.vocab_size, max_iters=arguments.max_iters, **SMALL)
-    ground = Ground(config, torch.tensor(tokenizer.encode(text)), tokenizer)
+    experiment = LadderExperiment(config, torch.tensor(tokenizer.encode(text)), tokenizer)
     print("| rung | here (exact) | the lecture | seconds |\n| --- | --- | --- | --- |")
     for number in range(2, len(RUNGS)):
-        result = ground.climbed(number, RUNGS[number], config.training.seed)
+        result = experiment.measure_rung(number, RUNGS[number], config.training.seed)
         reported = f"{LECTURE[number]:.2f}" if number in LECTURE else ""
         print(f"| {number}. {result.name} | {result.loss:.4f} | {reported} | {result.seconds:.0f} |", flush=True)
 

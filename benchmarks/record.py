@@ -25,8 +25,8 @@ from minigpt.kernels.onednn_linear import Linear
 from minigpt.model import TrainedModel, build
 from minigpt.model.loss import compute_mean_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.blend import best_weight, blended
-from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
+from minigpt.studies.ladder.blend import blend_losses, find_best_weight
+from minigpt.studies.ladder.ngram_comparison import fit_best_ngram, hold_out
 from minigpt.studies.ladder.run_ladder import Watch
 from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
@@ -58,7 +58,7 @@ class Ground:
     """A text in three: to train on, to weigh the blend on, to measure on."""
 
     known: Tensor
-    kept_out: Tensor
+    held_out: Tensor
     measured: Tensor
     vocab_size: int
 
@@ -72,8 +72,8 @@ class Ground:
         if tune:
             cut = math.floor(0.9 * len(train))
             train, measured = train[:cut], train[cut:]
-        known, kept_out = keep_out(train, 256)
-        return cls(known, kept_out, measured, tokenizer.vocab_size)
+        known, held_out = hold_out(train, 256)
+        return cls(known, held_out, measured, tokenizer.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ class Counted:
     """The n-gram model of a text, and what it loses on what is kept out and on what is measured."""
 
     model: NGramModel
-    kept_out: Tensor
+    held_out: Tensor
     measured: Tensor
 
     @classmethod
     def of(cls, ground: Ground) -> "Counted":
         """That of the order which suits what is kept out best."""
-        model = best_ngram(ground.known, ground.kept_out, ground.vocab_size)
-        return cls(model, model.token_losses(ground.kept_out), model.token_losses(ground.measured))
+        model = fit_best_ngram(ground.known, ground.held_out, ground.vocab_size)
+        return cls(model, model.token_losses(ground.held_out), model.token_losses(ground.measured))
 
-    def blended(self, kept_out: Tensor, measured: Tensor) -> float:
+    def blend_losses(self, held_out: Tensor, measured: Tensor) -> float:
         """The loss of its mixture with a model of those losses, whose weight is fitted on what is kept out."""
-        return blended(measured, self.measured, best_weight(kept_out, self.kept_out)).mean().item()
+        return blend_losses(measured, self.measured, find_best_weight(held_out, self.held_out)).mean().item()
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Trained:
     config: Config
     seconds: float
     losses: Tensor
-    kept_out: Tensor
+    held_out: Tensor
     sampled: float
 
     @property
@@ -135,12 +135,12 @@ def trained(ground: Ground, config: Config, title: str, watched: Callable[..., W
         config, model, dataset = begun(ground, config)
         with watched(config, title) as watch:
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
-        losses, kept_out = (compute_token_losses(model, ids).double() for ids in (ground.measured, ground.kept_out))
+        losses, held_out = (compute_token_losses(model, ids).double() for ids in (ground.measured, ground.held_out))
         estimates = [compute_mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
     weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Linear))
     if config.model.tied_head:
         weights += config.model.vocab_size * config.model.n_embd
-    return Trained(weights, config, watch.spent, losses, kept_out, statistics.mean(estimates))
+    return Trained(weights, config, watch.spent, losses, held_out, statistics.mean(estimates))
 
 
 def begun(ground: Ground, config: Config) -> tuple[Config, TrainedModel, Dataset]:
@@ -179,7 +179,7 @@ def table(ground: Ground, track: str, seeds: int) -> None:
 def show(name: str, found: list[Trained], unit: float, ngram: Counted) -> None:
     """A row of the table: the mean of each figure, and from where to where the losses are."""
     losses, sampled = [one.loss for one in found], [one.sampled for one in found]
-    blends = [ngram.blended(one.kept_out, one.losses) for one in found]
+    blends = [ngram.blend_losses(one.held_out, one.losses) for one in found]
     seconds = statistics.mean(one.seconds for one in found)
     print(
         f"| {name} | {spread(losses)} | {spread(sampled)} | {spread(blends)} "

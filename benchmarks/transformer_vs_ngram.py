@@ -22,8 +22,8 @@ from minigpt.model import count_parameters
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import compute_exact_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.blend import best_weight, blended
-from minigpt.studies.ladder.ngram_comparison import best_ngram, keep_out
+from minigpt.studies.ladder.blend import blend_losses, find_best_weight
+from minigpt.studies.ladder.ngram_comparison import fit_best_ngram, hold_out
 from minigpt.tokenizers.char import CharTokenizer
 
 SHAPE = {"n_embd": 192, "n_head": 6, "n_layer": 6, "block_size": 128, "dropout": 0.1, "batch_size": 16}
@@ -43,7 +43,7 @@ def main() -> None:
     tokenizer = CharTokenizer.from_text(text)
     config = Config().override(vocab_size=tokenizer.vocab_size, **SHAPE)
     dataset = Dataset(tokenizer.encode(text), config)
-    dataset.train, kept_out = keep_out(dataset.train, config.model.block_size)
+    dataset.train, held_out = hold_out(dataset.train, config.model.block_size)
     for order in (6, 7, 8):
         loss = NGramModel.fit(dataset.train, tokenizer.vocab_size, order).token_losses(dataset.val).mean()
         print(f"n-gram of order {order}: {loss:.4f}", flush=True)
@@ -70,9 +70,11 @@ def main() -> None:
             print(f"| {spent * arguments.minutes:.1f} | {step:,} | {measured:.4f} |", flush=True)
             if arguments.save:
                 safetensors.torch.save_file(model.state_dict(), arguments.save)
-    ngram = best_ngram(dataset.train, kept_out, tokenizer.vocab_size)
-    weight = best_weight(compute_token_losses(model, kept_out).double(), ngram.token_losses(kept_out))
-    loss = blended(compute_token_losses(model, dataset.val).double(), ngram.token_losses(dataset.val), weight).mean()
+    ngram = fit_best_ngram(dataset.train, held_out, tokenizer.vocab_size)
+    weight = find_best_weight(compute_token_losses(model, held_out).double(), ngram.token_losses(held_out))
+    loss = blend_losses(
+        compute_token_losses(model, dataset.val).double(), ngram.token_losses(dataset.val), weight
+    ).mean()
     print(f"\nblended with the n-gram model of order {ngram.config.order}, w = {weight:.3f}: {loss:.4f}")
 
 

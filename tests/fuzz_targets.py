@@ -56,9 +56,9 @@ from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantized
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
-from minigpt.studies.ladder.directory import Copied, Ladder, LadderFolder, Result
+from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
-from minigpt.studies.ladder.report import markdown, summary, terminal_lines
+from minigpt.studies.ladder.report import format_markdown, format_terminal_lines, summarize_ladder
 from minigpt.tokenizers.base import Tokenizer, fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.byte_level import token_to_text
@@ -383,7 +383,7 @@ def a_ladder(folder: Path) -> Path:
     blends = [Blend(1, 3, 0.5, 100, 2.0, 2.1, 1.9)]
     comparisons = [Comparison(1, "position", "4", 0.2, 2.0, 2.1, 1.9), Comparison(1, "kind", "space", 0.2, 2, 2, 1)]
     settings = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}
-    ladder = Ladder(settings, results, counted, blends, comparisons, [Copied(1, 10, 0.5, 0.5, 0.5)], 4.0)
+    ladder = Ladder(settings, results, counted, blends, comparisons, [VerbatimShares(1, 10, 0.5, 0.5, 0.5)], 4.0)
     LadderFolder(folder).save(ladder)
     return folder / "ladder.json"
 
@@ -393,7 +393,11 @@ def open_ladder(folder: Path) -> None:
     known = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}
     if any(ladder.settings.get(name) != value for name, value in known.items()):
         return  # `LadderFolder.open` refuses it
-    terminal_lines(ladder, 1, True), summary(ladder), markdown(ladder).encode("utf-8", "backslashreplace")
+    (
+        format_terminal_lines(ladder, 1, True),
+        summarize_ladder(ladder),
+        format_markdown(ladder).encode("utf-8", "backslashreplace"),
+    )
 
 
 def read_toml(folder: Path) -> None:

@@ -29,8 +29,8 @@ from minigpt.finetuning.sft_dataset import Example, example_of
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
 from minigpt.studies.ladder.directory import LadderFolder
-from minigpt.studies.look.memorization import copied_page
-from minigpt.studies.look.token_loss import surprise_html
+from minigpt.studies.look.memorization import make_memorization_page
+from minigpt.studies.look.token_loss import make_token_loss_page
 from minigpt.studies.look.views import look
 from minigpt.system.console import PipeSafeConsole
 from minigpt.system.files import write_atomic
@@ -474,8 +474,8 @@ def test_messages_on_the_way_show_what_they_name(capsys: pytest.CaptureFixture) 
 @pytest.mark.parametrize(
     "page",
     [
-        lambda: surprise_html(EVIL, [EVIL, EVIL, "b"], [1.0, 2.0]),
-        lambda: copied_page(EVIL, EVIL, EVIL * 2, "training text"),
+        lambda: make_token_loss_page(EVIL, [EVIL, EVIL, "b"], [1.0, 2.0]),
+        lambda: make_memorization_page(EVIL, EVIL, EVIL * 2, "training text"),
     ],
 )
 def test_pages_show_what_a_browser_would_run(page: Callable[[], str]) -> None:
@@ -490,9 +490,9 @@ def test_a_ladder_of_a_strangers_is_shown(tmp_path: Path) -> None:
     content["rungs"][0] |= {"name": EVIL, "sample": EVIL}
     (tmp_path / "ladder.json").write_text(json.dumps(content))
     ladder = LadderFolder(tmp_path).read()
-    from minigpt.studies.ladder.report import draw_ladder, markdown
+    from minigpt.studies.ladder.report import draw_ladder, format_markdown
 
-    LadderFolder(tmp_path).write_report(markdown(ladder), draw_ladder(ladder))
+    LadderFolder(tmp_path).write_report(format_markdown(ladder), draw_ladder(ladder))
     assert not obeyed((tmp_path / "ladder.md").read_text())
     quoted = re.compile("```.*?```|`[^`]*`", re.DOTALL)  # in which Markdown shows what there is
     assert "<script" not in quoted.sub("", (tmp_path / "ladder.md").read_text())

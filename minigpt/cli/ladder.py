@@ -46,25 +46,25 @@ def ladder(
     holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
     """
     config = Config().override(**({**QUICK, **drop_unset(fields)} if quick else drop_unset(fields)))
-    from minigpt.studies.ladder.report import summary, terminal_lines
-    from minigpt.studies.ladder.run_ladder import climb
+    from minigpt.studies.ladder.report import format_terminal_lines, summarize_ladder
+    from minigpt.studies.ladder.run_ladder import run_ladder
 
     folder = Path(out or ("runs/ladder-quick" if quick else "runs/ladder"))
     printed = 0
 
     def show(ladder: "Ladder") -> None:
         nonlocal printed
-        lines = terminal_lines(ladder, seeds, full)
+        lines = format_terminal_lines(ladder, seeds, full)
         for line in lines[printed:]:
             print_message(line) if as_json else print_pieces([line, "\n"])
         printed = len(lines)
 
     try:
-        climbed = climb(config, data, folder, seeds, full, show, print_message)
+        climbed = run_ladder(config, data, folder, seeds, full, show, print_message)
     except KeyboardInterrupt:
         click.echo("what is measured is kept: the same command again goes on from there", err=True)
         raise
     if as_json:
-        print_json({"ladder": str(folder), **summary(climbed)})
+        print_json({"ladder": str(folder), **summarize_ladder(climbed)})
     else:
         print_pieces([f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json\n"])

@@ -58,6 +58,6 @@ def show_surprise(tokens: list[str], losses: list[float]) -> None:
     """The text on the terminal, coloured by its loss."""
     from rich.console import Console
 
-    from minigpt.studies.look.token_loss import surprise_terminal
+    from minigpt.studies.look.token_loss import color_by_loss
 
-    Console(soft_wrap=True, highlight=False).print(surprise_terminal(tokens, losses), end="\n\n")
+    Console(soft_wrap=True, highlight=False).print(color_by_loss(tokens, losses), end="\n\n")

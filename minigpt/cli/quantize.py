@@ -49,14 +49,14 @@ def quantize(
 
 def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
     """The loss and the text at each depth, and a picture of them."""
-    from minigpt.studies.bit_depth import bit_depths, table
+    from minigpt.studies.bit_depth import measure_bit_depths, table
     from minigpt.studies.bit_depth import write as write_picture
 
     picture = Path(out) if out else run.path / "bits.png"
     if not out:
         require_inside(run.path, [picture])
     require_writable(picture)
-    depths = bit_depths(run, prompt, data, print_message)
+    depths = measure_bit_depths(run, prompt, data, print_message)
     write_picture(depths, run, picture)
     if as_json:
         print_json({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})

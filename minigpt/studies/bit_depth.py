@@ -32,7 +32,7 @@ class Depth:
     text: str
 
 
-def rounded(weight: Tensor, bits: int) -> Tensor:
+def round_weight(weight: Tensor, bits: int) -> Tensor:
     """A matrix as so many bits hold it: float32, bfloat16, int8 with a scale a row, or normal levels in blocks."""
     if bits == 32:
         return weight
@@ -46,7 +46,7 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     return values.flatten()[: weight.numel()].view_as(weight)
 
 
-def bit_depths(
+def measure_bit_depths(
     run: Run, prompt: str = "", data: str | Path | None = None, say: Callable[[str], None] = lambda line: None
 ) -> list[Depth]:
     """The run's model at each depth, its blocks' matrices rounded, measured as `minigpt eval` does.
@@ -62,7 +62,7 @@ def bit_depths(
         with torch.no_grad():
             for path in paths:
                 weight = model.get_parameter(f"{path}.weight")
-                weight.copy_(rounded(weight, depth))
+                weight.copy_(round_weight(weight, depth))
         rough = Run(run.path, run.config, run.tokenizer, model, run.record, run.metrics)
         text = rough.generate(prompt, max_new_tokens=WRITTEN, seed=run.config.training.seed)
         found.append(Depth(depth, rough.evaluate(data).loss, text))

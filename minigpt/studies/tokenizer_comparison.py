@@ -6,7 +6,7 @@ bits that a model needs for a text are divided by the text's bytes:
     bits per byte = (mean loss in nats per token) x (tokens predicted) / (ln 2 x bytes of UTF-8 predicted)
 
 And as a model with more tokens has more to compute for each, and fewer of them to read, every model trains not for the
-same number of steps but for the same number of multiplications.
+same number of steps but for the same number of count_multiplications.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ ABOUT = {"char": "characters", "bpe": "BPE", "sentencepiece": "SentencePiece"}
 
 
 @dataclass(frozen=True)
-class Compared:
+class TokenizerResult:
     """A tokenizer and the model that was trained with it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Compared:
     text: str
 
 
-def multiplications(config: Config) -> int:
+def count_multiplications(config: Config) -> int:
     """How many a training step makes: six for each weight in a matrix and each token, and those of attention."""
     shape = config.model
     weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
@@ -57,7 +57,7 @@ def multiplications(config: Config) -> int:
 
 def compare(
     data: str | Path | None, out: Path, vocab_size: int, max_iters: int, prompt: str, seed: int
-) -> list[Compared]:
+) -> list[TokenizerResult]:
     """Train a model with each tokenizer into a folder of its own in `out`, and draw the comparison there.
 
     Raises what `minigpt.train` does.
@@ -66,8 +66,8 @@ def compare(
     for kind in ABOUT:
         learned: dict[str, Any] = {} if kind == "char" else {"vocab_size": vocab_size}
         wanted = Config.from_preset("lecture").override(tokenizer=kind, **learned)
-        budget = budget or max_iters * multiplications(wanted)
-        steps = max(1, round(budget / multiplications(wanted)))
+        budget = budget or max_iters * count_multiplications(wanted)
+        steps = max(1, round(budget / count_multiplications(wanted)))
         run = minigpt.train(
             data=data,
             out=out / kind,
@@ -84,7 +84,7 @@ def compare(
         assert run.record.bits_per_character is not None
         text = run.generate(known(prompt, run.tokenizer), max_new_tokens=round(LENGTH / per_token), seed=seed)
         found.append(
-            Compared(
+            TokenizerResult(
                 tokenizer=ABOUT[kind],
                 vocab_size=run.tokenizer.vocab_size,
                 tokens_per_character=1 / per_token,
@@ -108,7 +108,7 @@ def known(prompt: str, tokenizer: Tokenizer) -> str:
     return prompt if stoi is None else "".join(c for c in prompt if c in stoi)
 
 
-def table(found: list[Compared]) -> str:
+def table(found: list[TokenizerResult]) -> str:
     """The comparison as Markdown."""
     lines = [
         "| tokens | different | tokens per character | parameters | steps | nats per token | bits per byte "
@@ -123,7 +123,7 @@ def table(found: list[Compared]) -> str:
     return "\n".join(lines)
 
 
-def draw(found: list[Compared]) -> "Figure":
+def draw(found: list[TokenizerResult]) -> "Figure":
     """Bits per byte, and what a token is worth, side by side."""
     figure = create_figure(9, 3.2)
     left, right = figure.subplots(1, 2, sharey=True)

@@ -11,7 +11,7 @@ from conftest import TINY, TINY_FLAGS, answering
 import minigpt
 from minigpt.finetuning.lora import LoRAConfig
 from minigpt.runs.run import Run
-from minigpt.studies.look.attention import attention_maps
+from minigpt.studies.look.attention import compute_attention_maps
 from minigpt.studies.look.views import VIEWS
 
 SETTINGS = {"max_iters": 120, "learning_rate": 5e-3}
@@ -47,7 +47,7 @@ def test_look_shows_every_view(modern: Run, command: Callable, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert views.keys() == VIEWS.keys()
     assert all(Path(view["path"]).is_file() for view in views.values())
-    maps = attention_maps(modern.model, torch.tensor(modern.tokenizer.encode("the sea and")))
+    maps = compute_attention_maps(modern.model, torch.tensor(modern.tokenizer.encode("the sea and")))
     torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 2, 11))
     assert not maps.triu(1).any()
 

@@ -14,7 +14,7 @@ from conftest import TINY, TINY_FLAGS, in_terminal
 import minigpt
 from minigpt.errors import ConfigError, RunError
 from minigpt.runs.run import Run
-from minigpt.studies.tokenizer_comparison import compare, multiplications
+from minigpt.studies.tokenizer_comparison import compare, count_multiplications
 from minigpt.tokenizers.base import fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
@@ -232,7 +232,7 @@ def test_the_comparison_spends_the_same_on_each(text_file: Path, tmp_path: Path)
         run = minigpt.load(tmp_path / "out" / kind)
         assert run.record.bits_per_byte == model.bits_per_byte
         assert model.text.startswith("sea ")
-        budgets.append(model.steps * multiplications(run.config))
+        budgets.append(model.steps * count_multiplications(run.config))
         assert model.tokens_per_character == pytest.approx(
             len(run.tokenizer.encode(text_file.read_text())) / len(text_file.read_text()), rel=1e-3
         )

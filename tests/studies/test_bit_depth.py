@@ -9,23 +9,23 @@ import torch
 
 from minigpt.model.quantization import dequantize_nf4, quantize_nf4
 from minigpt.runs.run import Run
-from minigpt.studies.bit_depth import DEPTHS, bit_depths, rounded
+from minigpt.studies.bit_depth import DEPTHS, measure_bit_depths, round_weight
 
 
 def test_fewer_bits_round_more_and_four_are_nf4() -> None:
     torch.manual_seed(0)
     weight = torch.randn(33, 70)
-    errors = [float((rounded(weight, bits) - weight).pow(2).mean()) for bits in DEPTHS]
+    errors = [float((round_weight(weight, bits) - weight).pow(2).mean()) for bits in DEPTHS]
     assert errors[0] == 0
     assert errors == sorted(errors)
-    assert torch.equal(rounded(weight, 4), dequantize_nf4(*quantize_nf4(weight), weight.shape))
-    assert len(rounded(weight[:1, :64], 2).unique()) <= 4
-    assert len(rounded(weight[:1, :64], 3).unique()) <= 8
+    assert torch.equal(round_weight(weight, 4), dequantize_nf4(*quantize_nf4(weight), weight.shape))
+    assert len(round_weight(weight[:1, :64], 2).unique()) <= 4
+    assert len(round_weight(weight[:1, :64], 3).unique()) <= 8
 
 
 def test_the_study_leaves_the_run_as_it_is(trained: Run) -> None:
     before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
-    depths = bit_depths(trained, "GULL:")
+    depths = measure_bit_depths(trained, "GULL:")
     assert [depth.bits for depth in depths] == list(DEPTHS)
     assert depths[0].loss == pytest.approx(trained.record.validation_loss, rel=1e-6)
     assert all(depth.text.startswith("GULL:") for depth in depths)

@@ -14,7 +14,7 @@ from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DeviceError
 from minigpt.model import build
-from minigpt.studies.ladder.rungs import bigram_counts
+from minigpt.studies.ladder.rungs import fit_bigram_counts
 from minigpt.training import forecast as forecasting
 from minigpt.training.forecast import Forecast, bigram_entropy, foresee
 from minigpt.training.train import forecast
@@ -72,7 +72,9 @@ def test_the_sentence_and_what_it_is_held_against() -> None:
 
 def test_the_entropy_of_pairs_is_the_loss_of_the_counted_bigram_on_its_own_text(text: str) -> None:
     ids = torch.tensor([ord(c) % 40 for c in text])
-    pairs = bigram_counts(ids.repeat(50), Config().override(vocab_size=40).model)  # so often that adding one is nothing
+    pairs = fit_bigram_counts(
+        ids.repeat(50), Config().override(vocab_size=40).model
+    )  # so often that adding one is nothing
     _, loss = pairs(ids[None, :-1], ids[None, 1:])
     assert bigram_entropy(ids, 40) == pytest.approx(loss.item(), abs=0.01)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 STEPS = 200  # the weight is found to within half a percent; around the best one the loss hardly changes
 
 
-def blended(transformer: Tensor, ngram: Tensor, weight: float) -> Tensor:
+def blend_losses(transformer: Tensor, ngram: Tensor, weight: float) -> Tensor:
     """The losses (N,) in nats of the mixture, from the two models' losses of the same predictions (N,) each."""
     if weight == 0:
         return transformer
@@ -17,6 +17,6 @@ def blended(transformer: Tensor, ngram: Tensor, weight: float) -> Tensor:
     return -torch.logaddexp(math.log(1 - weight) - transformer, math.log(weight) - ngram)
 
 
-def best_weight(transformer: Tensor, ngram: Tensor) -> float:
+def find_best_weight(transformer: Tensor, ngram: Tensor) -> float:
     """The n-gram model's weight, 0 to 1, at which the mixture's mean loss is lowest."""
-    return min((i / STEPS for i in range(STEPS + 1)), key=lambda w: blended(transformer, ngram, w).mean().item())
+    return min((i / STEPS for i in range(STEPS + 1)), key=lambda w: blend_losses(transformer, ngram, w).mean().item())

@@ -57,7 +57,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Copied:
+class VerbatimShares:
     """Which share of the characters stands, in a run of `length` or more, word for word in the training text."""
 
     seed: int
@@ -68,7 +68,7 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class Row:
+class RungSummary:
     """A rung over all its seeds.
 
     Attributes:
@@ -86,7 +86,7 @@ class Row:
     characters_per_second: float
 
 
-LISTS = {"rungs": Result, "ngrams": Result, "blends": Blend, "comparisons": Comparison, "copied": Copied}
+LISTS = {"rungs": Result, "ngrams": Result, "blends": Blend, "comparisons": Comparison, "copied": VerbatimShares}
 
 
 @dataclass
@@ -98,20 +98,22 @@ class Ladder:
     ngrams: list[Result] = field(default_factory=list)
     blends: list[Blend] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
-    copied: list[Copied] = field(default_factory=list)
+    copied: list[VerbatimShares] = field(default_factory=list)
     seconds: float = 0.0
 
-    def rows(self) -> list[Row]:
+    def summarize(self) -> list[RungSummary]:
         """The rungs climbed so far, from the lowest."""
         numbers = sorted({result.number for result in self.rungs})
-        return [row_of([result for result in self.rungs if result.number == number]) for number in numbers]
+        return [summarize_rung([result for result in self.rungs if result.number == number]) for number in numbers]
 
 
-def row_of(results: list[Result]) -> Row:
+def summarize_rung(results: list[Result]) -> RungSummary:
     """One rung's results, of all its seeds, as a row."""
     losses = [result.loss for result in results]
     rates = [result.characters / max(result.seconds, 1e-9) for result in results]
-    return Row(results[0], len(results), statistics.mean(losses), max(losses) - min(losses), statistics.median(rates))
+    return RungSummary(
+        results[0], len(results), statistics.mean(losses), max(losses) - min(losses), statistics.median(rates)
+    )
 
 
 class LadderFolder:

@@ -16,10 +16,10 @@ from minigpt.errors import DataError
 from minigpt.model import LanguageModel
 from minigpt.model.loss import compute_token_losses
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.blend import best_weight, blended
+from minigpt.studies.ladder.blend import blend_losses, find_best_weight
 
 ORDERS = range(3, 9)
-KEPT_OUT = 50  # the part of the training text that weighs the blend: one in so many
+HELD_OUT = 50  # the part of the training text that weighs the blend: one in so many
 KINDS = ("capital after a line break", "first letter of a word", "later letter", "space", "line break", "punctuation")
 OTHER = "anything else"
 
@@ -31,7 +31,7 @@ class Blend:
     seed: int
     order: int
     weight: float
-    kept_out: int
+    held_out: int
     transformer: float
     ngram: float
     blended: float
@@ -50,13 +50,13 @@ class Comparison:
     blended: float
 
 
-def keep_out(train: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+def hold_out(train: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     """The training ids in two: those to learn from, and the first fiftieth, at least one window, to weigh on.
 
     The first, because the end of the training text leads into the validation text: without it a model would
     lack more than a fiftieth of what helps there. Raises DataError if too few are left to learn from.
     """
-    kept = max(len(train) // KEPT_OUT, block_size + 1)
+    kept = max(len(train) // HELD_OUT, block_size + 1)
     if len(train) - kept < block_size + 1:
         raise DataError(
             f"the training split has {len(train):,} tokens: a ladder with block_size {block_size:,} needs at least "
@@ -65,26 +65,26 @@ def keep_out(train: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     return train[kept:], train[:kept]
 
 
-def best_ngram(ids: Tensor, kept_out: Tensor, vocab_size: int) -> NGramModel:
+def fit_best_ngram(ids: Tensor, held_out: Tensor, vocab_size: int) -> NGramModel:
     """The n-gram model of `ids` whose order suits the text kept out best."""
     models = [NGramModel.fit(ids, vocab_size, order) for order in ORDERS]
-    return min(models, key=lambda model: model.token_losses(kept_out).mean().item())
+    return min(models, key=lambda model: model.token_losses(held_out).mean().item())
 
 
 def compare(
-    transformer: LanguageModel, ngram: NGramModel, kept_out: Tensor, val: Tensor, characters: list[str], seed: int
+    transformer: LanguageModel, ngram: NGramModel, held_out: Tensor, val: Tensor, characters: list[str], seed: int
 ) -> tuple[Blend, list[Comparison]]:
     """Blend the two, and compare all three by position in the window and by the kind of character predicted.
 
     `characters` (M,) are the tokens of the validation ids `val` (M,) as text.
     """
-    weight = best_weight(compute_token_losses(transformer, kept_out).double(), ngram.token_losses(kept_out))
+    weight = find_best_weight(compute_token_losses(transformer, held_out).double(), ngram.token_losses(held_out))
     ours, theirs = compute_token_losses(transformer, val).double(), ngram.token_losses(val)  # (M - 1,) each
-    both = blended(ours, theirs, weight)
+    both = blend_losses(ours, theirs, weight)
     losses = {"transformer": ours, "ngram": theirs, "blended": both}
     means = {name: loss.mean().item() for name, loss in losses.items()}
     order = ngram.config.order
-    blend = Blend(seed=seed, order=order, weight=weight, kept_out=len(kept_out), **means)
+    blend = Blend(seed=seed, order=order, weight=weight, held_out=len(held_out), **means)
     positions = torch.arange(len(ours)) % transformer.config.block_size  # how many characters of context less one
     kinds = [kind(before, character) for before, character in itertools.pairwise(characters)]
     parts = [("position", str(t + 1), positions == t) for t in range(int(positions.max()) + 1)]

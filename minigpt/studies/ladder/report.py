@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from minigpt.model.loss import nats_to_bits
-from minigpt.studies.ladder.directory import Ladder, Result, Row
+from minigpt.studies.ladder.directory import Ladder, Result, RungSummary
 from minigpt.studies.ladder.rungs import RUNGS
 from minigpt.system.plotting import create_figure, replace_undrawable
 from minigpt.system.terminal import escape_control_characters
@@ -20,10 +20,10 @@ POWERS_OF_TWO = {str(2**i) for i in range(32)}  # the positions of a window that
 COLOURS = {"counted": "#7f7f7f", "learned": "#1f77b4", "n-gram": "#2ca02c", "blend": "#d62728"}
 
 
-def terminal_lines(ladder: Ladder, seeds: int, full: bool) -> list[str]:
+def format_terminal_lines(ladder: Ladder, seeds: int, full: bool) -> list[str]:
     """The table as far as it is complete: every rung with all its seeds, the n-gram models, and at last the blend."""
     lines = [HEADER]
-    rows = ladder.rows()
+    rows = ladder.summarize()
     for row, below in zip(rows, [None, *rows], strict=False):
         if row.result.learned and row.seeds < seeds:
             return lines
@@ -34,7 +34,7 @@ def terminal_lines(ladder: Ladder, seeds: int, full: bool) -> list[str]:
     return lines + (blend_lines(ladder) if len(ladder.blends) >= seeds else [])
 
 
-def summary(ladder: Ladder) -> dict[str, Any]:
+def summarize_ladder(ladder: Ladder) -> dict[str, Any]:
     """The ladder for programs: the rungs over all seeds, and the rest as it was measured."""
     rungs = [
         {
@@ -48,18 +48,19 @@ def summary(ladder: Ladder) -> dict[str, Any]:
             "characters_per_second": row.characters_per_second if row.result.learned else None,
             "sample": row.result.sample,
         }
-        for row in ladder.rows()
+        for row in ladder.summarize()
     ]
     return dataclasses.asdict(ladder) | {"rungs": rungs}
 
 
-def terminal_row(row: Row, below: Row | None) -> str:
+def terminal_row(row: RungSummary, below: RungSummary | None) -> str:
     """A rung as a line below HEADER, with what changed since the rung below it and what that means."""
     result = row.result
     spread = f"{row.spread:.4f}" if row.seeds > 1 else ""
     rate = f"{row.characters_per_second:,.0f}" if result.learned else ""
     line = f"{result.number:>3} {result.name:<22}{row.loss:>8.4f}{spread:>8}{change(row, below):>9}"
-    return f"{line}{nats_to_bits(row.loss):>7.3f}{result.parameters:>12,}{rate:>11}  {verdict(row, below)}".rstrip()
+    line += f"{nats_to_bits(row.loss):>7.3f}{result.parameters:>12,}{rate:>11}"
+    return f"{line}  {describe_difference(row, below)}".rstrip()
 
 
 def ngram_row(result: Result) -> str:
@@ -70,12 +71,12 @@ def ngram_row(result: Result) -> str:
     return f"{line}{result.characters / max(result.seconds, 1e-9):>11,.0f}"
 
 
-def change(row: Row, below: Row | None) -> str:
+def change(row: RungSummary, below: RungSummary | None) -> str:
     """What the step up from the rung below has done to the loss."""
     return "" if below is None else f"{row.loss - below.loss:+.4f}"
 
 
-def verdict(row: Row, below: Row | None) -> str:
+def describe_difference(row: RungSummary, below: RungSummary | None) -> str:
     """What has to be said of a rung that is worse than the one below it, or not surely different: within the spread."""
     if below is None:
         return ""
@@ -94,17 +95,17 @@ def blend_lines(ladder: Ladder) -> list[str]:
     """The blend as lines below HEADER, and in words."""
     if not ladder.blends:
         return []
-    loss, spread = blended_loss(ladder)
+    loss, spread = average_blend_loss(ladder)
     first = ladder.blends[0]
     shown = f"{spread:.4f}" if len(ladder.blends) > 1 else ""
     return [
         f"{'':>3} {'transformer and n-gram':<22}{loss:>8.4f}{shown:>8}{'':>9}{nats_to_bits(loss):>7.3f}",
         f"{'':>4}(1 - w) p_transformer + w p_ngram, order {first.order}, w = {first.weight:.3f} fitted on "
-        f"{first.kept_out:,} characters kept out of both",
+        f"{first.held_out:,} characters kept out of both",
     ]
 
 
-def markdown(ladder: Ladder) -> str:
+def format_markdown(ladder: Ladder) -> str:
     """ladder.md: the rungs, the n-gram models, the blend, what each gets right, and the samples."""
     parts = [
         "# The ladder\n",
@@ -131,13 +132,13 @@ def about(ladder: Ladder) -> str:
 
 def rung_table(ladder: Ladder) -> str:
     """The rungs as a Markdown table."""
-    rows = ladder.rows()
+    rows = ladder.summarize()
     lines = ["| rung | idea | loss | spread | change | bits | parameters | characters/s |", "| --- " * 8 + "|"]
     for row, below in zip(rows, [None, *rows], strict=False):
         result = row.result
         spread = f"{row.spread:.4f}" if row.seeds > 1 else ""
         rate = f"{row.characters_per_second:,.0f}" if result.learned else ""
-        told = f"; {verdict(row, below)}" if verdict(row, below) else ""
+        told = f"; {describe_difference(row, below)}" if describe_difference(row, below) else ""
         lines.append(
             f"| {result.number}. {cell(result.name)} | {cell(result.idea + told)} | {row.loss:.4f} | {spread} "
             f"| {change(row, below)} | {nats_to_bits(row.loss):.3f} | {result.parameters:,} | {rate} |"
@@ -147,7 +148,7 @@ def rung_table(ladder: Ladder) -> str:
         figures = f"{counted.loss:.4f} |  |  | {nats_to_bits(counted.loss):.3f} | {counted.parameters:,} |  |"
         lines.append(f"| {cell(counted.name)} | {cell(counted.idea)} | {figures}")
     if ladder.blends:
-        loss, differ = blended_loss(ladder)
+        loss, differ = average_blend_loss(ladder)
         weight = statistics.mean(blend.weight for blend in ladder.blends)
         shown = f"{differ:.4f}" if len(ladder.blends) > 1 else ""
         idea = f"(1 - w) p_transformer + w p_ngram, w = {weight:.3f}"
@@ -161,7 +162,7 @@ def rival(ladder: Ladder) -> Result | None:
     return min((r for r in ladder.ngrams if r.number in orders), key=lambda r: r.loss, default=None)
 
 
-def blended_loss(ladder: Ladder) -> tuple[float, float]:
+def average_blend_loss(ladder: Ladder) -> tuple[float, float]:
     """The blends' mean loss over all seeds, and its spread; there is at least one."""
     losses = [blend.blended for blend in ladder.blends]
     return statistics.mean(losses), max(losses) - min(losses)
@@ -183,7 +184,7 @@ def blend_text(ladder: Ladder) -> str:
         lines.append(
             f"| {b.seed} | {b.transformer:.4f} | {b.ngram:.4f} | {b.order} | {b.weight:.3f} | {b.blended:.4f} |"
         )
-    kept = f"{ladder.blends[0].kept_out:,}"
+    kept = f"{ladder.blends[0].held_out:,}"
     return "\n".join(lines) + (
         f"\n\np = (1 - w) p_transformer + w p_ngram; w and the order are fitted on the first {kept} characters of the "
         "training text, which both models were kept from.\n"
@@ -220,7 +221,7 @@ def comparison_tables(ladder: Ladder) -> str:
 
 def samples(ladder: Ladder) -> str:
     """What each model wrote from the same start: the first characters side by side, then the whole."""
-    results = [row.result for row in ladder.rows()] + ladder.ngrams[-1:]
+    results = [row.result for row in ladder.summarize()] + ladder.ngrams[-1:]
     lines, texts = ["| model | the same start and seed |", "| --- | --- |"], []
     for result in results:
         text = escape_control_characters(result.sample).replace("`", "ʼ")  # a backtick would end the quotation
@@ -232,13 +233,13 @@ def samples(ladder: Ladder) -> str:
 
 def draw_ladder(ladder: Ladder) -> "Figure":
     """The losses falling rung by rung, each with its name and figure."""
-    rows = ladder.rows()
+    rows = ladder.summarize()
     bars = [(f"{r.result.number}  {r.result.name}", r.loss, "learned" if r.result.learned else "counted") for r in rows]
     counted = rival(ladder)
     if counted:
         bars.append((counted.name, counted.loss, "n-gram"))
     if ladder.blends:
-        bars.append(("transformer and n-gram", blended_loss(ladder)[0], "blend"))
+        bars.append(("transformer and n-gram", average_blend_loss(ladder)[0], "blend"))
     figure = create_figure(11, 0.52 * len(bars) + 1.6)
     axes = figure.subplots()
     for place, (_, loss, kind) in enumerate(bars):

@@ -24,11 +24,11 @@ from minigpt.generation.engine import generate
 from minigpt.model import count_parameters
 from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.directory import Copied, Ladder, LadderFolder, Result
-from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, best_ngram, compare, keep_out
-from minigpt.studies.ladder.report import draw_ladder, markdown
+from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
+from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, compare, fit_best_ngram, hold_out
+from minigpt.studies.ladder.report import draw_ladder, format_markdown
 from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
-from minigpt.studies.look.memorization import LENGTHS, shares
+from minigpt.studies.look.memorization import LENGTHS, measure_verbatim_shares
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.display import Display
@@ -43,7 +43,7 @@ SAMPLE_TOKENS = 300
 COPIED_TOKENS = 2000  # written to see how much of it is copied
 
 
-def climb(
+def run_ladder(
     config: Config,
     data: str | Path | None = None,
     out: str | Path | None = None,
@@ -72,9 +72,11 @@ def climb(
     tokenizer = vocabulary_of(corpus)
     say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
     config = config.override(vocab_size=tokenizer.vocab_size)
-    ground = Ground(config, torch.tensor(tokenizer.encode(corpus.text)), tokenizer)
+    experiment = LadderExperiment(config, torch.tensor(tokenizer.encode(corpus.text)), tokenizer)
     if full:
-        Dataset(ground.ids, ground.config_of(FULL, config.training.seed))  # refused now, not after all the others
+        Dataset(
+            experiment.ids, experiment.make_config(FULL, config.training.seed)
+        )  # refused now, not after all the others
     folder = LadderFolder(Path("runs/ladder" if out is None else out))
     ladder = folder.open(config, corpus)
     say(f"ladder {folder.path}" + (", which holds a part of it already" if ladder.rungs else ""))
@@ -83,7 +85,7 @@ def climb(
     began = time.perf_counter()
     try:
         with explain_memory_errors(WAY_OUT):
-            for _ in ground.measurements(ladder, seeds, full):
+            for _ in experiment.measurements(ladder, seeds, full):
                 ladder.seconds += time.perf_counter() - began
                 began = time.perf_counter()
                 folder.save(ladder)
@@ -99,10 +101,10 @@ def climb(
 def write_report(folder: LadderFolder, ladder: Ladder) -> None:
     """Write down and draw what has been measured, if anything has."""
     if ladder.rungs:
-        folder.write_report(markdown(ladder), draw_ladder(ladder))
+        folder.write_report(format_markdown(ladder), draw_ladder(ladder))
 
 
-class Ground:
+class LadderExperiment:
     """What all rungs stand on: one text, one configuration, one device."""
 
     def __init__(self, config: Config, ids: Tensor, tokenizer: CharTokenizer) -> None:
@@ -113,16 +115,16 @@ class Ground:
         require_precision(config.training.precision, self.device)
         dataset = Dataset(ids, config)
         self.val = dataset.val
-        self.known, self.kept_out = keep_out(dataset.train, config.model.block_size)
+        self.known, self.held_out = hold_out(dataset.train, config.model.block_size)
 
     def measurements(self, ladder: Ladder, seeds: int, full: bool) -> Iterator[None]:
         """Measure what the ladder lacks, and stop for a moment after each piece that is added to it."""
         every_seed = range(self.config.training.seed, self.config.training.seed + seeds)
         done = {(result.number, result.seed) for result in ladder.rungs}
         for number, rung in enumerate([*RUNGS, *([FULL] if full else [])]):
-            for seed in every_seed[:1] if rung.count else every_seed:
+            for seed in every_seed[:1] if rung.fit else every_seed:
                 if (number, seed) not in done:
-                    ladder.rungs.append(self.climbed(number, rung, seed))
+                    ladder.rungs.append(self.measure_rung(number, rung, seed))
                     yield
         for order in ORDERS:
             if order not in {result.number for result in ladder.ngrams}:
@@ -136,14 +138,14 @@ class Ground:
                 ladder.copied += copied
                 yield
 
-    def climbed(self, number: int, rung: Rung, seed: int) -> Result:
+    def measure_rung(self, number: int, rung: Rung, seed: int) -> Result:
         """Fill or train a rung, and measure it."""
-        config = self.config_of(rung, seed)
+        config = self.make_config(rung, seed)
         dataset = Dataset(self.ids, config)
         model: Any
-        if rung.count:
+        if rung.fit:
             began = time.perf_counter()
-            model = rung.count(dataset.train, config.model)
+            model = rung.fit(dataset.train, config.model)
             seconds, characters, numbers = time.perf_counter() - began, len(dataset.train), model.numbers
         else:
             model, watch = self.trained(rung, config, dataset, f"{number:>2}  {rung.name}, seed {seed}")
@@ -162,7 +164,7 @@ class Ground:
             sample=self.written(model, SAMPLE_TOKENS, seed),
         )
 
-    def config_of(self, rung: Rung, seed: int) -> Config:
+    def make_config(self, rung: Rung, seed: int) -> Config:
         """The ladder's configuration as this rung needs it."""
         if rung.preset is None:
             return self.config.override(seed=seed, **rung.settings)
@@ -207,23 +209,23 @@ class Ground:
             sample=self.written(model, SAMPLE_TOKENS, self.config.training.seed),
         )
 
-    def blended(self, seed: int) -> tuple[Blend, list[Comparison], list[Copied]]:
+    def blended(self, seed: int) -> tuple[Blend, list[Comparison], list[VerbatimShares]]:
         """Train the last rung and an n-gram model without the text kept out, and compare them and their mixture."""
         config = self.config.override(seed=seed)
         dataset = Dataset(self.ids, config)
         dataset.train = self.known
         transformer, _ = self.trained(RUNGS[-1], config, dataset, f"blend, seed {seed}")
-        ngram = best_ngram(self.known, self.kept_out, config.model.vocab_size)
+        ngram = fit_best_ngram(self.known, self.held_out, config.model.vocab_size)
         characters = [self.tokenizer.decode([i]) for i in self.val.tolist()]
-        blend, comparisons = compare(transformer, ngram, self.kept_out, self.val, characters, seed)
+        blend, comparisons = compare(transformer, ngram, self.held_out, self.val, characters, seed)
         known = self.tokenizer.decode(self.known.tolist())
         texts = {
             "transformer": self.written(transformer, COPIED_TOKENS, seed),
             "ngram": self.written(ngram, COPIED_TOKENS, seed),
             "validation": "".join(characters[:COPIED_TOKENS]),
         }
-        found = {name: shares(text, known) for name, text in texts.items()}
-        copied = [Copied(seed, length, **{name: found[name][length] for name in found}) for length in LENGTHS]
+        found = {name: measure_verbatim_shares(text, known) for name, text in texts.items()}
+        copied = [VerbatimShares(seed, length, **{name: found[name][length] for name in found}) for length in LENGTHS]
         return blend, comparisons, copied
 
     def written(self, model: Any, tokens: int, seed: int) -> str:

@@ -20,7 +20,7 @@ LABELLED = 48  # characters that there is room for beside a map
 Together = gpt.Attention | modern.Attention  # all heads at once
 
 
-def attentions_of(model: nn.Module) -> list[MultiHeadAttention | Together]:
+def find_attentions(model: nn.Module) -> list[MultiHeadAttention | Together]:
     """The attention of each block, in order. Raises ConfigError for a model without any."""
     found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | Together)]
     if not found:
@@ -28,20 +28,20 @@ def attentions_of(model: nn.Module) -> list[MultiHeadAttention | Together]:
     return found
 
 
-def head_count(attention: MultiHeadAttention | Together) -> int:
+def count_heads(attention: MultiHeadAttention | Together) -> int:
     """How many heads it has."""
     return attention.n_head if isinstance(attention, Together) else len(attention.heads)
 
 
 @torch.no_grad()
-def attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
+def compute_attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
     """The attention weights of every head over the token ids (T,): (L, H, T, T), on the CPU.
 
     Row t of a map says how much position t takes from each position up to itself; it sums to one. The model
     is in evaluation mode meanwhile. Raises ConfigError for a model without attention.
     """
-    attentions = attentions_of(model)
-    maps = torch.empty(len(attentions), head_count(attentions[0]), len(idx), len(idx))
+    attentions = find_attentions(model)
+    maps = torch.empty(len(attentions), count_heads(attentions[0]), len(idx), len(idx))
     hooks = [hook for attention, place in zip(attentions, maps, strict=True) for hook in catching(attention, place)]
     was_training = model.training
     model.eval()

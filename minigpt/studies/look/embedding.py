@@ -28,7 +28,7 @@ COLOURS = {
 }
 
 
-def kind(character: str) -> str:
+def classify_character(character: str) -> str:
     """The kind of a character: one of COLOURS; of a token of several, that of the first that is no blank."""
     character = character.lstrip(" ")[:1] or " "
     category = unicodedata.category(character)
@@ -42,7 +42,7 @@ def kind(character: str) -> str:
     return {"N": "digits", "P": "punctuation", "S": "punctuation"}.get(category[0], "other")
 
 
-def in_two_dimensions(table: Tensor) -> Tensor:
+def project_to_plane(table: Tensor) -> Tensor:
     """The two principal components of the rows of a table (V, C): (V, 2)."""
     centred = table.detach().double() - table.detach().double().mean(dim=0)
     U, S, _ = torch.linalg.svd(centred, full_matrices=False)
@@ -51,7 +51,7 @@ def in_two_dimensions(table: Tensor) -> Tensor:
     return plane * largest.sign()  # a component has no sign of its own: the largest entry is made positive
 
 
-def like_with_like(table: Tensor, kinds: list[str]) -> tuple[float, float]:
+def measure_neighbour_kinds(table: Tensor, kinds: list[str]) -> tuple[float, float]:
     """How often one of a row's three nearest neighbours (by cosine) is of its own kind; and how often by chance.
 
     Raises ConfigError for a table of too many rows.
@@ -71,9 +71,9 @@ def like_with_like(table: Tensor, kinds: list[str]) -> tuple[float, float]:
 
 def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
     """The rows of a table (V, C), one for each character, in their two principal components."""
-    kinds = [kind(c) for c in characters]
-    plane = in_two_dimensions(table).tolist()
-    share, chance = like_with_like(table, kinds)
+    kinds = [classify_character(c) for c in characters]
+    plane = project_to_plane(table).tolist()
+    share, chance = measure_neighbour_kinds(table, kinds)
     figure = create_figure(10, 8)
     axes = figure.subplots()
     for name, colour in COLOURS.items():

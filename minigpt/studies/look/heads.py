@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 from minigpt.model import LanguageModel
 from minigpt.model.lecture import MultiHeadAttention
 from minigpt.model.loss import compute_mean_loss
-from minigpt.studies.look.attention import Together, attentions_of, head_count
+from minigpt.studies.look.attention import Together, count_heads, find_attentions
 from minigpt.system.plotting import create_figure
 
 if TYPE_CHECKING:
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 MISSED = 0.005  # nats; a head that costs less when it is off would not be missed
 
 
-def worth_of_heads(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
+def measure_head_ablation(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
     """The mean loss of predicting y from x, both (N, T), and by how much it rises without each head, (L, H).
 
     Raises ConfigError for a model without heads.
     """
-    attentions = attentions_of(model)  # type: ignore[arg-type]
+    attentions = find_attentions(model)  # type: ignore[arg-type]
     whole = compute_mean_loss(model, x, y)
-    worth = torch.empty(len(attentions), head_count(attentions[0]))
+    worth = torch.empty(len(attentions), count_heads(attentions[0]))
     for layer, head in torch.cartesian_prod(*map(torch.arange, worth.shape)).view(-1, 2).tolist():
-        hook = switched_off(attentions[layer], head)
+        hook = ablate_head(attentions[layer], head)
         try:
             worth[layer, head] = compute_mean_loss(model, x, y) - whole
         finally:
@@ -35,14 +35,14 @@ def worth_of_heads(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, T
     return whole, worth
 
 
-def switched_off(attention: MultiHeadAttention | Together, head: int) -> RemovableHandle:
+def ablate_head(attention: MultiHeadAttention | Together, head: int) -> RemovableHandle:
     """A hook that puts zeros in the place of what a head of that attention gathers."""
 
     def zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
     def without(proj: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        heads = inputs[0].unflatten(-1, (head_count(attention), -1)).clone()  # (B * T, C) -> (B * T, H, D)
+        heads = inputs[0].unflatten(-1, (count_heads(attention), -1)).clone()  # (B * T, C) -> (B * T, H, D)
         heads[:, head] = 0
         return heads.flatten(-2)
 
@@ -56,7 +56,7 @@ def rounded(value: float) -> float:
     return round(value, 3) + 0.0
 
 
-def nobody_would_miss(worth: Tensor) -> list[tuple[int, int]]:
+def find_redundant_heads(worth: Tensor) -> list[tuple[int, int]]:
     """The heads, as (block, head) counted from 1, without which the loss rises by less than 0.005 nats."""
     return [(int(block) + 1, int(head) + 1) for block, head in (worth < MISSED).nonzero()]
 

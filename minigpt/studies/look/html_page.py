@@ -16,7 +16,7 @@ td { border-top: 1px solid #8888; }
 """
 
 
-def page(title: str, body: str) -> str:
+def make_page(title: str, body: str) -> str:
     """A whole page of HTML. The body is HTML already; a span in it is shaded by its own `--s`, from 0 to 1."""
     title = html.escape(escape_control_characters(title))
     return (

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 from pydivsufsort import divsufsort, kasai
 
-from minigpt.studies.look.html_page import page
+from minigpt.studies.look.html_page import make_page
 from minigpt.system.terminal import escape_control_characters
 
 LENGTHS = (10, 20, 40)  # characters in a row
 SHADES = 40  # at so long a match the shading is darkest
 
 
-def match_lengths(text: str, source: str) -> np.ndarray:
+def find_match_lengths(text: str, source: str) -> np.ndarray:
     """For each place in `text`, how many characters from there on stand somewhere in `source`: (N,) integers."""
     if not text or not source:
         return np.zeros(len(text), dtype=np.int64)
-    codes = np.concatenate([code_points(source) + 1, [0], code_points(text) + 1])  # a 0 ends every match
+    codes = np.concatenate([to_code_points(source) + 1, [0], to_code_points(text) + 1])  # a 0 ends every match
     suffixes = divsufsort(codes)
     common = kasai(codes, suffixes)  # with the next suffix of the list
     ours = suffixes > len(source)  # those of the text
@@ -41,12 +41,12 @@ def match_lengths(text: str, source: str) -> np.ndarray:
     return lengths[len(source) + 1 :]
 
 
-def code_points(text: str) -> np.ndarray:
+def to_code_points(text: str) -> np.ndarray:
     """The characters' numbers: (N,) integers."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
 
 
-def cover(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+def cover_matches(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """For each character the length of the longest match that holds it, from the lengths by where they start: (N,)."""
     covered = np.zeros(len(lengths), dtype=np.int64)
     for start, length in enumerate(lengths):
@@ -55,18 +55,18 @@ def cover(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return covered
 
 
-def verbatim_share(covered: np.ndarray, length: int) -> float:
+def compute_verbatim_share(covered: np.ndarray, length: int) -> float:
     """The share of the characters that are part of a match of at least `length` characters."""
     return float((covered >= length).mean()) if len(covered) else 0.0
 
 
-def shares(text: str, source: str) -> dict[int, float]:
+def measure_verbatim_shares(text: str, source: str) -> dict[int, float]:
     """The share of a text that stands in `source`, in runs of at least 10, 20 and 40 characters."""
-    covered = cover(match_lengths(text, source))
-    return {length: verbatim_share(covered, length) for length in LENGTHS}
+    covered = cover_matches(find_match_lengths(text, source))
+    return {length: compute_verbatim_share(covered, length) for length in LENGTHS}
 
 
-def verdict(written: dict[int, float], true: dict[int, float]) -> str:
+def describe_copying(written: dict[int, float], true: dict[int, float]) -> str:
     """One sentence on what two `shares` say: is it only copying?"""
     middle = LENGTHS[1]
     ours, theirs = written[middle], true[middle]
@@ -81,18 +81,20 @@ def verdict(written: dict[int, float], true: dict[int, float]) -> str:
     return f"Created: {figures}, so it copies hardly more than the text repeats itself."
 
 
-def copied_page(title: str, written: str, true: str, source: str) -> str:
+def make_memorization_page(title: str, written: str, true: str, source: str) -> str:
     """A page of HTML: `written` and `true` text shaded by their longest match in `source`, with the shares of both."""
-    covers = {"what the model wrote": (written, cover(match_lengths(written, source)))}
-    covers["true text it has never seen"] = (true, cover(match_lengths(true, source)))
+    covers = {"what the model wrote": (written, cover_matches(find_match_lengths(written, source)))}
+    covers["true text it has never seen"] = (true, cover_matches(find_match_lengths(true, source)))
     rows = ""
     for length in LENGTHS:
-        cells = "".join(f"<td>{verbatim_share(covered, length):.1%}</td>" for _, covered in covers.values())
+        cells = "".join(f"<td>{compute_verbatim_share(covered, length):.1%}</td>" for _, covered in covers.values())
         rows += f"<tr><td>{length} characters or more</td>{cells}</tr>"
     heads = "".join(f"<th>{name}</th>" for name in covers)
     texts = "".join(f"<h2>{name}</h2><pre>\n{shaded(*pair)}</pre>" for name, pair in covers.items())
-    sentence = verdict(*(({n: verbatim_share(covered, n) for n in LENGTHS}) for _, covered in covers.values()))
-    return page(
+    sentence = describe_copying(
+        *(({n: compute_verbatim_share(covered, n) for n in LENGTHS}) for _, covered in covers.values())
+    )
+    return make_page(
         title,
         f"<p><b>{sentence}</b></p><p>The darker a character, the longer the match with the training text that it is "
         f"part of; from {SHADES} characters on it is darkest. Point at it to read the length.</p>"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
+def compute_loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
     """Return the mean loss at each position of the windows of `compute_exact_loss`: (T,), or fewer if N - 1 < T.
 
     Entry t is the mean over the predictions that see t + 1 characters.

@@ -19,7 +19,7 @@ SHOWN = 12
 
 
 @torch.no_grad()
-def next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
+def compute_next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
     """The probabilities of the token after the ids (T,) at each of TEMPERATURES: (3, V)."""
     was_training = model.training
     model.eval()
@@ -31,7 +31,7 @@ def next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
     return torch.cat([F.softmax(apply_temperature(last, temperature), dim=-1) for temperature in TEMPERATURES])
 
 
-def entropies(distributions: Tensor) -> list[float]:
+def compute_entropies(distributions: Tensor) -> list[float]:
     """The entropy in bits of each row (N, V)."""
     return [nats_to_bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
 
@@ -42,7 +42,7 @@ def draw_temperature(distributions: Tensor, characters: list[str], text: str) ->
     figure = create_figure(10, 5)
     axes = figure.subplots()
     for i, (temperature, row, entropy) in enumerate(
-        zip(TEMPERATURES, distributions, entropies(distributions), strict=True)
+        zip(TEMPERATURES, distributions, compute_entropies(distributions), strict=True)
     ):
         places = [place + 0.27 * (i - 1) for place in range(len(top))]
         label = f"temperature {temperature:g}: {entropy:.2f} bits"

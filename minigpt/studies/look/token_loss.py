@@ -10,7 +10,7 @@ from rich.text import Text
 from minigpt.errors import DataError
 from minigpt.model.loss import TOKENS_PER_BATCH, compute_token_losses, nats_to_bits
 from minigpt.runs.run import Run
-from minigpt.studies.look.html_page import page
+from minigpt.studies.look.html_page import make_page
 from minigpt.system.device import limit_threads
 from minigpt.system.terminal import escape_control_characters
 
@@ -29,7 +29,7 @@ def tokens_of(run: Run, text: str) -> list[str]:
     return [run.tokenizer.decode([i]) for i in run.tokenizer.encode(text)]
 
 
-def surprises(run: Run, text: str) -> list[float]:
+def compute_text_losses(run: Run, text: str) -> list[float]:
     """The loss in nats of each token after the first, each predicted once, in windows as evaluation makes them.
 
     Raises DataError for a text of fewer than two tokens, UnknownCharacterError.
@@ -41,7 +41,7 @@ def surprises(run: Run, text: str) -> list[float]:
         return compute_token_losses(run.model, ids).tolist()
 
 
-def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str:
+def make_token_loss_page(title: str, tokens: Sequence[str], losses: list[float]) -> str:
     """A page of HTML: each token after the first shaded by its loss, from none to a surprise of ten bits."""
     spans = [html.escape(escape_control_characters(tokens[0]))]
     for token, loss in zip(tokens[1:], losses, strict=True):
@@ -50,14 +50,14 @@ def surprise_html(title: str, tokens: Sequence[str], losses: list[float]) -> str
         spans.append(f'<span style="--s:{strength:.2f}" title="{nats_to_bits(loss):.2f} bits">{mark}</span>')
     mean = nats_to_bits(sum(losses) / len(losses))
     legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
-    return page(
+    return make_page(
         title,
         f"<p>The stronger the colour, the less the model expected the token: {legend} bits. The mean is "
         f"{mean:.2f} bits per token. Point at a token to read its own.</p><pre>\n{''.join(spans)}</pre>",
     )
 
 
-def surprise_terminal(tokens: Sequence[str], losses: list[float]) -> Text:
+def color_by_loss(tokens: Sequence[str], losses: list[float]) -> Text:
     """The text for a terminal, its tokens on a background that the loss decides."""
     shown = Text(escape_control_characters(tokens[0]))
     for token, loss in zip(tokens[1:], losses, strict=True):

@@ -3,26 +3,26 @@
 import pytest
 import torch
 
-from minigpt.studies.ladder.blend import best_weight, blended
+from minigpt.studies.ladder.blend import blend_losses, find_best_weight
 
 
 def test_it_is_the_mixture_of_the_probabilities() -> None:
     a, b = torch.rand(50, dtype=torch.float64) * 9, torch.rand(50, dtype=torch.float64) * 9
     for weight in (0.0, 0.3, 1.0):
-        assert blended(a, b, weight).allclose(-((1 - weight) * (-a).exp() + weight * (-b).exp()).log())
+        assert blend_losses(a, b, weight).allclose(-((1 - weight) * (-a).exp() + weight * (-b).exp()).log())
 
 
 def test_extreme_losses_stay_finite() -> None:
     a, b = torch.tensor([2000.0, 0.0]), torch.tensor([3000.0, 5000.0])
-    assert blended(a, b, 0.5).tolist() == pytest.approx([2000.6931, 0.6931], rel=1e-4)
+    assert blend_losses(a, b, 0.5).tolist() == pytest.approx([2000.6931, 0.6931], rel=1e-4)
 
 
 def test_the_weight_is_the_best_there_is() -> None:
     a = torch.cat([torch.full((70,), 0.1), torch.full((30,), 5.0)]).double()
     b = torch.cat([torch.full((70,), 5.0), torch.full((30,), 0.1)]).double()
-    weight = best_weight(a, b)
-    around = [blended(a, b, weight + step).mean() for step in (-0.02, 0.02)]
-    assert blended(a, b, weight).mean() < min(around)
+    weight = find_best_weight(a, b)
+    around = [blend_losses(a, b, weight + step).mean() for step in (-0.02, 0.02)]
+    assert blend_losses(a, b, weight).mean() < min(around)
     assert weight == pytest.approx(0.3, abs=0.02)
-    assert best_weight(a, torch.full((100,), 50.0)) == 0
-    assert best_weight(torch.full((100,), 50.0), b) == 1
+    assert find_best_weight(a, torch.full((100,), 50.0)) == 0
+    assert find_best_weight(torch.full((100,), 50.0), b) == 1

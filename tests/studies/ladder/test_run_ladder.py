@@ -19,8 +19,8 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import DataError, DeviceError, DivergedError, RunError
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.directory import Ladder, LadderFolder
-from minigpt.studies.ladder.report import markdown, terminal_lines, verdict
-from minigpt.studies.ladder.run_ladder import Ground, climb
+from minigpt.studies.ladder.report import describe_difference, format_markdown, format_terminal_lines
+from minigpt.studies.ladder.run_ladder import LadderExperiment, run_ladder
 from minigpt.studies.ladder.rungs import FULL, RUNGS
 from minigpt.tokenizers.char import CharTokenizer
 
@@ -37,14 +37,14 @@ Climbed = tuple[Ladder, Path]
 @pytest.fixture(scope="module")
 def climbed(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
     folder = tmp_path_factory.mktemp("ladders") / "ladder"
-    return climb(CONFIG, text_file, folder, seeds=2), folder
+    return run_ladder(CONFIG, text_file, folder, seeds=2), folder
 
 
 def test_every_rung_is_there_with_every_seed(climbed: Climbed) -> None:
     ladder, folder = climbed
     measured = [(result.number, result.seed) for result in ladder.rungs]
     assert measured == [(n, 1337) for n in range(3)] + [(n, seed) for n in range(3, 11) for seed in (1337, 1338)]
-    assert [row.result.name for row in ladder.rows()] == [rung.name for rung in RUNGS]
+    assert [row.result.name for row in ladder.summarize()] == [rung.name for rung in RUNGS]
     assert [result.number for result in ladder.ngrams] == [3, 4, 5, 6, 7, 8]
     assert [blend.seed for blend in ladder.blends] == [1337, 1338]
     assert all(len(result.sample) == 300 for result in ladder.rungs + ladder.ngrams)
@@ -96,7 +96,7 @@ def test_what_is_done_is_not_done_again(climbed: Climbed, text_file: Path, tmp_p
     content["rungs"][0]["loss"] = 99.0  # would be overwritten if it were measured again
     content["blends"], content["comparisons"], content["copied"] = content["blends"][:1], [], []
     (copy / "ladder.json").write_text(json.dumps(content))
-    again = climb(CONFIG, text_file, copy, seeds=2)
+    again = run_ladder(CONFIG, text_file, copy, seeds=2)
     losses = {(r.number, r.seed): r.loss for r in ladder.rungs}
     assert {(r.number, r.seed): r.loss for r in again.rungs} == losses | {(0, 1337): 99.0}
     assert [blend.blended for blend in again.blends] == [blend.blended for blend in ladder.blends]
@@ -132,14 +132,14 @@ def test_a_ladder_that_is_stopped_goes_on(text_file: Path, tmp_path: Path, comma
 
 def test_another_ladder_or_anything_else_is_left_alone(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds a ladder with n_embd 16, not 8: choose another --out"):
-        climb(CONFIG.override(n_embd=8), text_file, climbed[1])
+        run_ladder(CONFIG.override(n_embd=8), text_file, climbed[1])
     (tmp_path / "other.txt").write_text(text_file.read_text() + "!")
     with pytest.raises(RunError, match="holds a ladder with data_sha256"):
-        climb(CONFIG, tmp_path / "other.txt", climbed[1])
+        run_ladder(CONFIG, tmp_path / "other.txt", climbed[1])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(RunError, match="holds something, but no ladder"):
-        climb(CONFIG, text_file, tmp_path / "full")
+        run_ladder(CONFIG, text_file, tmp_path / "full")
 
 
 @pytest.mark.parametrize(
@@ -155,15 +155,15 @@ def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Pat
         content["rungs"][2]["loss"] = "low"
     (copy / "ladder.json").write_text(json.dumps(content) if damage in ("rungs", "settings", "loss") else damage)
     with pytest.raises(RunError, match=r"ladder\.json'"):
-        climb(CONFIG, text_file, copy)
+        run_ladder(CONFIG, text_file, copy)
 
 
 def test_a_rise_within_the_spread_is_not_sold_as_one(climbed: Climbed) -> None:
-    row, below = climbed[0].rows()[5:7]
+    row, below = climbed[0].summarize()[5:7]
     for rise, words in ((0.1, "not surely worse"), (-0.1, "not surely better"), (0.3, "worse than"), (-0.3, "")):
         higher = dataclasses.replace(below, loss=row.loss + rise, spread=0.2)
-        assert verdict(higher, dataclasses.replace(row, spread=0.0)).startswith(words)
-        assert bool(verdict(higher, dataclasses.replace(row, spread=0.0))) == bool(words)
+        assert describe_difference(higher, dataclasses.replace(row, spread=0.0)).startswith(words)
+        assert bool(describe_difference(higher, dataclasses.replace(row, spread=0.0))) == bool(words)
 
 
 def test_after_its_record_is_deleted_a_ladder_begins_anew(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
@@ -188,28 +188,28 @@ def test_a_text_too_short_is_refused_before_anything_is_made(
 ) -> None:
     (tmp_path / "short.txt").write_text(text[:characters])
     with pytest.raises(DataError, match=words):
-        climb(CONFIG.override(train_fraction=train_fraction), tmp_path / "short.txt", tmp_path / "ladder")
+        run_ladder(CONFIG.override(train_fraction=train_fraction), tmp_path / "short.txt", tmp_path / "ladder")
     assert not (tmp_path / "ladder").exists()
 
 
 def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_made(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="fp16"):
-        climb(CONFIG.override(precision="fp16", device="cpu"), text_file, tmp_path / "ladder")
+        run_ladder(CONFIG.override(precision="fp16", device="cpu"), text_file, tmp_path / "ladder")
     assert not (tmp_path / "ladder").exists()
 
 
 def test_a_rung_that_diverges_is_named(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"rung \d+  [\w +-]+, seed 1337: the loss is"):
-        climb(CONFIG.override(learning_rate=1e20), text_file, tmp_path / "ladder")
+        run_ladder(CONFIG.override(learning_rate=1e20), text_file, tmp_path / "ladder")
     assert len(LadderFolder(tmp_path / "ladder").read().rungs) >= 3  # what was measured is kept
 
 
 def test_the_scaled_rung_has_its_preset_and_the_ladder_s_budget(text: str) -> None:
     tokenizer = CharTokenizer.from_text(text)
-    ground = Ground(CONFIG, torch.tensor(tokenizer.encode(text)), tokenizer)
-    config = ground.config_of(FULL, 7)
-    ground.config = CONFIG.override(weight_decay=0.3, order="epochs", min_learning_rate=1e-3)
-    other = ground.config_of(FULL, 7).training
+    experiment = LadderExperiment(CONFIG, torch.tensor(tokenizer.encode(text)), tokenizer)
+    config = experiment.make_config(FULL, 7)
+    experiment.config = CONFIG.override(weight_decay=0.3, order="epochs", min_learning_rate=1e-3)
+    other = experiment.make_config(FULL, 7).training
     assert (other.weight_decay, other.order, other.min_learning_rate) == (0.3, "epochs", 3e-4)
     assert (config.model.n_layer, config.model.dropout, config.model.block_size) == (6, 0.2, 256)
     assert (config.training.max_iters, config.training.seed, config.training.batch_size) == (60, 7, 64)
@@ -217,21 +217,21 @@ def test_the_scaled_rung_has_its_preset_and_the_ladder_s_budget(text: str) -> No
 
 def test_the_report_says_what_is_not_better(climbed: Climbed) -> None:
     ladder, _ = climbed
-    rows = ladder.rows()
+    rows = ladder.summarize()
     for row, below in zip(rows[1:], rows, strict=False):
         spread = max(row.spread, below.spread)
         rise = row.loss - below.loss
         unsure = f"not surely {'worse' if rise > 0 else 'better'} than rung"
         expected = unsure if abs(rise) <= spread else "worse than rung" if rise > 0 else ""
-        assert verdict(row, below).startswith(expected)
-        assert bool(verdict(row, below)) == bool(expected)
-    report = markdown(ladder)
+        assert describe_difference(row, below).startswith(expected)
+        assert bool(describe_difference(row, below)) == bool(expected)
+    report = format_markdown(ladder)
     for row in rows:
         assert f"{row.loss:.4f}" in report
         assert f"**{row.result.name}**" in report
     assert f"{ladder.blends[0].blended:.4f}" in report
-    assert len(terminal_lines(ladder, 2, full=False)) == 1 + 2 * 11 + 6 + 2
-    assert len(terminal_lines(ladder, 3, full=False)) == 1 + 2 * 3  # the third seed is still to come
+    assert len(format_terminal_lines(ladder, 2, full=False)) == 1 + 2 * 11 + 6 + 2
+    assert len(format_terminal_lines(ladder, 3, full=False)) == 1 + 2 * 3  # the third seed is still to come
 
 
 def test_bad_flags_are_refused(command: Callable, text_file: Path) -> None:

@@ -12,12 +12,12 @@ from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head, M
 from minigpt.studies.ladder.rungs import (
     FULL,
     RUNGS,
-    AverageOfThePast,
+    CausalAverage,
     PlainBlock,
     ResidualBlock,
-    bigram_counts,
-    frequencies,
-    uniform,
+    fit_bigram_counts,
+    fit_frequencies,
+    fit_uniform,
 )
 
 SMALL = ModelConfig(vocab_size=11, block_size=8, n_embd=12, n_head=3, n_layer=2)
@@ -31,15 +31,15 @@ def ids() -> torch.Tensor:
 def test_counted_rungs_are_the_textbook_s() -> None:
     text = ids()
     windows = text[None, :8]
-    assert uniform(text, SMALL)(windows)[0].exp().allclose(torch.full((1, 8, 11), 1 / 11))
+    assert fit_uniform(text, SMALL)(windows)[0].exp().allclose(torch.full((1, 8, 11), 1 / 11))
     counts = [(text == i).sum().item() for i in range(11)]
     expected = torch.tensor([(1 + count) / 511 for count in counts])
-    assert frequencies(text, SMALL)(windows)[0].exp().allclose(expected.expand(1, 8, 11))
-    rows = bigram_counts(text, SMALL)(windows)[0].exp()
+    assert fit_frequencies(text, SMALL)(windows)[0].exp().allclose(expected.expand(1, 8, 11))
+    rows = fit_bigram_counts(text, SMALL)(windows)[0].exp()
     for t, token in enumerate(text[:8].tolist()):
         after = [int(b) for a, b in zip(text[:-1].tolist(), text[1:].tolist(), strict=True) if a == token]
         assert rows[0, t].tolist() == pytest.approx([(1 + after.count(i)) / (11 + len(after)) for i in range(11)])
-    for make in (uniform, frequencies, bigram_counts):  # none is impossible, seen or not
+    for make in (fit_uniform, fit_frequencies, fit_bigram_counts):  # none is impossible, seen or not
         logits, loss = make(text, SMALL)(windows, windows)
         assert logits.exp().sum(dim=-1).tolist() == [pytest.approx([1.0] * 8)]
         assert loss == pytest.approx(F.cross_entropy(logits[0], windows[0]).item())
@@ -47,13 +47,13 @@ def test_counted_rungs_are_the_textbook_s() -> None:
 
 def test_the_average_is_attention_that_cannot_choose() -> None:
     x = torch.randn(2, 8, 12)
-    averaged = AverageOfThePast()(x)
+    averaged = CausalAverage()(x)
     for t in range(8):
         assert averaged[:, t].allclose(x[:, : t + 1].mean(dim=1), atol=1e-6)
     head = Head(SMALL)
     for linear in (head.key, head.query):
         torch.nn.init.zeros_(linear.weight)  # every position as relevant as any other
-    assert head(x).allclose(AverageOfThePast()(head.value(x)), atol=1e-6)
+    assert head(x).allclose(CausalAverage()(head.value(x)), atol=1e-6)
 
 
 def test_blocks_differ_by_the_sum_alone() -> None:
@@ -106,5 +106,5 @@ def test_each_rung_holds_what_it_is_named_for() -> None:
 def test_a_blind_guess_costs_the_logarithm_of_the_vocabulary() -> None:
     from minigpt.model.loss import compute_exact_loss
 
-    assert compute_exact_loss(uniform(ids(), SMALL), ids()) == pytest.approx(math.log(11))
+    assert compute_exact_loss(fit_uniform(ids(), SMALL), ids()) == pytest.approx(math.log(11))
     assert Config.from_preset(FULL.preset).model.dropout > 0

@@ -5,7 +5,14 @@ import random
 import numpy as np
 import pytest
 
-from minigpt.studies.look.memorization import copied_page, cover, match_lengths, shares, verbatim_share, verdict
+from minigpt.studies.look.memorization import (
+    compute_verbatim_share,
+    cover_matches,
+    describe_copying,
+    find_match_lengths,
+    make_memorization_page,
+    measure_verbatim_shares,
+)
 
 
 def by_hand(text: str, source: str) -> list[int]:
@@ -24,42 +31,42 @@ def test_equal_to_searching(alphabet: str, seed: int) -> None:
     rng = random.Random(seed)
     source = "".join(rng.choices(alphabet, k=rng.randint(1, 200)))
     text = "".join(rng.choices(alphabet + "z", k=rng.randint(1, 60)))
-    lengths = match_lengths(text, source)
+    lengths = find_match_lengths(text, source)
     assert lengths.tolist() == by_hand(text, source)
-    assert cover(lengths).tolist() == covered_by_hand(lengths.tolist())
+    assert cover_matches(lengths).tolist() == covered_by_hand(lengths.tolist())
 
 
 def test_the_ends_of_both_texts() -> None:
-    assert match_lengths("abc", "abc").tolist() == [3, 2, 1]
-    assert match_lengths("abcabc", "abc").tolist() == [3, 2, 1, 3, 2, 1]  # no match runs over the source's end
-    assert match_lengths("", "abc").tolist() == match_lengths("", "").tolist() == []
-    assert match_lengths("abc", "").tolist() == [0, 0, 0]
+    assert find_match_lengths("abc", "abc").tolist() == [3, 2, 1]
+    assert find_match_lengths("abcabc", "abc").tolist() == [3, 2, 1, 3, 2, 1]  # no match runs over the source's end
+    assert find_match_lengths("", "abc").tolist() == find_match_lengths("", "").tolist() == []
+    assert find_match_lengths("abc", "").tolist() == [0, 0, 0]
 
 
 def test_a_share_counts_characters_in_long_enough_runs() -> None:
     source = "the quick brown fox jumps over the lazy dog"
     text = "quick brown fox" + "#" * 10 + "lazy " + "#" * 10
-    covered = cover(match_lengths(text, source))
-    assert verbatim_share(covered, 15) == verbatim_share(covered, 10) == 15 / 40
-    assert verbatim_share(covered, 5) == 20 / 40
-    assert verbatim_share(covered, 16) == 0
-    assert shares(text, source) == {10: 15 / 40, 20: 0.0, 40: 0.0}
-    assert verbatim_share(np.array([]), 3) == 0
+    covered = cover_matches(find_match_lengths(text, source))
+    assert compute_verbatim_share(covered, 15) == compute_verbatim_share(covered, 10) == 15 / 40
+    assert compute_verbatim_share(covered, 5) == 20 / 40
+    assert compute_verbatim_share(covered, 16) == 0
+    assert measure_verbatim_shares(text, source) == {10: 15 / 40, 20: 0.0, 40: 0.0}
+    assert compute_verbatim_share(np.array([]), 3) == 0
 
 
 def test_the_verdict_follows_the_figures() -> None:
     true = {10: 0.5, 20: 0.04, 40: 0.0}
-    assert verdict({10: 0.9, 20: 0.7, 40: 0.6}, true).startswith("Mostly copied")
-    assert verdict({10: 0.9, 20: 0.2, 40: 0.1}, true).startswith("Created, with copied pieces")
-    hardly, no = (verdict({10: 0.4, 20: share, 40: 0.0}, true) for share in (0.05, 0.04))
+    assert describe_copying({10: 0.9, 20: 0.7, 40: 0.6}, true).startswith("Mostly copied")
+    assert describe_copying({10: 0.9, 20: 0.2, 40: 0.1}, true).startswith("Created, with copied pieces")
+    hardly, no = (describe_copying({10: 0.4, 20: share, 40: 0.0}, true) for share in (0.05, 0.04))
     assert hardly.startswith("Created: 5.0% of what the model wrote, and 4.0%")
     assert "hardly more than" in hardly
     assert "no more than" in no
-    assert verdict({10: 1.0, 20: 0.6, 40: 0.0}, {10: 1.0, 20: 1.0, 40: 0.9}).startswith("Created: 60.0%")
+    assert describe_copying({10: 1.0, 20: 0.6, 40: 0.0}, {10: 1.0, 20: 1.0, 40: 0.9}).startswith("Created: 60.0%")
 
 
 def test_the_page_shows_text_and_nothing_else() -> None:
-    page = copied_page("a <run>", "<script>evil()</script>\x1b[31m", "a & b", "a text with <script> in it")
+    page = make_memorization_page("a <run>", "<script>evil()</script>\x1b[31m", "a & b", "a text with <script> in it")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "\x1b" not in page

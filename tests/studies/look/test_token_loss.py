@@ -6,27 +6,27 @@ import pytest
 
 from minigpt.errors import DataError, UnknownCharacterError
 from minigpt.runs.run import Run
-from minigpt.studies.look.token_loss import surprise_html, surprise_terminal, surprises
+from minigpt.studies.look.token_loss import color_by_loss, compute_text_losses, make_token_loss_page
 
 
 def test_the_losses_are_those_of_the_exact_loss(trained: Run, text: str) -> None:
     piece = text[300:400]
-    losses = surprises(trained, piece)
+    losses = compute_text_losses(trained, piece)
     assert len(losses) == 99
     assert sum(losses) / 99 == pytest.approx(trained.loss(piece), rel=1e-6)
     # In the second window the first prediction sees one character.
-    assert losses[16] == pytest.approx(surprises(trained, piece[16:18])[0], rel=1e-5)
+    assert losses[16] == pytest.approx(compute_text_losses(trained, piece[16:18])[0], rel=1e-5)
 
 
 def test_what_cannot_be_measured_is_refused(trained: Run) -> None:
     with pytest.raises(DataError, match="a text of 1 tokens has nothing to predict"):
-        surprises(trained, "s")
+        compute_text_losses(trained, "s")
     with pytest.raises(UnknownCharacterError):
-        surprises(trained, "sea é")
+        compute_text_losses(trained, "sea é")
 
 
 def test_the_page_colours_by_loss() -> None:
-    page = surprise_html("t", "a<b\n", [0.0, 6.931471805599453, 100.0])
+    page = make_token_loss_page("t", "a<b\n", [0.0, 6.931471805599453, 100.0])
     spans = re.findall(r'<span style="--s:([\d.]+)" title="([\d.]+) bits">(.*?)</span>', page, re.S)
     assert spans == [("0.00", "0.00", "&lt;"), ("1.00", "10.00", "b"), ("1.00", "144.27", "⏎\n")]
     assert "The mean is 51.42 bits per token" in page
@@ -34,7 +34,7 @@ def test_the_page_colours_by_loss() -> None:
 
 def test_the_terminal_shows_the_text_itself(trained: Run, text: str) -> None:
     piece = "KEEPER:\nThe sea\n"
-    shown = surprise_terminal(piece, surprises(trained, piece))
+    shown = color_by_loss(piece, compute_text_losses(trained, piece))
     assert shown.plain.replace("⏎", "") == piece
     assert any(span.style for span in shown.spans)
-    assert "\x1b" not in surprise_terminal("a\x1b[0m", [1.0] * 4).plain
+    assert "\x1b" not in color_by_loss("a\x1b[0m", [1.0] * 4).plain

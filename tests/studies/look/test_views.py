@@ -17,11 +17,11 @@ from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head
 from minigpt.model.loss import compute_exact_loss, compute_mean_loss
 from minigpt.runs.run import Run
-from minigpt.studies.look.attention import attention_maps
-from minigpt.studies.look.embedding import in_two_dimensions, kind, like_with_like
-from minigpt.studies.look.heads import nobody_would_miss, worth_of_heads
-from minigpt.studies.look.position import loss_by_position
-from minigpt.studies.look.temperature import TEMPERATURES, entropies, next_distributions
+from minigpt.studies.look.attention import compute_attention_maps
+from minigpt.studies.look.embedding import classify_character, measure_neighbour_kinds, project_to_plane
+from minigpt.studies.look.heads import find_redundant_heads, measure_head_ablation
+from minigpt.studies.look.position import compute_loss_by_position
+from minigpt.studies.look.temperature import TEMPERATURES, compute_entropies, compute_next_distributions
 from minigpt.studies.look.views import VIEWS, look
 
 SMALL = ModelConfig(vocab_size=11, block_size=8, n_embd=12, n_head=3, n_layer=2, dropout=0.4)
@@ -44,7 +44,7 @@ def bigram(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.mark.parametrize("T", [1, 5, 8])
 def test_attention_sums_to_one_and_never_looks_ahead(T: int) -> None:
     model = small_model()
-    maps = attention_maps(model, torch.randint(11, (T,)))
+    maps = compute_attention_maps(model, torch.randint(11, (T,)))
     assert maps.shape == (2, 3, T, T)
     assert maps.sum(dim=-1).allclose(torch.ones(2, 3, T), atol=1e-6)
     assert not maps.triu(diagonal=1).any()
@@ -54,7 +54,7 @@ def test_attention_sums_to_one_and_never_looks_ahead(T: int) -> None:
 
 def test_attention_is_what_the_head_computes() -> None:
     model, idx = small_model(), torch.randint(11, (8,))
-    maps = attention_maps(model, idx)
+    maps = compute_attention_maps(model, idx)
     model.eval()
     x = model.token_embedding_table(idx[None]) + model.position_embedding_table(torch.arange(8))
     first = model.blocks[0].ln1(x)
@@ -72,10 +72,10 @@ def test_the_fast_model_s_maps_and_worth_are_the_lecture_s() -> None:
     lecture = small_model()
     fast = GPT.from_lecture(lecture.state_dict(), lecture.config.dropout)
     idx, x, y = torch.randint(11, (8,)), torch.randint(11, (20, 8)), torch.randint(11, (20, 8))
-    maps = attention_maps(fast, idx)
-    assert maps.allclose(attention_maps(lecture, idx), atol=1e-6)
+    maps = compute_attention_maps(fast, idx)
+    assert maps.allclose(compute_attention_maps(lecture, idx), atol=1e-6)
     assert not maps.triu(diagonal=1).any()
-    (loss, worth), (expected_loss, expected) = worth_of_heads(fast, x, y), worth_of_heads(lecture, x, y)
+    (loss, worth), (expected_loss, expected) = measure_head_ablation(fast, x, y), measure_head_ablation(lecture, x, y)
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     assert worth.allclose(expected, atol=1e-6)
     assert loss == compute_mean_loss(fast, x, y)  # every hook is off again
@@ -85,19 +85,19 @@ def test_the_fast_model_s_maps_and_worth_are_the_lecture_s() -> None:
 def test_a_head_is_worth_what_the_loss_rises_by() -> None:
     model = small_model()
     x, y = torch.randint(11, (20, 8)), torch.randint(11, (20, 8))
-    loss, worth = worth_of_heads(model, x, y)
+    loss, worth = measure_head_ablation(model, x, y)
     assert worth.shape == (2, 3)
     assert loss == compute_mean_loss(model, x, y)  # every head is back
     silenced = small_model()
     silenced.blocks[1].sa.heads[0].value.weight.data.zero_()  # a head whose values are zero answers zero
     assert float(worth[1, 0]) == pytest.approx(compute_mean_loss(silenced, x, y) - loss, abs=1e-6)
-    assert nobody_would_miss(torch.tensor([[0.2, 0.004], [-0.1, 0.3]])) == [(1, 2), (2, 1)]
+    assert find_redundant_heads(torch.tensor([[0.2, 0.004], [-0.1, 0.3]])) == [(1, 2), (2, 1)]
 
 
 @pytest.mark.parametrize("length", [3, 9, 10, 500])
 def test_the_positions_add_up_to_the_exact_loss(length: int) -> None:
     model, ids = small_model(), torch.randint(11, (length,))
-    curve = loss_by_position(model, ids)
+    curve = compute_loss_by_position(model, ids)
     counts = torch.bincount(torch.arange(length - 1) % 8)
     assert len(curve) == min(8, length - 1)
     assert float((curve * counts).sum() / (length - 1)) == pytest.approx(compute_exact_loss(model, ids), rel=1e-6)
@@ -108,13 +108,13 @@ def test_the_positions_add_up_to_the_exact_loss(length: int) -> None:
 
 def test_two_dimensions_are_the_best_two() -> None:
     table = torch.randn(30, 6, dtype=torch.float64) * torch.tensor([5.0, 3, 1, 1, 1, 1], dtype=torch.float64)
-    plane = in_two_dimensions(table)
+    plane = project_to_plane(table)
     centred = table - table.mean(dim=0)
     eigenvalues, vectors = torch.linalg.eigh(centred.T @ centred)
     assert plane.square().sum(dim=0).tolist() == pytest.approx(eigenvalues.flip(0)[:2].tolist())
     assert (centred @ vectors[:, -1]).abs().allclose(plane[:, 0].abs())
-    assert in_two_dimensions(torch.randn(5, 1)).shape == (5, 2)
-    assert torch.equal(in_two_dimensions(table), in_two_dimensions(table.clone()))
+    assert project_to_plane(torch.randn(5, 1)).shape == (5, 2)
+    assert torch.equal(project_to_plane(table), project_to_plane(table.clone()))
 
 
 def test_like_lies_with_like_or_does_not() -> None:
@@ -122,11 +122,11 @@ def test_like_lies_with_like_or_does_not() -> None:
     apart = torch.cat(
         [torch.tensor([[1.0, 0.1]]) + torch.rand(10, 2) / 9, torch.tensor([[-1.0, 0]]) - torch.rand(10, 2) / 9]
     )
-    assert like_with_like(apart, kinds) == (1.0, pytest.approx(9 / 19))
+    assert measure_neighbour_kinds(apart, kinds) == (1.0, pytest.approx(9 / 19))
     torch.manual_seed(0)
-    share, chance = like_with_like(torch.randn(400, 20), (["vowels"] * 200 + ["capitals"] * 200))
+    share, chance = measure_neighbour_kinds(torch.randn(400, 20), (["vowels"] * 200 + ["capitals"] * 200))
     assert share == pytest.approx(chance, abs=0.06)
-    assert [kind(c) for c in "aéxZ3. \n€あ"] == [
+    assert [classify_character(c) for c in "aéxZ3. \n€あ"] == [
         *("vowels", "vowels", "consonants", "capitals", "digits", "punctuation"),
         *("white space", "white space", "punctuation", "letters"),
     ]
@@ -134,17 +134,17 @@ def test_like_lies_with_like_or_does_not() -> None:
 
 def test_a_vocabulary_too_large_to_draw_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"drawn for 4,096 different tokens at most, and this run has 50,257"):
-        like_with_like(torch.zeros(50_257, 2), ["vowels"] * 50_257)
+        measure_neighbour_kinds(torch.zeros(50_257, 2), ["vowels"] * 50_257)
 
 
 def test_temperature_divides_the_logits() -> None:
     model, idx = small_model(), torch.randint(11, (20,))
-    rows = next_distributions(model, idx)
+    rows = compute_next_distributions(model, idx)
     logits = small_model().eval()(idx[None, -8:])[0][0, -1].double()
     for row, temperature in zip(rows, TEMPERATURES, strict=True):
         assert row.allclose(F.softmax(logits / temperature, dim=-1))
-    assert entropies(torch.full((1, 8), 1 / 8)) == pytest.approx([3.0])
-    assert entropies(rows) == sorted(entropies(rows))
+    assert compute_entropies(torch.full((1, 8), 1 / 8)) == pytest.approx([3.0])
+    assert compute_entropies(rows) == sorted(compute_entropies(rows))
 
 
 def test_every_view_of_a_transformer(trained: Run, bigram: Run, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_what_a_bigram_lacks_is_left_out_or_refused(bigram: Run, tmp_path: Path)
     with pytest.raises(ConfigError, match="no attention heads"):
         list(look(bigram, tmp_path / "seen", only=["heads"]))
     with pytest.raises(ConfigError):
-        attention_maps(BigramLanguageModel(SMALL), torch.tensor([1, 2]))
+        compute_attention_maps(BigramLanguageModel(SMALL), torch.tensor([1, 2]))
 
 
 def test_a_run_whose_text_is_gone_still_shows_what_it_can(trained: Run, text: str, tmp_path: Path) -> None:
