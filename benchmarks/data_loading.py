@@ -30,7 +30,7 @@ from side_by_side import Side, alternate
 from minigpt.config import Config
 from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
-from minigpt.data.prepare import Settings, begun, prepare, write_shards
+from minigpt.data.prepare import PrepareSettings, create_index, prepare, write_shards
 from minigpt.data.shards import Part, PreparedData
 from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import BPETokenizer
@@ -65,7 +65,7 @@ def random_shards(folder: Path, shards: int, tokens: int) -> None:
     folder.mkdir()
     tokenizer = CharTokenizer.from_text("".join(map(chr, range(32, 97))))
     tokenizer = CharTokenizer(tokenizer.stoi, [END_OF_TEXT])
-    index = begun(folder, tokenizer, dataclasses.asdict(Settings()))
+    index = create_index(folder, tokenizer, dataclasses.asdict(PrepareSettings()))
     rng = np.random.default_rng(0)
     for number in range(shards):
         ids = rng.integers(tokenizer.vocab_size, size=tokens, dtype=np.uint16).tobytes()
@@ -158,7 +158,7 @@ def mapped_against_memory(text: str) -> None:
     with tempfile.TemporaryDirectory() as below:
         file = Path(below) / "text.txt"
         file.write_text(text)
-        prepare([file], Path(below) / "data", Settings(), Silent())
+        prepare([file], Path(below) / "data", PrepareSettings(), Silent())
         data = PreparedData(Path(below) / "data")
         config = Config()
         ids = torch.as_tensor(np.concatenate([data.train[:], data.val[:]]))
@@ -187,7 +187,7 @@ def encoders(text: str) -> None:
         file = folder / "documents.jsonl"
         file.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
         count = iter(range(10**6))
-        settings = Settings(tokenizer=str(folder / "tokenizer.json"))
+        settings = PrepareSettings(tokenizer=str(folder / "tokenizer.json"))
         sides = {
             "minigpt data prepare: read, split, encode, hash, write": Side(
                 lambda: prepare([file], folder / f"{next(count)}", settings, Silent())

@@ -41,8 +41,8 @@ from minigpt.cli.config_file import read_config
 from minigpt.cli.info import rows
 from minigpt.cli.output import describe_run
 from minigpt.config import Config
-from minigpt.data.documents import Reader as Documents
-from minigpt.data.prepare import Settings, prepare
+from minigpt.data.documents import DocumentReader as Documents
+from minigpt.data.prepare import PrepareSettings, prepare
 from minigpt.data.shards import INDEX, PreparedData
 from minigpt.distributed.sharded_checkpoint import saved
 from minigpt.errors import MinigptError
@@ -292,7 +292,7 @@ class Silent:
 def prepared_data(folder: Path) -> Path:
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text(TEXT)
-    settings = Settings(separator="\n", train_fraction=0.5)
+    settings = PrepareSettings(separator="\n", train_fraction=0.5)
     prepare([folder / "texts"], folder / "data", settings, Silent(), processes=1)
     return folder / "data"
 

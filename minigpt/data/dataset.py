@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minigpt.config import Config, find_largest_preset
 from minigpt.data.shards import PreparedData, Split, TokenFiles
-from minigpt.data.shuffle import Shuffled
+from minigpt.data.shuffle import RandomPermutation
 from minigpt.errors import DataError
 
 Ids = Tensor | TokenFiles
@@ -51,6 +51,7 @@ class Dataset:
         self.in_epochs = config.training.order == "epochs"
         self.rank, self.world_size = rank, world_size
         self.generator = torch.Generator().manual_seed(self.seed)
+        self.val_generator = torch.Generator().manual_seed(self.seed)
         self.position = self.skipped = 0
         self._ahead = (0, np.empty(0, np.int64))  # a stretch of the shuffled order: where it begins, its starts
         for name, split in (("training", self.train), ("validation", self.val)):
@@ -70,22 +71,22 @@ class Dataset:
         random; with `order="epochs"` those to train on lie side by side and are read in a shuffled order, each once
         before the next epoch, whose windows begin elsewhere.
         """
-        ids = {"train": self.train, "val": self.val}[split]
+        ids, generator = {"train": (self.train, self.generator), "val": (self.val, self.val_generator)}[split]
         if split == "train" and self.in_epochs:
             starts = self._next_starts(self.batch_size)  # (B,)
         else:
-            starts = torch.randint(len(ids) - self.block_size, (self.batch_size,), generator=self.generator)  # (B,)
+            starts = torch.randint(len(ids) - self.block_size, (self.batch_size,), generator=generator)  # (B,)
         if split == "train":
             self.position += self.batch_size
             if self.position == self.skipped:
                 return self.get_batch(split)
         if self.world_size > 1:
             starts = starts.tensor_split(self.world_size)[self.rank]
-        return windows(ids, starts, self.block_size)
+        return take_windows(ids, starts, self.block_size)
 
     def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """At most `count` windows of a split, evenly spread, the same each time: x and y, both (N, T)."""
-        return even_windows({"train": self.train, "val": self.val}[split], count, self.block_size)
+        return take_spaced_windows({"train": self.train, "val": self.val}[split], count, self.block_size)
 
     @property
     def tokens(self) -> int:
@@ -126,13 +127,13 @@ class Dataset:
             epoch, place = divmod(position, an_epoch)
             places = np.arange(place, min(an_epoch, place + count))
             first = np.random.default_rng([self.seed, epoch]).integers(room)
-            found.append(first + Shuffled(an_epoch, [self.seed, epoch])[places] * self.block_size)
+            found.append(first + RandomPermutation(an_epoch, [self.seed, epoch])[places] * self.block_size)
             position += len(places)
             count -= len(places)
         return np.concatenate(found)
 
 
-def windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+def take_windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     """The windows of `ids` that begin at `starts` (B,): contexts and targets, both (B, T)."""
     if isinstance(ids, TokenFiles):
         rows = ids.rows(starts.tolist(), block_size + 1)  # (B, T + 1)
@@ -142,8 +143,8 @@ def windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     return ids[positions], ids[positions + 1]
 
 
-def even_windows(ids: Ids, count: int, block_size: int) -> tuple[Tensor, Tensor]:
+def take_spaced_windows(ids: Ids, count: int, block_size: int) -> tuple[Tensor, Tensor]:
     """At most `count` windows spread evenly over `ids` from its start to its end: contexts and targets, (N, T)."""
     last = len(ids) - block_size - 1
     starts = torch.linspace(0, last, min(count, last + 1), dtype=torch.float64).round().long()
-    return windows(ids, starts, block_size)
+    return take_windows(ids, starts, block_size)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from minigpt.data.documents import Chunk
 from minigpt.data.shards import Split
 
-LONG = 2**16  # characters of a document from which on it is cut
-PASSAGE = 2**12  # characters of a passage, at most; of the last one twice as many
+LONG_DOCUMENT = 2**16  # characters of a document from which on it is cut
+MAX_PASSAGE = 2**12  # characters of a passage, at most; of the last one twice as many
 
 
 @dataclass(frozen=True)
-class Piece:
+class Passage:
     """A document, or a passage of a long one.
 
     Attributes:
@@ -36,46 +36,46 @@ class Piece:
     source: str
 
 
-def pieces(chunks: Iterable[Chunk], train_fraction: float, source: str = "") -> Iterator[Piece]:
+def split_documents(chunks: Iterable[Chunk], train_fraction: float, source: str = "") -> Iterator[Passage]:
     """Documents in chunks, cut and split."""
     held: str | None = None  # a passage that waits for the next one
     offset, number = 0.0, 0
-    for text, last, short in passages(chunks):
+    for text, last, short in cut_passages(chunks):
         if short:
-            yield Piece(text, "val" if share(text) >= train_fraction else "train", True, True, source)
+            yield Passage(text, "val" if hash_to_fraction(text) >= train_fraction else "train", True, True, source)
             continue
         if held is None:
-            offset, number = share(text), 0
+            offset, number = hash_to_fraction(text), 0
         else:
-            now, then = (chosen(n, offset, train_fraction) for n in (number - 1, number))
-            yield Piece(held, now, now != then, False, source)
+            now, then = (_choose_split(n, offset, train_fraction) for n in (number - 1, number))
+            yield Passage(held, now, now != then, False, source)
         number += 1
         held = text
         if last:
-            yield Piece(held, chosen(number - 1, offset, train_fraction), True, True, source)
+            yield Passage(held, _choose_split(number - 1, offset, train_fraction), True, True, source)
             held = None
 
 
-def chosen(number: int, offset: float, train_fraction: float) -> Split:
+def _choose_split(number: int, offset: float, train_fraction: float) -> Split:
     """The split of a passage by its number, so that every stretch of passages has its share of validation."""
     rate = 1 - train_fraction
     return "val" if math.floor((number + 1) * rate + offset) > math.floor(number * rate + offset) else "train"
 
 
-def share(text: str) -> float:
+def hash_to_fraction(text: str) -> float:
     """A number from 0 to 1 that the text's SHA-256 decides."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
-def passages(chunks: Iterable[Chunk]) -> Iterator[tuple[str, bool, bool]]:
+def cut_passages(chunks: Iterable[Chunk]) -> Iterator[tuple[str, bool, bool]]:
     """Documents in chunks as their texts, long ones in passages: text, whether it is the last, whether it is all."""
     buffer, long = "", False
     for chunk, last in chunks:
         buffer += chunk
-        long = long or len(buffer) > LONG
+        long = long or len(buffer) > LONG_DOCUMENT
         start = 0
-        while long and len(buffer) - start > 2 * PASSAGE:  # what is left is never a stump
-            end = cut(buffer, start)
+        while long and len(buffer) - start > 2 * MAX_PASSAGE:  # what is left is never a stump
+            end = _find_cut(buffer, start)
             yield buffer[start:end], False, False
             start = end
         buffer = buffer[start:]
@@ -84,12 +84,12 @@ def passages(chunks: Iterable[Chunk]) -> Iterator[tuple[str, bool, bool]]:
             buffer, long = "", False
 
 
-def cut(text: str, start: int) -> int:
+def _find_cut(text: str, start: int) -> int:
     """Where to end the passage that begins at `start`: before the blank between two words, if there is one.
 
     There every tokenizer ends a token, so that the passages' tokens, together, are those of the document.
     """
-    low, high = start + PASSAGE // 2, start + PASSAGE
+    low, high = start + MAX_PASSAGE // 2, start + MAX_PASSAGE
     end = text.rfind(" ", low, high)
     while end >= 0 and not (text[end - 1].isalpha() and text[end + 1].isalpha()):
         end = text.rfind(" ", low, end)
@@ -98,9 +98,9 @@ def cut(text: str, start: int) -> int:
     return end if end > low else high
 
 
-def gathered(documents: Iterable[Piece], characters: int) -> Iterator[list[Piece]]:
+def batch_passages(documents: Iterable[Passage], characters: int) -> Iterator[list[Passage]]:
     """The pieces, in lists of about so many characters, each of them whole pieces."""
-    found: list[Piece] = []
+    found: list[Passage] = []
     count = 0
     for piece in documents:
         found.append(piece)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from minigpt.data.file_discovery import RATIO, SURELY, decompressed, imported
+from minigpt.data.file_discovery import RATIO, SURELY, import_library, open_decompressed
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors
 
@@ -18,7 +18,7 @@ CHUNK = 2**20  # bytes read at a time
 LONGEST_LINE = 2**25  # bytes of a line of JSON, of which Python may make thirty times as many
 LONGEST_DOCUMENT = 2**26  # characters between two separators: in more there is none
 ROWS = 256  # of a Parquet file at a time
-HALF = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"  # which some programs begin a file with
 
@@ -26,7 +26,7 @@ Errors = Literal["strict", "replace"]
 Chunk = tuple[str, bool]  # a part of a document, and whether it is its last
 
 
-class Reader:
+class DocumentReader:
     """How documents are read, and what was met on the way.
 
     Attributes:
@@ -49,7 +49,7 @@ class Reader:
 
         Raises FileError or DataError, which name the file and the place, for what cannot be read.
         """
-        with explain_os_errors("read", path), decompressed(path) as (file, name, raw):
+        with explain_os_errors("read", path), open_decompressed(path) as (file, name, raw):
             self.position = raw.tell
             documents = {".jsonl": self._json_lines, ".parquet": self._parquet}.get(Path(name).suffix, self._text)
             begun = False
@@ -96,7 +96,7 @@ class Reader:
             read += len(content)
 
     def _json_lines(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
-        for number, where, line in numbered_lines(file, path, LONGEST_LINE, "cut it into several documents"):
+        for number, where, line in read_numbered_lines(file, path, LONGEST_LINE, "cut it into several documents"):
             try:
                 text = line.decode("utf-8", self._handler())
                 entry: Any = json.loads(text.removeprefix(BOM) if number == 1 else text, parse_int=lambda digits: 0)
@@ -113,7 +113,7 @@ class Reader:
             yield self._whole(entry[self.field] or "", where), True
 
     def _parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
-        pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
+        pyarrow, parquet = import_library("pyarrow"), import_library("pyarrow.parquet")
         try:
             table = parquet.ParquetFile(file)
             names = table.schema_arrow.names
@@ -159,11 +159,11 @@ class Reader:
 
     def _whole(self, text: str, where: str) -> str:
         """The text, without halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
-        half = HALF.search(text)
+        half = SURROGATE.search(text)
         if half and self.errors == "strict":
             found = f"U+{ord(half[0]):04X}"
             raise DataError(f"{where}, has half of a surrogate pair, {found}: mend it, or --errors replace")
-        text, replaced = HALF.subn(REPLACEMENT, text) if half else (text, 0)
+        text, replaced = SURROGATE.subn(REPLACEMENT, text) if half else (text, 0)
         self.replaced += replaced
         return text
 
@@ -185,7 +185,7 @@ class Reader:
         return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or --errors replace")
 
 
-def numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:
+def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:
     """Each line that isn't blank: its number, its place for messages, and its bytes.
 
     Raises DataError, with the way out, for one of more than `longest` bytes.

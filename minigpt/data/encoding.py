@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigpt.data.document_split import Piece
+from minigpt.data.document_split import Passage
 from minigpt.data.shards import SPLITS, Split
 from minigpt.errors import DataError, OutOfMemoryError, UnknownCharacterError
 from minigpt.system.process_pool import map_in_order, start_pool
@@ -19,10 +19,10 @@ from minigpt.tokenizers.loading import load_tokenizer
 CODE_POINTS = 0x110000
 
 Encoded = dict[Split, bytes]  # the ids of some pieces, for each split those that are its own
-Encode = Callable[[Iterable[Sequence[Piece]]], Iterator[Encoded]]
+Encode = Callable[[Iterable[Sequence[Passage]]], Iterator[Encoded]]
 
 
-class Encoder:
+class _PassageEncoder:
     """Pieces to the bytes of their ids, an end-of-text token where a run of them ends."""
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype) -> None:
@@ -30,12 +30,12 @@ class Encoder:
         self.dtype, self.end = dtype, np.array([find_end_of_text(tokenizer)], dtype)
         self.ids: Callable[[str], Sequence[int] | np.ndarray] = tokenizer.encode
         if isinstance(tokenizer, CharTokenizer):
-            self.ids = by_table(tokenizer)
+            self.ids = _build_char_encoder(tokenizer)
         elif isinstance(tokenizer, BPETokenizer):
             tokenizer.tiktoken_threshold = 0
             tokenizer.encode("")  # says so, if tiktoken is used
 
-    def __call__(self, batch: Sequence[Piece]) -> Encoded:
+    def __call__(self, batch: Sequence[Passage]) -> Encoded:
         """Raises DataError, with the file, for a text that the tokenizer cannot encode."""
         found: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
         for piece in batch:
@@ -48,7 +48,7 @@ class Encoder:
         return {split: np.concatenate(ids).tobytes() if ids else b"" for split, ids in found.items()}
 
 
-def by_table(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]:
+def _build_char_encoder(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]:
     """A character tokenizer's `encode`, by a table that has an id, or -1, for each character of Unicode."""
     missing = -1 if tokenizer.unknown is None else tokenizer.stoi[tokenizer.unknown]
     table = np.full(CODE_POINTS, missing, np.int32)
@@ -56,7 +56,7 @@ def by_table(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]:
         table[ord(character)] = i
 
     def encode(text: str) -> np.ndarray:
-        ids = table[code_points(text)]
+        ids = table[to_code_points(text)]
         if missing < 0 and ids.size and ids.min() < 0:
             position = int(ids.argmin())
             raise UnknownCharacterError(text[position], position, tokenizer.vocab_size)
@@ -65,15 +65,15 @@ def by_table(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]:
     return encode
 
 
-def code_points(text: str) -> np.ndarray:
+def to_code_points(text: str) -> np.ndarray:
     """The characters of a text as numbers: (len(text),)."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
 @contextmanager
-def encoding(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, processes: int) -> Iterator[Encode]:
+def start_encoder(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, processes: int) -> Iterator[Encode]:
     """A function that encodes batches, in order, in so many processes, which open the tokenizer's file themselves."""
-    encoder = Encoder(tokenizer, dtype)
+    encoder = _PassageEncoder(tokenizer, dtype)
     if processes == 1:
         yield lambda batches: map(encoder, batches)
         return
@@ -86,13 +86,13 @@ def encoding(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, proces
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_encoder: Encoder  # a worker's own
+_encoder: _PassageEncoder  # a worker's own
 
 
 def _open(tokenizer_file: Path, dtype: np.dtype) -> None:
     global _encoder
-    _encoder = Encoder(load_tokenizer(tokenizer_file), dtype)
+    _encoder = _PassageEncoder(load_tokenizer(tokenizer_file), dtype)
 
 
-def _encode(batch: Sequence[Piece]) -> Encoded:
+def _encode(batch: Sequence[Passage]) -> Encoded:
     return _encoder(batch)

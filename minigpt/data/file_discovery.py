@@ -27,7 +27,7 @@ SURELY, RATIO = 2**30, 200  # bytes that any file may become, and how many times
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """Files to read, in order, their sizes in bytes, and how many others their folders have."""
 
     files: list[Path]
@@ -40,7 +40,7 @@ class Found:
         return sum(self.sizes)
 
 
-def find_files(paths: Iterable[str | Path]) -> Found:
+def find_files(paths: Iterable[str | Path]) -> FoundFiles:
     """The files that the paths name: files, patterns such as 'texts/**/*.md', and folders with all that they hold.
 
     A file that is named, or fits a pattern, is taken whatever its ending; of a folder those that end in .txt, .md,
@@ -51,28 +51,28 @@ def find_files(paths: Iterable[str | Path]) -> Found:
     others = 0
     for given in paths:
         with explain_os_errors("read", given):
-            found, left = named_by(str(given))
+            found, left = _expand_path(str(given))
         for file in found:
             files.setdefault(os.path.realpath(file), file)
         others += left
     with explain_os_errors("read", "the files"):
-        return Found(list(files.values()), [file.stat().st_size for file in files.values()], others)
+        return FoundFiles(list(files.values()), [file.stat().st_size for file in files.values()], others)
 
 
-def named_by(given: str) -> tuple[list[Path], int]:
+def _expand_path(given: str) -> tuple[list[Path], int]:
     """The files that one path names, and how many others there are in its folders."""
     path = Path(given)
     if not given:
         raise FileError("a path is empty: name a file, a folder or a pattern")
     if path.is_dir():
-        inside = sorted(within(path))
-        taken = [file for file in inside if ending(file) in SUFFIXES]
+        inside = sorted(_list_files(path))
+        taken = [file for file in inside if _get_extension(file) in SUFFIXES]
         if not taken:
             listed = ", ".join(SUFFIXES)
             raise FileError(f"the folder {given!r} has no {listed} in it: name others by a pattern, '*.py'")
         return taken, len(inside) - len(taken)
     if path.exists():
-        require_readable(path)
+        _require_content(path)
         return [path], 0
     if not glob.has_magic(given):
         path.stat()  # says what is wrong with it
@@ -80,30 +80,30 @@ def named_by(given: str) -> tuple[list[Path], int]:
     taken, others = [file for file in fits if not file.is_dir()], 0
     for folder in fits:
         if folder.is_dir() and "**" not in given:  # which fits what is in the folders too
-            inside = sorted(within(folder))
-            more = [file for file in inside if ending(file) in SUFFIXES]
+            inside = sorted(_list_files(folder))
+            more = [file for file in inside if _get_extension(file) in SUFFIXES]
             taken, others = taken + more, others + len(inside) - len(more)
     if not taken:
         raise FileError(f"cannot read {given!r}: no file fits the pattern: check the name")
     for file in taken:
-        require_regular(file)
+        _require_regular_file(file)
     return taken, others
 
 
-def require_regular(path: Path) -> None:
+def _require_regular_file(path: Path) -> None:
     """Raise FileError for a pipe or a device: texts are read more than once."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise FileError(f"{str(path)!r} is a pipe or a device, and texts are read more than once: save it to a file")
 
 
-def require_readable(path: Path) -> None:
+def _require_content(path: Path) -> None:
     """The same, and for an empty file."""
-    require_regular(path)
+    _require_regular_file(path)
     if not path.stat().st_size:
         raise FileError(f"{str(path)!r} is empty: leave it out")
 
 
-def within(folder: Path) -> Iterator[Path]:
+def _list_files(folder: Path) -> Iterator[Path]:
     """The files below a folder, without the hidden ones. Raises FileError for a folder that cannot be read."""
 
     def refuse(error: OSError) -> None:
@@ -115,13 +115,13 @@ def within(folder: Path) -> Iterator[Path]:
         yield from (Path(path, name) for name in names if not name.startswith(".") and Path(path, name).is_file())
 
 
-def ending(path: Path) -> str:
+def _get_extension(path: Path) -> str:
     """What kind of file it is by its name, compressed or not."""
     return Path(path.stem).suffix.lower() if path.suffix.lower() in COMPRESSIONS else path.suffix.lower()
 
 
 @contextlib.contextmanager
-def decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
+def open_decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
     """A file's content, its name without the ending of a compression, and the file itself, as far as it is read.
 
     Raises FileError for a compressed file that is damaged or cut short.
@@ -135,9 +135,9 @@ def decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
             if compression == ".gz":
                 file = stack.enter_context(gzip.GzipFile(fileobj=raw))
             elif compression == ".zst":
-                file = Unpacked(raw)
+                file = _ZstdReader(raw)
             if compression:
-                file = io.BufferedReader(Bounded(file, path), BLOCK)
+                file = io.BufferedReader(_BoundedReader(file, path), BLOCK)
             if compression and name.endswith(".parquet"):  # which is read back and forth
                 whole = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(file, whole, BLOCK)
@@ -151,7 +151,7 @@ def decompressed(path: Path) -> Iterator[tuple[IO[bytes], str, IO[bytes]]]:
             ) from None
 
 
-class Bounded(io.RawIOBase):
+class _BoundedReader(io.RawIOBase):
     """A file that is unpacked as it is read; FileError where it becomes more than a text would."""
 
     def __init__(self, file: Any, path: Path) -> None:
@@ -172,11 +172,11 @@ class Bounded(io.RawIOBase):
         return count
 
 
-class Unpacked(io.RawIOBase):
+class _ZstdReader(io.RawIOBase):
     """What a Zstandard file holds, frame by frame; EOFError where the last one does not end."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        zstandard = imported("zstandard")
+        zstandard = import_library("zstandard")
         self.file, self.damaged = file, zstandard.ZstdError
         self.new = lambda: zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
         self.frame: Any = None
@@ -207,7 +207,7 @@ class Unpacked(io.RawIOBase):
         return count
 
 
-def imported(name: str) -> Any:
+def import_library(name: str) -> Any:
     """A library that not everyone needs. Raises MissingExtraError if it isn't installed."""
     try:
         return importlib.import_module(name)

@@ -18,12 +18,12 @@ import filelock
 import numpy as np
 
 from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
-from minigpt.data.document_split import Piece, gathered, pieces
-from minigpt.data.documents import Errors, Reader
-from minigpt.data.encoding import Encode, Encoded, encoding
-from minigpt.data.file_discovery import Found, find_files
-from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard, check_shards, opened_tokenizer
-from minigpt.data.stream_tokenizer import learned
+from minigpt.data.document_split import Passage, batch_passages, split_documents
+from minigpt.data.documents import DocumentReader, Errors
+from minigpt.data.encoding import Encode, Encoded, start_encoder
+from minigpt.data.file_discovery import FoundFiles, find_files
+from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard, check_shards, open_tokenizer
+from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.system.files import explain_os_errors, flush_folder, require_inside
 from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
@@ -38,7 +38,7 @@ OURS = re.compile(rf"\.lock|tokenizer\.(json|model)|{UNFINISHED.pattern}")  # wh
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrepareSettings:
     """How a corpus is prepared.
 
     Attributes:
@@ -84,7 +84,11 @@ class Progress(Protocol):
 
 
 def prepare(
-    paths: Sequence[str | Path], out: str | Path, settings: Settings, progress: Progress, processes: int | None = None
+    paths: Sequence[str | Path],
+    out: str | Path,
+    settings: PrepareSettings,
+    progress: Progress,
+    processes: int | None = None,
 ) -> Index:
     """Encode the documents in files, folders and patterns into shards in the folder `out`, or go on with it.
 
@@ -92,47 +96,47 @@ def prepare(
     """
     found = find_files(paths)
     given = None if settings.tokenizer in get_args(TokenizerKind) else load_tokenizer(settings.tokenizer)
-    kept = kept_settings(settings, found, given)
-    with claimed(Path(out)) as folder:
+    kept = _describe_settings(settings, found, given)
+    with lock_folder(Path(out)) as folder:
         if found.others:
             progress.say(f"{found.others:,} files that end otherwise are left alone")
-        corpus = Texts(found, settings, progress)
+        corpus = _CorpusReader(found, settings, progress)
         index = Index.read(folder) if (folder / INDEX).exists() else None
         if index is None:
             tokenizer = given or corpus.learned()
-            index = begun(folder, tokenizer, kept)
+            index = create_index(folder, tokenizer, kept)
         else:
-            require_same(folder, index.settings, kept)
+            _require_same_settings(folder, index.settings, kept)
             if index.finished:
-                opened_tokenizer(folder, index)
+                open_tokenizer(folder, index)
                 check_shards(folder, index)
                 progress.say(f"{str(folder)!r} is finished: nothing to do")
                 return index
-            tokenizer = opened_tokenizer(folder, index)
+            tokenizer = open_tokenizer(folder, index)
         several = 1 if found.bytes < SMALL else processes or os.cpu_count() or 1
-        with encoding(folder / index.tokenizer, tokenizer, index.dtype, several) as encode:
-            index = with_all_parts(folder, index, corpus, encode)
+        with start_encoder(folder / index.tokenizer, tokenizer, index.dtype, several) as encode:
+            index = _write_missing_parts(folder, index, corpus, encode)
         index = dataclasses.replace(index, finished=True)
-        require_both_splits(index, settings)
+        _require_both_splits(index, settings)
         index.write(folder)
         return index
 
 
-class Texts:
+class _CorpusReader:
     """The documents, cut and split: read from the files each time."""
 
-    def __init__(self, found: Found, settings: Settings, progress: Progress) -> None:
+    def __init__(self, found: FoundFiles, settings: PrepareSettings, progress: Progress) -> None:
         self.found, self.settings, self.progress = found, settings, progress
-        self.reader = Reader()
+        self.reader = DocumentReader()
 
-    def read(self, title: str) -> Iterator[Piece]:
+    def read(self, title: str) -> Iterator[Passage]:
         """All of them, in order, while the progress is told."""
         settings = self.settings
-        self.reader = Reader(settings.field, settings.separator, settings.errors)
+        self.reader = DocumentReader(settings.field, settings.separator, settings.errors)
         self.progress.begin(title, self.found.bytes)
         before = 0
         for path, size in zip(self.found.files, self.found.sizes, strict=True):
-            for piece in pieces(self.reader.read(path), settings.train_fraction, str(path)):
+            for piece in split_documents(self.reader.read(path), settings.train_fraction, str(path)):
                 yield piece
                 self.progress.reached(before + min(size, self.reader.position()))
             before += size
@@ -142,10 +146,10 @@ class Texts:
         """The tokenizer that the settings ask for, learned from the documents."""
         kind, size = self.settings.tokenizer, self.settings.vocab_size or DEFAULT_VOCAB_SIZE
         title = "counting characters" if kind == "char" else "learning tokens"
-        return learned(kind, size, self.read(title), self.settings.min_count)  # type: ignore[arg-type]
+        return train_on_stream(kind, size, self.read(title), self.settings.min_count)  # type: ignore[arg-type]
 
 
-def kept_settings(settings: Settings, found: Found, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _describe_settings(settings: PrepareSettings, found: FoundFiles, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """What the index keeps of them: a tokenizer that was given by its fingerprint, the files by name and size."""
     listed = "".join(f"{path.name}\0{size}\0" for path, size in zip(found.files, found.sizes, strict=True))
     kept = dataclasses.asdict(settings) | {
@@ -156,7 +160,7 @@ def kept_settings(settings: Settings, found: Found, tokenizer: Tokenizer | None)
     return kept
 
 
-def require_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _require_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise DataError, naming the setting, unless the folder was begun in the same way."""
     for name in now:
         if before.get(name) == now[name]:
@@ -169,7 +173,7 @@ def require_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> N
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
+def lock_folder(folder: Path) -> Iterator[Path]:
     """The folder, made if it isn't there, for this process alone; what a killed one left half-written is removed.
 
     Raises FileError for a folder with other things in it, or one that another process is at work on.
@@ -196,7 +200,7 @@ def claimed(folder: Path) -> Iterator[Path]:
         lock.release()
 
 
-def begun(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Index:
+def create_index(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Index:
     """The folder's first index, written after its tokenizer. Raises DataError for one without an end-of-text token."""
     end = find_end_of_text(tokenizer)
     if end is None:
@@ -211,10 +215,10 @@ def begun(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Index
     return index
 
 
-def with_all_parts(folder: Path, index: Index, texts: Texts, encode: Encode) -> Index:
+def _write_missing_parts(folder: Path, index: Index, texts: _CorpusReader, encode: Encode) -> Index:
     """The index once all parts are written; those that are there already are only read again."""
-    for number, part in enumerate(gathered(texts.read("encoding"), PART)):
-        text_sha256, size = digest(part)
+    for number, part in enumerate(batch_passages(texts.read("encoding"), PART)):
+        text_sha256, size = _hash_part(part)
         if number < len(index.parts):
             known = index.parts[number]
             if known.text_sha256 != text_sha256:
@@ -223,7 +227,7 @@ def with_all_parts(folder: Path, index: Index, texts: Texts, encode: Encode) -> 
                 if shard := getattr(known, split):
                     check_shard(folder, shard, index)
             continue
-        shards = write_shards(folder, number, encode(gathered(part, BATCH)), index.dtype)
+        shards = write_shards(folder, number, encode(batch_passages(part, BATCH)), index.dtype)
         made = Part(
             documents=sum(piece.ends_document for piece in part),
             characters=sum(len(piece.text) for piece in part),
@@ -241,7 +245,7 @@ def with_all_parts(folder: Path, index: Index, texts: Texts, encode: Encode) -> 
     return dataclasses.replace(index, replaced=texts.reader.replaced, empty=texts.reader.empty)
 
 
-def digest(part: Sequence[Piece]) -> tuple[str, int]:
+def _hash_part(part: Sequence[Passage]) -> tuple[str, int]:
     """The SHA-256 of a part, of its texts and where they end and go, and how many bytes its texts have."""
     found, size = hashlib.sha256(), 0
     for piece in part:
@@ -283,7 +287,7 @@ def write_shards(folder: Path, number: int, encoded: Iterator[Encoded], dtype: n
     }
 
 
-def require_both_splits(index: Index, settings: Settings) -> None:
+def _require_both_splits(index: Index, settings: PrepareSettings) -> None:
     """Raise DataError if all documents went to one split."""
     for split, about, way in (("train", "train on", "raise"), ("val", "validate with", "lower")):
         if not index.tokens(split):  # type: ignore[arg-type]

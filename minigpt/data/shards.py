@@ -160,7 +160,7 @@ class TokenFiles:
 
     def __init__(self, paths: Sequence[Path], dtype: np.dtype) -> None:
         allow_open_files(2 * len(paths))  # those of the other split too
-        self.shards = [mapped(path, dtype) for path in paths]
+        self.shards = [_map_file(path, dtype) for path in paths]
         self.ends = list(itertools.accumulate(map(len, self.shards)))
         self.begins = [end - len(shard) for end, shard in zip(self.ends, self.shards, strict=True)]
 
@@ -188,7 +188,7 @@ class TokenFiles:
         return np.concatenate(parts, dtype=np.int64).reshape(len(starts), length)
 
 
-def mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+def _map_file(path: Path, dtype: np.dtype) -> np.ndarray:
     """A file's ids, mapped into memory."""
     with explain_os_errors("open", path), path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -218,7 +218,7 @@ class PreparedData:
         self.index = Index.read(self.folder)
         if not self.index.finished:
             raise DataError(f"the data in {str(folder)!r} are not finished: go on with the same minigpt data prepare")
-        self.tokenizer = opened_tokenizer(self.folder, self.index)
+        self.tokenizer = open_tokenizer(self.folder, self.index)
         self.sha256 = hashlib.sha256(read_bytes(self.folder / INDEX, LARGEST_INDEX)).hexdigest()
         check_shards(self.folder, self.index)
         self.train, self.val = (
@@ -232,7 +232,7 @@ class PreparedData:
         return self.index.total("characters")
 
 
-def opened_tokenizer(folder: Path, index: Index) -> Tokenizer:
+def open_tokenizer(folder: Path, index: Index) -> Tokenizer:
     """The tokenizer beside the shards. Raises FileError, or DataError if it is not the one that made them."""
     tokenizer = load_tokenizer(folder / index.tokenizer)
     if fingerprint(tokenizer) != index.tokenizer_sha256 or tokenizer.vocab_size != index.vocab_size:

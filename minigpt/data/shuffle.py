@@ -12,14 +12,14 @@ ROUNDS = 6
 MULTIPLIERS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)  # splitmix64's
 
 
-def mixed(x: np.ndarray) -> np.ndarray:
+def _mix(x: np.ndarray) -> np.ndarray:
     """Each 64-bit number to another that looks random: the end of splitmix64 (Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * MULTIPLIERS[0]
     x = (x ^ (x >> np.uint64(27))) * MULTIPLIERS[1]
     return x ^ (x >> np.uint64(31))
 
 
-class Shuffled:
+class RandomPermutation:
     """The numbers 0 to n - 1 in an order that a seed decides.
 
     >>> sorted(Shuffled(5, seed=1)[np.arange(5)].tolist())
@@ -46,5 +46,5 @@ class Shuffled:
         mask = (np.uint64(1) << self.half) - np.uint64(1)
         left, right = numbers >> self.half, numbers & mask
         for key in self.keys:
-            left, right = right, left ^ (mixed(right + key) & mask)
+            left, right = right, left ^ (_mix(right + key) & mask)
         return (left << self.half) | right

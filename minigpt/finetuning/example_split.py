@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from minigpt.data.corpus import Corpus, sha256
-from minigpt.data.document_split import share
+from minigpt.data.corpus import Corpus, compute_sha256
+from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.sft_dataset import Example, read_examples
 from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, require_tasks, split_source
@@ -63,7 +63,7 @@ def parted(items: Sequence[T], asked: Sequence[str], where: str, what: str) -> t
     train: list[T] = []
     test: list[T] = []
     for item, question in zip(items, asked, strict=True):
-        (test if share(question) < VALIDATING else train).append(item)
+        (test if hash_to_fraction(question) < VALIDATING else train).append(item)
     if not train or not test:
         raise DataError(f"{where} has {len(items)} {what}: too few to learn from some and test with others")
     return train, test
@@ -72,7 +72,7 @@ def parted(items: Sequence[T], asked: Sequence[str], where: str, what: str) -> t
 def corpus_of(examples: Iterable[Example], source: str) -> Corpus:
     """Examples as a text, for the record."""
     written = "\n".join(example.written for example in examples)
-    return Corpus(written, source, None, sha256(written.encode()))
+    return Corpus(written, source, None, compute_sha256(written.encode()))
 
 
 def of_tasks(base: Run, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from minigpt.config import Config
-from minigpt.data.documents import HALF, numbered_lines
+from minigpt.data.documents import SURROGATE, read_numbered_lines
 from minigpt.data.shards import Split
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.length_bucketing import LikeLengths
@@ -80,7 +80,7 @@ def json_lines(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
     path = Path(path)
     empty = True
     with explain_os_errors("read", path), path.open("rb") as file:
-        for _, where, line in numbered_lines(file, path, LONGEST_LINE, "no example is"):
+        for _, where, line in read_numbered_lines(file, path, LONGEST_LINE, "no example is"):
             try:
                 content = json.loads(line)
             except (ValueError, RecursionError) as error:  # of which a UnicodeDecodeError is one
@@ -128,7 +128,7 @@ def checked(turns: tuple[Turn, ...], where: str) -> Example:
     if not said or len(said) % 2 or said != ["user", "assistant"] * (len(said) // 2):
         raise DataError(f"{where}: the roles are {', '.join(roles) or 'none'}, not user and assistant in turn")
     for turn in turns:
-        if half := HALF.search(turn.text):
+        if half := SURROGATE.search(turn.text):
             raise DataError(
                 f"{where}, has half of a surrogate pair, U+{ord(half[0]):04X}, which is no character: mend it"
             )

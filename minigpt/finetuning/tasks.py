@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from minigpt.data.document_split import share
+from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import ConfigError, DataError, suggest_name
 from minigpt.finetuning.sft_dataset import Example
 
@@ -180,7 +180,7 @@ def split_source(
 
 def is_held_out(question: str) -> bool:
     """Return True for a word or a sum that is kept for the test."""
-    return share(question) < HELD_OUT
+    return hash_to_fraction(question) < HELD_OUT
 
 
 def make_examples(tasks: Sequence[str], source: TaskSource, number: int | None, seed: int) -> dict[str, list[Example]]:

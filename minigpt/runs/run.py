@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 
 from minigpt.config import Config, SamplingConfig
-from minigpt.data.corpus import Corpus, find_data, tiny_shakespeare
+from minigpt.data.corpus import Corpus, find_data, load_tiny_shakespeare
 from minigpt.data.dataset import Dataset
 from minigpt.data.shards import PreparedData
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
@@ -195,7 +195,7 @@ class Run:
         if self.record.instructions:
             raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: name one with --data")
         where = data or self.record.data_path
-        corpus = find_data(where) if where else tiny_shakespeare()
+        corpus = find_data(where) if where else load_tiny_shakespeare()
         if corpus.sha256 != self.record.data_sha256:
             raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
         return corpus

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
-from minigpt.data.corpus import find_data, tiny_shakespeare
+from minigpt.data.corpus import find_data, load_tiny_shakespeare
 from minigpt.distributed.processes import Processes, joined, require_shares
 from minigpt.distributed.sharded_checkpoint import saved
 from minigpt.errors import ConfigError, DataError, RunError
@@ -104,7 +104,7 @@ def ready(
     config = changed(before, save, record.status == "finished", restart_schedule, changes)
     require_shares(config, processes)
     where = data or record.data_path
-    corpus = find_data(where) if where else tiny_shakespeare()
+    corpus = find_data(where) if where else load_tiny_shakespeare()
     if corpus.sha256 != record.data_sha256:
         raise DataError(f"{corpus.source} is not the text of {str(folder.path)!r}: name that one with --data")
 

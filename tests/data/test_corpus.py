@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.data import corpus
-from minigpt.data.corpus import find_corpus, plays_to_text
+from minigpt.data.corpus import convert_markdown_plays, find_corpus
 from minigpt.errors import DataError, FileError
 
 MARKDOWN = """# The Harbour
@@ -65,7 +65,7 @@ Not this.
 
 
 def test_markdown_becomes_plain_speeches() -> None:
-    assert plays_to_text(MARKDOWN) == PLAIN
+    assert convert_markdown_plays(MARKDOWN) == PLAIN
 
 
 def test_the_file_named_comes_first_then_input_txt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import pytest
 from texts import PROSE, random_text
 
-from minigpt.data.document_split import LONG, PASSAGE, Piece, gathered, passages, pieces
+from minigpt.data.document_split import (
+    LONG_DOCUMENT,
+    MAX_PASSAGE,
+    Passage,
+    batch_passages,
+    cut_passages,
+    split_documents,
+)
 from minigpt.tokenizers.bpe import BPETokenizer
 
 
@@ -18,8 +25,8 @@ def chunked(text: str, size: int) -> Iterator[tuple[str, bool]]:
     yield "", True
 
 
-def cut(text: str, size: int = 10**9) -> list[Piece]:
-    return list(pieces(chunked(text, size), 0.9))
+def cut(text: str, size: int = 10**9) -> list[Passage]:
+    return list(split_documents(chunked(text, size), 0.9))
 
 
 LONG_TEXTS = [
@@ -35,16 +42,16 @@ LONG_TEXTS = [
 def test_a_long_document_is_cut_the_same_whatever_the_chunks_are(text: str) -> None:
     found = cut(text)
     assert "".join(piece.text for piece in found) == text
-    assert max(len(piece.text) for piece in found[:-1]) <= PASSAGE
+    assert max(len(piece.text) for piece in found[:-1]) <= MAX_PASSAGE
     assert [piece.ends_document for piece in found] == [False] * (len(found) - 1) + [True]
     for size in (1, 1000, 65_537):
-        assert list(pieces(chunked(text, size), 0.9)) == found
+        assert list(split_documents(chunked(text, size), 0.9)) == found
 
 
 def test_passages_of_words_have_the_tokens_of_the_whole() -> None:
     text = PROSE * 20
     tokenizer = BPETokenizer.train(PROSE, 600)
-    found = [i for passage, _, _ in passages(chunked(text, 5000)) for i in tokenizer.encode(passage)]
+    found = [i for passage, _, _ in cut_passages(chunked(text, 5000)) for i in tokenizer.encode(passage)]
     assert found == tokenizer.encode(text)
 
 
@@ -63,14 +70,14 @@ def test_a_short_document_is_whole_and_goes_where_its_text_says() -> None:
     assert 0.08 < share < 0.12  # 0.1 give or take four times 0.004
     rng = random.Random(0)
     for text in rng.sample(texts, 50):
-        assert cut(text, size=3) == [Piece(text, splits[text], True, True, "")]
-    whole = "a " * (LONG // 2)
+        assert cut(text, size=3) == [Passage(text, splits[text], True, True, "")]
+    whole = "a " * (LONG_DOCUMENT // 2)
     assert len(cut(whole)) == 1
     assert len(cut(whole + "b")) > 1
 
 
 def test_pieces_are_gathered_whole() -> None:
     found = cut(PROSE * 20)
-    lists = list(gathered(found, 10_000))
+    lists = list(batch_passages(found, 10_000))
     assert [piece for part in lists for piece in part] == found
     assert all(sum(len(piece.text) for piece in part[:-1]) < 10_000 for part in lists)

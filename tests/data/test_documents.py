@@ -12,17 +12,17 @@ import pytest
 import zstandard
 
 from minigpt.data import documents as module
-from minigpt.data.documents import Reader
+from minigpt.data.documents import DocumentReader
 from minigpt.data.file_discovery import find_files
 from minigpt.errors import DataError, FileError
 
 TEXTS = ["The first.\n", "Zwölf Boxkämpfer 漢字 👍", "a\nb\n\nc"]
 
 
-def read(path: Path, reader: Reader | None = None) -> list[str]:
+def read(path: Path, reader: DocumentReader | None = None) -> list[str]:
     """Every document of a file, whole."""
     found, text = [], ""
-    for chunk, last in (reader or Reader()).read(path):
+    for chunk, last in (reader or DocumentReader()).read(path):
         text += chunk
         if last:
             found.append(text)
@@ -63,7 +63,7 @@ def test_a_separator_makes_documents(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text("One.\nTwo.\n<|endoftext|>\n\nThree.\n<|endoftext|><|endoftext|>Four<|endoftext|>\n")
     for chunk in (1, 2, 7, 1000):  # a separator may lie across two readings
         monkeypatch.setattr(module, "CHUNK", chunk)
-        reader = Reader(separator="<|endoftext|>")
+        reader = DocumentReader(separator="<|endoftext|>")
         assert read(path, reader) == ["One.\nTwo.", "Three.", "Four"]
         assert reader.empty == 1
 
@@ -78,7 +78,7 @@ def test_bytes_that_are_no_utf8_are_refused_or_counted(
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"bad\.txt' is not UTF-8: byte 3 is 0xff; .*--errors replace"):
         read(path)
-    reader = Reader(errors="replace")
+    reader = DocumentReader(errors="replace")
     assert read(path, reader) == [content.decode("utf-8", "replace")]
     assert reader.replaced == 3
 
@@ -104,7 +104,7 @@ def test_a_line_that_is_no_document_is_named(line: str, error: str, tmp_path: Pa
 def test_halves_of_surrogate_pairs_and_bytes_in_json_are_replaced_if_asked(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a\\ud800b"}\n{"text": "c\xffd"}\n')
-    reader = Reader(errors="replace")
+    reader = DocumentReader(errors="replace")
     assert read(path, reader) == ["a\ufffdb", "c\ufffdd"]
     assert reader.replaced == 2
     path.write_bytes(b'{"text": "fine"}\n{"text": "c\xffd"}\n')
@@ -115,7 +115,7 @@ def test_halves_of_surrogate_pairs_and_bytes_in_json_are_replaced_if_asked(tmp_p
 def test_empty_documents_are_counted_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(as_lines(["", "one", ""]) + b"\n\n")
-    reader = Reader()
+    reader = DocumentReader()
     assert read(path, reader) == ["one"]
     assert reader.empty == 2
     (tmp_path / "empty.txt").touch()
@@ -139,9 +139,9 @@ def test_parquet_is_refused_by_column_kind_and_content(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(as_parquet(TEXTS))
     with pytest.raises(DataError, match=r"has no column 'body' \(it has 'id', 'text'\): name the one with --field"):
-        read(path, Reader(field="body"))
+        read(path, DocumentReader(field="body"))
     with pytest.raises(DataError, match="its column 'id' is no text but int64"):
-        read(path, Reader(field="id"))
+        read(path, DocumentReader(field="id"))
     path.write_bytes(as_parquet(TEXTS)[:-20])
     with pytest.raises(FileError, match="cannot be read as Parquet"):
         read(path)
@@ -190,7 +190,7 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_no_matter(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\ufeff" + '{"text": "one", "id": ' + "9" * 5000 + '}\n{"text": null}\n{"text": "two"}\n')
-    reader = Reader()
+    reader = DocumentReader()
     assert read(path, reader) == ["one", "two"]
     assert reader.empty == 1
 
@@ -206,7 +206,7 @@ def test_parquet_of_odd_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has several columns 'text'"):
         read(path)
     write([pyarrow.array([{"b": "x"}] * len(TEXTS)), texts], ["a", "a.b"])
-    assert read(path, Reader(field="a.b")) == TEXTS
+    assert read(path, DocumentReader(field="a.b")) == TEXTS
     for kind in (pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.string_view()):
         write([texts.cast(kind)], ["text"])
         assert read(path) == TEXTS
@@ -214,7 +214,7 @@ def test_parquet_of_odd_columns(tmp_path: Path) -> None:
     write([broken], ["text"])
     with pytest.raises(FileError, match="row 2, byte 1 is 0xff"):
         read(path)
-    reader = Reader(errors="replace")
+    reader = DocumentReader(errors="replace")
     assert read(path, reader) == ["fine", "b\ufffd", "\ufffd"]
     assert (reader.replaced, reader.empty) == (2, 1)
 

@@ -13,10 +13,10 @@ import pytest
 from texts import PROSE, random_text
 
 from minigpt.data import prepare as module
-from minigpt.data.document_split import share
-from minigpt.data.prepare import Settings, prepare
+from minigpt.data.document_split import Passage, hash_to_fraction
+from minigpt.data.prepare import PrepareSettings, prepare
 from minigpt.data.shards import Index, PreparedData
-from minigpt.data.stream_tokenizer import characters_of, sample
+from minigpt.data.tokenizer_training import build_char_tokenizer, sample_texts
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import BPETokenizer
@@ -56,7 +56,7 @@ def lines(tmp_path: Path) -> Path:
 
 def make(paths: object, out: Path, processes: int = 1, **settings: object) -> PreparedData:
     paths = paths if isinstance(paths, list) else [paths]
-    prepare(paths, out, Settings(**settings), Told(), processes)
+    prepare(paths, out, PrepareSettings(**settings), Told(), processes)
     return PreparedData(out)
 
 
@@ -78,8 +78,8 @@ def test_every_document_comes_back_in_its_split_and_order(settings: dict, lines:
     texts = [*DOCUMENTS[:-20], "漢字 é 👍"] if settings.get("tokenizer") == "sentencepiece" else DOCUMENTS
     lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     data = make(lines, tmp_path / "out", **settings)
-    for split, inside in (("train", lambda text: share(text) < 0.9), ("val", lambda text: share(text) >= 0.9)):
-        expected = [text for text in texts if inside(text)]
+    for split in ("train", "val"):
+        expected = [text for text in texts if (hash_to_fraction(text) < 0.9) == (split == "train")]
         assert documents_in(data, split) == expected
         ids = [i for text in expected for i in [*data.tokenizer.encode(text), data.index.end_of_text]]
         assert getattr(data, split)[:].tolist() == ids
@@ -144,7 +144,7 @@ def test_stopped_it_goes_on_without_repeating_what_is_finished(
     for name in files - {".lock"}:
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     told = Told()
-    prepare([lines], tmp_path / "stopped", Settings(), told)
+    prepare([lines], tmp_path / "stopped", PrepareSettings(), told)
     assert told.said == [f"{str(tmp_path / 'stopped')!r} is finished: nothing to do"]
 
 
@@ -172,13 +172,13 @@ def test_rare_characters_become_the_unknown_sign_only_if_asked(tmp_path: Path) -
 
 def test_a_sample_of_a_large_corpus_is_bounded_and_the_same_each_time() -> None:
     texts = [f"{i} " + "x" * 98 for i in range(3000)]
-    pieces = [module.Piece(text, "train", True, True, "") for text in texts]
-    pieces[5] = module.Piece(texts[5], "val", True, True, "")
-    found = sample(pieces, 50_000)
+    pieces = [Passage(text, "train", True, True, "") for text in texts]
+    pieces[5] = Passage(texts[5], "val", True, True, "")
+    found = sample_texts(pieces, 50_000)
     assert 20_000 < sum(map(len, found)) <= 50_000
-    assert found == sample(pieces, 50_000)
-    assert sample(pieces, 10**9) == texts[:5] + texts[6:]
-    assert characters_of(pieces).stoi.keys() == set("0123456789 x")
+    assert found == sample_texts(pieces, 50_000)
+    assert sample_texts(pieces, 10**9) == texts[:5] + texts[6:]
+    assert build_char_tokenizer(pieces).stoi.keys() == set("0123456789 x")
 
 
 def test_a_tokenizer_that_is_there(lines: Path, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(lines: Path, tmp_path: P
 
 
 def test_two_at_once_are_refused(lines: Path, tmp_path: Path) -> None:
-    with module.claimed(tmp_path / "out"), pytest.raises(FileError, match="another process is at work on"):
+    with module.lock_folder(tmp_path / "out"), pytest.raises(FileError, match="another process is at work on"):
         make(lines, tmp_path / "out")
     make(lines, tmp_path / "out")
 
@@ -339,8 +339,8 @@ def test_more_shards_than_a_process_may_have_open(lines: Path, tmp_path: Path, m
 
 
 def test_repeated_texts_are_sampled_like_others() -> None:
-    copies = [module.Piece("the same page " * 20, "train", True, True, "")] * 3000
-    found = sample(copies, 100_000)
+    copies = [Passage("the same page " * 20, "train", True, True, "")] * 3000
+    found = sample_texts(copies, 100_000)
     assert 30_000 < sum(map(len, found)) <= 100_000
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from minigpt.config import Config
-from minigpt.data.dataset import Dataset, even_windows
+from minigpt.data.dataset import Dataset, take_spaced_windows
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.training.evaluation import estimate_loss
 
 
 def test_windows_are_spread_from_the_first_to_the_last() -> None:
-    x, y = even_windows(torch.arange(1000), 10, block_size=8)
+    x, y = take_spaced_windows(torch.arange(1000), 10, block_size=8)
     assert x.shape == y.shape == (10, 8)
     assert torch.equal(y, x + 1)
     assert (x[0, 0].item(), y[-1, -1].item()) == (0, 999)
@@ -20,7 +20,7 @@ def test_windows_are_spread_from_the_first_to_the_last() -> None:
 
 @pytest.mark.parametrize("length", [9, 10, 50])
 def test_a_short_split_gives_the_windows_it_has(length: int) -> None:
-    x, _ = even_windows(torch.arange(length), 128, block_size=8)
+    x, _ = take_spaced_windows(torch.arange(length), 128, block_size=8)
     assert x[:, 0].tolist() == list(range(length - 8))
 
 
@@ -35,4 +35,4 @@ def test_the_estimate_is_the_mean_over_those_windows_and_repeatable() -> None:
     assert model.training
     model.eval()
     for split, ids in (("train", data.train), ("val", data.val)):
-        assert losses[split] == pytest.approx(model(*even_windows(ids, 50, 8))[1].item(), rel=1e-6)
+        assert losses[split] == pytest.approx(model(*take_spaced_windows(ids, 50, 8))[1].item(), rel=1e-6)

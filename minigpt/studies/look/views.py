@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 import torch
 from torch import Tensor
 
-from minigpt.data.dataset import Dataset, even_windows
+from minigpt.data.dataset import Dataset, take_spaced_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
 from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
 from minigpt.runs.run import Run
@@ -110,7 +110,7 @@ def attention(subject: ViewInput) -> ViewResult:
 def heads(subject: ViewInput) -> ViewResult:
     """What each head is worth."""
     block_size = subject.run.config.model.block_size
-    windows = even_windows(subject.dataset.val, max(1, TOKENS_A_HEAD // block_size), block_size)
+    windows = take_spaced_windows(subject.dataset.val, max(1, TOKENS_A_HEAD // block_size), block_size)
     loss, worth = measure_head_ablation(subject.run.model, *windows)
     spare = find_redundant_heads(worth)
     L, H = divmod(int(worth.argmax()), worth.shape[1])

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from minigpt.config import TokenizerKind
-from minigpt.data.document_split import Piece
-from minigpt.data.encoding import CODE_POINTS, code_points
+from minigpt.data.document_split import Passage
+from minigpt.data.encoding import CODE_POINTS, to_code_points
 from minigpt.errors import DataError
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
@@ -19,7 +19,9 @@ SAMPLE = 2**24  # characters that pieces are learned from, at most
 BLOCK = 2**20  # characters counted at a time
 
 
-def learned(kind: TokenizerKind, vocab_size: int, documents: Iterable[Piece], min_count: int | None) -> Tokenizer:
+def train_on_stream(
+    kind: TokenizerKind, vocab_size: int, documents: Iterable[Passage], min_count: int | None
+) -> Tokenizer:
     """A tokenizer of that kind with an end-of-text token: characters of all documents, pieces of training ones.
 
     Raises DataError and ConfigError as the kinds do.
@@ -27,8 +29,8 @@ def learned(kind: TokenizerKind, vocab_size: int, documents: Iterable[Piece], mi
     if kind == "gpt2":
         return load_gpt2_tokenizer()
     if kind == "char":
-        return characters_of(documents, min_count)
-    text = (END_OF_TEXT if kind == "bpe" else "\n").join(sample(documents))
+        return build_char_tokenizer(documents, min_count)
+    text = (END_OF_TEXT if kind == "bpe" else "\n").join(sample_texts(documents))
     if not text:
         raise DataError("there is no document to learn a vocabulary from: name more files")
     if kind == "bpe":
@@ -36,7 +38,7 @@ def learned(kind: TokenizerKind, vocab_size: int, documents: Iterable[Piece], mi
     return SentencePieceTokenizer.train(text, vocab_size, end_of_text=True)
 
 
-def characters_of(documents: Iterable[Piece], min_count: int | None = None) -> CharTokenizer:
+def build_char_tokenizer(documents: Iterable[Passage], min_count: int | None = None) -> CharTokenizer:
     """The characters of all documents; with `min_count` those that occur so often, the rest by one unknown sign."""
     counts = np.zeros(CODE_POINTS, np.int64)
     held: list[str] = []
@@ -45,9 +47,9 @@ def characters_of(documents: Iterable[Piece], min_count: int | None = None) -> C
         held.append(piece.text)
         waiting += len(piece.text)
         if waiting >= BLOCK:
-            counts += np.bincount(code_points("".join(held)), minlength=CODE_POINTS)
+            counts += np.bincount(to_code_points("".join(held)), minlength=CODE_POINTS)
             held, waiting = [], 0
-    counts += np.bincount(code_points("".join(held)), minlength=CODE_POINTS)
+    counts += np.bincount(to_code_points("".join(held)), minlength=CODE_POINTS)
     kept = {chr(i) for i in np.flatnonzero(counts >= (min_count or 1))}
     if len(kept) < 2:
         few = "fewer than two different characters"
@@ -57,7 +59,7 @@ def characters_of(documents: Iterable[Piece], min_count: int | None = None) -> C
     return CharTokenizer(sorted(kept | {UNKNOWN} if unknown else kept), [END_OF_TEXT], unknown)
 
 
-def sample(documents: Iterable[Piece], characters: int = SAMPLE) -> list[str]:
+def sample_texts(documents: Iterable[Passage], characters: int = SAMPLE) -> list[str]:
     """Texts of training pieces, in order: all, or at most so many characters of them.
 
     Which they are a CRC-32 of each text and its number decides: it must be below a threshold, which is halved whenever
