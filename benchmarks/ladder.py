@@ -13,7 +13,7 @@ import torch
 
 from minigpt.config import Config
 from minigpt.data.corpus import find_corpus
-from minigpt.studies.ladder.run_ladder import LadderExperiment
+from minigpt.studies.ladder.experiment import LadderExperiment
 from minigpt.studies.ladder.rungs import RUNGS
 from minigpt.tokenizers.char import CharTokenizer
 

@@ -26,8 +26,8 @@ from minigpt.model import TrainedModel, build
 from minigpt.model.loss import compute_mean_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.blend import blend_losses, find_best_weight
+from minigpt.studies.ladder.experiment import Watch
 from minigpt.studies.ladder.ngram_comparison import fit_best_ngram, hold_out
-from minigpt.studies.ladder.run_ladder import Watch
 from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.evaluation import estimate_loss

@@ -18,7 +18,7 @@ from minigpt.config import Config, SamplingConfig
 from minigpt.data.corpus import find_corpus
 from minigpt.generation.engine import generate
 from minigpt.model.loss import compute_token_losses
-from minigpt.studies.ladder.run_ladder import Watch
+from minigpt.studies.ladder.experiment import Watch
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import snapshot_steps

@@ -46,8 +46,8 @@ def ladder(
     holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
     """
     config = Config().override(**({**QUICK, **drop_unset(fields)} if quick else drop_unset(fields)))
+    from minigpt.studies.ladder.experiment import run_ladder
     from minigpt.studies.ladder.report import format_terminal_lines, summarize_ladder
-    from minigpt.studies.ladder.run_ladder import run_ladder
 
     folder = Path(out or ("runs/ladder-quick" if quick else "runs/ladder"))
     printed = 0

@@ -1,1 +1,3 @@
-"""What a trained model shows when it is looked into, and what each idea in it is worth."""
+"""Studies of models: what each idea is worth (`ladder`), what a run has learned (`look`), and two comparisons."""
+
+__all__ = ["bit_depth", "ladder", "look", "tokenizer_comparison"]

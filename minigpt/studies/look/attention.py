@@ -1,4 +1,4 @@
-"""Where each head looks: the attention weights over a text."""
+"""The view `attention`: where each head looks, as maps of the attention weights over a text."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,33 +16,45 @@ from minigpt.system.plotting import create_figure, replace_undrawable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABELLED = 48  # characters that there is room for beside a map
-Together = gpt.Attention | modern.Attention  # all heads at once
+MAX_LABELS = 48  # a map has room for this many characters
+FusedAttention = gpt.Attention | modern.Attention  # all heads in one module
 
 
-def find_attentions(model: nn.Module) -> list[MultiHeadAttention | Together]:
-    """The attention of each block, in order. Raises ConfigError for a model without any."""
-    found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | Together)]
+def find_attentions(model: nn.Module) -> list[MultiHeadAttention | FusedAttention]:
+    """Return the attention module of each block. Raise ConfigError for a model without attention."""
+    found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | FusedAttention)]
     if not found:
         raise ConfigError("this model has no attention heads: look at a transformer's run")
     return found
 
 
-def count_heads(attention: MultiHeadAttention | Together) -> int:
-    """How many heads it has."""
-    return attention.n_head if isinstance(attention, Together) else len(attention.heads)
+def count_heads(attention: MultiHeadAttention | FusedAttention) -> int:
+    """Return the number of heads."""
+    return attention.n_head if isinstance(attention, FusedAttention) else len(attention.heads)
 
 
 @torch.no_grad()
 def compute_attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
-    """The attention weights of every head over the token ids (T,): (L, H, T, T), on the CPU.
+    """Compute the attention weights of every head over a text.
 
-    Row t of a map says how much position t takes from each position up to itself; it sums to one. The model
-    is in evaluation mode meanwhile. Raises ConfigError for a model without attention.
+    Row t of a map has the weights of position t for each position up to itself. It sums to one. The model runs in
+    evaluation mode, and its mode is restored.
+
+    Args:
+        model: a transformer.
+        idx: token ids (T,), at most block_size.
+
+    Returns:
+        The weights (L, H, T, T), on the CPU.
+
+    Raises:
+        ConfigError: the model has no attention.
     """
     attentions = find_attentions(model)
     maps = torch.empty(len(attentions), count_heads(attentions[0]), len(idx), len(idx))
-    hooks = [hook for attention, place in zip(attentions, maps, strict=True) for hook in catching(attention, place)]
+    hooks = [
+        hook for attention, place in zip(attentions, maps, strict=True) for hook in _record_weights(attention, place)
+    ]
     was_training = model.training
     model.eval()
     try:
@@ -54,20 +66,20 @@ def compute_attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
     return maps
 
 
-def catching(attention: MultiHeadAttention | Together, maps: Tensor) -> list[RemovableHandle]:
-    """Hooks that write the attention's weights to `maps` (H, T, T) when a single window comes along.
+def _record_weights(attention: MultiHeadAttention | FusedAttention, maps: Tensor) -> list[RemovableHandle]:
+    """Register hooks that write the attention's weights for one window to `maps` (H, T, T), and return them.
 
-    The lecture's heads form them, and are overheard on the way to their dropout. The fast attention doesn't:
-    they are computed from its queries and keys.
+    A head of the lecture passes its weights to its dropout, where a hook reads them. The fused attention has no weights
+    to read, so a hook computes them from the queries and keys.
     """
 
     def from_dropout(place: Tensor, dropout: nn.Module, inputs: tuple[Tensor]) -> None:
         place.copy_(inputs[0][0])  # (1, T, T) -> (T, T)
 
-    def from_queries(part: Together, inputs: tuple[Tensor, int]) -> None:
-        maps.copy_(weights_of(part, *inputs))
+    def from_queries(part: FusedAttention, inputs: tuple[Tensor, int]) -> None:
+        maps.copy_(_compute_weights(part, *inputs))
 
-    if isinstance(attention, Together):
+    if isinstance(attention, FusedAttention):
         return [attention.register_forward_pre_hook(from_queries)]
     dropouts = (head.get_submodule("dropout") for head in attention.heads)
     return [
@@ -77,8 +89,8 @@ def catching(attention: MultiHeadAttention | Together, maps: Tensor) -> list[Rem
 
 
 @torch.no_grad()
-def weights_of(attention: Together, x: Tensor, T: int) -> Tensor:
-    """The weights (H, T, T) that the fast attention gives in its only window x (T, C)."""
+def _compute_weights(attention: FusedAttention, x: Tensor, T: int) -> Tensor:
+    """Compute the weights (H, T, T) of the fused attention for one window x (T, C)."""
     q, k, _ = (part[0] for part in attention.heads(x, T))  # (H, T, D) each
     scores = q @ k.mT * q.shape[-1] ** -0.5  # (H, T, T)
     future = torch.ones_like(scores, dtype=torch.bool).triu(1)
@@ -86,7 +98,7 @@ def weights_of(attention: Together, x: Tensor, T: int) -> Tensor:
 
 
 def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
-    """The maps (L, H, T, T) over a text's tokens as a grid, a row for each block and a column for each head."""
+    """Draw the maps (L, H, T, T) over a text's tokens as a grid: a row for each block, a column for each head."""
     L, H, T, _ = maps.shape
     figure = create_figure(1 + 2.6 * H, 1 + 2.6 * L)
     grid = figure.subplots(L, H, squeeze=False, sharex=True, sharey=True)
@@ -97,10 +109,10 @@ def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
             image = axes.imshow(maps[layer, head].numpy(), cmap="magma", vmin=0, vmax=1)
             axes.set_title(f"block {layer + 1}, head {head + 1}", size=11)
             axes.tick_params(length=0)
-            if len(text) == T <= LABELLED:
+            if len(text) == T <= MAX_LABELS:
                 characters = [replace_undrawable(c) for c in text]
                 axes.set_xticks(range(T), characters, size=size, family="monospace", parse_math=False)
                 axes.set_yticks(range(T), characters, size=size, family="monospace", parse_math=False)
     figure.colorbar(image, ax=grid, label="attention weight", shrink=0.6)
-    figure.suptitle("Where each position (a row) looks (a column)", size=15)
+    figure.suptitle("Attention weights: from each position (row) to those before it (columns)", size=15)
     return figure

@@ -1,4 +1,4 @@
-"""The learning curves of several runs over one another."""
+"""The view `curves`: the learning curves of several runs in one figure."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def draw_curves(runs: Sequence[Run]) -> "Figure":
-    """Validation losses in full colour, training losses faint, over the characters read.
+    """Draw each run's losses over the characters read: validation in full colour, training faint.
 
-    Raises DataError if no run has more than one evaluation.
+    Raises:
+        DataError: no run has two evaluations.
     """
     if all(len(run.metrics) < 2 for run in runs):
         raise DataError("a curve needs two evaluations: train longer, or with a smaller eval_interval")
@@ -29,7 +30,7 @@ def draw_curves(runs: Sequence[Run]) -> "Figure":
         axes.plot(characters, [m.train_loss for m in run.metrics], color=f"C{i % 10}", alpha=0.4)
     axes.set_xlabel("characters read", size=13)
     axes.set_ylabel("loss (nats per character)", size=13)
-    axes.set_title("Learning: validation, and faintly training", size=15)
+    axes.set_title("Learning curves: validation loss, and training loss (faint)", size=15)
     axes.grid(alpha=0.3)
     for text in axes.legend(fontsize=12, title="exact validation loss").get_texts():
         text.set_parse_math(False)

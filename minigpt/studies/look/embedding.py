@@ -1,4 +1,4 @@
-"""The embedding of characters in two dimensions: does like lie with like?"""
+"""The view `embedding`: the token embedding in two dimensions. Do similar characters have similar vectors?"""
 
 import unicodedata
 from collections import Counter
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEIGHBOURS = 3
-MOST = 4096  # rows that are compared, each with each, and drawn
+MAX_TOKENS = 4096  # every pair is compared
 COLOURS = {
     "vowels": "#d62728",
     "consonants": "#1f77b4",
@@ -29,7 +29,7 @@ COLOURS = {
 
 
 def classify_character(character: str) -> str:
-    """The kind of a character: one of COLOURS; of a token of several, that of the first that is no blank."""
+    """Return the kind of a character, a key of COLOURS. A longer token has the kind of its first non-blank."""
     character = character.lstrip(" ")[:1] or " "
     category = unicodedata.category(character)
     if character.isspace():
@@ -43,34 +43,43 @@ def classify_character(character: str) -> str:
 
 
 def project_to_plane(table: Tensor) -> Tensor:
-    """The two principal components of the rows of a table (V, C): (V, 2)."""
+    """Project the rows of a table (V, C) to their two principal components (V, 2)."""
     centred = table.detach().double() - table.detach().double().mean(dim=0)
     U, S, _ = torch.linalg.svd(centred, full_matrices=False)
     plane = F.pad(U * S, (0, 2))[:, :2]  # a table of one column has one component
     largest = plane.gather(0, plane.abs().argmax(dim=0, keepdim=True))  # (1, 2)
-    return plane * largest.sign()  # a component has no sign of its own: the largest entry is made positive
+    return plane * largest.sign()  # the sign is arbitrary: make the largest entry positive
 
 
 def measure_neighbour_kinds(table: Tensor, kinds: list[str]) -> tuple[float, float]:
-    """How often one of a row's three nearest neighbours (by cosine) is of its own kind; and how often by chance.
+    """Measure how often one of a row's three nearest neighbours (by cosine) has the row's kind.
 
-    Raises ConfigError for a table of too many rows.
+    Args:
+        table: the embedding (V, C).
+        kinds: the kind of each row.
+
+    Returns:
+        The share of such neighbours, and the share expected by chance.
+
+    Raises:
+        ConfigError: the table has too many rows.
     """
     V = len(kinds)
-    if V > MOST:
-        raise ConfigError(f"the embedding is drawn for {MOST:,} different tokens at most, and this run has {V:,}")
+    if V > MAX_TOKENS:
+        limit = f"the embedding is drawn for {MAX_TOKENS:,} different tokens at most"
+        raise ConfigError(f"{limit}, and this run has {V:,}: take another run")
     if V < 2:
         return 0.0, 0.0
     unit = F.normalize(table.detach().double(), dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)  # (V, V)
     nearest = similarity.topk(min(NEIGHBOURS, V - 1), dim=1).indices.tolist()
     hits = [kinds[j] == kinds[i] for i, row in enumerate(nearest) for j in row]
-    chance = sum(many * (many - 1) for many in Counter(kinds).values()) / (V * (V - 1))
+    chance = sum(count * (count - 1) for count in Counter(kinds).values()) / (V * (V - 1))
     return sum(hits) / len(hits), chance
 
 
 def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
-    """The rows of a table (V, C), one for each character, in their two principal components."""
+    """Draw the rows of a table (V, C), one for each character, in their two principal components."""
     kinds = [classify_character(c) for c in characters]
     plane = project_to_plane(table).tolist()
     share, chance = measure_neighbour_kinds(table, kinds)
@@ -88,7 +97,7 @@ def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
     axes.set_xlabel("first principal component", size=12)
     axes.set_ylabel("second", size=12)
     axes.set_title(
-        f"{share:.0%} of the {NEIGHBOURS} nearest neighbours of a character are of its kind; {chance:.0%} by chance",
+        f"{share:.0%} of a character's {NEIGHBOURS} nearest neighbours are of its kind (by chance: {chance:.0%})",
         size=14,
     )
     return figure

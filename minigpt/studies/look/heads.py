@@ -1,4 +1,4 @@
-"""What each head is worth: the validation loss when it is switched off."""
+"""The view `heads`: how much the validation loss rises without each head (head ablation)."""
 
 from typing import TYPE_CHECKING
 
@@ -9,73 +9,82 @@ from torch.utils.hooks import RemovableHandle
 from minigpt.model import LanguageModel
 from minigpt.model.lecture import MultiHeadAttention
 from minigpt.model.loss import compute_mean_loss
-from minigpt.studies.look.attention import Together, count_heads, find_attentions
+from minigpt.studies.look.attention import FusedAttention, count_heads, find_attentions
 from minigpt.system.plotting import create_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MISSED = 0.005  # nats; a head that costs less when it is off would not be missed
+UNUSED = 0.005  # nats: a head whose ablation costs less is unused
 
 
 def measure_head_ablation(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
-    """The mean loss of predicting y from x, both (N, T), and by how much it rises without each head, (L, H).
+    """Measure how much the loss rises when each head's output is set to zero.
 
-    Raises ConfigError for a model without heads.
+    Args:
+        model: a transformer.
+        x: token ids (N, T).
+        y: the ids to predict (N, T).
+
+    Returns:
+        The mean loss of the whole model in nats, and its rise without each head (L, H).
+
+    Raises:
+        ConfigError: the model has no heads.
     """
     attentions = find_attentions(model)  # type: ignore[arg-type]
     whole = compute_mean_loss(model, x, y)
-    worth = torch.empty(len(attentions), count_heads(attentions[0]))
-    for layer, head in torch.cartesian_prod(*map(torch.arange, worth.shape)).view(-1, 2).tolist():
-        hook = ablate_head(attentions[layer], head)
+    rise = torch.empty(len(attentions), count_heads(attentions[0]))
+    for layer, head in torch.cartesian_prod(*map(torch.arange, rise.shape)).view(-1, 2).tolist():
+        hook = _ablate(attentions[layer], head)
         try:
-            worth[layer, head] = compute_mean_loss(model, x, y) - whole
+            rise[layer, head] = compute_mean_loss(model, x, y) - whole
         finally:
             hook.remove()
-    return whole, worth
+    return whole, rise
 
 
-def ablate_head(attention: MultiHeadAttention | Together, head: int) -> RemovableHandle:
-    """A hook that puts zeros in the place of what a head of that attention gathers."""
+def _ablate(attention: MultiHeadAttention | FusedAttention, head: int) -> RemovableHandle:
+    """Register a hook that sets the output of one head to zero, and return it."""
 
-    def zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    def return_zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
-    def without(proj: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    def clear_head(proj: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         heads = inputs[0].unflatten(-1, (count_heads(attention), -1)).clone()  # (B * T, C) -> (B * T, H, D)
         heads[:, head] = 0
         return heads.flatten(-2)
 
-    if isinstance(attention, Together):
-        return attention.proj.register_forward_pre_hook(without)
-    return attention.heads[head].register_forward_hook(zeros)
+    if isinstance(attention, FusedAttention):
+        return attention.proj.register_forward_pre_hook(clear_head)
+    return attention.heads[head].register_forward_hook(return_zeros)
 
 
-def rounded(value: float) -> float:
-    """To three digits, and without a minus sign for nothing."""
+def round_rise(value: float) -> float:
+    """Round to three digits, without a minus sign for zero."""
     return round(value, 3) + 0.0
 
 
-def find_redundant_heads(worth: Tensor) -> list[tuple[int, int]]:
-    """The heads, as (block, head) counted from 1, without which the loss rises by less than 0.005 nats."""
-    return [(int(block) + 1, int(head) + 1) for block, head in (worth < MISSED).nonzero()]
+def find_unused_heads(rise: Tensor) -> list[tuple[int, int]]:
+    """Return the heads whose ablation costs less than 0.005 nats, as (block, head) from 1, for a rise (L, H)."""
+    return [(int(block) + 1, int(head) + 1) for block, head in (rise < UNUSED).nonzero()]
 
 
-def draw_heads(worth: Tensor, loss: float) -> "Figure":
-    """The worth (L, H) of each head as a heat map; those nobody would miss are marked."""
-    L, H = worth.shape
+def draw_heads(rise: Tensor, loss: float) -> "Figure":
+    """Draw the rise of the loss without each head (L, H) as a heat map, and mark unused heads."""
+    L, H = rise.shape
     figure = create_figure(max(6.0, 2.5 + 1.3 * H), 1.8 + 0.9 * L)
     axes = figure.subplots()
-    darkest = max(float(worth.max()), 10 * MISSED)  # heads that all do nothing are to look like it
-    image = axes.imshow(worth.numpy(), cmap="YlOrRd", vmin=0, vmax=darkest, aspect="auto")
+    darkest = max(float(rise.max()), 10 * UNUSED)  # if all heads are unused, all are pale
+    image = axes.imshow(rise.numpy(), cmap="YlOrRd", vmin=0, vmax=darkest, aspect="auto")
     for block in range(L):
         for head in range(H):
-            value = float(worth[block, head])
-            label = f"{rounded(value):.3f}" + ("\nnot missed" if value < MISSED else "")
+            value = float(rise[block, head])
+            label = f"{round_rise(value):.3f}" + ("\nunused" if value < UNUSED else "")
             colour = "white" if value > 0.65 * darkest else "black"
             axes.text(head, block, label, ha="center", va="center", size=12, color=colour)
     axes.set_xticks(range(H), [f"head {i + 1}" for i in range(H)], size=12)
     axes.set_yticks(range(L), [f"block {i + 1}" for i in range(L)], size=12)
-    axes.set_title(f"What the validation loss of {loss:.3f} rises by\nwithout each head (nats)", size=14)
+    axes.set_title(f"Rise of the validation loss ({loss:.3f} nats)\nwithout each head", size=14)
     figure.colorbar(image)
     return figure

@@ -1,4 +1,4 @@
-"""The frame of a page of shaded text: one file, no script, nothing from elsewhere."""
+"""The HTML page of a shaded text: one file, without scripts and without links to other sites."""
 
 import html
 
@@ -17,7 +17,12 @@ td { border-top: 1px solid #8888; }
 
 
 def make_page(title: str, body: str) -> str:
-    """A whole page of HTML. The body is HTML already; a span in it is shaded by its own `--s`, from 0 to 1."""
+    """Return a page of HTML.
+
+    Args:
+        title: plain text.
+        body: HTML. Each span in it is shaded by its style `--s`, from 0 to 1.
+    """
     title = html.escape(escape_control_characters(title))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,8 +1,7 @@
-"""Copied or created: how much of a text stands, word for word, in another.
+"""The view `copied`: how much of what the model writes stands word for word in the training text.
 
-A suffix array (pydivsufsort) over both texts lists all their suffixes in alphabetical order, so the
-longest match of a place in the one is beside it in the list: the nearest suffix of the other above or
-below, and as many characters as the two have in common.
+A suffix array (pydivsufsort) lists all suffixes of both texts in alphabetical order. The longest match of a suffix of
+one text is the common prefix with the nearest suffix of the other text, above or below it in the list.
 """
 
 import html
@@ -14,63 +13,63 @@ from pydivsufsort import divsufsort, kasai
 from minigpt.studies.look.html_page import make_page
 from minigpt.system.terminal import escape_control_characters
 
-LENGTHS = (10, 20, 40)  # characters in a row
-SHADES = 40  # at so long a match the shading is darkest
+LENGTHS = (10, 20, 40)  # characters of a verbatim passage
+DARKEST = 40  # characters of a match that has the darkest shade
 
 
 def find_match_lengths(text: str, source: str) -> np.ndarray:
-    """For each place in `text`, how many characters from there on stand somewhere in `source`: (N,) integers."""
+    """Return for each position of `text` the length of its longest match in `source`: (N,) integers."""
     if not text or not source:
         return np.zeros(len(text), dtype=np.int64)
-    codes = np.concatenate([to_code_points(source) + 1, [0], to_code_points(text) + 1])  # a 0 ends every match
+    codes = np.concatenate([_to_code_points(source) + 1, [0], _to_code_points(text) + 1])  # the 0 ends every match
     suffixes = divsufsort(codes)
-    common = kasai(codes, suffixes)  # with the next suffix of the list
-    ours = suffixes > len(source)  # those of the text
+    common = kasai(codes, suffixes)  # common prefix with the next suffix of the list
+    in_text = suffixes > len(source)
     lengths = np.zeros(len(codes), dtype=np.int64)
-    for places, step in ((np.flatnonzero(ours), -1), (np.flatnonzero(ours)[::-1], 1)):  # down the list, and up
+    for places, step in ((np.flatnonzero(in_text), -1), (np.flatnonzero(in_text)[::-1], 1)):  # down the list, then up
         match = 0
         for place in places.tolist():
             beside = place + step
             if not 0 <= beside < len(codes):
-                match = 0  # the end of the list
+                match = 0  # end of the list
                 continue
             shared = int(common[min(place, beside)])
-            match = min(match, shared) if ours[beside] else shared
+            match = min(match, shared) if in_text[beside] else shared
             start = suffixes[place]
             lengths[start] = max(lengths[start], match)
     return lengths[len(source) + 1 :]
 
 
-def to_code_points(text: str) -> np.ndarray:
-    """The characters' numbers: (N,) integers."""
+def _to_code_points(text: str) -> np.ndarray:
+    """Return the code points of the characters: (N,) integers."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
 
 
 def cover_matches(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """For each character the length of the longest match that holds it, from the lengths by where they start: (N,)."""
+    """Return for each character the length of the longest match that contains it: (N,), from the match lengths (N,)."""
     covered = np.zeros(len(lengths), dtype=np.int64)
     for start, length in enumerate(lengths):
-        if start == 0 or length >= lengths[start - 1]:  # otherwise it is the end of the match before
+        if start == 0 or length >= lengths[start - 1]:  # else it is the tail of the match before
             covered[start : start + length] = np.maximum(covered[start : start + length], length)
     return covered
 
 
 def compute_verbatim_share(covered: np.ndarray, length: int) -> float:
-    """The share of the characters that are part of a match of at least `length` characters."""
+    """Return the share of characters that belong to a match of at least `length` characters."""
     return float((covered >= length).mean()) if len(covered) else 0.0
 
 
 def measure_verbatim_shares(text: str, source: str) -> dict[int, float]:
-    """The share of a text that stands in `source`, in runs of at least 10, 20 and 40 characters."""
+    """Measure the share of a text that stands in `source`, in passages of at least 10, 20 and 40 characters."""
     covered = cover_matches(find_match_lengths(text, source))
     return {length: compute_verbatim_share(covered, length) for length in LENGTHS}
 
 
-def describe_copying(written: dict[int, float], true: dict[int, float]) -> str:
-    """One sentence on what two `shares` say: is it only copying?"""
+def describe_copying(written: dict[int, float], held_out: dict[int, float]) -> str:
+    """Return a sentence that compares the verbatim shares of the written text with those of held-out text."""
     middle = LENGTHS[1]
-    ours, theirs = written[middle], true[middle]
-    figures = f"{ours:.1%} of what the model wrote, and {theirs:.1%} of text it has never seen, stands in runs of "
+    ours, theirs = written[middle], held_out[middle]
+    figures = f"{ours:.1%} of what the model wrote, and {theirs:.1%} of held-out text, stands in passages of "
     figures += f"{middle} characters or more in the training text"
     if ours <= theirs:
         return f"Created: {figures}, so it copies no more than the text repeats itself."
@@ -81,33 +80,33 @@ def describe_copying(written: dict[int, float], true: dict[int, float]) -> str:
     return f"Created: {figures}, so it copies hardly more than the text repeats itself."
 
 
-def make_memorization_page(title: str, written: str, true: str, source: str) -> str:
-    """A page of HTML: `written` and `true` text shaded by their longest match in `source`, with the shares of both."""
+def make_memorization_page(title: str, written: str, held_out: str, source: str) -> str:
+    """Return a page of HTML: both texts shaded by their longest match in `source`, with their verbatim shares."""
     covers = {"what the model wrote": (written, cover_matches(find_match_lengths(written, source)))}
-    covers["true text it has never seen"] = (true, cover_matches(find_match_lengths(true, source)))
+    covers["held-out text"] = (held_out, cover_matches(find_match_lengths(held_out, source)))
     rows = ""
     for length in LENGTHS:
         cells = "".join(f"<td>{compute_verbatim_share(covered, length):.1%}</td>" for _, covered in covers.values())
         rows += f"<tr><td>{length} characters or more</td>{cells}</tr>"
     heads = "".join(f"<th>{name}</th>" for name in covers)
-    texts = "".join(f"<h2>{name}</h2><pre>\n{shaded(*pair)}</pre>" for name, pair in covers.items())
+    texts = "".join(f"<h2>{name}</h2><pre>\n{_shade(*pair)}</pre>" for name, pair in covers.items())
     sentence = describe_copying(
         *(({n: compute_verbatim_share(covered, n) for n in LENGTHS}) for _, covered in covers.values())
     )
     return make_page(
         title,
-        f"<p><b>{sentence}</b></p><p>The darker a character, the longer the match with the training text that it is "
-        f"part of; from {SHADES} characters on it is darkest. Point at it to read the length.</p>"
-        f"<table><tr><th>word for word in the training text, in runs of</th>{heads}</tr>{rows}</table>{texts}",
+        f"<p><b>{sentence}</b></p><p>A darker character belongs to a longer match with the training text; a match of "
+        f"{DARKEST} characters or more is darkest. Point at a character to read the length.</p>"
+        f"<table><tr><th>word for word in the training text, in passages of</th>{heads}</tr>{rows}</table>{texts}",
     )
 
 
-def shaded(text: str, covered: np.ndarray) -> str:
-    """The text as HTML, each stretch of equal cover in a span of its shade."""
+def _shade(text: str, covered: np.ndarray) -> str:
+    """Return the text as HTML, with a shaded span for each stretch of equal match length."""
     pieces, start = [], 0
     for i in range(1, len(text) + 1):
         if i == len(text) or covered[i] != covered[start]:
-            strength = min(1.0, max(0.0, (covered[start] - 4) / (SHADES - 4)))
+            strength = min(1.0, max(0.0, (covered[start] - 4) / (DARKEST - 4)))
             shown = html.escape(escape_control_characters(text[start:i]))
             pieces.append(
                 f'<span style="--s:{strength:.2f}" title="{covered[start]} characters in a row">{shown}</span>'

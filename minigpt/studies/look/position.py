@@ -1,4 +1,4 @@
-"""What context buys: the loss by how many characters the model can see."""
+"""The view `position`: the loss by the number of tokens that the model sees."""
 
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,14 @@ def compute_loss_by_position(model: LanguageModel, ids: Tensor) -> Tensor:
 
 
 def draw_positions(curves: dict[str, Tensor]) -> "Figure":
-    """One or several such curves, by name."""
+    """Draw one or more curves of `compute_loss_by_position`, by name."""
     figure = create_figure(9, 5)
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(range(1, len(curve) + 1), curve.tolist(), "o-" if len(curve) <= 64 else "-", label=name, linewidth=2)
     axes.set_xlabel("characters of context", size=13)
     axes.set_ylabel("validation loss (nats per character)", size=13)
-    axes.set_title("What context buys", size=15)
+    axes.set_title("Loss by context", size=15)
     axes.grid(alpha=0.3)
     if len(curves) > 1:
         axes.legend(fontsize=12)

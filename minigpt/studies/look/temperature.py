@@ -1,4 +1,4 @@
-"""What temperature does to the distribution that the next character is drawn from."""
+"""The view `temperature`: how temperature changes the distribution of the next token."""
 
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPERATURES = (0.5, 1.0, 1.5)
-SHOWN = 12
+TOP = 12  # most likely tokens in the picture
 
 
 @torch.no_grad()
 def compute_next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
-    """The probabilities of the token after the ids (T,) at each of TEMPERATURES: (3, V)."""
+    """Compute the probabilities of the token after the ids (T,) at each of TEMPERATURES: (3, V)."""
     was_training = model.training
     model.eval()
     try:
@@ -32,13 +32,13 @@ def compute_next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
 
 
 def compute_entropies(distributions: Tensor) -> list[float]:
-    """The entropy in bits of each row (N, V)."""
+    """Compute the entropy in bits of each row of probabilities (N, V)."""
     return [nats_to_bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
 
 
 def draw_temperature(distributions: Tensor, characters: list[str], text: str) -> "Figure":
-    """The likeliest characters after the text, their probabilities (3, V) side by side."""
-    top = distributions[TEMPERATURES.index(1.0)].topk(min(SHOWN, len(characters))).indices.tolist()
+    """Draw the most likely tokens after the text, with their probabilities (3, V) side by side."""
+    top = distributions[TEMPERATURES.index(1.0)].topk(min(TOP, len(characters))).indices.tolist()
     figure = create_figure(10, 5)
     axes = figure.subplots()
     for i, (temperature, row, entropy) in enumerate(

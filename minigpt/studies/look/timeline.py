@@ -1,4 +1,4 @@
-"""How it learned: what the model wrote at each snapshot, beside its loss."""
+"""The view `timeline`: what the model wrote at each snapshot, beside its loss."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,16 +10,17 @@ from minigpt.system.plotting import create_figure, replace_undrawable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 72  # characters of each text that there is room for
+WIDTH = 72  # characters of a text that fit in the picture
 
 
 def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
-    """A row for each snapshot, the first at the top: its step, its loss as a bar, and what the model wrote.
+    """Draw a row for each snapshot, the first at the top: step, loss as a bar, and what the model wrote.
 
-    Raises DataError if there is none.
+    Raises:
+        DataError: there is no snapshot.
     """
     if not snapshots:
-        raise DataError("the run kept no texts on its way: train with --snapshots 12")
+        raise DataError("the run has no snapshots: train with --snapshots 12")
     rows = len(snapshots)
     figure = create_figure(12, 0.36 * rows + 1.2)
     bars, texts = figure.subplots(1, 2, sharey=True, width_ratios=[1, 3.4])
@@ -35,7 +36,7 @@ def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
     bars.set_xticks([])
     bars.set_title("step, and validation loss", size=12, loc="left")
     texts.set_xlim(0, 1)
-    texts.set_title("what it writes then, from the same start and the same seed", size=12, loc="left")
+    texts.set_title("what the model writes then, from the same start and seed", size=12, loc="left")
     texts.axis("off")
     bars.spines[:].set_visible(False)
     bars.tick_params(length=0)

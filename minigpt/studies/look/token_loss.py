@@ -1,4 +1,4 @@
-"""Where the model was surprised: a text coloured by its loss per token."""
+"""The view `surprise`: a text coloured by the loss of each token."""
 
 import html
 import math
@@ -14,8 +14,8 @@ from minigpt.studies.look.html_page import make_page
 from minigpt.system.device import limit_threads
 from minigpt.system.terminal import escape_control_characters
 
-STRONGEST = 10.0  # bits; a surprise of one in a thousand has the full colour
-STEPS = (  # for a terminal: up to so many bits, this style
+STRONGEST = 10.0  # bits: a token of probability 1/1000 has the full colour
+TERMINAL_STYLES = (  # up to this loss in bits, this style
     (1, ""),
     (2.5, "white on #4a2a2a"),
     (4.5, "white on #7a2424"),
@@ -24,15 +24,17 @@ STEPS = (  # for a terminal: up to so many bits, this style
 )
 
 
-def tokens_of(run: Run, text: str) -> list[str]:
-    """The text's tokens, each as text; a token that is a part of a character only is U+FFFD."""
+def split_tokens(run: Run, text: str) -> list[str]:
+    """Split a text into its tokens. A token that is only a part of a character becomes U+FFFD."""
     return [run.tokenizer.decode([i]) for i in run.tokenizer.encode(text)]
 
 
 def compute_text_losses(run: Run, text: str) -> list[float]:
-    """The loss in nats of each token after the first, each predicted once, in windows as evaluation makes them.
+    """Compute the loss in nats of each token after the first, in the windows of an evaluation.
 
-    Raises DataError for a text of fewer than two tokens, UnknownCharacterError.
+    Raises:
+        DataError: the text has fewer than two tokens.
+        UnknownCharacterError: the text has a character outside the vocabulary.
     """
     ids = torch.tensor(run.tokenizer.encode(text))
     if len(ids) < 2:
@@ -42,7 +44,7 @@ def compute_text_losses(run: Run, text: str) -> list[float]:
 
 
 def make_token_loss_page(title: str, tokens: Sequence[str], losses: list[float]) -> str:
-    """A page of HTML: each token after the first shaded by its loss, from none to a surprise of ten bits."""
+    """Return a page of HTML: each token after the first shaded by its loss, which is darkest from ten bits on."""
     spans = [html.escape(escape_control_characters(tokens[0]))]
     for token, loss in zip(tokens[1:], losses, strict=True):
         strength = min(1.0, nats_to_bits(loss) / STRONGEST)
@@ -52,15 +54,15 @@ def make_token_loss_page(title: str, tokens: Sequence[str], losses: list[float])
     legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
     return make_page(
         title,
-        f"<p>The stronger the colour, the less the model expected the token: {legend} bits. The mean is "
-        f"{mean:.2f} bits per token. Point at a token to read its own.</p><pre>\n{''.join(spans)}</pre>",
+        f"<p>A stronger colour marks a token that the model expected less: {legend} bits. The mean is "
+        f"{mean:.2f} bits per token. Point at a token to read its loss.</p><pre>\n{''.join(spans)}</pre>",
     )
 
 
 def color_by_loss(tokens: Sequence[str], losses: list[float]) -> Text:
-    """The text for a terminal, its tokens on a background that the loss decides."""
+    """Return the text for a terminal, with a background colour by the loss of each token."""
     shown = Text(escape_control_characters(tokens[0]))
     for token, loss in zip(tokens[1:], losses, strict=True):
-        style = next(style for limit, style in STEPS if nats_to_bits(loss) < limit)
+        style = next(style for limit, style in TERMINAL_STYLES if nats_to_bits(loss) < limit)
         shown.append("⏎\n" if token == "\n" and style else escape_control_characters(token), style)
     return shown

@@ -1,7 +1,7 @@
-"""Looking inside a run: every view of it, as a picture or a page, with one plain sentence of what it shows."""
+"""The views of a run: each is a picture or a page, with one sentence that says what it shows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -17,7 +17,7 @@ from minigpt.runs.run_directory import RunFolder
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention
 from minigpt.studies.look.curves import draw_curves
 from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbour_kinds
-from minigpt.studies.look.heads import draw_heads, find_redundant_heads, measure_head_ablation, rounded
+from minigpt.studies.look.heads import draw_heads, find_unused_heads, measure_head_ablation, round_rise
 from minigpt.studies.look.memorization import describe_copying, make_memorization_page, measure_verbatim_shares
 from minigpt.studies.look.position import compute_loss_by_position, draw_positions
 from minigpt.studies.look.temperature import (
@@ -27,7 +27,7 @@ from minigpt.studies.look.temperature import (
     draw_temperature,
 )
 from minigpt.studies.look.timeline import draw_timeline
-from minigpt.studies.look.token_loss import compute_text_losses, make_token_loss_page, tokens_of
+from minigpt.studies.look.token_loss import compute_text_losses, make_token_loss_page, split_tokens
 from minigpt.system.device import explain_memory_errors, limit_threads
 from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.plotting import write_png
@@ -35,56 +35,66 @@ from minigpt.system.plotting import write_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEXT_LENGTH = 500  # characters of the validation text, where no other text is given
-TOKENS_A_HEAD = 2**14  # predictions by which each head is judged
-WRITTEN = 2000  # characters written to see how much of them is copied
+TEXT_LENGTH = 500  # characters of the validation text to look at, unless the user gives a text
+ABLATION_PREDICTIONS = 2**14  # predictions that measure each head
+GENERATED_LENGTH = 2000  # tokens written for the view `copied`
 
 
 @dataclass(frozen=True)
 class ViewInput:
-    """What is looked at: a run, a text, and the runs it is held against; and where its training text lies now."""
+    """What a view looks at.
+
+    Attributes:
+        run: the run.
+        given_text: the text that the user gave, or None.
+        others: other runs, for the learning curves.
+        data: where the run's training text is now, if it was moved.
+    """
 
     run: Run
-    given: str | None
-    against: Sequence[Run]
+    given_text: str | None
+    others: Sequence[Run]
     data: str | Path | None
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's own text, split as it was for the training. Raises DataError or FileError if it is gone."""
+        """The run's own text, split as in training. Raises DataError or FileError if it is missing."""
         return self.run.dataset(self.data)
 
-    def decoded(self, ids: Any) -> str:
-        """The text of some ids, without the tokens between documents."""
+    def decode(self, ids: Any) -> str:
+        """Return the text of token ids (N,), without the tokens between documents."""
         special = set(self.run.tokenizer.special_tokens.values())
         return self.run.tokenizer.decode(i for i in ids.tolist() if i not in special)
 
     @cached_property
     def text(self) -> str:
-        """The text to look at: the one given, or else the beginning of the validation text."""
-        if self.given is not None:
-            return self.given
-        return self.decoded(self.dataset.val[:TEXT_LENGTH])
+        """The text to look at: the given one, or the beginning of the validation text."""
+        if self.given_text is not None:
+            return self.given_text
+        return self.decode(self.dataset.val[:TEXT_LENGTH])
 
     @property
     def ids(self) -> Tensor:
-        """The ids of that text's end, as much as the model sees at once: (T,)."""
+        """The last token ids of the text, at most block_size (T,), on the model's device."""
         ids = self.run.tokenizer.encode(self.text)[-self.run.config.model.block_size :]
         return torch.tensor(ids, device=next(iter(self.run.model.parameters())).device)
 
     @property
-    def characters(self) -> list[str]:
-        """Every token as text, in the order of their ids."""
+    def vocabulary(self) -> list[str]:
+        """Every token as text, in the order of the ids."""
         return [self.run.tokenizer.decode([i]) for i in range(self.run.tokenizer.vocab_size)]
 
 
 @dataclass(frozen=True)
 class ViewResult:
-    """One view: its name, what it shows in a sentence, the figures behind it, and its file.
+    """One view of a run.
 
     Attributes:
-        picture: a figure, a page of HTML, or None for a view that this run doesn't offer; `says` is then why.
-        path: where the picture was written.
+        name: the view's name.
+        says: what the view shows, in one sentence; or why the run does not have this view.
+        figures: the numbers behind it.
+        picture: a figure, a page of HTML, or None if the run does not have this view.
+        path: the file of the picture.
     """
 
     name: str
@@ -94,100 +104,110 @@ class ViewResult:
     path: Path | None = None
 
 
-def attention(subject: ViewInput) -> ViewResult:
-    """Where each head looks."""
-    ids = subject.ids
-    maps = compute_attention_maps(subject.run.model, ids)
-    text = [subject.run.tokenizer.decode([i]) for i in ids.tolist()]
+def view_attention(given: ViewInput) -> ViewResult:
+    """Show where each head looks."""
+    ids = given.ids
+    maps = compute_attention_maps(given.run.model, ids)
+    tokens = [given.run.tokenizer.decode([i]) for i in ids.tolist()]
     entropy = torch.special.entr(maps).sum(dim=-1).mean(dim=-1)  # (L, H)
     L, H = divmod(int(entropy.argmin()), entropy.shape[1])
-    says = f"where each head looks, over {len(ids)} tokens; the most pointed is block {L + 1}, head {H + 1}"
-    return ViewResult(
-        "attention", says, {"text": "".join(text), "entropy_nats": entropy.tolist()}, draw_attention(maps, text)
-    )
+    says = f"attention over {len(ids)} tokens; the most focused head is block {L + 1}, head {H + 1}"
+    figures = {"text": "".join(tokens), "entropy_nats": entropy.tolist()}
+    return ViewResult("attention", says, figures, draw_attention(maps, tokens))
 
 
-def heads(subject: ViewInput) -> ViewResult:
-    """What each head is worth."""
-    block_size = subject.run.config.model.block_size
-    windows = take_spaced_windows(subject.dataset.val, max(1, TOKENS_A_HEAD // block_size), block_size)
-    loss, worth = measure_head_ablation(subject.run.model, *windows)
-    spare = find_redundant_heads(worth)
-    L, H = divmod(int(worth.argmax()), worth.shape[1])
-    names = ", ".join(f"block {block} head {head}" for block, head in spare)
-    says = f"without block {L + 1} head {H + 1} the loss rises by {rounded(float(worth.max())):.3f}; "
-    says += f"nobody would miss {names}" if spare else "every head would be missed"
-    figures = {"loss": loss, "worth": worth.tolist(), "not_missed": spare, "predictions": windows[0].numel()}
-    return ViewResult("heads", says, figures, draw_heads(worth, loss))
+def view_heads(given: ViewInput) -> ViewResult:
+    """Show how much the loss rises without each head."""
+    block_size = given.run.config.model.block_size
+    windows = take_spaced_windows(given.dataset.val, max(1, ABLATION_PREDICTIONS // block_size), block_size)
+    loss, rise = measure_head_ablation(given.run.model, *windows)
+    unused = find_unused_heads(rise)
+    L, H = divmod(int(rise.argmax()), rise.shape[1])
+    names = ", ".join(f"block {block} head {head}" for block, head in unused)
+    says = f"without block {L + 1} head {H + 1} the loss rises by {round_rise(float(rise.max())):.3f}; "
+    says += f"unused: {names}" if unused else "every head is used"
+    figures = {"loss": loss, "rise": rise.tolist(), "unused": unused, "predictions": windows[0].numel()}
+    return ViewResult("heads", says, figures, draw_heads(rise, loss))
 
 
-def surprise(subject: ViewInput) -> ViewResult:
-    """Where the model was surprised."""
-    losses, tokens = compute_text_losses(subject.run, subject.text), tokens_of(subject.run, subject.text)
+def view_token_loss(given: ViewInput) -> ViewResult:
+    """Show which tokens surprised the model."""
+    losses, tokens = compute_text_losses(given.run, given.text), split_tokens(given.run, given.text)
     worst = max(range(len(losses)), key=losses.__getitem__)
     before, token = "".join(tokens[max(0, worst - 9) : worst + 1]), tokens[worst + 1]
-    says = f"{nats_to_bits(sum(losses) / len(losses)):.2f} bits a token; most surprising was {token!r} after "
+    says = f"{nats_to_bits(sum(losses) / len(losses)):.2f} bits per token; the most surprising is {token!r} after "
     says += f"{before!r}: {nats_to_bits(losses[worst]):.1f} bits"
-    page = make_token_loss_page(f"Where {subject.run.path.name} was surprised", tokens, losses)
-    return ViewResult("surprise", says, {"text": subject.text, "tokens": tokens, "losses": losses}, page)
+    page = make_token_loss_page(f"What surprised {given.run.path.name}", tokens, losses)
+    return ViewResult("surprise", says, {"text": given.text, "tokens": tokens, "losses": losses}, page)
 
 
-def embedding(subject: ViewInput) -> ViewResult:
-    """Whether like lies with like."""
-    table = subject.run.model.token_embedding_table.weight.cpu()
-    share, chance = measure_neighbour_kinds(table, [classify_character(c) for c in subject.characters])
-    says = f"{share:.0%} of the nearest neighbours of a character are of its kind, {chance:.0%} by chance"
-    return ViewResult("embedding", says, {"share": share, "chance": chance}, draw_embedding(table, subject.characters))
+def view_embedding(given: ViewInput) -> ViewResult:
+    """Show whether similar characters have similar vectors."""
+    table = given.run.model.token_embedding_table.weight.cpu()
+    share, chance = measure_neighbour_kinds(table, [classify_character(c) for c in given.vocabulary])
+    says = f"{share:.0%} of a character's nearest neighbours are of its kind, {chance:.0%} by chance"
+    return ViewResult("embedding", says, {"share": share, "chance": chance}, draw_embedding(table, given.vocabulary))
 
 
-def position(subject: ViewInput) -> ViewResult:
-    """What context buys."""
-    curve = compute_loss_by_position(subject.run.model, torch.as_tensor(subject.dataset.val[:MAX_EVALUATED_TOKENS]))
-    says = f"with 1 character of context the loss is {curve[0]:.3f}"
+def view_position(given: ViewInput) -> ViewResult:
+    """Show the loss by the length of the context."""
+    curve = compute_loss_by_position(given.run.model, torch.as_tensor(given.dataset.val[:MAX_EVALUATED_TOKENS]))
+    says = f"with 1 token of context the loss is {curve[0]:.3f}"
     says += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
-    return ViewResult("position", says, {"losses": curve.tolist()}, draw_positions({subject.run.path.name: curve}))
+    return ViewResult("position", says, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}))
 
 
-def temperature(subject: ViewInput) -> ViewResult:
-    """What temperature does."""
-    distributions = compute_next_distributions(subject.run.model, subject.ids)
+def view_temperature(given: ViewInput) -> ViewResult:
+    """Show how temperature changes the next token's distribution."""
+    distributions = compute_next_distributions(given.run.model, given.ids)
     values = compute_entropies(distributions)
-    said = [f"{value:.2f} bits at {temperature:g}" for temperature, value in zip(TEMPERATURES, values, strict=True)]
+    parts = [f"{value:.2f} bits at {temperature:g}" for temperature, value in zip(TEMPERATURES, values, strict=True)]
     figures = {"temperatures": list(TEMPERATURES), "entropy_bits": values}
-    picture = draw_temperature(distributions, subject.characters, subject.text)
-    return ViewResult("temperature", f"the next character is open by {', '.join(said)}", figures, picture)
+    picture = draw_temperature(distributions, given.vocabulary, given.text)
+    return ViewResult("temperature", f"entropy of the next token by temperature: {', '.join(parts)}", figures, picture)
 
 
-def curves(subject: ViewInput) -> ViewResult:
-    """The learning curves of the runs."""
-    runs = [subject.run, *subject.against]
+def view_copied(given: ViewInput) -> ViewResult:
+    """Show how much the model copies from its training text."""
+    run, dataset = given.run, given.dataset
+    source = given.decode(dataset.train[:MAX_EVALUATED_TOKENS])
+    held_out = given.decode(dataset.val[:GENERATED_LENGTH])
+    written = "".join(run.stream(max_new_tokens=GENERATED_LENGTH, seed=run.config.training.seed))
+    shares = {
+        "written": measure_verbatim_shares(written, source),
+        "validation": measure_verbatim_shares(held_out, source),
+    }
+    page = make_memorization_page(f"Does {run.path.name} copy?", written, held_out, source)
+    return ViewResult("copied", describe_copying(shares["written"], shares["validation"]), shares, page)
+
+
+def view_curves(given: ViewInput) -> ViewResult:
+    """Show the learning curves of the runs."""
+    runs = [given.run, *given.others]
     losses = {str(run.path): run.record.validation_loss for run in runs}
-    best = min((loss, path) for path, loss in losses.items() if loss is not None) if any(losses.values()) else None
+    best = min(((loss, path) for path, loss in losses.items() if loss is not None), default=None)
     says = f"lowest exact validation loss: {best[0]:.4f}, {best[1]}" if best else "no run has an exact loss yet"
     return ViewResult("curves", says, {"validation_losses": losses}, draw_curves(runs))
 
 
-def copied(subject: ViewInput) -> ViewResult:
-    """Copied or created."""
-    run, dataset = subject.run, subject.dataset
-    source, true = subject.decoded(dataset.train[:MAX_EVALUATED_TOKENS]), subject.decoded(dataset.val[:WRITTEN])
-    written = "".join(run.stream(max_new_tokens=WRITTEN, seed=run.config.training.seed))
-    found = {"written": measure_verbatim_shares(written, source), "validation": measure_verbatim_shares(true, source)}
-    page = make_memorization_page(f"Is {run.path.name} only copying?", written, true, source)
-    return ViewResult("copied", describe_copying(found["written"], found["validation"]), found, page)
-
-
-def timeline(subject: ViewInput) -> ViewResult:
-    """How it learned."""
-    snapshots = RunFolder(subject.run.path).read_snapshots()
-    title = f"{subject.run.path.name}: {subject.run.record.parameters:,} parameters learn to write"
+def view_timeline(given: ViewInput) -> ViewResult:
+    """Show what the model wrote during training."""
+    snapshots = RunFolder(given.run.path).read_snapshots()
+    title = f"{given.run.path.name}: {given.run.record.parameters:,} parameters learn to write"
     picture = draw_timeline(snapshots, title)
-    return ViewResult("timeline", f"{len(snapshots)} texts from the same start, step by step", {}, picture)
+    return ViewResult("timeline", f"{len(snapshots)} samples from training, all from the same start", {}, picture)
 
 
 VIEWS: dict[str, Callable[[ViewInput], ViewResult]] = {
-    view.__name__: view
-    for view in (surprise, attention, heads, position, embedding, temperature, copied, curves, timeline)
+    "surprise": view_token_loss,
+    "attention": view_attention,
+    "heads": view_heads,
+    "position": view_position,
+    "embedding": view_embedding,
+    "temperature": view_temperature,
+    "copied": view_copied,
+    "curves": view_curves,
+    "timeline": view_timeline,
 }
 
 
@@ -199,18 +219,24 @@ def look(
     against: Sequence[Run] = (),
     data: str | Path | None = None,
 ) -> Iterator[ViewResult]:
-    """Look at a run: each view in turn, written to a file of its name.
+    """Look inside a run: make the views one after another, and write each to a file of its name.
 
-    Arguments:
+    A run may lack a view: a bigram model has no heads. Its result then has no picture; if `only` names the view, the
+    reason is raised as an error.
+
+    Args:
         run: the run.
-        out: the folder for the files; without it `look` in the run's own.
-        text: what to look at; without it the beginning of the validation text.
-        only: the names of the views, from VIEWS; without any, all of them.
-        against: runs whose learning curves are drawn over this one's.
-        data: the file of the run's training text, if it lies elsewhere now.
+        out: the folder of the files. Default: `look` in the run's folder.
+        text: the text to look at. Default: the beginning of the validation text.
+        only: names of views, from VIEWS. Default: all.
+        against: runs whose learning curves are drawn together with this one's.
+        data: where the run's training text is now, if it was moved.
 
-    A view that this run doesn't offer, such as the heads of a bigram model, comes without a picture, and is
-    refused if it is in `only`. Raises ConfigError, DataError, UnknownCharacterError and FileError.
+    Raises:
+        ConfigError: a name in `only` is unknown.
+        DataError: the text is empty.
+        FileError: the files cannot be written.
+        UnknownCharacterError: the text has a character outside the vocabulary.
     """
     for name in only:
         if name not in VIEWS:
@@ -218,39 +244,37 @@ def look(
     if text is not None:
         if not text:
             raise DataError("the text to look at is empty: give at least one character")
-        run.tokenizer.encode(text)  # refused now, not after the first views
+        run.tokenizer.encode(text)  # refuse an unknown character before the first view
     if out is None:
         out = run.path / "look"
         require_inside(run.path, [out, *out.glob("*")])
-    return views(ViewInput(run, text, against, data), out, only)
+    return _make_views(ViewInput(run, text, against, data), out, only)
 
 
-def views(subject: ViewInput, out: Path, only: Sequence[str]) -> Iterator[ViewResult]:
+def _make_views(given: ViewInput, out: Path, only: Sequence[str]) -> Iterator[ViewResult]:
     """Make each view and write it."""
     with explain_os_errors("create the folder", out):
         out.mkdir(parents=True, exist_ok=True)
+    activations = TOKENS_PER_BATCH * given.run.config.model.n_embd
     for name in only or VIEWS:
         try:
-            with (
-                limit_threads(TOKENS_PER_BATCH * subject.run.config.model.n_embd),
-                explain_memory_errors("use a smaller run"),
-            ):
-                seen = VIEWS[name](subject)
+            with limit_threads(activations), explain_memory_errors("use a smaller run"):
+                result = VIEWS[name](given)
         except (InputError, OutOfMemoryError) as error:
             if only:
                 raise
             yield ViewResult(name, str(error))
             continue
-        yield written(seen, out)
+        yield _write_view(result, out)
 
 
-def written(seen: ViewResult, out: Path) -> ViewResult:
-    """The view with its picture in a file of the folder."""
-    if isinstance(seen.picture, str):
-        path = out / f"{seen.name}.html"
-        write_atomic(path, seen.picture.encode("utf-8", "backslashreplace"))
+def _write_view(result: ViewResult, out: Path) -> ViewResult:
+    """Write the view's picture to a file, and return the view with its path."""
+    assert result.picture is not None
+    if isinstance(result.picture, str):
+        path = out / f"{result.name}.html"
+        write_atomic(path, result.picture.encode("utf-8", "backslashreplace"))
     else:
-        path = out / f"{seen.name}.png"
-        assert seen.picture is not None
-        write_png(path, seen.picture)
-    return ViewResult(seen.name, seen.says, seen.figures, seen.picture, path)
+        path = out / f"{result.name}.png"
+        write_png(path, result.picture)
+    return replace(result, path=path)

@@ -1,4 +1,4 @@
-"""Each rung against what it is said to be."""
+"""Each rung against its definition."""
 
 import math
 
@@ -28,7 +28,7 @@ def ids() -> torch.Tensor:
     return torch.randint(11, (500,), generator=torch.Generator().manual_seed(0)) // 2  # 6 to 10 never occur
 
 
-def test_counted_rungs_are_the_textbook_s() -> None:
+def test_the_counted_rungs_have_the_textbooks_probabilities() -> None:
     text = ids()
     windows = text[None, :8]
     assert fit_uniform(text, SMALL)(windows)[0].exp().allclose(torch.full((1, 8, 11), 1 / 11))
@@ -39,13 +39,13 @@ def test_counted_rungs_are_the_textbook_s() -> None:
     for t, token in enumerate(text[:8].tolist()):
         after = [int(b) for a, b in zip(text[:-1].tolist(), text[1:].tolist(), strict=True) if a == token]
         assert rows[0, t].tolist() == pytest.approx([(1 + after.count(i)) / (11 + len(after)) for i in range(11)])
-    for make in (fit_uniform, fit_frequencies, fit_bigram_counts):  # none is impossible, seen or not
+    for make in (fit_uniform, fit_frequencies, fit_bigram_counts):  # every token has a probability, counted or not
         logits, loss = make(text, SMALL)(windows, windows)
         assert logits.exp().sum(dim=-1).tolist() == [pytest.approx([1.0] * 8)]
         assert loss == pytest.approx(F.cross_entropy(logits[0], windows[0]).item())
 
 
-def test_the_average_is_attention_that_cannot_choose() -> None:
+def test_the_average_is_attention_with_equal_weights() -> None:
     x = torch.randn(2, 8, 12)
     averaged = CausalAverage()(x)
     for t in range(8):
@@ -56,7 +56,7 @@ def test_the_average_is_attention_that_cannot_choose() -> None:
     assert head(x).allclose(CausalAverage()(head.value(x)), atol=1e-6)
 
 
-def test_blocks_differ_by_the_sum_alone() -> None:
+def test_a_residual_block_is_a_plain_block_with_two_sums() -> None:
     plain, residual = PlainBlock(SMALL), ResidualBlock(SMALL)
     residual.load_state_dict(plain.state_dict())
     x = torch.randn(2, 8, 12)
@@ -66,7 +66,7 @@ def test_blocks_differ_by_the_sum_alone() -> None:
 
 
 @pytest.mark.parametrize("rung", NETWORKS, ids=lambda rung: rung.name)
-def test_no_network_sees_what_it_has_to_predict(rung) -> None:
+def test_no_network_sees_the_tokens_that_it_predicts(rung) -> None:
     torch.manual_seed(0)
     model = rung.network(SMALL).eval()
     idx = torch.randint(11, (1, 8))
@@ -80,7 +80,7 @@ def test_no_network_sees_what_it_has_to_predict(rung) -> None:
         assert not torch.equal(after[:, t], logits[:, t])
 
 
-def test_each_rung_holds_what_it_is_named_for() -> None:
+def test_each_rung_has_the_modules_of_its_name() -> None:
     models = {rung.name: rung.network(SMALL) for rung in NETWORKS}
     heads = {name: sum(isinstance(m, Head) for m in model.modules()) for name, model in models.items()}
     assert heads == {
@@ -95,7 +95,7 @@ def test_each_rung_holds_what_it_is_named_for() -> None:
         "+ dropout and scale": 6,
     }
     (one,) = (m for m in models["one head"].modules() if isinstance(m, Head))
-    assert one.key.weight.shape == (12, 12)  # as wide as the several together
+    assert one.key.weight.shape == (12, 12)  # as wide as all heads together
     assert isinstance(models["multi-head"].body, MultiHeadAttention)
     assert type(models["bigram, learned"]) is BigramLanguageModel
     assert type(models["+ layer norm"]) is GPTLanguageModel
@@ -103,7 +103,7 @@ def test_each_rung_holds_what_it_is_named_for() -> None:
     assert counts[1:] == sorted(counts[1:])
 
 
-def test_a_blind_guess_costs_the_logarithm_of_the_vocabulary() -> None:
+def test_the_loss_of_a_uniform_guess_is_the_logarithm_of_the_vocabulary() -> None:
     from minigpt.model.loss import compute_exact_loss
 
     assert compute_exact_loss(fit_uniform(ids(), SMALL), ids()) == pytest.approx(math.log(11))

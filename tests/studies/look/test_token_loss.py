@@ -1,4 +1,4 @@
-"""The losses shown are the evaluation's own, character by character."""
+"""The losses of a text are those of the evaluation, token by token."""
 
 import re
 
@@ -9,7 +9,7 @@ from minigpt.runs.run import Run
 from minigpt.studies.look.token_loss import color_by_loss, compute_text_losses, make_token_loss_page
 
 
-def test_the_losses_are_those_of_the_exact_loss(trained: Run, text: str) -> None:
+def test_the_mean_of_the_losses_is_the_exact_loss(trained: Run, text: str) -> None:
     piece = text[300:400]
     losses = compute_text_losses(trained, piece)
     assert len(losses) == 99
@@ -18,21 +18,21 @@ def test_the_losses_are_those_of_the_exact_loss(trained: Run, text: str) -> None
     assert losses[16] == pytest.approx(compute_text_losses(trained, piece[16:18])[0], rel=1e-5)
 
 
-def test_what_cannot_be_measured_is_refused(trained: Run) -> None:
+def test_a_text_too_short_or_with_an_unknown_character_is_refused(trained: Run) -> None:
     with pytest.raises(DataError, match="a text of 1 tokens has nothing to predict"):
         compute_text_losses(trained, "s")
     with pytest.raises(UnknownCharacterError):
         compute_text_losses(trained, "sea é")
 
 
-def test_the_page_colours_by_loss() -> None:
+def test_the_page_shades_each_token_by_its_loss() -> None:
     page = make_token_loss_page("t", "a<b\n", [0.0, 6.931471805599453, 100.0])
     spans = re.findall(r'<span style="--s:([\d.]+)" title="([\d.]+) bits">(.*?)</span>', page, re.S)
     assert spans == [("0.00", "0.00", "&lt;"), ("1.00", "10.00", "b"), ("1.00", "144.27", "⏎\n")]
     assert "The mean is 51.42 bits per token" in page
 
 
-def test_the_terminal_shows_the_text_itself(trained: Run, text: str) -> None:
+def test_the_terminal_shows_the_whole_text_in_colour(trained: Run, text: str) -> None:
     piece = "KEEPER:\nThe sea\n"
     shown = color_by_loss(piece, compute_text_losses(trained, piece))
     assert shown.plain.replace("⏎", "") == piece

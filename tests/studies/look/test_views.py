@@ -1,4 +1,4 @@
-"""Each view's figures against an independent computation, and what is done about what cannot be seen."""
+"""Each view's figures against an independent computation, and what happens where a view cannot be made."""
 
 import math
 import shutil
@@ -19,7 +19,7 @@ from minigpt.model.loss import compute_exact_loss, compute_mean_loss
 from minigpt.runs.run import Run
 from minigpt.studies.look.attention import compute_attention_maps
 from minigpt.studies.look.embedding import classify_character, measure_neighbour_kinds, project_to_plane
-from minigpt.studies.look.heads import find_redundant_heads, measure_head_ablation
+from minigpt.studies.look.heads import find_unused_heads, measure_head_ablation
 from minigpt.studies.look.position import compute_loss_by_position
 from minigpt.studies.look.temperature import TEMPERATURES, compute_entropies, compute_next_distributions
 from minigpt.studies.look.views import VIEWS, look
@@ -42,7 +42,7 @@ def bigram(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("T", [1, 5, 8])
-def test_attention_sums_to_one_and_never_looks_ahead(T: int) -> None:
+def test_attention_weights_sum_to_one_and_are_zero_for_later_positions(T: int) -> None:
     model = small_model()
     maps = compute_attention_maps(model, torch.randint(11, (T,)))
     assert maps.shape == (2, 3, T, T)
@@ -52,7 +52,7 @@ def test_attention_sums_to_one_and_never_looks_ahead(T: int) -> None:
     assert not any(head.dropout._forward_pre_hooks for head in model.modules() if isinstance(head, Head))
 
 
-def test_attention_is_what_the_head_computes() -> None:
+def test_the_maps_are_the_weights_that_the_heads_compute() -> None:
     model, idx = small_model(), torch.randint(11, (8,))
     maps = compute_attention_maps(model, idx)
     model.eval()
@@ -68,34 +68,34 @@ def test_attention_is_what_the_head_computes() -> None:
     assert gathered.allclose(model.blocks[1].sa.heads[2](second)[0], atol=1e-5)
 
 
-def test_the_fast_model_s_maps_and_worth_are_the_lecture_s() -> None:
+def test_the_fast_model_has_the_maps_and_ablations_of_the_lectures_model() -> None:
     lecture = small_model()
     fast = GPT.from_lecture(lecture.state_dict(), lecture.config.dropout)
     idx, x, y = torch.randint(11, (8,)), torch.randint(11, (20, 8)), torch.randint(11, (20, 8))
     maps = compute_attention_maps(fast, idx)
     assert maps.allclose(compute_attention_maps(lecture, idx), atol=1e-6)
     assert not maps.triu(diagonal=1).any()
-    (loss, worth), (expected_loss, expected) = measure_head_ablation(fast, x, y), measure_head_ablation(lecture, x, y)
+    (loss, rise), (expected_loss, expected) = measure_head_ablation(fast, x, y), measure_head_ablation(lecture, x, y)
     assert loss == pytest.approx(expected_loss, abs=1e-6)
-    assert worth.allclose(expected, atol=1e-6)
-    assert loss == compute_mean_loss(fast, x, y)  # every hook is off again
+    assert rise.allclose(expected, atol=1e-6)
+    assert loss == compute_mean_loss(fast, x, y)  # every hook was removed
     assert fast.training
 
 
-def test_a_head_is_worth_what_the_loss_rises_by() -> None:
+def test_ablating_a_head_equals_zeroing_its_values() -> None:
     model = small_model()
     x, y = torch.randint(11, (20, 8)), torch.randint(11, (20, 8))
-    loss, worth = measure_head_ablation(model, x, y)
-    assert worth.shape == (2, 3)
-    assert loss == compute_mean_loss(model, x, y)  # every head is back
+    loss, rise = measure_head_ablation(model, x, y)
+    assert rise.shape == (2, 3)
+    assert loss == compute_mean_loss(model, x, y)  # every hook was removed
     silenced = small_model()
-    silenced.blocks[1].sa.heads[0].value.weight.data.zero_()  # a head whose values are zero answers zero
-    assert float(worth[1, 0]) == pytest.approx(compute_mean_loss(silenced, x, y) - loss, abs=1e-6)
-    assert find_redundant_heads(torch.tensor([[0.2, 0.004], [-0.1, 0.3]])) == [(1, 2), (2, 1)]
+    silenced.blocks[1].sa.heads[0].value.weight.data.zero_()  # a head whose values are zero returns zero
+    assert float(rise[1, 0]) == pytest.approx(compute_mean_loss(silenced, x, y) - loss, abs=1e-6)
+    assert find_unused_heads(torch.tensor([[0.2, 0.004], [-0.1, 0.3]])) == [(1, 2), (2, 1)]
 
 
 @pytest.mark.parametrize("length", [3, 9, 10, 500])
-def test_the_positions_add_up_to_the_exact_loss(length: int) -> None:
+def test_the_losses_by_position_average_to_the_exact_loss(length: int) -> None:
     model, ids = small_model(), torch.randint(11, (length,))
     curve = compute_loss_by_position(model, ids)
     counts = torch.bincount(torch.arange(length - 1) % 8)
@@ -106,7 +106,7 @@ def test_the_positions_add_up_to_the_exact_loss(length: int) -> None:
         assert curve.tolist() == pytest.approx(F.cross_entropy(logits, ids[1:], reduction="none").tolist(), rel=1e-5)
 
 
-def test_two_dimensions_are_the_best_two() -> None:
+def test_the_plane_has_the_two_largest_principal_components() -> None:
     table = torch.randn(30, 6, dtype=torch.float64) * torch.tensor([5.0, 3, 1, 1, 1, 1], dtype=torch.float64)
     plane = project_to_plane(table)
     centred = table - table.mean(dim=0)
@@ -117,7 +117,7 @@ def test_two_dimensions_are_the_best_two() -> None:
     assert torch.equal(project_to_plane(table), project_to_plane(table.clone()))
 
 
-def test_like_lies_with_like_or_does_not() -> None:
+def test_neighbours_are_of_one_kind_in_a_clustered_table_and_at_chance_in_a_random_one() -> None:
     kinds = ["vowels"] * 10 + ["capitals"] * 10
     apart = torch.cat(
         [torch.tensor([[1.0, 0.1]]) + torch.rand(10, 2) / 9, torch.tensor([[-1.0, 0]]) - torch.rand(10, 2) / 9]
@@ -147,12 +147,12 @@ def test_temperature_divides_the_logits() -> None:
     assert compute_entropies(rows) == sorted(compute_entropies(rows))
 
 
-def test_every_view_of_a_transformer(trained: Run, bigram: Run, tmp_path: Path) -> None:
-    views = {seen.name: seen for seen in look(trained, tmp_path / "seen", against=[bigram])}
+def test_a_transformer_has_every_view(trained: Run, bigram: Run, tmp_path: Path) -> None:
+    views = {view.name: view for view in look(trained, tmp_path / "views", against=[bigram])}
     assert list(views) == list(VIEWS)
-    for seen in views.values():
-        content = seen.path.read_bytes()
-        assert content.startswith(b"\x89PNG" if seen.path.suffix == ".png" else b"<!doctype html>")
+    for view in views.values():
+        content = view.path.read_bytes()
+        assert content.startswith(b"\x89PNG" if view.path.suffix == ".png" else b"<!doctype html>")
     dataset = Dataset(trained.tokenizer.encode(trained.corpus().text), trained.config)
     shown = trained.tokenizer.decode(dataset.val[:500].tolist())
     assert views["surprise"].figures["text"] == shown
@@ -164,43 +164,43 @@ def test_every_view_of_a_transformer(trained: Run, bigram: Run, tmp_path: Path) 
     assert len(views["position"].figures["losses"]) == 16
 
 
-def test_what_a_bigram_lacks_is_left_out_or_refused(bigram: Run, tmp_path: Path) -> None:
-    left_out = {seen.name: seen.says for seen in look(bigram, tmp_path / "seen") if seen.path is None}
+def test_a_view_that_a_bigram_lacks_is_left_out_or_refused(bigram: Run, tmp_path: Path) -> None:
+    left_out = {view.name: view.says for view in look(bigram, tmp_path / "views") if view.path is None}
     assert left_out == {
         "attention": "this model has no attention heads: look at a transformer's run",
         "heads": "this model has no attention heads: look at a transformer's run",
-        "timeline": "the run kept no texts on its way: train with --snapshots 12",
+        "timeline": "the run has no snapshots: train with --snapshots 12",
     }
     with pytest.raises(ConfigError, match="no attention heads"):
-        list(look(bigram, tmp_path / "seen", only=["heads"]))
+        list(look(bigram, tmp_path / "views", only=["heads"]))
     with pytest.raises(ConfigError):
         compute_attention_maps(BigramLanguageModel(SMALL), torch.tensor([1, 2]))
 
 
-def test_a_run_whose_text_is_gone_still_shows_what_it_can(trained: Run, text: str, tmp_path: Path) -> None:
+def test_a_run_without_its_text_still_has_the_views_that_need_none(trained: Run, text: str, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text(text)
     run = minigpt.train(data=file, out=tmp_path / "run", device="cpu", **TINY | {"max_iters": 5})
     file.unlink()
-    views = {seen.name: seen for seen in look(run, text="KEEPER:\nThe sea")}
-    assert {name for name, seen in views.items() if seen.path is None} == {"heads", "position", "copied"}
+    views = {view.name: view for view in look(run, text="KEEPER:\nThe sea")}
+    assert {name for name, view in views.items() if view.path is None} == {"heads", "position", "copied"}
     assert "there is no such file" in views["heads"].says
     assert views["attention"].path == run.path / "look" / "attention.png"
 
 
-def test_impossible_wishes_are_refused_at_once(trained: Run, tmp_path: Path) -> None:
+def test_a_wrong_argument_is_refused_before_the_first_view(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no view 'atention'.*did you mean 'attention'"):
-        look(trained, tmp_path / "seen", only=["atention"])
+        look(trained, tmp_path / "views", only=["atention"])
     with pytest.raises(DataError, match="the text to look at is empty"):
-        look(trained, tmp_path / "seen", text="")
+        look(trained, tmp_path / "views", text="")
     with pytest.raises(UnknownCharacterError):
-        look(trained, tmp_path / "seen", text="Ω")
-    assert not (tmp_path / "seen").exists()
-    (seen,) = look(trained, tmp_path / "seen", text="s", only=["attention"])  # one character is enough for this
-    assert seen.path.exists()
+        look(trained, tmp_path / "views", text="Ω")
+    assert not (tmp_path / "views").exists()
+    (view,) = look(trained, tmp_path / "views", text="s", only=["attention"])  # one character is enough for this view
+    assert view.path.exists()
 
 
-def test_damaged_snapshots_are_named(trained: Run, tmp_path: Path) -> None:
+def test_a_damaged_snapshots_file_is_named_in_the_error(trained: Run, tmp_path: Path) -> None:
     path = shutil.copytree(trained.path, tmp_path / "run")
     (path / "snapshots.jsonl").write_text("{}\n")
     with pytest.raises(RunError, match=r"snapshots\.jsonl"):

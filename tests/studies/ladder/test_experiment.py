@@ -19,8 +19,8 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import DataError, DeviceError, DivergedError, RunError
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.directory import Ladder, LadderFolder
+from minigpt.studies.ladder.experiment import LadderExperiment, run_ladder
 from minigpt.studies.ladder.report import describe_difference, format_markdown, format_terminal_lines
-from minigpt.studies.ladder.run_ladder import LadderExperiment, run_ladder
 from minigpt.studies.ladder.rungs import FULL, RUNGS
 from minigpt.tokenizers.char import CharTokenizer
 
