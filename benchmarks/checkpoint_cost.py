@@ -1,9 +1,9 @@
-"""What saving costs: the same training with saves and without, in turn.
+"""Time a training with checkpoints and without, in turns.
 
     python benchmarks/checkpoint_cost.py --data input.txt
 
-Of two equal trainings of the lecture preset, evaluated and saved every hundred steps, one leaves the saves out; the
-ratio is that of the whole times, median of the rounds.
+Both trainings have the lecture preset and evaluate every hundred steps. One of them writes no checkpoints. The
+ratio is that of the whole times.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import minigpt
 from minigpt.training.callbacks import Journal
 
 
-def seconds(data: str, out: Path, saves: bool) -> float:
-    """How long the training takes, evaluations and all."""
+def time_training(data: str, out: Path, saves: bool) -> float:
+    """Return the seconds of a training, with its evaluations."""
     keep = Journal.save_all if saves else lambda self, step, evaluated, weights, kept: None
     with patch.object(Journal, "save_all", keep):
         record = minigpt.train(data=data, out=out, max_iters=800, snapshots=0).record
@@ -25,7 +25,7 @@ def seconds(data: str, out: Path, saves: bool) -> float:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=7)
@@ -34,10 +34,10 @@ def main() -> None:
         ratios = []
         for n in range(arguments.rounds):
             order = [True, False] if n % 2 else [False, True]
-            times = {saves: seconds(arguments.data, Path(temporary) / f"{n}-{saves}", saves) for saves in order}
+            times = {saves: time_training(arguments.data, Path(temporary) / f"{n}-{saves}", saves) for saves in order}
             ratios.append(times[True] / times[False])
         low, *_, high = sorted(ratios)
-        print(f"with saves {statistics.median(ratios):.3f} times as long as without ({low:.3f} to {high:.3f})")
+        print(f"with checkpoints {statistics.median(ratios):.3f} times as long as without ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Data larger than memory: a 2 GB token file in 1 GB, batches mapped against in memory, and how fast it is prepared.
+"""Measure batches from files larger than memory, and the speed of `minigpt data prepare`.
 
     python benchmarks/data_loading.py --data input.txt
 
-The 2 GB are random ids in 32 shards, in a temporary folder. A process of its own opens them (and checks each by its
-SHA-256), draws batches at random and in epochs, and trains; if control groups can be made, which on Linux takes root,
-it does so within one of 1 GB. What it holds beside pages of files, which the system drops when it needs room, is its
-anonymous memory; the same without the 2 GB shows what of that is Python and PyTorch.
+Three tables. Batches from mapped files against batches from memory. A training on 2 GB of random tokens, in a
+process that may use 1 GB, beside one on 2 MB. The speed from text to shards, against libraries that only encode.
+The limit of 1 GB is a control group, which on Linux needs root; without it the process runs unlimited. Its
+anonymous memory is what it holds besides pages of files, which the operating system drops when it needs room.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import numpy as np
 import tiktoken
 import tokenizers
 import torch
-from side_by_side import Side, alternate
+from side_by_side import Side, time_in_turns
 
 from minigpt.config import Config
 from minigpt.data.corpus import find_corpus
@@ -38,17 +38,17 @@ from minigpt.tokenizers.byte_level import PATTERNS
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.train import train
 
-SHARDS, TOKENS = 32, 2**25  # of two bytes each: 2 GB
+SHARDS, TOKENS = 32, 2**25  # tokens of two bytes in each shard: 2 GB
 LIMIT = 2**30
-GROUPS = (  # of versions 1 and 2: where they are, the limit, the peak
+GROUPS = (  # control groups, versions 1 and 2: folder, file of the limit, file of the peak
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
     (Path("/sys/fs/cgroup"), "memory.max", "memory.peak"),
 )
-COPIES = 64  # of the text, for the encoders
+COPIES = 64  # copies of the text for the encoders
 
 
-class Silent:
-    """Nobody is told how far it is."""
+class SilentProgress:
+    """A progress display that shows nothing."""
 
     def say(self, text: str) -> None:
         """Nothing."""
@@ -60,8 +60,8 @@ class Silent:
         """Nothing."""
 
 
-def random_shards(folder: Path, shards: int, tokens: int) -> None:
-    """Prepared data of random ids: training shards of so many tokens, and one to validate with; none of it cached."""
+def write_random_shards(folder: Path, shards: int, tokens: int) -> None:
+    """Write prepared data of random ids: training shards and one validation shard; none of it stays in memory."""
     folder.mkdir()
     tokenizer = CharTokenizer.from_text("".join(map(chr, range(32, 97))))
     tokenizer = CharTokenizer(tokenizer.stoi, [END_OF_TEXT])
@@ -75,39 +75,39 @@ def random_shards(folder: Path, shards: int, tokens: int) -> None:
         index = dataclasses.replace(index, parts=(*index.parts, part))
     dataclasses.replace(index, finished=True).write(folder)
     if hasattr(os, "posix_fadvise"):
-        for path in folder.glob("*.bin"):  # a page that is in memory already would not count for the group
+        for path in folder.glob("*.bin"):  # a page in memory would not count for the control group
             descriptor = os.open(path, os.O_RDONLY)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
 
 
-def used(name: str) -> float:
-    """A line of what Linux says about this process's memory, in MB: "RssAnon", "VmHWM" and others."""
+def read_memory(name: str) -> float:
+    """Return a figure of this process's memory in MB (Linux): "RssAnon", "VmHWM" or others."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
 
 
-def work_in(folder: Path) -> None:
-    """What the process of its own does: open, draw, train; then print its figures."""
-    began = time.perf_counter()
+def measure_data(folder: Path) -> None:
+    """Open the data, draw batches, train, and print the figures."""
+    start = time.perf_counter()
     data = PreparedData(folder)
-    figures: dict[str, float] = {"opened_seconds": time.perf_counter() - began, "tokens": len(data.train)}
+    figures: dict[str, float] = {"opened_seconds": time.perf_counter() - start, "tokens": len(data.train)}
     for order in ("random", "epochs"):
         dataset = Dataset(data, Config().override(order=order, vocab_size=data.tokenizer.vocab_size))
         dataset.get_batch("train")
-        began, batches = time.perf_counter(), 20_000
+        start, batches = time.perf_counter(), 20_000
         for _ in range(batches):
             dataset.get_batch("train")
-        figures[f"microseconds_{order}"] = (time.perf_counter() - began) / batches * 1e6
+        figures[f"microseconds_{order}"] = (time.perf_counter() - start) / batches * 1e6
     run = train(Config().override(max_iters=200, device="cpu"), folder, folder.parent / "run", overwrite=True)
     figures["step"] = run.record.training_seconds / 200 * 1e3
-    figures |= {name: used(name) for name in ("RssAnon", "VmHWM")}
+    figures |= {name: read_memory(name) for name in ("RssAnon", "VmHWM")}
     print(json.dumps(figures))
 
 
 @contextmanager
-def memory_group() -> Iterator[tuple[Path, str] | None]:
-    """A control group that may use 1 GB, and the file that tells its peak; None where none can be made."""
+def limit_memory() -> Iterator[tuple[Path, str] | None]:
+    """Yield a control group of 1 GB and the name of its file with the peak; None where that needs root."""
     for root, limit, peak in GROUPS:
         group = root / f"minigpt-{os.getpid()}"
         try:
@@ -123,9 +123,9 @@ def memory_group() -> Iterator[tuple[Path, str] | None]:
     yield None
 
 
-def measured(folder: Path) -> dict[str, float]:
-    """The figures of `work_in` in a process of its own, within a group of 1 GB if there can be one."""
-    with memory_group() as group:
+def measure_in_process(folder: Path) -> dict[str, float]:
+    """Run `measure_data` in a new process, in a control group of 1 GB if possible, and return the figures."""
+    with limit_memory() as group:
         enter = f"echo $$ > {group[0]}/cgroup.procs; " if group else ""
         child = f'{enter}exec "{sys.executable}" "{__file__}" --child "{folder}"'
         done = subprocess.run(["sh", "-c", child], capture_output=True, text=True)
@@ -137,44 +137,44 @@ def measured(folder: Path) -> dict[str, float]:
         return figures
 
 
-def large_against_small() -> None:
-    """Print what 2 GB of tokens cost, beside 2 MB of them."""
+def compare_large_and_small() -> None:
+    """Print the figures for 2 MB and for 2 GB of tokens."""
     head = ["tokens", "open and check, s", "a batch at random, µs", "in epochs, µs", "a step, ms"]
     head += ["anonymous memory, MB", "with pages of files, MB", "the group's peak, MB, of 1,074"]
     print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     with tempfile.TemporaryDirectory() as below:
         for shards, tokens in ((1, 10**6), (SHARDS, TOKENS)):
             folder = Path(below) / f"{shards}"
-            random_shards(folder, shards, tokens)
-            f = measured(folder)
+            write_random_shards(folder, shards, tokens)
+            f = measure_in_process(folder)
             row = [f"{f['tokens']:,.0f}", f"{f['opened_seconds']:.1f}", f"{f['microseconds_random']:.1f}"]
             row += [f"{f['microseconds_epochs']:.1f}", f"{f['step']:.1f}", f"{f['RssAnon']:,.0f}"]
-            row += [f"{f['VmHWM']:,.0f}", f"{f['group']:,.0f}" if "group" in f else "none can be made here"]
+            row += [f"{f['VmHWM']:,.0f}", f"{f['group']:,.0f}" if "group" in f else "no control group"]
             print(f"| {' | '.join(row)} |", flush=True)
 
 
-def mapped_against_memory(text: str) -> None:
-    """Print the time of a batch at the mission's size."""
+def compare_mapped_and_memory(text: str) -> None:
+    """Print the time of a batch of the lecture preset."""
     with tempfile.TemporaryDirectory() as below:
         file = Path(below) / "text.txt"
         file.write_text(text)
-        prepare([file], Path(below) / "data", PrepareSettings(), Silent())
+        prepare([file], Path(below) / "data", PrepareSettings(), SilentProgress())
         data = PreparedData(Path(below) / "data")
         config = Config()
         ids = torch.as_tensor(np.concatenate([data.train[:], data.val[:]]))
         sides = {name: Dataset(source, config) for name, source in (("in memory", ids), ("mapped", data))}
         work = {name: Side(lambda dataset=dataset: dataset.get_batch("train")) for name, dataset in sides.items()}
         print("| a batch of 16 windows of 32 | µs | time over in memory |\n| --- | --- | --- |")
-        for name, timing in alternate(work).items():
+        for name, timing in time_in_turns(work).items():
             print(f"| {name} | {timing.seconds * 1e6:.1f} | {timing} |", flush=True)
 
 
-def encoders(text: str) -> None:
-    """Print how fast text becomes shards, against the libraries that only encode it."""
+def compare_encoders(text: str) -> None:
+    """Print the speed from text to shards, against libraries that only encode."""
     rng = random.Random(0)
     words = text.split(" ")
     documents = []
-    for _ in range(COPIES):  # different documents: others would be no test of what is cached
+    for _ in range(COPIES):  # different documents, so that no encoder can use a cache
         start = rng.randrange(len(words))
         documents.append(" ".join(words[start:] + words[:start]))
     tokenizer = BPETokenizer.train(text, 4096, [END_OF_TEXT])
@@ -190,32 +190,32 @@ def encoders(text: str) -> None:
         settings = PrepareSettings(tokenizer=str(folder / "tokenizer.json"))
         sides = {
             "minigpt data prepare: read, split, encode, hash, write": Side(
-                lambda: prepare([file], folder / f"{next(count)}", settings, Silent())
+                lambda: prepare([file], folder / f"{next(count)}", settings, SilentProgress())
             ),
             "tiktoken, the documents in memory, 2 threads": Side(
                 lambda: bare.encode_ordinary_batch(documents, num_threads=2)
             ),
-            "tokenizers, the same": Side(lambda: other.encode_batch_fast(documents)),
+            "tokenizers, the documents in memory, 2 threads": Side(lambda: other.encode_batch_fast(documents)),
         }
         size = sum(len(document.encode()) for document in documents)
         print(f"\n| {size / 1e6:,.0f} MB in {COPIES} documents | MB/s | time over ours |\n| --- | --- | --- |")
-        for name, timing in alternate(sides, rounds=3, seconds=0.1).items():
+        for name, timing in time_in_turns(sides, rounds=3, seconds=0.1).items():
             print(f"| {name} | {size / 1e6 / timing.seconds:.1f} | {timing} |", flush=True)
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--data", help="the text file; by default that of minigpt train")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        work_in(Path(arguments.child))
+        measure_data(Path(arguments.child))
         return
     text = find_corpus(arguments.data).text
-    mapped_against_memory(text)
-    large_against_small()
-    encoders(text)
+    compare_mapped_and_memory(text)
+    compare_large_and_small()
+    compare_encoders(text)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""The two ways in which our own engine writes, by the size of the model: what its fixed rules were made from.
+"""Time our ways to generate a text, by the size of the model: the rules of decoder selection come from this table.
 
     python benchmarks/decoders.py
 
-Tokens a second at batch 1, in turn: the compiled loops with a layer whole and in two parts, and the cached way through
-PyTorch on one and on two threads; within block_size 512, and past smaller ones, where the window is read anew.
+Tokens per second of one text, in turns: the Numba loops, with each layer in one part or two, and PyTorch with a KV
+cache on one thread and two. Up to block_size 512, and past smaller ones, where the window is read again.
 """
 
 from collections.abc import Callable
 
 import torch
-from generation import model_of
-from side_by_side import Side, alternate
+from generation import make_model
+from side_by_side import Side, time_in_turns
 
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.generation import backend_selection as path
@@ -38,7 +38,9 @@ def writing(model: GPT, start: int, tokens: int, loops: path.Loops | None) -> Ca
 
 def compare(sides: dict[str, Side], tokens: int) -> str:
     """Tokens a second of each side."""
-    return " | ".join(f"{tokens / timing.seconds:,.0f}" for timing in alternate(sides, rounds=5, seconds=0.4).values())
+    return " | ".join(
+        f"{tokens / timing.seconds:,.0f}" for timing in time_in_turns(sides, rounds=5, seconds=0.4).values()
+    )
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
     head = "cached, one thread | cached, two threads"
     print(f"| n_embd, blocks | loops, whole | loops, two parts | {head} |\n| --- | --- | --- | --- | --- |")
     for n_embd, n_head, n_layer in WITHIN:
-        model = model_of(ModelConfig(vocab_size=65, block_size=512, n_embd=n_embd, n_head=n_head, n_layer=n_layer))
+        model = make_model(ModelConfig(vocab_size=65, block_size=512, n_embd=n_embd, n_head=n_head, n_layer=n_layer))
         tokens = 400 if n_embd < 300 else 100
         cached = writing(model, 1, tokens, None)
         whole, parts = (writing(model, 1, tokens, path.Loops(n, eight_bits=False, window=False)) for n in (1, 2))
@@ -56,7 +58,7 @@ def main() -> None:
     print(f"\n| n_embd, blocks, block_size | {head} |\n| --- | --- | --- | --- | --- |")
     for n_embd, n_head, n_layer, block_size in PAST:
         shape = ModelConfig(vocab_size=65, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
-        model, tokens = model_of(shape), 300 if n_embd * block_size < 10_000 else 30
+        model, tokens = make_model(shape), 300 if n_embd * block_size < 10_000 else 30
         cached = writing(model, block_size, tokens, None)
         loops = writing(model, block_size, tokens, path.Loops(1, eight_bits=False, window=True))
         sides = {"1": Side(loops, 1), "2": Side(loops, 2), "one": Side(cached, 1), "two": Side(cached, 2)}

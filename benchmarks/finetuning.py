@@ -1,9 +1,10 @@
-"""Memory and time of a fine-tuning step: all weights, LoRA, and QLoRA, at three sizes, each in a process of its own.
+"""Measure memory and time of a fine-tuning step: all weights, LoRA and QLoRA, at three sizes.
 
     python benchmarks/finetuning.py
 
-The largest is GPT-2's of 124 million parameters, its weights drawn at random, with recomputed activations for QLoRA as
-the paper has it. Memory is the peak of the steps alone, after the model was made (Linux).
+Each case runs in a process of its own. The largest size is GPT-2's of 124 million parameters, with random weights;
+QLoRA also runs with recomputed activations, as in its paper. The memory is the peak during the steps above that
+before the model was built (Linux).
 """
 
 import argparse
@@ -44,19 +45,19 @@ METHODS = ("full", "lora", "qlora", "qlora, recomputed")
 STEPS = 6
 
 
-def held(name: str) -> float:
-    """What this process holds, "VmRSS", or held at most, "VmHWM", in MB."""
+def read_memory(name: str) -> float:
+    """Return the resident memory of this process, "VmRSS", or its peak, "VmHWM", in MB (Linux)."""
     return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) / 1024
 
 
 def measure(size: str, method: str) -> None:
-    """Make a few steps and print their figures."""
+    """Run a few steps and print the peak memory, the time and the number of trained parameters."""
     recomputed = method.endswith("recomputed")
     config = Config().override(max_iters=100, checkpoint_activations=recomputed, **SIZES[size])
     torch.manual_seed(0)
     idx = torch.randint(config.model.vocab_size, (config.training.batch_size, config.model.block_size))
-    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads what it needs
-    before = held("VmRSS")
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads the libraries that the optimizer needs
+    before = read_memory("VmRSS")
     model = build(config.model).train()
     if method.startswith("qlora"):
         to_4_bits(model)
@@ -65,29 +66,29 @@ def measure(size: str, method: str) -> None:
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     gradients = Gradients(model, config)
     optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
     times = []
     for step in range(STEPS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         gradients.add(idx, idx)
         optimizer.step(step)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     trained = count_trained_parameters(model)
-    figures = {"peak": held("VmHWM") - before, "ms": statistics.median(times[1:]) * 1e3, "trained": trained}
+    figures = {"peak": read_memory("VmHWM") - before, "ms": statistics.median(times[1:]) * 1e3, "trained": trained}
     print(json.dumps(figures))
 
 
 def main() -> None:
-    """Print a table, or the figures for the process that was started for them."""
+    """Print the table; or one case, in a process that this program started."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         measure(*arguments.one)
         return
-    print("| size | method | parameters that train | peak memory, MB | a step, ms |\n| --- | --- | --- | --- | --- |")
+    print("| size | method | trained parameters | peak memory, MB | a step, ms |\n| --- | --- | --- | --- | --- |")
     for size in SIZES:
         for method in METHODS:
             f = json.loads(subprocess.check_output([sys.executable, __file__, "--one", size, method]))

@@ -1,10 +1,10 @@
-"""How the loss that `minigpt train --forecast` promises was come by: small models trained, a formula fitted.
+"""Fit the formula for the loss forecast of `minigpt train --forecast`: train small models and fit five numbers.
 
     python benchmarks/forecast.py --data input.txt
 
-The loss as a share of the text's entropy by pairs of characters: A / N^a + B / D^b + W / T, for N weights in
-matrices, D characters read and T characters of context. Prints what each model reached, the five numbers, and how far
-off the formula is at the points it was fitted to.
+The formula gives the loss divided by the entropy of the text's pairs of characters: A / N^a + B / D^b + W / T, for
+N weights in matrices, D characters read and T characters of context. Prints the loss of each model, the five
+numbers, and the errors of the formula at the measure_points of the fit.
 """
 
 import argparse
@@ -29,11 +29,11 @@ GRID = [  # n_embd, n_head, n_layer, block_size, batch_size, max_iters
     (256, 4, 4, 128, 8, 800),
 ]
 NAMES = ("n_embd", "n_head", "n_layer", "block_size", "batch_size", "max_iters")
-FIRST = 500  # the steps before this one are left out
+FIRST = 500  # the fit leaves out earlier steps
 
 
-def points(data: str | None) -> tuple[Tensor, Tensor]:
-    """N, D and T of every evaluation, (M, 3), and its loss as a share of the entropy by pairs, (M,)."""
+def measure_points(data: str | None) -> tuple[Tensor, Tensor]:
+    """Train the models; return N, D and T of every evaluation, (M, 3), and its loss over the entropy, (M,)."""
     shapes, losses, entropy = [], [], None
     for row in GRID:
         settings = dict(zip(NAMES, row, strict=True))
@@ -52,8 +52,8 @@ def points(data: str | None) -> tuple[Tensor, Tensor]:
     return torch.tensor(shapes, dtype=torch.float64), torch.tensor(losses, dtype=torch.float64)
 
 
-def shares(p: Tensor, shapes: Tensor) -> Tensor:
-    """The formula at (M, 3), for the logarithms of A, a, B, b, W."""
+def compute_loss_ratios(p: Tensor, shapes: Tensor) -> Tensor:
+    """Return the formula at `shapes` (M, 3) as (M,); p has the logarithms of A, a, B, b and W."""
     A, a, B, b, W = p.exp()
     N, D, T = shapes.T
     return A / N**a + B / D**b + W / T
@@ -62,26 +62,26 @@ def shares(p: Tensor, shapes: Tensor) -> Tensor:
 def main() -> None:
     """Train, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--data", help="the text file; by default that of minigpt train")
     arguments = parser.parse_args()
     print(f"| {' | '.join(NAMES)} | loss |\n{'| --- ' * 7}|")
-    shapes, losses = points(arguments.data)
+    shapes, losses = measure_points(arguments.data)
     p = torch.tensor([math.log(x) for x in (2.0, 0.3, 3.0, 0.1, 0.1)], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([p], max_iter=3000, line_search_fn="strong_wolfe")
 
     def error() -> Tensor:
         optimizer.zero_grad()
-        mean = (shares(p, shapes) / losses - 1).square().mean()
+        mean = (compute_loss_ratios(p, shapes) / losses - 1).square().mean()
         mean.backward()
         return mean
 
     optimizer.step(error)
     print("\n" + ", ".join(f"{name} = {x:.4f}" for name, x in zip("AaBbW", p.exp().tolist(), strict=True)))
-    off = (shares(p, shapes) / losses - 1).abs().detach()
+    off = (compute_loss_ratios(p, shapes) / losses - 1).abs().detach()
     print(
-        f"off by {off.square().mean().sqrt():.1%} (rms), at most {off.max():.1%}, {(off < 0.08).double().mean():.0%} of"
+        f"error {off.square().mean().sqrt():.1%} (rms), at most {off.max():.1%}, {(off < 0.08).double().mean():.0%} of"
     )
-    print(f"{len(off)} points by less than 8%")
+    print(f"{len(off)} measure_points by less than 8%")
 
 
 if __name__ == "__main__":

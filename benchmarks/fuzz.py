@@ -1,11 +1,10 @@
-"""Thousands of files as a stranger might leave them, read by every reader there is: only a result, or our own error?
+"""Read thousands of damaged files with every file reader: each must be read, or refused with one of our own errors.
 
     python benchmarks/fuzz.py --files 20000 --seed 0
 
-Each file is a sound sample changed at random, by its kind: bits, lengths, numbers, keys, shapes, lines. It is read in a
-process of its own that may take a gigabyte more than it has, and five seconds of work a file. Anything but a result or
-one of minigpt's errors is named with its number, by which tests/fuzz_targets.py makes the same file again; the status
-is then 1.
+Each file is a valid one with random changes: bits, lengths, numbers, keys, shapes, lines. A process of its own
+reads it, with a gigabyte of memory and five seconds. Any other result is printed with the number of the file, from
+which tests/fuzz_targets.py makes the same file again; the exit status is then 1.
 """
 
 import argparse
@@ -20,9 +19,9 @@ import fuzz_targets
 
 
 def main() -> None:
-    """Read, and print a line for each reader."""
+    """Print a line for each reader."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--files", type=int, default=20_000, help="of all readers together, at least")
+    parser.add_argument("--files", type=int, default=20_000, help="files for all readers together")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     each = range(-(-arguments.files // len(fuzz_targets.READERS)))
@@ -33,7 +32,7 @@ def main() -> None:
         total += len(each)
         findings += found.findings
         print(f"{name:<42}{len(each):>7}{found.valid:>7}{found.refused:>9}{len(found.findings):>6}", flush=True)
-    print(f"{total:,} files, seed {arguments.seed}: {len(findings)} were neither read nor refused")
+    print(f"{total:,} files, seed {arguments.seed}: {len(findings)} neither read nor refused")
     print(*findings, sep="\n")
     sys.exit(bool(findings))
 

@@ -1,10 +1,10 @@
-"""Tokens a second, ours against the lecture's loop, transformers' `generate` and llama.cpp, in one run, in turn.
+"""Time generation in tokens per second: minigpt, the lecture's loop, transformers' `generate` and llama.cpp.
 
-    python benchmarks/generation.py            # llama.cpp needs pip install 'mini-gpt[llama]', a build of minutes
+    python benchmarks/generation.py    # llama.cpp needs pip install 'mini-gpt[llama]'
 
-Every side has the same random weights: a GPT-2 (GELU, biases, tied head), since that is what llama.cpp reads, and
-the lecture's own function beside it. Each samples at a temperature of 1 from one token on, on the number of threads
-that it is fastest with. The ratio is ours over theirs in tokens a second: above 1 ours is faster.
+All sides have the same random weights: a GPT-2 (GELU, biases, tied head), because llama.cpp reads that, and the
+lecture's function beside it. Each side samples at a temperature of 1 from one token on, on the number of threads
+that makes it fastest. The ratio is our speed over theirs: above 1 prepare_ours is faster.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from llama_peer import llama_decode, llama_generate, write_gguf
-from side_by_side import Side, alternate, faster_threads
+from llama_peer import prepare_llama_decode, prepare_llama_generate, write_gguf
+from side_by_side import Side, choose_threads, time_in_turns
 
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface import save_gpt2
@@ -31,34 +31,28 @@ GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 Work = Callable[[], object]
 
 
-def model_of(config: ModelConfig) -> GPT:
-    """A GPT with random weights."""
+def make_model(config: ModelConfig) -> GPT:
+    """Return a GPT with random weights."""
     torch.manual_seed(0)
     return GPT(config).eval()
 
 
-def ours(model: GPT, tokens: int, rows: int = 1) -> Work:
-    """Our engine, by the path that it takes for this model."""
+def prepare_ours(model: GPT, tokens: int, rows: int = 1) -> Work:
+    """Return a call that generates with our engine."""
     idx, config = torch.zeros(rows, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=tokens, seed=0)
     return lambda: generate(model, idx, config)
 
 
-def lecture(config: ModelConfig, tokens: int, rows: int = 1) -> Work:
-    """The lecture's loop: its model on the last block_size tokens, softmax, multinomial, cat."""
+def prepare_lecture(config: ModelConfig, tokens: int, rows: int = 1) -> Work:
+    """Return a call of the lecture's `generate`."""
     model = GPTLanguageModel(dataclasses.replace(config, activation="relu", qkv_bias=False, tied_head=False)).eval()
 
-    @torch.no_grad()
-    def work() -> None:
-        idx = torch.zeros(rows, 1, dtype=torch.int64)
-        for _ in range(tokens):
-            logits, _ = model(idx[:, -config.block_size :])
-            idx = torch.cat([idx, torch.multinomial(logits[:, -1].softmax(dim=-1), 1)], dim=1)
-
-    return work
+    idx = torch.zeros(rows, 1, dtype=torch.int64)
+    return lambda: model.generate(idx, tokens)
 
 
-def transformers(model: GPT, tokens: int, rows: int = 1) -> Work:
-    """GPT2LMHeadModel.generate with its cache, the same weights."""
+def prepare_transformers(model: GPT, tokens: int, rows: int = 1) -> Work:
+    """Return a call of GPT2LMHeadModel.generate with its cache and the same weights."""
     from transformers import GPT2LMHeadModel
 
     with tempfile.TemporaryDirectory() as folder:
@@ -74,23 +68,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    print("| case | side | threads | tokens/s | ours is so many times as fast |\n| --- | --- | --- | --- | --- |")
+    print("| case | side | threads | tokens/s | ours over theirs |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for name, config, tokens in (("64 wide", SMALL, 500), ("128 wide", MIDDLE, 500), ("384 wide", LARGE, 200)):
-            model = model_of(dataclasses.replace(config, **GPT2))
+            model = make_model(dataclasses.replace(config, **GPT2))
             sides = {
-                "ours": faster_threads(ours(model, tokens)),
-                "ours, the lecture's function": faster_threads(ours(model_of(config), tokens)),
-                "transformers' generate": faster_threads(transformers(model, tokens)),
-                "the lecture's loop": faster_threads(lecture(config, tokens)),
+                "ours": choose_threads(prepare_ours(model, tokens)),
+                "ours, the lecture's function": choose_threads(prepare_ours(make_model(config), tokens)),
+                "transformers' generate": choose_threads(prepare_transformers(model, tokens)),
+                "the lecture's loop": choose_threads(prepare_lecture(config, tokens)),
             }
             for bits in (32, 8):
                 path = write_gguf(model, Path(folder) / f"{config.n_embd}-{bits}.gguf", bits == 8)
                 if bits == 8:
-                    sides = {"ours": faster_threads(ours(to_8_bits(model), tokens))}
-                sides["llama.cpp, its loop"] = llama_generate(path, tokens)
-                sides["llama.cpp, bare llama_decode"] = llama_decode(path, tokens)
-                compare(f"{name}, {bits} bits, within block_size 512", tokens, sides, 1, arguments.rounds)
+                    sides = {"ours": choose_threads(prepare_ours(to_8_bits(model), tokens))}
+                sides["llama.cpp, its loop"] = prepare_llama_generate(path, tokens)
+                sides["llama.cpp, bare llama_decode"] = prepare_llama_decode(path, tokens)
+                print_comparison(f"{name}, {bits} bits, within block_size 512", tokens, sides, 1, arguments.rounds)
         for name, rows, block_size, tokens in (
             ("64 wide, past block_size 32", 1, 32, 300),
             ("64 wide, 64 rows within block_size 512", 64, 512, 200),
@@ -98,18 +92,18 @@ def main() -> None:
         ):
             config = dataclasses.replace(SMALL, block_size=block_size)
             sides = {
-                "ours": faster_threads(ours(model_of(config), tokens, rows)),
-                "the lecture's loop": faster_threads(lecture(config, tokens, rows)),
+                "ours": choose_threads(prepare_ours(make_model(config), tokens, rows)),
+                "the lecture's loop": choose_threads(prepare_lecture(config, tokens, rows)),
             }
             if block_size == 512:
-                gpt2 = model_of(dataclasses.replace(config, **GPT2))
-                sides["transformers' generate"] = faster_threads(transformers(gpt2, tokens, rows))
-            compare(name, tokens, sides, rows, arguments.rounds)
+                gpt2 = make_model(dataclasses.replace(config, **GPT2))
+                sides["transformers' generate"] = choose_threads(prepare_transformers(gpt2, tokens, rows))
+            print_comparison(name, tokens, sides, rows, arguments.rounds)
 
 
-def compare(title: str, tokens: int, sides: dict[str, Side], rows: int, rounds: int) -> None:
-    """Time the sides, each writing so many tokens a call, and print a row for each."""
-    for name, timing in alternate(sides, rounds, seconds=0.5).items():
+def print_comparison(title: str, tokens: int, sides: dict[str, Side], rows: int, rounds: int) -> None:
+    """Time the sides, each of which generates `tokens` tokens in a call, and print a row for each."""
+    for name, timing in time_in_turns(sides, rounds, seconds=0.5).items():
         rate = rows * tokens / timing.seconds
         print(f"| {title} | {name} | {sides[name].threads} | {rate:,.0f} | {timing} |", flush=True)
 

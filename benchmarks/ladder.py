@@ -1,10 +1,9 @@
-"""The ladder at the lecture's own small setting, beside the figures that the lecture reports for it.
+"""Train the rungs of the ladder at the small setting of the lecture, and compare with the losses the lecture shows.
 
     python benchmarks/ladder.py --data input.txt
 
-32 wide, 8 characters of context, batches of 32, 3 blocks, 5,000 steps at 1e-3. The lecture's figures are its own
-sampled estimates, read off its screen, of a code that grew on the way; so a few hundredths are no difference.
-Prints a Markdown table.
+The setting: 32 wide, 8 characters of context, batches of 32, 3 blocks, 5,000 steps at 1e-3. The lecture's losses
+are estimates from random batches, read off its screen. A few hundredths are no difference.
 """
 
 import argparse
@@ -22,9 +21,9 @@ LECTURE = {5: 2.40, 6: 2.28, 7: 2.24, 9: 2.08, 10: 2.06}
 
 
 def main() -> None:
-    """Climb rungs 3 to 10 and print the table."""
+    """Train the rungs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--data", help="the text file; by default that of minigpt train")
     parser.add_argument("--max-iters", type=int, default=5000)
     arguments = parser.parse_args()
     text = find_corpus(arguments.data).text

@@ -1,8 +1,8 @@
-"""The lecture preset's own figures: exact validation loss and time, training apart from evaluation.
+"""Train a preset and measure its exact validation loss, and the time of training and of evaluation.
 
     python benchmarks/lecture_preset.py --data input.txt --seeds 3
 
-Prints a Markdown table, a row for each seed, and the medians.
+Prints a row for each seed, and the medians.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import minigpt
 def main() -> None:
     """Train once for each seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--data", help="the text file; by default that of minigpt train")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="lecture")
     parser.add_argument("--max-iters", type=int, help="fewer steps, to try the script out")
@@ -36,12 +36,12 @@ def main() -> None:
     print("| seed | validation loss (exact) | training s | evaluation s | evaluation share |")
     print("| --- | --- | --- | --- | --- |")
     for seed, row in enumerate(rows, 1337):
-        print(table_row(str(seed), *row))
-    print(table_row("median", *(statistics.median(column) for column in zip(*rows, strict=True))))
+        print(format_row(str(seed), *row))
+    print(format_row("median", *(statistics.median(column) for column in zip(*rows, strict=True))))
 
 
-def table_row(name: str, loss: float, training: float, evaluation: float) -> str:
-    """One row of the table."""
+def format_row(name: str, loss: float, training: float, evaluation: float) -> str:
+    """Return a row of the table."""
     return f"| {name} | {loss:.4f} | {training:.1f} | {evaluation:.1f} | {evaluation / (training + evaluation):.1%} |"
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp as a peer: a GPT written as a GGUF file, and two ways to let llama.cpp write with it."""
+"""Generate with llama.cpp: write a GPT as a GGUF file and run it in two ways."""
 
 import ctypes
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import llama_cpp
 import numpy as np
-from side_by_side import Side, alternate
+from side_by_side import Side, time_in_turns
 
 from minigpt.exchange.huggingface import convert_to_gpt2
 from minigpt.model.gpt import GPT
@@ -25,7 +25,7 @@ Q8 = gguf.GGMLQuantizationType.Q8_0
 
 
 def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
-    """The model's weights for llama.cpp, in float32 or 8 bits; its characters are byte-level tokens."""
+    """Write the model's weights for llama.cpp, in float32 or 8 bits; its characters become byte-level tokens."""
     config, writer = model.config, gguf.GGUFWriter(path, "gpt2")
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
@@ -37,7 +37,7 @@ def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([chr(0x21 + i).encode() for i in range(config.vocab_size)])
     writer.add_token_types([gguf.TokenType.NORMAL] * config.vocab_size)
-    writer.add_token_merges(["! !"])  # one that never applies: it wants at least one
+    writer.add_token_merges(["! !"])  # never applies, but llama.cpp needs at least one
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     for theirs, tensor in convert_to_gpt2(model).items():
@@ -56,23 +56,23 @@ def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
     return path
 
 
-def opened(path: Path, threads: int) -> llama_cpp.Llama:
-    """The file, opened for a context as long as the model's."""
+def open_model(path: Path, threads: int) -> llama_cpp.Llama:
+    """Open the file with the model's own context length."""
     return llama_cpp.Llama(str(path), n_ctx=0, n_threads=threads, n_threads_batch=threads, verbose=False, seed=0)
 
 
-def best(make: Callable[[int], Callable[[], object]]) -> Side:
-    """The side with as many of its own threads as it is fastest with."""
+def choose_llama_threads(make: Callable[[int], Callable[[], object]]) -> Side:
+    """Return the side on the number of llama.cpp's threads that makes it fastest."""
     sides = {threads: Side(make(threads), threads) for threads in (1, 2)}
-    timings = alternate({str(threads): side for threads, side in sides.items()}, rounds=3, seconds=0.4)
+    timings = time_in_turns({str(threads): side for threads, side in sides.items()}, rounds=3, seconds=0.4)
     return sides[int(min(timings, key=lambda threads: timings[threads].seconds))]
 
 
-def llama_generate(path: Path, tokens: int) -> Side:
-    """Its Python package's own loop: evaluate, sample, one token after another."""
+def prepare_llama_generate(path: Path, tokens: int) -> Side:
+    """Return the loop of llama.cpp's Python package: evaluate and sample one token after another."""
 
     def make(threads: int) -> Callable[[], object]:
-        llama = opened(path, threads)
+        llama = open_model(path, threads)
 
         def work() -> None:
             llama.reset()
@@ -82,14 +82,14 @@ def llama_generate(path: Path, tokens: int) -> Side:
 
         return work
 
-    return best(make)
+    return choose_llama_threads(make)
 
 
-def llama_decode(path: Path, tokens: int) -> Side:
-    """The bare call that a token takes, over and over, with nothing sampled."""
+def prepare_llama_decode(path: Path, tokens: int) -> Side:
+    """Return llama.cpp's call for one token, repeated without sampling."""
 
     def make(threads: int) -> Callable[[], object]:
-        llama = opened(path, threads)
+        llama = open_model(path, threads)
         context = llama._ctx.ctx
         token = (ctypes.c_int32 * 1)(1)
 
@@ -99,7 +99,7 @@ def llama_decode(path: Path, tokens: int) -> Side:
                 if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(token, 1)):
                     raise RuntimeError("llama_decode failed")
 
-        work.llama = llama  # type: ignore[attr-defined]  # so that it is not collected
+        work.llama = llama  # type: ignore[attr-defined]  # keeps it from being garbage-collected
         return work
 
-    return best(make)
+    return choose_llama_threads(make)

@@ -1,14 +1,15 @@
-"""A step of Muon over the blocks' matrices: ours, stacked by shape, against torch.optim.Muon, one by one, in turn.
+"""Time a step of Muon over the matrices of the blocks: ours against torch.optim.Muon.
 
     python benchmarks/muon.py
 
-For the shapes of the record's presets. The ratios are to ours in the same round: median, lowest and highest.
+Ours stacks matrices of the same shape; torch.optim.Muon takes one after another. The shapes are those of the
+presets of docs/record.md. Ratios are to ours in the same round: the median, and the range in parentheses.
 """
 
 import argparse
 
 import torch
-from side_by_side import Side, alternate
+from side_by_side import Side, time_in_turns
 from torch import nn
 
 from minigpt.config import Config
@@ -35,7 +36,7 @@ def main() -> None:
             parameter.grad = torch.randn_like(parameter)
         ours, theirs = Muon(stacks, rate, decay), torch.optim.Muon(alone, lr=rate, weight_decay=decay)
         sides = {"ours": Side(ours.step, threads), "torch.optim.Muon": Side(theirs.step, threads)}
-        for name, timing in alternate(sides, arguments.rounds).items():
+        for name, timing in time_in_turns(sides, arguments.rounds).items():
             shape = f"{config.model.n_embd}, {config.model.n_layer}"
             print(f"| {preset} | {shape} | {name} | {1000 * timing.seconds:.1f} | {timing} |", flush=True)
 

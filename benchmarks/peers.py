@@ -1,6 +1,6 @@
-"""The peers' training steps, each in its own words: written here from their published definitions, or installed.
+"""Training steps of other projects: written here after their published code, or from an installed library.
 
-Every function takes a shape and the token ids of a text, and returns a function that makes one step.
+Each `make_...` function takes a shape and the token ids of a text, and returns a function that makes one step.
 """
 
 import math
@@ -21,7 +21,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's shape and its batch, as the mission writes them."""
+    """The shape of a model and its batch: batch, block_size, n_embd, n_head, n_layer, vocabulary."""
 
     B: int
     T: int
@@ -35,15 +35,15 @@ class Shape:
 
     @property
     def model(self) -> ModelConfig:
-        """The same for minigpt."""
+        """The shape as minigpt's ModelConfig."""
         return ModelConfig(vocab_size=self.V, block_size=self.T, n_embd=self.C, n_head=self.H, n_layer=self.L)
 
 
-SEED_SIZE = Shape(16, 32, 64, 4, 4)  # the mission's
+LECTURE_SHAPE = Shape(16, 32, 64, 4, 4)  # the lecture preset's
 
 
-def lecture(shape: Shape, ids: Tensor) -> Step:
-    """The lecture's loop: windows stacked one by one, AdamW as it comes, its model a head at a time."""
+def make_lecture_step(shape: Shape, ids: Tensor) -> Step:
+    """Make a step of the lecture: windows stacked one by one, plain AdamW, one module for each head."""
     model = GPTLanguageModel(shape.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
@@ -60,7 +60,7 @@ def lecture(shape: Shape, ids: Tensor) -> Step:
 
 
 class NanoAttention(nn.Module):
-    """As nanoGPT has it: one matrix for queries, keys and values, PyTorch's attention, (B, T, C) throughout."""
+    """nanoGPT's attention: one matrix for queries, keys and values, and PyTorch's fused attention."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class NanoAttention(nn.Module):
 
 
 class NanoBlock(nn.Module):
-    """Attention and a GELU network, each behind a layer norm without bias."""
+    """nanoGPT's block: attention and a GELU network, each after a layer norm without bias."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class NanoBlock(nn.Module):
 
 
 class NanoGPT(nn.Module):
-    """The whole of it, the head tied to the token embedding."""
+    """nanoGPT's model, with the head tied to the token embedding."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -116,8 +116,8 @@ class NanoGPT(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
 
 
-def nano(shape: Shape, ids: Tensor) -> Step:
-    """The step of nanoGPT: batches from a NumPy array of 16-bit ids, decay on matrices only, clipping at 1."""
+def make_nanogpt_step(shape: Shape, ids: Tensor) -> Step:
+    """Make a step of nanoGPT: batches from a NumPy array, weight decay of matrices only, clipping at 1."""
     data = ids.numpy().astype(np.uint16)
     model = NanoGPT(shape)
     decay = [p for p in model.parameters() if p.dim() >= 2]
@@ -138,8 +138,8 @@ def nano(shape: Shape, ids: Tensor) -> Step:
     return step
 
 
-def transformers(shape: Shape, ids: Tensor) -> Step:
-    """GPT-2 of transformers in a plain loop, without dropout."""
+def make_transformers_step(shape: Shape, ids: Tensor) -> Step:
+    """Make a step of transformers' GPT-2 in a plain loop, without dropout."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -161,8 +161,8 @@ def transformers(shape: Shape, ids: Tensor) -> Step:
     return step
 
 
-def floor(shape: Shape) -> Step:
-    """The bare matrix products of a step, forward and backward, into memory that is there: what no step can beat."""
+def make_matrix_products(shape: Shape) -> Step:
+    """Make the matrix products of a step, forward and backward, by PyTorch, into allocated memory."""
     N, D = shape.B * shape.T, shape.C // shape.H
     layer = [(shape.C, 3 * shape.C), (shape.C, shape.C), (shape.C, 4 * shape.C), (4 * shape.C, shape.C)]
     products = [(N, i, o) for _ in range(shape.L) for i, o in layer] + [(N, shape.C, shape.V)]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finetuning import held
+from finetuning import read_memory
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from minigpt.config import Config
@@ -76,12 +76,12 @@ def measure_process(config: Config, processes: Processes) -> int:
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    before = held("VmRSS")
+    before = read_memory("VmRSS")
     step = make_step(config, processes)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     for _ in range(STEPS):
         step()
-    return int((held("VmHWM") - before) * 2**20)
+    return int((read_memory("VmHWM") - before) * 2**20)
 
 
 def measure_in_processes(*case: str) -> int:

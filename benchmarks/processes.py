@@ -1,9 +1,9 @@
-"""Training steps a second of two processes on one thread each, held against one process on one thread.
+"""Count the training steps per second of two processes on one thread each, against one process on one thread.
 
     python benchmarks/processes.py --rounds 5
 
-They share each batch; one process has the whole of it. Efficiency is how much of two times its speed the two make; it
-is taken in each round, in turn, and its median is shown with the lowest and the highest.
+The two processes share each batch; the one process has the whole batch. Efficiency is the speed of two processes
+over twice the speed of one, in the same round: the median, and the range in parentheses.
 """
 
 import argparse
@@ -19,12 +19,12 @@ SHAPES = {  # B, T, C, H, L
     "384 wide": (16, 256, 384, 6, 6),
 }
 WAYS = ("alone", "ddp", "fsdp")
-SECONDS = 4.0  # of steps, after some that are not counted
+SECONDS = 4.0  # after three steps to warm up
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def train(shape: str, way: str) -> None:
-    """In a process of its own: take steps for a while, and print how many a second."""
+    """Train for a few seconds, in a process that this program started, and print the steps per second."""
     import torch
 
     from minigpt.config import Config
@@ -43,19 +43,19 @@ def train(shape: str, way: str) -> None:
         dataset = Dataset(ids, config, rank=processes.rank, world_size=processes.size)
         gradients = Gradients(build(config.model).train(), config, processes)
         optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
-        steps, began = -3, time.perf_counter()
-        while steps <= 0 or not processes.any(time.perf_counter() - began > SECONDS)[0]:
+        steps, start = -3, time.perf_counter()
+        while steps <= 0 or not processes.any(time.perf_counter() - start > SECONDS)[0]:
             gradients.add(*dataset.get_batch("train"))
             optimizer.step(0)
             steps += 1
             if steps == 0:
-                began = time.perf_counter()
+                start = time.perf_counter()
         if processes.first:
-            print(steps / (time.perf_counter() - began))
+            print(steps / (time.perf_counter() - start))
 
 
-def measured(shape: str, way: str) -> float:
-    """Steps a second."""
+def measure_in_processes(shape: str, way: str) -> float:
+    """Run `train` in new processes and return the steps per second."""
     start = [sys.executable] if way == "alone" else TORCHRUN
     command = [*start, __file__, "--shape", shape, "--way", way]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -76,7 +76,7 @@ def main() -> None:
     print("| (B, T, C, H, L) | one, steps/s | ddp | efficiency | fsdp | efficiency |")
     print("| --- | --- | --- | --- | --- | --- |")
     for shape in SHAPES:
-        rounds = [{way: measured(shape, way) for way in WAYS} for _ in range(arguments.rounds)]
+        rounds = [{way: measure_in_processes(shape, way) for way in WAYS} for _ in range(arguments.rounds)]
         cells = [f"{shape} {SHAPES[shape]}", f"{statistics.median(each['alone'] for each in rounds):.1f}"]
         for way in WAYS[1:]:
             shares = sorted(each[way] / (2 * each["alone"]) for each in rounds)

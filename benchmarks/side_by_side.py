@@ -1,4 +1,4 @@
-"""Time several ways to do the same thing in turn, so that a machine's moods fall on all of them alike."""
+"""Time several functions in turns, so that a change of the machine's speed affects all of them alike."""
 
 import statistics
 import time
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-COUNTS = sorted({1, torch.get_num_threads()})  # of threads to choose from; `alternate` changes what PyTorch has
+THREAD_COUNTS = sorted({1, torch.get_num_threads()})  # read before `time_in_turns` changes the number
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way: what to call, and on how many threads."""
+    """A function to time, and the number of threads it runs on."""
 
     work: Callable[[], object]
     threads: int = 1
@@ -20,7 +20,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Timing:
-    """What came out for one side: its median seconds a call, and its ratio to the first side's, with the spread."""
+    """The median seconds of a call of one side; and the median, lowest and highest ratio to the first side."""
 
     seconds: float
     ratio: float
@@ -31,20 +31,26 @@ class Timing:
         return f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def alternate(sides: Mapping[str, Side], rounds: int = 9, seconds: float = 0.5) -> dict[str, Timing]:
-    """Run every side for about so many seconds a round, one after the other, for so many rounds.
+def time_in_turns(sides: Mapping[str, Side], rounds: int = 9, seconds: float = 0.5) -> dict[str, Timing]:
+    """Time all sides, one after the other, in several rounds.
 
-    A ratio is a side's time over the first side's in the same round; the median of those is what counts.
+    Args:
+        sides: The sides by name. The first one is the base of the ratios.
+        rounds: The number of rounds.
+        seconds: How long each side runs in a round, about.
+
+    Returns:
+        The timing of each side. A ratio is a side's time over the first side's time in the same round.
     """
-    calls = {name: max(1, round(seconds / once(side))) for name, side in sides.items()}
+    calls = {name: max(1, round(seconds / _time_call(side))) for name, side in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
             torch.set_num_threads(side.threads)
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(calls[name]):
                 side.work()
-            times[name].append((time.perf_counter() - began) / calls[name])
+            times[name].append((time.perf_counter() - start) / calls[name])
     first = next(iter(times.values()))
     timings = {}
     for name, taken in times.items():
@@ -53,17 +59,17 @@ def alternate(sides: Mapping[str, Side], rounds: int = 9, seconds: float = 0.5) 
     return timings
 
 
-def once(side: Side) -> float:
-    """The seconds of a call, the first two being for warming up."""
+def _time_call(side: Side) -> float:
+    """Return the seconds of a call, after two calls to warm up."""
     torch.set_num_threads(side.threads)
     for _ in range(2):
         side.work()
-    began = time.perf_counter()
+    start = time.perf_counter()
     side.work()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def faster_threads(work: Callable[[], object]) -> Side:
-    """The side on as many threads as it is fastest with: each peer is shown at its best."""
-    timings = alternate({str(count): Side(work, count) for count in COUNTS}, rounds=3, seconds=0.3)
+def choose_threads(work: Callable[[], object]) -> Side:
+    """Return the side on the number of threads that makes it fastest."""
+    timings = time_in_turns({str(count): Side(work, count) for count in THREAD_COUNTS}, rounds=3, seconds=0.3)
     return Side(work, int(min(timings, key=lambda count: timings[count].seconds)))

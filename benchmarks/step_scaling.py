@@ -1,16 +1,16 @@
-"""Does a step's cost grow as its work does? Time a step as T, C and L grow, against its matrix products alone.
+"""Time a training step against its matrix products alone, for growing block_size, width and depth.
 
     python benchmarks/step_scaling.py
 
-The products are PyTorch's own, in float32 (`torch.mm`); ours go through oneDNN, so the ratio may fall below 1.
+The products are PyTorch's, in float32 (`torch.mm`). Our step multiplies with oneDNN, so the ratio can be below 1.
 """
 
 import argparse
 
 import torch
-from peers import SEED_SIZE, Shape, floor
-from side_by_side import alternate, faster_threads
-from training_step import ours
+from peers import LECTURE_SHAPE, Shape, make_matrix_products
+from side_by_side import choose_threads, time_in_turns
+from training_step import make_our_step
 
 GROWING = {
     "T": [Shape(16, T, 64, 4, 4) for T in (16, 32, 64, 128, 256)],
@@ -24,14 +24,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    ids = torch.randint(SEED_SIZE.V, (100_000,), generator=torch.Generator().manual_seed(0))
-    print(
-        "| grows | (B, T, C, H, L) | ms a step | ms of products | step over products |\n| --- | --- | --- | --- | --- |"
-    )
+    ids = torch.randint(LECTURE_SHAPE.V, (100_000,), generator=torch.Generator().manual_seed(0))
+    print("| grows | (B, T, C, H, L) | step, ms | products, ms | step over products |\n| --- | --- | --- | --- | --- |")
     for name, shapes in GROWING.items():
         for shape in shapes:
-            sides = {"products": faster_threads(floor(shape)), "ours": faster_threads(ours(shape, ids))}
-            timings = alternate(sides, arguments.rounds, seconds=0.3)
+            sides = {
+                "products": choose_threads(make_matrix_products(shape)),
+                "ours": choose_threads(make_our_step(shape, ids)),
+            }
+            timings = time_in_turns(sides, arguments.rounds, seconds=0.3)
             step, products = timings["ours"], timings["products"]
             times = f"{step.seconds * 1e3:.2f} | {products.seconds * 1e3:.2f}"
             print(f"| {name} | {shape} | {times} | {step} |", flush=True)

@@ -1,8 +1,8 @@
-"""One thread against all of them for a training step, by the size of an activation.
+"""Time a training step on one thread and on all threads, by the number of activations.
 
     python benchmarks/threads.py
 
-Both counts take turns in one process; medians.
+Both run in turns in one process. The table has medians.
 """
 
 import statistics
@@ -30,13 +30,13 @@ def main() -> None:
         for threads in [1, most] * ROUNDS:
             torch.set_num_threads(threads)
             for step in range(STEPS):
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 _, loss = model(idx, idx)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 if step >= 2:  # the first ones after a change of threads are slower
-                    seconds[threads].append(time.perf_counter() - begun)
+                    seconds[threads].append(time.perf_counter() - start)
         one, many = (statistics.median(seconds[threads]) * 1000 for threads in (1, most))
         print(f"| {C}, {B}, {T} | {B * T * C:,} | {one:.1f} | {many:.1f} | {one / many:.2f} |")
 

@@ -1,9 +1,9 @@
-"""Peak memory of training by depth, precision and recomputed activations, each in a process of its own.
+"""Measure the peak memory of training by depth, precision and recomputed activations.
 
     python benchmarks/training_memory.py
 
-A few steps at 16 windows of 256 tokens, 256 wide. What is shown is the peak of resident memory above what the
-process held before the model was made.
+Each case runs a few steps in a process of its own, with 16 windows of 256 tokens and a 256-wide model. The peak is the
+resident memory above that before the model was built.
 """
 
 import argparse
@@ -22,25 +22,25 @@ SHAPE = {"vocab_size": 65, "block_size": 256, "n_embd": 256, "n_head": 4, "batch
 DEPTHS = (4, 8, 16)
 
 
-def peak() -> float:
-    """The most that this process has held so far, in MB (Linux)."""
+def read_peak_memory() -> float:
+    """Return the peak of this process's resident memory in MB (Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(n_layer: int, precision: str, checkpoint_activations: bool) -> None:
-    """Make three steps and print the peak above the start, in MB."""
+    """Run three steps and print the peak above the start, in MB."""
     config = Config().override(
         **SHAPE, n_layer=n_layer, precision=precision, checkpoint_activations=checkpoint_activations
     )
     idx = torch.zeros(16, 256, dtype=torch.int64)
-    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads what it needs
-    before = peak()
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads the libraries that the optimizer needs
+    before = read_peak_memory()
     gradients = Gradients(build(config.model).train(), config)
     optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
     for step in range(3):
         gradients.add(idx, idx)
         optimizer.step(step)
-    print(peak() - before)
+    print(read_peak_memory() - before)
 
 
 def main() -> None:

@@ -1,27 +1,35 @@
-"""A training step against the peers' and against the floor of its matrix products, in one run, in turn.
+"""Time a training step of minigpt, of the lecture, of nanoGPT and of transformers, and the matrix products alone.
 
     python benchmarks/training_step.py --data input.txt
 
-Batch, loss, backward and optimizer are in each step. Every side runs on the number of threads that it is
-fastest with. The ratios are to ours in the same round: their median, and the lowest and the highest.
+A step is batch, loss, backward and optimizer. The sides run in turns, each on the number of threads that makes it
+fastest. A ratio is a side's time over ours in the same round: the median, and the range in parentheses.
 """
 
 import argparse
 from typing import Any
 
 import torch
-from peers import SEED_SIZE, Shape, Step, floor, lecture, nano, transformers
-from side_by_side import alternate, faster_threads
+from peers import (
+    LECTURE_SHAPE,
+    Shape,
+    Step,
+    make_lecture_step,
+    make_matrix_products,
+    make_nanogpt_step,
+    make_transformers_step,
+)
+from side_by_side import choose_threads, time_in_turns
 from torch import Tensor
 
 from minigpt.data.corpus import find_corpus
 from minigpt.tokenizers.char import CharTokenizer
 
-SHAPES = [SEED_SIZE, Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
+SHAPES = [LECTURE_SHAPE, Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
 
 
-def ours(shape: Shape, ids: Tensor, **settings: Any) -> Step:
-    """A step of `minigpt train` with those settings."""
+def make_our_step(shape: Shape, ids: Tensor, **settings: Any) -> Step:
+    """Make a step of `minigpt train` with these settings."""
     from minigpt.config import Config
     from minigpt.data.dataset import Dataset
     from minigpt.model import build
@@ -51,18 +59,23 @@ def ours(shape: Shape, ids: Tensor, **settings: Any) -> Step:
 def main() -> None:
     """Print a table for each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the text; without it as for minigpt train")
+    parser.add_argument("--data", help="the text file; by default that of minigpt train")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     text = find_corpus(arguments.data).text
     tokenizer = CharTokenizer.from_text(text)
     ids = torch.tensor(tokenizer.encode(text))
-    print("| (B, T, C, H, L) | step | threads | ms | time over ours |\n| --- | --- | --- | --- | --- |")
+    print("| (B, T, C, H, L) | step | threads | ms | time over make_our_step |\n| --- | --- | --- | --- | --- |")
     for shape in SHAPES:
-        steps = {"ours": ours, "the lecture's": lecture, "nanoGPT's": nano, "transformers' GPT-2": transformers}
-        sides = {name: faster_threads(make(shape, ids)) for name, make in steps.items()}
-        sides["matrix products alone"] = faster_threads(floor(shape))
-        for name, timing in alternate(sides, arguments.rounds).items():
+        steps = {
+            "ours": make_our_step,
+            "the lecture's": make_lecture_step,
+            "nanoGPT's": make_nanogpt_step,
+            "transformers' GPT-2": make_transformers_step,
+        }
+        sides = {name: choose_threads(make(shape, ids)) for name, make in steps.items()}
+        sides["matrix products alone"] = choose_threads(make_matrix_products(shape))
+        for name, timing in time_in_turns(sides, arguments.rounds).items():
             print(f"| {shape} | {name} | {sides[name].threads} | {timing.seconds * 1e3:.2f} | {timing} |", flush=True)
 
 

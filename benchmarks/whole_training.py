@@ -1,9 +1,10 @@
-"""A whole training as a process: `minigpt train` against the lecture's script with its own evaluation, in turn.
+"""Time a whole training as a process: `minigpt train` against the lecture's script with its own evaluation.
 
     python benchmarks/whole_training.py --data input.txt --rounds 1
 
-The mission's setting on both sides. The script, written here from its description: batches stacked window by window,
-a head at a time, plain AdamW, and every hundred steps the mean loss of 200 random batches of each split.
+Both have the settings of the lecture preset and run in turns. The script is written here after the lecture: windows
+stacked one by one, one module for each head, plain AdamW, and every hundred steps the mean loss of 200 random
+batches of each split.
 """
 
 import argparse
@@ -52,11 +53,11 @@ for step in range(max_iters):
 """
 
 
-def seconds(command: list[str]) -> float:
-    """How long the process takes."""
-    began = time.perf_counter()
+def time_command(command: list[str]) -> float:
+    """Return the wall time of a command in seconds."""
+    start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -72,10 +73,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             minigpt = shutil.which("minigpt", path=str(Path(sys.executable).parent)) or "minigpt"
             ours = [minigpt, "train", "--data", data, "--out", f"{folder}/run", "--max-iters", arguments.max_iters]
-            times["minigpt train"].append(seconds(ours))
+            times["minigpt train"].append(time_command(ours))
             script = Path(folder) / "script.py"
             script.write_text(SCRIPT)
-            times["the lecture's script"].append(seconds([sys.executable, str(script), data, arguments.max_iters]))
+            times["the lecture's script"].append(time_command([sys.executable, str(script), data, arguments.max_iters]))
     ratios = [theirs / ours for ours, theirs in zip(*times.values(), strict=True)]
     for name, taken in times.items():
         print(f"| {name} | {statistics.median(taken):.1f} s |")
