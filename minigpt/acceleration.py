@@ -1,15 +1,23 @@
 """The only door to minigpt/kernels: hand-written speed that can be switched off.
 
 Every kernel computes what a model file computes, to within float32 rounding. With MINIGPT_KERNELS=off in the
-environment, or without the folder minigpt/kernels, the functions below change nothing.
+environment, or without the folder minigpt/kernels, models stay unchanged and there is no decoder.
 """
 
 import importlib.util
 import os
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from minigpt.config import Config, SamplingConfig
+from minigpt.model.kv_cache import ContextWindow
+
+if TYPE_CHECKING:
+    from minigpt.kernels.decoder import Decoder
+    from minigpt.kernels.decoder_selection import Limits
+
+__all__ = ["accelerate", "build_decoder", "can_fuse_blocks", "describe_decoder", "has_kernels", "restore"]
 
 
 def has_kernels() -> bool:
@@ -17,34 +25,32 @@ def has_kernels() -> bool:
     return os.environ.get("MINIGPT_KERNELS") != "off" and importlib.util.find_spec("minigpt.kernels") is not None
 
 
-def accelerate(model: nn.Module, config: Config) -> tuple[str, ...]:
+def accelerate(model: nn.Module, config: Config) -> list[str]:
     """Swap modules of a model for faster ones that compute the same, in place.
 
-    Parameters, their names and the model's class stay. Modules with hooks, adapters, quantized weights or no values
-    (meta) are left alone. To accelerate a model twice is the same as once.
+    Only the class of a module changes: the module, its parameters and their names stay. Modules with hooks, adapters,
+    quantized layers and modules without values (meta) stay as they are. Accelerating a model twice changes nothing.
 
     Args:
         model: any model, on the device where it will run.
-        config: the run's configuration; precision and compilation decide which kernels can be used.
+        config: the run's configuration. Its precision, dropout and compilation decide about the fused GPT block.
 
     Returns:
-        The names of the kernels that the model uses now, sorted.
+        The names of the kernels in the model, sorted: "onednn_linear", "gpt_block", "causal_attention", ...
     """
     if not has_kernels():
-        return ()
-    from minigpt.kernels import gpt_block
+        return []
+    from minigpt.kernels.swaps import swap_modules
 
-    device = next(model.parameters()).device
-    if gpt_block.suits(model, config, device):
-        gpt_block.write_out_blocks(model)
-        return ("gpt_block",)
-    return ()
+    return swap_modules(model, config)
 
 
 def restore(model: nn.Module) -> None:
     """Undo `accelerate`, in place."""
-    for module in model.modules():
-        vars(module).pop("forward", None)
+    if has_kernels():
+        from minigpt.kernels.swaps import restore_modules
+
+        restore_modules(model)
 
 
 def can_fuse_blocks(config: Config, device: str) -> bool:
@@ -58,13 +64,31 @@ def can_fuse_blocks(config: Config, device: str) -> bool:
         return False
     from minigpt.kernels import gpt_block
 
-    return gpt_block.settings_suit(config, device)
+    return gpt_block.can_fuse_blocks(config, device)
+
+
+def build_decoder(window: ContextWindow, tokens: int, limits: "Limits | None" = None) -> "Decoder | None":
+    """Build a compiled decoder: Numba's loops on a CPU, a CUDA graph of the model's forward on a GPU.
+
+    Args:
+        window: a context window that has read a prompt.
+        tokens: the number of tokens to generate.
+        limits: when compiled loops are faster than PyTorch; by default as measured in docs/performance.md.
+
+    Returns:
+        The decoder, or None where the model's own forward is faster, or where there are no kernels.
+    """
+    if not has_kernels():
+        return None
+    from minigpt.kernels import decoder_selection
+
+    return decoder_selection.build_decoder(window, tokens, limits or decoder_selection.Limits())
 
 
 def describe_decoder(model: nn.Module, tokens: int = SamplingConfig.max_new_tokens) -> str:
     """Return in a few words how a text of `tokens` tokens will be generated, for a run's record."""
     if not has_kernels():
         return "PyTorch"
-    from minigpt.generation import backend_selection
+    from minigpt.kernels import decoder_selection
 
-    return backend_selection.described(model, tokens)
+    return decoder_selection.describe_decoder(model, tokens)

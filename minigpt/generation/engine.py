@@ -1,29 +1,63 @@
-"""The generation engine: token ids in, token ids out. It never sees a string."""
+"""The generation engine: token ids in, token ids out. It never sees a string.
 
-import functools
-import logging
-import threading
-import warnings
-from collections.abc import Collection, Iterator
-from types import ModuleType
+A generation has two phases. `prefill` reads the prompt at once, `decode` reads one token after another. `stream` and
+`generate` do both and sample the tokens.
+
+Shapes: B rows that are generated together, T tokens of the prompt, V vocabulary.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from minigpt.acceleration import build_decoder
 from minigpt.config import SamplingConfig
-from minigpt.generation.backend_selection import Loops, loops_for
-from minigpt.generation.cached import CachedReader, ModernReader, PlainReader
-from minigpt.generation.filters import apply_temperature, draw, keep_top_k, keep_top_p
+from minigpt.generation.filters import apply_temperature, keep_top_k, keep_top_p, sample_token
 from minigpt.model import LanguageModel
 from minigpt.model.gpt import GPT
+from minigpt.model.kv_cache import ContextWindow, KVCache
 from minigpt.model.modern import Modern
 
-logger = logging.getLogger(__name__)
-STOPPED = -1  # in the place of a token, for a row that has ended
+STOPPED = -1  # in place of a token, for a row that has ended
+
+
+class Sampler:
+    """Chooses next tokens from logits, with random numbers of its own.
+
+    The random numbers come from the config's seed and the CPU, whatever the model's device. So every way to compute
+    the same logits chooses the same tokens.
+    """
+
+    def __init__(self, config: SamplingConfig) -> None:
+        self.config = config
+        self._generator = torch.Generator()
+        if config.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(config.seed)
+
+    def draw_uniforms(self, count: int) -> Tensor:
+        """Draw random numbers in [0, 1): (count,), float64."""
+        return torch.rand(count, generator=self._generator, dtype=torch.float64)
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Choose the next token of each row by its logits (B, V): (B,), int64, on the CPU."""
+        return next_token(logits.cpu(), self.config, self.draw_uniforms(len(logits)))
 
 
 def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:
-    """The next token of each row: (B, V) logits and (B,) random numbers in [0, 1) to (B,) ids."""
+    """Choose the next token of each row.
+
+    Args:
+        logits: (B, V), on the CPU.
+        config: temperature, top-k and top-p, which apply in this order.
+        uniforms: a random number in [0, 1) for each row, (B,), float64.
+
+    Returns:
+        Token ids (B,), int64.
+    """
     if config.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits.double() - logits.amax(dim=-1, keepdim=True)  # so that no temperature overflows
@@ -32,98 +66,90 @@ def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tens
         logits = keep_top_k(logits, config.top_k)
     if config.top_p is not None:
         logits = keep_top_p(logits, config.top_p)
-    return draw(logits, uniforms)
+    return sample_token(logits, uniforms)
 
 
-def stream(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Collection[int] = ()) -> Iterator[Tensor]:
-    """Continue each row of `idx` (B, T), T at least 1, and yield the new tokens (B,) one step at a time.
+def prefill(model: LanguageModel, idx: Tensor) -> tuple[ContextWindow, Tensor]:
+    """Read a prompt.
 
-    At every step the model sees the last block_size tokens. The random numbers come from the config's
-    seed and the CPU, whatever device the model is on, so every way to the same logits chooses alike. A row
-    that has come to a token of `stop` yields STOPPED from there on, and the stream ends when all have.
-    Dropout is off meanwhile.
+    Args:
+        model: any model. GPT and Modern get a KV cache; the others read their whole window again for each token.
+        idx: the prompt (B, T), int64, with T at least 1.
+
+    Returns:
+        The context window, and the logits (B, V) of the next token.
     """
-    if not stop:
-        yield from choices(model, idx, config)
-        return
+    window = ContextWindow(model, KVCache() if isinstance(model, GPT | Modern) else None)
+    return window, decode(window, idx)
+
+
+def decode(window: ContextWindow, tokens: Tensor) -> Tensor:
+    """Read more tokens (B, T) and return the logits (B, V) of the next one."""
+    with torch.inference_mode():
+        return window.read(tokens)
+
+
+def stream(
+    model: LanguageModel,
+    idx: Tensor,
+    config: SamplingConfig,
+    stop: Collection[int] = (),
+    build_decoder: Callable[[ContextWindow, int], Any] = build_decoder,
+) -> Iterator[Tensor]:
+    """Continue each row of a prompt, one token at a time, with dropout off.
+
+    At every step the model sees the last block_size tokens.
+
+    Args:
+        model: the model.
+        idx: the prompt (B, T), int64, with T at least 1.
+        config: how to sample, and how many tokens.
+        stop: tokens that end a row.
+        build_decoder: what makes a compiled decoder from the window and the number of tokens, or None.
+
+    Yields:
+        The next tokens (B,), int64. A row that has come to a token of `stop` yields STOPPED from there on. The stream
+        ends when all rows have stopped.
+    """
     alive, ends = torch.ones(len(idx), dtype=torch.bool), torch.tensor(sorted(stop), dtype=torch.int64)
-    for chosen in choices(model, idx, config):
-        alive &= ~torch.isin(chosen, ends)
+    for token in _sample_tokens(model, idx, config, build_decoder):
+        alive &= ~torch.isin(token, ends)
         if not alive.any():
             return
-        yield chosen.where(alive, STOPPED)
+        yield token.where(alive, STOPPED)
 
 
-def generate(model: LanguageModel, idx: Tensor, config: SamplingConfig, stop: Collection[int] = ()) -> Tensor:
-    """The tokens that follow each row of `idx` (B, T): (B, N), where N is max_new_tokens or, if all stop, less."""
-    steps = list(stream(model, idx, config, stop))
-    return torch.stack(steps, dim=1) if steps else torch.empty(len(idx), 0, dtype=torch.int64)
+def generate(
+    model: LanguageModel,
+    idx: Tensor,
+    config: SamplingConfig,
+    stop: Collection[int] = (),
+    build_decoder: Callable[[ContextWindow, int], Any] = build_decoder,
+) -> Tensor:
+    """Return the tokens of `stream`: (B, N), where N is max_new_tokens, or less if all rows stop."""
+    tokens = list(stream(model, idx, config, stop, build_decoder))
+    return torch.stack(tokens, dim=1) if tokens else torch.empty(len(idx), 0, dtype=torch.int64)
 
 
-def choices(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[Tensor]:
-    """The max_new_tokens tokens (B,) that follow, one after another, by the fastest way there is.
-
-    A GPT, a modern one too, reads each token once (generation/cached.py); alone on a CPU it goes on in compiled loops
-    (kernels/numba_stream.py). Any other model reads its whole window again each time.
-    """
-    generator = torch.Generator()
-    if config.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(config.seed)
-    reader = reader_of(model, len(idx))
+def _sample_tokens(
+    model: LanguageModel, idx: Tensor, config: SamplingConfig, build_decoder: Callable[[ContextWindow, int], Any]
+) -> Iterator[Tensor]:
+    """Yield max_new_tokens tokens (B,): the first after the prefill, the others by the decoder or by `decode`."""
+    sampler = Sampler(config)
     was_training = model.training
     model.eval()
     try:
-        chosen = one(reader, idx, config, generator)
-        yield chosen
+        window, logits = prefill(model, idx)
+        token = sampler.choose(logits)
+        yield token
         left = config.max_new_tokens - 1
-        loops = loops_for(reader, left) if isinstance(reader, CachedReader) else None
-        compiled = compiled_loops(loops) if loops else None
-        if compiled:
-            for token in compiled.continued(loops, reader, int(chosen), left, config, generator):
-                yield token
-                left, chosen = left - 1, token
+        decoder = build_decoder(window, left)
+        if decoder is not None:
+            for next_one in decoder.stream(token, left, sampler):
+                yield next_one
+                left, token = left - 1, next_one
         for _ in range(left):
-            chosen = one(reader, chosen[:, None].to(idx.device), config, generator)
-            yield chosen
+            token = sampler.choose(decode(window, token[:, None].to(idx.device)))
+            yield token
     finally:
         model.train(was_training)
-
-
-def reader_of(model: LanguageModel, batch_size: int) -> CachedReader | ModernReader | PlainReader:
-    """What reads for that model, so many rows at a time."""
-    if isinstance(model, GPT):
-        return CachedReader(model, batch_size)
-    return ModernReader(model, batch_size) if isinstance(model, Modern) else PlainReader(model)
-
-
-def one(
-    reader: CachedReader | ModernReader | PlainReader,
-    tokens: Tensor,
-    config: SamplingConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """The token of each row (B,) that follows once `tokens` (B, t) are read too."""
-    with torch.inference_mode():  # not around a yield: what the caller does meanwhile is not in it
-        logits = reader.read(tokens)  # (B, V)
-    uniforms = torch.rand(len(tokens), generator=generator, dtype=torch.float64)
-    return next_token(logits.cpu(), config, uniforms)
-
-
-@functools.cache
-def compiled_loops(loops: Loops) -> ModuleType | None:
-    """kernels/numba_stream.py, ready; None, and a warning once, if Numba is missing or cannot work here."""
-    notice = threading.Timer(1.5, logger.info, ["compiling the loops that write text, once on this machine ..."])
-    notice.start()
-    try:
-        from minigpt.kernels import numba_stream as continued
-
-        continued.warm_up(loops)
-        return continued
-    except Exception as error:  # Numba's own errors, those of its cache's folder, or an ImportError
-        reason = str(error).split("\n")[0]
-        warnings.warn(f"text is written with PyTorch, more slowly: Numba does not work here ({reason})", stacklevel=2)
-        return None
-    finally:
-        notice.cancel()

@@ -1,61 +1,113 @@
-"""One more token for a GPT in shapes that never change, so that a GPU can record the step once and play it again.
+"""A CUDA graph of one decoding step of GPT.
 
-To start an operation takes the processor longer than the GPU needs for it where a model is small, and a step is some
-dozens of them. A CUDA graph starts them all at once (Ng et al. 2020, "CUDA graphs"; gpt-fast does the same). So that
-nothing but memory's content differs from step to step, the token and its position lie in tensors that stay where they
-are, and attention looks at the whole cache, what is not written yet being masked.
+Where a model is small, starting an operation takes the CPU longer than the GPU needs to run it, and a step is some
+dozens of operations. A CUDA graph records them once and starts them all together (Ng et al. 2020, "CUDA graphs"; so
+does gpt-fast). The graph records the model's own forward. Only the contents of memory may differ from step to step,
+so the token and its position are in tensors that stay where they are, and attention sees the whole cache, masked
+where nothing is written yet.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.generation.cached import Cache
+from minigpt.kernels.decoder import Sampler
 from minigpt.model.gpt import GPT
+from minigpt.model.kv_cache import ContextWindow, KVCache
 
-WARMING_UP = 3  # steps before the recording, in which libraries choose how to compute
+WARMUP_STEPS = 3  # before the recording; meanwhile libraries choose their algorithms
 
 
-def step(model: GPT, token: Tensor, position: Tensor, cache: Cache) -> Tensor:
-    """Logits (B, V) after one more token (B, 1) at a position (1,), whose keys and values go into the cache.
+class StaticCache(KVCache):
+    """A KV cache of fixed size for one new token at a time; nothing in it depends on a Python number.
 
-    It is `read` of generation/cached.py for t = 1, but that nothing in it depends on a number of Python's.
+    Attributes:
+        position: that of the next token, (1,), int64.
     """
-    places = model.position_embedding_table.weight[position]  # (1, C)
-    x = (F.embedding(token, model.token_embedding_table.weight) + places).flatten(0, 1)  # (B, C)
-    seen = torch.arange(model.config.block_size, device=token.device) <= position  # (T,)
-    for block, (keys, values) in zip(model.blocks, cache.kv, strict=True):
-        q, k, v = block.attention.heads(block.ln1(x), 1)  # (B, H, 1, D) each
-        keys.index_copy_(2, position, k)
-        values.index_copy_(2, position, v)
-        x = x + block.attention.mix(F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[None, None, None]))
-        x = x + block.ffwd(block.ln2(x))
-    return model.head(x)
+
+    def __init__(self, cache: KVCache, capacity: int) -> None:
+        """Copy a cache into one with room for `capacity` positions."""
+        super().__init__()
+        self._static = [F.pad(stored, (0, 0, 0, capacity - cache.length)) for stored in cache.keys_and_values()]
+        self.length = cache.length
+        self.position = torch.full((1,), cache.length, device=self._static[0].device)
+        self._places = torch.arange(capacity, device=self._static[0].device)  # (S,)
+
+    def positions(self, T: int, device: torch.device) -> Tensor:
+        """Return the position of the next token, (1,)."""
+        return self.position
+
+    def mask(self, T: int, device: torch.device) -> Tensor:
+        """Return which positions the new token may see: (1, S), bool."""
+        return (self._places <= self.position)[None]
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the key and value (B, H, 1, D) of a new token, and return all, (B, H, S, D) each."""
+        keys, values = self._static[layer]
+        keys.index_copy_(2, self.position, k)
+        values.index_copy_(2, self.position, v)
+        return keys, values
+
+    def advance(self, T: int) -> None:
+        """Count T more tokens; the position's tensor is set before the next step."""
+        self.length += T
 
 
-class RecordedStep:
-    """That step, recorded as a CUDA graph, for one model and one cache on a GPU."""
+class GraphDecoder:
+    """Decodes with a recorded step until the context window is full."""
 
-    def __init__(self, model: GPT, cache: Cache) -> None:
-        """Record it. Raises RuntimeError where that cannot be done."""
-        device = model.ln_f.weight.device
-        self.cache = cache
-        self.token = torch.zeros(cache.batch_size, 1, dtype=torch.int64, device=device)
-        self.position = torch.full((1,), cache.length, device=device)  # which the next step writes anyway
-        beside = torch.cuda.Stream(device)
-        beside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(beside):
-            for _ in range(WARMING_UP):
-                step(model, self.token, self.position, cache)
-        torch.cuda.current_stream(device).wait_stream(beside)
+    def __init__(self, window: ContextWindow) -> None:
+        """Record a step for the model and the batch of a window that has read a prompt.
+
+        Raises:
+            RuntimeError: the step cannot be recorded.
+        """
+        model, cache = window.model, window.cache
+        assert isinstance(model, GPT)
+        assert cache is not None
+        assert window.idx is not None
+        self.window = window
+        self.cache = StaticCache(cache, model.config.block_size)
+        self.token = torch.zeros(len(window.idx), 1, dtype=torch.int64, device=window.idx.device)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.logits = step(model, self.token, self.position, cache)
+        self._record(model)
+        self.cache.length = cache.length
 
-    def __call__(self, token: Tensor) -> Tensor:
-        """Logits (B, V) after one more token (B, 1) of each row."""
-        self.token.copy_(token)
-        self.position.fill_(self.cache.length)
+    def _record(self, model: GPT) -> None:
+        """Run the step a few times on a stream of its own, then record it. It writes where the next token will."""
+        device = self.token.device
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUP_STEPS):
+                model(self.token, cache=self.cache)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        with torch.cuda.graph(self.graph):
+            logits, _ = model(self.token, cache=self.cache)  # (B, 1, V)
+            self.logits = logits[:, -1]
+
+    def step(self, token: Tensor) -> Tensor:
+        """Read one more token (B,) of each row and return the logits (B, V) of the next."""
+        self.token.copy_(token[:, None])
+        self.cache.position.fill_(self.cache.length)
         self.graph.replay()
-        self.cache.length += 1
+        self.cache.advance(1)
         return self.logits.clone()
+
+    def stream(self, token: Tensor, count: int, sampler: Sampler) -> Iterator[Tensor]:
+        """Yield at most `count` tokens (B,) that follow `token` (B,), and add those that were read to the window.
+
+        Args:
+            token: the last token, which the window has not read.
+            count: tokens to yield; fewer if the context window is full before.
+            sampler: how to choose tokens.
+        """
+        room = self.window.model.config.block_size - self.cache.length
+        for _ in range(min(count, room)):
+            with torch.inference_mode():
+                logits = self.step(token)
+            self.window.append(token[:, None])
+            token = sampler.choose(logits)
+            yield token

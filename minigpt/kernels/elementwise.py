@@ -1,44 +1,46 @@
-"""RMS norm, rotary positions, token shift, squared ReLU and dropout, their gradients written out, on a processor.
+"""RMS norm, rotary positions, token shift, squared ReLU and dropout with hand-written gradients, for a CPU.
 
-What works on each number by itself waits for memory, not for arithmetic: it costs as many passes over its tensors as
-it makes. Autograd's record of these formulas makes two to three times as many as their gradients need (docs/log.md).
-Elsewhere, and for the compiler, they are PyTorch's own operations.
+An elementwise operation waits for memory, not for arithmetic. Its cost is the number of passes over its tensors, and
+what autograd records of these formulas makes two to three times as many passes as their gradients need (docs/log.md).
+On a GPU, in the compiler and without gradients, the classes below fall back to the model's own operations.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-WRITTEN_OUT = (torch.float32, torch.float64, torch.bfloat16)
-BYTES = 256  # different ones
-EPSILON = 1e-6  # of the mean square: zeros stay zeros
+from minigpt.model import modern
+from minigpt.model.modern import EPSILON
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+BYTE_VALUES = 256
 
 
-def written_out(x: Tensor) -> bool:
-    """Whether the gradients below pay."""
-    plain = x.device.type == "cpu" and x.dtype in WRITTEN_OUT
-    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def can_use_gradients(x: Tensor) -> bool:
+    """Return whether the hand-written gradients can be used for this input."""
+    on_cpu = x.device.type == "cpu" and x.dtype in DTYPES
+    return on_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """Each vector (..., C) at a length of sqrt(C): x / sqrt(mean(x^2)) (Zhang and Sennrich 2019).
+class FastRMSNorm(modern.RMSNorm):
+    """RMS norm in fewer passes. Under autocast it rounds its result once for all matrix products that follow."""
 
-    Under autocast it is rounded here, once, for all the matrix products that follow.
-    """
-    return RMSNorm.apply(x) if written_out(x) else F.rms_norm(x, x.shape[-1:], eps=EPSILON)
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return _RMSNorm.apply(x) if can_use_gradients(x) else super().forward(x)
 
 
-class RMSNorm(torch.autograd.Function):
-    """`rms_norm`, and its gradient."""
+class _RMSNorm(torch.autograd.Function):
+    """RMS norm and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(..., C) to (..., C)."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
+        """(..., C) -> (..., C)."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype).square_()
         r = square.div_(x.shape[-1]).add_(EPSILON).rsqrt_()
         y = (x * r).to(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype)
         ctx.save_for_backward(y, r)
@@ -47,43 +49,40 @@ class RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The part of g that is along y is lost, since the length is given: r (g - y mean(g y))."""
+        """Return r (g - y mean(g y)): the part of g along y is lost, since the length is fixed."""
         y, r = ctx.saved_tensors
         along = torch.mul(g, y).mean(dim=-1, keepdim=True)
         across = torch.addcmul(g, y, along, value=-1)
         return across.mul_(r) if across.dtype == r.dtype else across * r
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn vectors (..., D): number i of the first half and of the second are a point, turned by the i-th angle.
+class FastRotary(modern.Rotary):
+    """Rotary positions in fewer passes."""
 
-    The angles' cosines and sines, (..., D / 2), broadcast against each half.
-    """
-    if written_out(x):
-        return Rotation.apply(x, cos, sin)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate pairs of numbers, one of the first half of x (..., D) and one of the second, by D / 2 angles."""
+        return _Rotation.apply(x, cos, sin) if can_use_gradients(x) else super().rotate(x, cos, sin)
 
 
-class Rotation(torch.autograd.Function):
-    """`rotate`, and its gradient: turned back."""
+class _Rotation(torch.autograd.Function):
+    """A rotation; its gradient is rotated back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+        """(..., D) -> (..., D)."""
         ctx.save_for_backward(cos, sin)
-        return turned(x, cos, sin)
+        return _rotate(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        """Gradients are turned the other way."""
+        """Return the gradient, rotated by the opposite angles."""
         cos, sin = ctx.saved_tensors
-        return turned(g, cos, -sin), None, None
+        return _rotate(g, cos, -sin), None, None
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate`, in as few passes as PyTorch allows, and without a record."""
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x (..., D) in as few passes as PyTorch allows, without gradients."""
     out = torch.empty(x.shape, dtype=cos.dtype)
     (a, b), (first, second) = x.to(cos.dtype).chunk(2, dim=-1), out.chunk(2, dim=-1)
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
@@ -91,44 +90,51 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out.to(x.dtype)
 
 
-def token_shift(x: Tensor, share: Tensor) -> Tensor:
-    """Add to each position of (B, T, C) that share (C,) of the one before it: x_t + share x_(t-1), and x_(-1) is 0."""
-    share = share.to(x.dtype)
-    return TokenShift.apply(x, share) if written_out(x) else x + F.pad(x[:, :-1] * share, (0, 0, 1, 0))
+class FastTokenShift(modern.TokenShift):
+    """Token shift in fewer passes."""
+
+    def forward(self, x: Tensor, weight: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Shift x (B, T, C) by a weight (C,); `previous` (B, 1, C) came before it, or nothing: (B, T, C)."""
+        if previous is None and can_use_gradients(x):
+            return _TokenShift.apply(x, weight.to(x.dtype))
+        return super().forward(x, weight, previous)
 
 
-class TokenShift(torch.autograd.Function):
-    """`token_shift`, and its gradients."""
+class _TokenShift(torch.autograd.Function):
+    """Token shift and its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        ctx.save_for_backward(x, share)
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        ctx.save_for_backward(x, weight)
         y = x.clone()
-        y[:, 1:].addcmul_(x[:, :-1], share)
+        y[:, 1:].addcmul_(x[:, :-1], weight)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Each position is also in the one after it: g_t + share g_(t+1); and the share's is the sum of g_t x_(t-1)."""
-        x, share = ctx.saved_tensors
-        of_x = g.clone()
-        of_x[:, :-1].addcmul_(g[:, 1:], share)
-        return of_x, torch.mul(g[:, 1:], x[:, :-1]).sum(dim=(0, 1))
+        """Return g_t + weight g_(t+1), since x_t is also in the next position, and the sum of g_t x_(t-1)."""
+        x, weight = ctx.saved_tensors
+        d_x = g.clone()
+        d_x[:, :-1].addcmul_(g[:, 1:], weight)
+        return d_x, torch.mul(g[:, 1:], x[:, :-1]).sum(dim=(0, 1))
 
 
-def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)^2 (So et al. 2021, "Primer"): zero for most numbers, and steeper for the others than a ReLU."""
-    return SquaredReLU.apply(x) if written_out(x) else F.relu(x).square()
+class FastSquaredReLU(modern.SquaredReLU):
+    """Squared ReLU in fewer passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)."""
+        return _SquaredReLU.apply(x) if can_use_gradients(x) else super().forward(x)
 
 
-class SquaredReLU(torch.autograd.Function):
-    """`squared_relu`, and its gradient."""
+class _SquaredReLU(torch.autograd.Function):
+    """Squared ReLU and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(...) to (...)."""
+        """(...) -> (...)."""
         positive = F.relu(x)
         ctx.save_for_backward(positive)
         return positive.square()
@@ -136,41 +142,45 @@ class SquaredReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """2 max(x, 0) g."""
+        """Return 2 max(x, 0) g."""
         (positive,) = ctx.saved_tensors
         return torch.mul(g, positive).mul_(2)
 
 
-def dropout(x: Tensor, share: float, training: bool) -> Tensor:
-    """In training each number is 0 with that probability, to a 256th, the others larger (Srivastava et al. 2014).
+class ByteDropout(nn.Dropout):
+    """Dropout (Srivastava et al. 2014) with a random byte for each number.
 
-    PyTorch draws a number for each, one after another, a tenth of a training step; here a byte is enough.
+    PyTorch draws a random number for each, one after another, which takes a tenth of a training step. With a byte the
+    probability is rounded to a multiple of 1/256.
     """
-    drops = round(share * BYTES)
-    if training and 0 < drops < BYTES and written_out(x):
-        return Dropout.apply(x, drops)
-    return F.dropout(x, share, training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)."""
+        drops = round(self.p * BYTE_VALUES)
+        if self.training and 0 < drops < BYTE_VALUES and can_use_gradients(x):
+            return _ByteDropout.apply(x, drops)
+        return super().forward(x)
 
 
-class Dropout(torch.autograd.Function):
-    """`dropout`, and its gradient."""
+class _ByteDropout(torch.autograd.Function):
+    """Dropout and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, drops: int) -> Tensor:
-        """(...) to (...), 0 where a byte is below `drops`."""
+        """(...) -> (...), 0 where the random byte is below `drops`."""
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
         drawn, ctx.drops = words.view(torch.uint8)[: x.numel()].view(x.shape), drops
         ctx.save_for_backward(drawn)
-        return x * factors(x, drawn, drops)
+        return x * _dropout_factors(x, drawn, drops)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        """By the same factors."""
+        """Return the gradient, multiplied by the same factors."""
         (drawn,) = ctx.saved_tensors
-        return g * factors(g, drawn, ctx.drops), None
+        return g * _dropout_factors(g, drawn, ctx.drops), None
 
 
-def factors(like: Tensor, drawn: Tensor, drops: int) -> Tensor:
-    """0 for bytes below `drops`, for the others what makes up for those."""
-    return drawn.to(like.dtype).ge_(drops).mul_(BYTES / (BYTES - drops))  # in numbers: truth values are slow
+def _dropout_factors(like: Tensor, drawn: Tensor, drops: int) -> Tensor:
+    """Return 0 for bytes below `drops`, and for the others the factor that keeps the mean."""
+    return drawn.to(like.dtype).ge_(drops).mul_(BYTE_VALUES / (BYTE_VALUES - drops))  # numbers: bools are slow

@@ -1,12 +1,12 @@
-"""One token after another through a GPT in plain loops, compiled by Numba: how text is written on a CPU.
+"""Decoding one token after another with GPT in loops compiled by Numba, on a CPU.
 
-For a single token PyTorch spends its time on the way to the arithmetic: some sixty calls of a few
-microseconds each, around a network that takes a core ten. Here the whole step is one compiled function, the
-choice of the next token included, and it works on a batch of one. It is model/gpt.py's function, written
-out: read the two side by side. Keys and values lie (D, T) in the cache, so that vectors run along the positions.
+For a single token, PyTorch spends most of its time outside the arithmetic: some sixty calls of a few microseconds
+each, around a network that takes one core ten microseconds. Here the whole step is one compiled function, sampling
+included, for a batch of one. It computes the function of model/gpt.py: compare the two files. The cache stores keys
+and values (D, T), so that vectors run along the positions.
 
-A block is shared out as Megatron-LM does (Shoeybi et al. 2019): each part takes half of the heads and half of the
-hidden units, from its columns of the first matrix to its rows of the second, and the two halves meet in a sum.
+A block can be split in two parts as in Megatron-LM (Shoeybi et al. 2019). Each part has half of the heads and half of
+the hidden units, with their columns of the first matrix and their rows of the second. The results of both are added.
 """
 
 from typing import NamedTuple
@@ -15,160 +15,171 @@ import numpy as np
 import torch
 from numba import prange
 from numpy import ndarray
+from torch.nn import functional as F
 
-from minigpt.generation.cached import CachedReader
 from minigpt.kernels.numba_ops import (
-    Choice,
+    Sampling,
     Weights,
     activate,
     add_product,
-    allocating,
-    choose,
-    compiled,
-    empty,
+    empty_array,
     exp,
-    largest,
+    extract_weights,
+    find_largest,
     layer_norm,
-    shared_out,
-    weights_of,
+    njit_allocating,
+    njit_fast,
+    njit_parallel,
+    sample_token,
 )
+from minigpt.model.kv_cache import ContextWindow
 
 
 class Decoder:
-    """Writes on where a reader of one row has come to, until its window is full and not beyond."""
+    """Continues a context window of one row until it is full."""
 
-    def __init__(self, reader: CachedReader, token: int, choice: Choice, parts: int) -> None:
-        """`token` has been chosen after what the reader has read; layers are cut into so many parts."""
-        model = reader.model
-        self.weights = weights_of(model, parts)
-        self.scratch, self.choice = scratch(self.weights), choice
+    def __init__(self, window: ContextWindow, token: int, sampling: Sampling, parts: int) -> None:
+        """Copy the keys and values of the window's cache.
+
+        Args:
+            window: a window of a GPT that has read a prompt.
+            token: the token after it, which the window has not read.
+            sampling: how to choose tokens.
+            parts: the number of parts that each layer is split into.
+        """
+        model, cache = window.model, window.cache
+        assert cache is not None
+        self.weights = extract_weights(model, parts)
+        self.scratch, self.sampling = create_scratch(self.weights), sampling
         self.relu = model.config.activation == "relu"
-        self.keys, self.values = (
-            torch.stack(layers)[:, 0].mT.contiguous().numpy() for layers in zip(*reader.cache.kv, strict=True)
-        )
-        self.token, self.position = token, reader.cache.length
+        stored = torch.stack(cache.keys_and_values())[:, :, 0]  # (L, 2, H, S, D)
+        stored = F.pad(stored, (0, 0, 0, model.config.block_size - cache.length))  # (L, 2, H, T, D)
+        self.keys, self.values = (part.mT.contiguous().numpy() for part in stored.unbind(1))  # (L, H, D, T) each
+        self.token, self.position = token, cache.length
 
-    def write(self, uniforms: ndarray) -> ndarray:
-        """The next tokens (N,), one for each random number in [0, 1)."""
+    def decode(self, uniforms: ndarray) -> ndarray:
+        """Return the next tokens (N,), one for each random number in [0, 1)."""
         state = self.weights, self.relu, self.keys, self.values, self.scratch
         if len(self.scratch.sums) == 1:
-            written = write(*state, self.token, self.position, self.choice, uniforms)
+            tokens = decode_tokens(*state, self.token, self.position, self.sampling, uniforms)
         else:
-            written, token = np.empty(len(uniforms), np.int64), self.token
+            tokens, token = np.empty(len(uniforms), np.int64), self.token
             logits = self.scratch.logits.reshape(-1)[: len(self.weights.tokens)]
             for n, uniform in enumerate(uniforms.tolist()):
-                step_in_parts(*state, token, self.position + n)
-                written[n] = token = choose(logits, self.choice, uniform)
-        self.token, self.position = int(written[-1]), self.position + len(written)
-        return written
+                decode_token_in_parts(*state, token, self.position + n)
+                tokens[n] = token = sample_token(logits, self.sampling, uniform)
+        self.token, self.position = int(tokens[-1]), self.position + len(tokens)
+        return tokens
 
 
 class Scratch(NamedTuple):
-    """What a token becomes on its way, a row for each of the P parts; x is for all of them."""
+    """The activations of one token, a row for each of the P parts; the parts share x."""
 
     x: ndarray  # (C,)
     normed: ndarray  # (P, C)
     qkv: ndarray  # (P, 3C / P)
     scores: ndarray  # (P, T)
-    gathered: ndarray  # (P, C / P)
+    attended: ndarray  # (P, C / P)
     hidden: ndarray  # (P, F / P)
     sums: ndarray  # (P, C)
     logits: ndarray  # (P, V / P)
-    rows: ndarray  # (P, F), those of a matrix that count
+    rows: ndarray  # (P, F), scratch memory of `add_product`
 
 
-def scratch(w: Weights) -> Scratch:
-    """Room for a token of this model."""
+def create_scratch(w: Weights) -> Scratch:
+    """Allocate the activations of one token."""
     P, C, width = w.head.shape
     T, F = len(w.positions), P * w.up.shape[3]
     return Scratch(
-        x=empty(C),
-        normed=empty(P, C),
-        qkv=empty(P, 3 * C // P),
-        scores=empty(P, T),
-        gathered=empty(P, C // P),
-        hidden=empty(P, F // P),
-        sums=empty(P, C),
-        logits=empty(P, width),
+        x=empty_array(C),
+        normed=empty_array(P, C),
+        qkv=empty_array(P, 3 * C // P),
+        scores=empty_array(P, T),
+        attended=empty_array(P, C // P),
+        hidden=empty_array(P, F // P),
+        sums=empty_array(P, C),
+        logits=empty_array(P, width),
         rows=np.empty((P, F), np.int64),
     )
 
 
-@allocating
-def write(
+@njit_allocating
+def decode_tokens(
     w: Weights,
     relu: bool,
     keys: ndarray,  # (L, H, D, T)
     values: ndarray,  # (L, H, D, T)
     s: Scratch,
-    token: int,  # not yet in the cache
+    token: int,  # the last one, not yet in the cache
     position: int,
-    choice: Choice,
-    uniforms: ndarray,  # (N,), a random number in [0, 1) for each token to write
+    sampling: Sampling,
+    uniforms: ndarray,  # (N,), a random number in [0, 1) for each new token
 ) -> ndarray:
-    """The N tokens (N,) that follow a token at a position; the last of them is not in the cache afterwards."""
-    written = np.empty(len(uniforms), np.int64)
+    """Return the N tokens that follow a token at a position; the last of them is not in the cache afterwards."""
+    tokens = np.empty(len(uniforms), np.int64)
     logits = s.logits.reshape(-1)[: len(w.tokens)]
     for n in range(len(uniforms)):
-        step(w, relu, keys, values, s, token, position + n)
-        token = choose(logits, choice, uniforms[n])
-        written[n] = token
-    return written
+        decode_token(w, relu, keys, values, s, token, position + n)
+        token = sample_token(logits, sampling, uniforms[n])
+        tokens[n] = token
+    return tokens
 
 
-@compiled
-def step(w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int) -> None:
-    """A token at a position into the cache, and out of it the logits of the next, into the scratch."""
+@njit_fast
+def decode_token(w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int) -> None:
+    """Add a token at a position to the cache and write the logits of the next token to the scratch memory."""
     embed(w, s, token, position)
     for layer in range(len(w.up)):
-        attention(w, keys, values, s, layer, position, 0)
+        compute_attention(w, keys, values, s, layer, position, 0)
         add_sums(s, w.proj_affine[layer])
-        feed_forward(w, relu, s, layer, 0)
+        compute_feed_forward(w, relu, s, layer, 0)
         add_sums(s, w.down_affine[layer])
-    head(w, s, 0)
+    compute_logits(w, s, 0)
 
 
-@shared_out
-def step_in_parts(
+@njit_parallel
+def decode_token_in_parts(
     w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
 ) -> None:
-    """The same, each layer in parts."""
+    """Do the same with each layer in parts."""
     embed(w, s, token, position)
     for stage in range(2 * len(w.up) + 1):
         for part in prange(len(s.sums)):
-            work(w, relu, keys, values, s, stage, position, part)
+            run_part(w, relu, keys, values, s, stage, position, part)
         if stage < 2 * len(w.up):
             affines = w.down_affine if stage % 2 else w.proj_affine
             add_sums(s, affines[stage // 2])
 
 
-@compiled
-def work(
+@njit_fast
+def run_part(
     w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, stage: int, position: int, part: int
 ) -> None:
-    """A part of what is to be done at once."""
+    """Compute one part of a stage: the attention or the feed-forward of a layer, or the logits."""
     layer = stage // 2
     if layer == len(w.up):
-        head(w, s, part)
+        compute_logits(w, s, part)
     elif stage % 2:
-        feed_forward(w, relu, s, layer, part)
+        compute_feed_forward(w, relu, s, layer, part)
     else:
-        attention(w, keys, values, s, layer, position, part)
+        compute_attention(w, keys, values, s, layer, position, part)
 
 
-@compiled
+@njit_fast
 def embed(w: Weights, s: Scratch, token: int, position: int) -> None:
-    """What the token is and where it stands."""
+    """Add the embeddings of the token and of its position."""
     for c in range(len(s.x)):
         s.x[c] = w.tokens[token, c] + w.positions[position, c]
 
 
-@compiled
-def attention(w: Weights, keys: ndarray, values: ndarray, s: Scratch, layer: int, position: int, part: int) -> None:
-    """A part of the heads: their keys and values into the cache, and what they add to x."""
+@njit_fast
+def compute_attention(
+    w: Weights, keys: ndarray, values: ndarray, s: Scratch, layer: int, position: int, part: int
+) -> None:
+    """Compute what one part of the heads adds to x, and add their keys and values to the cache."""
     _, H, D, _ = keys.shape
     heads = H // len(s.sums)
-    qkv, gathered = s.qkv[part], s.gathered[part]
+    qkv, attended = s.qkv[part], s.attended[part]
     layer_norm(s.x, w.ln1[layer], s.normed[part])
     multiply(s.normed[part], w.qkv[layer, part], w.qkv_affine[layer, part], qkv, s.rows[part])
     for n in range(heads):
@@ -176,15 +187,15 @@ def attention(w: Weights, keys: ndarray, values: ndarray, s: Scratch, layer: int
         for d in range(D):
             keys[layer, h, d, position] = own[D + d]
             values[layer, h, d, position] = own[2 * D + d]
-        found = gathered[D * n : D * (n + 1)]
-        attend(own[:D], keys[layer, h], values[layer, h], s.scores[part, : position + 1], found, s.rows[part])
+        out = attended[D * n : D * (n + 1)]
+        attend(own[:D], keys[layer, h], values[layer, h], s.scores[part, : position + 1], out, s.rows[part])
     s.sums[part, :] = 0
-    add_product(gathered, w.proj[layer, part], s.sums[part], s.rows[part])
+    add_product(attended, w.proj[layer, part], s.sums[part], s.rows[part])
 
 
-@compiled
-def feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> None:
-    """A part of the hidden units: what they add to x."""
+@njit_fast
+def compute_feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> None:
+    """Compute what one part of the hidden units adds to x."""
     layer_norm(s.x, w.ln2[layer], s.normed[part])
     multiply(s.normed[part], w.up[layer, part], w.up_affine[layer, part], s.hidden[part], s.rows[part])
     activate(s.hidden[part], relu)
@@ -192,25 +203,25 @@ def feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> N
     add_product(s.hidden[part], w.down[layer, part], s.sums[part], s.rows[part])
 
 
-@compiled
-def head(w: Weights, s: Scratch, part: int) -> None:
-    """A part of the logits."""
+@njit_fast
+def compute_logits(w: Weights, s: Scratch, part: int) -> None:
+    """Compute one part of the logits."""
     layer_norm(s.x, w.ln_f, s.normed[part])
     multiply(s.normed[part], w.head[part], w.head_affine[part], s.logits[part], s.rows[part])
 
 
-@compiled
+@njit_fast
 def multiply(x: ndarray, matrix: ndarray, affine: ndarray, out: ndarray, rows: ndarray) -> None:
-    """Product x @ matrix, times its scale and plus its bias, into out."""
+    """Compute x @ matrix, multiply by the scale and add the bias, into out."""
     out[:] = 0
     add_product(x, matrix, out, rows)
     for o in range(len(out)):
         out[o] = out[o] * affine[0, o] + affine[1, o]
 
 
-@compiled
+@njit_fast
 def add_sums(s: Scratch, affine: ndarray) -> None:
-    """To x what the parts have found together, times its scale and plus its bias."""
+    """Add to x the sum over all parts, multiplied by its scale and with its bias."""
     for c in range(len(s.x)):
         total = s.sums[0, c]
         for part in range(1, len(s.sums)):
@@ -218,14 +229,14 @@ def add_sums(s: Scratch, affine: ndarray) -> None:
         s.x[c] += total * affine[0, c] + affine[1, c]
 
 
-@compiled
+@njit_fast
 def attend(q: ndarray, keys: ndarray, values: ndarray, scores: ndarray, out: ndarray, rows: ndarray) -> None:
-    """What a head gathers for its query (D,) from the first len(scores) positions of keys and values (D, T)."""
+    """Attend with the query (D,) of one head to the first len(scores) positions of keys and values (D, T)."""
     D, T = len(q), len(scores)
     scale = np.float32(1) / np.float32(np.sqrt(D))
     scores[:] = 0
     add_product(q, keys, scores, rows)
-    highest, total = largest(scores), np.float32(0)
+    highest, total = find_largest(scores), np.float32(0)
     for t in range(T):
         scores[t] = exp((scores[t] - highest) * scale)
         total += scores[t]

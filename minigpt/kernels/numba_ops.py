@@ -1,11 +1,14 @@
-"""What the compiled loops are made of: a GPT's weights as they want them, products, layer norm, and the choice.
+"""The parts of the compiled loops: GPT's weights as arrays, matrix products, layer norm, and sampling.
 
-Plain loops over plain arrays, compiled by Numba, for a CPU. kernels/numba_decode.py makes one token after another
-of them, kernels/numba_window.py a whole window. Three things keep them fast. Matrices are stored (inputs, outputs) and
-a product adds up their rows, several at a time, so that the processor's vector units run along the outputs. Arrays
-come from PyTorch, whose memory begins at multiples of 64 bytes, since a vector that straddles two such lines takes
-twice as long to load. And the work of a larger model is cut into parts for two cores, the same parts whatever the
-number of threads, so that it changes no result.
+The loops run over NumPy arrays and are compiled by Numba, for a CPU. `numba_decode.py` uses them for one token after
+another, `numba_window.py` for a whole window. Three things make them fast:
+
+- Matrices are stored (inputs, outputs). A product adds up their rows, several at a time, so that the vector units of
+  the processor run along the outputs.
+- Arrays come from PyTorch, whose memory begins at multiples of 64 bytes. A vector that crosses such a line takes
+  twice as long to load.
+- The work of a larger model is split into parts for two cores. The parts do not depend on the number of threads, and
+  so neither does the result.
 """
 
 import functools
@@ -22,15 +25,14 @@ from numba import njit
 from numpy import ndarray
 from torch import Tensor, nn
 
-from minigpt.kernels.onednn_linear import Linear
 from minigpt.model.gpt import GPT
-from minigpt.model.int8 import Linear8bit
+from minigpt.model.quantization import Linear8bit
 
 SETTINGS = vars(numba.config)
 
 
 def has_openmp() -> bool:
-    """Whether Numba can share work by OpenMP, in a microsecond or two; its own way takes a hundred."""
+    """Return whether Numba can start threads by OpenMP. That takes 2 microseconds; its own thread pool takes 100."""
     try:
         from numba.np.ufunc import omppool  # type: ignore[attr-defined]  # noqa: F401
     except ImportError:
@@ -40,23 +42,23 @@ def has_openmp() -> bool:
 
 if has_openmp():
     SETTINGS["THREADING_LAYER"] = "omp"
-SETTINGS["NUMBA_NUM_THREADS"] = min(SETTINGS["NUMBA_NUM_THREADS"], torch.get_num_threads())  # it sets PyTorch's too
+SETTINGS["NUMBA_NUM_THREADS"] = min(SETTINGS["NUMBA_NUM_THREADS"], torch.get_num_threads())  # both share it
 
-# What lets the compiler use vectors: sums may be taken in any order, and a division by zero is no error. Infinities
-# stay what they are.
+# These options let the compiler use vectors: it may reorder sums, and a division by zero is no error. Infinities are
+# still treated correctly.
 FAST: dict[str, Any] = {"cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
-SPARING: dict[str, Any] = FAST | {"_nrt": False}  # nothing is allocated, and so nobody counts who holds an array
+NO_ALLOCATION: dict[str, Any] = FAST | {"_nrt": False}  # without allocations, arrays need no reference counts
 
 
-def cached(**options: Any) -> Callable[[Callable], Any]:
-    """A decorator that compiles a function, and keeps the result where no other version of these files looks.
+def njit_cached(**options: Any) -> Callable[[Callable], Any]:
+    """Return a decorator that compiles a function and caches the result in a directory for this version of the loops.
 
-    What is kept holds all that the function calls, and Numba asks only whether the function's own file has changed.
+    A compiled function contains all functions that it calls, but Numba's cache checks only the function's own file.
     """
 
     def decorate(function: Callable) -> Any:
         before = SETTINGS["CACHE_DIR"]
-        SETTINGS["CACHE_DIR"] = str(Path(before or Path(__file__).parent / "__pycache__") / f"compiled-{version()}")
+        SETTINGS["CACHE_DIR"] = str(Path(before or Path(__file__).parent / "__pycache__") / f"compiled-{source_hash()}")
         try:
             return njit(**options)(function)
         finally:
@@ -66,26 +68,26 @@ def cached(**options: Any) -> Callable[[Callable], Any]:
 
 
 @functools.cache
-def version() -> str:
-    """The beginning of the SHA-256 of the files with compiled loops."""
+def source_hash() -> str:
+    """Return the first 16 digits of the SHA-256 of the files with compiled loops."""
     files = (Path(__file__).with_name(f"{name}.py") for name in ("numba_ops", "numba_decode", "numba_window"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-compiled = cached(**SPARING)
-allocating = cached(**FAST)
-shared_out = cached(**FAST, parallel=has_openmp())  # for a function with a `prange` in it
-exactly = cached(cache=True, error_model="numpy")
+njit_fast = njit_cached(**NO_ALLOCATION)
+njit_allocating = njit_cached(**FAST)
+njit_parallel = njit_cached(**FAST, parallel=has_openmp())  # for a function with a `prange`
+njit_exact = njit_cached(cache=True, error_model="numpy")
 
-Layer = Linear | Linear8bit
+Layer = nn.Linear | Linear8bit
 
 
 class Weights(NamedTuple):
-    """A GPT's parameters, float32 but for matrices in 8 bits, which lie (inputs, outputs); F is 4C.
+    """The parameters of a GPT in float32, or matrices in int8, stored (inputs, outputs). F is 4C.
 
-    Each of the L layers is cut into P parts. A part of qkv and of up is some of their columns, a part of proj and of
-    down the rows to which those lead. After a product with a matrix comes its `affine`: times the first row, plus the
-    second. For float32 that is times 1, plus the bias; for 8 bits the first row has the scales.
+    Each of the L layers is split into P parts. A part of qkv and of up has some of their columns, a part of proj and
+    of down the rows that belong to these columns. The result of a product is multiplied by the first row of its
+    `affine`, and the second row is added. For float32 these are ones and the bias, for int8 the scales and the bias.
     """
 
     tokens: ndarray  # (V, C)
@@ -105,38 +107,41 @@ class Weights(NamedTuple):
     head_affine: ndarray  # (P, 2, V / P)
 
 
-def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
-    """A GPT's parameters as these loops want them, in so many parts, which divide n_head.
+def extract_weights(model: GPT, parts: int = 1, full: bool = False) -> Weights:
+    """Return a GPT's parameters as arrays for the loops.
 
-    Matrices that have 8 bits keep them, unless `full` is set.
+    Args:
+        model: a GPT in float32 on a CPU.
+        parts: P, the number of parts of each layer; it divides n_head.
+        full: whether to dequantize matrices in int8.
     """
     C, H, V = model.config.n_embd, model.config.n_head, model.config.vocab_size
     by_head = torch.arange(3 * C).view(3, H, C // H).transpose(0, 1).flatten()
     padded = torch.cat([torch.arange(V), torch.zeros(-V % parts, dtype=torch.int64)])
 
     def columns(layers: Sequence[Layer], outputs: Tensor | slice = slice(None)) -> tuple[ndarray, ndarray]:
-        """Matrices (L, P, I, O / P) and what comes after the product, (L, P, 2, O / P)."""
+        """Return matrices (L, P, I, O / P) and affines (L, P, 2, O / P)."""
         matrices = torch.stack([matrix[outputs].T for matrix in matrices_of(layers)])  # (L, I, O)
         affines = affines_of(layers)[:, :, outputs]
         first, second = (x.unflatten(2, (parts, -1)).transpose(1, 2).contiguous() for x in (matrices, affines))
         return first.numpy(), second.numpy()
 
     def rows(layers: Sequence[Layer]) -> tuple[ndarray, ndarray]:
-        """Matrices (L, P, I / P, O) and what comes after the sum of the products, (L, 2, O)."""
+        """Return matrices (L, P, I / P, O) and affines (L, 2, O), which follow the sum of the products."""
         matrices = torch.stack([matrix.T for matrix in matrices_of(layers)]).unflatten(1, (parts, -1))
         return matrices.contiguous().numpy(), affines_of(layers).numpy()
 
     def matrices_of(layers: Sequence[Layer]) -> list[Tensor]:
-        return [layer.codes if coded(layer) else layer.weight.detach() for layer in layers]
+        return [layer.codes if is_int8(layer) else layer.weight.detach() for layer in layers]
 
     def affines_of(layers: Sequence[Layer]) -> Tensor:
-        scales = [layer.scale if coded(layer) else tokens.new_ones(layer.out_features) for layer in layers]
+        scales = [layer.scale if is_int8(layer) else tokens.new_ones(layer.out_features) for layer in layers]
         biases = [
             tokens.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach() for layer in layers
         ]
         return torch.stack([torch.stack(scales), torch.stack(biases)], dim=1)  # (L, 2, O)
 
-    def coded(layer: Layer) -> TypeGuard[Linear8bit]:
+    def is_int8(layer: Layer) -> TypeGuard[Linear8bit]:
         return isinstance(layer, Linear8bit) and not full
 
     def norms(layers: list[nn.LayerNorm]) -> ndarray:
@@ -144,7 +149,7 @@ def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
 
     blocks, head, tokens = model.blocks, model.lm_head, model.token_embedding_table.weight.detach()
     if head is None:
-        head = Linear(C, V, bias=False, device="meta")
+        head = nn.Linear(C, V, bias=False, device="meta")
         head.weight = model.token_embedding_table.weight
     qkv, qkv_affine = columns([block.attention.qkv for block in blocks], by_head)
     proj, proj_affine = rows([block.attention.proj for block in blocks])
@@ -170,31 +175,31 @@ def weights_of(model: GPT, parts: int = 1, full: bool = False) -> Weights:
     )
 
 
-def empty(*shape: int) -> ndarray:
-    """Memory for float32 numbers, well aligned."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu").numpy()
+def empty_array(*shape: int) -> ndarray:
+    """Return an array of float32 numbers, aligned to 64 bytes and not initialized."""
+    return torch.empty_array(shape, dtype=torch.float32, device="cpu").numpy()
 
 
-@compiled
+@njit_fast
 def copy(x: ndarray, out: ndarray) -> None:
-    """The numbers of x (N,) into out."""
+    """Copy x (N,) to out."""
     for i in range(len(out)):
         out[i] = x[i]
 
 
-@compiled
+@njit_fast
 def add(x: ndarray, out: ndarray) -> None:
-    """The numbers of x (N,) added to out."""
+    """Add x (N,) to out."""
     for i in range(len(out)):
         out[i] += x[i]
 
 
-@compiled
+@njit_fast
 def add_product(x: ndarray, matrix: ndarray, out: ndarray, rows: ndarray) -> None:
-    """Add x @ matrix to out, for (I,), (I, O) and (O,).
+    """Add x @ matrix to out, for (I,), (I, O) and (O,), four rows of the matrix at a time.
 
-    Rows of the matrix four at a time; those times zero, which a ReLU makes of most, are never read: `rows` (I,) is
-    room to note the others.
+    Rows that would be multiplied by zero are not read; after a ReLU these are most. `rows` (I,) is scratch memory for
+    the numbers of the other rows.
     """
     count = 0
     for i in range(len(x)):
@@ -212,9 +217,9 @@ def add_product(x: ndarray, matrix: ndarray, out: ndarray, rows: ndarray) -> Non
             out[o] += x[i] * matrix[i, o]
 
 
-@compiled
+@njit_fast
 def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
-    """Vector x (C,) with a mean of 0 and a variance of 1, then times the gain and plus the bias (2, C)."""
+    """Normalize x (C,) to mean 0 and variance 1, multiply by the gain and add the bias (2, C)."""
     C = len(x)
     mean = np.float32(0)
     for c in range(C):
@@ -228,15 +233,15 @@ def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
         out[c] = (x[c] - mean) * scale * affine[0, c] + affine[1, c]
 
 
-@cached(**SPARING, inline="always")
+@njit_cached(**NO_ALLOCATION, inline="always")
 def exp(x: np.float32) -> np.float32:
-    """The power e^x for an x of at most 0, in float32; written out because the compiler has no exp for vectors.
+    """Compute e^x in float32 for an x of at most 0, since the compiler has no exp for vectors.
 
-    x is n ln 2 + r with |r| at most half of ln 2: the result is 2^n, made from its bits, times the power
-    series of e^r, whose next term would be below 1e-8.
+    x is n ln 2 + r with |r| at most half of ln 2. The result is 2^n, made from its bits, times the power series of
+    e^r, whose next term would be below 1e-8.
     """
-    x = x if x > np.float32(-87) else np.float32(-87)  # below it there is nothing but zero
-    whole = np.int32(x * np.float32(1.44269504) - np.float32(0.5))  # cut towards 0, and so rounded, as x is not above 0
+    x = x if x > np.float32(-87) else np.float32(-87)  # e^-87 is nearly the smallest float32
+    whole = np.int32(x * np.float32(1.44269504) - np.float32(0.5))  # rounded, since x <= 0
     n = np.float32(whole)
     r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
     series = np.float32(1 / 5040)
@@ -251,9 +256,9 @@ def exp(x: np.float32) -> np.float32:
     return np.float32(series * power)
 
 
-@compiled
+@njit_fast
 def activate(x: ndarray, relu: bool) -> None:
-    """ReLU in place, or GPT-2's GELU: x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
+    """Apply ReLU in place, or GPT-2's GELU: x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
     if relu:
         for i in range(len(x)):
             x[i] = max(x[i], np.float32(0))
@@ -264,12 +269,12 @@ def activate(x: ndarray, relu: bool) -> None:
             x[i] *= (np.float32(1) if y > 0 else e) / (np.float32(1) + e)
 
 
-@compiled
-def largest(x: ndarray) -> np.float32:
-    """The largest of some float32 numbers, none of them NaN, found among their bits.
+@njit_fast
+def find_largest(x: ndarray) -> np.float32:
+    """Return the largest of some float32 numbers, none of them NaN, by comparing their bits as integers.
 
-    Read as an integer, a positive number's bits keep its place in the order, and a negative one's do once all but the
-    sign are turned over. For integers the compiler has a vector maximum, for floats it doesn't.
+    The bits of positive numbers, read as integers, have the same order as the numbers. Those of negative numbers have
+    it once all bits but the sign are inverted. The compiler has a vector maximum for integers, not for floats.
     """
     bits = x.view(np.int32)
     found = np.int32(-(2**31))
@@ -278,30 +283,30 @@ def largest(x: ndarray) -> np.float32:
     return np.int32(found ^ ((found >> 31) & np.int32(2**31 - 1))).view(np.float32)
 
 
-class Choice(NamedTuple):
-    """How the next token is chosen: `SamplingConfig`, with 0 for a top_k and 1 for a top_p that isn't asked for."""
+class Sampling(NamedTuple):
+    """`SamplingConfig` as numbers: top_k is 0 and top_p is 1 where they are not used."""
 
     temperature: float
     top_k: int
     top_p: float
 
 
-@exactly
-def choose(logits: ndarray, choice: Choice, uniform: float) -> int:
-    """The next token from its logits (V,): `next_token` of generation/engine.py for one row, in float64 as there."""
+@njit_exact
+def sample_token(logits: ndarray, sampling: Sampling, uniform: float) -> int:
+    """Sample a token from logits (V,), as `next_token` in generation/engine.py does for one row, in float64."""
     V, best = len(logits), 0
     for i in range(V):
         if logits[i] > logits[best]:
             best = i
-    if choice.temperature == 0:
+    if sampling.temperature == 0:
         return best
     scaled, weights = np.empty(V), np.empty(V)
     for i in range(V):
-        scaled[i] = (np.float64(logits[i]) - np.float64(logits[best])) / choice.temperature
+        scaled[i] = (np.float64(logits[i]) - np.float64(logits[best])) / sampling.temperature
         weights[i] = math.exp(scaled[i])
-    if choice.top_k > 0 or choice.top_p < 1:
-        cut(scaled, weights, choice)
-    target, reached, chosen = uniform * total(weights), 0.0, best
+    if sampling.top_k > 0 or sampling.top_p < 1:
+        filter_weights(scaled, weights, sampling)
+    target, reached, chosen = uniform * sum_in_order(weights), 0.0, best
     for i in range(V):
         if weights[i] > 0:
             chosen = i
@@ -311,26 +316,26 @@ def choose(logits: ndarray, choice: Choice, uniform: float) -> int:
     return chosen
 
 
-@exactly
-def cut(logits: ndarray, weights: ndarray, choice: Choice) -> None:
-    """Set to 0 the weights (V,) of the tokens that, by their logits (V,), top_k and top_p leave out."""
+@njit_exact
+def filter_weights(logits: ndarray, weights: ndarray, sampling: Sampling) -> None:
+    """Set to 0 the weights (V,) of the tokens that top_k and top_p exclude by their logits (V,)."""
     V, order = len(logits), np.argsort(logits, kind="mergesort")
-    least = logits[order[V - choice.top_k]] if 0 < choice.top_k < V else -np.inf
+    least = logits[order[V - sampling.top_k]] if 0 < sampling.top_k < V else -np.inf
     for i in range(V):
         if logits[i] < least:
             weights[i] = 0
-    tail, limit = 0.0, (1 - choice.top_p) * total(weights)
-    for i in order[: V - 1] if choice.top_p < 1 else order[:0]:
+    tail, limit = 0.0, (1 - sampling.top_p) * sum_in_order(weights)
+    for i in order[: V - 1] if sampling.top_p < 1 else order[:0]:
         tail += weights[i]
         if tail > limit:
             break
         weights[i] = 0
 
 
-@exactly
-def total(weights: ndarray) -> float:
-    """The sum of the weights, in their order."""
-    found = 0.0
+@njit_exact
+def sum_in_order(weights: ndarray) -> float:
+    """Return the sum of the weights, added in their order."""
+    total = 0.0
     for weight in weights:
-        found += weight
-    return found
+        total += weight
+    return total

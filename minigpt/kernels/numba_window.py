@@ -1,13 +1,13 @@
-"""A whole window through a GPT in plain loops, compiled by Numba: how text goes on past block_size on a CPU.
+"""Decoding past block_size with GPT in loops compiled by Numba, on a CPU: a whole window for each token.
 
-With learned positions a window that moves on by a token is a new window: every position changes, and with it
-every key and value, so nothing can be kept and all of it is computed again. For the small windows of small models
-PyTorch's sixty calls take far longer than the arithmetic; here that is one compiled function. It is model/gpt.py's
-function for a batch of one, of which only the last position's logits are wanted.
+With learned positions, a window that moves on by one token is a new window. Every position changes, and with it every
+key and value, so nothing can be cached. For the small windows of small models PyTorch's sixty calls take far longer
+than the arithmetic. Here they are one compiled function, which computes that of model/gpt.py for a batch of one and
+returns the logits of the last position.
 
-The positions are shared out between two threads. They need nothing from each other but keys and values, so they wait
-for one another once a block; and as the keys of the next block are made while another thread may still read those
-of this one, there are two sets, used in turn.
+Two threads share the positions. They need only keys and values from each other, so they wait for each other once in
+each block. A fast thread may write the keys of the next block while the other still reads those of this one, so there
+are two sets of keys and values, used in turn.
 """
 
 from typing import NamedTuple
@@ -16,47 +16,48 @@ import numpy as np
 from numba import prange
 from numpy import ndarray
 
-from minigpt.generation.cached import CachedReader
 from minigpt.kernels.numba_ops import (
-    Choice,
+    Sampling,
     Weights,
     activate,
     add,
     add_product,
-    allocating,
-    choose,
-    compiled,
     copy,
-    empty,
+    empty_array,
     exp,
-    largest,
+    extract_weights,
+    find_largest,
     layer_norm,
-    shared_out,
-    weights_of,
+    njit_allocating,
+    njit_fast,
+    njit_parallel,
+    sample_token,
 )
+from minigpt.model.kv_cache import ContextWindow
 
 PARTS = 2
-LANES = 16  # float32 numbers in the widest vectors there are
+LANES = 16  # float32 numbers in the widest vectors
 
 
 class WindowDecoder:
-    """Writes on where a reader of one row has come to, its window full and moving on with every token."""
+    """Continues a full context window of one row, which moves on by one with every token."""
 
-    def __init__(self, reader: CachedReader, token: int, choice: Choice) -> None:
-        """`token` has been chosen after what the reader has read."""
-        assert reader.idx is not None
-        config = reader.model.config
-        self.weights, self.relu, self.choice = weights_of(reader.model, full=True), config.activation == "relu", choice
-        self.scratch = scratch(self.weights, config.n_head)
-        self.idx = np.array([*reader.idx[0].tolist(), token][-config.block_size :])
+    def __init__(self, window: ContextWindow, token: int, sampling: Sampling) -> None:
+        """Copy the tokens of the window; `token` comes after them and `sampling` says how to choose tokens."""
+        assert window.idx is not None
+        config = window.model.config
+        self.weights = extract_weights(window.model, full=True)
+        self.relu, self.sampling = config.activation == "relu", sampling
+        self.scratch = create_scratch(self.weights, config.n_head)
+        self.idx = np.array([*window.idx[0].tolist(), token][-config.block_size :])
 
-    def write(self, uniforms: ndarray) -> ndarray:
-        """The next tokens (N,), one for each random number in [0, 1)."""
-        return write(self.weights, self.relu, self.scratch, self.idx, self.choice, uniforms)
+    def decode(self, uniforms: ndarray) -> ndarray:
+        """Return the next tokens (N,), one for each random number in [0, 1)."""
+        return decode_tokens(self.weights, self.relu, self.scratch, self.idx, self.sampling, uniforms)
 
 
 class Scratch(NamedTuple):
-    """What the T positions become on their way."""
+    """The activations of the T positions."""
 
     x: ndarray  # (T, C)
     normed: ndarray  # (T, C)
@@ -65,78 +66,78 @@ class Scratch(NamedTuple):
     keys: ndarray  # (2, H, D, T), of even and of odd blocks
     values: ndarray  # (2, H, T, D)
     scores: ndarray  # (T, T)
-    gathered: ndarray  # (H, T, D)
+    attended: ndarray  # (H, T, D)
     hidden: ndarray  # (T, F)
     logits: ndarray  # (V,)
-    rows: ndarray  # (C,), room for `add_product`
+    rows: ndarray  # (C,), scratch memory of `add_product`
 
 
-def scratch(w: Weights, H: int) -> Scratch:
-    """Room for a window of a model with H heads."""
+def create_scratch(w: Weights, H: int) -> Scratch:
+    """Allocate the activations of a window of a model with H heads."""
     (V, C), T, F = w.tokens.shape, len(w.positions), w.up.shape[3]
     D = C // H
     return Scratch(
-        x=empty(T, C),
-        normed=empty(T, C),
-        qkv=empty(T, 3 * C),
-        queries=empty(H, T, D),
-        keys=empty(2, H, D, T),
-        values=empty(2, H, T, D),
-        scores=empty(T, T),
-        gathered=empty(H, T, D),
-        hidden=empty(T, F),
-        logits=empty(V),
+        x=empty_array(T, C),
+        normed=empty_array(T, C),
+        qkv=empty_array(T, 3 * C),
+        queries=empty_array(H, T, D),
+        keys=empty_array(2, H, D, T),
+        values=empty_array(2, H, T, D),
+        scores=empty_array(T, T),
+        attended=empty_array(H, T, D),
+        hidden=empty_array(T, F),
+        logits=empty_array(V),
         rows=np.empty(C, np.int64),
     )
 
 
-@allocating
-def write(w: Weights, relu: bool, s: Scratch, idx: ndarray, choice: Choice, uniforms: ndarray) -> ndarray:
-    """The N tokens (N,) that follow a window idx (T,), which moves on with them; a random number for each."""
-    written = np.empty(len(uniforms), np.int64)
+@njit_allocating
+def decode_tokens(w: Weights, relu: bool, s: Scratch, idx: ndarray, sampling: Sampling, uniforms: ndarray) -> ndarray:
+    """Return the N tokens that follow a window idx (T,), one for each random number; the window moves on."""
+    tokens = np.empty(len(uniforms), np.int64)
     for n in range(len(uniforms)):
-        read(w, relu, s, idx)
-        written[n] = choose(s.logits, choice, uniforms[n])
+        compute_logits(w, relu, s, idx)
+        tokens[n] = sample_token(s.logits, sampling, uniforms[n])
         for t in range(len(idx) - 1):
             idx[t] = idx[t + 1]
-        idx[-1] = written[n]
-    return written
+        idx[-1] = tokens[n]
+    return tokens
 
 
-@shared_out
-def read(w: Weights, relu: bool, s: Scratch, idx: ndarray) -> None:
-    """The logits after the window idx (T,), into the scratch."""
+@njit_parallel
+def compute_logits(w: Weights, relu: bool, s: Scratch, idx: ndarray) -> None:
+    """Write the logits after the window idx (T,) to the scratch memory."""
     T, L = len(idx), len(w.up)
     for layer in range(L):
         for part in prange(PARTS):
-            work(w, relu, s, idx, layer, T * part // PARTS, T * (part + 1) // PARTS)
-    answer(w, relu, s, L - 1, T - 1, T)  # in the last block only the last position matters
+            run_positions(w, relu, s, idx, layer, T * part // PARTS, T * (part + 1) // PARTS)
+    finish_block(w, relu, s, L - 1, T - 1, T)  # only the last position of the last block is needed
     layer_norm(s.x[T - 1], w.ln_f, s.normed[T - 1])
     copy(w.head_affine[0, 1], s.logits)
     add_product(s.normed[T - 1], w.head[0], s.logits, s.rows)
 
 
-@compiled
-def work(w: Weights, relu: bool, s: Scratch, idx: ndarray, layer: int, first: int, last: int) -> None:
-    """What leads up to a block's keys and values, for the positions from `first` to before `last`."""
+@njit_fast
+def run_positions(w: Weights, relu: bool, s: Scratch, idx: ndarray, layer: int, first: int, last: int) -> None:
+    """Compute a block's keys and values, and all before them, for the positions from `first` to `last` - 1."""
     if layer == 0:
         embed(w, s, idx, first, last)
     else:
-        answer(w, relu, s, layer - 1, first, last)
-    ask(w, s, layer, first, last)
+        finish_block(w, relu, s, layer - 1, first, last)
+    compute_qkv(w, s, layer, first, last)
 
 
-@compiled
+@njit_fast
 def embed(w: Weights, s: Scratch, idx: ndarray, first: int, last: int) -> None:
-    """What the tokens are and where they stand, for the positions from `first` to before `last`."""
+    """Add the embeddings of tokens and positions, for the positions from `first` to `last` - 1."""
     for t in range(first, last):
         copy(w.tokens[idx[t]], s.x[t])
         add(w.positions[t], s.x[t])
 
 
-@compiled
-def ask(w: Weights, s: Scratch, layer: int, first: int, last: int) -> None:
-    """A block up to its queries, keys and values, for the positions from `first` to before `last`."""
+@njit_fast
+def compute_qkv(w: Weights, s: Scratch, layer: int, first: int, last: int) -> None:
+    """Compute a block's queries, keys and values, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C = H * D
     for t in range(first, last):
@@ -152,16 +153,16 @@ def ask(w: Weights, s: Scratch, layer: int, first: int, last: int) -> None:
                 values[h, t, d] = s.qkv[t, 3 * D * h + 2 * D + d]
 
 
-@compiled
-def answer(w: Weights, relu: bool, s: Scratch, layer: int, first: int, last: int) -> None:
-    """The rest of the block: what the heads gather, and feed-forward."""
+@njit_fast
+def finish_block(w: Weights, relu: bool, s: Scratch, layer: int, first: int, last: int) -> None:
+    """Compute the rest of a block, attention and feed-forward, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C, F = H * D, s.hidden.shape[1]
     for t in range(first, last):
         add(w.proj_affine[layer, 1], s.x[t])
     for h in range(H):
-        attend(s.queries[h], s.keys[layer % 2, h], s.values[layer % 2, h], s.scores, s.gathered[h], first, last)
-        add_products(s.gathered[h], w.proj[layer, 0, D * h : D * (h + 1)], s.x, first, last, D, C)
+        attend(s.queries[h], s.keys[layer % 2, h], s.values[layer % 2, h], s.scores, s.attended[h], first, last)
+        add_products(s.attended[h], w.proj[layer, 0, D * h : D * (h + 1)], s.x, first, last, D, C)
     for t in range(first, last):
         layer_norm(s.x[t], w.ln2[layer], s.normed[t])
         copy(w.up_affine[layer, 0, 1], s.hidden[t])
@@ -172,41 +173,41 @@ def answer(w: Weights, relu: bool, s: Scratch, layer: int, first: int, last: int
     add_products(s.hidden, w.down[layer, 0], s.x, first, last, F, C)
 
 
-@compiled
+@njit_fast
 def attend(
     queries: ndarray,  # (T, D)
     keys: ndarray,  # (D, T)
     values: ndarray,  # (T, D)
     scores: ndarray,  # (T, T)
-    gathered: ndarray,  # (T, D)
+    attended: ndarray,  # (T, D)
     first: int,
     last: int,
 ) -> None:
-    """What a head gathers for the positions from `first` to before `last`."""
+    """Attend with one head, for the positions from `first` to `last` - 1."""
     D = queries.shape[1]
     scale = np.float32(1) / np.float32(np.sqrt(D))
     for start in range(first, last, LANES):
-        end = min(start + LANES, last)  # no position of these sees further
+        end = min(start + LANES, last)  # none of these positions sees later ones
         for t in range(start, end):
-            gathered[t, :] = 0
+            attended[t, :] = 0
             scores[t, :end] = 0
         add_products(queries, keys, scores, start, end, D, end)
         for t in range(start, end):
-            highest, total = largest(scores[t, : t + 1]), np.float32(0)
-            for i in range(end):  # whole vectors: what lies ahead is computed too, and left out
+            highest, total = find_largest(scores[t, : t + 1]), np.float32(0)
+            for i in range(end):  # whole vectors; later positions get weight 0
                 share = exp(min((scores[t, i] - highest) * scale, np.float32(0))) if i <= t else np.float32(0)
                 scores[t, i] = share
                 total += share
             for i in range(end):
                 scores[t, i] /= total
-        add_products(scores, values, gathered, start, end, end, D)
+        add_products(scores, values, attended, start, end, end, D)
 
 
-@compiled
+@njit_fast
 def add_products(x: ndarray, matrix: ndarray, out: ndarray, first: int, last: int, inputs: int, outputs: int) -> None:
-    """Add x @ matrix to out, (T, I), (I, O) and (T, O), in the rows from `first` to before `last`.
+    """Add x @ matrix to out, for (T, I), (I, O) and (T, O), in the rows from `first` to `last` - 1.
 
-    Eight rows of the matrix at a time, which stay in the cache for all rows of x.
+    Eight rows of the matrix at a time stay in the processor's cache for all rows of x.
     """
     whole = inputs // 8 * 8
     for i in range(0, whole, 8):

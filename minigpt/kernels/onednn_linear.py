@@ -1,9 +1,10 @@
-"""A linear layer by the faster of the matrix products that PyTorch brings with it.
+"""Linear layers by oneDNN in place of MKL.
 
-For float32 on a processor PyTorch multiplies by MKL, which on AMD's with AVX-512 leaves half of their vector units
-idle. oneDNN, which PyTorch has too and uses for bfloat16, doesn't (docs/log.md; with AVX2 alone they are alike). So
-where it can be had, products are made by its operator, the one that torch.compile calls, and the gradients, which that
-operator lacks, are written out below.
+For float32 on a CPU, PyTorch multiplies matrices by MKL, which uses half of the vector units of AMD processors with
+AVX-512. oneDNN, which PyTorch contains too, uses all of them (docs/log.md; with AVX2 alone both are equally fast).
+Its operator, the one that torch.compile calls, has no gradients, so they are written out here.
+
+Shapes: N rows, which are all but the last dimension; I inputs, O outputs.
 """
 
 import platform
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from minigpt.model.gpt import MatrixProduct
+
 HAS_ONEDNN = (
     torch.backends.mkldnn.is_available()
     and platform.machine() in ("x86_64", "AMD64")
@@ -23,52 +26,62 @@ HAS_ONEDNN = (
 )
 
 
-class Linear(nn.Linear):
-    """`nn.Linear`, its function and its parameters, for rows (N, inputs), but for second derivatives."""
+class OneDNNLinear(nn.Linear):
+    """`nn.Linear` by the faster product. It has no second derivatives."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs) to (N, outputs)."""
+        """(..., I) -> (..., O)."""
         return linear(x, self.weight, self.bias)
 
 
+class OneDNNProduct(MatrixProduct):
+    """`MatrixProduct` by the faster product."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Multiply x (..., I) by the transpose of weight (O, I) and add bias (O,): (..., O)."""
+        return linear(x, weight, bias)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Product x @ weight.T + bias, for (N, I), (O, I) and (O,): (N, O), by whatever is fastest for them."""
-    if not suits_onednn(x, weight):
+    """Compute x @ weight.T + bias, for (..., I), (O, I) and (O,): (..., O), by oneDNN where it can."""
+    if not can_use_onednn(x, weight):
         return F.linear(x, weight, bias)
-    return Product.apply(x, weight, bias) if torch.is_grad_enabled() else product(x, weight, bias)
+    rows = x.flatten(0, -2)  # (N, I)
+    out = _Product.apply(rows, weight, bias) if torch.is_grad_enabled() else _multiply(rows, weight, bias)
+    return out.view(*x.shape[:-1], -1)
 
 
-def suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN multiplies these: float32 on a processor; autocast and the compiler have ways of their own."""
+def can_use_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Return whether oneDNN multiplies these: float32 on a CPU, outside autocast and the compiler."""
     return (
         HAS_ONEDNN
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
-        and x.dim() == 2
-        and len(x) > 0
+        and x.dim() >= 2
+        and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`linear` by oneDNN, which autograd knows nothing of."""
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply (N, I) by oneDNN, without gradients."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-class Product(torch.autograd.Function):
-    """`product`, and its gradients."""
+class _Product(torch.autograd.Function):
+    """`_multiply` with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, I), (O, I) and (O,) to (N, O)."""
+        """(N, I), (O, I) and (O,) -> (N, O)."""
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return _multiply(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The gradients of x, weight and bias, from that of the result (N, O)."""
+        """Return the gradients of x, weight and bias from that of the result (N, O)."""
         x, weight = ctx.saved_tensors
         return linear_backward(gradient, x, weight, ctx.needs_input_grad)
 
@@ -76,18 +89,28 @@ class Product(torch.autograd.Function):
 def linear_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool] = (True, True, True)
 ) -> tuple[Any, Any, Any]:
-    """The gradients of x (N, I), weight (O, I) and bias (O,) that are needed, from that of `linear`'s result (N, O)."""
-    of_x, of_weight, of_bias = needed
+    """Compute the gradients of a linear layer.
+
+    Args:
+        gradient: that of the result, (N, O).
+        x: the input (N, I).
+        weight: (O, I).
+        needed: which of the three gradients to compute.
+
+    Returns:
+        The gradients of x (N, I), weight (O, I) and bias (O,), None for those that are not needed.
+    """
+    needs_x, needs_weight, needs_bias = needed
     with torch.no_grad():
         return (
-            linear(gradient, weight.T) if of_x else None,  # (N, O) @ (O, I)
-            weight_gradient(gradient, x) if of_weight else None,
-            gradient.sum(dim=0) if of_bias else None,
+            linear(gradient, weight.T) if needs_x else None,  # (N, O) @ (O, I)
+            _weight_gradient(gradient, x) if needs_weight else None,
+            gradient.sum(dim=0) if needs_bias else None,
         )
 
 
-def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """gradient.T @ x, for (N, O) and (N, I): (O, I); computed the way round whose rows are longer, which is faster."""
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """Compute gradient.T @ x for (N, O) and (N, I): (O, I). The product with the longer rows is faster."""
     if gradient.shape[1] > x.shape[1]:
         return linear(x.T, gradient.T).T
     return linear(gradient.T, x.T)

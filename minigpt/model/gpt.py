@@ -1,11 +1,14 @@
-"""GPT for running: the lecture's function and GPT-2's, as few and as large operations as PyTorch allows.
+"""GPT for running: the lecture's function, and GPT-2's, in few large operations.
 
-Read model/lecture.py first: with the same weights this is the same function, logits and gradients. What
-differs is how it is computed. All heads are one matrix, as are queries, keys and values; attention is one
-call that never forms the (T, T) weights where it can avoid them; and the batch is one long list of
-positions, (B * T, C), since only attention cares which window a position is in. GPT-2 (Radford et al.
-2019) is this function with a bias on queries, keys and values, a GELU, and the token embedding's own table
-as the last layer, which has no bias then. B, T, C, D and V are the lecture's, H is the number of heads.
+Read `model/lecture.py` first. With the same weights this model computes the same logits and gradients. All heads are
+one matrix, and so are queries, keys and values. Attention is one call of PyTorch's that does not have to form the
+(T, T) weights. A cache lets the model read each token of a growing text once.
+
+GPT-2 (Radford et al. 2019) is this function with a bias on queries, keys and values, a GELU, and a tied head: the
+last layer multiplies by the token embedding table and has no bias.
+
+Shapes: B batch, T time, C channels (n_embd), H heads, D head size (C / H), V vocabulary; S is the number of tokens
+that attention sees, the cached ones included.
 """
 
 import re
@@ -18,76 +21,96 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
-from minigpt.kernels.onednn_linear import Linear, linear
+from minigpt.model.kv_cache import KVCache, append_sampled_tokens
 from minigpt.model.lecture import init_weights, next_token_loss
+
+
+class CausalAttention(nn.Module):
+    """Scaled dot-product attention: each position takes a weighted average of the values up to its own."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from T positions to S: queries (B, H, T, D), keys and values (B, H, S, D) -> (B, H, T, D).
+
+        `mask` (T, S) says which positions each query may see. Without it S is T, or T is 1.
+        """
+        dropout = self.dropout if self.training else 0.0
+        is_causal = mask is None and q.shape[2] > 1
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
 
 
 class Attention(nn.Module):
     """Causal self-attention, all heads at once."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.n_head = config.n_head
-        self.dropout = config.dropout
-        self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
-        self.proj = Linear(config.n_embd, config.n_embd)
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
+        self.attend = CausalAttention(config.dropout)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def heads(self, x: Tensor, T: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of every head, (B, H, T, D) each, from (B * T, C)."""
-        B, C = x.shape[0] // T, x.shape[1]
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2)  # each (B, T, H, D)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-    def forward(self, x: Tensor, T: int) -> Tensor:
-        """(B * T, C) to (B * T, C)."""
-        q, k, v = self.heads(x, T)
-        out = F.scaled_dot_product_attention(  # (B, H, T, D)
-            q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )
-        return self.mix(out)
-
-    def mix(self, gathered: Tensor) -> Tensor:
-        """What the heads gathered, (B, H, T, D), side by side again and projected: (B * T, C)."""
-        B, H, T, D = gathered.shape
-        out = self.proj(gathered.transpose(1, 2).reshape(B * T, H * D))
-        return F.dropout(out, self.dropout, self.training)
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Attend from each position to the positions up to it: (B, T, C) -> (B, T, C)."""
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, D) each
+        mask = None
+        if cache is not None:
+            mask = cache.mask(T, x.device)  # (T, S)
+            k, v = cache.update(self.layer, k, v)  # (B, H, S, D) each
+        out = self.attend(q, k, v, mask)  # (B, H, T, D)
+        out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.dropout(self.proj(out))
 
 
 class FeedForward(nn.Module):
-    """Each position on its own: four times as wide, a nonlinearity, and back."""
+    """A network with one hidden layer, four times as wide, applied to each position separately."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.dropout = config.dropout
-        self.up = Linear(config.n_embd, 4 * config.n_embd)
-        self.down = Linear(4 * config.n_embd, config.n_embd)
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C) to (B * T, C)."""
-        x = self.up(x)  # (B * T, 4C)
+        """Process each position: (B, T, C) -> (B, T, C)."""
+        x = self.up(x)  # (B, T, 4C)
         x = F.relu(x, inplace=True) if self.activation == "relu" else F.gelu(x, approximate="tanh")
-        return F.dropout(self.down(x), self.dropout, self.training)
+        return self.dropout(self.down(x))
 
 
 class Block(nn.Module):
-    """Communication, then computation, each added to what is there."""
+    """Communication, then computation: attention, then feed-forward, each added to its input."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.ln1 = nn.LayerNorm(config.n_embd)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.ffwd = FeedForward(config)
 
-    def forward(self, x: Tensor, T: int) -> Tensor:
-        """(B * T, C) to (B * T, C)."""
-        x = x + self.attention(self.ln1(x), T)
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Add the outputs of attention and of feed-forward to the input: (B, T, C) -> (B, T, C)."""
+        x = x + self.attention(self.ln1(x), cache)
         return x + self.ffwd(self.ln2(x))
 
 
+class MatrixProduct(nn.Module):
+    """The product of a linear layer with a matrix that is not its own parameter."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Multiply x (..., I) by the transpose of weight (O, I) and add bias (O,): (..., O)."""
+        return F.linear(x, weight, bias)
+
+
 class GPT(nn.Module):
-    """The decoder-only transformer, fast."""
+    """The decoder-only transformer: embeddings of token and position, n_layer blocks, and a linear head."""
 
     blocks: "Sequence[Block]"
 
@@ -96,38 +119,54 @@ class GPT(nn.Module):
         self.config = config
         self.token_embedding_table = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding_table = nn.Embedding(config.block_size, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
         self.ln_f = nn.LayerNorm(config.n_embd)
-        self.lm_head = None if config.tied_head else Linear(config.n_embd, config.vocab_size)
+        self.lm_head = None if config.tied_head else nn.Linear(config.n_embd, config.vocab_size)
+        self.tied_head = MatrixProduct() if config.tied_head else None
         self.apply(init_weights)
 
-    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given.
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict the next token at every position, from the tokens up to that position.
 
-        T may be anything from 1 to block_size.
+        Args:
+            idx: token ids (B, T), int64. With the cached tokens they are at most block_size.
+            targets: the token that follows each of `idx`, (B, T), int64.
+            cache: what was kept of the tokens before `idx`, to which these are added.
+
+        Returns:
+            The logits (B, T, V), or with a cache and no targets those of the last position, (B, 1, V); and the mean
+            loss in nats, or None without targets.
         """
-        B, T = idx.shape
-        x = self.embed(idx)  # (B * T, C)
+        T = idx.shape[1]
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T, idx.device)  # (T,)
+        x = self.token_embedding_table(idx) + self.position_embedding_table(positions)  # (B, T, C)
         for block in self.blocks:
-            x = block(x, T)  # (B * T, C)
-        logits = self.head(x).view(B, T, -1)  # (B, T, V)
+            x = block(x, cache)  # (B, T, C)
+        if cache is not None:
+            cache.advance(T)
+            if targets is None:
+                x = x[:, -1:]  # (B, 1, C)
+        x = self.ln_f(x)
+        table = self.token_embedding_table.weight  # (V, C)
+        logits = self.tied_head(x, table) if self.lm_head is None else self.lm_head(x)  # (B, T, V)
         return logits, next_token_loss(logits, targets)
 
-    def embed(self, idx: Tensor, start: int = 0) -> Tensor:
-        """What each token is and where it stands: ids (B, T) at positions from `start` on to (B * T, C)."""
-        positions = self.position_embedding_table.weight[start : start + idx.shape[1]]  # (T, C)
-        return (F.embedding(idx, self.token_embedding_table.weight) + positions).flatten(0, 1)
-
-    def head(self, x: Tensor) -> Tensor:
-        """The blocks' output (N, C) to logits (N, V)."""
-        x = self.ln_f(x)
-        return linear(x, self.token_embedding_table.weight) if self.lm_head is None else self.lm_head(x)
+    def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
+        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
+        return append_sampled_tokens(self, idx, max_new_tokens)
 
     @classmethod
     def from_lecture(cls, weights: Mapping[str, Tensor], dropout: float = 0.0) -> Self:
-        """The same function as the lecture's GPTLanguageModel with these weights, its `state_dict`.
+        """Build the GPT that computes the same function as the lecture's GPTLanguageModel.
 
-        Everything but the dropout follows from them. Raises KeyError for one that is missing.
+        Args:
+            weights: the `state_dict` of the lecture's model. The shape of the GPT follows from it.
+            dropout: the share of numbers that are dropped in training.
+
+        Raises:
+            KeyError: a weight is missing.
         """
         heads = {name for name in weights if re.fullmatch(r"blocks\.0\.sa\.heads\.\d+\.query\.weight", name)}
         layers = {name for name in weights if re.fullmatch(r"blocks\.\d+\.ln1\.weight", name)}
@@ -140,56 +179,56 @@ class GPT(nn.Module):
             n_layer=len(layers),
             dropout=dropout,
         )
-        with torch.random.fork_rng(devices=[]):  # it will not keep the weights that it draws
+        with torch.random.fork_rng(devices=[]):  # the initial weights are replaced below
             model = cls(config).to(tokens)
-        model.load_state_dict(fused(weights, config))
+        model.load_state_dict(_join_heads(weights, config))
         return model
 
     def to_lecture(self) -> dict[str, Tensor]:
-        """The `state_dict` of the lecture's GPTLanguageModel that is the same function.
+        """Return the `state_dict` of the lecture's GPTLanguageModel that computes the same function.
 
-        Raises ValueError for a model with what the lecture's doesn't have: a bias on queries, keys and
-        values, a GELU, or a tied head.
+        Raises:
+            ValueError: the model has a bias on queries, keys and values, a GELU or a tied head.
         """
-        return split(self.state_dict(), self.config)
+        return _split_heads(self.state_dict(), self.config)
 
 
-# The same weights under the lecture's names and under these.
+# The weights under the lecture's names and under GPT's.
 
-RENAMED = {".sa.proj.": ".attention.proj.", ".ffwd.net.0.": ".ffwd.up.", ".ffwd.net.2.": ".ffwd.down."}
-HEAD = "blocks.{layer}.sa.heads.{head}.{part}.weight"
-PARTS = ("query", "key", "value")
+_LECTURE_TO_GPT = {".sa.proj.": ".attention.proj.", ".ffwd.net.0.": ".ffwd.up.", ".ffwd.net.2.": ".ffwd.down."}
+_HEAD = "blocks.{layer}.sa.heads.{head}.{part}.weight"
+_PARTS = ("query", "key", "value")
 
 
-def fused(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The lecture's weights under GPT's names: the heads' matrices in one, queries first, then keys, then values."""
+def _join_heads(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Join the matrices of all heads in one: first the queries, then the keys, then the values."""
     weights = {}
     for name, tensor in lecture.items():
         if ".heads." not in name:
-            for theirs, ours in RENAMED.items():
+            for theirs, ours in _LECTURE_TO_GPT.items():
                 name = name.replace(theirs, ours)
             weights[name] = tensor
     for layer in range(config.n_layer):
-        rows = [lecture[HEAD.format(layer=layer, head=h, part=p)] for p in PARTS for h in range(config.n_head)]
+        rows = [lecture[_HEAD.format(layer=layer, head=h, part=p)] for p in _PARTS for h in range(config.n_head)]
         weights[f"blocks.{layer}.attention.qkv.weight"] = torch.cat(rows)  # 3H of (D, C) -> (3C, C)
     return weights
 
 
-def split(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """GPT's weights under the lecture's names: what `fused` undoes."""
+def _split_heads(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Undo `_join_heads`."""
     if not config.is_lecture:
         raise ValueError("the lecture's model has no qkv_bias, no other activation than relu and no tied_head")
     lecture = {}
     for name, tensor in weights.items():
         if not name.endswith("qkv.weight"):
-            for theirs, ours in RENAMED.items():
+            for theirs, ours in _LECTURE_TO_GPT.items():
                 name = name.replace(ours, theirs)
             lecture[name] = tensor
     mask = weights["ln_f.weight"].new_ones(config.block_size, config.block_size).tril()
     for layer in range(config.n_layer):
         rows = iter(weights[f"blocks.{layer}.attention.qkv.weight"].split(config.n_embd // config.n_head))
-        for part in PARTS:
+        for part in _PARTS:
             for head in range(config.n_head):
-                lecture[HEAD.format(layer=layer, head=head, part=part)] = next(rows).clone()
+                lecture[_HEAD.format(layer=layer, head=head, part=part)] = next(rows).clone()
         lecture |= {f"blocks.{layer}.sa.heads.{head}.tril": mask.clone() for head in range(config.n_head)}
     return lecture

@@ -1,11 +1,13 @@
-"""The network of the record: a GPT after some more years of ideas; read model/lecture.py first, then this file.
+"""The network of the record: a GPT with the ideas of later years. Read `model/lecture.py` and `model/gpt.py` first.
 
-The frame is the lecture's, communication and computation added to one stream. What is new, idea by idea, stands
-where it is used, with where it comes from. There are no biases and no gains: a norm follows wherever they would
-matter. As in model/gpt.py the batch is one long list of positions, (B * T, C). B, T, C, D and V are the
-lecture's, H is the number of heads.
+The structure is the lecture's: attention and feed-forward, each added to one stream. Each new idea stands where it is
+used, with its paper. No layer has a bias or a gain: a norm follows wherever one would matter. The small modules
+without parameters come first, then the network from attention to logits.
 
-docs/record.md has what comes of it, docs/log.md what was tried.
+Shapes: B batch, T time, C channels (n_embd), H heads, D head size (C / H), V vocabulary; S is the number of tokens
+that attention sees, the cached ones included.
+
+docs/record.md shows the results, docs/log.md what was tried.
 """
 
 from collections.abc import Sequence
@@ -16,150 +18,208 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
-from minigpt.kernels.causal_attention import causal_attention
-from minigpt.kernels.elementwise import dropout, rms_norm, rotate, squared_relu, token_shift
-from minigpt.kernels.onednn_linear import Linear
+from minigpt.model.gpt import CausalAttention
+from minigpt.model.kv_cache import KVCache, append_sampled_tokens
 from minigpt.model.lecture import next_token_loss
 
-SLOWEST = 1 / 1024  # radians that the slowest pair of numbers turns from one position to the next; the fastest, 1
+EPSILON = 1e-6  # is added to the mean square, so that a vector of zeros stays one
+SLOWEST = 1 / 1024  # radians by which the slowest pair rotates from one position to the next; the fastest: 1 radian
+EMBEDDING = -1  # the cache's layer number for the token shift of the embedding
+
+
+class RMSNorm(nn.Module):
+    """Scale each vector to a length of sqrt(C): x / sqrt(mean(x^2)).
+
+    Layer norm without the mean, the gain and the bias (Zhang and Sennrich 2019, "Root Mean Square Layer
+    Normalization").
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
+
+
+class Rotary(nn.Module):
+    """Rotate queries and keys by angles that grow with the position (Su et al. 2021, "RoFormer").
+
+    The dot product of a query and a key then depends on how far they are apart, not on where they are.
+    """
+
+    def forward(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotate queries and keys (B, T, H, D) at positions (T,)."""
+        cos, sin = _rotation(positions, q)
+        return self.rotate(q, cos, sin), self.rotate(k, cos, sin)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate pairs of numbers, one of the first half of x (..., D) and one of the second, by D / 2 angles."""
+        a, b = x.chunk(2, dim=-1)  # (..., D / 2) each
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
+
+
+def _rotation(positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cosines and sines of the angles at positions (T,) for vectors x (..., D): (T, 1, D / 2) each.
+
+    Half of the pairs rotate. Fast ones tell neighbours apart, slow ones tell near from far. The other half stays, for
+    what does not depend on distance.
+    """
+    D = x.shape[-1]
+    rotating = max(1, D // 4)
+    dtype = torch.promote_types(x.dtype, torch.float32)  # half precision would round large positions
+    speeds = SLOWEST ** torch.linspace(0, 1, rotating, dtype=dtype, device=x.device)  # (D / 4,)
+    speeds = F.pad(speeds, (0, D // 2 - rotating))  # (D / 2,)
+    angles = torch.outer(positions.to(dtype), speeds)[:, None]  # (T, 1, D / 2)
+    return angles.cos(), angles.sin()
+
+
+class TokenShift(nn.Module):
+    """Add to each position a share of the one before it: x_t + weight * x_(t-1).
+
+    Attention then does not have to fetch what is next door (Peng et al. 2023, "RWKV"; Allen-Zhu 2025, "The Magic of
+    Canon Layers").
+    """
+
+    def forward(self, x: Tensor, weight: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Shift x (B, T, C) by a weight (C,); `previous` (B, 1, C) came before it, or nothing: (B, T, C)."""
+        if previous is None:
+            previous = torch.zeros_like(x[:, :1])
+        before = torch.cat([previous, x[:, :-1]], dim=1)  # (B, T, C)
+        return x + before * weight.to(x.dtype)
+
+
+class SquaredReLU(nn.Module):
+    """max(x, 0)^2, steeper than a ReLU where it is not zero (So et al. 2021, "Primer")."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)."""
+        return F.relu(x).square()
 
 
 class Attention(nn.Module):
-    """Causal self-attention that knows how far away everything is, and whose scores cannot grow without end."""
+    """Causal self-attention with normalized, rotated queries and keys."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.n_head = config.n_head
-        self.dropout = config.dropout
         self.query, self.key, self.value, self.proj = (
-            Linear(config.n_embd, config.n_embd, bias=False) for _ in range(4)
+            nn.Linear(config.n_embd, config.n_embd, bias=False) for _ in range(4)
         )
+        self.norm = RMSNorm()
+        self.rotary = Rotary()
+        self.attend = CausalAttention()
+        self.dropout = nn.Dropout(config.dropout)
 
-    def heads(self, x: Tensor, T: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of every head, (B, H, T, D) each, from (B * T, C), at positions from `start` on.
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Attend from each position (T,) to the positions up to it: (B, T, C) -> (B, T, C).
 
-        Queries and keys are of one length, so that their agreement is a matter of direction alone and no score can
-        drown the others (QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers"). Then each is turned
-        by an angle that grows with its position, so that how well two agree depends on how far they are apart, not on
-        where they are (rotary positions: Su et al. 2021, "RoFormer").
+        All queries have one length, and so do all keys. Only their directions decide how well they fit, and no score
+        can grow without limit (QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers").
         """
-        H, D = self.n_head, x.shape[1] // self.n_head
-        q, k, v = (part(x).view(-1, T, H, D) for part in (self.query, self.key, self.value))
-        turn = angles(start, T, D, x)
-        q, k = (rotate(rms_norm(part), *turn) for part in (q, k))
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-    def forward(self, x: Tensor, T: int) -> Tensor:
-        """(B * T, C) to (B * T, C)."""
-        return self.mix(causal_attention(*self.heads(x, T)))
-
-    def mix(self, gathered: Tensor) -> Tensor:
-        """What the heads gathered, (B, H, T, D), side by side again and projected: (B * T, C)."""
-        out = self.proj(gathered.transpose(1, 2).flatten(2).flatten(0, 1))
-        return dropout(out, self.dropout, self.training)
-
-
-def angles(start: int, T: int, D: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles, (T, 1, D / 2), by which positions from `start` on turn each pair of numbers.
-
-    Half of them turn, some fast, which tells neighbours apart, some slowly, which tells near from far; the others
-    stay, for what does not depend on distance.
-    """
-    many = max(1, D // 4)
-    exact = torch.promote_types(like.dtype, torch.float32)  # half precision rounds large positions
-    turning = SLOWEST ** torch.linspace(0, 1, many, dtype=exact, device=like.device)  # (D / 4,)
-    turning = F.pad(turning, (0, D // 2 - many))  # (D / 2,)
-    positions = torch.arange(start, start + T, dtype=exact, device=like.device)
-    turned = torch.outer(positions, turning)[:, None]  # (T, 1, D / 2)
-    return turned.cos(), turned.sin()
+        B, T, C = x.shape
+        heads = (B, T, self.n_head, C // self.n_head)
+        q, k, v = self.query(x).view(heads), self.key(x).view(heads), self.value(x).view(heads)  # (B, T, H, D) each
+        q, k = self.rotary(self.norm(q), self.norm(k), positions)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D) each
+        mask = None
+        if cache is not None:
+            mask = cache.mask(T, x.device)  # (T, S)
+            k, v = cache.update(self.layer, k, v)  # (B, H, S, D) each
+        out = self.attend(q, k, v, mask)  # (B, H, T, D)
+        out = out.transpose(1, 2).flatten(2)  # (B, T, C), the heads side by side again
+        return self.dropout(self.proj(out))
 
 
 class FeedForward(nn.Module):
-    """Each position and the one before it: four times as wide, a nonlinearity, and back."""
+    """A network with one hidden layer, four times as wide, applied to each position and the one before it."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.dropout = config.dropout
-        self.before = nn.Parameter(torch.zeros(config.n_embd))
-        self.up = Linear(config.n_embd, 4 * config.n_embd, bias=False)
-        self.down = Linear(4 * config.n_embd, config.n_embd, bias=False)
+        self.layer = layer
+        self.token_shift_weight = nn.Parameter(torch.zeros(config.n_embd))
+        self.shift = TokenShift()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.activate = SquaredReLU()
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, T: int) -> Tensor:
-        """(B * T, C) to (B * T, C).
-
-        Each of the C numbers has a learned share of what it was one position ago added, so that attention need not
-        fetch what is next door (token shift: Peng et al. 2023, "RWKV"; Allen-Zhu 2025, "The Magic of Canon Layers").
-        """
-        return self.compute(token_shift(x.view(-1, T, x.shape[1]), self.before).flatten(0, 1))
-
-    def compute(self, x: Tensor) -> Tensor:
-        """What comes of that, (B * T, C) to (B * T, C)."""
-        x = squared_relu(self.up(x))  # (B * T, 4C)
-        return dropout(self.down(x), self.dropout, self.training)
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Process each position: (B, T, C) -> (B, T, C)."""
+        previous = None if cache is None else cache.exchange_last_input(self.layer, x)  # (B, 1, C)
+        x = self.shift(x, self.token_shift_weight, previous)
+        x = self.activate(self.up(x))  # (B, T, 4C)
+        return self.dropout(self.down(x))
 
 
 class Block(nn.Module):
-    """Communication, then computation, each added to what is there.
+    """Communication, then computation: attention, then feed-forward, each added to its input."""
 
-    Each sees the stream at a length of its own, RMS norm (Zhang and Sennrich 2019, "Root Mean Square Layer
-    Normalization"): layer norm without the mean, the gain and the bias, none of which is missed.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention = Attention(config)
-        self.ffwd = FeedForward(config)
+        self.norm = RMSNorm()
+        self.attention = Attention(config, layer)
+        self.ffwd = FeedForward(config, layer)
 
-    def forward(self, x: Tensor, T: int) -> Tensor:
-        """(B * T, C) to (B * T, C)."""
-        x = x + self.attention(rms_norm(x), T)
-        return x + self.ffwd(rms_norm(x), T)
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Add the outputs of attention and of feed-forward to the input: (B, T, C) -> (B, T, C)."""
+        x = x + self.attention(self.norm(x), positions, cache)
+        return x + self.ffwd(self.norm(x), cache)
 
 
 class Modern(nn.Module):
-    """A decoder-only transformer with better ideas."""
+    """The decoder-only transformer with the ideas above."""
 
     blocks: "Sequence[Block]"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        V, C = config.vocab_size, config.n_embd
-        self.token_embedding_table = nn.Embedding(V, C)
-        self.before = nn.Parameter(torch.zeros(C))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
-        self.lm_head = Linear(C, V, bias=False)
+        self.token_embedding_table = nn.Embedding(config.vocab_size, config.n_embd)
+        self.token_shift_weight = nn.Parameter(torch.zeros(config.n_embd))
+        self.shift = TokenShift()
+        self.norm = RMSNorm()
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(init_weights)
         init_silent(self)
 
-    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) to logits (B, T, V), and the mean loss in nats if `targets` (B, T) are given.
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict the next token at every position, from the tokens up to that position.
 
-        T may be anything from 1 to block_size.
+        Args:
+            idx: token ids (B, T), int64. With the cached tokens they are at most block_size.
+            targets: the token that follows each of `idx`, (B, T), int64.
+            cache: what was kept of the tokens before `idx`, to which these are added.
+
+        Returns:
+            The logits (B, T, V), or with a cache and no targets those of the last position, (B, 1, V); and the mean
+            loss in nats, or None without targets.
         """
-        B, T = idx.shape
-        x = self.embed(idx)  # (B * T, C)
+        T = idx.shape[1]
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T, idx.device)  # (T,)
+        x = self.token_embedding_table(idx)  # (B, T, C)
+        previous = None if cache is None else cache.exchange_last_input(EMBEDDING, x)  # (B, 1, C)
+        x = self.norm(self.shift(x, self.token_shift_weight, previous))  # (B, T, C)
         for block in self.blocks:
-            x = block(x, T)  # (B * T, C)
-        logits = self.head(x).view(B, T, -1)  # (B, T, V)
+            x = block(x, positions, cache)  # (B, T, C)
+        if cache is not None:
+            cache.advance(T)
+            if targets is None:
+                x = x[:, -1:]  # (B, 1, C)
+        logits = self.lm_head(self.norm(x))  # (B, T, V)
         return logits, next_token_loss(logits, targets)
 
-    def embed(self, idx: Tensor) -> Tensor:
-        """What each token is, with shares of what the one before it is: ids (B, T) to (B * T, C).
-
-        This token shift brings neighbours together before the first block. Before a window's first token is nothing.
-        """
-        return rms_norm(token_shift(self.token_embedding_table(idx), self.before).flatten(0, 1))
-
-    def head(self, x: Tensor) -> Tensor:
-        """The blocks' output (N, C) to logits (N, V)."""
-        return self.lm_head(rms_norm(x))
+    def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
+        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
+        return append_sampled_tokens(self, idx, max_new_tokens)
 
 
 def init_weights(module: nn.Module) -> None:
-    """Matrices that keep a vector's length, and embeddings so short that they learn fast.
+    """Draw matrices that keep a vector's length, and short embeddings, which learn fast.
 
-    A norm follows them, so their length as such means nothing; but a step of AdamW is as long for short ones.
+    A norm follows the embeddings, so their length makes no difference to the output. But a step of AdamW has the same
+    length for all, and changes a short embedding more.
     """
     if isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=0.2)
@@ -168,10 +228,11 @@ def init_weights(module: nn.Module) -> None:
 
 
 def init_silent(model: Modern) -> None:
-    """Zero all that writes: blocks add nothing to the stream yet; all tokens are as likely.
+    """Set to zero the last matrix of attention, of feed-forward and of the model.
 
-    So the gradients of the first steps flow straight through, however deep the network (zero-initialised projections:
-    Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor Programs V").
+    Blocks then add nothing to the stream at first, and all tokens are equally likely. The gradients of the first
+    steps pass straight through any number of blocks (Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor
+    Programs V").
     """
     silent = [model.lm_head.weight]
     for block in model.blocks:

@@ -1,0 +1,43 @@
+"""What a decoder is: it continues a text faster than the model's own forward."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from minigpt.config import SamplingConfig
+
+
+class Sampler(Protocol):
+    """What a decoder asks of a sampler."""
+
+    @property
+    def config(self) -> SamplingConfig:
+        """The temperature, top-k and top-p."""
+
+    def draw_uniforms(self, count: int) -> Tensor:
+        """Draw random numbers in [0, 1): (count,), float64."""
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Choose the next token of each row by its logits (B, V): (B,)."""
+
+
+class Decoder(Protocol):
+    """What continues a text faster than the model's own forward."""
+
+    def stream(self, token: Tensor, count: int, sampler: Sampler) -> Iterator[Tensor]:
+        """Yield at most `count` tokens (B,) that follow `token` (B,)."""
+
+
+class Loops(NamedTuple):
+    """The compiled loops that continue a text. Numba compiles each combination separately."""
+
+    parts: int  # of each layer
+    int8: bool  # whether the matrices are quantized
+    window: bool  # whether the loops continue past block_size
+    tied: bool = False  # whether the head is the token embedding table, which is never quantized
+
+
+def count_weights(model: nn.Module) -> int:
+    """Count the numbers in a model's parameters and buffers, quantized ones included."""
+    return sum(tensor.numel() for tensor in model.state_dict().values())

@@ -1,0 +1,127 @@
+"""Which decoder continues a text faster than the model's own forward, and when.
+
+The rules are fixed. They come from the table in docs/performance.md, never from a timing.
+"""
+
+import functools
+import logging
+import threading
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from minigpt.kernels.decoder import Decoder, Loops, count_weights
+from minigpt.kernels.gpt_block import FusedBlock, has_hooks
+from minigpt.kernels.onednn_linear import OneDNNLinear, OneDNNProduct
+from minigpt.model.gpt import GPT, Attention, Block, CausalAttention, FeedForward, MatrixProduct
+from minigpt.model.kv_cache import ContextWindow
+from minigpt.model.quantization import Linear8bit
+
+logger = logging.getLogger(__name__)
+
+LAYER_NORM_EPSILON = 1e-5
+LINEAR = {nn.Linear, OneDNNLinear}
+KNOWN = {GPT, Block, FusedBlock, Attention, CausalAttention, FeedForward, MatrixProduct, OneDNNProduct, Linear8bit}
+KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
+
+
+class Limits(NamedTuple):
+    """When compiled loops are faster than PyTorch."""
+
+    min_tokens: int = 128  # loading compiled code takes as long as PyTorch takes for a few hundred tokens
+    min_shared_weights: int = 2**20  # with fewer, two threads wait for each other for as long as they work
+    max_weights: int = 2**28  # with more, the loops' own copy of the weights would take over a gigabyte
+    max_window: int = 2**31  # weights times positions; with more, PyTorch's large products are faster past block_size
+
+
+def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder | None:
+    """Build the fastest decoder for `tokens` more tokens, or return None where the model's forward is fastest."""
+    model = window.model
+    if not isinstance(model, GPT) or window.cache is None or window.idx is None:
+        return None
+    if window.idx.is_cuda:
+        return _build_graph_decoder(window) if window.cache.length < model.config.block_size else None
+    loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
+    if loops is None or not _can_compile(loops):
+        return None
+    from minigpt.kernels.numba_stream import NumbaDecoder
+
+    return NumbaDecoder(window, loops)
+
+
+def describe_decoder(model: nn.Module, tokens: int) -> str:
+    """Describe how a text of `tokens` tokens is generated, for a run's record."""
+    loops = select_loops(model, 1, 0, tokens, Limits()) if isinstance(model, GPT) else None
+    if loops is None:
+        return "PyTorch"
+    return f"compiled loops in {loops.parts} part{'s' if loops.parts > 1 else ''}"
+
+
+def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:
+    """Select the compiled loops for a text.
+
+    Args:
+        model: the model that continues it.
+        rows: texts in the batch.
+        length: tokens that the model has read already.
+        tokens: tokens to generate.
+        limits: when loops are worth it.
+
+    Returns:
+        The loops, or None where PyTorch is faster or the model has something that the loops do not know.
+    """
+    size, block_size = count_weights(model), model.config.block_size
+    if rows > 1 or size > limits.max_weights or not _is_known(model):
+        return None
+    room = block_size - length
+    window = tokens > room and size * block_size <= limits.max_window
+    if (tokens if window else min(tokens, room)) < limits.min_tokens:
+        return None
+    parts = 2 if size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
+    int8 = any(isinstance(module, Linear8bit) for module in model.modules())
+    return Loops(parts, int8, window, model.lm_head is None)
+
+
+def _is_known(model: GPT) -> bool:
+    """Return whether the loops compute what this model computes: float32 on a CPU, without hooks or other layers."""
+    weight, modules = model.ln_f.weight, [*model.modules()]
+    kinds = {type(module) for module in modules}
+    return (
+        kinds <= KNOWN
+        and not (Linear8bit in kinds and kinds & LINEAR)
+        and not any(has_hooks(module) for module in modules)
+        and all(norm.eps == LAYER_NORM_EPSILON for norm in modules if isinstance(norm, nn.LayerNorm))
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+    )
+
+
+def _build_graph_decoder(window: ContextWindow) -> Decoder | None:
+    """Record a CUDA graph; None where that cannot be done."""
+    from minigpt.kernels.cuda_graph import GraphDecoder
+
+    try:
+        with torch.inference_mode():
+            return GraphDecoder(window)
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def _can_compile(loops: Loops) -> bool:
+    """Compile loops, or load them. Warn once and return False where Numba is missing or cannot work."""
+    notice = threading.Timer(1.5, logger.info, ["compiling the loops that generate text, once on this machine ..."])
+    notice.start()
+    try:
+        from minigpt.kernels.numba_stream import compile_loops
+
+        compile_loops(loops)
+        return True
+    except Exception as error:  # Numba's own errors, those of its cache directory, or an ImportError
+        reason = str(error).split("\n")[0]
+        warnings.warn(f"text is written with PyTorch, more slowly: Numba does not work here ({reason})", stacklevel=2)
+        return False
+    finally:
+        notice.cancel()

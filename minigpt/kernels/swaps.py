@@ -1,0 +1,59 @@
+"""Which modules of a model a kernel can replace: a change of class, and nothing else.
+
+A fast class is a subclass of the plain one with the same attributes. It falls back to the plain forward where its
+kernel cannot be used, so a module may be swapped before adapters, hooks or autocast come into play.
+"""
+
+from torch import nn
+
+from minigpt.config import Config
+from minigpt.kernels.causal_attention import StoredCausalAttention
+from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift
+from minigpt.kernels.gpt_block import FusedBlock, can_fuse_blocks, has_hooks
+from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNLinear, OneDNNProduct
+from minigpt.model.gpt import GPT, Block, CausalAttention, MatrixProduct
+from minigpt.model.modern import Modern, RMSNorm, Rotary, SquaredReLU, TokenShift
+
+ONEDNN: dict[type, type] = {nn.Linear: OneDNNLinear, MatrixProduct: OneDNNProduct} if HAS_ONEDNN else {}
+ELEMENTWISE: dict[type, type] = {
+    RMSNorm: FastRMSNorm,
+    Rotary: FastRotary,
+    TokenShift: FastTokenShift,
+    SquaredReLU: FastSquaredReLU,
+    nn.Dropout: ByteDropout,
+}
+ATTENTION: dict[type, type] = {CausalAttention: StoredCausalAttention}
+BLOCK: dict[type, type] = {Block: FusedBlock}
+PLAIN = {fast: plain for table in (ONEDNN, ELEMENTWISE, ATTENTION, BLOCK) for plain, fast in table.items()}
+
+
+def swap_modules(model: nn.Module, config: Config) -> list[str]:
+    """Swap a model's modules, in place, and return the names of the kernels that it has now, sorted."""
+    names = set()
+    for name, table in _tables(model, config).items():
+        for module in model.modules():
+            fast = table.get(type(module))
+            if fast is not None and not has_hooks(module) and not any(p.is_meta for p in module.parameters()):
+                module.__class__ = fast
+        if any(type(module) in table.values() for module in model.modules()):
+            names.add(name)
+    return sorted(names)
+
+
+def restore_modules(model: nn.Module) -> None:
+    """Undo `swap_modules`, in place."""
+    for module in model.modules():
+        if type(module) in PLAIN:
+            module.__class__ = PLAIN[type(module)]
+
+
+def _tables(model: nn.Module, config: Config) -> dict[str, dict[type, type]]:
+    """Return the kernels for this kind of model, by name; none on a GPU and for the models to be read."""
+    device = next(model.parameters()).device.type
+    if device != "cpu":
+        return {}
+    if isinstance(model, Modern):
+        return {"onednn_linear": ONEDNN, "elementwise": ELEMENTWISE, "causal_attention": ATTENTION}
+    if isinstance(model, GPT):
+        return {"onednn_linear": ONEDNN, "gpt_block": BLOCK if can_fuse_blocks(config, device) else {}}
+    return {}
