@@ -23,7 +23,7 @@ import torch
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora, count_trained_parameters
 from minigpt.model import build
-from minigpt.model.quantization import to_4_bits
+from minigpt.model.quantization import quantize_layers
 from minigpt.training.gradients import Gradients
 from minigpt.training.optimizer import Optimizer
 
@@ -60,7 +60,7 @@ def measure(size: str, method: str) -> None:
     before = read_memory("VmRSS")
     model = build(config.model).train()
     if method.startswith("qlora"):
-        to_4_bits(model)
+        quantize_layers(model, "nf4")
     if method != "full":
         apply_lora(model, rank=8)
     gc.collect()

@@ -21,7 +21,7 @@ from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface import save_gpt2
 from minigpt.generation.engine import generate
 from minigpt.model.gpt import GPT
-from minigpt.model.int8 import to_8_bits
+from minigpt.model.quantization import quantize_model
 from minigpt.model.lecture import GPTLanguageModel
 
 SMALL = ModelConfig(vocab_size=65, n_embd=64, n_head=4, n_layer=4, block_size=512)
@@ -81,7 +81,7 @@ def main() -> None:
             for bits in (32, 8):
                 path = write_gguf(model, Path(folder) / f"{config.n_embd}-{bits}.gguf", bits == 8)
                 if bits == 8:
-                    sides = {"ours": choose_threads(prepare_ours(to_8_bits(model), tokens))}
+                    sides = {"ours": choose_threads(prepare_ours(quantize_model(model, "int8"), tokens))}
                 sides["llama.cpp, its loop"] = prepare_llama_generate(path, tokens)
                 sides["llama.cpp, bare llama_decode"] = prepare_llama_decode(path, tokens)
                 print_comparison(f"{name}, {bits} bits, within block_size 512", tokens, sides, 1, arguments.rounds)

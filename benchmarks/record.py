@@ -16,12 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.config import Config
 from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
-from minigpt.kernels.onednn_linear import Linear
 from minigpt.model import TrainedModel, build
 from minigpt.model.loss import compute_mean_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
@@ -137,7 +136,7 @@ def trained(ground: Ground, config: Config, title: str, watched: Callable[..., W
             fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
         losses, held_out = (compute_token_losses(model, ids).double() for ids in (ground.measured, ground.held_out))
         estimates = [compute_mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
-    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Linear))
+    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
     if config.model.tied_head:
         weights += config.model.vocab_size * config.model.n_embd
     return Trained(weights, config, watch.spent, losses, held_out, statistics.mean(estimates))

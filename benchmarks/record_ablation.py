@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.config import Config
-from minigpt.kernels.elementwise import rms_norm
+from minigpt.kernels.elementwise import FastRMSNorm
 from minigpt.model.modern import Modern, init_silent
 
 ROUNDS = 6  # of timing
@@ -45,9 +45,36 @@ def settings(**other: Any) -> Change:
     return lambda config: contextlib.nullcontext(config.override(**other))
 
 
-def unturned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Positions that are not told to attention: only the causal mask tells them then."""
-    return x
+class NoRotary(nn.Module):
+    """No positions: attention knows them by the causal mask only."""
+
+    def forward(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries and keys unchanged."""
+        return q, k
+
+
+class NoTokenShift(nn.Module):
+    """No token shift."""
+
+    def forward(self, x: Tensor, weight: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Return x unchanged."""
+        return x
+
+
+class NoQKNorm(FastRMSNorm):
+    """RMS norm of the stream (B, T, C) and none of queries and keys (B, T, H, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return super().forward(x) if x.dim() == 3 else x
+
+
+class LayerNorm(nn.Module):
+    """Layer norm without gain and bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return F.layer_norm(x, x.shape[-1:])
 
 
 def drawn(model: Modern) -> None:
@@ -58,19 +85,14 @@ def drawn(model: Modern) -> None:
             nn.init.normal_(parameter, std=0.02)
 
 
-def unless_heads(x: Tensor) -> Tensor:
-    """RMS norm of the stream, (N, C), and none of queries and keys, (B, T, H, D)."""
-    return rms_norm(x) if x.dim() == 2 else x
-
-
 NOTHING = "nothing"
 IDEAS: dict[str, Change] = {
     NOTHING: settings(),
-    "token shift": replaced("token_shift", lambda x, before: x),
-    "QK-norm": replaced("rms_norm", unless_heads),
-    "rotary positions": replaced("rotate", unturned),
-    "squared ReLU": replaced("squared_relu", F.relu),
-    "RMS norm (layer norm instead)": replaced("rms_norm", lambda x: F.layer_norm(x, x.shape[-1:])),
+    "token shift": replaced("TokenShift", NoTokenShift),
+    "QK-norm": replaced("RMSNorm", NoQKNorm),
+    "rotary positions": replaced("Rotary", NoRotary),
+    "squared ReLU": replaced("SquaredReLU", nn.ReLU),
+    "RMS norm (layer norm instead)": replaced("RMSNorm", LayerNorm),
     "zero initialisation": replaced("init_silent", drawn),
     "Muon (AdamW instead)": settings(optimizer="adamw"),
     "the trapezoid (cosine instead)": settings(schedule="cosine"),

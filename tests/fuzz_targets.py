@@ -53,7 +53,7 @@ from minigpt.finetuning.lora import apply_lora
 from minigpt.finetuning.sft_dataset import read_examples
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
-from minigpt.model.quantization import quantized
+from minigpt.model.quantization import quantize_model
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
 from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
@@ -115,7 +115,7 @@ def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = 
     torch.manual_seed(0)
     model = build(config.model)
     if quantization != "none":
-        model = quantized(model, quantization)
+        model = quantize_model(model, quantization)
         config = config.override(quantization=quantization)
     run = RunFolder(folder)
     run.write_config(config)

@@ -124,7 +124,7 @@ PARTS = {
     "ln2": "layer norms",
     "ln_f": "layer norms",
     "lm_head": "language-model head",
-    "before": "token shift",
+    "token_shift_weight": "token shift",
 }
 
 

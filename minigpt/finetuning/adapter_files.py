@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from minigpt.acceleration import accelerate
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.finetuning.lora import (
     Adapter,
@@ -174,7 +175,9 @@ def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run
     merge_and_unload(run.model)
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
         raise ExchangeError(f"with {', '.join(adapters)} the weights are no finite numbers any more: lower the scale")
-    return load_new_tokens(run, with_tokens[0]) if with_tokens else run
+    run = load_new_tokens(run, with_tokens[0]) if with_tokens else run
+    accelerate(run.model, run.config)
+    return run
 
 
 def _split_scale(adapter: str) -> tuple[Path, float]:

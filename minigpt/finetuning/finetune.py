@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from minigpt.acceleration import describe_decoder
+from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.finetuning.adapter_files import ADAPTER, compute_base_fingerprint, save_adapter
@@ -24,7 +24,7 @@ from minigpt.finetuning.replay import OwnText
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.finetuning.vocabulary_resize import save_new_tokens
 from minigpt.model import TrainedModel, count_parameters
-from minigpt.model.quantization import to_4_bits
+from minigpt.model.quantization import quantize_layers
 from minigpt.runs.run import Evaluation, Run
 from minigpt.runs.run_directory import RunFolder
 from minigpt.training.callbacks import Course
@@ -154,13 +154,14 @@ def taught(
         run = fit_and_measure(run, start.dataset, display, None, particular)
     finally:
         merge_and_unload(start.model)
+        accelerate(start.model, start.config)
     return run, folder.path / ADAPTER
 
 
 def adapt(model: TrainedModel, method: Method, shape: LoRAConfig, targets: Sequence[str] | None) -> None:
     """Make a model ready for the method, in place."""
     if method == "qlora":
-        to_4_bits(model)
+        quantize_layers(model, "nf4")
     if method != "full":
         apply_lora(model, shape.rank, shape.alpha, shape.dropout, targets, rslora=shape.rslora, dora=shape.dora)
 

@@ -20,9 +20,7 @@ from torch.nn.utils import parametrize
 
 from minigpt.errors import ConfigError, suggest_name
 from minigpt.finetuning.target_layers import LinearLayer, select_layers
-from minigpt.kernels.onednn_linear import Linear
-from minigpt.model.int8 import Linear8bit
-from minigpt.model.quantization import Linear4bit
+from minigpt.model.quantization import Linear4bit, Linear8bit
 
 
 @dataclass(frozen=True)
@@ -291,7 +289,7 @@ def _replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
 def _copy_with_weight(layer: LinearLayer, weight: Tensor) -> nn.Linear:
     """Return a full-precision linear layer with another matrix and the same bias."""
     with torch.device("meta"):
-        kind = type(layer) if isinstance(layer, nn.Linear) else Linear
+        kind = type(layer) if isinstance(layer, nn.Linear) else nn.Linear
         new = kind(layer.in_features, layer.out_features, bias=False)
     new.weight = nn.Parameter(weight.clone() if weight is layer.weight else weight, requires_grad=False)
     new.bias = layer.bias
@@ -303,8 +301,8 @@ def _copy_without_parametrization(layer: nn.Module) -> nn.Module:
     rows, columns = layer.get_parameter("parametrizations.weight.original").shape
     bias = getattr(layer, "bias", None)
     with torch.device("meta"):
-        kind = Linear if isinstance(layer, Linear) else nn.Linear
-        new = nn.Embedding(rows, columns) if isinstance(layer, nn.Embedding) else kind(columns, rows, bias is not None)
+        is_embedding = isinstance(layer, nn.Embedding)
+        new = nn.Embedding(rows, columns) if is_embedding else nn.Linear(columns, rows, bias is not None)
     new.weight = nn.Parameter(getattr(layer, "weight").detach().clone())  # noqa: B009
     if bias is not None:
         new.bias = nn.Parameter(bias.detach().clone())

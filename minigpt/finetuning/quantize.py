@@ -5,15 +5,15 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.acceleration import describe_decoder
+from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.model.quantization import quantized
+from minigpt.model.quantization import Quantization, quantize_model
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunFolder
 
-KINDS = {8: "int8", 4: "nf4"}
+KINDS: dict[int, Quantization] = {8: "int8", 4: "nf4"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
     model = copy.deepcopy(base.model)
     if isinstance(model, GPTLanguageModel):
         model = GPT.from_lecture(model.state_dict(), base.config.model.dropout)
-    model = quantized(model, kind).eval()  # type: ignore[arg-type]
+    model = quantize_model(model, kind).eval()
     config = base.config.override(quantization=kind, implementation="fast")
+    accelerate(model, config)
     wanted = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
     record = dataclasses.replace(base.record, base=str(base.path), generation=describe_decoder(model))
     run = Run(wanted, config, base.tokenizer, model, record, base.metrics)

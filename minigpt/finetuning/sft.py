@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from minigpt.acceleration import accelerate
 from minigpt.errors import ConfigError
 from minigpt.finetuning.accuracy import Accuracy, accuracies, majority
 from minigpt.finetuning.accuracy_log import Progress
@@ -86,6 +87,7 @@ def instruct(
             display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")
         torch.manual_seed(training.seed)
         model = resize_embeddings(copy.deepcopy(base.model), old, training.seed).to(device)
+        accelerate(model, config)
         adapt(model, method, shape or LoRAConfig(), targets)
         if method != "full" and None in old:
             train_new_rows(model, old)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from minigpt.errors import ConfigError, suggest_name
-from minigpt.model.int8 import Linear8bit
-from minigpt.model.quantization import Linear4bit
+from minigpt.model.quantization import Linear4bit, Linear8bit
 
 LinearLayer = nn.Linear | Linear4bit | Linear8bit
 

@@ -177,7 +177,7 @@ def extract_weights(model: GPT, parts: int = 1, full: bool = False) -> Weights:
 
 def empty_array(*shape: int) -> ndarray:
     """Return an array of float32 numbers, aligned to 64 bytes and not initialized."""
-    return torch.empty_array(shape, dtype=torch.float32, device="cpu").numpy()
+    return torch.empty(shape, dtype=torch.float32, device="cpu").numpy()
 
 
 @njit_fast

@@ -122,7 +122,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.lm_head = None if config.tied_head else nn.Linear(config.n_embd, config.vocab_size)
-        self.tied_head = MatrixProduct() if config.tied_head else None
+        self.tied_head = MatrixProduct()  # the head where there is no lm_head
         self.apply(init_weights)
 
     def forward(

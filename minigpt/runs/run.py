@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import torch
 
+from minigpt.acceleration import accelerate
 from minigpt.config import Config, SamplingConfig
 from minigpt.data.corpus import Corpus, find_data, load_tiny_shakespeare
 from minigpt.data.dataset import Dataset
@@ -124,13 +125,15 @@ class Run:
         try:
             model = build_empty(config.model)  # takes no memory until the file has proved to fit
             if config.model.quantization != "none":
-                from minigpt.model.quantization import quantized
+                from minigpt.model.quantization import quantize_model
 
-                model = quantized(model, config.model.quantization)
+                model = quantize_model(model, config.model.quantization)
         except RuntimeError:
             raise RunError(f"{str(folder.config)!r} is damaged: no model can be that large") from None
         folder.load_weights(model, weights)
-        return cls(folder.path, config, tokenizer, model.to(pick_device(device)).eval(), record, metrics)
+        model = model.to(pick_device(device)).eval()
+        accelerate(model, config)
+        return cls(folder.path, config, tokenizer, model, record, metrics)
 
     @property
     def best(self) -> Metrics | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from minigpt.acceleration import accelerate
 from minigpt.config import DEFAULT_VOCAB_SIZE, Config, ModelConfig, TrainingConfig
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
@@ -83,7 +84,9 @@ def prepared(
     require_precision(config.training.precision, device)
     with explain_memory_errors(WAY_OUT), limit_threads(config.activations_per_batch) as threads:
         torch.manual_seed(config.training.seed)
-        yield Start(corpus, tokenizer, config, dataset, model(config.model).to(device), threads, processes)
+        built = model(config.model).to(device)
+        accelerate(built, config)
+        yield Start(corpus, tokenizer, config, dataset, built, threads, processes)
 
 
 def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:

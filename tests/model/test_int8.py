@@ -6,7 +6,7 @@ from torch import nn
 
 from minigpt.config import ModelConfig
 from minigpt.model.gpt import GPT
-from minigpt.model.int8 import Linear8bit, dequantize_int8, quantize_int8, to_8_bits
+from minigpt.model.quantization import Linear8bit, dequantize_int8, quantize_int8, quantize_model
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (64, 192)])
@@ -41,7 +41,7 @@ def test_a_model_in_8_bits_holds_every_matrix_in_a_quarter_of_the_memory(tied: b
     model = GPT(ModelConfig(n_embd=32, n_layer=2, tied_head=tied)).eval()
     idx = torch.randint(65, (1, 32))
     before = model(idx)[0]
-    assert to_8_bits(model) is model
+    assert quantize_model(model, "int8") is model
     matrices = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.int8}
     kinds = ("attention.qkv", "attention.proj", "ffwd.up", "ffwd.down")
     expected = {f"blocks.{layer}.{kind}.codes" for layer in range(2) for kind in kinds}

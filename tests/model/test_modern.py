@@ -44,7 +44,7 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
     config, weights = model.config, model.state_dict()
     H, D = config.n_head, config.n_embd // config.n_head
     x = torch.stack([weights["token_embedding_table.weight"][i] for i in idx])
-    x = norm(shifted(x, weights["before"]))
+    x = norm(shifted(x, weights["token_shift_weight"]))
     many = max(1, D // 4)
     speeds = [SLOWEST ** (i / max(1, many - 1)) for i in range(many)] + [0.0] * (D // 2 - many)
     turns = torch.polar(
@@ -61,7 +61,7 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
             scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, float("-inf"))
             gathered.append(scores.softmax(dim=1) @ v)
         x = x + torch.cat(gathered, dim=1) @ w["attention.proj.weight"].T
-        hidden = (shifted(norm(x), w["ffwd.before"]) @ w["ffwd.up.weight"].T).clamp(min=0) ** 2
+        hidden = (shifted(norm(x), w["ffwd.token_shift_weight"]) @ w["ffwd.up.weight"].T).clamp(min=0) ** 2
         x = x + hidden @ w["ffwd.down.weight"].T
     return norm(x) @ weights["lm_head.weight"].T
 

@@ -15,17 +15,17 @@ from minigpt.finetuning.lora import apply_lora, find_lora_layers, merge, merge_a
 from minigpt.model import build
 from minigpt.model.quantization import (
     BLOCK,
-    NF4,
+    NF4_LEVELS,
     Linear4bit,
+    compute_normal_levels,
     dequantize_absmax,
     dequantize_nf4,
     dynamic_levels,
-    levels_of,
     normal_levels,
     quantize_absmax,
-    quantize_levels,
+    quantize_layers,
     quantize_nf4,
-    to_4_bits,
+    quantize_to_levels,
 )
 
 rng = random.Random(3)
@@ -65,14 +65,14 @@ def test_codes_absmax_and_values_are_those_of_bitsandbytes(shape: tuple[int, ...
 
 
 def test_the_levels_are_where_a_normal_distribution_has_its_mass() -> None:
-    assert (normal_levels(4) - torch.tensor(NF4)).abs().max() < 1e-6
+    assert (compute_normal_levels(4) - torch.tensor(NF4_LEVELS)).abs().max() < 1e-6
     for bits in (2, 3, 4, 5):
-        levels = levels_of(bits)
+        levels = normal_levels(bits)
         assert len(levels) == 2**bits
         assert (levels.diff() > 0).all()
         assert {-1.0, 0.0, 1.0} <= set(levels.tolist())
     torch.manual_seed(0)
-    numbers, _ = quantize_levels(torch.randn(2**20), 4)
+    numbers, _ = quantize_to_levels(torch.randn(2**20), 4)
     shares = numbers.flatten().bincount(minlength=16) / numbers.numel()
     assert shares.min() > 0.015  # of evenly spaced levels the outermost would have 0.008, and the middle ones 0.16
     assert shares.max() < 0.12
@@ -123,7 +123,8 @@ def test_lora_over_four_bits_is_lora_over_what_they_stand_for(implementation: st
     model = build(shape).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
-    small = to_4_bits(copy.deepcopy(model))
+    small = copy.deepcopy(model)
+    quantize_layers(small, "nf4")
     for path, module in small.named_modules():
         if isinstance(module, Linear4bit):
             model.get_submodule(path).weight.data.copy_(module.weight)

@@ -103,8 +103,8 @@ def test_with_muon_the_blocks_matrices_are_stacked_by_shape_and_the_rest_is_adam
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
     kept = optimizer.state(ours)
     assert {name for name in kept if "blocks.0.ffwd" in name} == {
-        "exp_avg.blocks.0.ffwd.before",
-        "exp_avg_sq.blocks.0.ffwd.before",
+        "exp_avg.blocks.0.ffwd.token_shift_weight",
+        "exp_avg_sq.blocks.0.ffwd.token_shift_weight",
         "momentum.blocks.0.ffwd.up.weight",
         "momentum.blocks.0.ffwd.down.weight",
     }

@@ -76,11 +76,11 @@ def _record_weights(attention: MultiHeadAttention | FusedAttention, maps: Tensor
     def from_dropout(place: Tensor, dropout: nn.Module, inputs: tuple[Tensor]) -> None:
         place.copy_(inputs[0][0])  # (1, T, T) -> (T, T)
 
-    def from_queries(part: FusedAttention, inputs: tuple[Tensor, int]) -> None:
-        maps.copy_(_compute_weights(part, *inputs))
+    def from_queries(attend: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        maps.copy_(_compute_weights(inputs[0][0], inputs[1][0]))  # (H, T, D) each -> (H, T, T)
 
     if isinstance(attention, FusedAttention):
-        return [attention.register_forward_pre_hook(from_queries)]
+        return [attention.attend.register_forward_pre_hook(from_queries)]
     dropouts = (head.get_submodule("dropout") for head in attention.heads)
     return [
         dropout.register_forward_pre_hook(partial(from_dropout, place))
@@ -88,10 +88,8 @@ def _record_weights(attention: MultiHeadAttention | FusedAttention, maps: Tensor
     ]
 
 
-@torch.no_grad()
-def _compute_weights(attention: FusedAttention, x: Tensor, T: int) -> Tensor:
-    """Compute the weights (H, T, T) of the fused attention for one window x (T, C)."""
-    q, k, _ = (part[0] for part in attention.heads(x, T))  # (H, T, D) each
+def _compute_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Compute the weights (H, T, T) of causal attention with queries and keys (H, T, D)."""
     scores = q @ k.mT * q.shape[-1] ** -0.5  # (H, T, T)
     future = torch.ones_like(scores, dtype=torch.bool).triu(1)
     return scores.masked_fill(future, float("-inf")).softmax(dim=-1)

@@ -50,13 +50,13 @@ def _ablate(attention: MultiHeadAttention | FusedAttention, head: int) -> Remova
     def return_zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
-    def clear_head(proj: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        heads = inputs[0].unflatten(-1, (count_heads(attention), -1)).clone()  # (B * T, C) -> (B * T, H, D)
-        heads[:, head] = 0
-        return heads.flatten(-2)
+    def clear_head(attend: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        output = output.clone()  # (B, H, T, D)
+        output[:, head] = 0
+        return output
 
     if isinstance(attention, FusedAttention):
-        return attention.proj.register_forward_pre_hook(clear_head)
+        return attention.attend.register_forward_hook(clear_head)
     return attention.heads[head].register_forward_hook(return_zeros)
 
 
