@@ -1,13 +1,18 @@
-"""Generation against the lecture's loop, written out."""
+"""Generation against the lecture's loop, and with a KV cache against cropping the text."""
+
+import dataclasses
 
 import pytest
 import torch
+from naive_generation import SMALL, create_model, require_same
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig, SamplingConfig
-from minigpt.generation.engine import generate, next_token, stream
+from minigpt.generation.engine import STOPPED, generate, next_token, stream
 from minigpt.model.lecture import GPTLanguageModel
 
+GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
+MODERN = dataclasses.replace(SMALL, architecture="modern")
 CONFIG = ModelConfig(vocab_size=13, block_size=8, n_embd=16, n_head=2, n_layer=2, dropout=0.5)
 
 
@@ -90,3 +95,54 @@ def test_filters_apply_in_the_usual_order() -> None:
         (SamplingConfig(temperature=1e-300), {0}),
     ):
         assert set(next_token(logits, config, uniforms).tolist()) == possible, config
+
+
+@pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])
+@pytest.mark.parametrize(
+    "sampling",
+    [{"temperature": 0}, {"seed": 1, "temperature": 0.7, "top_k": 5}, {"seed": 2, "top_p": 0.8}],
+    ids=["greedy", "top-k", "top-p"],
+)
+def test_a_long_text_is_that_of_naive_cropping(config: ModelConfig, sampling: dict) -> None:
+    idx = torch.zeros(1, 1, dtype=torch.int64)
+    config_of_text = SamplingConfig(max_new_tokens=300, **sampling)
+    require_same(create_model(config), idx, config_of_text, lambda window, tokens: None)
+
+
+@pytest.mark.parametrize("start", [1, 23, 24, 25, 60])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])
+def test_any_prompt_and_any_number_of_rows(config: ModelConfig, rows: int, start: int) -> None:
+    idx = torch.randint(23, (rows, start), generator=torch.Generator().manual_seed(start))
+    config_of_text = SamplingConfig(max_new_tokens=60, seed=4)
+    require_same(create_model(config), idx, config_of_text, lambda window, tokens: None)
+
+
+def test_rows_end_at_their_stop_token_and_the_others_continue() -> None:
+    model, idx = create_model(SMALL), torch.randint(23, (6, 3), generator=torch.Generator().manual_seed(0))
+    config = SamplingConfig(max_new_tokens=80, seed=5)
+    whole = generate(model, idx, config)
+    stop = {3, 8}
+    cut = generate(model, idx, config, stop)
+    ends = []
+    for row, with_stop in zip(whole.tolist(), cut.tolist(), strict=True):
+        end = next((n for n, token in enumerate(row) if token in stop), len(row))
+        assert with_stop[:end] == row[: min(end, len(with_stop))]
+        assert set(with_stop[end:]) <= {STOPPED}
+        ends.append(end)
+    assert cut.shape[1] == max(ends)
+    assert len(set(ends)) > 1
+
+
+def test_a_text_that_stops_at_once_is_empty() -> None:
+    idx = torch.zeros(2, 1, dtype=torch.int64)
+    assert generate(create_model(SMALL), idx, SamplingConfig(seed=0), stop=range(23)).shape == (2, 0)
+
+
+def test_a_stream_that_is_closed_leaves_the_model_as_it_was() -> None:
+    model = create_model(SMALL).train()
+    steps = stream(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=500, seed=0))
+    next(steps)
+    next(steps)
+    steps.close()
+    assert model.training

@@ -1,11 +1,11 @@
-"""The filters against transformers' logits warpers; the draw against the distribution it draws from."""
+"""The filters against transformers' logits warpers; the sampled tokens against their distribution."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from minigpt.generation.filters import apply_temperature, draw, keep_top_k, keep_top_p
+from minigpt.generation.filters import apply_temperature, keep_top_k, keep_top_p, sample_token
 
 
 def random_logits(seed: int, B: int = 16, V: int = 65) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_top_p_equals_transformers(seed: int, p: float) -> None:
 def test_draw_inverts_the_cumulative_distribution() -> None:
     logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log().expand(6, -1)
     uniforms = torch.tensor([0.0, 0.199, 0.201, 0.699, 0.701, 1 - 2**-53], dtype=torch.float64)
-    assert draw(logits, uniforms).tolist() == [0, 0, 2, 2, 3, 3]
+    assert sample_token(logits, uniforms).tolist() == [0, 0, 2, 2, 3, 3]
 
 
 def test_draw_never_takes_what_has_no_weight() -> None:
@@ -48,14 +48,14 @@ def test_draw_never_takes_what_has_no_weight() -> None:
     few = keep_top_k(logits, 5)
     uniforms = torch.rand(20_000, dtype=torch.float64)
     uniforms[:2] = torch.tensor([0.0, 1 - 2**-53])
-    assert torch.isfinite(few.gather(1, draw(few, uniforms)[:, None])).all()
+    assert torch.isfinite(few.gather(1, sample_token(few, uniforms)[:, None])).all()
 
 
 def test_draw_follows_the_distribution() -> None:
     logits = random_logits(1, B=1, V=8)
     n = 200_000
     uniforms = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    counts = draw(logits.expand(n, -1), uniforms).bincount(minlength=8)
+    counts = sample_token(logits.expand(n, -1), uniforms).bincount(minlength=8)
     expected = F.softmax(logits[0].double(), dim=-1) * n
     chi_squared = ((counts - expected) ** 2 / expected).sum().item()
     assert chi_squared < 24.3  # 7 degrees of freedom: one honest draw in a thousand is above

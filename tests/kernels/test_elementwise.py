@@ -1,4 +1,4 @@
-"""RMS norm, rotation, token shift, squared ReLU, dropout against their formulas by autograd, and PyTorch's own."""
+"""RMS norm, rotation, token shift, squared ReLU and dropout against their formulas, by autograd."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from minigpt.kernels import elementwise
-from minigpt.kernels.elementwise import EPSILON, dropout, rms_norm, rotate, squared_relu, token_shift
+from minigpt.kernels.elementwise import (
+    ByteDropout,
+    FastRMSNorm,
+    FastRotary,
+    FastSquaredReLU,
+    FastTokenShift,
+    can_use_gradients,
+)
+from minigpt.model.modern import EPSILON
+
+rms_norm, rotate, squared_relu, token_shift = FastRMSNorm(), FastRotary().rotate, FastSquaredReLU(), FastTokenShift()
 
 ANGLES = torch.rand(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 7
 COS, SIN = ANGLES.cos(), ANGLES.sin()
 SHARE = torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+def dropout(x: Tensor, share: float, training: bool) -> Tensor:
+    return ByteDropout(share).train(training)(x)
 
 
 def as_complex(x: Tensor) -> Tensor:
@@ -134,11 +147,11 @@ def test_nothing_is_dropped_outside_of_training() -> None:
     assert torch.equal(dropout(x, 0.0, True), x)
 
 
-def test_who_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert elementwise.written_out(values())
-    assert elementwise.written_out(values().bfloat16())
-    assert not elementwise.written_out(values().half())
+def test_where_the_hand_written_gradients_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_use_gradients(values())
+    assert can_use_gradients(values().bfloat16())
+    assert not can_use_gradients(values().half())
     with torch.no_grad():
-        assert not elementwise.written_out(values())
+        assert not can_use_gradients(values())
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not elementwise.written_out(values())
+    assert not can_use_gradients(values())

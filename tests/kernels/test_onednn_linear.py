@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from minigpt.kernels import onednn_linear as module
-from minigpt.kernels.onednn_linear import HAS_ONEDNN, Linear, linear
+from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNLinear, can_use_onednn, linear
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -18,7 +17,7 @@ def test_values_and_gradients_are_those_of_nn_linear(
     N, inputs, outputs = shape
     torch.manual_seed(N)
     theirs = nn.Linear(inputs, outputs, bias=bias, dtype=dtype)
-    ours = Linear(inputs, outputs, bias=bias, dtype=dtype)
+    ours = OneDNNLinear(inputs, outputs, bias=bias, dtype=dtype)
     ours.load_state_dict(theirs.state_dict())
     x, weights = torch.randn(N, inputs, dtype=dtype), torch.randn(N, outputs, dtype=dtype)
     found = []
@@ -32,7 +31,7 @@ def test_values_and_gradients_are_those_of_nn_linear(
 
 
 def test_frozen_weights_get_no_gradient_and_inputs_still_do() -> None:
-    layer = Linear(8, 4).requires_grad_(False)
+    layer = OneDNNLinear(8, 4).requires_grad_(False)
     x = torch.randn(3, 8, requires_grad=True)
     layer(x).sum().backward()
     assert layer.weight.grad is None
@@ -46,15 +45,18 @@ def test_views_that_are_not_contiguous_are_multiplied_alike() -> None:
 
 
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this build of PyTorch has no oneDNN")
-def test_only_float32_rows_on_a_processor_go_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    monkeypatch.setattr(module, "product", lambda *arguments: called.append(arguments) or F.linear(*arguments))
-    x, layer = torch.randn(4, 8), Linear(8, 2)
-    with torch.no_grad():
-        layer(x)
-        assert len(called) == 1
-        layer.double()(x.double())
-        layer.float()(x[None])
-        with torch.autocast("cpu", torch.bfloat16):
-            assert layer(x).dtype == torch.bfloat16
-    assert len(called) == 1
+def test_only_float32_on_a_cpu_goes_to_onednn() -> None:
+    x, weight = torch.randn(4, 8), torch.randn(2, 8)
+    assert can_use_onednn(x, weight)
+    assert can_use_onednn(x[None], weight)
+    assert not can_use_onednn(x.double(), weight.double())
+    assert not can_use_onednn(x[:0], weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not can_use_onednn(x, weight)
+        assert linear(x, weight).dtype == torch.bfloat16
+
+
+def test_all_leading_dimensions_are_rows() -> None:
+    layer, x = OneDNNLinear(8, 2), torch.randn(3, 5, 8)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+    torch.testing.assert_close(layer(x[0, 0]), F.linear(x[0, 0], layer.weight, layer.bias))

@@ -1,4 +1,4 @@
-"""NF4 against bitsandbytes; layers in four bits; LoRA over them against LoRA over what they stand for."""
+"""NF4 against bitsandbytes, LoRA over layers in 4 bits against LoRA over dequantized layers, and int8."""
 
 import copy
 import gc
@@ -13,17 +13,22 @@ from torch import nn
 from minigpt.config import ModelConfig
 from minigpt.finetuning.lora import apply_lora, find_lora_layers, merge, merge_and_unload, unmerge
 from minigpt.model import build
+from minigpt.model.gpt import GPT
 from minigpt.model.quantization import (
     BLOCK,
     NF4_LEVELS,
     Linear4bit,
+    Linear8bit,
     compute_normal_levels,
     dequantize_absmax,
+    dequantize_int8,
     dequantize_nf4,
     dynamic_levels,
     normal_levels,
     quantize_absmax,
+    quantize_int8,
     quantize_layers,
+    quantize_model,
     quantize_nf4,
     quantize_to_levels,
 )
@@ -151,3 +156,44 @@ def test_lora_over_four_bits_is_lora_over_what_they_stand_for(implementation: st
     assert torch.equal(small(ids[:, :-1])[0], before)
     merge_and_unload(small)
     assert torch.allclose(small(ids[:, :-1])[0], before, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (64, 192)])
+def test_codes_are_the_nearest_there_are(shape: tuple[int, int]) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, shape[0])[:, None]
+    codes, scale = quantize_int8(weight)
+    assert codes.dtype == torch.int8
+    assert codes.shape == shape
+    assert (codes.int().abs().amax(dim=1) == 127).all()  # the whole range of each row is used
+    assert ((dequantize_int8(codes, scale) - weight).abs() <= scale[:, None] * 0.5001).all()
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    weight = torch.tensor([[0.0, 0.0], [1.0, -2.0]])
+    codes, scale = quantize_int8(weight)
+    assert dequantize_int8(codes, scale)[0].tolist() == [0, 0]
+    assert codes[1].tolist() == [64, -127]
+
+
+def test_weights_that_codes_can_hold_exactly_lose_nothing() -> None:
+    weight = torch.randint(-127, 128, (5, 40), generator=torch.Generator().manual_seed(0)).float() / 8
+    weight[:, 0] = 127 / 8
+    layer = nn.Linear(40, 5)
+    layer.weight.data = weight
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(Linear8bit(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_in_8_bits_holds_every_matrix_in_a_quarter_of_the_memory(tied: bool) -> None:
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(n_embd=32, n_layer=2, tied_head=tied)).eval()
+    idx = torch.randint(65, (1, 32))
+    before = model(idx)[0]
+    assert quantize_model(model, "int8") is model
+    matrices = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.int8}
+    kinds = ("attention.qkv", "attention.proj", "ffwd.up", "ffwd.down")
+    expected = {f"blocks.{layer}.{kind}.codes" for layer in range(2) for kind in kinds}
+    assert matrices == expected | (set() if tied else {"lm_head.codes"})
+    difference = (model(idx)[0] - before).abs().max()
+    assert 0 < difference < 0.05 * before.std()

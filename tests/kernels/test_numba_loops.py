@@ -1,0 +1,201 @@
+"""Numba's loops against the naive way to generate and against the model's own logits."""
+
+import dataclasses
+import functools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from naive_generation import SMALL, TOLERANCE, create_model, require_same
+
+from minigpt.acceleration import build_decoder
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.generation.engine import next_token
+from minigpt.kernels import numba_decode, numba_ops, numba_window
+from minigpt.kernels.decoder_selection import Limits
+from minigpt.model.quantization import quantize_layers
+
+GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
+LONG = dataclasses.replace(SMALL, block_size=512, n_embd=32)
+ALWAYS = Limits(min_tokens=1)
+IN_PARTS = Limits(min_tokens=1, min_shared_weights=1)
+START = torch.zeros(1, 1, dtype=torch.int64)
+
+
+def build(limits: Limits) -> Any:
+    """The decoder for these limits, as an argument for the engine."""
+    return functools.partial(build_decoder, limits=limits)
+
+
+@pytest.mark.parametrize("config", [SMALL, GPT2, LONG], ids=["lecture", "gpt2", "long"])
+@pytest.mark.parametrize(
+    "sampling",
+    [{"temperature": 0}, {"seed": 0}, {"seed": 1, "temperature": 0.7, "top_k": 5}, {"seed": 2, "top_p": 0.8}],
+    ids=["greedy", "sampled", "top-k", "top-p"],
+)
+def test_two_thousand_tokens_are_those_of_naive_cropping(config: ModelConfig, sampling: dict) -> None:
+    tokens = 2000 if config is SMALL else 600  # past the window in either case
+    require_same(create_model(config), START, SamplingConfig(max_new_tokens=tokens, **sampling), build(ALWAYS))
+
+
+@pytest.mark.parametrize("start", [1, 11, 23, 24, 40])
+@pytest.mark.parametrize("limits", [ALWAYS, IN_PARTS], ids=["whole", "parts"])
+@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+def test_the_loops_take_any_prompt(config: ModelConfig, limits: Limits, start: int) -> None:
+    idx = torch.randint(23, (1, start), generator=torch.Generator().manual_seed(start))
+    require_same(create_model(config), idx, SamplingConfig(max_new_tokens=50, seed=4), build(limits))
+
+
+@pytest.mark.parametrize("max_window", [2**31, 0], ids=["window-loops", "window-by-pytorch"])
+@pytest.mark.parametrize("limits", [ALWAYS, IN_PARTS], ids=["whole", "parts"])
+@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+def test_a_model_in_int8_generates_the_text_of_its_dequantized_weights(
+    config: ModelConfig, limits: Limits, max_window: int
+) -> None:
+    model = create_model(config)
+    quantize_layers(model, "int8")
+    decoder = build(limits._replace(max_window=max_window))
+    require_same(model, START, SamplingConfig(max_new_tokens=60, seed=4), decoder)
+
+
+SHAPES = [
+    ModelConfig(vocab_size=2, block_size=1, n_embd=1, n_head=1, n_layer=1),
+    ModelConfig(vocab_size=5, block_size=37, n_embd=30, n_head=6, n_layer=2, qkv_bias=True, activation="gelu"),
+    SMALL,
+    GPT2,
+]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("config", SHAPES)
+def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: int) -> None:
+    if config.n_head % parts:
+        return
+    model = create_model(config)
+    weights, relu = numba_ops.extract_weights(model, parts), config.activation == "relu"
+    scratch = numba_decode.create_scratch(weights)
+    idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
+    head_size = config.n_embd // config.n_head
+    keys, values = torch.full((2, config.n_layer, config.n_head, head_size, config.block_size), torch.nan).numpy()
+    step = numba_decode.decode_token if parts == 1 else numba_decode.decode_token_in_parts
+    for position, token in enumerate(idx.tolist()):
+        step(weights, relu, keys, values, scratch, token, position)
+        logits = torch.from_numpy(scratch.logits).flatten()[: config.vocab_size]
+        expected = model(idx[None, : position + 1])[0][0, -1]
+        torch.testing.assert_close(logits, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_compiled_logits_of_a_window_are_the_model_s(config: ModelConfig) -> None:
+    model = create_model(config)
+    weights = numba_ops.extract_weights(model)
+    scratch = numba_window.create_scratch(weights, config.n_head)
+    for array in scratch:
+        array.fill(-1 if array.dtype == int else math.nan)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        idx = torch.randint(config.vocab_size, (config.block_size,), generator=generator)
+        numba_window.compute_logits(weights, config.activation == "relu", scratch, idx.numpy())
+        expected = model(idx[None])[0][0, -1]
+        torch.testing.assert_close(torch.from_numpy(scratch.logits), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def run_python(code: str, **environment: str) -> str:
+    """Run code in a process of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+CODE = """
+import functools, torch
+from minigpt.acceleration import build_decoder
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.generation.engine import generate
+from minigpt.kernels.decoder_selection import Limits
+from minigpt.model.gpt import GPT
+torch.manual_seed(0)
+model = GPT(ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3))
+for parameter in model.parameters():
+    torch.nn.init.normal_(parameter)
+decoder = functools.partial(build_decoder, limits=Limits(min_tokens=1, min_shared_weights=1))
+idx, config = torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=99, seed=0)
+"""
+
+
+def test_the_number_of_threads_changes_no_token() -> None:
+    code = CODE + "print(generate(model, idx, config, build_decoder=decoder).tolist())"
+    texts = {run_python(code, OMP_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads) for threads in "12"}
+    assert len(texts) == 1
+
+
+def test_pytorchs_settings_stay() -> None:
+    code = """
+torch.set_num_threads(1)
+expected = generate(model, idx, config, build_decoder=decoder)
+assert torch.get_num_threads() == 1
+torch.set_default_dtype(torch.float64)
+assert torch.equal(generate(model, idx, config, build_decoder=decoder), expected)
+print("unchanged")
+"""
+    assert run_python(CODE + code, OMP_NUM_THREADS="2", NUMBA_NUM_THREADS="2") == "unchanged\n"
+
+
+def test_without_numba_pytorch_generates_the_same_text_and_warns_once() -> None:
+    code = """
+import sys, warnings
+sys.modules["numba"] = None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    texts = [generate(model, idx, config, build_decoder=decoder) for _ in range(2)]
+[warning] = [str(each.message) for each in caught if "Numba" in str(each.message)]
+assert warning.startswith("text is written with PyTorch, more slowly: Numba does not work here (import of numba halted")
+assert torch.equal(texts[0], generate(model, idx, config, build_decoder=lambda window, tokens: None))
+assert torch.equal(*texts)
+print("same")
+"""
+    assert run_python(CODE + code) == "same\n"
+
+
+def test_a_compiler_that_is_switched_off_is_reported_and_pytorch_generates() -> None:
+    code = "generate(model, idx, config, build_decoder=decoder)"
+    printed = run_python(CODE + code, NUMBA_DISABLE_JIT="1")
+    assert "Numba does not work here (NUMBA_DISABLE_JIT switches its compiler off)" in printed
+
+
+def test_compiled_code_is_cached_by_the_version_of_the_loops() -> None:
+    functions = (numba_decode.decode_tokens, numba_window.decode_tokens, numba_ops.sample_token, numba_ops.find_largest)
+    for function in functions:
+        assert f"compiled-{numba_ops.source_hash()}" in Path(function.stats.cache_path).parts
+
+
+def test_loops_and_filters_choose_alike_where_logits_are_equal() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for seed in range(300):
+        logits = torch.randint(-3, 3, (1, 20), generator=rng).float() / 2  # many are equal
+        config = SamplingConfig(
+            top_p=(None, 0.7, 0.01)[seed % 3],
+            top_k=(None, 8, 1, 99)[seed % 4],
+            temperature=(0.9, 1e-300)[seed % 5 == 0],
+        )
+        uniform = torch.rand(1, generator=rng, dtype=torch.float64)
+        sampling = numba_ops.Sampling(config.temperature, config.top_k or 0, config.top_p or 1.0)
+        token = numba_ops.sample_token(logits[0].numpy(), sampling, float(uniform))
+        assert token == int(next_token(logits, config, uniform))
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 250])
+def test_the_largest_number_is_found_by_its_bits(size: int) -> None:
+    for scale in (1, 1e-40, 1e30):
+        for shift in (-3, 0, 3):
+            x = scale * (torch.randn(size, generator=torch.Generator().manual_seed(size)) + shift)
+            assert numba_ops.find_largest(x.numpy()) == float(x.max())
+    infinite = torch.full((size,), -math.inf)
+    assert numba_ops.find_largest(infinite.numpy()) == -math.inf

@@ -1,0 +1,57 @@
+"""Text written the naive way, and a comparison of the engine with it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from minigpt.acceleration import build_decoder
+from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.generation.engine import Sampler, generate, prefill
+from minigpt.model import TrainedModel, build
+
+SMALL = ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3)
+TOLERANCE = 1e-5
+
+
+def create_model(config: ModelConfig) -> Any:
+    """A model in evaluation mode whose weights are large enough for every part to matter."""
+    torch.manual_seed(1)
+    model = build(config)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.3, mean=1.0 if ".ln" in name and "weight" in name else 0.0)
+    return model.eval()
+
+
+def generate_naively(
+    model: TrainedModel, idx: torch.Tensor, config: SamplingConfig
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the tokens (B,) of each step and the probabilities (B, V) they come from, as the lecture has it."""
+    sampler = Sampler(config)
+    for _ in range(config.max_new_tokens):
+        with torch.inference_mode():
+            logits = model(idx[:, -model.config.block_size :])[0][:, -1]
+        chosen = sampler.choose(logits)
+        yield chosen, logits.softmax(dim=-1)
+        idx = torch.cat([idx, chosen[:, None]], dim=1)
+
+
+def require_same(
+    model: TrainedModel,
+    idx: torch.Tensor,
+    config: SamplingConfig,
+    build_decoder: Callable[..., Any] = build_decoder,
+) -> None:
+    """Require the same tokens; at the first difference of a row, two tokens whose order only rounding decides."""
+    found = generate(model, idx, config, build_decoder=build_decoder)
+    assert found.shape == (len(idx), config.max_new_tokens)
+    alike = torch.ones(len(idx), dtype=torch.bool)
+    for n, (chosen, probabilities) in enumerate(generate_naively(model, idx, config)):
+        for row in (alike & (chosen != found[:, n])).nonzero().flatten().tolist():
+            _, logits = prefill(model, torch.cat([idx, found[:, :n]], dim=1))
+            assert (logits.softmax(dim=-1)[row] - probabilities[row]).abs().max() < TOLERANCE
+            ours, theirs = probabilities[row, found[row, n]], probabilities[row, chosen[row]]
+            assert config.temperature > 0 or abs(ours - theirs) < TOLERANCE
+            alike[row] = False
+        if not alike.any():
+            return
