@@ -21,8 +21,8 @@ from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface import save_gpt2
 from minigpt.generation.engine import generate
 from minigpt.model.gpt import GPT
-from minigpt.model.quantization import quantize_model
 from minigpt.model.lecture import GPTLanguageModel
+from minigpt.model.quantization import quantize_model
 
 SMALL = ModelConfig(vocab_size=65, n_embd=64, n_head=4, n_layer=4, block_size=512)
 MIDDLE = ModelConfig(vocab_size=65, n_embd=128, n_head=4, n_layer=4, block_size=512)

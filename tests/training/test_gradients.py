@@ -137,7 +137,6 @@ def test_afterwards_the_model_is_as_any_other(settings: dict) -> None:
     idx = torch.zeros(2, 9, dtype=torch.int64)
     with Gradients(model, config) as gradients:
         gradients.add(idx[:, :8], idx[:, 1:])
-        assert "forward" in vars(model.blocks[0])
     assert not any("forward" in vars(part) for part in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     with torch.autocast("cpu", torch.bfloat16):
