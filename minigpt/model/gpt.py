@@ -181,7 +181,7 @@ class GPT(nn.Module):
         )
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced below
             model = cls(config).to(tokens)
-        model.load_state_dict(_join_heads(weights, config))
+        model.load_state_dict(join_heads(weights, config))
         return model
 
     def to_lecture(self) -> dict[str, Tensor]:
@@ -200,8 +200,8 @@ _HEAD = "blocks.{layer}.sa.heads.{head}.{part}.weight"
 _PARTS = ("query", "key", "value")
 
 
-def _join_heads(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Join the matrices of all heads in one: first the queries, then the keys, then the values."""
+def join_heads(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Rename the lecture's weights, and join the matrices of all heads: first queries, then keys, then values."""
     weights = {}
     for name, tensor in lecture.items():
         if ".heads." not in name:
@@ -215,7 +215,7 @@ def _join_heads(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str,
 
 
 def _split_heads(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Undo `_join_heads`."""
+    """Undo `join_heads`."""
     if not config.is_lecture:
         raise ValueError("the lecture's model has no qkv_bias, no other activation than relu and no tied_head")
     lecture = {}

@@ -13,7 +13,7 @@ from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError, OutOfMemoryError
 from minigpt.model import build
-from minigpt.model.gpt import GPT, fused
+from minigpt.model.gpt import GPT, join_heads
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads
@@ -63,7 +63,7 @@ def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = 
     torch.manual_seed(config.training.seed)
     model = build(config.model)
     if weights:
-        model.load_state_dict(weights if isinstance(model, GPTLanguageModel) else fused(weights, config.model))
+        model.load_state_dict(weights if isinstance(model, GPTLanguageModel) else join_heads(weights, config.model))
     curve = Curve()
     with limit_threads(1):
         fit(model, Dataset(tokenizer.encode(text), config), config, curve, Interrupt())
