@@ -30,8 +30,10 @@ from side_by_side import Side, time_in_turns
 from minigpt.config import Config
 from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
-from minigpt.data.prepare import PrepareSettings, create_index, prepare, write_shards
-from minigpt.data.shards import Part, PreparedData
+from minigpt.data.prepare import PrepareSettings, prepare_corpus
+from minigpt.data.prepared_data import PreparedData
+from minigpt.data.shard_writer import create_index, write_shards
+from minigpt.data.shards import Part
 from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.byte_level import PATTERNS
@@ -158,7 +160,7 @@ def compare_mapped_and_memory(text: str) -> None:
     with tempfile.TemporaryDirectory() as below:
         file = Path(below) / "text.txt"
         file.write_text(text)
-        prepare([file], Path(below) / "data", PrepareSettings(), SilentProgress())
+        prepare_corpus([file], Path(below) / "data", PrepareSettings(), SilentProgress())
         data = PreparedData(Path(below) / "data")
         config = Config()
         ids = torch.as_tensor(np.concatenate([data.train[:], data.val[:]]))
@@ -190,7 +192,7 @@ def compare_encoders(text: str) -> None:
         settings = PrepareSettings(tokenizer=str(folder / "tokenizer.json"))
         sides = {
             "minigpt data prepare: read, split, encode, hash, write": Side(
-                lambda: prepare([file], folder / f"{next(count)}", settings, SilentProgress())
+                lambda: prepare_corpus([file], folder / f"{next(count)}", settings, SilentProgress())
             ),
             "tiktoken, the documents in memory, 2 threads": Side(
                 lambda: bare.encode_ordinary_batch(documents, num_threads=2)

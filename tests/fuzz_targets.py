@@ -42,8 +42,9 @@ from minigpt.cli.info import rows
 from minigpt.cli.output import describe_run
 from minigpt.config import Config
 from minigpt.data.documents import DocumentReader as Documents
-from minigpt.data.prepare import PrepareSettings, prepare
-from minigpt.data.shards import INDEX, PreparedData
+from minigpt.data.prepare import PrepareSettings, prepare_corpus
+from minigpt.data.prepared_data import PreparedData
+from minigpt.data.shards import INDEX
 from minigpt.distributed.sharded_checkpoint import saved
 from minigpt.errors import MinigptError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
@@ -293,7 +294,7 @@ def prepared_data(folder: Path) -> Path:
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text(TEXT)
     settings = PrepareSettings(separator="\n", train_fraction=0.5)
-    prepare([folder / "texts"], folder / "data", settings, Silent(), processes=1)
+    prepare_corpus([folder / "texts"], folder / "data", settings, Silent(), processes=1)
     return folder / "data"
 
 

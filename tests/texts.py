@@ -26,4 +26,4 @@ def random_text(rng: random.Random, length: int) -> str:
     return "".join(parts)
 
 
-PROSE = (Path(__file__).parents[1] / "README.md").read_text()
+PROSE = (Path(__file__).parent / "prose.txt").read_text()  # Tiny Shakespeare, and a note with all of ASCII

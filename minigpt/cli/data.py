@@ -49,12 +49,12 @@ def prepare(
     JSON lines and Parquet have one in each line or row. After each stands an end-of-text token. Which documents
     validate is decided by the SHA-256 of their text. Stopped at any moment, the same command goes on.
     """
-    from minigpt.data.prepare import PrepareSettings, prepare
+    from minigpt.data.prepare import PrepareSettings, prepare_corpus
 
     if separator is not None:
         separator = separator.replace(r"\n", "\n").replace(r"\t", "\t")
     with Bar() as bar:
-        index = prepare(paths, out, PrepareSettings(separator=separator, **settings), bar, processes)
+        index = prepare_corpus(paths, out, PrepareSettings(separator=separator, **settings), bar, processes)
     show(out, index, as_json)
 
 
@@ -63,7 +63,7 @@ def prepare(
 @json_option
 def info(folder: str, as_json: bool) -> None:
     """Check a prepared FOLDER, every shard by its SHA-256, and show what is in it."""
-    from minigpt.data.shards import PreparedData
+    from minigpt.data.prepared_data import PreparedData
 
     show(folder, PreparedData(folder).index, as_json)
 

@@ -1,1 +1,32 @@
-"""Where text comes from, and batches of it."""
+"""Text corpora, the split into training and validation, and batches of token ids.
+
+The classes are imported when they are first used: `import minigpt.data` does not load PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minigpt.data.corpus import Corpus, find_corpus, find_data
+    from minigpt.data.dataset import Dataset
+    from minigpt.data.prepare import PrepareSettings, prepare_corpus
+    from minigpt.data.prepared_data import PreparedData
+
+__all__ = ["Corpus", "Dataset", "PrepareSettings", "PreparedData", "find_corpus", "find_data", "prepare_corpus"]
+
+_MODULES = {
+    "Corpus": "corpus",
+    "Dataset": "dataset",
+    "PrepareSettings": "prepare",
+    "PreparedData": "prepared_data",
+    "find_corpus": "corpus",
+    "find_data": "corpus",
+    "prepare_corpus": "prepare",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on its first use (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,7 @@
-"""Token ids, split in two, and random batches of them: in memory, or mapped from files larger than it."""
+"""Token ids, split into training and validation, and batches of them: `get_batch(split)`.
+
+The ids are in memory, or in files that are mapped into memory and may be larger than it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,35 +12,46 @@ import torch
 from torch import Tensor
 
 from minigpt.config import Config, find_largest_preset
-from minigpt.data.shards import PreparedData, Split, TokenFiles
+from minigpt.data.prepared_data import PreparedData, TokenFiles
+from minigpt.data.shards import Split
 from minigpt.data.shuffle import RandomPermutation
 from minigpt.errors import DataError
 
 Ids = Tensor | TokenFiles
-AHEAD = 4096  # windows of a shuffled order computed at a time
+_WINDOWS_AHEAD = 4096  # of a shuffled order that are computed at a time
 
 
 class Dataset:
-    """A text as token ids: its first part to train on, the rest to validate; or both as they were prepared on disk.
+    """Token ids in two splits, and batches of windows of them.
 
     Attributes:
         train: ids of the training split: (N,), int64, or files of them.
-        val: ids of the validation split: (M,) likewise.
+        val: ids of the validation split: (M,), likewise.
         block_size: T, the length of a window.
         batch_size: B, the windows in a batch.
         position: how many training windows have been drawn, by all processes together.
-        skipped: the position after a batch that is never given; 0 for none.
+        skipped: the position after a batch that is never returned; 0 for none.
+        generator: draws the training windows. Its state is part of a checkpoint.
+        val_generator: draws the validation windows, so that looking at them does not change the training.
     """
 
     def __init__(
         self, data: Tensor | Sequence[int] | PreparedData, config: Config, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Split ids at `train_fraction`, contiguously, as the lecture does; prepared data are split already.
+        """Split the data.
 
-        Of `world_size` processes the one of that `rank` gets its share of each batch: together they get the batch
-        that one alone would. Raises DataError if either split is too short for a single window and its targets.
+        Args:
+            data: the ids of a text, (N,), of which the first `train_fraction` is the training split, as in the lecture;
+                or prepared data, which are already split.
+            config: the run's configuration.
+            rank: the number of this process.
+            world_size: the number of processes. Each returns its share of a batch; together the shares are the batch
+                that one process alone would return.
+
+        Raises:
+            DataError: a split is too short for one window and its targets.
         """
-        self.train: Any  # Ids; who trains on a text of their own knows that it is a Tensor
+        self.train: Any  # Ids; a caller that passes a text may rely on a Tensor
         self.val: Any
         if isinstance(data, PreparedData):
             self.train, self.val = data.train, data.val
@@ -53,7 +67,7 @@ class Dataset:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.val_generator = torch.Generator().manual_seed(self.seed)
         self.position = self.skipped = 0
-        self._ahead = (0, np.empty(0, np.int64))  # a stretch of the shuffled order: where it begins, its starts
+        self._ahead = (0, np.empty(0, np.int64))  # a position in the shuffled order, and the starts from there on
         for name, split in (("training", self.train), ("validation", self.val)):
             if len(split) < self.block_size + 1:
                 fitting = find_largest_preset(min(len(self.train), len(self.val)) - 1)
@@ -64,12 +78,18 @@ class Dataset:
                 )
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
-        """A batch of windows of "train" or "val": contexts x and targets y, both (B, T).
+        """Return a batch of windows.
 
-        y is x shifted by one: y[b, t] is the token that follows x[b, : t + 1]. Windows are drawn at random, with
-        replacement, from this dataset's own generator, so that the same seed gives the same batches whatever else is
-        random; with `order="epochs"` those to train on lie side by side and are read in a shuffled order, each once
-        before the next epoch, whose windows begin elsewhere.
+        With `order="random"` windows are drawn at random, with replacement. With `order="epochs"` the training windows
+        lie side by side and are read in a shuffled order; each comes once in an epoch, and every epoch cuts the text at
+        other places. The same seed gives the same batches, whatever else uses random numbers.
+
+        Args:
+            split: "train" or "val".
+
+        Returns:
+            Contexts x and targets y, both (B, T), int64. y is x shifted by one: y[b, t] is the token that follows
+            x[b, : t + 1].
         """
         ids, generator = {"train": (self.train, self.generator), "val": (self.val, self.val_generator)}[split]
         if split == "train" and self.in_epochs:
@@ -85,58 +105,69 @@ class Dataset:
         return take_windows(ids, starts, self.block_size)
 
     def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
-        """At most `count` windows of a split, evenly spread, the same each time: x and y, both (N, T)."""
+        """Return at most `count` evenly spaced windows of a split, always the same: x and y, both (N, T)."""
         return take_spaced_windows({"train": self.train, "val": self.val}[split], count, self.block_size)
 
     @property
     def tokens(self) -> int:
-        """How many there are, in both splits."""
+        """The number of tokens in both splits."""
         return len(self.train) + len(self.val)
 
     @property
     def tokens_a_batch(self) -> float:
-        """How many a batch has."""
+        """The number of tokens in a batch."""
         return self.batch_size * self.block_size
 
     def state(self) -> dict[str, Any]:
-        """What `restore` goes on from: the generator's state and the position."""
+        """Return what `restore` needs: the state of the training generator, and the position."""
         return {"generator": self.generator.get_state(), "position": self.position}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on as if all batches up to then had been drawn."""
+        """Continue with the training batch that came after `state` was returned."""
         self.generator.set_state(state["generator"])
         self.position = state["position"]
 
     def _next_starts(self, count: int) -> Tensor:
-        """Where the next windows begin, in epochs."""
+        """Return where the next windows begin, for `order="epochs"`: (count,)."""
         first, starts = self._ahead
         if not first <= self.position <= self.position + count <= first + len(starts):
-            first, starts = self.position, self._starts(self.position, max(count, AHEAD))
+            first, starts = self.position, self._compute_starts(self.position, max(count, _WINDOWS_AHEAD))
             self._ahead = (first, starts)
         return torch.from_numpy(starts[self.position - first :][:count])
 
-    def _starts(self, position: int, count: int) -> np.ndarray:
-        """Where the windows from that position on begin: side by side, from a place and in an order of the epoch's own.
+    def _compute_starts(self, position: int, count: int) -> np.ndarray:
+        """Return where the windows from `position` on begin: (count,).
 
-        Were they the same each time, so would be what each token is predicted from, which is sooner learned by heart.
+        An epoch's windows lie side by side. Its first window begins at a random place: with the same windows in every
+        epoch the model would see each token after the same context again, and memorize it sooner.
         """
-        an_epoch = max(1, (len(self.train) - 1) // self.block_size - 1)  # whole windows, and room to move them
-        room = len(self.train) - an_epoch * self.block_size  # places where the first may begin
+        windows_per_epoch = max(1, (len(self.train) - 1) // self.block_size - 1)
+        places_for_first = len(self.train) - windows_per_epoch * self.block_size
         found: list[np.ndarray] = []
         while count > 0:
-            epoch, place = divmod(position, an_epoch)
-            places = np.arange(place, min(an_epoch, place + count))
-            first = np.random.default_rng([self.seed, epoch]).integers(room)
-            found.append(first + RandomPermutation(an_epoch, [self.seed, epoch])[places] * self.block_size)
+            epoch, place = divmod(position, windows_per_epoch)
+            places = np.arange(place, min(windows_per_epoch, place + count))
+            first = np.random.default_rng([self.seed, epoch]).integers(places_for_first)
+            shuffled = RandomPermutation(windows_per_epoch, [self.seed, epoch])[places]
+            found.append(first + shuffled * self.block_size)
             position += len(places)
             count -= len(places)
         return np.concatenate(found)
 
 
 def take_windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """The windows of `ids` that begin at `starts` (B,): contexts and targets, both (B, T)."""
+    """Return the windows that begin at given places.
+
+    Args:
+        ids: token ids, (N,).
+        starts: where the windows begin, (B,), int64.
+        block_size: T, the length of a window.
+
+    Returns:
+        Contexts and targets, both (B, T), int64.
+    """
     if isinstance(ids, TokenFiles):
-        rows = ids.rows(starts.tolist(), block_size + 1)  # (B, T + 1)
+        rows = ids.read_rows(starts.tolist(), block_size + 1)  # (B, T + 1)
         x, y = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
         return torch.from_numpy(x), torch.from_numpy(y)
     positions = starts[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
@@ -144,7 +175,7 @@ def take_windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Ten
 
 
 def take_spaced_windows(ids: Ids, count: int, block_size: int) -> tuple[Tensor, Tensor]:
-    """At most `count` windows spread evenly over `ids` from its start to its end: contexts and targets, (N, T)."""
+    """Return at most `count` windows, evenly spaced from the start of `ids` to its end: x and y, both (N, T)."""
     last = len(ids) - block_size - 1
     starts = torch.linspace(0, last, min(count, last + 1), dtype=torch.float64).round().long()
     return take_windows(ids, starts, block_size)

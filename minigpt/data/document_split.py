@@ -1,8 +1,8 @@
-"""Documents cut, split and gathered, always in the same way, so that what was once made of them is known again.
+"""The split of documents into training and validation, always the same for the same text.
 
-A document is wholly in one split, which the SHA-256 of its text decides: so it stays where it is when files are added,
-and a copy of it goes where it went. One that is long, a book or a corpus in one file, is cut into passages, and of
-these every tenth (or what the share is) validates, counted from a place that the hash of its first passage decides.
+A short document is wholly in one split. The SHA-256 of its text decides which: so it stays there when files are added,
+and a copy of it goes to the same split. A long document, such as a book, is cut into passages. Every tenth passage
+validates (with the default share), and the hash of the first passage decides where the counting begins.
 """
 
 import hashlib
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from minigpt.data.documents import Chunk
 from minigpt.data.shards import Split
 
-LONG_DOCUMENT = 2**16  # characters of a document from which on it is cut
-MAX_PASSAGE = 2**12  # characters of a passage, at most; of the last one twice as many
+LONG_DOCUMENT = 2**16  # characters; a document with more is cut into passages
+MAX_PASSAGE = 2**12  # characters; the last passage of a document may have twice as many
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A document, or a passage of a long one.
+    """A short document, or a part of a long one.
 
     Attributes:
-        split: what it is for.
-        ends_run: whether an end-of-text token follows, since the document ends or its next passage is of the other
-            split.
+        text: the text.
+        split: "train" or "val".
+        ends_run: whether an end-of-text token follows: the document ends, or its next passage is in the other split.
         ends_document: whether the document ends.
         source: the file it is from.
     """
@@ -37,57 +37,68 @@ class Passage:
 
 
 def split_documents(chunks: Iterable[Chunk], train_fraction: float, source: str = "") -> Iterator[Passage]:
-    """Documents in chunks, cut and split."""
-    held: str | None = None  # a passage that waits for the next one
+    """Cut documents into passages and assign each passage to a split.
+
+    Args:
+        chunks: the documents, in chunks.
+        train_fraction: the share of the text for training.
+        source: the file that the documents are from.
+    """
+    held: str | None = None  # a passage whose `ends_run` depends on the next one
     offset, number = 0.0, 0
-    for text, last, short in cut_passages(chunks):
-        if short:
-            yield Passage(text, "val" if hash_to_fraction(text) >= train_fraction else "train", True, True, source)
+    for text, is_last, is_whole in cut_passages(chunks):
+        if is_whole:
+            split: Split = "val" if hash_to_fraction(text) >= train_fraction else "train"
+            yield Passage(text, split, True, True, source)
             continue
         if held is None:
             offset, number = hash_to_fraction(text), 0
         else:
-            now, then = (_choose_split(n, offset, train_fraction) for n in (number - 1, number))
-            yield Passage(held, now, now != then, False, source)
+            held_split, split = (_choose_split(n, offset, train_fraction) for n in (number - 1, number))
+            yield Passage(held, held_split, held_split != split, False, source)
         number += 1
         held = text
-        if last:
+        if is_last:
             yield Passage(held, _choose_split(number - 1, offset, train_fraction), True, True, source)
             held = None
 
 
 def _choose_split(number: int, offset: float, train_fraction: float) -> Split:
-    """The split of a passage by its number, so that every stretch of passages has its share of validation."""
+    """Return the split of a passage by its number: validation passages are evenly spaced."""
     rate = 1 - train_fraction
     return "val" if math.floor((number + 1) * rate + offset) > math.floor(number * rate + offset) else "train"
 
 
 def hash_to_fraction(text: str) -> float:
-    """A number from 0 to 1 that the text's SHA-256 decides."""
+    """Return a number from 0 to 1 that looks random and is always the same for a text: the start of its SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
 def cut_passages(chunks: Iterable[Chunk]) -> Iterator[tuple[str, bool, bool]]:
-    """Documents in chunks as their texts, long ones in passages: text, whether it is the last, whether it is all."""
-    buffer, long = "", False
-    for chunk, last in chunks:
+    """Join the chunks of short documents, and cut long documents into passages.
+
+    Yields:
+        The text, whether the document ends with it, and whether it is a whole short document.
+    """
+    buffer, is_long = "", False
+    for chunk, is_last in chunks:
         buffer += chunk
-        long = long or len(buffer) > LONG_DOCUMENT
+        is_long = is_long or len(buffer) > LONG_DOCUMENT
         start = 0
-        while long and len(buffer) - start > 2 * MAX_PASSAGE:  # what is left is never a stump
+        while is_long and len(buffer) - start > 2 * MAX_PASSAGE:  # so the last passage is never very short
             end = _find_cut(buffer, start)
             yield buffer[start:end], False, False
             start = end
         buffer = buffer[start:]
-        if last:
-            yield buffer, True, not long
-            buffer, long = "", False
+        if is_last:
+            yield buffer, True, not is_long
+            buffer, is_long = "", False
 
 
 def _find_cut(text: str, start: int) -> int:
-    """Where to end the passage that begins at `start`: before the blank between two words, if there is one.
+    """Return where to end the passage that begins at `start`: before a blank between two words, if there is one.
 
-    There every tokenizer ends a token, so that the passages' tokens, together, are those of the document.
+    Every tokenizer ends a token there, so the tokens of the passages are the tokens of the document.
     """
     low, high = start + MAX_PASSAGE // 2, start + MAX_PASSAGE
     end = text.rfind(" ", low, high)
@@ -98,15 +109,15 @@ def _find_cut(text: str, start: int) -> int:
     return end if end > low else high
 
 
-def batch_passages(documents: Iterable[Passage], characters: int) -> Iterator[list[Passage]]:
-    """The pieces, in lists of about so many characters, each of them whole pieces."""
-    found: list[Passage] = []
+def batch_passages(passages: Iterable[Passage], characters: int) -> Iterator[list[Passage]]:
+    """Collect passages into lists of about `characters` characters."""
+    batch: list[Passage] = []
     count = 0
-    for piece in documents:
-        found.append(piece)
-        count += len(piece.text)
+    for passage in passages:
+        batch.append(passage)
+        count += len(passage.text)
         if count >= characters:
-            yield found
-            found, count = [], 0
-    if found:
-        yield found
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch

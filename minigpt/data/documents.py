@@ -1,6 +1,6 @@
-"""Documents out of files: plain text, JSON lines and Parquet, each also compressed by gzip or Zstandard.
+"""Documents in files: plain text, JSON lines and Parquet, each also compressed by gzip or Zstandard.
 
-A file is read as a stream, so that its size does not matter: a document comes in chunks, the last of which is marked.
+A file is read as a stream, so its size does not matter. A document comes in chunks; the last chunk is marked.
 """
 
 import codecs
@@ -10,59 +10,74 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from minigpt.data.file_discovery import RATIO, SURELY, import_library, open_decompressed
+from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, import_library, open_decompressed
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors
 
-CHUNK = 2**20  # bytes read at a time
-LONGEST_LINE = 2**25  # bytes of a line of JSON, of which Python may make thirty times as many
-LONGEST_DOCUMENT = 2**26  # characters between two separators: in more there is none
-ROWS = 256  # of a Parquet file at a time
+LONGEST_LINE = 2**25  # bytes of a line of JSON; as Python objects it can take thirty times as much memory
 SURROGATE = re.compile("[\ud800-\udfff]")
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"  # which some programs begin a file with
+
+_CHUNK_BYTES = 2**20
+_LONGEST_DOCUMENT = 2**26  # characters between two separators; a longer stretch means that the separator is wrong
+_ROWS_AT_A_TIME = 256  # of a Parquet file
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # some programs write it at the start of a file
 
 Errors = Literal["strict", "replace"]
-Chunk = tuple[str, bool]  # a part of a document, and whether it is its last
+Chunk = tuple[str, bool]  # a part of a document, and whether it is the last
 
 
 class DocumentReader:
-    """How documents are read, and what was met on the way.
+    """Reads the documents of files, and counts what it had to replace or leave out.
 
     Attributes:
-        field: the field of JSON lines, or the column of Parquet, that holds the text.
-        separator: what stands between two documents within a text file, with the line ends around it; without one a
-            file is a document.
-        errors: what to do about bytes that are no UTF-8: "strict" refuses, "replace" writes U+FFFD and counts.
-        replaced: how many times that was.
-        empty: documents without a single character, which are left out.
-        position: how many bytes of the file at hand are read.
+        field: the field of JSON lines, or the column of Parquet, that has the text.
+        separator: the text between two documents of a plain text file; None reads a file as one document.
+        errors: what to do about bytes that are not UTF-8: "strict" raises an error, "replace" writes U+FFFD.
+        chunk_bytes: how many bytes of a plain text file are read at a time.
+        allowed_bytes: the size that any compressed file may unpack to; a larger one may have 200 times its size.
+        replaced: how many times U+FFFD was written.
+        empty: how many documents had no characters and were left out.
+        position: returns how many bytes of the current file are read.
     """
 
-    def __init__(self, field: str = "text", separator: str | None = None, errors: Errors = "strict") -> None:
+    def __init__(
+        self,
+        field: str = "text",
+        separator: str | None = None,
+        errors: Errors = "strict",
+        chunk_bytes: int = _CHUNK_BYTES,
+        allowed_bytes: int = ALLOWED_BYTES,
+    ) -> None:
+        """Set how files are read."""
         self.field, self.separator, self.errors = field, separator, errors
+        self.chunk_bytes, self.allowed_bytes = chunk_bytes, allowed_bytes
         self.replaced = self.empty = 0
         self.position: Callable[[], int] = lambda: 0
 
     def read(self, path: Path) -> Iterator[Chunk]:
-        """The documents of a file, in order, in chunks; a document is never empty.
+        """Read the documents of a file in order, in chunks; no document is empty.
 
-        Raises FileError or DataError, which name the file and the place, for what cannot be read.
+        Raises:
+            FileError: the file cannot be read; the message has the file and the place.
+            DataError: a document is not in the expected format; the message has the file and the place.
         """
-        with explain_os_errors("read", path), open_decompressed(path) as (file, name, raw):
+        with explain_os_errors("read", path), open_decompressed(path, self.allowed_bytes) as (file, name, raw):
             self.position = raw.tell
-            documents = {".jsonl": self._json_lines, ".parquet": self._parquet}.get(Path(name).suffix, self._text)
-            begun = False
-            for chunk, last in documents(file, path):
-                begun = begun or bool(chunk)
-                if last and not begun:
+            read = {".jsonl": self._read_json_lines, ".parquet": self._read_parquet}.get(
+                Path(name).suffix, self._read_text
+            )
+            has_text = False
+            for chunk, is_last in read(file, path):
+                has_text = has_text or bool(chunk)
+                if is_last and not has_text:
                     self.empty += 1
-                elif chunk or last:
-                    yield chunk, last
-                begun = begun and not last
+                elif chunk or is_last:
+                    yield chunk, is_last
+                has_text = has_text and not is_last
 
-    def _text(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
-        chunks = self._decoded(file, path)
+    def _read_text(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
+        chunks = self._decode_chunks(file, path)
         if self.separator is None:
             yield from ((chunk, False) for chunk in chunks)
             yield "", True
@@ -71,124 +86,139 @@ class DocumentReader:
         for chunk in chunks:
             *documents, rest = (rest + chunk).split(self.separator)
             yield from ((document.strip("\r\n"), True) for document in documents)
-            if len(rest) > LONGEST_DOCUMENT:
-                most = f"{LONGEST_DOCUMENT:,} characters"
+            if len(rest) > _LONGEST_DOCUMENT:
+                most = f"{_LONGEST_DOCUMENT:,} characters"
                 raise DataError(f"{str(path)!r} has no separator {self.separator!r} within {most}: check --separator")
-        if rest.strip("\r\n"):  # after the last separator nothing has to follow
+        if rest.strip("\r\n"):  # nothing has to follow the last separator
             yield rest.strip("\r\n"), True
 
-    def _decoded(self, file: IO[bytes], path: Path) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")(self._handler())
+    def _decode_chunks(self, file: IO[bytes], path: Path) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")(self._register_error_handler())
         read = 0
         while True:
-            content = file.read(CHUNK)
+            content = file.read(self.chunk_bytes)
             zero = content.find(0)
             if zero >= 0:
-                raise FileError(f"{str(path)!r} is not a text but binary: byte {read + zero:,} is zero; leave it out")
-            held = len(decoder.getstate()[0])  # bytes of a character whose rest is in this chunk
+                raise FileError(f"{str(path)!r} is binary, not text: byte {read + zero:,} is zero; leave it out")
+            held = len(decoder.getstate()[0])  # bytes of a character that continues in this chunk
             try:
                 chunk = decoder.decode(content, final=not content)
             except UnicodeDecodeError as error:
-                raise self._not_utf8(path, f"byte {read - held + error.start:,}", error) from None
+                raise self._utf8_error(path, f"byte {read - held + error.start:,}", error) from None
             yield chunk
             if not content:
                 return
             read += len(content)
 
-    def _json_lines(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
+    def _read_json_lines(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
         for number, where, line in read_numbered_lines(file, path, LONGEST_LINE, "cut it into several documents"):
             try:
-                text = line.decode("utf-8", self._handler())
-                entry: Any = json.loads(text.removeprefix(BOM) if number == 1 else text, parse_int=lambda digits: 0)
+                text = line.decode("utf-8", self._register_error_handler())
+                text = text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
+                entry: Any = json.loads(text, parse_int=lambda digits: 0)  # Python refuses very long numbers
             except UnicodeDecodeError as error:
-                raise self._not_utf8(path, f"line {number:,}, byte {error.start:,}", error) from None
+                raise self._utf8_error(path, f"line {number:,}, byte {error.start:,}", error) from None
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where}, is not JSON ({error}): mend it or leave it out") from None
+                raise DataError(f"{where}, is not JSON ({error}): correct it or leave it out") from None
             if not isinstance(entry, dict) or self.field not in entry:
                 names = ", ".join(map(repr, list(entry)[:8])) if isinstance(entry, dict) else "none"
                 raise DataError(f"{where}, has no field {self.field!r} (it has {names}): name the one with --field")
             if not isinstance(entry[self.field], str | None):
                 kind = type(entry[self.field]).__name__
-                raise DataError(f"{where}: its field {self.field!r} is no text but {kind}: name another with --field")
-            yield self._whole(entry[self.field] or "", where), True
+                raise DataError(f"{where}: its field {self.field!r} is not text but {kind}: name another with --field")
+            yield self._replace_surrogates(entry[self.field] or "", where), True
 
-    def _parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
+    def _read_parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
         pyarrow, parquet = import_library("pyarrow"), import_library("pyarrow.parquet")
         try:
             table = parquet.ParquetFile(file)
-            names = table.schema_arrow.names
-            if self.field not in names:
-                listed = ", ".join(map(repr, names[:8]))
-                raise DataError(
-                    f"{str(path)!r} has no column {self.field!r} (it has {listed}): name the one with --field"
-                )
-            if names.count(self.field) > 1:
-                raise DataError(f"{str(path)!r} has several columns {self.field!r}: name them differently first")
-            kind = table.schema_arrow.field(self.field).type
-            kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-            if str(kind) not in ("string", "large_string", "string_view"):
-                raise DataError(f"{str(path)!r}: its column {self.field!r} is no text but {kind}: name another")
-            most = max(SURELY, RATIO * path.stat().st_size)
+            self._require_text_column(table, path)
+            limit = max(self.allowed_bytes, MAX_RATIO * path.stat().st_size)
             groups = [table.metadata.row_group(n) for n in range(table.num_row_groups)]
             unpacked = sum(g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns))
-            rows = self._rows(parquet.ParquetFile(file, read_dictionary=[self.field]), pyarrow)
+            rows = self._iterate_rows(parquet.ParquetFile(file, read_dictionary=[self.field]))
             for row, content in enumerate(rows, 1):
                 unpacked += len(content)
-                if unpacked > most:
+                if unpacked > limit:
                     raise FileError(
-                        f"{str(path)!r} unpacks to {RATIO} times its size, as hardly a text does: leave it out"
+                        f"{str(path)!r} unpacks to {MAX_RATIO} times its size, as hardly any text does: leave it out"
                     )
                 try:
-                    yield content.decode("utf-8", self._handler()), True
+                    yield content.decode("utf-8", self._register_error_handler()), True
                 except UnicodeDecodeError as error:
-                    raise self._not_utf8(path, f"row {row:,}, byte {error.start:,}", error) from None
-        except (pyarrow.ArrowException, IndexError) as error:  # the latter of a dictionary that lacks an entry
+                    raise self._utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
+        except (pyarrow.ArrowException, IndexError) as error:  # IndexError: a dictionary lacks an entry
             reason = " ".join(str(error).split())[:120]
             raise FileError(
-                f"{str(path)!r} cannot be read as Parquet ({reason}): make it anew, or leave it out"
+                f"{str(path)!r} cannot be read as Parquet ({reason}): make it again, or leave it out"
             ) from None
 
-    def _rows(self, table: Any, pyarrow: Any) -> Iterator[bytes]:
-        """The column's texts, one by one, so that a long one of which the file says only where it recurs stays one."""
-        for batch in table.iter_batches(batch_size=ROWS, columns=[self.field]):
+    def _require_text_column(self, table: Any, path: Path) -> None:
+        """Raise DataError unless the Parquet file has one column of text with the name `field`."""
+        types = import_library("pyarrow").types
+        names = table.schema_arrow.names
+        if self.field not in names:
+            listed = ", ".join(map(repr, names[:8]))
+            raise DataError(f"{str(path)!r} has no column {self.field!r} (it has {listed}): name the one with --field")
+        if names.count(self.field) > 1:
+            raise DataError(f"{str(path)!r} has several columns {self.field!r}: name them differently first")
+        kind = table.schema_arrow.field(self.field).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if str(kind) not in ("string", "large_string", "string_view"):
+            raise DataError(f"{str(path)!r}: its column {self.field!r} is not text but {kind}: name another")
+
+    def _iterate_rows(self, table: Any) -> Iterator[bytes]:
+        """Yield the texts of the column one by one; a repeated text of a dictionary is kept once."""
+        pyarrow = import_library("pyarrow")
+        for batch in table.iter_batches(batch_size=_ROWS_AT_A_TIME, columns=[self.field]):
             column = batch.column(batch.schema.names.index(self.field))
             values = getattr(column, "dictionary", column).cast(pyarrow.large_binary())
             places = column.indices.to_pylist() if hasattr(column, "indices") else range(len(column))
             for place in places:
                 yield b"" if place is None else values[place].as_py() or b""
 
-    def _whole(self, text: str, where: str) -> str:
-        """The text, without halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    def _replace_surrogates(self, text: str, where: str) -> str:
+        """Replace halves of surrogate pairs, which JSON can express and UTF-8 cannot; raise DataError if strict."""
         half = SURROGATE.search(text)
         if half and self.errors == "strict":
             found = f"U+{ord(half[0]):04X}"
-            raise DataError(f"{where}, has half of a surrogate pair, {found}: mend it, or --errors replace")
-        text, replaced = SURROGATE.subn(REPLACEMENT, text) if half else (text, 0)
+            raise DataError(f"{where}, has half a surrogate pair, {found}: correct it, or --errors replace")
+        text, replaced = SURROGATE.subn(_REPLACEMENT, text) if half else (text, 0)
         self.replaced += replaced
         return text
 
-    def _handler(self) -> str:
-        """The name of the codec error handler that does what `errors` says."""
+    def _register_error_handler(self) -> str:
+        """Return the name of the codec error handler that does what `errors` says."""
         if self.errors == "strict":
             return "strict"
 
         def replace(error: UnicodeError) -> tuple[str, int]:
             assert isinstance(error, UnicodeDecodeError)
             self.replaced += 1
-            return REPLACEMENT, error.end
+            return _REPLACEMENT, error.end
 
         codecs.register_error("minigpt.replace", replace)
         return "minigpt.replace"
 
-    def _not_utf8(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
+    def _utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
         return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or --errors replace")
 
 
 def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:
-    """Each line that isn't blank: its number, its place for messages, and its bytes.
+    """Read the lines of a file that are not blank.
 
-    Raises DataError, with the way out, for one of more than `longest` bytes.
+    Args:
+        file: the open file.
+        path: its path, for messages.
+        longest: the largest length of a line, in bytes.
+        way_out: what the user can do about a longer line.
+
+    Yields:
+        The line's number, its place for messages, and its bytes.
+
+    Raises:
+        DataError: a line is longer.
     """
     for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
         where = f"{str(path)!r}, line {number:,}"

@@ -1,4 +1,4 @@
-"""Text to ids by the million: the same ids as a tokenizer's own `encode`, in an array, in several processes."""
+"""Encoding of a large corpus: a tokenizer's ids as arrays, computed by several processes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -16,40 +16,70 @@ from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 
-CODE_POINTS = 0x110000
+CODE_POINTS = 0x110000  # the number of Unicode code points
 
-Encoded = dict[Split, bytes]  # the ids of some pieces, for each split those that are its own
-Encode = Callable[[Iterable[Sequence[Passage]]], Iterator[Encoded]]
+EncodedBatch = dict[Split, bytes]  # for each split the ids of its passages, as they are written to a shard
+EncodeBatches = Callable[[Iterable[Sequence[Passage]]], Iterator[EncodedBatch]]
+
+
+@contextmanager
+def start_encoder(
+    tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, processes: int
+) -> Iterator[EncodeBatches]:
+    """Start processes that encode batches of passages; they end with the block.
+
+    Args:
+        tokenizer_file: the tokenizer's file, which each process reads.
+        tokenizer: the tokenizer, which must have an end-of-text token.
+        dtype: the type of the ids in the shards.
+        processes: how many processes; 1 encodes in this one.
+
+    Yields:
+        A function that encodes batches and returns the results in order.
+
+    Raises:
+        OutOfMemoryError: the system killed a process for lack of memory.
+    """
+    encoder = _PassageEncoder(tokenizer, dtype)
+    if processes == 1:
+        yield lambda batches: map(encoder, batches)
+        return
+    with start_pool(processes, _load_encoder, tokenizer_file, dtype) as pool:
+        try:
+            yield lambda batches: map_in_order(pool, _encode, batches)
+        except BrokenProcessPool:
+            raise OutOfMemoryError("a process that encodes was killed, for want of memory: --processes 1") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _PassageEncoder:
-    """Pieces to the bytes of their ids, an end-of-text token where a run of them ends."""
+    """Encodes passages, with an end-of-text token where a run of them ends."""
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype) -> None:
-        """The tokenizer must have an end-of-text token."""
         self.dtype, self.end = dtype, np.array([find_end_of_text(tokenizer)], dtype)
-        self.ids: Callable[[str], Sequence[int] | np.ndarray] = tokenizer.encode
+        self.encode: Callable[[str], Sequence[int] | np.ndarray] = tokenizer.encode
         if isinstance(tokenizer, CharTokenizer):
-            self.ids = _build_char_encoder(tokenizer)
+            self.encode = _build_char_encoder(tokenizer)
         elif isinstance(tokenizer, BPETokenizer):
             tokenizer.tiktoken_threshold = 0
-            tokenizer.encode("")  # says so, if tiktoken is used
+            tokenizer.encode("")  # sets tiktoken up, and logs that it is used
 
-    def __call__(self, batch: Sequence[Passage]) -> Encoded:
-        """Raises DataError, with the file, for a text that the tokenizer cannot encode."""
+    def __call__(self, batch: Sequence[Passage]) -> EncodedBatch:
+        """Encode a batch. Raises DataError, with the file's name, for a text that the tokenizer cannot encode."""
         found: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
-        for piece in batch:
+        for passage in batch:
             try:
-                found[piece.split].append(np.asarray(self.ids(piece.text), self.dtype))
+                found[passage.split].append(np.asarray(self.encode(passage.text), self.dtype))
             except DataError as error:
-                raise DataError(f"{piece.source!r}: {error}") from None
-            if piece.ends_run:
-                found[piece.split].append(self.end)
+                raise DataError(f"{passage.source!r}: {error}") from None
+            if passage.ends_run:
+                found[passage.split].append(self.end)
         return {split: np.concatenate(ids).tobytes() if ids else b"" for split, ids in found.items()}
 
 
 def _build_char_encoder(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]:
-    """A character tokenizer's `encode`, by a table that has an id, or -1, for each character of Unicode."""
+    """Return a faster `encode`, which looks ids up in a table of all code points."""
     missing = -1 if tokenizer.unknown is None else tokenizer.stoi[tokenizer.unknown]
     table = np.full(CODE_POINTS, missing, np.int32)
     for character, i in tokenizer.stoi.items():
@@ -66,33 +96,17 @@ def _build_char_encoder(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]
 
 
 def to_code_points(text: str) -> np.ndarray:
-    """The characters of a text as numbers: (len(text),)."""
+    """Return the characters of a text as numbers: (len(text),), uint32."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
-@contextmanager
-def start_encoder(tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, processes: int) -> Iterator[Encode]:
-    """A function that encodes batches, in order, in so many processes, which open the tokenizer's file themselves."""
-    encoder = _PassageEncoder(tokenizer, dtype)
-    if processes == 1:
-        yield lambda batches: map(encoder, batches)
-        return
-    with start_pool(processes, _open, tokenizer_file, dtype) as pool:
-        try:
-            yield lambda batches: map_in_order(pool, _encode, batches)
-        except BrokenProcessPool:
-            raise OutOfMemoryError("a process that encodes was killed, for want of memory: --processes 1") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+_encoder: _PassageEncoder  # in each process of the pool
 
 
-_encoder: _PassageEncoder  # a worker's own
-
-
-def _open(tokenizer_file: Path, dtype: np.dtype) -> None:
+def _load_encoder(tokenizer_file: Path, dtype: np.dtype) -> None:
     global _encoder
     _encoder = _PassageEncoder(load_tokenizer(tokenizer_file), dtype)
 
 
-def _encode(batch: Sequence[Passage]) -> Encoded:
+def _encode(batch: Sequence[Passage]) -> EncodedBatch:
     return _encoder(batch)

@@ -1,4 +1,4 @@
-"""Tokenizers for a corpus that is read as a stream: every character counted, or pieces learned from a sample of it."""
+"""Tokenizers for a corpus that is larger than memory: all characters are counted, tokens are learned from a sample."""
 
 import zlib
 from collections.abc import Iterable
@@ -15,22 +15,30 @@ from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
 from minigpt.tokenizers.loading import load_gpt2_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
-SAMPLE = 2**24  # characters that pieces are learned from, at most
-BLOCK = 2**20  # characters counted at a time
+_SAMPLE_CHARACTERS = 2**24
+_COUNT_AT_A_TIME = 2**20  # characters
 
 
 def train_on_stream(
-    kind: TokenizerKind, vocab_size: int, documents: Iterable[Passage], min_count: int | None
+    kind: TokenizerKind, vocab_size: int, passages: Iterable[Passage], min_count: int | None
 ) -> Tokenizer:
-    """A tokenizer of that kind with an end-of-text token: characters of all documents, pieces of training ones.
+    """Train a tokenizer with an end-of-text token.
 
-    Raises DataError and ConfigError as the kinds do.
+    Args:
+        kind: which tokenizer; "gpt2" fetches GPT-2's instead of training one.
+        vocab_size: the number of tokens, for "bpe" and "sentencepiece".
+        passages: the corpus; "bpe" and "sentencepiece" learn from the training passages only.
+        min_count: as in `build_char_tokenizer`.
+
+    Raises:
+        ConfigError: the size is impossible.
+        DataError: there is too little text.
     """
     if kind == "gpt2":
         return load_gpt2_tokenizer()
     if kind == "char":
-        return build_char_tokenizer(documents, min_count)
-    text = (END_OF_TEXT if kind == "bpe" else "\n").join(sample_texts(documents))
+        return build_char_tokenizer(passages, min_count)
+    text = (END_OF_TEXT if kind == "bpe" else "\n").join(sample_texts(passages))
     if not text:
         raise DataError("there is no document to learn a vocabulary from: name more files")
     if kind == "bpe":
@@ -38,17 +46,26 @@ def train_on_stream(
     return SentencePieceTokenizer.train(text, vocab_size, end_of_text=True)
 
 
-def build_char_tokenizer(documents: Iterable[Passage], min_count: int | None = None) -> CharTokenizer:
-    """The characters of all documents; with `min_count` those that occur so often, the rest by one unknown sign."""
+def build_char_tokenizer(passages: Iterable[Passage], min_count: int | None = None) -> CharTokenizer:
+    """Build a tokenizer of the characters of all passages.
+
+    Args:
+        passages: the corpus.
+        min_count: how often a character must occur to be in the vocabulary; U+FFFD stands for all others. None keeps
+            every character.
+
+    Raises:
+        DataError: fewer than two characters are left.
+    """
     counts = np.zeros(CODE_POINTS, np.int64)
     held: list[str] = []
-    waiting = 0
-    for piece in documents:
-        held.append(piece.text)
-        waiting += len(piece.text)
-        if waiting >= BLOCK:
+    held_characters = 0
+    for passage in passages:
+        held.append(passage.text)
+        held_characters += len(passage.text)
+        if held_characters >= _COUNT_AT_A_TIME:
             counts += np.bincount(to_code_points("".join(held)), minlength=CODE_POINTS)
-            held, waiting = [], 0
+            held, held_characters = [], 0
     counts += np.bincount(to_code_points("".join(held)), minlength=CODE_POINTS)
     kept = {chr(i) for i in np.flatnonzero(counts >= (min_count or 1))}
     if len(kept) < 2:
@@ -59,20 +76,27 @@ def build_char_tokenizer(documents: Iterable[Passage], min_count: int | None = N
     return CharTokenizer(sorted(kept | {UNKNOWN} if unknown else kept), [END_OF_TEXT], unknown)
 
 
-def sample_texts(documents: Iterable[Passage], characters: int = SAMPLE) -> list[str]:
-    """Texts of training pieces, in order: all, or at most so many characters of them.
+def sample_texts(passages: Iterable[Passage], characters: int = _SAMPLE_CHARACTERS) -> list[str]:
+    """Choose training passages in one pass, with bounded memory.
 
-    Which they are a CRC-32 of each text and its number decides: it must be below a threshold, which is halved whenever
-    there are too many. So one pass will do, and memory stays bounded.
+    Each passage gets a number: the CRC-32 of its text and its place. A passage is kept if its number is below a
+    threshold, which is halved whenever the kept passages are too long. So the same corpus gives the same sample.
+
+    Args:
+        passages: the corpus; validation passages are left out.
+        characters: the largest number of characters to keep.
+
+    Returns:
+        The texts, in order.
     """
     kept: list[tuple[int, str]] = []
     threshold, count = 2**32, 0
-    for n, piece in enumerate(documents):
-        number = zlib.crc32(piece.text.encode(), n)  # so that copies of one text are not in or out together
-        if piece.split == "val" or number >= threshold:
+    for n, passage in enumerate(passages):
+        number = zlib.crc32(passage.text.encode(), n)  # the place is part of it so that copies of a text get others
+        if passage.split == "val" or number >= threshold:
             continue
-        kept.append((number, piece.text))
-        count += len(piece.text)
+        kept.append((number, passage.text))
+        count += len(passage.text)
         while count > characters and len(kept) > 1:
             threshold //= 2
             kept = [(number, text) for number, text in kept if number < threshold]

@@ -13,7 +13,7 @@ from minigpt.acceleration import accelerate
 from minigpt.config import Config, SamplingConfig
 from minigpt.data.corpus import Corpus, find_data, load_tiny_shakespeare
 from minigpt.data.dataset import Dataset
-from minigpt.data.shards import PreparedData
+from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
 from minigpt.generation import engine
 from minigpt.model import TrainedModel

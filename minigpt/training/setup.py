@@ -13,7 +13,7 @@ from minigpt.acceleration import accelerate
 from minigpt.config import DEFAULT_VOCAB_SIZE, Config, ModelConfig, TrainingConfig
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
-from minigpt.data.shards import PreparedData
+from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.processes import ALONE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build

@@ -13,7 +13,7 @@ import minigpt
 from minigpt.acceleration import describe_decoder
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
-from minigpt.data.shards import PreparedData
+from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.processes import Processes, joined, require_shares, shards, whole
 from minigpt.errors import DivergedError
 from minigpt.model import count_parameters

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, TINY_FLAGS, in_terminal, make_text
 
-from minigpt.data.shards import Index, PreparedData
+from minigpt.data.prepared_data import PreparedData
+from minigpt.data.shards import Index
 
 STORIES = 400
 

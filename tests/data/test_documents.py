@@ -1,4 +1,4 @@
-"""Documents out of files of every kind, and every refusal by file and place."""
+"""Documents are read from files of every kind; an error names the file and the place."""
 
 import gzip
 import json
@@ -11,7 +11,6 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from minigpt.data import documents as module
 from minigpt.data.documents import DocumentReader
 from minigpt.data.file_discovery import find_files
 from minigpt.errors import DataError, FileError
@@ -43,7 +42,7 @@ def as_parquet(texts: list[str]) -> bytes:
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("kind", [".txt", ".md", ".jsonl", ".parquet"])
-def test_every_format_compressed_or_not(kind: str, ending: str, tmp_path: Path) -> None:
+def test_documents_are_read_from_every_format_compressed_or_not(kind: str, ending: str, tmp_path: Path) -> None:
     written = {".jsonl": as_lines, ".parquet": as_parquet}.get(kind, lambda texts: "".join(texts).encode())(TEXTS)
     packed = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending](written)
     path = tmp_path / f"texts{kind}{ending}"
@@ -52,33 +51,29 @@ def test_every_format_compressed_or_not(kind: str, ending: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
-def test_compressed_files_of_several_parts(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_compressed_files_of_several_frames_are_read_whole(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / ("a.txt.gz" if pack is gzip.compress else "a.txt.zst")
     path.write_bytes(pack(b"one ") + pack("zwölf ".encode() * 100_000) + pack(b"end"))
     assert read(path) == ["one " + "zwölf " * 100_000 + "end"]
 
 
-def test_a_separator_makes_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_separator_ends_a_document(tmp_path: Path) -> None:
     path = tmp_path / "stories.txt"
     path.write_text("One.\nTwo.\n<|endoftext|>\n\nThree.\n<|endoftext|><|endoftext|>Four<|endoftext|>\n")
-    for chunk in (1, 2, 7, 1000):  # a separator may lie across two readings
-        monkeypatch.setattr(module, "CHUNK", chunk)
-        reader = DocumentReader(separator="<|endoftext|>")
+    for chunk in (1, 2, 7, 1000):  # a separator may be in two chunks
+        reader = DocumentReader(separator="<|endoftext|>", chunk_bytes=chunk)
         assert read(path, reader) == ["One.\nTwo.", "Three.", "Four"]
         assert reader.empty == 1
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
-def test_bytes_that_are_no_utf8_are_refused_or_counted(
-    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
+def test_bytes_that_are_not_utf8_are_refused_or_replaced_and_counted(chunk: int, tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     content = "né".encode() + b"\xff good \xe6\xbc x \xf0\x9f"
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"bad\.txt' is not UTF-8: byte 3 is 0xff; .*--errors replace"):
-        read(path)
-    reader = DocumentReader(errors="replace")
+        read(path, DocumentReader(chunk_bytes=chunk))
+    reader = DocumentReader(errors="replace", chunk_bytes=chunk)
     assert read(path, reader) == [content.decode("utf-8", "replace")]
     assert reader.replaced == 3
 
@@ -89,19 +84,19 @@ def test_bytes_that_are_no_utf8_are_refused_or_counted(
         ("{", "line 2, is not JSON"),
         ('{"body": "x", "id": 3}', r"line 2, has no field 'text' \(it has 'body', 'id'\): name the one with --field"),
         ("[1]", "line 2, has no field 'text'"),
-        ('{"text": 3}', "line 2: its field 'text' is no text but int"),
-        ('{"text": "\\ud800"}', r"line 2, has half of a surrogate pair, U\+D800"),
+        ('{"text": 3}', "line 2: its field 'text' is not text but int"),
+        ('{"text": "\\ud800"}', r"line 2, has half a surrogate pair, U\+D800"),
         ("[" * 100_000, "line 2, is not JSON"),
     ],
 )
-def test_a_line_that_is_no_document_is_named(line: str, error: str, tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_document_is_refused_by_number(line: str, error: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(DataError, match=rf"a\.jsonl', {error}"):
         read(path)
 
 
-def test_halves_of_surrogate_pairs_and_bytes_in_json_are_replaced_if_asked(tmp_path: Path) -> None:
+def test_errors_replace_replaces_halves_of_surrogate_pairs_and_bytes_in_json(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a\\ud800b"}\n{"text": "c\xffd"}\n')
     reader = DocumentReader(errors="replace")
@@ -124,7 +119,7 @@ def test_empty_documents_are_counted_and_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
-def test_a_compressed_file_cut_short_or_altered(ending: str, tmp_path: Path) -> None:
+def test_a_compressed_file_that_is_cut_short_or_altered_is_refused(ending: str, tmp_path: Path) -> None:
     pack = gzip.compress if ending == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress
     whole = pack("".join(map(chr, range(32, 3000))).encode() * 3)
     path = tmp_path / f"a.txt.{ending}"
@@ -135,12 +130,12 @@ def test_a_compressed_file_cut_short_or_altered(ending: str, tmp_path: Path) -> 
             read(path)
 
 
-def test_parquet_is_refused_by_column_kind_and_content(tmp_path: Path) -> None:
+def test_a_parquet_file_without_the_text_column_or_damaged_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(as_parquet(TEXTS))
     with pytest.raises(DataError, match=r"has no column 'body' \(it has 'id', 'text'\): name the one with --field"):
         read(path, DocumentReader(field="body"))
-    with pytest.raises(DataError, match="its column 'id' is no text but int64"):
+    with pytest.raises(DataError, match="its column 'id' is not text but int64"):
         read(path, DocumentReader(field="id"))
     path.write_bytes(as_parquet(TEXTS)[:-20])
     with pytest.raises(FileError, match="cannot be read as Parquet"):
@@ -149,11 +144,11 @@ def test_parquet_is_refused_by_column_kind_and_content(tmp_path: Path) -> None:
 
 def test_binary_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"text\0")
-    with pytest.raises(FileError, match="not a text but binary: byte 4 is zero"):
+    with pytest.raises(FileError, match="is binary, not text: byte 4 is zero"):
         read(tmp_path / "a.txt")
 
 
-def test_files_folders_and_patterns_are_found_once_in_order(tmp_path: Path) -> None:
+def test_each_file_is_found_once_and_in_order(tmp_path: Path) -> None:
     for name in (
         "b.txt",
         "a.md",
@@ -187,7 +182,7 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
             find_files([tmp_path / path])
 
 
-def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_no_matter(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\ufeff" + '{"text": "one", "id": ' + "9" * 5000 + '}\n{"text": null}\n{"text": "two"}\n')
     reader = DocumentReader()
@@ -195,7 +190,7 @@ def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_no_matter(tmp_pat
     assert reader.empty == 1
 
 
-def test_parquet_of_odd_columns(tmp_path: Path) -> None:
+def test_every_type_of_text_column_in_parquet_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     texts = pyarrow.array(TEXTS)
 
@@ -219,12 +214,12 @@ def test_parquet_of_odd_columns(tmp_path: Path) -> None:
     assert (reader.replaced, reader.empty) == (2, 1)
 
 
-def test_links_pipes_and_folders_that_a_pattern_fits(tmp_path: Path) -> None:
+def test_a_pattern_matches_folders_but_not_pipes_or_circular_links(tmp_path: Path) -> None:
     (tmp_path / "x.txt").mkdir()
     (tmp_path / "x.txt" / "inner.JSONL").write_text("{}")
     assert find_files([str(tmp_path / "x*")]).files == [tmp_path / "x.txt" / "inner.JSONL"]
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(FileError, match="is a pipe or a device, and texts are read more than once"):
+    with pytest.raises(FileError, match="is a pipe or a device, and files are read more than once"):
         find_files([tmp_path / "pipe.txt"])
     (tmp_path / "loop.md").symlink_to("loop.md")
     with pytest.raises(FileError, match="its symbolic links lead in a circle"):
@@ -233,7 +228,7 @@ def test_links_pipes_and_folders_that_a_pattern_fits(tmp_path: Path) -> None:
         find_files([""])
 
 
-def test_a_large_window_of_zstandard_is_no_damage(tmp_path: Path) -> None:
+def test_a_large_window_of_zstandard_is_read(tmp_path: Path) -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=28, format=zstandard.FORMAT_ZSTD1)
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     (tmp_path / "a.txt.zst").write_bytes(packer.compress(b"long ago ") + packer.flush())

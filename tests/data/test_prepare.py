@@ -1,4 +1,4 @@
-"""Texts to shards: equal to encoding them one by one, restartable, refused by name."""
+"""Preparation: shards have the ids of the documents, an interruption loses nothing, and damage is refused."""
 
 import json
 import os
@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from texts import PROSE, random_text
 
-from minigpt.data import prepare as module
 from minigpt.data.document_split import Passage, hash_to_fraction
-from minigpt.data.prepare import PrepareSettings, prepare
-from minigpt.data.shards import Index, PreparedData
+from minigpt.data.prepare import PrepareSettings, prepare_corpus
+from minigpt.data.prepared_data import PreparedData
+from minigpt.data.shard_writer import lock_folder, write_shards
+from minigpt.data.shards import Index
 from minigpt.data.tokenizer_training import build_char_tokenizer, sample_texts
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.tokenizers.base import END_OF_TEXT
@@ -29,22 +30,23 @@ DOCUMENTS = [PROSE[start : start + rng.randint(1, 900)] for start in range(0, le
 ]
 
 
-class Told:
-    """Keeps what it is told."""
+class RecordingProgress:
+    """Keeps the messages; raises KeyboardInterrupt at a message that begins with `stop_at`."""
 
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.begun: list[tuple[str, int]] = []
-        self.position = 0
+    def __init__(self, stop_at: str | None = None) -> None:
+        self.stop_at = stop_at
+        self.messages: list[str] = []
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
+        if self.stop_at and text.startswith(self.stop_at):
+            raise KeyboardInterrupt
 
     def begin(self, title: str, total: int) -> None:
-        self.begun.append((title, total))
+        pass
 
     def reached(self, position: int) -> None:
-        self.position = position
+        pass
 
 
 @pytest.fixture
@@ -54,9 +56,13 @@ def lines(tmp_path: Path) -> Path:
     return path
 
 
+SIZES = ("part_characters", "batch_characters", "parallel_from_bytes")
+
+
 def make(paths: object, out: Path, processes: int = 1, **settings: object) -> PreparedData:
     paths = paths if isinstance(paths, list) else [paths]
-    prepare(paths, out, PrepareSettings(**settings), Told(), processes)
+    sizes = {name: settings.pop(name) for name in SIZES if name in settings}
+    prepare_corpus(paths, out, PrepareSettings(**settings), RecordingProgress(), processes, **sizes)
     return PreparedData(out)
 
 
@@ -74,12 +80,12 @@ def documents_in(data: PreparedData, split: str) -> list[str]:
     [{}, {"tokenizer": "bpe", "vocab_size": 400}, {"tokenizer": "sentencepiece", "vocab_size": 500}],
     ids=["char", "bpe", "sentencepiece"],
 )
-def test_every_document_comes_back_in_its_split_and_order(settings: dict, lines: Path, tmp_path: Path) -> None:
+def test_every_document_is_encoded_in_its_split_and_in_order(settings: dict, lines: Path, tmp_path: Path) -> None:
     texts = [*DOCUMENTS[:-20], "漢字 é 👍"] if settings.get("tokenizer") == "sentencepiece" else DOCUMENTS
     lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    data = make(lines, tmp_path / "out", **settings)
+    data = make(lines, tmp_path / "out", train_fraction=0.8, **settings)
     for split in ("train", "val"):
-        expected = [text for text in texts if (hash_to_fraction(text) < 0.9) == (split == "train")]
+        expected = [text for text in texts if (hash_to_fraction(text) < 0.8) == (split == "train")]
         assert documents_in(data, split) == expected
         ids = [i for text in expected for i in [*data.tokenizer.encode(text), data.index.end_of_text]]
         assert getattr(data, split)[:].tolist() == ids
@@ -88,7 +94,7 @@ def test_every_document_comes_back_in_its_split_and_order(settings: dict, lines:
     assert index.total("bytes") == sum(len(text.encode()) for text in texts)
 
 
-def test_a_long_text_loses_nothing(tmp_path: Path) -> None:
+def test_every_character_of_a_long_text_is_in_one_split(tmp_path: Path) -> None:
     text = "".join(random_text(random.Random(seed), 3000) for seed in range(60))
     (tmp_path / "book.txt").write_text(text, newline="")
     data = make(tmp_path / "book.txt", tmp_path / "out")
@@ -98,54 +104,36 @@ def test_a_long_text_loses_nothing(tmp_path: Path) -> None:
     assert 0.05 < len(data.val) / (len(data.train) + len(data.val)) < 0.15
 
 
-def test_several_processes_and_parts_make_the_same_ids(
-    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_and_parts_write_the_same_ids(lines: Path, tmp_path: Path) -> None:
     one = make(lines, tmp_path / "one", tokenizer="bpe", vocab_size=400)
-    monkeypatch.setattr(module, "SMALL", 0)
-    monkeypatch.setattr(module, "BATCH", 1000)
-    monkeypatch.setattr(module, "PART", 6000)
-    several = make(lines, tmp_path / "several", processes=2, tokenizer="bpe", vocab_size=400)
+    sizes = {"part_characters": 6000, "batch_characters": 1000, "parallel_from_bytes": 0}
+    several = make(lines, tmp_path / "several", processes=2, tokenizer="bpe", vocab_size=400, **sizes)
     assert len(several.index.parts) == 3
     for split in ("train", "val"):
         assert np.array_equal(getattr(one, split)[:], getattr(several, split)[:])
     assert one.index.tokenizer_sha256 == several.index.tokenizer_sha256
 
 
-def test_stopped_it_goes_on_without_repeating_what_is_finished(
-    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PART", 6000)
-    whole = make(lines, tmp_path / "whole")
-    parts, real = len(whole.index.parts), module.write_shards
-    written: list[int] = []
-
-    def stopping_at(last: int) -> Callable:
-        def write(folder: Path, number: int, *rest: object) -> dict:
-            written.append(number)
-            if number == last:
-                (folder / f".train-{number:05}.bin.tmp").write_bytes(b"half")
-                raise KeyboardInterrupt
-            return real(folder, number, *rest)
-
-        return write
-
-    for last in range(parts):
-        monkeypatch.setattr(module, "write_shards", stopping_at(last))
+def test_an_interrupted_preparation_continues_without_repeating_finished_parts(lines: Path, tmp_path: Path) -> None:
+    whole = make(lines, tmp_path / "whole", part_characters=6000)
+    out, messages = tmp_path / "stopped", []
+    for number in range(len(whole.index.parts)):
+        progress = RecordingProgress(stop_at=f"part {number + 1}:")
         with pytest.raises(KeyboardInterrupt):
-            make(lines, tmp_path / "stopped")
-        with pytest.raises(DataError, match="are not finished: go on with the same minigpt data prepare"):
-            PreparedData(tmp_path / "stopped")
-    monkeypatch.setattr(module, "write_shards", stopping_at(-1))
-    make(lines, tmp_path / "stopped")
-    assert written == sorted([*range(parts), *range(parts)])
+            prepare_corpus([lines], out, PrepareSettings(), progress, part_characters=6000)
+        messages += progress.messages
+        (out / ".train-00009.bin.tmp").write_bytes(b"half a shard")
+        with pytest.raises(DataError, match="is not finished: run the same minigpt data prepare again"):
+            PreparedData(out)
+    make(lines, out, part_characters=6000)
+    assert [message.split(":")[0] for message in messages] == [f"part {n + 1}" for n in range(len(whole.index.parts))]
     files = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert {path.name for path in (tmp_path / "stopped").iterdir()} == files
+    assert {path.name for path in out.iterdir()} == files
     for name in files - {".lock"}:
-        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    told = Told()
-    prepare([lines], tmp_path / "stopped", PrepareSettings(), told)
-    assert told.said == [f"{str(tmp_path / 'stopped')!r} is finished: nothing to do"]
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    progress = RecordingProgress()
+    prepare_corpus([lines], out, PrepareSettings(), progress)
+    assert progress.messages == [f"{str(out)!r} is finished: nothing to do"]
 
 
 def test_documents_stay_in_their_split_when_files_are_added(lines: Path, tmp_path: Path) -> None:
@@ -156,7 +144,7 @@ def test_documents_stay_in_their_split_when_files_are_added(lines: Path, tmp_pat
         assert set(documents_in(before, split)) <= set(documents_in(after, split))
 
 
-def test_rare_characters_become_the_unknown_sign_only_if_asked(tmp_path: Path) -> None:
+def test_rare_characters_become_the_unknown_character_only_with_min_count(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     texts = [f"aaaa bbbb {i % 7} ß" if i == 3 else f"aaaa bbbb {i % 7}" for i in range(100)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -170,7 +158,7 @@ def test_rare_characters_become_the_unknown_sign_only_if_asked(tmp_path: Path) -
     assert rare.tokenizer.encode("aß€") == [rare.tokenizer.stoi["a"], *[rare.tokenizer.stoi["\ufffd"]] * 2]
 
 
-def test_a_sample_of_a_large_corpus_is_bounded_and_the_same_each_time() -> None:
+def test_the_sample_of_a_large_corpus_is_bounded_and_always_the_same() -> None:
     texts = [f"{i} " + "x" * 98 for i in range(3000)]
     pieces = [Passage(text, "train", True, True, "") for text in texts]
     pieces[5] = Passage(texts[5], "val", True, True, "")
@@ -181,7 +169,7 @@ def test_a_sample_of_a_large_corpus_is_bounded_and_the_same_each_time() -> None:
     assert build_char_tokenizer(pieces).stoi.keys() == set("0123456789 x")
 
 
-def test_a_tokenizer_that_is_there(lines: Path, tmp_path: Path) -> None:
+def test_a_trained_tokenizer_can_be_named(lines: Path, tmp_path: Path) -> None:
     tokenizer = BPETokenizer.train(PROSE, 400, [END_OF_TEXT])
     tokenizer.save(tmp_path / "tokenizer.json")
     data = make(lines, tmp_path / "out", tokenizer=str(tmp_path / "tokenizer.json"))
@@ -196,7 +184,7 @@ def test_a_tokenizer_that_is_there(lines: Path, tmp_path: Path) -> None:
         make(lines, tmp_path / "other2", tokenizer=str(tmp_path / "tokenizer.json"))
 
 
-def test_sentencepiece_has_one_piece_for_the_end(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_can_have_an_end_of_text_piece(tmp_path: Path) -> None:
     tokenizer = SentencePieceTokenizer.train(PROSE, 500, end_of_text=True)
     tokenizer.save(tmp_path / "tokenizer.model")
     again = SentencePieceTokenizer.load(tmp_path / "tokenizer.model")
@@ -205,14 +193,14 @@ def test_sentencepiece_has_one_piece_for_the_end(tmp_path: Path) -> None:
     assert again.decode([*again.encode("a b"), end]) == "a b" + END_OF_TEXT
 
 
-def test_other_settings_or_files_than_it_was_begun_with_are_refused(lines: Path, tmp_path: Path) -> None:
+def test_a_folder_is_not_continued_with_other_settings_or_files(lines: Path, tmp_path: Path) -> None:
     make(lines, tmp_path / "out")
     for settings, error in (
         ({"train_fraction": 0.8}, "train_fraction 0.9, not 0.8"),
         ({"tokenizer": "bpe"}, "tokenizer 'char', not 'bpe'"),
         ({"errors": "replace"}, "errors 'strict', not 'replace'"),
     ):
-        with pytest.raises(DataError, match=f"was begun with {error}: leave that, or name a new --out"):
+        with pytest.raises(DataError, match=f"was started with {error}: use the same .*, or name a new --out"):
             make(lines, tmp_path / "out", **settings)
     with lines.open("a") as file:
         file.write('{"text": "one more"}\n')
@@ -220,16 +208,13 @@ def test_other_settings_or_files_than_it_was_begun_with_are_refused(lines: Path,
         make(lines, tmp_path / "out")
 
 
-def test_a_text_that_changes_under_a_stopped_preparation_is_noticed(
-    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PART", 6000)
-    make(lines, tmp_path / "out")
+def test_a_text_that_changes_during_an_interruption_is_refused(lines: Path, tmp_path: Path) -> None:
+    make(lines, tmp_path / "out", part_characters=6000)
     index = Index.read(tmp_path / "out")
     Index(**{**vars(index), "finished": False, "parts": index.parts[:2]}).write(tmp_path / "out")
-    lines.write_text(lines.read_text().replace("GPT", "gpt", 1))
+    lines.write_text(lines.read_text().replace("Citizen", "citizen", 1))
     with pytest.raises(DataError, match="the texts have changed since"):
-        make(lines, tmp_path / "out")
+        make(lines, tmp_path / "out", part_characters=6000)
 
 
 @pytest.mark.parametrize(
@@ -246,13 +231,13 @@ def test_a_text_that_changes_under_a_stopped_preparation_is_noticed(
         ({"tokenizer": "nowhere.json"}, "no such file"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict, error: str, lines: Path, tmp_path: Path) -> None:
+def test_impossible_settings_are_refused(settings: dict, error: str, lines: Path, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DataError, FileError), match=error):
         make(lines, tmp_path / "out", **settings)
     assert not (tmp_path / "out" / "data.json").exists()
 
 
-def test_texts_with_nothing_to_split_are_refused(tmp_path: Path) -> None:
+def test_a_corpus_too_small_to_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("one short document")
     with pytest.raises(DataError, match=r"of 1 documents none is left to .*minigpt train --data FILE"):
         make(tmp_path / "one.txt", tmp_path / "out")
@@ -263,7 +248,7 @@ def test_texts_with_nothing_to_split_are_refused(tmp_path: Path) -> None:
         make(tmp_path / "blank.jsonl", tmp_path / "out3", tokenizer="bpe")
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(lines: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(lines: Path, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     with pytest.raises(FileError, match=r"is not empty, it has 'letter\.txt': name a new --out"):
@@ -271,13 +256,13 @@ def test_a_folder_with_other_things_in_it_is_left_alone(lines: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["letter.txt"]
 
 
-def test_two_at_once_are_refused(lines: Path, tmp_path: Path) -> None:
-    with module.lock_folder(tmp_path / "out"), pytest.raises(FileError, match="another process is at work on"):
+def test_two_preparations_of_one_folder_at_once_are_refused(lines: Path, tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "out"), pytest.raises(FileError, match="another process is writing to"):
         make(lines, tmp_path / "out")
     make(lines, tmp_path / "out")
 
 
-def test_shards_that_are_not_what_was_written(lines: Path, tmp_path: Path) -> None:
+def test_a_damaged_folder_is_refused(lines: Path, tmp_path: Path) -> None:
     make(lines, tmp_path / "out")
     out = tmp_path / "out"
     kept = shutil.copytree(out, tmp_path / "kept")
@@ -296,7 +281,7 @@ def test_shards_that_are_not_what_was_written(lines: Path, tmp_path: Path) -> No
     altered(shard.unlink, "there is no such file")
     altered(lambda: (shard.unlink(), shard.symlink_to("/dev/zero")), "is a link or a device")
     other = CharTokenizer(sorted({*PreparedData(out).tokenizer.stoi, "\0"}), [END_OF_TEXT])
-    altered(lambda: other.save(out / "tokenizer.json"), "is not the tokenizer that the shards beside it were made with")
+    altered(lambda: other.save(out / "tokenizer.json"), "is not the tokenizer that made the shards beside it")
     index = json.loads((out / "data.json").read_text())
     first = index["parts"][0]
     for change in (
@@ -317,7 +302,7 @@ def test_shards_that_are_not_what_was_written(lines: Path, tmp_path: Path) -> No
     altered(lambda: (out / "data.json").write_text("{"), "is damaged: it is not JSON")
 
 
-def test_a_finished_folder_that_is_damaged_is_not_called_finished(lines: Path, tmp_path: Path) -> None:
+def test_a_damaged_folder_is_not_called_finished(lines: Path, tmp_path: Path) -> None:
     make(lines, tmp_path / "out")
     (tmp_path / "out" / "val-00000.bin").unlink()
     with pytest.raises(FileError, match="val-00000"):
@@ -327,9 +312,8 @@ def test_a_finished_folder_that_is_damaged_is_not_called_finished(lines: Path, t
         make(lines, tmp_path / "out")
 
 
-def test_more_shards_than_a_process_may_have_open(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART", 300)
-    make(lines, tmp_path / "out")
+def test_more_shards_than_a_process_may_have_open_are_read(lines: Path, tmp_path: Path) -> None:
+    make(lines, tmp_path / "out", part_characters=300)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 8, limits[1]))
     try:
@@ -338,17 +322,17 @@ def test_more_shards_than_a_process_may_have_open(lines: Path, tmp_path: Path, m
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_repeated_texts_are_sampled_like_others() -> None:
+def test_copies_of_a_text_are_sampled_like_other_texts() -> None:
     copies = [Passage("the same page " * 20, "train", True, True, "")] * 3000
     found = sample_texts(copies, 100_000)
     assert 30_000 < sum(map(len, found)) <= 100_000
 
 
-def test_an_id_that_is_no_token_is_refused(lines: Path, tmp_path: Path) -> None:
+def test_a_shard_with_an_id_that_is_not_a_token_is_refused(lines: Path, tmp_path: Path) -> None:
     data = make(lines, tmp_path / "out")
     wrong = np.full(10, data.index.vocab_size, data.index.dtype).tobytes()
-    shards = module.write_shards(tmp_path / "out", 0, iter([{"train": wrong, "val": b"\0\0"}]), data.index.dtype)
+    shards = write_shards(tmp_path / "out", 0, iter([{"train": wrong, "val": b"\0\0"}]), data.index.dtype)
     part = data.index.parts[0]
     Index(**{**vars(data.index), "parts": (type(part)(**{**vars(part), **shards}),)}).write(tmp_path / "out")
-    with pytest.raises(FileError, match=f"has the id {data.index.vocab_size}, which is no token"):
+    with pytest.raises(FileError, match=f"has the id {data.index.vocab_size}, which is not a token"):
         PreparedData(tmp_path / "out")
