@@ -1,9 +1,9 @@
-"""Run the notebook from top to bottom, the folded solutions included; any error ends it.
+"""Run the notebook from top to bottom with its hidden solutions, and stop at the first error.
 
-    python notebooks/execute.py --write     # in full, and keep what it printed and drew
-    MAX_ITERS=20 python notebooks/execute.py
+    python notebooks/execute.py --write         # run it in full and keep its outputs, as `make notebook` does
+    MAX_ITERS=20 python notebooks/execute.py    # a quick check
 
-Runs in a folder of its own, with this folder's input.txt if there is one; `make notebook` does the first.
+The notebook runs in a temporary folder, with the current folder's input.txt if there is one.
 """
 
 import argparse
@@ -19,8 +19,8 @@ NOTEBOOK = Path(__file__).with_name("mini_gpt.ipynb")
 SOLUTION = re.compile(r"<details>.*?^```python\n(.*?)^```.*?</details>", re.M | re.S)
 
 
-def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy in which every folded solution stands behind its question as a cell, to be run there."""
+def add_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a copy with a code cell for each hidden solution, after its question."""
     cells = []
     for cell in notebook.cells:
         cells.append(cell)
@@ -31,24 +31,32 @@ def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def execute(folder: Path, timeout: int = 1800) -> nbformat.NotebookNode:
-    """Run the notebook in that folder; the notebook with its outputs, without the solutions' cells.
+    """Run the notebook.
 
-    Raises CellExecutionError for a cell or a solution that fails.
+    Args:
+        folder: The folder to run it in.
+        timeout: The longest time of a cell, in seconds.
+
+    Returns:
+        The notebook with its outputs, without the cells of the solutions.
+
+    Raises:
+        CellExecutionError: If a cell or a solution fails.
     """
-    notebook = with_solutions(nbformat.read(NOTEBOOK, as_version=4))
+    notebook = add_solutions(nbformat.read(NOTEBOOK, as_version=4))
     client = NotebookClient(
         notebook,
         timeout=timeout,
         kernel_name="python3",
         resources={"metadata": {"path": folder}},
         coalesce_streams=True,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own default
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # hides a warning of IPython about its own default
     )
     client.execute()
     notebook.cells = [cell for cell in notebook.cells if not cell.metadata.get("solution")]
     for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
-        cell.metadata = {}  # no times of this machine
+        cell.metadata = {}  # removes the times at which the cells ran
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
@@ -56,7 +64,7 @@ def execute(folder: Path, timeout: int = 1800) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    """Execute, and write the result back if asked to."""
+    """Run the notebook, and write it back with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="keep the outputs in the notebook")
     arguments = parser.parse_args()

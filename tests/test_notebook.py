@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, its folded solutions included, and is committed executed."""
+"""The notebook runs from top to bottom with its hidden solutions, and its outputs are committed."""
 
 import importlib.util
 import re
@@ -21,26 +21,26 @@ def cells(kind: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_it_runs_with_a_small_budget(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_with_few_steps(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "input.txt").write_text(text)
     monkeypatch.setenv("MAX_ITERS", "8")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # beside other tests
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests use the other cores
     executed = execute.execute(tmp_path, timeout=200)
     printed = "".join(o.get("text", "") for c in executed.cells if c.cell_type == "code" for o in c.outputs)
     assert "8 steps a rung" in printed
     assert "rung 10, + layer norm" in printed
-    assert len(executed.cells) == len(nbformat.read(NOTEBOOK, as_version=4).cells)  # the solutions are folded again
+    assert len(executed.cells) == len(nbformat.read(NOTEBOOK, as_version=4).cells)  # without the cells of the solutions
 
 
-def test_a_wrong_solution_would_end_it() -> None:
+def test_each_exercise_has_a_solution_that_is_checked() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    solutions = [c for c in execute.with_solutions(notebook).cells if c.metadata.get("solution")]
+    solutions = [c for c in execute.add_solutions(notebook).cells if c.metadata.get("solution")]
     questions = [c for c in cells("markdown") if "**Exercise.**" in c.source]
     assert len(solutions) == len(questions) >= 8
     assert all("assert " in solution.source for solution in solutions)
 
 
-def test_it_is_committed_executed_and_small() -> None:
+def test_the_notebook_is_small_and_has_the_outputs_of_a_full_run() -> None:
     assert NOTEBOOK.stat().st_size < 2 * 2**20
     for cell in cells("code"):
         assert cell.execution_count
@@ -48,11 +48,11 @@ def test_it_is_committed_executed_and_small() -> None:
     pictures = [o for c in cells("code") for o in c.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 8
     printed = "".join(o.get("text", "") for c in cells("code") for o in c.outputs)
-    assert f"{Config().training.max_iters:,} steps a rung" in printed  # in full, not with a small budget
+    assert f"{Config().training.max_iters:,} steps a rung" in printed
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/", NOTEBOOK.read_text())
 
 
-def test_its_settings_are_the_mission_s() -> None:
+def test_the_notebooks_settings_are_the_lecture_presets() -> None:
     (settings,) = (c.source for c in cells("code") if "batch_size = " in c.source)
     config = Config()
     for part in (config.model, config.training):
