@@ -36,10 +36,18 @@ def test_every_command_exists(line: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
-def test_every_link_leads_to_a_file(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", document.read_text()):
         if not target.startswith("https://"):
-            assert (document.parent / target).exists(), target
+            path = document.parent / target if target else document
+            assert path.exists(), target
+            assert not anchor or anchor in find_anchors(path), f"{target}#{anchor}"
+
+
+def find_anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_toml_in_the_docs_is_valid() -> None:
