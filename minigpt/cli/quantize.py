@@ -49,8 +49,7 @@ def quantize(
 
 def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
     """The loss and the text at each depth, and a picture of them."""
-    from minigpt.studies.bit_depth import measure_bit_depths, table
-    from minigpt.studies.bit_depth import write as write_picture
+    from minigpt.studies.bit_depth import format_table, measure_bit_depths, write_picture
 
     picture = Path(out) if out else run.path / "bits.png"
     if not out:
@@ -61,5 +60,5 @@ def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_j
     if as_json:
         print_json({"run": str(run.path), "picture": str(picture), "depths": [vars(depth) for depth in depths]})
     else:
-        print_pieces([table(depths), "\n"])
+        print_pieces([format_table(depths), "\n"])
         print_pieces([f"the picture is {picture}\n"])

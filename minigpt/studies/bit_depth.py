@@ -1,4 +1,4 @@
-"""How few bits a trained matrix can do with: the loss and the text at 32, 16, 8, 4, 3 and 2 bits a weight."""
+"""How few bits a trained matrix needs: the loss and a text at 32, 16, 8, 4, 3 and 2 bits per weight."""
 
 import copy
 from collections.abc import Callable
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEPTHS = (32, 16, 8, 4, 3, 2)
-WRITTEN = 120  # tokens
+SAMPLE_TOKENS = 120
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The model at one depth: its exact loss in nats, and what it writes after the prompt, always from one seed."""
+    """The model with its matrices rounded to a number of bits.
+
+    Attributes:
+        bits: per weight.
+        loss: exact loss in nats.
+        text: what the model writes after the prompt, always with the same seed.
+    """
 
     bits: int
     loss: float
@@ -32,7 +38,16 @@ class Depth:
 
 
 def round_weight(weight: Tensor, bits: int) -> Tensor:
-    """A matrix as so many bits hold it: float32, bfloat16, int8 with a scale a row, or normal levels in blocks."""
+    """Round a matrix to a number of bits.
+
+    Args:
+        weight: a float32 matrix.
+        bits: 32 (no change), 16 (bfloat16), 8 (int8 with a scale for each row), or fewer (levels of a normal
+            distribution in blocks, as NF4 has).
+
+    Returns:
+        A float32 matrix of the same shape.
+    """
     if bits == 32:
         return weight
     if bits == 16:
@@ -48,13 +63,22 @@ def round_weight(weight: Tensor, bits: int) -> Tensor:
 def measure_bit_depths(
     run: Run, prompt: str = "", data: str | Path | None = None, say: Callable[[str], None] = lambda line: None
 ) -> list[Depth]:
-    """The run's model at each depth, its blocks' matrices rounded, measured as `minigpt eval` does.
+    """Measure a run's model with its blocks' matrices rounded to each of DEPTHS bits.
 
-    Raises ConfigError for a model without blocks, and DataError and FileError as `Run.evaluate` does.
+    Args:
+        run: the run, which is not changed.
+        prompt: the start of the texts.
+        data: the text to measure the loss on. Default: the run's validation split.
+        say: receives a line of progress for each depth.
+
+    Raises:
+        ConfigError: the model has no blocks, or is quantized.
+        DataError: the text cannot be used.
+        FileError: the text cannot be read.
     """
     paths = [path for path in find_linear_layers(run.model) if path.startswith("blocks")]
     if not paths or run.config.model.quantization != "none":
-        raise ConfigError("the study needs a transformer whose matrices are in full precision: take another run")
+        raise ConfigError("the study needs a transformer in full precision: take another run")
     found = []
     for depth in DEPTHS:
         model = copy.deepcopy(run.model)
@@ -62,27 +86,27 @@ def measure_bit_depths(
             for path in paths:
                 weight = model.get_parameter(f"{path}.weight")
                 weight.copy_(round_weight(weight, depth))
-        rough = Run(run.path, run.config, run.tokenizer, model, run.record, run.metrics)
-        text = rough.generate(prompt, max_new_tokens=WRITTEN, seed=run.config.training.seed)
-        found.append(Depth(depth, rough.evaluate(data).loss, text))
+        rounded = Run(run.path, run.config, run.tokenizer, model, run.record, run.metrics)
+        text = rounded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, seed=run.config.training.seed)
+        found.append(Depth(depth, rounded.evaluate(data).loss, text))
         say(f"{depth:>2} bits: {found[-1].loss:.4f}")
     return found
 
 
-def table(depths: list[Depth]) -> str:
-    """The depths as a Markdown table."""
+def format_table(depths: list[Depth]) -> str:
+    """Return the depths as a Markdown table."""
     rows = [f"| {d.bits} | {d.loss:.4f} | {d.loss - depths[0].loss:+.4f} | {d.text!r} |" for d in depths]
-    return "\n".join(["| bits | loss | risen | text |", "| --- | --- | --- | --- |", *rows])
+    return "\n".join(["| bits | loss | change | text |", "| --- | --- | --- | --- |", *rows])
 
 
-def draw(depths: list[Depth], title: str) -> "Figure":
-    """The loss by depth, and what was written at each."""
+def draw_bit_depths(depths: list[Depth], title: str) -> "Figure":
+    """Draw the loss by bits per weight, with the texts below."""
     figure = create_figure(11, 5)
     axes = figure.subplots()
     places = range(len(depths))
     axes.plot(places, [d.loss for d in depths], marker="o", color="#1f77b4")
     axes.set_xticks(places, [f"{d.bits}" for d in depths])
-    axes.set_xlabel("bits a weight")
+    axes.set_xlabel("bits per weight")
     axes.set_ylabel("exact loss, nats")
     axes.set_title(title, parse_math=False)
     lines = [f"{d.bits:>2}  {replace_undrawable(d.text)[:90]}" for d in depths]
@@ -90,6 +114,6 @@ def draw(depths: list[Depth], title: str) -> "Figure":
     return figure
 
 
-def write(depths: list[Depth], run: Run, out: Path) -> None:
-    """Write the picture."""
-    write_png(out, draw(depths, f"{run.path.name}: how many bits do its matrices need?"))
+def write_picture(depths: list[Depth], run: Run, out: Path) -> None:
+    """Write the picture to a file."""
+    write_png(out, draw_bit_depths(depths, f"{run.path.name}: loss by bits per weight"))

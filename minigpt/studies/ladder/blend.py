@@ -1,15 +1,24 @@
-"""Two models at once: p = (1 - w) p_transformer + w p_ngram, the weight fitted on a text that neither has seen."""
+"""A blend of two models: p = (1 - w) p_transformer + w p_ngram. The weight w is fitted on held-out text."""
 
 import math
 
 import torch
 from torch import Tensor
 
-STEPS = 200  # the weight is found to within half a percent; around the best one the loss hardly changes
+STEPS = 200  # the grid of weights: half a percent apart, because the loss is flat around the best weight
 
 
 def blend_losses(transformer: Tensor, ngram: Tensor, weight: float) -> Tensor:
-    """The losses (N,) in nats of the mixture, from the two models' losses of the same predictions (N,) each."""
+    """Compute the losses of the blend from the two models' losses of the same predictions.
+
+    Args:
+        transformer: losses in nats (N,).
+        ngram: losses in nats (N,).
+        weight: the n-gram model's weight, from 0 to 1.
+
+    Returns:
+        Losses in nats (N,).
+    """
     if weight == 0:
         return transformer
     if weight == 1:
@@ -18,5 +27,5 @@ def blend_losses(transformer: Tensor, ngram: Tensor, weight: float) -> Tensor:
 
 
 def find_best_weight(transformer: Tensor, ngram: Tensor) -> float:
-    """The n-gram model's weight, 0 to 1, at which the mixture's mean loss is lowest."""
+    """Return the n-gram model's weight at which the blend's mean loss is lowest, from losses (N,) in nats."""
     return min((i / STEPS for i in range(STEPS + 1)), key=lambda w: blend_losses(transformer, ngram, w).mean().item())

@@ -1,8 +1,8 @@
-"""What a ladder has measured, and its folder on disk.
+"""The measurements of a ladder, and its folder on disk.
 
-ladder.json   every single measurement; a ladder that was interrupted goes on from here
-ladder.md     the tables, and the samples side by side
-ladder.png    the losses, falling rung by rung
+ladder.json   every measurement; an interrupted ladder continues from here
+ladder.md     the tables and the samples
+ladder.png    the loss of each rung
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-FREE = {  # settings that a ladder's figures don't hang on
+UNRELATED = {  # settings that do not change a ladder's figures
     *("device", "eval_interval", "eval_windows", "snapshots"),
     *("implementation", "compile", "checkpoint_activations"),
 }
@@ -33,15 +33,19 @@ FREE = {  # settings that a ladder's figures don't hang on
 
 @dataclass(frozen=True)
 class Result:
-    """One rung with one seed, or one n-gram model.
+    """The measurements of one rung with one seed, or of one n-gram model.
 
     Attributes:
-        number: the rung's, from 0; of an n-gram model, its order.
-        learned: whether by gradient descent, in steps, or by counting.
-        loss: exact validation loss, nats per character.
-        parameters: how many numbers it has learned or counted.
-        seconds: of training alone.
-        characters: read in that time, with repetition.
+        number: the rung's number, from 0; or the n-gram model's order.
+        name: the rung's name.
+        idea: what is new in this rung.
+        learned: True for gradient descent, False for counting.
+        seed: the seed of weights, batches and sample.
+        loss: exact validation loss in nats per character.
+        parameters: how many numbers the model has learned or counted.
+        seconds: of training, without evaluation.
+        characters: read in training, with repetition.
+        sample: what the model writes.
     """
 
     number: int
@@ -58,7 +62,7 @@ class Result:
 
 @dataclass(frozen=True)
 class VerbatimShares:
-    """Which share of the characters stands, in a run of `length` or more, word for word in the training text."""
+    """The shares of three texts that stand in the training text, in passages of `length` characters or more."""
 
     seed: int
     length: int
@@ -69,13 +73,13 @@ class VerbatimShares:
 
 @dataclass(frozen=True)
 class RungSummary:
-    """A rung over all its seeds.
+    """A rung's measurements over all its seeds.
 
     Attributes:
         result: the first seed's.
-        seeds: how many there are.
-        loss: the mean.
-        spread: from the lowest loss to the highest.
+        seeds: the number of seeds.
+        loss: the mean loss.
+        spread: the highest loss minus the lowest.
         characters_per_second: the median.
     """
 
@@ -91,7 +95,7 @@ LISTS = {"rungs": Result, "ngrams": Result, "blends": Blend, "comparisons": Comp
 
 @dataclass
 class Ladder:
-    """Everything measured, in the order it was."""
+    """All measurements of a ladder, in the order in which they were made."""
 
     settings: dict[str, Any]
     rungs: list[Result] = field(default_factory=list)
@@ -102,13 +106,13 @@ class Ladder:
     seconds: float = 0.0
 
     def summarize(self) -> list[RungSummary]:
-        """The rungs climbed so far, from the lowest."""
+        """Return the measured rungs, from the lowest, each over all its seeds."""
         numbers = sorted({result.number for result in self.rungs})
         return [summarize_rung([result for result in self.rungs if result.number == number]) for number in numbers]
 
 
 def summarize_rung(results: list[Result]) -> RungSummary:
-    """One rung's results, of all its seeds, as a row."""
+    """Return one rung's results over all its seeds."""
     losses = [result.loss for result in results]
     rates = [result.characters / max(result.seconds, 1e-9) for result in results]
     return RungSummary(
@@ -117,7 +121,7 @@ def summarize_rung(results: list[Result]) -> RungSummary:
 
 
 class LadderFolder:
-    """A ladder's files. Reading raises RunError, naming the file and what is wrong; writing FileError."""
+    """The files of a ladder. Reading raises RunError, which names the file; writing raises FileError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,33 +130,34 @@ class LadderFolder:
         self.figure = path / "ladder.png"
 
     def open(self, config: Config, corpus: Corpus) -> Ladder:
-        """The ladder in this folder, or a new one in a new folder.
+        """Return the ladder in this folder, or start a new one.
 
-        Raises RunError if something else is there: another text's ladder, one of other settings, or none.
+        Raises:
+            RunError: the folder has a ladder of another text or of other settings, or something else.
         """
         settings = {"data_sha256": corpus.sha256, **vars(config.model), **vars(config.training)}
-        settings = {name: value for name, value in settings.items() if name not in FREE}
+        settings = {name: value for name, value in settings.items() if name not in UNRELATED}
         require_inside(self.path, [self.record, self.report, self.figure])
         with explain_os_errors("create the ladder's folder", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
-                ours = {self.report.name, self.figure.name}  # all that is left where ladder.json was deleted
+                ours = {self.report.name, self.figure.name}  # these remain after the user deletes ladder.json
                 if any(path.name[0] != "." and path.name not in ours for path in self.path.iterdir()):
-                    raise RunError(f"{str(self.path)!r} holds something, but no ladder: choose another --out")
-                self.save(Ladder(settings))  # what can't be written is refused now, not after the first rung
+                    raise RunError(f"{str(self.path)!r} is not empty, and has no ladder: choose another --out")
+                self.save(Ladder(settings))  # refuse a folder that is not writable before the first rung
                 return Ladder(settings)
         ladder = self.read()
         for name, value in settings.items():
             if ladder.settings.get(name) != value:
                 there, asked = (str(v)[:12] for v in (ladder.settings.get(name), value))
                 raise RunError(
-                    f"{str(self.path)!r} holds a ladder with {name} {there}, not {asked}: choose another --out"
+                    f"{str(self.path)!r} has a ladder with {name} {there}, not {asked}: choose another --out"
                 )
-        self.save(ladder)  # as above
+        self.save(ladder)
         return ladder
 
     def read(self) -> Ladder:
-        """The ladder in this folder."""
+        """Read the ladder in this folder."""
         where = f"{str(self.record)!r}"
         try:
             text = read_text(self.record, LARGEST_JSON)
@@ -161,15 +166,15 @@ class LadderFolder:
         try:
             content = parse_json(text, where)
         except RunError as error:
-            raise RunError(f"{error}: delete it to begin anew") from None
+            raise RunError(f"{error}: delete it to start again") from None
         if not isinstance(content, dict) or content.keys() != {"format", "settings", "seconds", *LISTS}:
-            raise RunError(f"{where} is damaged or from another version: delete it to begin anew")
+            raise RunError(f"{where} is damaged or from another version: delete it to start again")
         if content.pop("format") != FORMAT:
-            raise RunError(f"{where} is from another version: delete it to begin anew")
+            raise RunError(f"{where} is from another version: delete it to start again")
         kinds = {"settings": dict, "seconds": float} | dict.fromkeys(LISTS, list)
         for name, kind in kinds.items():
             if not isinstance(content[name], kind):
-                raise RunError(f"{where} is damaged, {name} is no {kind.__name__}: delete it to begin anew")
+                raise RunError(f"{where} is damaged, {name} is no {kind.__name__}: delete it to start again")
         for name, entry in LISTS.items():
             content[name] = [parse_dataclass(entry, values, f"{where}, {name}") for values in content[name]]
         return Ladder(**content)

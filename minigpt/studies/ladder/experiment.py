@@ -25,7 +25,7 @@ from minigpt.model import count_parameters
 from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
-from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, compare, fit_best_ngram, hold_out
+from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, compare_models, fit_best_ngram, hold_out
 from minigpt.studies.ladder.report import draw_ladder, format_markdown
 from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
 from minigpt.studies.look.memorization import LENGTHS, measure_verbatim_shares
@@ -217,7 +217,7 @@ class LadderExperiment:
         transformer, _ = self.trained(RUNGS[-1], config, dataset, f"blend, seed {seed}")
         ngram = fit_best_ngram(self.known, self.held_out, config.model.vocab_size)
         characters = [self.tokenizer.decode([i]) for i in self.val.tolist()]
-        blend, comparisons = compare(transformer, ngram, self.held_out, self.val, characters, seed)
+        blend, comparisons = compare_models(transformer, ngram, self.held_out, self.val, characters, seed)
         known = self.tokenizer.decode(self.known.tolist())
         texts = {
             "transformer": self.written(transformer, COPIED_TOKENS, seed),

@@ -131,14 +131,14 @@ def test_a_ladder_that_is_stopped_goes_on(text_file: Path, tmp_path: Path, comma
 
 
 def test_another_ladder_or_anything_else_is_left_alone(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds a ladder with n_embd 16, not 8: choose another --out"):
+    with pytest.raises(RunError, match="has a ladder with n_embd 16, not 8: choose another --out"):
         run_ladder(CONFIG.override(n_embd=8), text_file, climbed[1])
     (tmp_path / "other.txt").write_text(text_file.read_text() + "!")
-    with pytest.raises(RunError, match="holds a ladder with data_sha256"):
+    with pytest.raises(RunError, match="has a ladder with data_sha256"):
         run_ladder(CONFIG, tmp_path / "other.txt", climbed[1])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
-    with pytest.raises(RunError, match="holds something, but no ladder"):
+    with pytest.raises(RunError, match="is not empty, and has no ladder"):
         run_ladder(CONFIG, text_file, tmp_path / "full")
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Pat
 
 def test_a_rise_within_the_spread_is_not_sold_as_one(climbed: Climbed) -> None:
     row, below = climbed[0].summarize()[5:7]
-    for rise, words in ((0.1, "not surely worse"), (-0.1, "not surely better"), (0.3, "worse than"), (-0.3, "")):
+    for rise, words in ((0.1, "not clearly worse"), (-0.1, "not clearly better"), (0.3, "worse than"), (-0.3, "")):
         higher = dataclasses.replace(below, loss=row.loss + rise, spread=0.2)
         assert describe_difference(higher, dataclasses.replace(row, spread=0.0)).startswith(words)
         assert bool(describe_difference(higher, dataclasses.replace(row, spread=0.0))) == bool(words)
@@ -169,7 +169,7 @@ def test_a_rise_within_the_spread_is_not_sold_as_one(climbed: Climbed) -> None:
 def test_after_its_record_is_deleted_a_ladder_begins_anew(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(climbed[1], tmp_path / "ladder")
     (folder / "ladder.json").write_text("{")
-    with pytest.raises(RunError, match=r"not JSON .*: delete it to begin anew"):
+    with pytest.raises(RunError, match=r"not JSON .*: delete it to start again"):
         LadderFolder(folder).read()
     (folder / "ladder.json").unlink()
     corpus = find_corpus(text_file)
@@ -221,7 +221,7 @@ def test_the_report_says_what_is_not_better(climbed: Climbed) -> None:
     for row, below in zip(rows[1:], rows, strict=False):
         spread = max(row.spread, below.spread)
         rise = row.loss - below.loss
-        unsure = f"not surely {'worse' if rise > 0 else 'better'} than rung"
+        unsure = f"not clearly {'worse' if rise > 0 else 'better'} than rung"
         expected = unsure if abs(rise) <= spread else "worse than rung" if rise > 0 else ""
         assert describe_difference(row, below).startswith(expected)
         assert bool(describe_difference(row, below)) == bool(expected)
