@@ -28,7 +28,7 @@ CONFIG = Config().override(**TINY, device="cpu")
 FLAGS = [
     word
     for name, value in TINY.items()
-    if name != "eval_interval"
+    if name not in ("eval_interval", "eval_windows", "snapshots")  # the ladder does not evaluate during training
     for word in (f"--{name.replace('_', '-')}", str(value))
 ]
 Climbed = tuple[Ladder, Path]
