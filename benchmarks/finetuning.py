@@ -19,13 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from steps import FixedBatch, make_step
 
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora, count_trained_parameters
 from minigpt.model import build
 from minigpt.model.quantization import quantize_layers
-from minigpt.training.gradients import Gradients
-from minigpt.training.optimizer import Optimizer
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 SIZES = {
@@ -67,13 +66,11 @@ def measure(size: str, method: str) -> None:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    gradients = Gradients(model, config)
-    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
+    step = make_step(model, config, FixedBatch(idx, idx))
     times = []
-    for step in range(STEPS):
+    for _ in range(STEPS):
         start = time.perf_counter()
-        gradients.add(idx, idx)
-        optimizer.step(step)
+        step()
         times.append(time.perf_counter() - start)
     trained = count_trained_parameters(model)
     figures = {"peak": read_memory("VmHWM") - before, "ms": statistics.median(times[1:]) * 1e3, "trained": trained}

@@ -24,14 +24,13 @@ from typing import Any
 
 import torch
 from finetuning import read_memory
+from steps import FixedBatch, make_step
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from minigpt.config import Config
-from minigpt.distributed.processes import Processes, joined
+from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.model import build
-from minigpt.training.gradients import Gradients
 from minigpt.training.memory_model import estimate_memory
-from minigpt.training.optimizer import Optimizer
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True, "vocab_size": 50257}
 SIZES: dict[str, dict[str, Any]] = {
@@ -50,20 +49,18 @@ def make_config(size: str, recomputed: bool) -> Config:
     return Config.from_preset(settings.pop("preset", "lecture")).override(**settings)
 
 
-def make_step(config: Config, processes: Processes) -> Step:
+def make_random_step(config: Config, processes: Processes) -> Step:
     """Return a function that makes a training step on this process's share of a batch."""
     shape = (config.training.batch_size, config.model.block_size)
     idx = torch.randint(config.model.vocab_size, shape).tensor_split(processes.size)[processes.rank]
-    gradients = Gradients(build(config.model).train(), config, processes)
-    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
-    return lambda: (gradients.add(idx, idx), optimizer.step(0))
+    return make_step(build(config.model).train(), config, FixedBatch(idx, idx), processes)
 
 
 def measure_tensors(config: Config, processes: Processes) -> int:
     """Return the peak of all tensors' bytes over some steps."""
     tracker = MemTracker()
     with tracker:
-        step = make_step(config, processes)
+        step = make_random_step(config, processes)
         for _ in range(STEPS):
             tracker.reset_mod_stats()
             step()
@@ -72,12 +69,12 @@ def measure_tensors(config: Config, processes: Processes) -> int:
 
 def measure_process(config: Config, processes: Processes) -> int:
     """Return the peak of resident memory over some steps, above what the process held before, in bytes."""
-    make_step(config, processes)()  # the first training loads libraries
+    make_random_step(config, processes)()  # the first training loads libraries
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     before = read_memory("VmRSS")
-    step = make_step(config, processes)
+    step = make_random_step(config, processes)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     for _ in range(STEPS):
         step()
@@ -106,7 +103,7 @@ def measure_one(size: str, parallel: str, recomputed: str, what: str, rank: str,
         config = config.override(parallel=parallel)
         size_of_job = str(PROCESSES[parallel])  # as torchrun sets it
         os.environ |= {"RANK": rank, "WORLD_SIZE": size_of_job, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    with joined() as processes:
+    with join_processes() as processes:
         found = {"tensors": measure_tensors, "process": measure_process}[what](config, processes)
     print(f"\n{found}", flush=True)
 

@@ -26,31 +26,28 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def train(shape: str, way: str) -> None:
     """Train for a few seconds, in a process that this program started, and print the steps per second."""
     import torch
+    from steps import make_step
 
     from minigpt.config import Config
     from minigpt.data.dataset import Dataset
-    from minigpt.distributed.processes import joined
+    from minigpt.distributed.process_group import join_processes
     from minigpt.model import build
-    from minigpt.training.gradients import Gradients
-    from minigpt.training.optimizer import Optimizer
 
     torch.set_num_threads(1)
     B, T, C, H, L = SHAPES[shape]
     sharing = {} if way == "alone" else {"parallel": way}
     config = Config().override(batch_size=B, block_size=T, n_embd=C, n_head=H, n_layer=L, **sharing)
     ids = torch.randint(config.model.vocab_size, (100_000,), generator=torch.Generator().manual_seed(0))
-    with joined() as processes:
+    with join_processes() as processes:
         dataset = Dataset(ids, config, rank=processes.rank, world_size=processes.size)
-        gradients = Gradients(build(config.model).train(), config, processes)
-        optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
+        step = make_step(build(config.model).train(), config, dataset, processes)
         steps, start = -3, time.perf_counter()
         while steps <= 0 or not processes.any(time.perf_counter() - start > SECONDS)[0]:
-            gradients.add(*dataset.get_batch("train"))
-            optimizer.step(0)
+            step()
             steps += 1
             if steps == 0:
                 start = time.perf_counter()
-        if processes.first:
+        if processes.is_first:
             print(steps / (time.perf_counter() - start))
 
 

@@ -25,15 +25,14 @@ from minigpt.model import TrainedModel, build
 from minigpt.model.loss import compute_mean_loss, compute_token_losses
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.blend import blend_losses, find_best_weight
-from minigpt.studies.ladder.experiment import Watch
 from minigpt.studies.ladder.ngram_comparison import fit_best_ngram, hold_out
 from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
-from minigpt.training.evaluation import estimate_loss
+from minigpt.training.callbacks import Callback, ProgressBar
+from minigpt.training.display import Display
 from minigpt.training.forecast import steps_within
-from minigpt.training.gradients import with_precision
-from minigpt.training.interrupt import Interrupt
 from minigpt.training.loop import fit
+from minigpt.training.precision import resolve_precision
 
 TRACKS = {"2min": 2.0, "10min": 10.0, "60min": 60.0}
 NANO = "nanogpt-cpu"
@@ -128,23 +127,28 @@ class Trained:
         return self.characters * (6.0 * self.weights + 12 * shape.n_layer * shape.n_embd * shape.block_size / 2)
 
 
-def trained(ground: Ground, config: Config, title: str, watched: Callable[..., Watch] = Watch) -> Trained:
+def trained(
+    ground: Ground, config: Config, title: str, make_callback: Callable[[Config], Callback] | None = None
+) -> Trained:
     """Train a model of that configuration, and measure it; `max_minutes` becomes steps here."""
     with limit_threads(config.activations_per_batch):
         config, model, dataset = begun(ground, config)
-        with watched(config, title) as watch:
-            fit(model, dataset, config, watch, Interrupt(), getattr(watch, "estimate", estimate_loss))
+        with Display(config.training, title) as display:
+            callbacks = [ProgressBar(display, config.tokens_per_step)]
+            if make_callback:
+                callbacks.append(make_callback(config))
+            state = fit(model, dataset, config, callbacks, estimate=None)
         losses, held_out = (compute_token_losses(model, ids).double() for ids in (ground.measured, ground.held_out))
         estimates = [compute_mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
     weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
     if config.model.tied_head:
         weights += config.model.vocab_size * config.model.n_embd
-    return Trained(weights, config, watch.spent, losses, held_out, statistics.mean(estimates))
+    return Trained(weights, config, state.clock.training_seconds, losses, held_out, statistics.mean(estimates))
 
 
 def begun(ground: Ground, config: Config) -> tuple[Config, TrainedModel, Dataset]:
     """What a training begins with; in its configuration, `max_minutes` is steps."""
-    config = with_precision(config.override(vocab_size=ground.vocab_size, device="cpu"))
+    config = resolve_precision(config.override(vocab_size=ground.vocab_size, device="cpu"))
     torch.manual_seed(config.training.seed)
     dataset = Dataset(torch.cat([ground.known, ground.measured]), config)
     dataset.train, dataset.val = ground.known, ground.measured

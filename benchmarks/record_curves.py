@@ -18,10 +18,11 @@ from minigpt.config import Config, SamplingConfig
 from minigpt.data.corpus import find_corpus
 from minigpt.generation.engine import generate
 from minigpt.model.loss import compute_token_losses
-from minigpt.studies.ladder.experiment import Watch
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.char import CharTokenizer
-from minigpt.training.callbacks import snapshot_steps
+from minigpt.training.callbacks import Callback
+from minigpt.training.evaluation import choose_snapshot_steps
+from minigpt.training.training_state import TrainingState
 
 POINTS = 14  # of a curve
 MINUTES = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 100)
@@ -29,7 +30,7 @@ ON_A_GPU = 1.4697  # the loss that nanoGPT's README gives, after about three min
 PROMPT, WRITTEN = "ROMEO:\n", 300
 
 
-class Curve(Watch):
+class Curve(Callback):
     """Measures on the way, alone and blended, at steps spread evenly on a log scale.
 
     Attributes:
@@ -37,26 +38,23 @@ class Curve(Watch):
         model: what was trained.
     """
 
-    def __init__(self, config: Config, title: str, ground: Ground, ngram: Counted) -> None:
-        super().__init__(config, title)
-        self.steps = {*snapshot_steps(POINTS, config.training.max_iters)[1:]}
+    def __init__(self, config: Config, ground: Ground, ngram: Counted) -> None:
+        self.steps = {*choose_snapshot_steps(POINTS, config.training.max_iters)[1:]}
         self.ground, self.ngram = ground, ngram
         self.points: list[tuple[float, float, float]] = []
         self.model: Any = None
 
-    def due(self, step: int, last: bool) -> bool:
-        """Whether to measure after `step` steps."""
-        return step in self.steps
-
-    def estimate(self, model: Any, *_: Any) -> dict[str, float]:
-        """The exact losses of the model as it is."""
-        self.model = model
-        kept_out, ours = (
-            compute_token_losses(model, ids).double() for ids in (self.ground.kept_out, self.ground.measured)
-        )
-        loss = ours.mean().item()
-        self.points.append((self.training_seconds / 60, loss, self.ngram.blended(kept_out, ours)))
-        return {"train": loss, "val": loss}
+    def on_step_end(self, state: TrainingState) -> None:
+        """Measure the exact losses of the model as it is."""
+        if state.step not in self.steps:
+            return
+        self.model = state.model
+        with state.clock.evaluating():
+            held_out, measured = (
+                compute_token_losses(self.model, ids).double() for ids in (self.ground.held_out, self.ground.measured)
+            )
+        minutes = state.clock.training_seconds / 60
+        self.points.append((minutes, measured.mean().item(), self.ngram.blend_losses(held_out, measured)))
 
 
 def main() -> None:
@@ -85,11 +83,11 @@ def curve_of(ground: Ground, preset: str, ngram: Counted) -> Curve:
     """The curve of a preset's training."""
     kept: list[Curve] = []
 
-    def watched(config: Config, title: str) -> Curve:
-        kept.append(Curve(config, title, ground, ngram))
+    def make_curve(config: Config) -> Curve:
+        kept.append(Curve(config, ground, ngram))
         return kept[0]
 
-    trained(ground, Config.from_preset(preset), preset, watched)
+    trained(ground, Config.from_preset(preset), preset, make_curve)
     return kept[0]
 
 

@@ -12,11 +12,10 @@ import subprocess
 import sys
 
 import torch
+from steps import FixedBatch, make_step
 
 from minigpt.config import Config
 from minigpt.model import build
-from minigpt.training.gradients import Gradients
-from minigpt.training.optimizer import Optimizer
 
 SHAPE = {"vocab_size": 65, "block_size": 256, "n_embd": 256, "n_head": 4, "batch_size": 16, "max_iters": 10}
 DEPTHS = (4, 8, 16)
@@ -35,11 +34,9 @@ def measure(n_layer: int, precision: str, checkpoint_activations: bool) -> None:
     idx = torch.zeros(16, 256, dtype=torch.int64)
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads the libraries that the optimizer needs
     before = read_peak_memory()
-    gradients = Gradients(build(config.model).train(), config)
-    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
-    for step in range(3):
-        gradients.add(idx, idx)
-        optimizer.step(step)
+    step = make_step(build(config.model).train(), config, FixedBatch(idx, idx))
+    for _ in range(3):
+        step()
     print(read_peak_memory() - before)
 
 

@@ -30,11 +30,11 @@ SHAPES = [LECTURE_SHAPE, Shape(12, 64, 128, 4, 4), Shape(8, 256, 384, 6, 6)]
 
 def make_our_step(shape: Shape, ids: Tensor, **settings: Any) -> Step:
     """Make a step of `minigpt train` with these settings."""
+    from steps import make_step
+
     from minigpt.config import Config
     from minigpt.data.dataset import Dataset
     from minigpt.model import build
-    from minigpt.training.gradients import Gradients
-    from minigpt.training.optimizer import Optimizer
 
     config = Config().override(
         vocab_size=shape.V,
@@ -46,14 +46,7 @@ def make_our_step(shape: Shape, ids: Tensor, **settings: Any) -> Step:
         **settings,
     )
     dataset = Dataset(ids, config)
-    gradients = Gradients(build(config.model).train(), config)
-    optimizer = Optimizer(gradients.parameters, config.training, gradients.scaler)
-
-    def step() -> None:
-        gradients.add(*dataset.get_batch("train"))
-        optimizer.step(0)
-
-    return step
+    return make_step(build(config.model).train(), config, dataset)
 
 
 def main() -> None:

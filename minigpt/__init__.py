@@ -11,11 +11,12 @@ The command `minigpt` does the same from a shell.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from minigpt.version import __version__
+
 if TYPE_CHECKING:
     from minigpt.runs.run import Run
 
-__version__ = "0.1.0"
-__all__ = ["Run", "load", "train"]
+__all__ = ["Run", "__version__", "load", "train"]
 
 
 def train(

@@ -22,8 +22,8 @@ import torch._dynamo  # noqa: F401
 
 import minigpt
 from minigpt.errors import MinigptError
-from minigpt.runs.run_directory import RunFolder
-from minigpt.training.checkpoint import Saves
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.training.checkpoint import Checkpoints
 from minigpt.training.resume import resume
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported PyTorch once
@@ -103,8 +103,8 @@ def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None)
     if fault:
         strike(*fault)
     try:
-        run = RunFolder(folder / "run")
-        if Saves(run.path).paths():
+        run = RunDirectory(folder / "run")
+        if Checkpoints(run.path).paths():
             if run.read_record().status != "finished":  # one may be killed after all is done
                 resume(run.path)
         else:
@@ -143,7 +143,11 @@ def strike(at: int, how: str) -> None:
 
         return watching
 
-    for owner, names in ((os, ["fsync"]), (Path, ["replace", "unlink", "mkdir", "rmdir"]), (shutil, ["rmtree"])):
+    for owner, names in (
+        (os, ["fsync"]),
+        (Path, ["replace", "unlink", "mkdir", "rmdir", "hardlink_to"]),
+        (shutil, ["rmtree"]),
+    ):
         for name in names:
             setattr(owner, name, watched(getattr(owner, name)))
     opened = pathlib.Path.open

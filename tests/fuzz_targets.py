@@ -45,7 +45,7 @@ from minigpt.data.documents import DocumentReader as Documents
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
-from minigpt.distributed.sharded_checkpoint import saved
+from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import MinigptError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
@@ -55,8 +55,9 @@ from minigpt.finetuning.sft_dataset import read_examples
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantize_model
+from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import format_markdown, format_terminal_lines, summarize_ladder
@@ -67,11 +68,10 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
-from minigpt.training.checkpoint import MARKER, MODEL, PARTS, TRAINING, Moment, Saves
-from minigpt.training.gradients import Gradients
-from minigpt.training.loop import Usual
+from minigpt.training.checkpoint import MARKER, MODEL, SHARDS, TRAINING, CheckpointMetadata, Checkpoints
 from minigpt.training.optimizer import Optimizer
-from minigpt.training.training_state import Keeper
+from minigpt.training.training_state import TrainingState
+from minigpt.training.wrapping import wrap_model
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer …\n" * 4
 SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 4, "batch_size": 2, "max_iters": 4, "eval_interval": 2}
@@ -109,7 +109,7 @@ def pairs() -> BPETokenizer:
     return BPETokenizer.train(TEXT, 270, ["<|endoftext|>"])
 
 
-def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = "none", **shape: Any) -> RunFolder:
+def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = "none", **shape: Any) -> RunDirectory:
     """A run that was never trained, with all that one has."""
     tokenizer = tokenizer or characters()
     config = Config().override(**SHAPE | shape, tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
@@ -118,10 +118,10 @@ def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = 
     if quantization != "none":
         model = quantize_model(model, quantization)
         config = config.override(quantization=quantization)
-    run = RunFolder(folder)
+    run = RunDirectory(folder)
     run.write_config(config)
     run.write_tokenizer(tokenizer, config)
-    run.save_weights(model.state_dict(), best_so_far=True)
+    run.write_weights(model.state_dict())
     run.write_metrics([Metrics(n, 4.0 - n / 9, 4.1 - n / 9, 1e-3, 0.5 * n, 100 * n) for n in range(0, 5, 2)])
     run.write_snapshots([Snapshot(n, 4.1, TEXT[:20]) for n in range(3)])
     record = Record(
@@ -211,48 +211,51 @@ def a_base(folder: Path) -> Run:
 
 
 @functools.lru_cache(maxsize=1)
-def a_training(folder: Path) -> Keeper:
-    """What takes down and puts back all of a training but the weights."""
+def a_training(folder: Path) -> TrainingState:
+    """The state of a training of that run, before its first step."""
     run = a_base(folder)
-    keeper = Keeper(run, run.dataset(), run.model)
-    with Gradients(run.model.train(), run.config) as gradients:
-        keeper.begin(Optimizer(gradients.parameters, run.config.training, gradients.scaler), Usual(), None)
-    return keeper
+    with wrap_model(run.model.train(), run.config) as wrapped:
+        training = run.config.training
+        return TrainingState(run.model, run.dataset(), Optimizer(wrapped.parameters, training), training)
 
 
-def a_save(folder: Path) -> Path:
-    run = a_run(folder)
-    weights, (metrics, snapshots) = a_base(folder).model.state_dict(), (a_base(folder).metrics, run.read_snapshots())
-    a_training(folder).saving(Moment(2, True, 4, 0.1, 0.1, 0, True), weights, metrics, snapshots)()
-    return run.saves / "00000002"
+METADATA = CheckpointMetadata(2, True, 4, 0.1, 0.1, 0, True)
 
 
-def a_save_in_parts(folder: Path) -> Path:
-    """As many processes make it, here by one."""
-    run, keeper = a_run(folder), a_training(folder)
-    parts = keeper.saves.begin(2) / PARTS
-    tensors = {**keeper.model.state_dict(), **keeper.tensors()}
-    with warnings.catch_warnings(action="ignore"):  # that one process is meant
-        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(parts, save_distributed=True), no_dist=True)
-    keeper.saves.finish(Moment(2, True, 4, 0.1, 0.1, 0, True), a_base(folder).metrics, run.read_snapshots())
-    return next(parts.iterdir())
+def a_checkpoint(folder: Path) -> Path:
+    run, state, checkpoints = a_run(folder), a_training(folder), Checkpoints(folder)
+    metrics, snapshots = a_base(folder).metrics, run.read_snapshots()
+    checkpoints.write(METADATA, state.weights(), state.tensors(), metrics, snapshots, is_best=False)
+    return checkpoints.locate(2)
 
 
-def go_on(folder: Path) -> None:
-    """Read all that a training reads when it goes on."""
-    Saves(folder).require_no_links()
-    save = Saves(folder).newest()
-    saved(save.model, a_base(folder).model.state_dict())
-    a_training(folder).restore(save)
-    a_training(folder).dataset.get_batch("train")
+def a_sharded_checkpoint(folder: Path) -> Path:
+    """A shard, written as several processes do, but by one."""
+    run, state, checkpoints = a_run(folder), a_training(folder), Checkpoints(folder)
+    shards = checkpoints.begin(2) / SHARDS
+    tensors = {**state.weights(), **state.tensors()}
+    with warnings.catch_warnings(action="ignore"):  # about the single process
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(shards, save_distributed=True), no_dist=True)
+    metrics, snapshots = a_base(folder).metrics, run.read_snapshots()
+    checkpoints.commit(METADATA, metrics, snapshots, is_best=False, merged=state.weights())
+    return next(shards.iterdir())
 
 
-def seal_save(file: Path) -> None:
-    """Let a save's marker know of the file as it is now."""
-    save = file.parent.parent if file.parent.name == PARTS else file.parent
-    marker = save / MARKER
+def resume_training(folder: Path) -> None:
+    """Read everything that a training reads when it resumes."""
+    Checkpoints(folder).require_no_links()
+    checkpoint = Checkpoints(folder).newest()
+    load_full_tensors(checkpoint.model, a_base(folder).model.state_dict())
+    a_training(folder).restore(checkpoint)
+    a_training(folder).data.get_batch("train")
+
+
+def seal_checkpoint(file: Path) -> None:
+    """Write the size and SHA-256 that the file has now into its checkpoint's marker."""
+    path = file.parent.parent if file.parent.name == SHARDS else file.parent
+    marker = path / MARKER
     content, found = json.loads(marker.read_text()), file.read_bytes()
-    content["files"][str(file.relative_to(save))] = {"bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+    content["files"][str(file.relative_to(path))] = {"bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
     marker.write_text(json.dumps(content))
 
 
@@ -428,12 +431,24 @@ READERS = [
         "run: snapshots.jsonl",
         lambda folder: a_run(folder).snapshots,
         mutations.of_json_lines,
-        lambda folder: RunFolder(folder).read_snapshots(),
+        lambda folder: RunDirectory(folder).read_snapshots(),
     ),
-    Reader("save: save.json", lambda folder: a_save(folder) / MARKER, IN_JSON, go_on),
-    Reader("save: model.safetensors", lambda folder: a_save(folder) / MODEL, IN_TENSORS, go_on, seal_save),
-    Reader("save: training.safetensors", lambda folder: a_save(folder) / TRAINING, IN_TENSORS, go_on, seal_save),
-    Reader("save: parts", a_save_in_parts, IN_TENSORS, go_on, seal_save),
+    Reader("checkpoint: checkpoint.json", lambda folder: a_checkpoint(folder) / MARKER, IN_JSON, resume_training),
+    Reader(
+        "checkpoint: model.safetensors",
+        lambda folder: a_checkpoint(folder) / MODEL,
+        IN_TENSORS,
+        resume_training,
+        seal_checkpoint,
+    ),
+    Reader(
+        "checkpoint: training.safetensors",
+        lambda folder: a_checkpoint(folder) / TRAINING,
+        IN_TENSORS,
+        resume_training,
+        seal_checkpoint,
+    ),
+    Reader("checkpoint: shards", a_sharded_checkpoint, IN_TENSORS, resume_training, seal_checkpoint),
     Reader("train --config: TOML", a_toml, IN_TEXT, read_toml),
     of_tokenizer("tokenizer.json", lambda f: characters().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, char"),
     of_tokenizer("tokenizer.json", lambda f: pairs().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, BPE"),

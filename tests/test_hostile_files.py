@@ -27,8 +27,9 @@ from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, Run
 from minigpt.exchange.huggingface import load_gpt2
 from minigpt.finetuning.dpo_dataset import Pair, pair_of
 from minigpt.finetuning.sft_dataset import Example, example_of
+from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.ladder.directory import LadderFolder
 from minigpt.studies.look.memorization import make_memorization_page
 from minigpt.studies.look.token_loss import make_token_loss_page
@@ -178,7 +179,7 @@ def test_any_value_can_be_shown_in_a_message(value: Any) -> None:
 # Sizes are known before there is memory for them.
 
 
-def change_config(run: RunFolder, old: str, new: str) -> None:
+def change_config(run: RunDirectory, old: str, new: str) -> None:
     text = run.config.read_text()
     assert old in text
     run.config.write_text(text.replace(old, new))
@@ -297,7 +298,7 @@ LINKED = [
     "model.safetensors",
     "metrics.jsonl",
     "best.safetensors",
-    "saves",
+    "checkpoints",
 ]
 
 
@@ -338,7 +339,6 @@ def test_pictures_are_not_written_through_a_link(name: str, tmp_path: Path) -> N
 def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     run = fuzz_targets.a_run(tmp_path / "run")
-    fuzz_targets.a_training(run.path)
     (run.path / ".lock").symlink_to(tmp_path / "new")
     with pytest.raises(FileError, match="leads out of its folder"):
         resume(run.path)
@@ -419,7 +419,7 @@ OBEYED = set("\x1b\x9b\u202e\u2066\x7f\x00\x07")
 
 
 @pytest.fixture(scope="module")
-def evil(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def evil(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of a stranger's whose tokens, names and texts are what a terminal would obey."""
     folder = tmp_path_factory.mktemp("runs") / "evil\x1b[31m"
     folder.mkdir()
@@ -434,7 +434,7 @@ def obeyed(shown: str) -> set[str]:
     return OBEYED & set(shown)
 
 
-def test_nothing_of_a_run_is_obeyed_by_a_terminal(evil: RunFolder, tmp_path: Path) -> None:
+def test_nothing_of_a_run_is_obeyed_by_a_terminal(evil: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(evil.path.parent)
     for arguments in (["sample", "--prompt", "ab", "--max-new-tokens", "60", "--seed", "1"], ["info"]):
         status, screen = in_terminal(*arguments, cwd=tmp_path)
@@ -448,7 +448,7 @@ def test_nothing_of_a_run_is_obeyed_by_a_terminal(evil: RunFolder, tmp_path: Pat
         assert not obeyed(screen), screen
 
 
-def test_a_pipe_gets_the_text_itself(evil: RunFolder, program: Callable) -> None:
+def test_a_pipe_gets_the_text_itself(evil: RunDirectory, program: Callable) -> None:
     tokenizer = CharTokenizer.load(evil.tokenizer)
     done = program("tokenizer", "decode", evil.tokenizer, *tokenizer.encode(EVIL), encoding=None)
     assert done.stdout == EVIL.encode() + b"\n"

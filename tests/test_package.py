@@ -45,7 +45,7 @@ def test_importing_minigpt_is_light() -> None:
 
 
 LAYERS = (  # each may import from those before it; `kernels` stands beside, and only `acceleration` imports it
-    ("errors",),
+    ("errors", "version"),
     ("presets", "config_fields"),
     ("config",),
     ("system",),
@@ -62,7 +62,7 @@ LAYERS = (  # each may import from those before it; `kernels` stands beside, and
     ("web",),
     ("cli",),
 )
-KERNELS_IMPORT = {"errors", "config_fields", "presets", "config", "system", "model", "kernels"}
+KERNELS_IMPORT = {"errors", "version", "config_fields", "presets", "config", "system", "model", "kernels"}
 UNLAYERED = {"__init__", "__main__"}  # the entry points, which import what they start
 
 

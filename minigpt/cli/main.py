@@ -13,7 +13,6 @@ import warnings
 
 import click
 
-import minigpt
 from minigpt.cli.chat import chat
 from minigpt.cli.data import data
 from minigpt.cli.evaluate import evaluate
@@ -31,6 +30,7 @@ from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.files import silence_stream
 from minigpt.system.terminal import escape_control_characters
+from minigpt.version import __version__
 
 LONGEST = 2000  # characters of a message
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -45,7 +45,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
-@click.version_option(minigpt.__version__, prog_name="minigpt")
+@click.version_option(__version__, prog_name="minigpt")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train a small GPT on your own text, and let it write.

@@ -15,8 +15,8 @@ from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from minigpt.config import Config
+    from minigpt.runs.record import Record
     from minigpt.runs.run import Evaluation, Run
-    from minigpt.runs.run_directory import Record
 
 
 def open_run(
@@ -92,9 +92,10 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Evalu
 
 def format_times(record: "Record") -> str:
     """How long a run took."""
-    from minigpt.training.display import clock
+    from minigpt.training.display import format_duration
 
-    return f"{clock(record.training_seconds)} of training, {clock(record.evaluation_seconds)} of evaluation"
+    training, evaluation = format_duration(record.training_seconds), format_duration(record.evaluation_seconds)
+    return f"{training} of training, {evaluation} of evaluation"
 
 
 def describe_run(run: "Run") -> dict[str, Any]:

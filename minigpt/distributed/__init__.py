@@ -1,1 +1,3 @@
 """Several processes: DDP, FSDP, torchrun, sharded checkpoints."""
+
+__all__ = ["launch", "parallelism", "process_group", "sharded_checkpoint"]

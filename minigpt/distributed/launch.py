@@ -1,4 +1,4 @@
-"""Starting the processes of one training, and starting them again: torchrun's own launcher, called from here."""
+"""Start the processes of one training, and restart them after a crash: PyTorch's own launcher, torchrun."""
 
 import logging
 import os
@@ -13,18 +13,28 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from minigpt.errors import LostProcessError
 
-SOON = 0.1  # seconds between two looks at the processes
-LAST = 300  # seconds that they have to measure and save, once they are told to stop
+POLL_SECONDS = 0.1
+SHUTDOWN_SECONDS = 300  # time to evaluate and to write a checkpoint after a signal
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
-    """Run `minigpt` with these arguments in so many processes on this machine; the exit status.
+    """Run `minigpt` with these arguments in several processes on this machine.
 
-    If one of them dies, all are started again, at most so many times, and go on from the last save. What they have to
-    say they say themselves. Raises LostProcessError if one was killed once too often.
+    If a process dies, all of them are restarted and resume from the last checkpoint.
+
+    Args:
+        arguments: the words after `minigpt`.
+        processes: number of processes.
+        max_restarts: how often to restart them.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        LostProcessError: a process was killed, and no restart is left.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    logging.disable()  # the launcher would tell all that again, with tracebacks
+    logging.disable()  # the processes print their own errors; the launcher would repeat them with tracebacks
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -33,36 +43,36 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=max_restarts,
-        monitor_interval=SOON,
+        monitor_interval=POLL_SECONDS,
         local_addr="localhost",
-        shutdown_timeout=LAST,
+        shutdown_timeout=SHUTDOWN_SECONDS,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "minigpt", *arguments)
         return 0
-    except SignalException as error:  # which was passed on to all
+    except SignalException as error:  # the launcher has passed the signal on
         return 128 + error.sigval
     except ChildFailedError as error:
-        rank, failure = root_cause(error.failures)
+        rank, failure = find_root_cause(error.failures)
         if failure.exitcode > 0:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
         tries = f" for the {max_restarts + 1}th time" if max_restarts else ""
         raise LostProcessError(
-            f"process {rank} was killed by {name}{tries}: minigpt train --resume goes on from the last save, "
-            "and --max-restarts does so by itself"
+            f"process {rank} was killed by {name}{tries}: minigpt train --resume continues from the last checkpoint, "
+            "and --max-restarts does it automatically"
         ) from None
 
 
-def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """Which of the processes that ended ended by itself: one that was killed, but for those that the launcher ended.
+def find_root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """Return the first worker that failed, with its rank, ignoring those the launcher stopped.
 
-    Else the first one that the user's input stopped, or that failed.
+    A worker that was killed comes before one that exited with an error.
     """
 
-    def order(found: tuple[int, ProcessFailure]) -> tuple[bool, int]:
-        status = found[1].exitcode
-        killed = status < 0 and status != -signal.SIGTERM
-        return killed, abs(status) if killed else status  # SIGABRT, 6, is how one ends that another left alone
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int]:
+        status = item[1].exitcode
+        killed = status < 0 and status != -signal.SIGTERM  # the launcher stops workers with SIGTERM
+        return killed, abs(status) if killed else status  # SIGABRT, 6, is how a worker ends that another left alone
 
     return max(failures.items(), key=order)

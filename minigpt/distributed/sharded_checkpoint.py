@@ -1,7 +1,7 @@
-"""What many processes save at once, each its part: PyTorch's distributed checkpoint, in safetensors.
+"""Tensors that several processes write together, each its shards: PyTorch's distributed checkpoint in safetensors.
 
-Its usual metadata is a pickle; with its writer of safetensors it needs none, since each file says in its header which
-part of which tensor it holds. So any number of processes reads what any other number has written.
+Its default metadata is a pickle. Its safetensors writer needs none, because the header of each file says which shard of
+which tensor the file holds. So any number of processes can read what any other number has written.
 """
 
 import warnings
@@ -12,99 +12,121 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.distributed.processes import Processes, part
+from minigpt.distributed.parallelism import local_shard
+from minigpt.distributed.process_group import Processes
 from minigpt.errors import FileError, RunError
 from minigpt.runs.run_directory import read_weights
 from minigpt.system.safetensors_files import open_safetensors
 
 
-def write_parts(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> Callable[[], None]:
-    """Copy tensors, and begin to write them, in all processes; what to call to wait until each has written its part.
+def write_shards(directory: Path, tensors: Mapping[str, Tensor], processes: Processes) -> Callable[[], None]:
+    """Copy the tensors and start to write them, in all processes together.
 
-    What is the same in all is written by one; what has a name of its own, by the process that has it. To wait raises
-    FileError if it can't be written.
+    A tensor with the same name in all processes is one tensor: its shards, or one copy of it, are written.
+
+    Args:
+        directory: gets the files; it is made if it is missing.
+        tensors: what this process holds, by name.
+        processes: all of them call this function.
+
+    Returns:
+        A function that waits until every process has written its shards. It raises FileError if one could not.
     """
-    import torch.distributed.checkpoint as dcp  # two seconds to import, and seldom needed
+    import torch.distributed.checkpoint as dcp  # takes two seconds to import
     from torch.distributed.checkpoint.api import CheckpointException
 
-    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    written = dcp.async_save(dict(tensors), storage_writer=writer, process_group=processes.savers)
+    writer = dcp.HuggingFaceStorageWriter(str(directory), save_distributed=True)
+    future = dcp.async_save(dict(tensors), storage_writer=writer, process_group=processes.checkpoint_group)
 
     def wait() -> None:
         try:
-            written.result()  # type: ignore[union-attr]
+            future.result()  # type: ignore[union-attr]
         except CheckpointException as error:
             rank, (reason, _) = next(iter(error.failures.items()))
-            failure = FileError(f"cannot write {str(folder)!r}: {reason} (rank {rank}): choose another place")
-            failure.silent = not processes.first  # all know of it
+            failure = FileError(f"cannot write {str(directory)!r}: {reason} (rank {rank}): choose another place")
+            failure.silent = not processes.is_first  # every process gets this error
             raise failure from None
 
     return wait
 
 
-def fill(targets: Mapping[str, Tensor], path: Path, may_lack: Collection[str] = ()) -> None:
-    """Read saved tensors into others, of which each process may have a part: from one file, or a folder of parts.
+def load_into(targets: Mapping[str, Tensor], path: Path, optional: Collection[str] = ()) -> None:
+    """Copy saved tensors into existing tensors, which may be sharded.
 
-    Those that it `may_lack` may be missing. Raises RunError for anything that does not fit.
+    Args:
+        targets: the tensors to fill, by name.
+        path: a safetensors file, or a directory of shards.
+        optional: names that may be missing there; their targets keep their values.
+
+    Raises:
+        RunError: a tensor is missing, does not fit its target, or holds a value that is not finite.
     """
     if path.is_file():
-        there = {name: target for name, target in targets.items() if name not in may_lack}
-        for name, whole in read_weights(path, there, and_others=len(there) < len(targets)).items():
-            put(whole, there[name])
+        required = {name: target for name, target in targets.items() if name not in optional}
+        for name, tensor in read_weights(path, required, and_others=len(required) < len(targets)).items():
+            _copy_into(required[name], tensor)
         return
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
 
-    there = {name: targets[name] for name in found_in_parts(path, targets, may_lack)}
+    present = {name: targets[name] for name in _find_tensors(path, targets, optional)}
     try:
-        with warnings.catch_warnings(action="ignore"):  # each process reads for itself, and so is told of the others
-            dcp.load(there, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=True)
-    except (Exception, CheckpointException) as error:  # of which the latter is none
+        with warnings.catch_warnings(action="ignore"):  # about no_dist: each process reads for itself
+            dcp.load(present, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=True)
+    except (Exception, CheckpointException) as error:  # CheckpointException is a BaseException
         raise RunError(f"{str(path)!r} is damaged: {error}") from None
-    for name, target in there.items():
-        if not torch.isfinite(part(target)).all():
+    for name, target in present.items():
+        if not torch.isfinite(local_shard(target)).all():
             raise RunError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
 
 
-def found_in_parts(path: Path, like: Mapping[str, Tensor], may_lack: Collection[str] = ()) -> list[str]:
-    """The names of those tensors that a folder of parts has, whole, in their shapes and types; RunError for others."""
+def load_full_tensors(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return saved tensors, whole, from a safetensors file or a directory of shards.
+
+    Args:
+        path: the file or directory.
+        like: the names, shapes and dtypes to expect; meta tensors are enough.
+
+    Raises:
+        RunError: as `load_into` does.
+    """
+    if path.is_file():
+        return read_weights(path, like)
+    _find_tensors(path, like)  # refuses a wrong file before memory is allocated for it
+    tensors = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in like.items()}
+    load_into(tensors, path)
+    return tensors
+
+
+def _find_tensors(path: Path, like: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:
+    """Return the names of `like` that a directory of shards has. Raises RunError for one missing or misshapen."""
     import torch.distributed.checkpoint as dcp
 
     for file in path.glob("*.safetensors"):
         with open_safetensors(file, RunError):
-            pass  # refused, if at all, before anything else looks into it
+            pass  # refuses an untrusted file before PyTorch opens it
     try:
         found: dict[str, Any] = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except Exception as error:
         raise RunError(f"{str(path)!r} is damaged: {error}") from None
     for name, tensor in like.items():
-        if name not in found and name not in may_lack:
+        if name not in found and name not in optional:
             raise RunError(f"{str(path)!r} does not fit config.toml: {name} is missing")
         if name in found:
-            about = found[name]
-            covered = sum(chunk.sizes.numel() for chunk in about.chunks)
-            if (about.size, about.properties.dtype, covered) != (tensor.shape, tensor.dtype, tensor.numel()):
-                is_now = f"{covered:,} numbers of {about.properties.dtype} for a shape of {list(about.size)}"
-                wanted = f"{tensor.dtype} of {list(tensor.shape)}"
-                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {is_now}, not {wanted}")
+            metadata = found[name]
+            covered = sum(chunk.sizes.numel() for chunk in metadata.chunks)
+            if (metadata.size, metadata.properties.dtype, covered) != (tensor.shape, tensor.dtype, tensor.numel()):
+                saved = f"{covered:,} numbers of {metadata.properties.dtype} for a shape of {list(metadata.size)}"
+                expected = f"{tensor.dtype} of {list(tensor.shape)}"
+                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {saved}, not {expected}")
     return [name for name in like if name in found]
 
 
-def put(whole: Tensor, target: Any) -> None:
-    """Copy a whole tensor into one of which each process may have a part."""
+def _copy_into(target: Any, tensor: Tensor) -> None:
+    """Copy a whole tensor into a target that may be sharded."""
     if hasattr(target, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
         mesh, placements = target.device_mesh, target.placements
-        whole = distribute_tensor(whole.to(target.device), mesh, placements, src_data_rank=None)
-    target.copy_(whole)
-
-
-def saved(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors that were saved, with the names, shapes and types of others, which need hold nothing."""
-    if path.is_file():
-        return read_weights(path, like)
-    found_in_parts(path, like)  # before there is memory for it
-    tensors = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in like.items()}
-    fill(tensors, path)
-    return tensors
+        tensor = distribute_tensor(tensor.to(target.device), mesh, placements, src_data_rank=None)
+    target.copy_(tensor)

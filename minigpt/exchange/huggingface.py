@@ -4,9 +4,7 @@ A model is a folder with config.json and model.safetensors. Weights that are pic
 can run any code.
 """
 
-import datetime
 import json
-import platform
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +12,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-import minigpt
 from minigpt.acceleration import describe_decoder
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraError
@@ -22,8 +19,9 @@ from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.model.meta_init import build_empty
+from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import Record, RunFolder
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.safetensors_files import open_safetensors
 from minigpt.tokenizers.base import find_end_of_text, fingerprint
@@ -60,27 +58,23 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
     config = Config("lecture", model.config, TrainingConfig(tokenizer=tokenizer.kind))
-    target = RunFolder.create(Path(f"runs/{Path(source).name or 'gpt2'}" if out is None else out))
+    target = RunDirectory.create(Path(f"runs/{Path(source).name or 'gpt2'}" if out is None else out))
     record = Record(
         status="imported",
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         data_source=f"unknown; the model is from {source}",
         data_characters=0,
         data_sha256="",
         parameters=count_parameters(model),
         device="cpu",
         threads=torch.get_num_threads(),
-        minigpt_version=minigpt.__version__,
-        torch_version=torch.__version__,
-        python_version=platform.python_version(),
-        platform=f"{platform.system()} {platform.machine()}",
         tokenizer_sha256=fingerprint(tokenizer),
         generation=describe_decoder(model),
         documents=find_end_of_text(tokenizer) is not None,
+        **describe_environment(),
     )
     target.write_config(config)
     target.write_tokenizer(tokenizer, config)
-    target.save_weights(model.state_dict(), best_so_far=True)
+    target.write_weights(model.state_dict())
     target.write_record(record)
     return Run.open(target.path)
 

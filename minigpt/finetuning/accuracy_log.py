@@ -1,7 +1,7 @@
-"""How a model comes to follow instructions: its accuracy by task at each evaluation, written down and drawn."""
+"""The accuracy of each task at each evaluation, in tasks.jsonl and tasks.png."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from minigpt.finetuning.accuracy import accuracies
@@ -10,39 +10,60 @@ from minigpt.model import TrainedModel
 from minigpt.system.files import write_atomic
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 from minigpt.tokenizers.chat_format import ChatTemplate
+from minigpt.training.callbacks import Callback, Losses
+from minigpt.training.training_state import TrainingState
 
 LINES, FIGURE = "tasks.jsonl", "tasks.png"
 ASKED = 100  # of each task
 
 
-class Progress:
-    """Keeps the accuracies, in tasks.jsonl in the run's folder.
+class AccuracyLog(Callback):
+    """Measures the accuracy of each task at each evaluation, and writes tasks.jsonl.
 
     Attributes:
-        shares: by task, at each evaluation.
-        steps: when.
+        shares: accuracies by task, one for each evaluation.
+        steps: the steps of the evaluations.
     """
 
-    def __init__(self, model: TrainedModel, template: ChatTemplate, test: Mapping[str, Sequence[Example]]) -> None:
-        self.model, self.template = model, template
+    def __init__(
+        self,
+        run: Path,
+        model: TrainedModel,
+        template: ChatTemplate,
+        test: Mapping[str, Sequence[Example]],
+        say: Callable[[str, str], None],
+    ) -> None:
+        """Prepare to measure on at most 100 examples of each task.
+
+        Args:
+            run: the run's directory.
+            model: the model that trains.
+            template: the chat format.
+            test: the held-out examples of each task.
+            say: prints a line in a style.
+        """
+        self.run, self.model, self.template, self.say = run, model, template, say
         self.test = {task: examples[:ASKED] for task, examples in test.items()}
         self.steps: list[int] = []
         self.shares: dict[str, list[float]] = {task: [] for task in test}
 
-    def look(self, step: int, run: Path) -> str:
-        """Measure after so many steps, write it into the run's folder, and say it in a line."""
-        self.steps.append(step)
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Measure, write and print the accuracies, where the evaluation is also saved."""
+        if state.saved_step != state.step:
+            return
+        self.steps.append(state.step)
         for task, found in accuracies(self.model, self.template, self.test).items():
             self.shares[task].append(found.share)
         lines = [
-            json.dumps({"step": now, "accuracy": {task: shares[n] for task, shares in self.shares.items()}})
-            for n, now in enumerate(self.steps)
+            json.dumps({"step": step, "accuracy": {task: shares[n] for task, shares in self.shares.items()}})
+            for n, step in enumerate(self.steps)
         ]
-        write_atomic(run / LINES, "".join(f"{line}\n" for line in lines).encode())
-        return ", ".join(f"{task} {shares[-1]:.0%}" for task, shares in self.shares.items())
+        write_atomic(self.run / LINES, "".join(f"{line}\n" for line in lines).encode())
+        summary = ", ".join(f"{task} {shares[-1]:.0%}" for task, shares in self.shares.items())
+        self.say(f"         {summary}", "italic cyan")
 
-    def draw(self, run: Path) -> None:
-        """Write tasks.png into the run's folder: a curve for each task. Raises FileError."""
+    def draw(self) -> None:
+        """Write tasks.png into the run's directory: a curve for each task. Raises FileError."""
         figure = create_figure(9, 5)
         axes = figure.subplots()
         for n, (task, shares) in enumerate(self.shares.items()):
@@ -56,4 +77,4 @@ class Progress:
         axes.set(title=f"Held-out answers that are right, of {ASKED} a task", xlabel="step", ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)
-        write_png(run / FIGURE, figure)
+        write_png(self.run / FIGURE, figure)

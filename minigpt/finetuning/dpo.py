@@ -13,15 +13,14 @@ from minigpt.data.corpus import Corpus
 from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import BETA, Pairs, Preferring, preferred, read_pairs
 from minigpt.finetuning.example_split import corpus_of, parted
-from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
+from minigpt.finetuning.finetune import Method, adapt, begun_from, create_run, run_finetuning
 from minigpt.finetuning.lora import LoRAConfig
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.runs.run import Evaluation, Run
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import ChatTemplate
-from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
-from minigpt.training.setup import Start
+from minigpt.training.setup import TrainingSetup
 
 RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}  # where none are given
 
@@ -82,15 +81,22 @@ def prefer(
         preferring = Preferring(model, copy.deepcopy(base.model).to(device).eval(), beta)
         both = (example for pair in train + test for example in (pair.chosen, pair.rejected))
         corpus = corpus_of(both, f"the pairs in {data}")
-        start = Start(corpus, base.tokenizer, config, pairs, model, threads)
-
-        def course(run: Run) -> Course:
-            return Course(model=preferring, estimate=estimate, measure=lambda: measured(preferring, pairs, corpus))
+        start = TrainingSetup(corpus, base.tokenizer, config, pairs, model, threads)
 
         wanted = Path(f"runs/{base.path.name or 'run'}-preferring" if out is None else out)
         before = Accuracy(preferred(base.model, pairs), len(test))
         about = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
-        run, adapter = taught(base, start, method, wanted, display, course, about=about)
+        run = create_run(base, start, method, wanted, display, about=about)
+        run, adapter = run_finetuning(
+            base,
+            run,
+            start,
+            method,
+            display,
+            objective=preferring,
+            estimate=estimate,
+            measure=lambda: measured(preferring, pairs, corpus),
+        )
         after = Accuracy(preferred(run.model, pairs), len(test))
         assert run.record.validation_loss is not None
         return Preferred(run, before, after, run.record.validation_loss, pairs.truncated, adapter)

@@ -97,7 +97,7 @@ class Pairs:
 
     def __init__(self, train: Sequence[Pair], val: Sequence[Pair], template: ChatTemplate, config: Config) -> None:
         """Raises DataError for no pairs, or an answer that alone is longer than block_size."""
-        self.truncated = self.position = 0
+        self.truncated = self.position = self.skipped = 0
         self.batch_size = config.training.batch_size
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.parts: dict[Split, list[tuple[Encoded, Encoded]]] = {"train": [], "val": []}
@@ -116,7 +116,19 @@ class Pairs:
             return stacked([part[i] for i in torch.randint(len(part), (self.batch_size,), generator=self.generator)])
         chosen = next(self.batches)
         self.position += len(chosen)
+        if self.position == self.skipped:
+            return self.get_batch(split)
         return stacked([part[i] for i in chosen])
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs: the states of the generator and of the epoch, and the position."""
+        return {"generator": self.generator.get_state(), "position": self.position, **self.batches.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as if all batches up to that state had been drawn."""
+        self.batches.restore(state)
+        self.generator.set_state(state["generator"])
+        self.position = state["position"]
 
     @property
     def tokens(self) -> int:

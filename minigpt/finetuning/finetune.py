@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.config import Config, ModelConfig
+from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError
 from minigpt.finetuning.adapter_files import ADAPTER, compute_base_fingerprint, save_adapter
 from minigpt.finetuning.lora import (
@@ -26,12 +27,11 @@ from minigpt.finetuning.vocabulary_resize import save_new_tokens
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import quantize_layers
 from minigpt.runs.run import Evaluation, Run
-from minigpt.runs.run_directory import RunFolder
-from minigpt.training.callbacks import Course
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.display import Display
-from minigpt.training.gradients import with_precision
-from minigpt.training.setup import Start, prepared
-from minigpt.training.train import fit_and_measure, new_record
+from minigpt.training.precision import resolve_precision
+from minigpt.training.run_training import create_record, run_training
+from minigpt.training.setup import TrainingSetup, prepare_training
 
 Method = Literal["full", "lora", "qlora"]
 STEPS, RATES = 500, {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}  # where none are given
@@ -90,11 +90,13 @@ def finetune(
         adapt(model, method, shape, targets)
         return model
 
-    with Display(config.training) as display, prepared(config, data, display, base.tokenizer, adapted) as start:
+    with Display(config.training) as display, prepare_training(config, data, display, base.tokenizer, adapted) as start:
         require_same_model(base.config, start.config)
         trained = count_trained_parameters(start.model)
+        assert isinstance(start.dataset, Dataset)
         before = Evaluation.of(base.model, start.dataset.val, base.tokenizer, "validation split", start.corpus.source)
-        run, adapter = taught(base, start, method, wanted, display)
+        run = create_run(base, start, method, wanted, display)
+        run, adapter = run_finetuning(base, run, start, method, display)
         assert run.record.validation_loss is not None
         own = OwnText.of(base)
         own_before, own_after = (own.loss_before(base.model), own.loss(run.model)) if own else (None, None)
@@ -112,50 +114,68 @@ def begun_from(base: Run, method: Method, **settings: Any) -> Config:
     if settings.get("max_minutes") is not None:
         raise ConfigError("a budget of time is for training from the start: name max_iters")
     usual = {"max_iters": STEPS, "learning_rate": RATES[method], "min_learning_rate": 0.0, "optimizer": "adamw"}
-    return with_precision(base.config.override(**(usual | {"quantization": "none"} | settings)))
+    return resolve_precision(base.config.override(**(usual | {"quantization": "none"} | settings)))
 
 
-def taught(
+def create_run(
     base: Run,
-    start: Start,
+    setup: TrainingSetup,
     method: Method,
     wanted: Path,
     display: Display,
-    course: Callable[[Run], Course] | None = None,
     old: Sequence[int | None] = (),
     about: Mapping[str, Any] | None = None,
-) -> tuple[Run, Path | None]:
-    """Train what a fine-tuning starts with, in a new folder; the run, an ordinary one, and the folder of its adapter.
+) -> Run:
+    """Make the directory of a fine-tuned run, and return the run before its first step.
 
-    `course` gives what isn't as usual in it, `old` what each token was in the base, if there are new ones; `about` is
-    what else its record says.
+    Args:
+        base: the run that is fine-tuned.
+        setup: the data and the model, adapters included.
+        method: what trains.
+        wanted: the path; if it is taken, a number is added.
+        display: says what trains and where the run is.
+        old: each token's id in the base, None for a new token; empty if the vocabulary is the base's.
+        about: more fields of the record.
     """
-    folder = RunFolder.create(wanted)
-    trained = count_trained_parameters(start.model)
+    directory = RunDirectory.create(wanted)
+    trained = count_trained_parameters(setup.model)
     record = dataclasses.replace(
-        new_record(start),
-        parameters=count_parameters(start.model if method == "full" or None in old else base.model),
+        create_record(setup),
+        parameters=count_parameters(setup.model if method == "full" or None in old else base.model),
         trained_parameters=trained,
         base=str(base.path),
         generation=describe_decoder(base.model),
         **(about or {}),
     )
-    folder.write_config(start.config)
-    folder.write_record(record)
-    folder.write_tokenizer(start.tokenizer, start.config)
+    directory.write_config(setup.config)
+    directory.write_record(record)
+    directory.write_tokenizer(setup.tokenizer, setup.config)
     share = f"{trained:,} of {record.parameters:,} parameters train"
-    display.say(f"model  {base.path}, {method}: {share}\nrun    {folder.path}\n")
-    run = Run(folder.path, start.config, start.tokenizer, start.model, record, [])
-    particular = course(run) if course else Course()
+    display.say(f"model  {base.path}, {method}: {share}\nrun    {directory.path}\n")
+    return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
+
+
+def run_finetuning(
+    base: Run,
+    run: Run,
+    setup: TrainingSetup,
+    method: Method,
+    display: Display,
+    old: Sequence[int | None] = (),
+    **options: Any,
+) -> tuple[Run, Path | None]:
+    """Train a run that `create_run` made, and return it with the directory of its adapter, None if all weights train.
+
+    Adapters are merged into the weights at the end. `options` are those of `run_training`.
+    """
     if method == "full":
-        return fit_and_measure(run, start.dataset, display, None, particular), None
-    particular = dataclasses.replace(particular, weights=saving(run, compute_base_fingerprint(base.model), old))
+        return run_training(run, setup, display, **options), None
     try:
-        run = fit_and_measure(run, start.dataset, display, None, particular)
+        run = run_training(run, setup, display, merge=saving(run, compute_base_fingerprint(base.model), old), **options)
     finally:
-        merge_and_unload(start.model)
-        accelerate(start.model, start.config)
-    return run, folder.path / ADAPTER
+        merge_and_unload(setup.model)
+        accelerate(setup.model, setup.config)
+    return run, run.path / ADAPTER
 
 
 def adapt(model: TrainedModel, method: Method, shape: LoRAConfig, targets: Sequence[str] | None) -> None:

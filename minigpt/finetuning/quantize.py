@@ -11,7 +11,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.quantization import Quantization, quantize_model
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunFolder
+from minigpt.runs.run_directory import RunDirectory
 
 KINDS: dict[int, Quantization] = {8: "int8", 4: "nf4"}
 
@@ -59,10 +59,10 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
         bits_per_byte=per_byte,
         bits_per_character=per_character,
     )
-    folder = RunFolder.create(wanted)
+    folder = RunDirectory.create(wanted)
     folder.write_config(config)
     folder.write_tokenizer(base.tokenizer, config)
-    folder.save_weights(model.state_dict(), best_so_far=True)
+    folder.write_weights(model.state_dict())
     if base.metrics:
         folder.write_metrics(base.metrics)
     folder.write_record(record)

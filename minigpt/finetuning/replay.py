@@ -37,6 +37,15 @@ class OwnText:
         x, y = self.dataset.get_batch("train")
         return self.new[x], self.new[y]
 
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, all tensors."""
+        state = self.dataset.state()
+        return {**state, "position": torch.tensor([state["position"]])}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as if all batches up to that state had been drawn."""
+        self.dataset.restore({**state, "position": int(state["position"])})
+
     def loss_before(self, base: LanguageModel) -> float:
         """The base's exact loss on the validation split."""
         return compute_exact_loss(base, self.dataset.val, MAX_EVALUATED_TOKENS)

@@ -11,10 +11,13 @@ import torch
 from minigpt.acceleration import accelerate
 from minigpt.errors import ConfigError
 from minigpt.finetuning.accuracy import Accuracy, accuracies, majority
-from minigpt.finetuning.accuracy_log import Progress
+from minigpt.finetuning.accuracy_log import AccuracyLog
 from minigpt.finetuning.example_split import material_of
-from minigpt.finetuning.finetune import Method, adapt, begun_from, taught
-from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
+from minigpt.finetuning.finetune import Method, adapt, begun_from, create_run, run_finetuning
+from minigpt.finetuning.lora import (
+    LoRAConfig,
+    count_trained_parameters,
+)
 from minigpt.finetuning.replay import OwnText
 from minigpt.finetuning.sft_dataset import Instructions
 from minigpt.finetuning.target_layers import OUTSIDE_BLOCKS, select_layers
@@ -24,9 +27,8 @@ from minigpt.model.loss import compute_mean_loss, nats_to_bits
 from minigpt.runs.run import Evaluation, Run, lengths_of
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
-from minigpt.training.callbacks import Course
 from minigpt.training.display import Display
-from minigpt.training.setup import Start
+from minigpt.training.setup import TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def instruct(
     template = ChatTemplate(tokenizer)
     config = config.override(vocab_size=tokenizer.vocab_size)
     own = OwnText.of(base, old)
-    dataset = Instructions(train, test, template, config, own.batch if own else None)
+    dataset = Instructions(train, test, template, config, own)
     before = {} if None in old else accuracies(base.model, template, material.test)
     training, device = config.training, pick_device(config.training.device)
     with Display(training) as display, limit_threads(config.activations_per_batch) as threads:
@@ -92,16 +94,15 @@ def instruct(
         if method != "full" and None in old:
             train_new_rows(model, old)
         trained = count_trained_parameters(model)
-        start = Start(material.corpus(), tokenizer, config, dataset, model, threads)
+        start = TrainingSetup(material.corpus(), tokenizer, config, dataset, model, threads)
         wanted = Path(f"runs/{base.path.name or 'run'}-instructed" if out is None else out)
-        progress = Progress(model, template, material.test)
-
-        def course(run: Run) -> Course:
-            return Course(measure=lambda: measured(run, dataset), look=lambda step: progress.look(step, run.path))
-
         about = {"instructions": True, "exchanges": max(example.exchanges for example in train), "documents": None}
-        run, adapter = taught(base, start, method, wanted, display, course, old, about)
-        progress.draw(run.path)
+        run = create_run(base, start, method, wanted, display, old, about)
+        log = AccuracyLog(run.path, model, template, material.test, display.say)
+        run, adapter = run_finetuning(
+            base, run, start, method, display, old, callbacks=[log], measure=lambda: measured(run, dataset)
+        )
+        log.draw()
         after = accuracies(model, template, material.test)
         usual_answers = {task: majority(material.train.get(task, some), some) for task, some in material.test.items()}
         own_before, own_after = (own.loss_before(base.model), own.loss(model)) if own else (None, None)

@@ -9,7 +9,7 @@ up at the end, where nothing that counts can see it.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from minigpt.data.documents import SURROGATE, read_numbered_lines
 from minigpt.data.shards import Split
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.length_bucketing import LikeLengths
+from minigpt.finetuning.replay import OwnText
 from minigpt.model.loss import IGNORE_INDEX
 from minigpt.system.files import explain_os_errors
 from minigpt.tokenizers.chat_format import ROLE_TOKENS, ChatTemplate, Turn
@@ -179,14 +180,14 @@ class Instructions:
         val: Sequence[Example],
         template: ChatTemplate,
         config: Config,
-        rehearsal: Callable[[], tuple[Tensor, Tensor]] | None = None,
+        rehearsal: OwnText | None = None,
     ) -> None:
         """Now and then a batch is one of the `rehearsal`, what the model knew before, so that it isn't forgotten.
 
         Raises DataError for no examples, or an answer that alone is longer than block_size.
         """
         self.rehearsal = rehearsal
-        self.batch_size, self.position = config.training.batch_size, 0
+        self.batch_size, self.position, self.skipped = config.training.batch_size, 0, 0
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.parts: dict[Split, list[Encoded]] = {
             "train": [encoded(example, template, config.model.block_size) for example in train],
@@ -204,10 +205,28 @@ class Instructions:
             chosen = torch.randint(len(self.parts["val"]), (self.batch_size,), generator=self.generator).tolist()
             return padded([self.parts["val"][i] for i in chosen])
         if self.rehearsal and torch.rand((), generator=self.generator) < REHEARSED:
-            return self.rehearsal()
+            return self.rehearsal.batch()
         chosen = next(self.batches)
         self.position += len(chosen)
+        if self.position == self.skipped:
+            return self.get_batch(split)
         return padded([self.parts["train"][i] for i in chosen])
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs: the states of the generators and of the epoch, and the position."""
+        state = {"generator": self.generator.get_state(), "position": self.position, **self.batches.state()}
+        if self.rehearsal:
+            state |= {f"rehearsal_{name}": value for name, value in self.rehearsal.state().items()}
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as if all batches up to that state had been drawn."""
+        self.batches.restore(state)
+        self.generator.set_state(state["generator"])
+        self.position = state["position"]
+        if self.rehearsal:
+            names = self.rehearsal.state()
+            self.rehearsal.restore({name: state[f"rehearsal_{name}"] for name in names})
 
     @property
     def tokens(self) -> int:

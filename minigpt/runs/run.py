@@ -26,7 +26,8 @@ from minigpt.model.loss import (
     split_into_windows,
 )
 from minigpt.model.meta_init import build_empty
-from minigpt.runs.run_directory import Metrics, Record, RunFolder, Weights
+from minigpt.runs.record import Metrics, Record
+from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
 from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
@@ -113,9 +114,9 @@ class Run:
         """
         if weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
-        folder = RunFolder(Path(path))
+        folder = RunDirectory(Path(path))
         require_there(folder.path)
-        folder.require_no_links_out()
+        folder.require_no_links_outside()
         config = folder.read_config()
         record = folder.read_record()
         tokenizer = folder.read_tokenizer(config, record)

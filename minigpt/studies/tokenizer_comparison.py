@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import minigpt
 from minigpt.config import Config
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.base import Tokenizer
+from minigpt.training.train import train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,15 +68,8 @@ def compare(
         wanted = Config.from_preset("lecture").override(tokenizer=kind, **learned)
         budget = budget or max_iters * count_multiplications(wanted)
         steps = max(1, round(budget / count_multiplications(wanted)))
-        run = minigpt.train(
-            data=data,
-            out=out / kind,
-            tokenizer=kind,
-            max_iters=steps,
-            eval_interval=max(1, steps // 20),
-            seed=seed,
-            **learned,
-        )
+        config = wanted.override(max_iters=steps, eval_interval=max(1, steps // 20), seed=seed)
+        run = train(config, data=data, out=out / kind)
         read = run.metrics[-1].characters
         per_token = read / (steps * run.config.tokens_per_step)
         assert run.record.validation_loss is not None

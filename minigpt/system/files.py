@@ -28,6 +28,7 @@ WAYS_OUT = {
     errno.ENXIO: "there is nothing behind that name: name a file",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
+NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
 USUAL_FILES = 256  # that a process has open for other reasons, at most
 
 
@@ -157,3 +158,23 @@ def silence_stream(stream: IO[str]) -> None:
     """Send what a stream still holds, and all that follows, nowhere: so a last flush cannot fail once more."""
     with contextlib.suppress(OSError, ValueError):  # a stream with no file behind it has nothing to fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of whatever has that name: a hard link, or a copy where links do not exist.
+
+    At every moment either the old or the new file has the name. Raises FileError.
+    """
+    with explain_os_errors("write", target):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.hardlink_to(source)
+            temporary.replace(target)
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            write_atomic(target, source.read_bytes())
+        finally:
+            temporary.unlink(missing_ok=True)  # it stays where both names were links to the same file already
+        flush_folder(target.parent)

@@ -1,41 +1,41 @@
-"""Writing beside the training: what is to be on disk goes there in order, on a thread of its own."""
+"""Write files on a thread beside the training."""
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 Job = Callable[[], None]
-AHEAD = 4  # jobs that may wait: who saves faster than a disk writes has to wait too
+MAX_WAITING = 4  # jobs; a training that saves faster than the disk writes has to wait
 
 
-class Writer:
-    """Does jobs one after another, and at the process's end those that still wait.
+class AsyncWriter:
+    """Runs jobs one after another on one thread.
 
-    A job's error is raised by a later call, in the thread that asks; none of the jobs after it is done.
+    A job's error is raised by a later call, in the calling thread. The jobs after a failed one do not run.
     """
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "writer")
         self.jobs: deque[Future[None]] = deque()
-        self.failed = False
+        self.has_failed = False
 
-    def do(self, job: Job) -> None:
-        """Have a job done soon."""
-        while self.jobs and (self.jobs[0].done() or len(self.jobs) >= AHEAD):
+    def submit(self, job: Job) -> None:
+        """Run a job soon. Waits if too many jobs wait already."""
+        while self.jobs and (self.jobs[0].done() or len(self.jobs) >= MAX_WAITING):
             self.jobs.popleft().result()
-        self.jobs.append(self.pool.submit(self._work, job))
+        self.jobs.append(self.pool.submit(self._run, job))
 
-    def wait(self) -> None:
-        """Until all is on disk."""
+    def flush(self) -> None:
+        """Wait until every job is done."""
         while self.jobs:
             self.jobs.popleft().result()
 
     def stop(self) -> None:
-        """Take no more, once what is under way is done; what waits then is not done, if all is over for an error."""
+        """Finish the running job, then stop. After an error, drop the queued jobs."""
         self.pool.shutdown(cancel_futures=True)
 
-    def _work(self, job: Job) -> None:
-        if not self.failed:
-            self.failed = True
+    def _run(self, job: Job) -> None:
+        if not self.has_failed:
+            self.has_failed = True
             job()
-            self.failed = False
+            self.has_failed = False

@@ -1,239 +1,204 @@
-"""The run's journal: what happened at each evaluation, written down and shown."""
+"""Callbacks of the training loop. They do not know each other: each reads the TrainingState, or changes it."""
 
-import dataclasses
-import functools
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
-from torch import Tensor
+from torch import nn
 
-from minigpt.data.dataset import Dataset
-from minigpt.distributed.processes import ALONE, Processes
+from minigpt.distributed.parallelism import full_tensor
 from minigpt.errors import DivergedError
-from minigpt.model import LanguageModel
-from minigpt.runs.run import Evaluation, Run
-from minigpt.runs.run_directory import Metrics, Record, RunFolder, Snapshot, Status
-from minigpt.training.async_writer import Writer
-from minigpt.training.checkpoint import Moment, Save
+from minigpt.runs.record import Metrics, Snapshot
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.display import Display
-from minigpt.training.evaluation import estimate_loss
-from minigpt.training.loop import Batches, Usual
-from minigpt.training.optimizer import Optimizer, learning_rate
-from minigpt.training.stopwatch import Stopwatch
-from minigpt.training.training_state import Keeper
+from minigpt.training.evaluation import choose_snapshot_steps, is_logged
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.optimizer import get_learning_rate
+from minigpt.training.training_state import TrainingState
 
 SNAPSHOT_TOKENS = 80
 SECONDS_BETWEEN_UPDATES = 0.1
+Losses = Mapping[str, float]  # {"train": …, "val": …}, in nats per token
 
 
-def snapshot_steps(count: int, max_iters: int) -> list[int]:
-    """At most `count` different steps: 0, and the others evenly on a log scale from 1 to max_iters.
+class Callback:
+    """What may happen at the moments of a training. A subclass overrides what it needs."""
 
-    >>> snapshot_steps(12, 5000)
-    [0, 1, 2, 5, 13, 30, 71, 166, 388, 910, 2133, 5000]
-    """
-    if count < 2:
-        return [max_iters] * count
-    last = max(1, count - 2)
-    return sorted({0, max_iters} | {round(max_iters ** (i / last)) for i in range(count - 2)})
+    def on_train_begin(self, state: TrainingState) -> None:
+        """The first step is next; of a resumed training, the state is that of the checkpoint."""
 
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """The losses after `state.step` steps are estimated. The clock counts what is done here as evaluation."""
 
-@dataclasses.dataclass(frozen=True)
-class Course:
-    """What is not as usual in a training.
+    def on_step_end(self, state: TrainingState) -> None:
+        """`state.step` steps are done."""
 
-    Attributes:
-        weights: gives what to save, if that isn't the model as it is.
-        measure: gives the exact loss, if that isn't one of a text.
-        look: called with the step at each evaluation that is written down; what to show.
-        model: what is trained, if that isn't the run's model itself, whose weights it has.
-        estimate: gives the losses that are shown, if that isn't `estimate_loss`.
-        gather: called at each evaluation, to bring into the run's model what many processes have parts of.
-        processes: those that train together; the first one writes.
-    """
+    def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
+        """A loss jumped or is not finite. Return True after going back to an earlier state."""
+        return False
 
-    weights: Callable[[], Mapping[str, Tensor]] | None = None
-    measure: Callable[[], Evaluation] | None = None
-    look: Callable[[int], str] | None = None
-    model: LanguageModel | None = None
-    estimate: Callable[..., dict[str, float]] = estimate_loss
-    gather: Callable[[], None] | None = None
-    processes: Processes = ALONE
+    def on_train_end(self, state: TrainingState) -> None:
+        """No step follows, and the last evaluation is done."""
 
 
-class Journal(Stopwatch):
-    """Keeps the time; at each evaluation logs, saves and shows; now and then lets the model write.
+class CallbackList(Callback):
+    """Several callbacks, called in order."""
 
-    Attributes:
-        metrics: the evaluations so far; the run's own list.
-        step: the last one whose weights are kept.
-        snapshots: what the model wrote on the way.
-    """
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = callbacks
 
-    def __init__(
-        self, run: Run, display: Display, dataset: Batches, course: Course | None = None, save: Save | None = None
-    ) -> None:
-        """For a training of that run on that data, which goes on from a save, if one is given."""
-        super().__init__()
-        self.run = run
-        self.folder = RunFolder(run.path)
-        self.display = display
-        self.metrics = run.metrics
-        self.save = save
-        self.step = save.moment.step if save else 0
-        self.snapshots: list[Snapshot] = list(save.snapshots) if save else []
-        self.shown = 0.0
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Call each of them."""
+        for callback in self.callbacks:
+            callback.on_train_begin(state)
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Call each of them."""
+        for callback in self.callbacks:
+            callback.on_evaluate(state, losses)
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """Call each of them."""
+        for callback in self.callbacks:
+            callback.on_step_end(state)
+
+    def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
+        """Call them until one returns True."""
+        return any(callback.on_divergence(state, error) for callback in self.callbacks)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Call each of them."""
+        for callback in self.callbacks:
+            callback.on_train_end(state)
+
+
+class StopOnSignal(Callback):
+    """Ends the training after the step in which a signal arrived, in any of the processes."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self.interrupt = interrupt
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """Ask all processes."""
+        [stopped] = state.processes.any(bool(self.interrupt.received))
+        if stopped:
+            state.stop_reason = "interrupted"
+
+
+class EarlyStopping(Callback):
+    """Ends the training after `patience` evaluations without a better one; 0 never does."""
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Stop a resumed training that had no patience left."""
+        self._check(state)
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Count the evaluations since the best one."""
+        self._check(state)
+
+    def _check(self, state: TrainingState) -> None:
+        patience = state.config.patience
+        if patience and state.best and len(state.metrics) - 1 - state.metrics.index(state.best) >= patience:
+            state.stop_reason = "patience"
+
+
+class MetricsLog(Callback):
+    """Appends each evaluation to the state's metrics, and writes metrics.jsonl."""
+
+    def __init__(self, run: RunDirectory, characters_per_step: float) -> None:
+        self.run, self.characters_per_step = run, characters_per_step
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Write one line more, unless the step is only a stop or a snapshot between two regular evaluations."""
+        if is_logged(state.step, state.config):
+            state.metrics.append(make_metrics(state, losses, self.characters_per_step))
+            if state.processes.is_first:
+                self.run.write_metrics(state.metrics)
+
+
+class ProgressBar(Callback):
+    """Moves the progress bar, at most ten times a second."""
+
+    def __init__(self, display: Display, characters_per_step: float) -> None:
+        self.display, self.characters_per_step = display, characters_per_step
+        self.last_update = 0.0
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Show the bar."""
+        self.display.start_bar(state.step)
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """Move the bar if the last move was long enough ago."""
+        seconds = state.clock.seconds
+        if seconds - self.last_update > SECONDS_BETWEEN_UPDATES:
+            self.last_update = seconds
+            characters = state.step * self.characters_per_step
+            self.display.update_bar(state.step, characters, state.clock.training_seconds, seconds)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Remove the bar."""
+        self.display.stop()
+
+
+class EvaluationTable(Callback):
+    """Prints a row at each evaluation."""
+
+    def __init__(self, display: Display, characters_per_step: float) -> None:
+        self.display, self.characters_per_step = display, characters_per_step
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Print the header."""
+        self.display.print_header()
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Print the row, in yellow if an earlier evaluation was better."""
+        metrics = make_metrics(state, losses, self.characters_per_step)
+        earlier = [each.validation_loss for each in state.metrics if each.step < state.step]
+        is_best = not earlier or metrics.validation_loss < min(earlier)
+        self.display.print_row(metrics, state.clock.seconds, is_best)
+
+
+class SnapshotWriter(Callback):
+    """Lets the model write a text at some evaluations, and keeps the texts in snapshots.jsonl and samples.txt."""
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self.run, self.display = run, display
         training = run.config.training
-        self.dataset = dataset
-        course = course or Course()
-        self.weights = course.weights or run.model.state_dict
-        self.look, self.gather, self.processes = course.look, course.gather, course.processes
-        self.writer = Writer()
-        self.keeper = None
-        if isinstance(dataset, Dataset) and run.record.base is None:
-            self.keeper = Keeper(run, dataset, course.model or run.model, course.processes)  # type: ignore[arg-type]
-        tokens_per_step = training.gradient_accumulation * dataset.tokens_a_batch
-        self.characters_a_step = tokens_per_step * run.record.data_characters / dataset.tokens
-        self.snapshot_steps = snapshot_steps(training.snapshots, training.max_iters)
+        self.steps = set(choose_snapshot_steps(training.snapshots, training.max_iters))
 
-    def begin(self, optimizer: Optimizer, usual: Usual) -> int:
-        """Start the clock and the table; the step to begin with, up to which all is as it was then."""
-        if self.keeper:
-            self.keeper.begin(optimizer, usual, self.save)
-        if self.save:
-            self.start(self.save.moment.training_seconds, self.save.moment.evaluation_seconds)
-        else:
-            self.start()
-        self.saved_at = self.seconds
-        self.display.begin(self.step)
-        return self.step
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Write a text, always from the same start and seed."""
+        step = state.step
+        if not state.processes.is_first or step not in self.steps or step in {s.step for s in state.snapshots}:
+            return
+        text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=state.config.seed)
+        state.snapshots.append(Snapshot(step, losses["val"], text))
+        RunDirectory(self.run.path).write_snapshots(state.snapshots)
+        self.display.show_snapshot(text)
 
-    def due(self, step: int, last: bool = False) -> bool:
-        """Whether to evaluate after `step` steps: every eval_interval, where the model is to write, and the last."""
-        if self.save and self.save.moment.evaluated and step == self.save.moment.step:
-            return False  # that is done
-        return last or self.recorded(step) or step in self.snapshot_steps
 
-    def recorded(self, step: int) -> bool:
-        """Whether an evaluation after `step` steps is one of the run's metrics; one on being stopped is only shown."""
-        training = self.run.config.training
-        return step % training.eval_interval == 0 or step == training.max_iters
+class GatherShards(Callback):
+    """Copies the whole weights of a sharded model into the first process's unsharded copy at each evaluation."""
 
-    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """Show the losses after `step` steps; log them and save all; let the model write, where it is time."""
-        training = self.run.config.training
-        now = Metrics(
-            step=step,
-            train_loss=train_loss,
-            validation_loss=validation_loss,
-            learning_rate=learning_rate(min(step, training.max_iters - 1), training),
-            seconds=self.training_seconds,
-            characters=round(step * self.characters_a_step),
-        )
-        best_so_far = self.run.best is None or validation_loss < self.run.best.validation_loss
-        if self.recorded(step):
-            self.metrics.append(now)
-        self.display.evaluated(now, self.seconds, best_so_far)
-        if self.gather:
-            self.gather()
-        if self.processes.first and step in self.snapshot_steps and step not in {s.step for s in self.snapshots}:
-            text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=training.seed)
-            self.snapshots.append(Snapshot(step, validation_loss, text))
-            self.writer.do(functools.partial(self.folder.write_snapshots, [*self.snapshots]))
-            self.display.wrote(text)
-        if last or self.recorded(step):
-            self.keep(step, best_so_far and self.recorded(step))
-        if self.look and self.step == step:
-            self.display.say(f"         {self.look(step)}", "italic cyan")
+    def __init__(self, unsharded: nn.Module) -> None:
+        self.unsharded = unsharded
 
-    def keep(self, step: int, best_so_far: bool) -> None:
-        """Have the weights after `step` steps written, and the metrics, and all that is needed to go on from here."""
-        weights: dict[str, Tensor] = {}
-        if self.processes.first:
-            weights = self.copied()
-            self.writer.do(functools.partial(self.folder.save_weights, weights, best_so_far))
-            self.writer.do(functools.partial(self.folder.write_metrics, [*self.metrics]))
-        self.step = step
-        self.save_all(step, self.recorded(step), weights, kept=True)
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Put each tensor together in all processes, and copy it in the first."""
+        targets = self.unsharded.state_dict()
+        for name, tensor in state.model.state_dict().items():
+            value = full_tensor(tensor)
+            if state.processes.is_first:
+                targets[name].copy_(value)
 
-    def copied(self) -> dict[str, Tensor]:
-        """The weights as they are now, for the writer, while the training goes on to change them."""
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights().items()}
 
-    def save_all(self, step: int, evaluated: bool, weights: Mapping[str, Tensor], kept: bool) -> None:
-        """Have a save written, if this training can go on from one."""
-        self.saved_at = self.seconds
-        if self.keeper:
-            data, seconds = self.keeper.dataset, (self.training_seconds, self.evaluation_seconds)
-            if self.processes.size > 1:
-                self.writer.wait()  # of many saves at once, the processes would take one for another
-            moment = Moment(step, evaluated, data.position, *seconds, data.skipped, kept)
-            self.writer.do(self.keeper.saving(moment, weights, self.metrics, self.snapshots))
-
-    def enough(self) -> bool:
-        """Whether the last evaluations, as many as patience has, brought nothing better."""
-        patience = self.run.config.training.patience
-        if not patience or self.run.best is None:
-            return False
-        return len(self.metrics) - 1 - self.metrics.index(self.run.best) >= patience
-
-    def back(self, error: DivergedError) -> int:
-        """Go back to the last save, and leave out the batch at which the loss jumped; the step of that save.
-
-        Raises the error again if that was not asked for, can't be done, or was done before.
-        """
-        if not self.keeper or self.keeper.dataset.skipped:
-            raise error
-        if self.run.config.training.on_spike != "rollback":
-            raise DivergedError(f"{error}; or go back and leave that batch out, by --on-spike rollback")
-        bad = self.keeper.dataset.position
-        self.writer.wait()
-        self.processes.wait()
-        self.save = self.keeper.saves.newest(self.display.say)
-        self.keeper.restore(self.save)
-        self.keeper.restore_weights(self.save)
-        self.keeper.dataset.skipped = bad
-        self.metrics[:], self.snapshots[:] = self.save.metrics, self.save.snapshots
-        step = self.save.moment.step
-        self.display.say(f"{error}; back to step {step:,}, and on without that batch", "yellow")
-        return step
-
-    def kept(self) -> str:
-        """What a run that failed still has, as the end of a sentence."""
-        best = self.run.best
-        if best is None:
-            return ""
-        path = shlex.quote(str(self.run.path))
-        about = f"step {best.step:,}, validation loss {best.validation_loss:.4f}"
-        return f"; the weights of the best evaluation ({about}) are kept: minigpt sample {path} --weights best"
-
-    def close(self, status: Status, exact: Evaluation | None = None) -> Record:
-        """Write down in run.json how the run ended, once all else is written."""
-        self.display.bar.stop()
-        self.writer.wait()
-        record = dataclasses.replace(
-            self.run.record,
-            status=status,
-            step=self.step,
-            validation_loss=exact.loss if exact else None,
-            bits_per_byte=exact.bits_per_byte if exact else None,
-            bits_per_character=exact.bits_per_character if exact else None,
-            predictions=exact.predictions if exact else None,
-            possible_predictions=exact.possible_predictions if exact else None,
-            data_position=self.dataset.position,
-            training_seconds=self.training_seconds,
-            evaluation_seconds=self.evaluation_seconds,
-        )
-        if self.processes.first:
-            self.folder.write_record(record)
-        return record
-
-    def stepped(self, step: int) -> None:
-        """Move the bar, at most a few times a second; save, if that was long ago."""
-        if self.seconds - self.shown > SECONDS_BETWEEN_UPDATES:
-            self.shown = self.seconds
-            self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)
-        if self.keeper:
-            [due] = self.processes.any(self.seconds - self.saved_at > 60 * self.run.config.training.save_minutes)
-            if due and self.processes.any(self.keeper.spoiled()) == [False]:
-                self.save_all(step, False, self.copied() if self.processes.size == 1 else {}, kept=False)
+def make_metrics(state: TrainingState, losses: Losses, characters_per_step: float) -> Metrics:
+    """Return the evaluation at this moment as a line of metrics.jsonl has it."""
+    last_step = min(state.step, state.config.max_iters - 1)
+    return Metrics(
+        step=state.step,
+        train_loss=losses["train"],
+        validation_loss=losses["val"],
+        learning_rate=get_learning_rate(last_step, state.config),
+        seconds=state.clock.training_seconds,
+        characters=round(state.step * characters_per_step),
+    )

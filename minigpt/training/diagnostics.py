@@ -1,6 +1,6 @@
-"""The training doctor: what a finished training's curves say is wrong with it, and the one thing to do next.
+"""Diagnose a finished training from its curves: one sentence that says what is wrong, and what to do next.
 
-Each finding is a sentence with its evidence. Where there is none, nothing is said.
+Each finding is a sentence with its evidence.
 """
 
 import math
@@ -10,121 +10,136 @@ from collections.abc import Callable
 import torch
 
 from minigpt.data.dataset import Dataset
+from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import Metrics
 
-CLEAR = 0.02  # share of the loss below which a difference may be chance
-FAST = 0.01  # share by which the loss falls in the last fifth of a training that should go on
-LATE = 5  # the last part in so many
-STUCK = 0.03  # share of the unigram loss
-OFTEN = 10  # times that a text is read before it may be learned by heart
-FEWEST = 5  # evaluations, or else there is no curve
-COUNTED = 1_000_000  # tokens of a split by which their frequencies are known
+MIN_DIFFERENCE = 0.02  # share of the loss; a smaller difference may be chance
+MIN_FALL = 0.01  # share of the loss; a training that falls more in its last fifth should go on
+LAST_PART = 5  # the last fifth of the steps
+STUCK_MARGIN = 0.03  # share of the unigram loss
+MEMORIZING_EPOCHS = 10  # a text that is read more often may be memorized
+MIN_EVALUATIONS = 5  # fewer are not a curve
+MAX_COUNTED = 1_000_000  # tokens of a split whose frequencies are counted
 
 
-def diagnosis(run: Run, dataset: Dataset) -> list[str]:
-    """What is wrong with a training that has ended, if anything: one sentence, the gravest."""
+def diagnose(run: Run, dataset: Dataset) -> list[str]:
+    """Return the gravest finding as one sentence, or an empty list.
+
+    Args:
+        run: a finished run with its metrics.
+        dataset: what it was trained on.
+    """
     metrics = run.metrics
-    if len(metrics) < FEWEST or metrics[0].step:
+    if len(metrics) < MIN_EVALUATIONS or metrics[0].step:
         return []
-    unigram = unigram_loss(dataset)
-    return next(([said] for said in (look(run, dataset, unigram) for look in LOOKS) if said), [])
+    unigram = compute_unigram_loss(dataset)
+    findings = (find(run, dataset, unigram) for find in FINDERS)
+    return next(([finding] for finding in findings if finding), [])
 
 
-def unigram_loss(dataset: Dataset) -> float:
-    """What guessing by frequency alone would cost on the validation split, in nats a token."""
-    train, val = (torch.as_tensor(ids[:COUNTED]) for ids in (dataset.train, dataset.val))
+def compute_unigram_loss(dataset: Dataset) -> float:
+    """Return the validation loss, in nats per token, of a model that knows only how frequent each token is."""
+    train, val = (torch.as_tensor(ids[:MAX_COUNTED]) for ids in (dataset.train, dataset.val))
     size = int(max(train.max(), val.max())) + 1
     counts = torch.bincount(train, minlength=size).double() + 1
     return float(-(counts / counts.sum()).log()[val].mean())
 
 
-def diverged(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """The loss went up, of the text trained on too, and stayed there."""
-    last, best, first = run.metrics[-1], lowest(run.metrics), run.metrics[0]
-    worse = last.train_loss > max(best.train_loss * 1.3, unigram * (1 + STUCK))
+def _find_divergence(run: Run, dataset: Dataset, unigram: float) -> str | None:
+    """The training loss rose, and stayed high."""
+    last, best, first = run.metrics[-1], _find_best(run.metrics), run.metrics[0]
+    worse = last.train_loss > max(best.train_loss * 1.3, unigram * (1 + STUCK_MARGIN))
     if not worse and last.train_loss <= first.train_loss:
         return None
     return (
         f"it diverged: the training loss was {best.train_loss:.2f} at step {best.step:,} and is {last.train_loss:.2f} "
-        f"now; try {rates(run, 1 / 10)}, a tenth of what it was"
+        f"now; try {_suggest_rates(run, 1 / 10)}, a tenth of what it was"
     )
 
 
-def stuck(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """No better than counting, and not on its way to be."""
+def _find_plateau(run: Run, dataset: Dataset, unigram: float) -> str | None:
+    """The loss is no better than that of token frequencies, and does not fall."""
     last = run.metrics[-1]
-    if last.train_loss < unigram * (1 - STUCK) or falling(run.metrics) > FAST:
+    if last.train_loss < unigram * (1 - STUCK_MARGIN) or _compute_fall(run.metrics) > MIN_FALL:
         return None
     return (
-        f"it is stuck: {last.validation_loss:.2f} is no better than knowing how frequent each token is "
-        f"({unigram:.2f}); try {rates(run, 1 / 10)}, or {rates(run, 10)}"
+        f"it is stuck: {last.validation_loss:.2f} is no better than the loss of token frequencies "
+        f"({unigram:.2f}); try {_suggest_rates(run, 1 / 10)}, or {_suggest_rates(run, 10)}"
     )
 
 
-def too_small(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """Overfitting, of a text so short that it is learned by heart."""
+def _find_small_text(run: Run, dataset: Dataset, unigram: float) -> str | None:
+    """It overfits a text so short that the model memorizes it."""
     read = run.metrics[-1].step * run.config.tokens_per_step / len(dataset.train)
-    if not rising(run.metrics) or run.record.parameters < len(dataset.train) or read < OFTEN:
+    if not _is_rising(run.metrics) or run.record.parameters < len(dataset.train) or read < MEMORIZING_EPOCHS:
         return None
-    best = lowest(run.metrics)
+    best = _find_best(run.metrics)
     return (
         f"the text is too small for it: {run.record.parameters:,} parameters read {len(dataset.train):,} tokens "
         f"{read:,.0f} times, and the validation loss rises since step {best.step:,}; use a longer text"
     )
 
 
-def overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
+def _find_overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
     """The validation loss rises while the training loss falls."""
-    if not rising(run.metrics):
+    if not _is_rising(run.metrics):
         return None
-    best, last = lowest(run.metrics), run.metrics[-1]
+    best, last = _find_best(run.metrics), run.metrics[-1]
     more = min(0.9, max(0.2, round(run.config.model.dropout + 0.1, 2)))
     return (
         f"it overfits since step {best.step:,}: the validation loss rose from {best.validation_loss:.4f} to "
         f"{last.validation_loss:.4f} while the training loss fell to {last.train_loss:.4f}; "
-        f"stop there (--weights best has it), or try --dropout {more:g} or a smaller model"
+        f"stop there (--weights best has those weights), or try --dropout {more:g} or a smaller model"
     )
 
 
-def improving(run: Run, dataset: Dataset, unigram: float) -> str | None:
+def _find_improvement(run: Run, dataset: Dataset, unigram: float) -> str | None:
     """The validation loss still falls."""
-    fell = falling(run.metrics)
-    if fell < FAST:
+    fell = _compute_fall(run.metrics)
+    if fell < MIN_FALL:
         return None
     most = run.config.training.max_iters
     return (
-        f"it is still improving: the validation loss fell by {fell:.1%} in the last {1 / LATE:.0%} of the steps; "
+        f"it is still improving: the validation loss fell by {fell:.1%} in the last {1 / LAST_PART:.0%} of the steps; "
         f"train longer: minigpt train --resume {shlex.quote(str(run.path))} --max-iters {2 * most} --restart-schedule"
     )
 
 
-def rates(run: Run, factor: float) -> str:
-    """The flags that multiply the step sizes of a run by that."""
+def _suggest_rates(run: Run, factor: float) -> str:
+    """Return the flags that multiply the learning rates of a run by a factor."""
     training = run.config.training
     muon = f"--muon-learning-rate {training.muon_learning_rate * factor:g} " if training.optimizer == "muon" else ""
     return f"{muon}--learning-rate {training.learning_rate * factor:g}"
 
 
-LOOKS: list[Callable[[Run, Dataset, float], str | None]] = [diverged, stuck, too_small, overfitting, improving]
+FINDERS: list[Callable[[Run, Dataset, float], str | None]] = [
+    _find_divergence,
+    _find_plateau,
+    _find_small_text,
+    _find_overfitting,
+    _find_improvement,
+]
 
 
-def lowest(metrics: list[Metrics]) -> Metrics:
-    """The evaluation with the lowest validation loss."""
+def _find_best(metrics: list[Metrics]) -> Metrics:
+    """Return the evaluation with the lowest validation loss."""
     return min(metrics, key=lambda each: each.validation_loss)
 
 
-def rising(metrics: list[Metrics]) -> bool:
-    """Whether the validation loss has clearly risen since its lowest, and the training loss has fallen."""
-    best, last = lowest(metrics), metrics[-1]
-    return last.validation_loss > best.validation_loss * (1 + CLEAR) and last.train_loss < best.train_loss
+def _is_rising(metrics: list[Metrics]) -> bool:
+    """Return whether the validation loss has clearly risen since its lowest while the training loss fell."""
+    best, last = _find_best(metrics), metrics[-1]
+    return last.validation_loss > best.validation_loss * (1 + MIN_DIFFERENCE) and last.train_loss < best.train_loss
 
 
-def falling(metrics: list[Metrics]) -> float:
-    """By what share the validation loss fell in the last fifth of the steps, lowest against lowest, against chance."""
+def _compute_fall(metrics: list[Metrics]) -> float:
+    """Return by what share the validation loss fell in the last fifth of the steps.
+
+    The lowest losses are compared, because single ones vary by chance.
+    """
     steps = metrics[-1].step
-    late = [each.validation_loss for each in metrics if each.step >= steps * (1 - 1 / LATE)]
-    before = [each.validation_loss for each in metrics if each.step < steps * (1 - 1 / LATE)][-len(late) :]
+    late = [each.validation_loss for each in metrics if each.step >= steps * (1 - 1 / LAST_PART)]
+    before = [each.validation_loss for each in metrics if each.step < steps * (1 - 1 / LAST_PART)][-len(late) :]
     middle = math.ceil(len(late) / 2)
     fell_from, fell_to = min(before, default=0.0), min(late[-middle:])
     return 1 - fell_to / fell_from if fell_from else 0.0

@@ -1,11 +1,11 @@
-"""What a person sees while a model trains, on standard error."""
+"""What a training prints on standard error: a table of evaluations and a progress bar."""
 
 import sys
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from minigpt.config import TrainingConfig
-from minigpt.runs.run_directory import Metrics
+from minigpt.runs.record import Metrics
 from minigpt.system.console import PipeSafeConsole
 from minigpt.system.terminal import escape_control_characters
 
@@ -13,15 +13,21 @@ HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {
 
 
 class Display:
-    """A table that grows by a row at each evaluation and, on a terminal, a bar below it.
+    """A table that gets a row at each evaluation and, on a terminal, a progress bar below it.
 
-    Where standard error is not a terminal it is the same table in plain lines, without control codes.
+    Where standard error is not a terminal, the table is the same in plain lines, without control codes.
     """
 
     def __init__(self, config: TrainingConfig, title: str = "", quiet: bool = False) -> None:
-        """For a training of that configuration; the title, if any, stands before the bar. If `quiet`, all is silent."""
+        """Prepare the table and the bar.
+
+        Args:
+            config: the settings of the training.
+            title: text before the bar.
+            quiet: whether to print nothing at all.
+        """
         self.max_iters = config.max_iters
-        in_notebook = "ipykernel" in sys.modules  # whose streams say that they are terminals, and can't move a cursor
+        in_notebook = "ipykernel" in sys.modules  # its streams claim to be terminals, but cannot move a cursor
         self.console = PipeSafeConsole(
             stderr=True,
             highlight=False,
@@ -41,51 +47,71 @@ class Display:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+        self.stop()
 
     def say(self, text: str, style: str = "") -> None:
-        """A line of text."""
+        """Print a line of text."""
         self.console.say(text, style)
 
-    def expect(self, max_iters: int) -> None:
-        """So many steps will be made, and not as many as the configuration said."""
+    def set_max_iters(self, max_iters: int) -> None:
+        """Change the number of steps that the bar and the time left count on."""
         self.max_iters = max_iters
         self.bar.update(self.task, total=max_iters)
 
-    def begin(self, step: int) -> None:
-        """The table's header and the bar, after so many steps."""
+    def print_header(self) -> None:
+        """Print the table's header."""
         self.say(HEADER, "bold")
+
+    def start_bar(self, step: int = 0) -> None:
+        """Start the bar at a step."""
         self.bar.update(self.task, completed=step)
         self.bar.start()
 
-    def stepped(self, step: int, characters: float, training_seconds: float, seconds: float) -> None:
-        """The bar after `step` steps over `characters`; `seconds` has the evaluations too."""
+    def stop(self) -> None:
+        """Remove the bar."""
+        self.bar.stop()
+
+    def update_bar(self, step: int, characters: float, training_seconds: float, seconds: float) -> None:
+        """Move the bar.
+
+        Args:
+            step: steps done.
+            characters: characters read in them.
+            training_seconds: time spent on them.
+            seconds: time since the start, evaluations included.
+        """
         speed = f"{step / training_seconds:,.1f} it/s · {characters / training_seconds:,.0f} characters/s"
-        left = clock(seconds / step * (self.max_iters - step))
+        left = format_duration(seconds / step * (self.max_iters - step))
         self.bar.update(self.task, completed=step, speed=f"{speed} · {left} left")
 
-    def evaluated(self, metrics: Metrics, seconds: float, best_so_far: bool) -> None:
-        """A row of the table; `seconds` is the time since the start, evaluations included."""
+    def print_row(self, metrics: Metrics, seconds: float, is_best: bool) -> None:
+        """Print a row of the table.
+
+        Args:
+            metrics: the evaluation.
+            seconds: time since the start, evaluations included.
+            is_best: whether no earlier evaluation was as good; other rows are yellow.
+        """
         self.bar.update(self.task, completed=metrics.step)
         step = metrics.step
         row = f"{step:7,}  {metrics.train_loss:7.4f}  {metrics.validation_loss:7.4f}"
         if step:
             rates = f"{step / metrics.seconds:7,.1f}  {metrics.characters / metrics.seconds:9,.0f}"
-            row += f"  {rates}  {clock(seconds / step * (self.max_iters - step)):>8}"
-        self.say(row, "" if best_so_far else "yellow")
+            row += f"  {rates}  {format_duration(seconds / step * (self.max_iters - step)):>8}"
+        self.say(row, "" if is_best else "yellow")
 
-    def wrote(self, text: str) -> None:
-        """What the model wrote just now, on one line, cut to the terminal's width."""
+    def show_snapshot(self, text: str) -> None:
+        """Print a text that the model wrote, on one line, cut to the terminal's width."""
         line = escape_control_characters(text, keep="")
         if self.console.is_terminal:
             line = line[: max(20, self.console.width - 12)]
         self.say(f"         “{line}”", "italic cyan")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss.
+def format_duration(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss.
 
-    >>> clock(3725)
+    >>> format_duration(3725)
     '1:02:05'
     """
     minutes, seconds = divmod(round(seconds), 60)

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -18,14 +18,17 @@ from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.data.dataset import Dataset
+from minigpt.errors import DivergedError
 from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
-from minigpt.training.callbacks import SNAPSHOT_TOKENS, snapshot_steps
-from minigpt.training.display import clock
-from minigpt.training.evaluation import estimate_loss
-from minigpt.training.gradients import Gradients
+from minigpt.training.callbacks import SNAPSHOT_TOKENS
+from minigpt.training.display import format_duration
+from minigpt.training.evaluation import choose_snapshot_steps, estimate_loss
+from minigpt.training.loop import train_step
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.training_state import TrainingState
+from minigpt.training.wrapping import wrap_model
 
 SHARE = 50  # one step in so many is rehearsed, …
 FEWEST, MOST, SECONDS = 4, 60, 0.7  # … but at least, at most so many, for about so long
@@ -56,7 +59,7 @@ class Forecast:
     loss: tuple[float, float] | None
 
     def __str__(self) -> str:
-        parts = [f"about {clock(self.seconds)}"]
+        parts = [f"about {format_duration(self.seconds)}"]
         if self.memory is not None:
             parts.append(f"{self.memory / 1e6:,.0f} MB of memory")
         if self.loss is not None:
@@ -66,7 +69,7 @@ class Forecast:
     def held_against(self, seconds: float, validation_loss: float) -> str:
         """How far off it was."""
         off = f"{abs(seconds / self.seconds - 1):.0%} {'more' if seconds > self.seconds else 'less'}"
-        told = f"{clock(self.seconds)} was forecast, {clock(seconds)} it took, {off}"
+        told = f"{format_duration(self.seconds)} was forecast, {format_duration(seconds)} it took, {off}"
         if self.loss is None:
             return told
         low, high = self.loss
@@ -89,7 +92,7 @@ def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
         start = torch.zeros(1, 1, dtype=torch.int64, device=device)
         sampling = SamplingConfig(max_new_tokens=WRITTEN, seed=0)
         writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / WRITTEN
-    texts = snapshot_steps(training.snapshots, training.max_iters)
+    texts = choose_snapshot_steps(training.snapshots, training.max_iters)
     looks = training.max_iters // training.eval_interval + 1
     looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
     measured = min(len(dataset.val), MAX_EVALUATED_TOKENS)
@@ -131,13 +134,13 @@ def seconds_a_step(
     They are as many as there is time for, at most so many, by default by the training's length.
     """
     training = config.training
-    with Gradients(model, config) as gradients:
-        optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
+    with wrap_model(model, config) as wrapped:
+        state = TrainingState(model, dataset, Optimizer(wrapped.parameters, training), training)
 
         def step() -> None:
-            for _ in range(training.gradient_accumulation):
-                gradients.add(*dataset.get_batch("train"))
-            optimizer.step(0)
+            state.step = 0  # at the first step's learning rate
+            with suppress(DivergedError):  # the training itself will report it
+                train_step(wrapped, state)
 
         times = [timed(step)]
         most = most or min(MOST, max(FEWEST, training.max_iters // SHARE))

@@ -1,4 +1,4 @@
-"""Stopping in good order: a first Ctrl-C, SIGTERM or SIGHUP is noted, a second acts at once."""
+"""Stop cleanly: the first Ctrl-C, SIGTERM or SIGHUP is noted, the second one acts at once."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The same job, started again: by torchrun's launcher when a process has died, by a queue when a machine was gone."""
+"""A job that starts again: torchrun restarts it when a process has died, a queue when its machine was taken away."""
 
 import glob
 import os
@@ -6,30 +6,34 @@ from contextlib import suppress
 from pathlib import Path
 
 from minigpt.errors import FileError, RunError
-from minigpt.runs.run_directory import RunFolder, Status
-from minigpt.training.checkpoint import Saves
+from minigpt.runs.record import Status
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.training.checkpoint import Checkpoints
 
-LAUNCH, RESTARTS, NO_NAME = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # torchrun's
-
-
-def this_launch() -> str | None:
-    """The name of the job that this process is of, if torchrun started it."""
-    return os.environ.get(LAUNCH)
+JOB_NAME, RESTART_COUNT, UNNAMED = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # set by torchrun
 
 
-def begun_before(wanted: RunFolder) -> tuple[Path, Status] | None:
-    """The run of that name, or with a number, that this job has begun before, and how far that came.
+def get_job_name() -> str | None:
+    """Return the name of the torchrun job of this process; None without torchrun."""
+    return os.environ.get(JOB_NAME)
 
-    The last one, if there are several. A job that was given no name has one only as long as its launcher lives. A run
-    that was never saved does not count.
+
+def find_restarted_run(wanted: RunDirectory) -> tuple[Path, Status] | None:
+    """Return the run that this job started before a restart, with its status; None if there is none.
+
+    Args:
+        wanted: the path given by --out. The run may have a number added to it.
+
+    A run without a checkpoint does not count. Jobs without a name all have the same one, so such a job counts only
+    where torchrun says that it was restarted.
     """
-    launch, again = this_launch(), os.environ.get(RESTARTS, "0") != "0"
-    if launch is None or (launch == NO_NAME and not again):
+    job, was_restarted = get_job_name(), os.environ.get(RESTART_COUNT, "0") != "0"
+    if job is None or (job == UNNAMED and not was_restarted):
         return None
     found: list[tuple[str, Path, Status]] = []
     for path in [wanted.path, *wanted.path.parent.glob(f"{glob.escape(wanted.path.name)}-*")]:
         with suppress(RunError, FileError):
-            record = RunFolder(path).read_record()
-            if record.launch == launch and Saves(path).paths():
+            record = RunDirectory(path).read_record()
+            if record.launch == job and Checkpoints(path).paths():
                 found.append((record.started, path, record.status))
     return max(found)[1:] if found else None

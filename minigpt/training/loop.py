@@ -1,160 +1,114 @@
 """The training loop."""
 
-import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from minigpt.config import Config, TrainingConfig
-from minigpt.data.shards import Split
-from minigpt.distributed.processes import ALONE, Processes
-from minigpt.errors import DivergedError, RunError
-from minigpt.model import LanguageModel
-from minigpt.training.evaluation import Samples, estimate_loss
-from minigpt.training.gradients import Gradients
-from minigpt.training.interrupt import Interrupt
+from minigpt.config import Config
+from minigpt.distributed.parallelism import set_gradient_sync
+from minigpt.distributed.process_group import SINGLE, Processes
+from minigpt.errors import DivergedError
+from minigpt.training.callbacks import Callback, CallbackList
+from minigpt.training.checkpoint import Checkpoint
+from minigpt.training.evaluation import estimate_loss
+from minigpt.training.loss_spikes import require_finite
 from minigpt.training.optimizer import Optimizer
-
-MOST = 2**53  # losses, or nats
-
-
-class Observer(Protocol):
-    """What a training tells, and asks: when to evaluate."""
-
-    def begin(self, optimizer: Optimizer, usual: "Usual") -> int:
-        """Training is about to begin, or to go on; after how many steps."""
-
-    def due(self, step: int, last: bool) -> bool:
-        """Whether to evaluate after `step` steps, which may be the last ones."""
-
-    def evaluating(self) -> AbstractContextManager[None]:
-        """Held around an evaluation and what follows from it."""
-
-    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """The estimates after `step` steps."""
-
-    def stepped(self, step: int) -> None:
-        """So many steps are made."""
-
-    def enough(self) -> bool:
-        """Whether to stop here, though there are steps left."""
-
-    def back(self, error: DivergedError) -> int:
-        """Go back to where all was well; after how many steps that was. Raises the error where that cannot be."""
-
-
-class Batches(Samples, Protocol):
-    """What a model trains on."""
-
-    position: int  # windows, or examples, drawn so far
-
-    def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
-        """The next batch of a split: x and y, both (B, T)."""
-
-    @property
-    def tokens(self) -> int:
-        """How many there are in all."""
-
-    @property
-    def tokens_a_batch(self) -> float:
-        """How many a batch has, on average."""
+from minigpt.training.precision import autocast
+from minigpt.training.training_data import TrainingData
+from minigpt.training.training_state import TrainingState
+from minigpt.training.wrapping import WrappedModel, wrap_model
 
 
 def fit(
-    model: LanguageModel,
-    dataset: Batches,
+    model: Any,
+    data: TrainingData,
     config: Config,
-    journal: Observer,
-    interrupt: Interrupt,
-    estimate: Callable[..., dict[str, float]] = estimate_loss,
-    processes: Processes = ALONE,
-) -> int:
-    """Train `model` in place for max_iters steps, fewer if interrupted or if the journal says enough; the last step.
+    callbacks: Sequence[Callback] = (),
+    *,
+    objective: Any = None,
+    estimate: Callable[..., dict[str, float]] | None = estimate_loss,
+    checkpoint: Checkpoint | None = None,
+    processes: Processes = SINGLE,
+) -> TrainingState:
+    """Train `model` in place until max_iters, or until a callback stops the training.
 
-    AdamW, or Muon, minimises the cross-entropy of random batches. The journal keeps what happens, on disk and on the
-    screen; `interrupt` tells when to stop early. Raises DivergedError as soon as a loss is not a finite number or
-    jumps, unless the journal goes back to before; DeviceError for a precision that the model's device doesn't have.
+    Args:
+        model: a model on its device.
+        data: what it trains on and is evaluated on.
+        config: the settings of the training.
+        callbacks: called in this order at each of the moments that `Callback` lists.
+        objective: a module that computes the loss in place of the model, such as DPO's.
+        estimate: computes the losses of an evaluation; None for no evaluations.
+        checkpoint: what to resume from; the model must already have its weights.
+        processes: the processes that train the model together.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        DivergedError: a loss jumped or is not finite, and no callback went back to a checkpoint.
+        DeviceError: the device cannot compute in the configured precision.
     """
-    training = config.training
+    callback = CallbackList(callbacks)
+    objective = objective or model
     model.train()
-    with Gradients(model, config, processes) as gradients:  # type: ignore[arg-type]  # a LanguageModel is a torch module
-        optimizer = Optimizer(gradients.parameters, training, gradients.scaler)
-        usual = Usual()
-        step = journal.begin(optimizer, usual)
+    with wrap_model(objective, config, processes) as wrapped:
+        optimizer = Optimizer(wrapped.parameters, config.training)
+        state = TrainingState(model, data, optimizer, config.training, processes, kernels=wrapped.kernels)
+        if checkpoint:
+            state.resume(checkpoint)
+        callback.on_train_begin(state)
         while True:
-            [stopped] = processes.any(bool(interrupt.received))  # of several, one is enough
-            last = step == training.max_iters or stopped
             try:
-                if journal.due(step, last):
-                    with journal.evaluating():
-                        losses = processes.told(estimate(model, dataset, training.eval_windows))
+                if estimate and state.needs_evaluation:
+                    with state.clock.evaluating():
+                        losses = processes.broadcast(estimate(objective, data, config.training.eval_windows))
                         for loss in losses.values():
-                            require_finite(loss, step, training)
-                        journal.evaluated(step, losses["train"], losses["val"], last)  # logs, saves, shows
-                if last or journal.enough():
-                    return step
-                for n in range(1, training.gradient_accumulation + 1):
-                    x, y = dataset.get_batch("train")  # (B, T), (B, T)
-                    loss = gradients.add(x, y, last=n == training.gradient_accumulation)  # forward and backward
-                    usual.require(loss, step, training)
+                            require_finite(loss, state.step, config.training)
+                        callback.on_evaluate(state, losses)
+                if state.is_last:
+                    break
+                train_step(wrapped, state)
             except DivergedError as error:
-                step = journal.back(error)
-                optimizer.zero_grad()
+                if not callback.on_divergence(state, error):
+                    raise
                 continue
-            optimizer.step(step)
-            step += 1
-            journal.stepped(step)
+            callback.on_step_end(state)
+        callback.on_train_end(state)
+    return state
 
 
-class Usual:
-    """What the losses of batches are like, so that a jump is seen: their average and spread, the last ones above all.
+def train_step(model: WrappedModel, state: TrainingState) -> float:
+    """Make one step: compute the gradients, clip them, and update the parameters. Return the mean loss of its batches.
 
-    A loss that is higher than their average by ten times their spread, and by a nat, is no accident of the batch.
+    Raises DivergedError as `compute_gradients` does.
     """
-
-    MEMORY, FIRST, SPREADS, NATS = 0.99, 100, 10, 1.0
-
-    def __init__(self) -> None:
-        self.seen, self.mean, self.square = 0, 0.0, 0.0
-
-    def require(self, loss: float, step: int, config: TrainingConfig) -> None:
-        """Raise DivergedError for a loss that jumps, or is not a finite number."""
-        require_finite(loss, step, config)
-        spread = math.sqrt(max(0.0, self.square - self.mean**2))
-        if self.seen >= self.FIRST and loss - self.mean > max(self.SPREADS * spread, self.NATS):
-            raise DivergedError(
-                f"the loss jumps from {self.mean:.2f} to {loss:.2f} at step {step}: try {lower(config)}, or grad_clip 1"
-            )
-        keep = min(self.MEMORY, self.seen / (self.seen + 1))
-        self.mean = keep * self.mean + (1 - keep) * loss
-        self.square = keep * self.square + (1 - keep) * loss**2
-        self.seen += 1
-
-    def state(self) -> Tensor:
-        """What `restore` goes on from: (3,), float64."""
-        return torch.tensor([self.seen, self.mean, self.square], dtype=torch.float64)
-
-    def restore(self, state: Tensor) -> None:
-        """Go on as if those losses had been seen."""
-        seen, self.mean, self.square = state.tolist()
-        self.seen = int(seen)
-        if not (0 <= self.seen < MOST and abs(self.mean) < MOST and abs(self.square) < MOST):
-            raise RunError(f"a save is damaged: after {seen:g} losses their mean is {self.mean:g}")
+    mean_loss = compute_gradients(model, state)
+    optimizer = state.optimizer
+    optimizer.set_learning_rate(state.step)
+    optimizer.clip_gradients(state.config.grad_clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    state.step += 1
+    state.is_evaluated = False
+    return mean_loss
 
 
-def require_finite(loss: float, step: int, config: TrainingConfig) -> None:
-    """Raise DivergedError, which says where and what to try, unless the loss is a finite number."""
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss is {loss} at step {step}: training diverged; "
-            f"try {lower(config)}, such as {config.learning_rate / 10:g}"
-        )
+def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
+    """Add up the gradients of `gradient_accumulation` batches, and return their mean loss in nats.
 
-
-def lower(config: TrainingConfig) -> str:
-    """The step sizes that may be too large, for a message."""
-    muon = f"a muon_learning_rate below {config.muon_learning_rate:g} or " if config.optimizer == "muon" else ""
-    return f"{muon}a learning_rate below {config.learning_rate:g}"
+    Several processes share each batch. DDP and FSDP average their gradients, so each loss counts by its share.
+    Raises DivergedError if a batch's loss jumps or is not finite.
+    """
+    losses = []
+    config, scaler, processes = state.config, state.optimizer.scaler, state.processes
+    for micro_step in range(1, config.gradient_accumulation + 1):
+        x, y = state.data.get_batch("train")  # (B, T), (B, T)
+        share = len(x) / config.batch_size if processes.size > 1 else 1.0  # this process's part of the batch
+        set_gradient_sync(model.module, micro_step == config.gradient_accumulation)
+        with autocast(model.device, config.precision):
+            _, loss = model(x, y)  # the mean cross-entropy of B * T predictions
+        weight = 1 / config.gradient_accumulation * share * processes.size
+        scaler.scale(loss * weight).backward()
+        losses.append(processes.sum(loss.item() * share))
+        state.spike_detector.check(losses[-1], state.step, config)
+    return sum(losses) / len(losses)

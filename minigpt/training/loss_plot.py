@@ -1,20 +1,32 @@
-"""loss.png: the learning curves, and below them what the model wrote on the way."""
+"""loss.png: the learning curves, and below them some of the texts that the model wrote."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from minigpt.runs.run_directory import Metrics, RunFolder, Snapshot
+from minigpt.runs.record import Metrics, Snapshot
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 
-SHOWN = 4  # how many of the texts there is room for
-LONGEST = 96  # characters of one
+MAX_TEXTS = 4
+MAX_CHARACTERS = 96  # of each text
 
 
-def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[Snapshot], unit: str) -> None:
-    """Write loss.png into the folder of a run whose tokens are called `unit`. Raises FileError."""
-    shown = [snapshots[round(i * (len(snapshots) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if snapshots else []
-    shown = list(dict.fromkeys(shown))
-    figure = create_figure(8, 4.1 + 0.3 * len(shown))
-    axes, below = figure.subplots(2, 1, height_ratios=[4, 0.1 + 0.3 * len(shown)])
+def draw_loss(path: Path, title: str, metrics: Sequence[Metrics], snapshots: Sequence[Snapshot], unit: str) -> None:
+    """Write the picture.
+
+    Args:
+        path: the file.
+        title: stands above the curves.
+        metrics: the evaluations.
+        snapshots: the texts; at most four of them are shown, evenly spaced.
+        unit: what a token is called.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    indices = [round(i * (len(snapshots) - 1) / (MAX_TEXTS - 1)) for i in range(MAX_TEXTS)] if snapshots else []
+    texts = [snapshots[i] for i in dict.fromkeys(indices)]
+    figure = create_figure(8, 4.1 + 0.3 * len(texts))
+    axes, below = figure.subplots(2, 1, height_ratios=[4, 0.1 + 0.3 * len(texts)])
     steps = [m.step for m in metrics]
     axes.plot(steps, [m.train_loss for m in metrics], label="training", color="#1f77b4")
     axes.plot(steps, [m.validation_loss for m in metrics], label="validation", color="#d62728")
@@ -22,12 +34,10 @@ def draw_loss(run: Path, title: str, metrics: list[Metrics], snapshots: list[Sna
     axes.grid(alpha=0.3)
     axes.legend()
     below.axis("off")
-    for row, snapshot in enumerate(shown):
-        height = 1 - (row + 0.5) / len(shown)
-        below.text(0, height, f"step {snapshot.step:,}", transform=below.transAxes, va="center", weight="bold", size=8)
-        line = below.text(
-            0.12, height, replace_undrawable(snapshot.text)[:LONGEST], transform=below.transAxes, va="center", size=8
-        )
-        line.set_family("monospace")
+    for row, snapshot in enumerate(texts):
+        y = 1 - (row + 0.5) / len(texts)
+        style = {"transform": below.transAxes, "va": "center", "size": 8}
+        below.text(0, y, f"step {snapshot.step:,}", weight="bold", **style)
+        line = below.text(0.12, y, replace_undrawable(snapshot.text)[:MAX_CHARACTERS], family="monospace", **style)
         line.set_parse_math(False)  # a dollar sign is a dollar sign
-    write_png(RunFolder(run).figure, figure)
+    write_png(path, figure)

@@ -1,4 +1,4 @@
-"""How the parameters move: AdamW over two long tensors, Muon over stacks, and the learning rate's way."""
+"""AdamW over a few long parameters, Muon over stacked matrices, and the learning rate's schedule."""
 
 import math
 from collections import defaultdict
@@ -8,61 +8,68 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.config import TrainingConfig
-from minigpt.training.muon import Muon, momentum
+from minigpt.training.muon import Muon, get_momentum
 
-AVERAGES = ("exp_avg", "exp_avg_sq")
-ALIGNED = 16  # numbers: each parameter begins where the processor's widest loads like to
+MOMENTS = ("exp_avg", "exp_avg_sq")
+ALIGNMENT = 16  # numbers: each parameter begins at a multiple of 64 bytes, for the widest loads of a processor
 
 
 def flatten(model: nn.Module, stack: bool = False) -> list[nn.Parameter]:
-    """All parameters that a model learns in two long ones: its matrices, and its vectors; without vectors in one.
+    """Move the trainable parameters of a model into a few long ones, and return those.
 
-    The model's parameters become views of them, and their gradients, zero at first, views of the long ones'
-    gradients: to update them one by one takes a quarter of a small model's step. If so it is said, the matrices of
-    the blocks are apart, for Muon, those of one shape in a `stacked` one.
+    The model's parameters become views of the long ones, and their gradients, zero at first, views of the long ones'
+    gradients. To update each small parameter by itself would take a quarter of a small model's step.
+
+    Args:
+        model: the model; its parameters keep their names, shapes and values.
+        stack: whether to keep the blocks' matrices apart, stacked by shape, for Muon.
+
+    Returns:
+        One parameter (1, N) of all matrices, one (N,) of all vectors, and if `stack` one (n, r, c) for each shape of a
+        block's matrices. An empty one is left out.
     """
-    of_blocks: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+    by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         if p.requires_grad and p.dim() >= 2:
-            (of_blocks[p.shape] if stack and name.startswith("blocks.") else matrices).append(p)
+            (by_shape[p.shape] if stack and name.startswith("blocks.") else matrices).append(p)
         elif p.requires_grad:
             vectors.append(p)
-    long = [end_to_end(parameters) for parameters in (matrices, vectors) if parameters]
-    return long + [stacked(parameters) for parameters in of_blocks.values()]
+    flat = [_concatenate(parameters) for parameters in (matrices, vectors) if parameters]
+    return flat + [_stack(parameters) for parameters in by_shape.values()]
 
 
-def end_to_end(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One long parameter, of which the given ones become parts: a row (1, N) if they are matrices, else (N,)."""
-    sizes = [-(-p.numel() // ALIGNED) * ALIGNED for p in parameters]
+def _concatenate(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """Return one long parameter with these as views: a row (1, N) if they are matrices, else (N,)."""
+    sizes = [-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in parameters]
     values = parameters[0].new_zeros(sum(sizes))
-    return made_of(values[None] if parameters[0].dim() >= 2 else values, parameters, sizes)
+    return _make_views(values[None] if parameters[0].dim() >= 2 else values, parameters, sizes)
 
 
-def stacked(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One parameter (n, r, c), of which the given ones, n matrices (r, c), become parts."""
+def _stack(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """Return one parameter (n, r, c) with these n matrices (r, c) as views."""
     values = parameters[0].new_zeros(len(parameters), *parameters[0].shape)
-    return made_of(values, parameters, [p.numel() for p in parameters])
+    return _make_views(values, parameters, [p.numel() for p in parameters])
 
 
-def made_of(values: Tensor, parameters: list[nn.Parameter], sizes: list[int]) -> nn.Parameter:
-    """A parameter with those values, of which the given ones become parts, each at the start of a so large stretch."""
-    whole = nn.Parameter(values)
-    whole.grad = torch.zeros_like(whole)
-    values = values.view(-1)
-    parts = zip(parameters, values.split(sizes), whole.grad.view(-1).split(sizes), strict=True)
-    for parameter, view, gradient in parts:
+def _make_views(values: Tensor, parameters: list[nn.Parameter], sizes: list[int]) -> nn.Parameter:
+    """Return a parameter that owns `values`, and make the given parameters views of it, `sizes` numbers apart."""
+    flat = nn.Parameter(values)
+    flat.grad = torch.zeros_like(flat)
+    views = zip(parameters, values.view(-1).split(sizes), flat.grad.view(-1).split(sizes), strict=True)
+    for parameter, view, gradient in views:
         view = view[: parameter.numel()].view_as(parameter)
         parameter.data = view.copy_(parameter.data)
         parameter.grad = gradient[: parameter.numel()].view_as(parameter)
-    return whole
+    return flat
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """The learning rate of a step, counted from 0: up in a line for warmup_iters, then down as the schedule says.
+def get_learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return AdamW's learning rate for a step, counted from 0.
 
-    It never falls below min_learning_rate. A schedule that ends before the training does leaves its last rate.
+    It rises linearly for warmup_iters steps, then falls as the schedule says, but not below min_learning_rate. After
+    the schedule's end it stays.
     """
     end = (config.schedule_end or config.max_iters) - config.schedule_start
     step = max(0, min(step - config.schedule_start, end - 1))
@@ -80,13 +87,22 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) over a model's parameters, long ones or as they are; Muon over stacks.
+    """AdamW (Loshchilov and Hutter 2019), and Muon for stacked matrices, with one schedule.
 
-    Only matrices decay: biases and the gains of layer norm are left alone, as in GPT-2's successors. Muon's learning
-    rate goes the same way as AdamW's, from a height of its own.
+    Only matrices decay, as in GPT-2's successors: biases and the gains of layer norm do not. Muon's learning rate
+    follows AdamW's schedule from its own height.
+
+    Attributes:
+        scaler: scales the loss in fp16, so that small gradients do not vanish; does nothing in other precisions.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], config: TrainingConfig, scaler: torch.amp.GradScaler) -> None:
+    def __init__(self, parameters: list[nn.Parameter], config: TrainingConfig) -> None:
+        """Prepare to update the parameters.
+
+        Args:
+            parameters: those of `flatten`, or a model's own. Muon updates those with three dimensions.
+            config: the settings of the optimizer and its schedule.
+        """
         stacks, matrices, vectors = ([p for p in parameters if max(p.dim(), 1) == n] for n in (3, 2, 1))
         groups = [
             {"params": matrices, "weight_decay": config.weight_decay},
@@ -95,78 +111,84 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
         dtype = torch.bfloat16 if config.precision == "bf16" else None
         self.muon = Muon(stacks, config.muon_learning_rate, config.weight_decay, dtype) if stacks else None
-        self.both: list[torch.optim.Optimizer] = [self.adamw, self.muon] if self.muon else [self.adamw]
+        self.optimizers: list[torch.optim.Optimizer] = [self.adamw, self.muon] if self.muon else [self.adamw]
         self.parameters = parameters
         self.config = config
-        self.scaler = scaler
-        for p in matrices + vectors:  # what AdamW itself would make at its first step
-            averages = {name: torch.zeros_like(p) for name in AVERAGES}
-            self.adamw.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device), **averages}
+        self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
+        for p in matrices + vectors:  # AdamW itself makes these at its first step; a resumed one needs them before
+            moments = {name: torch.zeros_like(p) for name in MOMENTS}
+            self.adamw.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device), **moments}
 
-    def step(self, step: int) -> None:
-        """Update the parameters from their gradients, at that step's learning rate, and set the gradients to zero."""
-        rate = learning_rate(step, self.config)
+    def set_learning_rate(self, step: int) -> None:
+        """Set the learning rates, and Muon's momentum, for a step counted from 0."""
+        rate = get_learning_rate(step, self.config)
         for group in self.adamw.param_groups:
             group["lr"] = rate
         if self.muon:
             [group] = self.muon.param_groups
             group["lr"] = self.config.muon_learning_rate * rate / self.config.learning_rate
-            group["momentum"] = momentum(step)
-        if self.config.grad_clip:
-            for optimizer in self.both:
+            group["momentum"] = get_momentum(step)
+
+    def clip_gradients(self, max_norm: float) -> None:
+        """Scale the gradients down to that norm if theirs is larger; 0 leaves them."""
+        if max_norm:
+            for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
-        for optimizer in self.both:
+            nn.utils.clip_grad_norm_(self.parameters, max_norm)
+
+    def step(self) -> None:
+        """Update the parameters from their gradients."""
+        for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Set the gradients to zero, in place."""
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """The averages that are kept, themselves, under the names of the model's parameters; and the loss's scale.
+        """Return the optimizer's tensors, under the names of the model's parameters, and the loss scale.
 
-        They say nothing of how the parameters lie in memory: what is saved by one process is read by many.
+        The moments are the optimizer's own tensors, not copies. Nothing depends on how the parameters lie in memory:
+        several processes can read what one has written.
         """
-        found = self.averages(model)
-        found["step"] = self.steps()[0].detach().cpu().clone().reshape(1)
+        found = self._find_moments(model)
+        found["step"] = self._steps()[0].detach().cpu().clone().reshape(1)
         scale = self.scaler.state_dict() or {"scale": 1.0, "_growth_tracker": 0}
         found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float32)
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave, into whose averages others have been read."""
-        for steps in self.steps():
+        """Continue from what `state` returned, after other values were copied into its tensors."""
+        for steps in self._steps():
             steps.copy_(state["step"][0])
         if self.scaler.is_enabled():
             scale, tracker = state["scale"].tolist()
             self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
 
-    def steps(self) -> list[Tensor]:
-        """How many steps AdamW has made, as it keeps it for each parameter."""
+    def _steps(self) -> list[Tensor]:
+        """AdamW's step counts, one for each of its parameters."""
         return [state["step"] for state in self.adamw.state.values()]
 
-    def averages(self, model: nn.Module) -> dict[str, Tensor]:
-        """What is kept of each of the model's parameters: parts of what is kept of the long ones, if there are."""
-        kept = {parameter: state for optimizer in self.both for parameter, state in optimizer.state.items()}
+    def _find_moments(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the moments of each of the model's parameters: views, where the parameters are views."""
+        states = {parameter: state for optimizer in self.optimizers for parameter, state in optimizer.state.items()}
         found = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                whole = parameter if parameter in kept else self.holding(parameter)
-                for kind, average in kept[whole].items():
+                owner = parameter if parameter in states else self._find_owner(parameter)
+                for kind, moment in states[owner].items():
                     if kind == "step":
                         continue
-                    if whole is not parameter:
+                    if owner is not parameter:
                         start = parameter.storage_offset()
-                        average = average.view(-1)[start : start + parameter.numel()].view_as(parameter)
-                    found[f"{kind}.{name}"] = average
+                        moment = moment.view(-1)[start : start + parameter.numel()].view_as(parameter)
+                    found[f"{kind}.{name}"] = moment
         return found
 
-    def holding(self, part: nn.Parameter) -> nn.Parameter:
-        """The long parameter that one of the model's is a part of."""
-        storage = part.untyped_storage().data_ptr()
-        return next(whole for whole in self.parameters if whole.untyped_storage().data_ptr() == storage)
-
-    def zero_grad(self) -> None:
-        """Set the gradients to zero, where they are."""
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                parameter.grad.zero_()
+    def _find_owner(self, view: nn.Parameter) -> nn.Parameter:
+        """Return the long parameter that one of the model's is a view of."""
+        storage = view.untyped_storage().data_ptr()
+        return next(flat for flat in self.parameters if flat.untyped_storage().data_ptr() == storage)

@@ -1,26 +1,30 @@
-"""Going on with a training that was stopped, by whatever, as if it never had been; or making a finished one longer."""
+"""Resume a run from its newest checkpoint, or make a finished run longer."""
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
 from minigpt.data.corpus import find_data, load_tiny_shakespeare
-from minigpt.distributed.processes import Processes, joined, require_shares
-from minigpt.distributed.sharded_checkpoint import saved
+from minigpt.distributed.parallelism import require_parallel_config
+from minigpt.distributed.process_group import Processes, join_processes
+from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.model import TrainedModel
 from minigpt.model.meta_init import build_empty
+from minigpt.runs.record import Record
 from minigpt.runs.run import Run, require_there
-from minigpt.runs.run_directory import Record, RunFolder, read_weights
-from minigpt.training.checkpoint import Save, Saves
+from minigpt.runs.run_directory import RunDirectory, read_weights
+from minigpt.training.callbacks import Callback
+from minigpt.training.checkpoint import Checkpoint, Checkpoints
 from minigpt.training.display import Display
-from minigpt.training.job_restart import this_launch
-from minigpt.training.setup import Start, prepared
-from minigpt.training.train import fit_and_measure, shared_out
+from minigpt.training.job_restart import get_job_name
+from minigpt.training.run_training import run_training
+from minigpt.training.setup import TrainingSetup, prepare_training
 
-MAY_CHANGE = (
+CHANGEABLE = (
     "max_iters",
     "eval_interval",
     "eval_windows",
@@ -32,124 +36,139 @@ MAY_CHANGE = (
     "checkpoint_activations",
     "parallel",
 )
-MEASURED = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
+FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 
 def resume(
     path: str | Path,
     data: str | Path | None = None,
     restart_schedule: bool = False,
-    replaces: RunFolder | None = None,
+    replaces: RunDirectory | None = None,
+    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> Run:
-    """Go on with the run in that folder from its newest whole save; the run, as `minigpt.train` returns it.
+    """Resume a run from its newest whole checkpoint, and return it as `minigpt.train` does.
 
-    With the same settings, on a CPU in 32 bits, it becomes the very run that it would have been without a stop. More
-    `max_iters` make it longer: the new steps stay at the schedule's last rate, or have the whole schedule to
-    themselves. `data` says where its text is, if it isn't where it was. In the end it takes the place of the run that
-    it `replaces`.
+    With the same settings, on a CPU in float32, the run gets the same bits as without the stop.
 
-    Raises RunError if there is nothing to go on from or another process is at it, ConfigError for a change that would
-    make it another run, DataError and FileError for a text that is gone or has changed, and what `train` raises.
+    Args:
+        path: the run's directory.
+        data: where its text is now, if it has moved.
+        restart_schedule: whether the steps that follow get the whole schedule of the learning rate again. Without it,
+            steps beyond the old max_iters have the schedule's last rate.
+        replaces: the run whose place this one takes, once it is finished.
+        callbacks: called during the training, after the usual ones.
+        changes: new values of the settings in CHANGEABLE; more `max_iters` make the run longer.
+
+    Raises:
+        RunError: there is no checkpoint, or another process trains the run.
+        ConfigError: a change would make it another run.
+        DataError: the text is another one.
+        FileError: a file cannot be read or written.
+        DivergedError: as `train` raises it.
     """
-    folder = RunFolder(Path(path))
-    with joined() as processes, ExitStack() as stack:
-        with processes.together():
-            require_there(folder.path)
-            Saves(folder.path).require_no_links()
-            before = folder.read_record()
-            require_trained_here(folder, before.base is not None or before.status == "imported")
-            if processes.first:
-                stack.enter_context(folder.locked())
-            if this_launch() and before.launch == this_launch():
-                restart_schedule = False  # it has been, before a process died and all were started again
-            display, save, start = ready(folder, before, data, restart_schedule, changes, processes, stack)
-            unmeasured: dict[str, Any] = dict.fromkeys(MEASURED)
+    directory = RunDirectory(Path(path))
+    with join_processes() as processes, ExitStack() as stack:
+        with processes.share_errors():
+            require_there(directory.path)
+            Checkpoints(directory.path).require_no_links()
+            before = directory.read_record()
+            _require_trained_here(directory, before)
+            if processes.is_first:
+                stack.enter_context(directory.lock())
+            if get_job_name() and before.launch == get_job_name():
+                restart_schedule = False  # this job did it before its processes were restarted
+            display, checkpoint, setup = _prepare(directory, before, data, restart_schedule, changes, processes, stack)
+        processes.require_same(setup.corpus.sha256, checkpoint.metadata, setup.config)
+        with processes.share_errors():
+            step = checkpoint.metadata.step
+            if processes.is_first:
+                step = Checkpoints(directory.path).restore_run(checkpoint, setup.model.state_dict())
+            not_measured: dict[str, Any] = dict.fromkeys(FINAL_FIELDS)
             record = dataclasses.replace(
                 before,
                 status="unfinished",
-                step=save.moment.step,
-                device=str(next(start.model.parameters()).device),
-                threads=start.threads,
-                data_source=start.corpus.source,
-                data_path=start.corpus.path,
-                launch=this_launch(),
-                **unmeasured,
+                step=step,
+                device=str(next(setup.model.parameters()).device),
+                threads=setup.threads,
+                data_source=setup.corpus.source,
+                data_path=setup.corpus.path,
+                launch=get_job_name(),
+                **not_measured,
             )
-        processes.require_alike(start.corpus.sha256, save.moment, start.config)
-        with processes.together():
-            if processes.first:
-                Saves(folder.path).restore(save, start.model.state_dict())
-                folder.write_config(start.config)
-                folder.write_record(record)
-        run = Run(folder.path, start.config, start.tokenizer, start.model, record, list(save.metrics))
-        run, course = shared_out(run, start)
-        return fit_and_measure(run, start.dataset, display, replaces, course, save)
+            if processes.is_first:
+                directory.write_config(setup.config)
+                directory.write_record(record)
+        run = Run(directory.path, setup.config, setup.tokenizer, setup.model, record, list(checkpoint.metrics))
+        return run_training(run, setup, display, checkpoint=checkpoint, replaces=replaces, callbacks=callbacks)
 
 
-def ready(
-    folder: RunFolder,
+def _prepare(
+    directory: RunDirectory,
     record: Record,
     data: str | Path | None,
     restart_schedule: bool,
     changes: dict[str, Any],
     processes: Processes,
     stack: ExitStack,
-) -> tuple[Display, Save, Start]:
-    """All that the training goes on with, read and checked; nothing is written."""
-    before = folder.read_config()
-    tokenizer = folder.read_tokenizer(before, record)
-    with Display(before.training, quiet=not processes.first) as screen:
-        save = Saves(folder.path).newest(screen.say)
-    config = changed(before, save, record.status == "finished", restart_schedule, changes)
-    require_shares(config, processes)
+) -> tuple[Display, Checkpoint, TrainingSetup]:
+    """Read and check everything that the training needs. Nothing is written."""
+    before = directory.read_config()
+    tokenizer = directory.read_tokenizer(before, record)
+    with Display(before.training, quiet=not processes.is_first) as messages:
+        checkpoint = Checkpoints(directory.path).newest(messages.say)
+    config = _apply_changes(before, checkpoint, record.status == "finished", restart_schedule, changes)
+    require_parallel_config(config, processes)
     where = data or record.data_path
     corpus = find_data(where) if where else load_tiny_shakespeare()
     if corpus.sha256 != record.data_sha256:
-        raise DataError(f"{corpus.source} is not the text of {str(folder.path)!r}: name that one with --data")
+        raise DataError(
+            f"{corpus.source} is not the text that {str(directory.path)!r} was trained on: name that text with --data"
+        )
 
-    def as_saved(shape: ModelConfig) -> TrainedModel:
-        model = build_empty(shape)  # takes no memory until the file has proved to fit
-        weights = saved(save.model, model.state_dict())
-        if save.best:
-            read_weights(save.best, model.state_dict())  # refused, if at all, before it takes the run's own one's place
+    def load_model(shape: ModelConfig) -> TrainedModel:
+        model = build_empty(shape)  # allocates no memory before the file has proved to fit
+        weights = load_full_tensors(checkpoint.model, model.state_dict())
+        if checkpoint.best:
+            read_weights(checkpoint.best, model.state_dict())  # a wrong file is refused before it replaces the run's
         model.load_state_dict(weights, assign=True)
         return model.train()
 
-    display = stack.enter_context(Display(config.training, quiet=not processes.first))
-    start = stack.enter_context(prepared(config, corpus, display, tokenizer, as_saved, processes))
+    display = stack.enter_context(Display(config.training, quiet=not processes.is_first))
+    setup = stack.enter_context(prepare_training(config, corpus, display, tokenizer, load_model, processes))
     display.say(f"model  {config.preset}: {record.parameters:,} parameters")
-    display.say(f"run    {folder.path}, which goes on after step {save.moment.step:,}\n")
-    return display, save, start
+    display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
+    return display, checkpoint, setup
 
 
-def require_trained_here(folder: RunFolder, elsewhere: bool) -> None:
-    """Raise RunError for a run that no `minigpt train` has made."""
-    if elsewhere:
+def _require_trained_here(directory: RunDirectory, record: Record) -> None:
+    """Raise RunError for a run that `minigpt train` has not made."""
+    if record.base is not None or record.status == "imported":
         raise RunError(
-            f"{str(folder.path)!r} was fine-tuned or imported, and has no training to go on with: "
-            "minigpt finetune trains it further"
+            f"{str(directory.path)!r} was fine-tuned or imported, so there is no training to resume: "
+            "train it further with minigpt finetune"
         )
 
 
-def changed(before: Config, save: Save, finished: bool, restart_schedule: bool, changes: dict[str, Any]) -> Config:
-    """The configuration that the training goes on with. Raises ConfigError for a change that may not be."""
+def _apply_changes(
+    before: Config, checkpoint: Checkpoint, finished: bool, restart_schedule: bool, changes: dict[str, Any]
+) -> Config:
+    """Return the config of the resumed training. Raises ConfigError for a change that is not possible."""
     for name, value in changes.items():
         was = getattr(before.training, name, getattr(before.model, name, None))
-        if name not in MAY_CHANGE and value != was:
-            known = ", ".join(MAY_CHANGE)
-            raise ConfigError(f"{name} is {was} in this run and cannot change any more: only {known} can")
-    step, longest = save.moment.step, before.training.max_iters
-    kept = {name: getattr(before.training, name) for name in ("schedule_start", "schedule_end")}
-    config = before.override(**kept | {name: value for name, value in changes.items() if name in MAY_CHANGE})
-    most = config.training.max_iters
-    if most < step or (most == step and finished):
-        raise ConfigError(f"the run is at step {step:,} of {most:,} already: name more with max_iters")
+        if name not in CHANGEABLE and value != was:
+            raise ConfigError(f"{name} is {was} in this run and cannot be changed: only {', '.join(CHANGEABLE)} can")
+    step, before_iters = checkpoint.metadata.step, before.training.max_iters
+    schedule = {name: getattr(before.training, name) for name in ("schedule_start", "schedule_end")}
+    config = before.override(**schedule | {name: value for name, value in changes.items() if name in CHANGEABLE})
+    max_iters = config.training.max_iters
+    if max_iters < step or (max_iters == step and finished):
+        raise ConfigError(f"the run is at step {step:,} of {max_iters:,} already: choose a larger max_iters")
     patience = config.training.patience
-    if finished and longest > step and patience and patience <= before.training.patience:
-        raise ConfigError(f"its patience of {patience} ended the run at step {step:,}: name a larger --patience, or 0")
+    if finished and before_iters > step and patience and patience <= before.training.patience:
+        raise ConfigError(f"a patience of {patience} ended the run at step {step:,}: choose a larger --patience, or 0")
     if restart_schedule:
         return config.override(schedule_start=step, schedule_end=0)
-    if most != longest:
-        return config.override(schedule_end=before.training.schedule_end or longest)
+    if max_iters != before_iters:
+        return config.override(schedule_end=before.training.schedule_end or before_iters)
     return config

@@ -1,11 +1,10 @@
-"""What a training begins with: a text, its tokenizer, the batches, a model, and how many steps."""
+"""What a training needs before its first step: text, tokenizer, dataset, model, and the number of steps."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from minigpt.config import DEFAULT_VOCAB_SIZE, Config, ModelConfig, TrainingConf
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
-from minigpt.distributed.processes import ALONE, Processes
+from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
@@ -23,74 +22,101 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
 from minigpt.training.forecast import steps_within
-from minigpt.training.gradients import require_precision, with_precision
+from minigpt.training.precision import require_precision, resolve_precision
+from minigpt.training.training_data import TrainingData
 
 WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-    """All that a training begins with."""
+class TrainingSetup:
+    """What a training needs before its first step.
+
+    Attributes:
+        corpus: the text, or prepared data.
+        tokenizer: the text's tokenizer.
+        config: the settings, completed from the text: vocab_size, precision.
+        dataset: the batches.
+        model: the model, on its device.
+        threads: number of threads that PyTorch uses.
+        processes: the processes that train together.
+    """
 
     corpus: Corpus | PreparedData
     tokenizer: Tokenizer
     config: Config
-    dataset: Any  # a Dataset, or other Batches
+    dataset: TrainingData
     model: TrainedModel
     threads: int
-    processes: Processes = ALONE
+    processes: Processes = SINGLE
 
 
-def within_budget(start: Start, display: Display) -> Start:
-    """The same, with as many steps as its minutes allow, if it has a budget of time.
+def resolve_max_minutes(setup: TrainingSetup, display: Display) -> TrainingSetup:
+    """Return the setup with max_iters in place of max_minutes, by timing some steps.
 
-    From then on only the steps count, and so the run can be repeated and gone on with like any other.
+    From then on only the steps count, so the run can be repeated and resumed like any other.
     """
-    minutes = start.config.training.max_minutes
+    minutes = setup.config.training.max_minutes
     if minutes is None:
-        return start
-    steps = steps_within(minutes, start.model, start.dataset, start.config)
+        return setup
+    assert isinstance(setup.dataset, Dataset)
+    steps = steps_within(minutes, setup.model, setup.dataset, setup.config)
     display.say(f"budget {minutes:g} minutes of training, which here are {steps:,} steps")
-    display.expect(steps)
-    return dataclasses.replace(start, config=start.config.override(max_iters=steps))
+    display.set_max_iters(steps)
+    return dataclasses.replace(setup, config=setup.config.override(max_iters=steps))
 
 
 @contextmanager
-def prepared(
+def prepare_training(
     config: Config,
     data: str | Path | Corpus | PreparedData | None,
     display: Display,
     given: Tokenizer | None = None,
     model: Callable[[ModelConfig], TrainedModel] = build,
-    processes: Processes = ALONE,
-) -> Iterator[Start]:
-    """Text, tokenizer and a model; within the block, PyTorch has the threads that suit them."""
+    processes: Processes = SINGLE,
+) -> Iterator[TrainingSetup]:
+    """Read the text, and build the tokenizer, the dataset and the model. During the block PyTorch's threads suit them.
+
+    Args:
+        config: the settings.
+        data: the text, or where it is; None for the default text.
+        display: says what was read.
+        given: a tokenizer to use; without it one is made from the text.
+        model: builds the model.
+        processes: the processes that train together; each gets its share of a batch.
+
+    Raises:
+        ConfigError: a setting does not fit the others.
+        DataError: the text does not fit the settings.
+        DeviceError: the device does not exist, or lacks the precision.
+        OutOfMemoryError: the model does not fit in memory.
+    """
     shares = {"rank": processes.rank, "world_size": processes.size}
     if model is build and config.model.quantization != "none":
         raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
     corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, display.say)
     if isinstance(corpus, PreparedData):
-        config = fitted(config, corpus, given)
+        config = _adopt_prepared_data(config, corpus, given)
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config, **shares)
     else:
-        tokenizer = given or tokenizer_for(corpus, config)
+        tokenizer = given or _train_tokenizer(corpus, config)
         config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
     about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
         about = f"{dataset.tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
-    device, config = pick_device(config.training.device), with_precision(config)
+    device, config = pick_device(config.training.device), resolve_precision(config)
     require_precision(config.training.precision, device)
     with explain_memory_errors(WAY_OUT), limit_threads(config.activations_per_batch) as threads:
         torch.manual_seed(config.training.seed)
         built = model(config.model).to(device)
         accelerate(built, config)
-        yield Start(corpus, tokenizer, config, dataset, built, threads, processes)
+        yield TrainingSetup(corpus, tokenizer, config, dataset, built, threads, processes)
 
 
-def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
-    """The configuration with prepared data's tokenizer and split; DataError if it asks for others."""
+def _adopt_prepared_data(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
+    """Return the config with the tokenizer and split of prepared data. Raises DataError if it asks for others."""
     asked, was = config.training, data.index.settings
     kind, size = data.tokenizer.kind, data.index.vocab_size
     other = None
@@ -108,20 +134,20 @@ def fitted(config: Config, data: PreparedData, given: Tokenizer | None) -> Confi
     return config.override(tokenizer=kind, vocab_size=size, train_fraction=was.get("train_fraction"))
 
 
-def tokenizer_for(corpus: Corpus, config: Config) -> Tokenizer:
-    """The tokenizer that the config asks for, learned from the text; DataError if there is nothing to learn.
+def _train_tokenizer(corpus: Corpus, config: Config) -> Tokenizer:
+    """Return a new tokenizer of the configured kind. Raises DataError if the text is too uniform.
 
-    Characters are those of the whole text; all else is learned from the part that will be trained on.
+    A character tokenizer has all characters of the text; the others learn from the training split alone.
     """
     kind, text = config.training.tokenizer, corpus.text
     if kind == "char":
-        return vocabulary_of(corpus)
+        return build_char_tokenizer(corpus)
     learned_from = text[: math.floor(config.training.train_fraction * len(text))]
     return train_tokenizer(kind, learned_from, config.model.vocab_size)
 
 
-def vocabulary_of(corpus: Corpus) -> CharTokenizer:
-    """The characters of a text. Raises DataError if it has fewer than two different ones."""
+def build_char_tokenizer(corpus: Corpus) -> CharTokenizer:
+    """Return the tokenizer of a text's characters. Raises DataError if the text has fewer than two different ones."""
     tokenizer = CharTokenizer.from_text(corpus.text)
     if tokenizer.vocab_size < 2:
         raise DataError(f"{corpus.source} holds one distinct character only: there is nothing to learn from it")

@@ -1,4 +1,4 @@
-"""Time spent on training, apart from the time spent on evaluating it."""
+"""Time spent on training, without the time spent on evaluation."""
 
 import time
 from collections.abc import Iterator
@@ -6,36 +6,35 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Runs from `start`; what happens in an `evaluating` block counts as evaluation, not as training.
+    """Counts from its construction, or from `start`; an `evaluating` block counts as evaluation.
 
     Attributes:
-        evaluation_seconds: the time spent in such blocks.
+        evaluation_seconds: time spent in such blocks.
     """
 
     def __init__(self) -> None:
-        self.evaluation_seconds = 0.0
-        self._started = time.perf_counter()
-        self._paused: float | None = None
+        self.start()
 
     def start(self, training_seconds: float = 0.0, evaluation_seconds: float = 0.0) -> None:
-        """Start the clock, from where it stood when it was stopped."""
+        """Start from these times, which are above 0 for a resumed training."""
         self.evaluation_seconds = evaluation_seconds
         self._started = time.perf_counter() - training_seconds - evaluation_seconds
+        self._paused: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Time since the start, evaluations included."""
+        """Time since the start, with evaluations."""
         return time.perf_counter() - self._started
 
     @property
     def training_seconds(self) -> float:
-        """Time since the start, evaluations left out."""
+        """Time since the start, without evaluations."""
         now = time.perf_counter() if self._paused is None else self._paused
         return now - self._started - self.evaluation_seconds
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """What happens in the block counts as evaluation, not as training."""
+        """Count the block as evaluation."""
         self._paused = time.perf_counter()
         try:
             yield

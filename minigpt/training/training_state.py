@@ -1,105 +1,147 @@
-"""What a training is at one moment, taken down while it waits, to be written while it goes on; and put back again."""
+"""Everything that changes while a model trains: a checkpoint saves it, and resume restores it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from minigpt.data.dataset import Dataset
-from minigpt.distributed.processes import ALONE, Processes, in_parts, part
-from minigpt.distributed.sharded_checkpoint import fill, write_parts
+from minigpt.config import TrainingConfig
+from minigpt.distributed.parallelism import local_shard, reshard
+from minigpt.distributed.process_group import SINGLE, Processes
+from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import RunError
-from minigpt.runs.run import Run
-from minigpt.runs.run_directory import Metrics, Snapshot
-from minigpt.training.checkpoint import PARTS, Moment, Save, Saves
-from minigpt.training.loop import Usual
+from minigpt.runs.record import Metrics, Snapshot
+from minigpt.training.checkpoint import Checkpoint
+from minigpt.training.evaluation import should_evaluate
+from minigpt.training.loss_spikes import LossSpikeDetector
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.stopwatch import Stopwatch
+from minigpt.training.training_data import TrainingData
 
-USUAL, BATCHES, CPU, CUDA = "usual", "generator.batches", "generator.cpu", "generator.cuda"
+SPIKES, DATA, CPU, CUDA = "loss_spikes", "data.", "generator.cpu", "generator.cuda"  # names in a checkpoint
+StopReason = Literal["interrupted", "patience"]
 
 
-class Keeper:
-    """Takes down and puts back the weights, the optimizer's averages and every random generator."""
+@dataclass
+class TrainingState:
+    """The state of one training. The loop changes it, and callbacks read it.
 
-    def __init__(self, run: Run, dataset: Dataset, model: nn.Module, processes: Processes = ALONE) -> None:
-        """For the training of that model, perhaps one part of it in each of several processes."""
-        self.saves, self.dataset, self.model, self.processes = Saves(run.path), dataset, model, processes
-        self.device = next(iter(model.parameters())).device
-        self.optimizer: Optimizer | None = None
-        of_rank = "" if processes.first else f".{processes.rank}"  # dropout differs from process to process
-        self.cpu, self.cuda = CPU + of_rank, CUDA + of_rank
+    Attributes:
+        model: the model that trains; FSDP gives each process a shard of it.
+        data: where the batches come from.
+        optimizer: AdamW, and Muon if the config asks for it.
+        config: the settings of the training.
+        processes: the processes that train the model together.
+        step: number of steps done.
+        is_evaluated: True once this step's evaluation is done.
+        stop_reason: why a callback wants the training to end here; None to go on.
+        metrics: the evaluations so far.
+        snapshots: the texts that the model wrote so far.
+        saved_step: the step of the weights in the run's model.safetensors.
+        kernels: names of the kernels that the model trains with.
+        clock: time spent on training and on evaluation.
+        spike_detector: sees each batch's loss.
+    """
 
-    def begin(self, optimizer: Optimizer, usual: Usual, save: Save | None) -> None:
-        """Keep these from now on; make all but the weights as it was at the save, if there is one.
+    model: nn.Module
+    data: TrainingData
+    optimizer: Optimizer
+    config: TrainingConfig
+    processes: Processes = SINGLE
+    step: int = 0
+    is_evaluated: bool = False
+    stop_reason: StopReason | None = None
+    metrics: list[Metrics] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    saved_step: int = 0
+    kernels: list[str] = field(default_factory=list)
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    spike_detector: LossSpikeDetector = field(default_factory=LossSpikeDetector)
 
-        Raises as `restore`.
-        """
-        self.optimizer, self.usual = optimizer, usual
-        if save is not None:
-            self.restore(save)
+    @property
+    def is_last(self) -> bool:
+        """True if no step follows."""
+        return self.step == self.config.max_iters or self.stop_reason is not None
 
-    def restore(self, save: Save) -> None:
-        """Make all but the weights as it was at the save. Raises RunError for one that is not of such a training."""
-        assert self.optimizer is not None
-        tensors = self.tensors()
-        fill(tensors, save.training, may_lack=() if self.processes.first else (self.cpu, self.cuda))
-        self.optimizer.restore(tensors)
-        self.usual.restore(tensors[USUAL])
-        try:
-            self.dataset.restore({"generator": tensors[BATCHES], "position": save.moment.position})
-            self.dataset.skipped = save.moment.skipped
-            torch.set_rng_state(tensors[self.cpu])
-            if self.device.type == "cuda" and tensors[self.cuda].any():
-                torch.cuda.set_rng_state(tensors[self.cuda], self.device)
-        except RuntimeError as error:
-            raise RunError(f"{str(save.training)!r} is damaged: {error}") from None
+    @property
+    def is_finished(self) -> bool:
+        """True if the training is complete, not interrupted."""
+        return self.step == self.config.max_iters or self.stop_reason == "patience"
 
-    def restore_weights(self, save: Save) -> None:
-        """Make the weights as they were at the save. Raises RunError."""
-        fill(self.model.state_dict(), save.model)
+    @property
+    def needs_evaluation(self) -> bool:
+        """True if an evaluation is due at this step and not done yet."""
+        return not self.is_evaluated and (self.is_last or should_evaluate(self.step, self.config))
 
-    def spoiled(self) -> bool:
-        """Whether some weight is no number any more, as after an infinite gradient; the next batch's loss will say so.
+    @property
+    def best(self) -> Metrics | None:
+        """The evaluation with the lowest validation loss, the first of equals; None before the first."""
+        return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
 
-        Of many processes each looks at its own part.
-        """
-        return not all(bool(part(weight).isfinite().all()) for weight in self.model.parameters())
+    def has_finite_weights(self) -> bool:
+        """Return whether all weights of this process are finite numbers; after an infinite gradient they are not."""
+        return all(bool(local_shard(weight).isfinite().all()) for weight in self.model.parameters())
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the model's weights by name; of a model with frozen parameters only those that train."""
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        weights = self.model.state_dict()
+        if len(trained) == sum(1 for _ in self.model.parameters()):
+            return weights
+        return {name: tensor for name, tensor in weights.items() if name in trained}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All but the weights, by name: the averages themselves, the rest as it is now."""
-        assert self.optimizer is not None
-        in_parts(self.model)
+        """Return everything but the weights by name: the optimizer's own tensors, and copies of the rest."""
+        reshard(self.model)
         found = self.optimizer.state(self.model)
-        found |= {
-            USUAL: self.usual.state(),
-            BATCHES: self.dataset.generator.get_state(),
-            self.cpu: torch.get_rng_state(),
-        }
-        on_gpu = self.device.type == "cuda"  # and if not, zeros, so that the device may change
-        found[self.cuda] = torch.cuda.get_rng_state(self.device) if on_gpu else torch.zeros(16, dtype=torch.uint8)
+        found |= {f"{DATA}{name}": tensor for name, tensor in self.data.state().items() if name != "position"}
+        found |= {SPIKES: self.spike_detector.state(), self._rank_name(CPU): torch.get_rng_state()}
+        device = self._device
+        found[self._rank_name(CUDA)] = (  # on a CPU zeros, so that a run can resume on another device
+            torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
+        )
         return found
 
-    def saving(
-        self,
-        moment: Moment,
-        weights: Mapping[str, Tensor],
-        metrics: Sequence[Metrics],
-        snapshots: Sequence[Snapshot],
-    ) -> Callable[[], None]:
-        """What to call, on any thread and at any time, to write a save of this moment; many write theirs together."""
-        tensors, metrics, snapshots = self.tensors(), [*metrics], [*snapshots]
-        if self.processes.size == 1:
-            copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            return lambda: self.saves.write(moment, weights, copies, metrics, snapshots)
-        if self.processes.first:
-            self.saves.begin(moment.step)
-        self.processes.wait()
-        parts = self.saves.place(moment.step) / PARTS
-        written = write_parts(parts, {**self.model.state_dict(), **tensors}, self.processes)
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Make everything but the weights what it was at the checkpoint.
 
-        def finish() -> None:
-            written()
-            if self.processes.first:
-                self.saves.finish(moment, metrics, snapshots)
+        Raises:
+            RunError: the checkpoint does not fit this training.
+        """
+        metadata = checkpoint.metadata
+        tensors = self.tensors()
+        cpu, cuda = self._rank_name(CPU), self._rank_name(CUDA)
+        load_into(tensors, checkpoint.training, optional=() if self.processes.is_first else (cpu, cuda))
+        self.optimizer.restore(tensors)
+        self.spike_detector.restore(tensors[SPIKES])
+        try:
+            saved = {name: tensors[f"{DATA}{name}"] for name in self.data.state() if name != "position"}
+            self.data.restore({**saved, "position": metadata.position})
+            self.data.skipped = metadata.skipped
+            torch.set_rng_state(tensors[cpu])
+            if self._device.type == "cuda" and tensors[cuda].any():
+                torch.cuda.set_rng_state(tensors[cuda], self._device)
+        except RuntimeError as error:
+            raise RunError(f"{str(checkpoint.training)!r} is damaged: {error}") from None
+        self.step = metadata.step
+        self.is_evaluated = metadata.is_evaluated
+        self.metrics[:], self.snapshots[:] = checkpoint.metrics, checkpoint.snapshots
 
-        return finish
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Restore the state in a new process, clock included. Raises RunError as `restore` does."""
+        self.restore(checkpoint)
+        self.clock.start(checkpoint.metadata.training_seconds, checkpoint.metadata.evaluation_seconds)
+
+    def restore_weights(self, checkpoint: Checkpoint) -> None:
+        """Make the weights what they were at the checkpoint. Raises RunError as `restore` does."""
+        load_into(self.weights(), checkpoint.model)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _rank_name(self, name: str) -> str:
+        """The name of a tensor that differs from process to process, such as the generator of dropout."""
+        return name if self.processes.is_first else f"{name}.{self.processes.rank}"

@@ -19,11 +19,11 @@ from ddp_worker import EXACT, OTHERS, PARALLEL
 from safetensors.torch import load_file
 
 import minigpt
-from minigpt.runs.run_directory import RunFolder
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.resume import resume
 
 TORCHRUN = Path(sys.executable).with_name("torchrun")
-PAIR = Path(__file__).parent.parent / "pair.py"
+PAIR = Path(__file__).parent.parent / "ddp_worker.py"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def farthest(one: Path, other: Path) -> float:
 
 def losses(run: Path) -> list[float]:
     """All that a run has measured."""
-    folder = RunFolder(run)
+    folder = RunDirectory(run)
     record = folder.read_record()
     assert record.validation_loss is not None
     found = [loss for m in folder.read_metrics(record) for loss in (m.train_loss, m.validation_loss)]
@@ -82,7 +82,7 @@ def test_so_they_do_other_models(runs: Path, name: str) -> None:
 def test_what_two_processes_saved_one_goes_on_with_and_the_other_way_round(runs: Path, parallel: str) -> None:
     assert farthest(runs / "alone", runs / f"{parallel}-begun") < 1e-10
     assert farthest(runs / "alone", runs / f"alone-to-{parallel}") < 1e-10
-    assert list((runs / parallel / "saves").glob("*/parts/*")), "they saved in parts"
+    assert list((runs / parallel / "checkpoints").glob("*/shards/*")), "they wrote shards"
     assert not list(runs.glob("**/*.pt")) + list(runs.glob("**/.metadata")), "no pickle"
 
 
@@ -112,9 +112,13 @@ def started(folder: Path, *arguments: object) -> subprocess.Popen:
     )
 
 
-def wait_for_a_save(run: Path, process: subprocess.Popen, after: str = "") -> str:
-    """Until it has one, after that one; which."""
-    while not (found := [path.parent.name for path in (run / "saves").glob("*/save.json") if path.parent.name > after]):
+def wait_for_checkpoint(run: Path, process: subprocess.Popen, after: str = "") -> str:
+    """Wait until the run has a checkpoint after that one; its name."""
+    while not (
+        found := [
+            path.parent.name for path in (run / "checkpoints").glob("*/checkpoint.json") if path.parent.name > after
+        ]
+    ):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     return max(found)
@@ -132,11 +136,11 @@ def test_when_one_is_killed_all_are_started_again_and_the_run_is_the_same(tmp_pa
     whole = started(tmp_path, *steps, "--out", tmp_path / "whole")
     assert whole.wait() == 0, whole.communicate()[0]
     killed = started(tmp_path, *steps, "--max-restarts", 1)
-    wait_for_a_save(tmp_path / "run", killed)
+    wait_for_checkpoint(tmp_path / "run", killed)
     workers(killed)[1].send_signal(signal.SIGKILL)
     said = killed.communicate(timeout=120)[0]
     assert killed.returncode == 0, said
-    assert "which goes on after step" in said
+    assert "resumed after step" in said
     assert farthest(tmp_path / "whole", tmp_path / "run") == 0
     assert losses(tmp_path / "whole") == losses(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in (["whole", "run"], ["run", "whole"])
@@ -145,28 +149,28 @@ def test_when_one_is_killed_all_are_started_again_and_the_run_is_the_same(tmp_pa
 def test_killed_once_too_often_it_says_so_and_sigterm_saves(tmp_path: Path, text_file: Path) -> None:
     shutil.copy(text_file, tmp_path / "text")
     process = started(tmp_path, "--max-iters", 100_000)
-    wait_for_a_save(tmp_path / "run", process)
+    wait_for_checkpoint(tmp_path / "run", process)
     workers(process)[0].send_signal(signal.SIGKILL)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 1, said
-    assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume goes on from the last save" in said
+    assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume continues from the last checkpoint" in said
     assert "Traceback" not in said
-    last = max(path.parent.name for path in (tmp_path / "run" / "saves").glob("*/save.json"))
+    last = max(path.parent.name for path in (tmp_path / "run" / "checkpoints").glob("*/checkpoint.json"))
     flags = [COMMAND, "train", "--resume", tmp_path / "run", "--processes", "2"]
     process = subprocess.Popen(flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for_a_save(tmp_path / "run", process, last)
+    wait_for_checkpoint(tmp_path / "run", process, last)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert said.count("stopping in good order") == 1
-    assert RunFolder(tmp_path / "run").read_record().status == "interrupted"
+    assert RunDirectory(tmp_path / "run").read_record().status == "interrupted"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size", 1], "2 processes cannot share a batch_size of 1: name at least as many windows"),
+        (["--batch-size", 1], "2 processes cannot share a batch_size of 1: choose at least 2"),
         (["--n-head", 3], "n_embd"),
     ],
 )

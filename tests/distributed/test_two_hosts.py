@@ -60,4 +60,4 @@ def test_two_hosts_train_one_run(hosts: list[str], text_file: Path, tmp_path: Pa
     assert "step" not in said[1], "only the first speaks"
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["launch"]) == ("finished", "night")
-    assert len(list((tmp_path / "run" / "saves").glob("*/parts/*"))) == 4
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*/shards/*"))) == 4

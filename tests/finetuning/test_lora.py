@@ -8,6 +8,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from gradient_steps import prepare_steps
 from torch import nn
 from transformers import GPT2LMHeadModel
 
@@ -29,8 +30,7 @@ from minigpt.finetuning.lora import (
 )
 from minigpt.model import build
 from minigpt.model.gpt import GPT
-from minigpt.training.gradients import Gradients
-from minigpt.training.optimizer import Optimizer
+from minigpt.training.loop import train_step
 
 LECTURE = ModelConfig(vocab_size=31, block_size=16, n_embd=32, n_head=4, n_layer=2, implementation="lecture")
 FAST = dataclasses.replace(LECTURE, implementation="fast")
@@ -238,13 +238,9 @@ def test_training_changes_only_the_adapters_and_lowers_the_loss(config: ModelCon
     kept = copy.deepcopy(model.state_dict())
     apply_lora(model, rank=4, dropout=0.1)
     data = Dataset(torch.arange(3000) % 31, settings)
-    losses = []
     model.train()
-    with Gradients(model, settings) as gradients:
-        optimizer = Optimizer(gradients.parameters, settings.training, gradients.scaler)
-        for step in range(60):
-            losses.append(gradients.add(*data.get_batch("train")))
-            optimizer.step(step)
+    with prepare_steps(model, settings, data) as (wrapped, state):
+        losses = [train_step(wrapped, state) for _ in range(60)]
     assert losses[-1] < losses[0] - 0.5
     for name, tensor in kept.items():
         found = model.state_dict()

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from gradient_steps import prepare_steps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.model import build
 from minigpt.model.modern import SLOWEST, Modern, Rotary
-from minigpt.training.gradients import Gradients
+from minigpt.training.loop import compute_gradients
 
 SHAPES = [
     ModelConfig(architecture="modern", vocab_size=65),
@@ -112,8 +113,8 @@ def test_what_is_applied_from_outside_changes_no_gradient(settings: dict) -> Non
     idx = torch.randint(65, (2, 4, 32), generator=torch.Generator().manual_seed(1))
     plain, outside = (random(SHAPES[0], torch.float32) for _ in range(2))
     plain(*idx)[1].backward()
-    with Gradients(outside, config) as gradients:
-        gradients.add(*idx)
+    with prepare_steps(outside, config, tuple(idx)) as (wrapped, state):
+        compute_gradients(wrapped, state)
         found = torch.cat([parameter.grad.flatten() for parameter in outside.parameters()])
     expected = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()])
     assert (found - expected).norm() <= (0.1 if settings.get("precision") else 1e-5) * expected.norm()

@@ -35,7 +35,7 @@ def test_the_record_tells_the_truth(trained: Run, text: str) -> None:
     assert trained.record.status == "finished"
     assert [m.step for m in trained.metrics] == [0, 20, 40, 60]
     assert trained.metrics[-1].characters == 60 * 8 * 16
-    files = {file.name for file in trained.path.iterdir()} - {"best.safetensors", "saves", ".lock"}
+    files = {file.name for file in trained.path.iterdir()} - {"best.safetensors", "checkpoints", ".lock"}
     assert files == {
         *("config.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl"),
         *("snapshots.jsonl", "samples.txt", "loss.png", "run.json"),

@@ -14,38 +14,37 @@ import safetensors.torch
 import torch
 
 import minigpt
-from minigpt.config import Config, ModelConfig
+from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError, FileError, RunError
-from minigpt.model.lecture import BigramLanguageModel
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunFolder, find_newest
+from minigpt.runs.run_directory import RunDirectory, find_newest
 from minigpt.training.train import train
 
 
 def test_a_name_already_taken_gets_a_number(tmp_path: Path) -> None:
     wanted = tmp_path / "runs" / "mine"
     wanted.mkdir(parents=True)
-    assert RunFolder.create(wanted).path == wanted  # empty: nobody's yet
-    assert RunFolder.create(wanted).path.name == "mine-2"
-    assert RunFolder.create(wanted).path.name == "mine-3"
+    assert RunDirectory.create(wanted).path == wanted  # empty: nobody's yet
+    assert RunDirectory.create(wanted).path.name == "mine-2"
+    assert RunDirectory.create(wanted).path.name == "mine-3"
     wanted.with_name("mine-4").touch()
-    assert RunFolder.create(wanted).path.name == "mine-5"
+    assert RunDirectory.create(wanted).path.name == "mine-5"
 
 
 def test_a_name_that_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert RunFolder.create(Path()).path == Path()
-    with pytest.raises(RunError, match=r"the folder '.' is not empty: name a new one"):
-        RunFolder.create(Path())
-    with pytest.raises(RunError, match=r"the folder '..' is not empty"):
-        RunFolder.create(Path(".."))
+    assert RunDirectory.create(Path()).path == Path()
+    with pytest.raises(RunError, match=r"the directory '.' is not empty: name a new one"):
+        RunDirectory.create(Path())
+    with pytest.raises(RunError, match=r"the directory '..' is not empty"):
+        RunDirectory.create(Path(".."))
     (tmp_path / "nowhere").symlink_to(tmp_path / "absent" / "absent")
-    with pytest.raises(FileError, match="cannot create the run folder"):
-        RunFolder.create(tmp_path / "nowhere" / "run")
+    with pytest.raises(FileError, match="cannot create the run directory"):
+        RunDirectory.create(tmp_path / "nowhere" / "run")
     with pytest.raises(RunError, match="not UTF-8"):
-        RunFolder.create(tmp_path / "\udcff")
+        RunDirectory.create(tmp_path / "\udcff")
 
 
 def test_of_two_at_once_each_gets_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_of_two_at_once_each_gets_a_folder_of_its_own(tmp_path: Path) -> None:
 
         def create(attempt: int = attempt, barrier: threading.Barrier = barrier) -> Path:
             barrier.wait()
-            return RunFolder.create(tmp_path / f"run {attempt}").path
+            return RunDirectory.create(tmp_path / f"run {attempt}").path
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             paths = [job.result() for job in [pool.submit(create) for _ in range(4)]]
@@ -119,31 +118,6 @@ def test_what_is_not_a_run_is_never_overwritten(text_file: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "new", "precious"]
 
 
-def test_the_best_weights_are_kept_where_the_last_are_worse(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    model = BigramLanguageModel(ModelConfig(vocab_size=2))
-    loaded = BigramLanguageModel(ModelConfig(vocab_size=2))
-
-    def save(loss: float, best_so_far: bool) -> None:
-        torch.nn.init.constant_(model.token_embedding_table.weight, loss)
-        folder.save_weights(model.state_dict(), best_so_far)
-
-    def kept(which: str) -> float:
-        folder.load_weights(loaded, which)
-        return loaded.token_embedding_table.weight[0, 0].item()
-
-    for loss, best_so_far, last, best in [
-        (3, True, 3, 3),
-        (2, True, 2, 2),
-        (4, False, 4, 2),
-        (5, False, 5, 2),
-        (1, True, 1, 1),
-    ]:
-        save(loss, best_so_far)
-        assert (kept("last"), kept("best")) == (last, best)
-        assert folder.best.exists() == (last != best)
-
-
 def change_json(name: str, **changes: object) -> Callable[[Path], None]:
     def change(run: Path) -> None:
         content = json.loads((run / name).read_text()) | changes
@@ -205,7 +179,7 @@ BREAKAGES = (
         ("more blocks", "model.safetensors", replace("config.toml", "n_layer = 2", "n_layer = 3")),
         ("another model", "model.safetensors", replace("config.toml", '"gpt"', '"bigram"')),
         ("another tokenizer", "tokenizer.json", change_json("tokenizer.json", characters=["a", "b"])),
-        ("a later record", "run.json", change_json("run.json", format=2)),
+        ("a later record", "run.json", change_json("run.json", format=3)),
         ("a record short of a key", "run.json", change_json("run.json", parameters="drop")),
         ("a key too many", "run.json", change_json("run.json", surprise=1)),
         ("a wrong type", "run.json", change_json("run.json", parameters="many")),

@@ -10,7 +10,7 @@ from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 import minigpt
 from minigpt.system.terminal import escape_control_characters
-from minigpt.training.display import clock
+from minigpt.training.display import format_duration
 
 
 def test_a_pipe_gets_plain_lines(command: Callable, text_file: Path) -> None:
@@ -60,5 +60,5 @@ def test_control_characters_are_shown_not_obeyed() -> None:
     assert escape_control_characters("👩‍👩‍👧 é 漢\u2028") == "👩‍👩‍👧 é 漢\u2028"
 
 
-def test_clock() -> None:
-    assert [clock(s) for s in (0, 59.4, 59.6, 3599.6, 3725)] == ["0:00", "0:59", "1:00", "1:00:00", "1:02:05"]
+def test_a_duration_is_minutes_and_seconds() -> None:
+    assert [format_duration(s) for s in (0, 59.4, 59.6, 3599.6, 3725)] == ["0:00", "0:59", "1:00", "1:00:00", "1:02:05"]

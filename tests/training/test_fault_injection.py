@@ -1,4 +1,4 @@
-"""What can go wrong while a model trains: jumps of the loss, no progress, and what the doctor says in the end."""
+"""What can go wrong while a model trains: loss spikes, no progress, lost files; and what the diagnostics say."""
 
 import dataclasses
 import itertools
@@ -17,149 +17,158 @@ import torch
 from conftest import COMMAND, TINY, TINY_FLAGS, make_text
 
 import minigpt
-from minigpt.config import TrainingConfig
+from minigpt.config import Config, TrainingConfig
 from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError, DivergedError
+from minigpt.model.gpt import GPT
+from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import Metrics
-from minigpt.training.callbacks import Journal
-from minigpt.training.checkpoint import Saves
-from minigpt.training.diagnostics import diagnosis, unigram_loss
-from minigpt.training.gradients import Gradients
-from minigpt.training.loop import Usual
-from minigpt.training.optimizer import Optimizer
+from minigpt.training.callbacks import Callback
+from minigpt.training.checkpoint import Checkpoints
+from minigpt.training.diagnostics import compute_unigram_loss, diagnose
+from minigpt.training.loss_spikes import LossSpikeDetector
 from minigpt.training.resume import resume
+from minigpt.training.train import train
+from minigpt.training.training_state import TrainingState
 
 
-@pytest.fixture
-def bad_batch(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The 150th batch that is ever trained on has a loss of 30, wherever it comes; what was trained on is kept."""
-    add, seen, bad = Gradients.add, [], []
+class BadLosses(Callback):
+    """Makes the model return a loss of its own choice for some training batches, and keeps every batch trained on.
 
-    def adding(self: Gradients, x: torch.Tensor, y: torch.Tensor, last: bool = True) -> float:
-        seen.append(x)
-        loss = add(self, x, y, last)
-        if len(seen) == 150 and not bad:
-            bad.append(x)
-        return 30.0 if bad and torch.equal(x, bad[0]) else loss
+    It hooks into PyTorch, which calls the hook after each module.
+    """
 
-    def beginning(self: Journal, optimizer: Optimizer, usual: Usual) -> int:
-        seen.clear()  # those of the forecast's rehearsal
-        return begin(self, optimizer, usual)
+    def __init__(self, choose: Callable[["BadLosses"], float | None]) -> None:
+        self.choose, self.batches = choose, []
+        self.state: TrainingState | None = None
 
-    begin = Journal.begin
-    monkeypatch.setattr(Journal, "begin", beginning)
-    monkeypatch.setattr(Gradients, "add", adding)
-    return seen
+    def on_train_begin(self, state: TrainingState) -> None:
+        self.state = state
+
+    def hook(self, module: torch.nn.Module, inputs: tuple, output: Any) -> Any:
+        if self.state is None or not isinstance(module, GPT) or not module.training:  # the forecast, or an evaluation
+            return output
+        self.batches.append(inputs[0])
+        loss = self.choose(self)
+        return output if loss is None else (output[0], output[1] - output[1].detach() + loss)
 
 
-def test_a_jump_stops_the_training_and_says_where(
-    bad_batch: list[torch.Tensor], text_file: Path, tmp_path: Path
-) -> None:
+def train_badly(bad: BadLosses, data: Path, out: Path, **settings: Any) -> Run:
+    """Train with those losses."""
+    handle = torch.nn.modules.module.register_module_forward_hook(bad.hook)
+    try:
+        return train(Config().override(**TINY | settings), data, out, callbacks=[bad])
+    finally:
+        handle.remove()
+
+
+def choose_30_for_one_batch(bad: BadLosses) -> float | None:
+    """The 150th batch has a loss of 30, whenever it comes."""
+    is_bad = len(bad.batches) >= 150 and torch.equal(bad.batches[-1], bad.batches[149])
+    return 30.0 if is_bad else None
+
+
+def test_a_loss_spike_stops_the_training_and_the_message_names_the_step(text_file: Path, tmp_path: Path) -> None:
+    bad = BadLosses(choose_30_for_one_batch)
     with pytest.raises(DivergedError, match=r"the loss jumps from \d\.\d\d to 30\.00 at step 149: .* are kept"):
-        minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_iters": 200})
-    assert len(bad_batch) == 150
+        train_badly(bad, text_file, tmp_path / "run", max_iters=200)
+    assert len(bad.batches) == 150
     run = minigpt.load(tmp_path / "run")
     assert run.record.status == "diverged"
     assert run.record.step == 140
 
 
-def test_with_rollback_it_goes_back_once_and_leaves_that_batch_out(
-    bad_batch: list[torch.Tensor], text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+def test_a_rollback_returns_to_the_last_checkpoint_and_leaves_out_the_bad_batch(
+    text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    settings = TINY | {"max_iters": 200, "on_spike": "rollback"}
-    run = minigpt.train(data=text_file, out=tmp_path / "run", **settings)
+    bad = BadLosses(choose_30_for_one_batch)
+    run = train_badly(bad, text_file, tmp_path / "run", max_iters=200, on_spike="rollback")
     assert "back to step 140, and on without that batch" in capfd.readouterr().err
     assert [metrics.step for metrics in run.metrics] == list(range(0, 201, 20))
-    assert sum(torch.equal(x, bad_batch[149]) for x in bad_batch) == 1
-    assert all(torch.equal(*pair) for pair in zip(bad_batch[140:149], bad_batch[150:159], strict=True))
-    assert Saves(run.path).newest().moment.skipped == 150 * 8
+    assert sum(torch.equal(x, bad.batches[149]) for x in bad.batches) == 1
+    assert all(torch.equal(*pair) for pair in zip(bad.batches[140:149], bad.batches[150:159], strict=True))
+    assert Checkpoints(run.path).newest().metadata.skipped == 150 * 8
     longer = resume(run.path, max_iters=210)
     assert longer.record.status == "finished"
 
 
-def test_a_second_jump_stops_it(bad_batch: list[torch.Tensor], text_file: Path, tmp_path: Path) -> None:
-    def worse(self: Usual, loss: float, step: int, config: TrainingConfig) -> None:
-        if step == 30:
-            raise DivergedError("the loss jumps")
-
-    usual, Usual.require = Usual.require, worse  # type: ignore[method-assign]
-    try:
-        with pytest.raises(DivergedError, match="the loss jumps"):
-            minigpt.train(data=text_file, out=tmp_path / "run", **TINY, on_spike="rollback")
-    finally:
-        Usual.require = usual  # type: ignore[method-assign]
+def test_a_second_divergence_stops_the_training(text_file: Path, tmp_path: Path) -> None:
+    bad = BadLosses(lambda bad: math.nan if bad.state.step == 30 else None)
+    with pytest.raises(DivergedError, match="the loss is nan at step 30"):
+        train_badly(bad, text_file, tmp_path / "run", on_spike="rollback")
+    assert len(bad.batches) == 31 + 11
 
 
-def test_weights_that_are_no_numbers_are_not_saved(
-    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def spoiling(self: Optimizer, n: int) -> None:
-        if n == 30:
-            self.parameters[0].grad.fill_(math.inf)
-        step(self, n)
+class InfiniteGradient(Callback):
+    """Adds infinity to the gradients of the step after step 30."""
 
-    step = Optimizer.step
-    monkeypatch.setattr(Optimizer, "step", spoiling)
+    def on_step_end(self, state: TrainingState) -> None:
+        if state.step == 30:
+            state.optimizer.parameters[0].grad.fill_(math.inf)
+
+
+def test_weights_that_are_not_finite_are_not_saved(text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {"save_minutes": 1e-9, "grad_clip": 0.0}
     with pytest.raises(DivergedError, match="the loss is nan at step 31"):
-        minigpt.train(data=text_file, out=tmp_path / "run", **settings)
-    assert Saves(tmp_path / "run").newest().moment.step == 30
+        train(Config().override(**settings), text_file, tmp_path / "run", callbacks=[InfiniteGradient()])
+    assert Checkpoints(tmp_path / "run").newest().metadata.step == 30
 
 
-def test_what_is_a_jump() -> None:
-    usual, config = Usual(), TrainingConfig()
+def test_a_spike_is_ten_standard_deviations_and_a_nat_above_the_mean() -> None:
+    detector, config = LossSpikeDetector(), TrainingConfig()
     for n in range(300):
-        usual.require(2 + 0.1 * math.sin(n), n, config)
-    usual.require(2.9, 300, config)  # high, but less than a nat above
+        detector.check(2 + 0.1 * math.sin(n), n, config)
+    detector.check(2.9, 300, config)  # high, but less than a nat above
     for loss in (3.5, math.inf, math.nan):
         with pytest.raises(DivergedError, match="at step 301"):
-            usual.require(loss, 301, config)
-    wild = Usual()
+            detector.check(loss, 301, config)
+    wild = LossSpikeDetector()
     for n in range(300):
-        wild.require(0.1 if n % 2 else 5.0, n, config)
-    wild.require(9.0, 300, config)  # where losses are so different, that is none
+        wild.check(0.1 if n % 2 else 5.0, n, config)
+    wild.check(9.0, 300, config)  # within ten standard deviations of such losses
 
 
-def test_patience(text_file: Path, tmp_path: Path) -> None:
+def test_without_patience_left_the_training_ends(text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {"max_iters": 4000, "eval_interval": 10, "learning_rate": 0.03, "train_fraction": 0.02}
     run = minigpt.train(data=text_file, out=tmp_path / "run", patience=3, **settings | {"snapshots": 0})
     assert run.record.status == "finished"
     assert run.record.step == run.metrics[-1].step < 4000
     assert run.metrics.index(run.best) == len(run.metrics) - 4
-    with pytest.raises(ConfigError, match="its patience of 3 ended the run at step"):
+    with pytest.raises(ConfigError, match="a patience of 3 ended the run at step"):
         resume(run.path)
     assert resume(run.path, patience=0, max_iters=run.record.step + 3).record.status == "finished"
 
 
-def told(run: Run, losses: list[tuple[float, float]], **changes: Any) -> list[str]:
-    """What the doctor says of a run with those training and validation losses."""
+def diagnose_losses(run: Run, losses: list[tuple[float, float]], **changes: Any) -> list[str]:
+    """What the diagnostics say of a run with those training and validation losses."""
     metrics = [Metrics(n * 100, *both, 1e-3, 1.0, n) for n, both in enumerate(losses)]
     record = dataclasses.replace(run.record, step=metrics[-1].step, **changes)
     dataset = Dataset(run.tokenizer.encode(make_text()), run.config)
-    return diagnosis(dataclasses.replace(run, metrics=metrics, record=record), dataset)
+    return diagnose(dataclasses.replace(run, metrics=metrics, record=record), dataset)
 
 
-def test_the_doctor_reads_curves(trained: Run) -> None:
+def test_the_diagnostics_find_what_is_wrong_with_a_curve(trained: Run) -> None:
     down = [(3.4 - 0.2 * n, 3.4 - 0.2 * n) for n in range(10)]
     flat = [(1.7, 1.7)] * 10
-    assert told(trained, down + flat) == []
-    assert "still improving: the validation loss fell by" in told(trained, down)[0]
+    assert diagnose_losses(trained, down + flat) == []
+    assert "still improving: the validation loss fell by" in diagnose_losses(trained, down)[0]
     overfit = [(1.7 - 0.02 * n, 1.7 + 0.03 * n) for n in range(10)]
-    assert "it overfits since step 900: the validation loss rose" in told(trained, down + overfit)[0]
-    assert "text is too small" in told(trained, down + overfit, parameters=100_000)[0]
-    assert "it diverged: the training loss was 1.60 at step 900" in told(trained, down + [(4.2, 4.2)] * 5)[0]
-    unigram = unigram_loss(Dataset(trained.tokenizer.encode(make_text()), trained.config))
-    assert "it is stuck" in told(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)[0]
-    assert told(trained, flat[:3]) == []
-    assert told(trained, [*down, *[(0.0, 0.0)] * 20]) == []  # learned to the end
+    assert "it overfits since step 900: the validation loss rose" in diagnose_losses(trained, down + overfit)[0]
+    assert "text is too small" in diagnose_losses(trained, down + overfit, parameters=100_000)[0]
+    assert "it diverged: the training loss was 1.60 at step 900" in diagnose_losses(trained, down + [(4.2, 4.2)] * 5)[0]
+    unigram = compute_unigram_loss(Dataset(trained.tokenizer.encode(make_text()), trained.config))
+    assert "it is stuck" in diagnose_losses(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)[0]
+    assert diagnose_losses(trained, flat[:3]) == []
+    assert diagnose_losses(trained, [*down, *[(0.0, 0.0)] * 20]) == []  # learned to the end
     by_muon = dataclasses.replace(trained, config=trained.config.override(optimizer="muon", dropout=0.4))
-    [said] = told(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
+    [said] = diagnose_losses(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
     assert "try --muon-learning-rate 0.002 --learning-rate" in said
-    assert "try --dropout 0.5 or" in told(by_muon, down + overfit)[0]
+    assert "try --dropout 0.5 or" in diagnose_losses(by_muon, down + overfit)[0]
 
 
-def test_the_doctor_on_real_runs(text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_the_diagnostics_find_what_is_wrong_with_real_runs(
+    text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     def said(**settings: Any) -> str:
         capfd.readouterr()
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -213,7 +222,7 @@ def test_a_folder_that_vanishes(long_run: subprocess.Popen, tmp_path: Path) -> N
     assert long_run.wait(60) == 2
     assert "cannot " in long_run.stderr.read()
     run = minigpt.load(tmp_path / "moved")
-    step = Saves(run.path).newest().moment.step
+    step = Checkpoints(run.path).newest().metadata.step
     assert resume(run.path, max_iters=step + 5).record.step == step + 5
 
 
@@ -230,7 +239,7 @@ def test_a_folder_that_becomes_read_only(long_run: subprocess.Popen, tmp_path: P
         long_run.kill()
         long_run.wait()
         subprocess.run(["umount", run], check=True)
-    step = Saves(run).newest().moment.step
+    step = Checkpoints(run).newest().metadata.step
     assert resume(run, max_iters=step + 5).record.step == step + 5
 
 
@@ -274,6 +283,6 @@ def test_a_disk_that_fills_up(text_file: Path, tmp_path: Path) -> None:
         shutil.copytree(disk / "run", tmp_path / "run")
     finally:
         subprocess.run(["umount", disk], check=True)
-    step = Saves(tmp_path / "run").newest().moment.step
+    step = Checkpoints(tmp_path / "run").newest().metadata.step
     run = resume(tmp_path / "run", max_iters=step + 20)
     assert [metrics.step for metrics in run.metrics] == [*range(0, step + 20, 20), step + 20]

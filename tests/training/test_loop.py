@@ -18,11 +18,10 @@ from minigpt.model.lecture import GPTLanguageModel
 from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
+from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.evaluation import estimate_loss
-from minigpt.training.interrupt import Interrupt
-from minigpt.training.loop import Usual, fit
-from minigpt.training.optimizer import Optimizer
-from minigpt.training.stopwatch import Stopwatch
+from minigpt.training.loop import fit
+from minigpt.training.training_state import TrainingState
 
 
 def same_weights(a: Run, b: Run) -> bool:
@@ -30,30 +29,14 @@ def same_weights(a: Run, b: Run) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in a.model.state_dict().items())
 
 
-class Curve(Stopwatch):
-    """Keeps the losses of every step, and nothing else."""
+class Curve(Callback):
+    """Keeps the validation losses."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.losses: list[float] = []
 
-    def begin(self, optimizer: Optimizer, usual: Usual) -> int:
-        return 0
-
-    def due(self, step: int, last: bool) -> bool:
-        return True
-
-    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        self.losses.append(validation_loss)
-
-    def stepped(self, step: int) -> None:
-        pass
-
-    def enough(self) -> bool:
-        return False
-
-    def back(self, error: DivergedError) -> int:
-        raise error
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        self.losses.append(losses["val"])
 
 
 def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = None) -> tuple[torch.nn.Module, Curve]:
@@ -66,11 +49,11 @@ def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = 
         model.load_state_dict(weights if isinstance(model, GPTLanguageModel) else join_heads(weights, config.model))
     curve = Curve()
     with limit_threads(1):
-        fit(model, Dataset(tokenizer.encode(text), config), config, curve, Interrupt())
+        fit(model, Dataset(tokenizer.encode(text), config), config, [curve])
     return model, curve
 
 
-SHORT = Config().override(**TINY | {"max_iters": 20, "device": "cpu"})
+SHORT = Config().override(**TINY | {"max_iters": 20, "eval_interval": 1, "device": "cpu"})
 
 
 def test_the_lecture_s_implementation_has_the_weights_of_the_lectures_script(text: str) -> None:
@@ -164,7 +147,9 @@ def test_the_last_weights_are_the_models_and_the_best_lie_beside_them(tmp_path: 
     assert not same_weights(run, kept)
     assert last.evaluate().loss == pytest.approx(run.record.validation_loss)
     data = Dataset(kept.tokenizer.encode("".join(small)), kept.config)
-    assert estimate_loss(kept.model, data, 128)["val"] == pytest.approx(best.validation_loss)
+    assert estimate_loss(kept.model, data, run.config.training.eval_windows)["val"] == pytest.approx(
+        best.validation_loss
+    )
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(text_file: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.training import muon
-from minigpt.training.muon import Muon, momentum, orthogonalized
+from minigpt.training.muon import Muon, get_momentum, orthogonalize
 
 SHAPES = [(8, 8), (24, 8), (8, 32), (1, 5), (5, 1), (64, 64)]
 
@@ -18,7 +18,7 @@ def stack(shape: tuple[int, int], n: int = 3, seed: int = 0) -> Tensor:
 def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) -> None:
     matrices = stack(shape)
     U, S, V = torch.linalg.svd(matrices, full_matrices=False)
-    found = orthogonalized(matrices)
+    found = orthogonalize(matrices)
     norms = S.square().sum(dim=-1, keepdim=True).sqrt()
     s = S / norms
     for _ in range(5):  # the polynomial, on the singular values themselves
@@ -31,11 +31,11 @@ def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) 
 def test_a_stack_is_its_matrices_one_by_one() -> None:
     matrices = stack((24, 8))
     for i, matrix in enumerate(matrices):
-        torch.testing.assert_close(orthogonalized(matrices)[i], orthogonalized(matrix[None])[0])
+        torch.testing.assert_close(orthogonalize(matrices)[i], orthogonalize(matrix[None])[0])
 
 
 def test_nothing_moves_without_a_gradient() -> None:
-    assert not orthogonalized(torch.zeros(2, 4, 3)).any()
+    assert not orthogonalize(torch.zeros(2, 4, 3)).any()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -43,7 +43,7 @@ def test_in_bfloat16_it_is_pytorchs_iteration(shape: tuple[int, int]) -> None:
     theirs = getattr(torch.optim._muon, "_zeropower_via_newtonschulz")  # noqa: B009  # a private name
     for matrix in stack(shape).float():
         expected = theirs(matrix, (muon.A, muon.B, muon.C), 5, muon.EPSILON)
-        found = orthogonalized(matrix.bfloat16()[None])[0]
+        found = orthogonalize(matrix.bfloat16()[None])[0]
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
 
 
@@ -54,7 +54,7 @@ def test_steps_are_pytorchs(shape: tuple[int, int], weight_decay: float, monkeyp
     monkeypatch.setattr(
         torch.optim._muon,
         "_zeropower_via_newtonschulz",
-        lambda gradient, coefficients, steps, eps: orthogonalized(gradient[None], steps)[0],
+        lambda gradient, coefficients, steps, eps: orthogonalize(gradient[None], steps)[0],
     )
     start = stack(shape)
     ours = nn.Parameter(start.clone())
@@ -87,6 +87,6 @@ def test_with_products_of_bfloat16_steps_are_pytorchs_within_its_rounding() -> N
 
 
 def test_momentum_rises() -> None:
-    assert momentum(0) == pytest.approx(0.85)
-    assert momentum(50) == pytest.approx(0.90)
-    assert momentum(100) == momentum(10_000) == 0.95
+    assert get_momentum(0) == pytest.approx(0.85)
+    assert get_momentum(50) == pytest.approx(0.90)
+    assert get_momentum(100) == get_momentum(10_000) == 0.95

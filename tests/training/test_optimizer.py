@@ -1,4 +1,4 @@
-"""One long AdamW against PyTorch's own, parameter by parameter; and the learning rate's way."""
+"""AdamW over flat parameters against PyTorch's own, and the schedule of the learning rate."""
 
 import math
 
@@ -9,11 +9,10 @@ from torch import nn
 from minigpt.config import ModelConfig, TrainingConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.modern import Modern
-from minigpt.training.muon import Muon, momentum
-from minigpt.training.optimizer import ALIGNED, Optimizer, flatten, learning_rate
+from minigpt.training.muon import Muon, get_momentum
+from minigpt.training.optimizer import ALIGNMENT, Optimizer, flatten, get_learning_rate
 
 CONFIG = ModelConfig(vocab_size=7, block_size=5, n_embd=6, n_head=2, n_layer=2, qkv_bias=True)
-SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def pair() -> tuple[GPT, GPT]:
@@ -33,7 +32,7 @@ def test_flattening_changes_no_value_and_every_parameter_is_a_view() -> None:
         whole.data.add_(1)
     for parameter, before in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(parameter, before + 1)
-        assert parameter.data_ptr() % (4 * ALIGNED) == long[0].data_ptr() % (4 * ALIGNED)
+        assert parameter.data_ptr() % (4 * ALIGNMENT) == long[0].data_ptr() % (4 * ALIGNMENT)
     ours(torch.tensor([[1, 2]]), torch.tensor([[2, 3]]))[1].backward()
     theirs(torch.tensor([[1, 2]]), torch.tensor([[2, 3]]))
     assert any(whole.grad.any() for whole in long)
@@ -44,7 +43,7 @@ def test_flattening_changes_no_value_and_every_parameter_is_a_view() -> None:
 def test_the_steps_are_those_of_adamw_with_groups(weight_decay: float, grad_clip: float) -> None:
     ours, theirs = pair()
     config = TrainingConfig(weight_decay=weight_decay, grad_clip=grad_clip, schedule="cosine", max_iters=10)
-    optimizer = Optimizer(flatten(ours), config, SCALER)
+    optimizer = Optimizer(flatten(ours), config)
     groups = [
         {"params": [p for p in theirs.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in theirs.parameters() if p.dim() < 2], "weight_decay": 0.0},
@@ -55,12 +54,15 @@ def test_the_steps_are_those_of_adamw_with_groups(weight_decay: float, grad_clip
         for model in (ours, theirs):
             model(batch[:, :5], batch[:, 1:])[1].backward()
         for group in adamw.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = get_learning_rate(step, config)
         if grad_clip:
             nn.utils.clip_grad_norm_(theirs.parameters(), grad_clip)
         adamw.step()
         adamw.zero_grad()
-        optimizer.step(step)
+        optimizer.set_learning_rate(step)
+        optimizer.clip_gradients(config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
         assert not a.grad.any()
@@ -75,7 +77,7 @@ def test_with_muon_the_blocks_matrices_are_stacked_by_shape_and_the_rest_is_adam
     stacks = {tuple(p.shape) for p in long if p.dim() == 3}
     assert stacks == {(8, 8, 8), (2, 32, 8), (2, 8, 32)}
     config = TrainingConfig(optimizer="muon", weight_decay=0.1, beta2=0.95, schedule="trapezoid", max_iters=6)
-    optimizer = Optimizer(long, config, SCALER)
+    optimizer = Optimizer(long, config)
     names = dict(theirs.named_parameters())
     hidden = {name: p for name, p in names.items() if name.startswith("blocks.") and p.dim() == 2}
     groups = [
@@ -89,16 +91,19 @@ def test_with_muon_the_blocks_matrices_are_stacked_by_shape_and_the_rest_is_adam
         for model in (ours, theirs):
             model(batch[:, :5], batch[:, 1:])[1].backward()
         for group in adamw.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = get_learning_rate(step, config)
         adamw.step()
         for muon, parameter in zip(one_by_one, hidden.values(), strict=True):
             [group] = muon.param_groups
-            group["lr"], group["momentum"] = 20 * learning_rate(step, config), momentum(step)
+            group["lr"], group["momentum"] = 20 * get_learning_rate(step, config), get_momentum(step)
             group["params"][0].grad = parameter.grad[None]
             muon.step()
             parameter.data.copy_(group["params"][0][0])
         theirs.zero_grad()
-        optimizer.step(step)
+        optimizer.set_learning_rate(step)
+        optimizer.clip_gradients(config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
     kept = optimizer.state(ours)
@@ -113,7 +118,7 @@ def test_with_muon_the_blocks_matrices_are_stacked_by_shape_and_the_rest_is_adam
 def test_the_learning_rate_rises_and_falls() -> None:
     rates = {
         schedule: [
-            learning_rate(step, TrainingConfig(schedule=schedule, warmup_iters=4, max_iters=12, learning_rate=8.0))
+            get_learning_rate(step, TrainingConfig(schedule=schedule, warmup_iters=4, max_iters=12, learning_rate=8.0))
             for step in range(12)
         ]
         for schedule in ("constant", "linear", "cosine", "trapezoid")
@@ -127,12 +132,12 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_without_warmup_the_first_step_has_the_whole_rate() -> None:
-    assert learning_rate(0, TrainingConfig(schedule="cosine", max_iters=1)) == 1e-3
+    assert get_learning_rate(0, TrainingConfig(schedule="cosine", max_iters=1)) == 1e-3
 
 
 def test_the_rate_falls_no_lower_than_the_least() -> None:
     settings = {"learning_rate": 8.0, "min_learning_rate": 2.0, "max_iters": 6}
     falling = TrainingConfig(schedule="linear", **settings)
-    assert [learning_rate(step, falling) for step in range(6)] == [8, 7, 6, 5, 4, 3]
+    assert [get_learning_rate(step, falling) for step in range(6)] == [8, 7, 6, 5, 4, 3]
     cosine = TrainingConfig(schedule="cosine", **settings)
-    assert learning_rate(5, cosine) == pytest.approx(2 + 3 * (1 + math.cos(math.pi * 5 / 6)))
+    assert get_learning_rate(5, cosine) == pytest.approx(2 + 3 * (1 + math.cos(math.pi * 5 / 6)))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from gradient_steps import prepare_steps
 from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from minigpt.config import Config
 from minigpt.errors import ConfigError
 from minigpt.model import build, count_parameters
-from minigpt.training.gradients import Gradients
+from minigpt.training.loop import compute_gradients, train_step
 from minigpt.training.machine import Machine
 from minigpt.training.memory_model import FLOAT, ParameterCounts, estimate_memory
-from minigpt.training.optimizer import Optimizer
 from minigpt.training.plan import bytes_sent_per_step, flops_per_token, plan
+from minigpt.training.precision import autocast
+from minigpt.training.wrapping import wrap_model
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 SMALL = Config().override(vocab_size=11, block_size=64, n_embd=32, n_head=4, n_layer=3, batch_size=4, device="cpu")
@@ -60,20 +62,21 @@ def test_gpt2_has_124_million_parameters() -> None:
 )
 def test_planned_activations_are_within_20_percent_of_what_autograd_saves(settings: dict, recompute: bool) -> None:
     config = SMALL.override(checkpoint_activations=recompute, **settings)
-    made = Gradients(build(config.model).train(), config)
-    parameters = {p.untyped_storage().data_ptr() for p in made.model.parameters()}
-    matrices = {shape for p in made.model.parameters() if p.ndim == 2 for shape in (p.shape, p.mT.shape)}
+    model = build(config.model).train()
     saved: dict[int, int] = {}  # bytes by address, so that a tensor saved twice counts once
-
-    def save(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters and tensor.shape not in matrices:  # their 16-bit copies are weights
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     x, y = torch.randint(11, (2, 4, 64))
-    with saved_tensors_hooks(save, lambda tensor: tensor), torch.autocast("cpu", made.dtype, made.dtype is not None):
-        made.model(x, y)
+    with wrap_model(model, config) as wrapped:
+        parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        matrices = {shape for p in model.parameters() if p.ndim == 2 for shape in (p.shape, p.mT.shape)}
+
+        def save(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters and tensor.shape not in matrices:  # 16-bit copies are weights
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with saved_tensors_hooks(save, lambda tensor: tensor), autocast(wrapped.device, config.training.precision):
+            wrapped.module(x, y)
     assert estimate_memory(config).activations == pytest.approx(sum(saved.values()), rel=0.2)
 
 
@@ -83,13 +86,10 @@ def test_planned_memory_is_within_20_percent_of_the_tensors_peak(settings: dict,
     config = SMALL.override(checkpoint_activations=recompute, **settings)
     idx = torch.randint(11, (config.training.batch_size, 64))
     tracker = MemTracker()
-    with tracker:
-        made = Gradients(build(config.model).train(), config)
-        optimizer = Optimizer(made.parameters, config.training, made.scaler)
-        for step in range(2):
+    with tracker, prepare_steps(build(config.model).train(), config, (idx, idx)) as (wrapped, state):
+        for _ in range(2):
             tracker.reset_mod_stats()
-            made.add(idx, idx)
-            optimizer.step(step)
+            train_step(wrapped, state)
     measured = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     assert estimate_memory(config).total == pytest.approx(measured, rel=0.2)
 
@@ -119,10 +119,13 @@ def test_bytes_sent_are_those_of_ring_collectives() -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_planned_operations_are_those_that_pytorch_counts(dropout: float, recomputed: bool) -> None:
     config = SMALL.override(precision="bf16", checkpoint_activations=recomputed, dropout=dropout, **GPT2)
-    made = Gradients(build(config.model).train(), config)
     idx = torch.randint(11, (4, 64))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernel it does not know
-        made.add(idx, idx)
+    with (
+        prepare_steps(build(config.model).train(), config, (idx, idx)) as (wrapped, state),
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),  # the counter does not know the fused kernel
+    ):
+        compute_gradients(wrapped, state)
     assert flops_per_token(config.model, recomputed) * idx.numel() == counter.get_total_flops()
 
 

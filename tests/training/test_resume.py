@@ -18,9 +18,9 @@ import minigpt
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunFolder
-from minigpt.training.checkpoint import Saves
-from minigpt.training.optimizer import learning_rate
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.training.checkpoint import MARKER, Checkpoints
+from minigpt.training.optimizer import get_learning_rate
 from minigpt.training.resume import resume
 
 
@@ -36,8 +36,8 @@ def never_stopped(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFac
     return fault_injection.story(folder / "run")
 
 
-def went_on(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any]) -> None:
-    """The run becomes what it would have been."""
+def check_resumed(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any]) -> None:
+    """The run resumes, and becomes what it would have been."""
     assert fault_injection.finish(folder, settings) == 0, (folder / "errors.txt").read_text()
     assert fault_injection.story(folder / "run") == never_stopped
     assert not list((folder / "run").rglob("*.tmp"))
@@ -49,7 +49,7 @@ def test_killed_at_random_moments(
     seed: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
     assert fault_injection.killed(tmp_path, settings, random.Random(seed))
-    went_on(tmp_path, settings, never_stopped)
+    check_resumed(tmp_path, settings, never_stopped)
 
 
 @pytest.fixture(scope="module")
@@ -69,35 +69,35 @@ def test_struck_while_saving(
     assert code == (-signal.SIGKILL if how == "kill" else 2)
     if how == "fail":
         assert "the disk is full" in (tmp_path / "errors.txt").read_text()
-    went_on(tmp_path, settings, never_stopped)
+    check_resumed(tmp_path, settings, never_stopped)
 
 
-def test_a_training_that_saves_at_every_step_is_the_same(
+def test_checkpoints_at_every_step_do_not_change_the_run(
     settings: dict[str, Any], never_stopped: dict[str, Any], operations: int, tmp_path: Path
 ) -> None:
     often = settings | {"save_minutes": 1e-9}
     assert fault_injection.finish(tmp_path, often, (operations, "kill")) == -signal.SIGKILL
-    saves = Saves(tmp_path / "run")
-    assert saves.newest().moment.step % 20  # between evaluations
-    assert len(saves.paths()) <= 3
+    checkpoints = Checkpoints(tmp_path / "run")
+    assert checkpoints.newest().metadata.step % 20  # between evaluations
+    assert len(checkpoints.paths()) <= 3
     assert fault_injection.finish(tmp_path, often) == 0
     story = fault_injection.story(tmp_path / "run")
     assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
 
 
-def test_a_save_does_not_make_a_run_s_folder_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="cannot make the folder"):
-        Saves(tmp_path / "moved").begin(20)
+def test_a_checkpoint_does_not_make_a_run_directory_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot make the directory"):
+        Checkpoints(tmp_path / "moved").begin(20)
     assert not list(tmp_path.iterdir())
     (tmp_path / "run").mkdir()
-    assert Saves(tmp_path / "run").begin(20).is_dir()
+    assert Checkpoints(tmp_path / "run").begin(20).is_dir()
 
 
-def test_saves_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    for step in ("99999999", "100000000", "00000002", "²"):  # the last a digit, but no number
-        (tmp_path / "saves" / step).mkdir(parents=True)
-        (tmp_path / "saves" / step / "save.json").touch()
-    assert [path.name for path in Saves(tmp_path).paths()] == ["100000000", "99999999", "00000002"]
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for step in ("99999999", "100000000", "00000002", "²"):  # the last is a digit, but not a number
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+        (tmp_path / "checkpoints" / step / MARKER).touch()
+    assert [path.name for path in Checkpoints(tmp_path).paths()] == ["100000000", "99999999", "00000002"]
 
 
 def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
@@ -124,7 +124,7 @@ def test_stopped_in_good_order_it_goes_on(
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
     assert [metrics.step for metrics in run.metrics] == [0, 200, 400]  # that made on stopping is not among them
     again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
-    assert "run was not finished; to go on: minigpt train --resume run" in again.stderr
+    assert "run is not finished; to resume: minigpt train --resume run" in again.stderr
     if number == signal.SIGINT:
         done = command("train", "--resume", "run", "--json")
         assert done.returncode == 0, done.stderr
@@ -150,7 +150,7 @@ def test_a_finished_run_is_made_longer(finished: Path) -> None:
     assert longer.record.status == "finished"
     assert longer.record.validation_loss < minigpt.load(finished, weights="best").record.validation_loss + 1
     assert minigpt.load(finished).config.training.schedule_end == 60
-    with pytest.raises(ConfigError, match="is at step 100 of 100 already: name more with max_iters"):
+    with pytest.raises(ConfigError, match="is at step 100 of 100 already: choose a larger max_iters"):
         resume(finished)
     with pytest.raises(ConfigError, match="is at step 100 of 90 already"):
         resume(finished, max_iters=90)
@@ -170,28 +170,30 @@ def test_new_steps_stay_at_the_last_rate_or_have_the_schedule_anew() -> None:
     before = Config().override(schedule="cosine", max_iters=100, warmup_iters=10).training
     after = Config().override(schedule="cosine", max_iters=150, warmup_iters=10, schedule_end=100).training
     anew = Config().override(schedule="cosine", max_iters=150, warmup_iters=10, schedule_start=100).training
-    assert [learning_rate(n, after) for n in range(100)] == [learning_rate(n, before) for n in range(100)]
-    assert {learning_rate(n, after) for n in range(99, 150)} == {learning_rate(99, before)}
-    assert [learning_rate(n, anew) for n in range(100, 110)] == [learning_rate(n, before) for n in range(10)]
-    assert learning_rate(110, anew) == before.learning_rate
-    assert learning_rate(149, anew) < before.learning_rate / 100
+    assert [get_learning_rate(n, after) for n in range(100)] == [get_learning_rate(n, before) for n in range(100)]
+    assert {get_learning_rate(n, after) for n in range(99, 150)} == {get_learning_rate(99, before)}
+    assert [get_learning_rate(n, anew) for n in range(100, 110)] == [get_learning_rate(n, before) for n in range(10)]
+    assert get_learning_rate(110, anew) == before.learning_rate
+    assert get_learning_rate(149, anew) < before.learning_rate / 100
 
 
-def test_the_broken_save_is_named_and_the_one_before_used(finished: Path, capfd: pytest.CaptureFixture) -> None:
-    newest, before = Saves(finished).paths()
-    for name in ("model.safetensors", "training.safetensors", "save.json"):
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_is_used(
+    finished: Path, capfd: pytest.CaptureFixture
+) -> None:
+    newest, before = Checkpoints(finished).paths()
+    for name in ("model.safetensors", "training.safetensors", MARKER):
         whole = (newest / name).read_bytes()
         (newest / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         said: list[str] = []
-        assert Saves(finished).newest(said.append).path == before
+        assert Checkpoints(finished).newest(said.append).path == before
         assert len(said) == 1
         assert name in said[0]
         (newest / name).write_bytes(whole)
     (newest / "model.safetensors").write_bytes(b"")
     assert resume(finished, max_iters=61).record.step == 61
-    assert "the save before it is used" in capfd.readouterr().err
-    shutil.rmtree(finished / "saves")
-    with pytest.raises(RunError, match="has no save to go on from"):
+    assert "the checkpoint before it is used" in capfd.readouterr().err
+    shutil.rmtree(finished / "checkpoints")
+    with pytest.raises(RunError, match="has no checkpoint to resume from"):
         resume(finished, max_iters=99)
 
 
@@ -202,21 +204,21 @@ def test_what_would_make_it_another_run_is_refused(finished: Path, command: Call
         assert "Traceback" not in done.stderr
         return done.stderr.strip().splitlines()[-1]
 
-    assert "n_embd is 16 in this run and cannot change any more" in refused("--n-embd", "32")
+    assert "n_embd is 16 in this run and cannot be changed" in refused("--n-embd", "32")
     assert "tokenizer is char in this run and cannot" in refused("--tokenizer", "bpe", "--max-iters", "99")
     assert "--preset cannot go with --resume" in refused("--preset", "bigram")
     (tmp_path / "other.txt").write_text("other text " * 2000)
-    assert "is not the text of" in refused("--data", "other.txt", "--max-iters", "99")
+    assert "is not the text that" in refused("--data", "other.txt", "--max-iters", "99")
     assert "--restart-schedule is for --resume" in command("train", "--restart-schedule").stderr
-    with RunFolder(finished).locked():
+    with RunDirectory(finished).lock():
         assert f"another process is training '{finished}'" in refused("--max-iters", "99")
     assert command("train", "--resume", finished, "--max-iters", "62", "--n-embd", "16").returncode == 0
-    shutil.rmtree(finished / "saves")
-    assert "has no save" in refused("--max-iters", "99")
+    shutil.rmtree(finished / "checkpoints")
+    assert "has no checkpoint" in refused("--max-iters", "99")
     assert "there is no run" in command("train", "--resume", "nowhere").stderr
 
 
-def test_the_best_weights_outlive_a_save_between_evaluations(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_the_best_weights_outlive_a_checkpoint_between_evaluations(settings: dict[str, Any], tmp_path: Path) -> None:
     fast = settings | {"learning_rate": 1.0, "schedule": "constant"}  # so that it gets worse, on every machine
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -235,9 +237,9 @@ def test_a_stranger_s_run_writes_nowhere_else(finished: Path, tmp_path: Path) ->
     with pytest.raises(RunError, match=r"samples\.txt' is a link"):
         resume(finished, max_iters=99)
     (finished / "samples.txt").unlink()
-    (finished / "saves").rename(tmp_path / "elsewhere")
-    (finished / "saves").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match="saves' is a link"):
+    (finished / "checkpoints").rename(tmp_path / "elsewhere")
+    (finished / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="checkpoints' is a link"):
         resume(finished, max_iters=99)
     assert (tmp_path / "precious").read_text() == "mine"
 
@@ -245,18 +247,18 @@ def test_a_stranger_s_run_writes_nowhere_else(finished: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "value"), [("training_seconds", 10**400), ("position", -5), ("step", 10**30), ("skipped", "x")]
 )
-def test_a_save_that_lies_is_broken(name: str, value: object, finished: Path) -> None:
-    for path in Saves(finished).paths():
-        marker = json.loads((path / "save.json").read_text())
-        marker["moment"][name] = value
-        (path / "save.json").write_text(json.dumps(marker))
-    with pytest.raises(RunError, match="has no save to go on from"):
+def test_a_checkpoint_with_impossible_numbers_is_broken(name: str, value: object, finished: Path) -> None:
+    for path in Checkpoints(finished).paths():
+        marker = json.loads((path / MARKER).read_text())
+        marker["metadata"][name] = value
+        (path / MARKER).write_text(json.dumps(marker))
+    with pytest.raises(RunError, match="has no checkpoint to resume from"):
         resume(finished, max_iters=99)
 
 
-def test_what_is_not_a_save_is_left_alone(finished: Path) -> None:
-    (finished / "saves" / ".DS_Store").touch()
-    (finished / "saves" / "mine").mkdir()
+def test_what_is_not_a_checkpoint_is_left_alone(finished: Path) -> None:
+    (finished / "checkpoints" / ".DS_Store").touch()
+    (finished / "checkpoints" / "mine").mkdir()
     resume(finished, max_iters=70)
-    assert {path.name for path in (finished / "saves").iterdir()} == {".DS_Store", "mine", "00000060", "00000070"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {".DS_Store", "mine", "00000060", "00000070"}
     assert minigpt.load(finished).config.override(max_iters=5).training.schedule_end == 0

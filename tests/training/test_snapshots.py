@@ -9,23 +9,23 @@ from conftest import TINY
 import minigpt
 from minigpt.errors import RunError
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunFolder
-from minigpt.training.callbacks import snapshot_steps
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.training.evaluation import choose_snapshot_steps
 
 
 def test_the_steps_are_even_on_a_log_scale() -> None:
-    assert snapshot_steps(12, 5000) == [0, 1, 2, 5, 13, 30, 71, 166, 388, 910, 2133, 5000]
-    assert snapshot_steps(5, 1000) == [0, 1, 10, 100, 1000]
-    assert snapshot_steps(3, 7) == [0, 1, 7]
-    assert [snapshot_steps(count, 7) for count in (0, 1, 2)] == [[], [7], [0, 7]]
-    assert snapshot_steps(12, 1) == [0, 1]
-    assert snapshot_steps(1000, 5) == [0, 1, 2, 3, 4, 5]
+    assert choose_snapshot_steps(12, 5000) == [0, 1, 2, 5, 13, 30, 71, 166, 388, 910, 2133, 5000]
+    assert choose_snapshot_steps(5, 1000) == [0, 1, 10, 100, 1000]
+    assert choose_snapshot_steps(3, 7) == [0, 1, 7]
+    assert [choose_snapshot_steps(count, 7) for count in (0, 1, 2)] == [[], [7], [0, 7]]
+    assert choose_snapshot_steps(12, 1) == [0, 1]
+    assert choose_snapshot_steps(1000, 5) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("count", range(2, 40))
 @pytest.mark.parametrize("max_iters", [1, 2, 17, 999])
 def test_the_first_and_the_last_are_among_them(count: int, max_iters: int) -> None:
-    steps = snapshot_steps(count, max_iters)
+    steps = choose_snapshot_steps(count, max_iters)
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, max_iters)
     assert len(steps) <= count
@@ -33,7 +33,7 @@ def test_the_first_and_the_last_are_among_them(count: int, max_iters: int) -> No
 
 def test_each_text_has_the_same_start_and_seed(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train(data=text_file, out=tmp_path / "run", device="cpu", **TINY | {"snapshots": 4})
-    kept = RunFolder(run.path).read_snapshots()
+    kept = RunDirectory(run.path).read_snapshots()
     assert [snapshot.step for snapshot in kept] == [0, 1, 8, 60]
     assert kept[-1].text == run.generate(max_new_tokens=80, seed=run.config.training.seed)
     assert kept[-1].validation_loss == run.metrics[-1].validation_loss
@@ -44,7 +44,7 @@ def test_each_text_has_the_same_start_and_seed(text_file: Path, tmp_path: Path) 
 
 def test_none_are_kept_if_none_are_wanted(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train(data=text_file, out=tmp_path / "run", device="cpu", **TINY | {"snapshots": 0, "max_iters": 2})
-    assert RunFolder(run.path).read_snapshots() == []
+    assert RunDirectory(run.path).read_snapshots() == []
     assert not (run.path / "samples.txt").exists()
 
 
@@ -53,4 +53,4 @@ def test_damage_is_named(damage: str, trained: Run, tmp_path: Path) -> None:
     path = shutil.copytree(trained.path, tmp_path / "run")
     (path / "snapshots.jsonl").write_text(damage)
     with pytest.raises(RunError, match=r"snapshots\.jsonl'"):
-        RunFolder(path).read_snapshots()
+        RunDirectory(path).read_snapshots()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,13 +31,11 @@ from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
 from minigpt.studies.look.memorization import LENGTHS, measure_verbatim_shares
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
 from minigpt.tokenizers.char import CharTokenizer
+from minigpt.training.callbacks import ProgressBar
 from minigpt.training.display import Display
-from minigpt.training.gradients import require_precision, with_precision
-from minigpt.training.interrupt import Interrupt
-from minigpt.training.loop import Usual, fit
-from minigpt.training.optimizer import Optimizer
-from minigpt.training.setup import WAY_OUT, vocabulary_of
-from minigpt.training.stopwatch import Stopwatch
+from minigpt.training.loop import fit
+from minigpt.training.precision import require_precision, resolve_precision
+from minigpt.training.setup import WAY_OUT, build_char_tokenizer
 
 SAMPLE_TOKENS = 300
 COPIED_TOKENS = 2000  # written to see how much of it is copied
@@ -69,7 +67,7 @@ def run_ladder(
     if seeds < 1:
         raise ConfigError(f"seeds must be a whole number at least 1, not {seeds}")
     corpus = find_corpus(data, say)
-    tokenizer = vocabulary_of(corpus)
+    tokenizer = build_char_tokenizer(corpus)
     say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
     config = config.override(vocab_size=tokenizer.vocab_size)
     experiment = LadderExperiment(config, torch.tensor(tokenizer.encode(corpus.text)), tokenizer)
@@ -109,7 +107,7 @@ class LadderExperiment:
 
     def __init__(self, config: Config, ids: Tensor, tokenizer: CharTokenizer) -> None:
         """Raises DataError for a text too short for the configuration, DeviceError."""
-        config = with_precision(config).override(checkpoint_activations=False)  # the first rungs have no blocks
+        config = resolve_precision(config).override(checkpoint_activations=False)  # the first rungs have no blocks
         self.config, self.ids, self.tokenizer = config, ids, tokenizer
         self.device = pick_device(config.training.device)
         require_precision(config.training.precision, self.device)
@@ -148,9 +146,9 @@ class LadderExperiment:
             model = rung.fit(dataset.train, config.model)
             seconds, characters, numbers = time.perf_counter() - began, len(dataset.train), model.numbers
         else:
-            model, watch = self.trained(rung, config, dataset, f"{number:>2}  {rung.name}, seed {seed}")
-            characters = config.training.max_iters * watch.characters_a_step
-            seconds, numbers = watch.spent, count_parameters(model)
+            model, seconds = self.trained(rung, config, dataset, f"{number:>2}  {rung.name}, seed {seed}")
+            characters = config.training.max_iters * config.tokens_per_step
+            numbers = count_parameters(model)
         return Result(
             number=number,
             name=rung.name,
@@ -178,17 +176,18 @@ class LadderExperiment:
         lowest = min(self.config.training.min_learning_rate, preset.training.learning_rate)
         return preset.override(**same, min_learning_rate=lowest)
 
-    def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> "tuple[Any, Watch]":
-        """The rung's network, trained, and the watch that was held on it."""
+    def trained(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> tuple[Any, float]:
+        """Return the rung's network, trained, and the seconds of its training."""
         assert rung.network is not None
-        with limit_threads(config.activations_per_batch), Watch(config, title) as watch:
+        with limit_threads(config.activations_per_batch), Display(config.training, title) as display:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:
-                fit(model, dataset, config, watch, Interrupt())
+                progress = ProgressBar(display, config.tokens_per_step)
+                state = fit(model, dataset, config, [progress], estimate=None)
             except DivergedError as error:
                 raise DivergedError(f"rung {title.strip()}: {error}") from None
-        return model, watch
+        return model, state.clock.training_seconds
 
     def counted(self, order: int) -> Result:
         """Fit an n-gram model, and measure it."""
@@ -235,49 +234,3 @@ class LadderExperiment:
         with limit_threads(self.config.model.block_size * self.config.model.n_embd):
             device = next(itertools.chain(model.parameters(), model.buffers())).device
             return self.tokenizer.decode(generate(model, torch.tensor([start], device=device), config)[0].tolist())
-
-
-class Watch(Stopwatch):
-    """Keeps the time of one rung's training and moves a bar; it asks for no evaluation on the way.
-
-    Attributes:
-        spent: seconds of training, once it is over.
-    """
-
-    def __init__(self, config: Config, title: str) -> None:
-        super().__init__()
-        self.characters_a_step = config.tokens_per_step
-        self.display = Display(config.training, title)
-        self.spent = 0.0
-
-    def __enter__(self) -> Self:
-        self.display.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.spent = self.training_seconds
-        self.display.bar.stop()
-
-    def begin(self, optimizer: Optimizer, usual: Usual) -> int:
-        """Start the clock; from the first step on."""
-        self.start()
-        return 0
-
-    def due(self, step: int, last: bool) -> bool:
-        """Whether to evaluate after `step` steps: never, the exact loss follows."""
-        return False
-
-    def evaluated(self, step: int, train_loss: float, validation_loss: float, last: bool) -> None:
-        """Nothing is."""
-
-    def enough(self) -> bool:
-        """All steps are made."""
-        return False
-
-    def back(self, error: DivergedError) -> int:
-        """A rung is climbed or not."""
-        raise error
-
-    def stepped(self, step: int) -> None:
-        """Move the bar."""
-        self.display.stepped(step, step * self.characters_a_step, self.training_seconds, self.seconds)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
-from minigpt.runs.run_directory import Snapshot
+from minigpt.runs.record import Snapshot
 from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:

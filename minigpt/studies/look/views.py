@@ -13,7 +13,7 @@ from minigpt.data.dataset import Dataset, take_spaced_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
 from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunFolder
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention
 from minigpt.studies.look.curves import draw_curves
 from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbour_kinds
@@ -192,7 +192,7 @@ def view_curves(given: ViewInput) -> ViewResult:
 
 def view_timeline(given: ViewInput) -> ViewResult:
     """Show what the model wrote during training."""
-    snapshots = RunFolder(given.run.path).read_snapshots()
+    snapshots = RunDirectory(given.run.path).read_snapshots()
     title = f"{given.run.path.name}: {given.run.record.parameters:,} parameters learn to write"
     picture = draw_timeline(snapshots, title)
     return ViewResult("timeline", f"{len(snapshots)} samples from training, all from the same start", {}, picture)

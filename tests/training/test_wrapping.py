@@ -1,4 +1,4 @@
-"""What is applied to a model from outside: the same gradients, however they are come by."""
+"""What is applied to a model from outside changes no gradient."""
 
 import copy
 from collections.abc import Callable
@@ -6,38 +6,44 @@ from pathlib import Path
 
 import pytest
 import torch
+from gradient_steps import prepare_steps
 
 import minigpt
 from minigpt.config import Config
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.model import build
 from minigpt.runs.run import Run
-from minigpt.training.gradients import Gradients, require_precision, with_precision
+from minigpt.training.loop import compute_gradients
+from minigpt.training.precision import require_precision, resolve_precision
 
 CONFIG = Config().override(vocab_size=11, block_size=8, n_embd=16, n_head=2, n_layer=3, batch_size=6)
 
 
-def gradients_of(config: Config, batches: int = 1, model: torch.nn.Module | None = None) -> tuple[list, list[float]]:
-    """The long gradients after so many batches, and their losses; from the same weights and batches each time."""
-    torch.manual_seed(1)
-    made = Gradients(model or build(config.model).train(), config)
+def draw_batches(count: int, batch_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of random tokens, the same each time."""
     rng = torch.Generator().manual_seed(2)
-    losses = []
-    for _ in range(batches):
-        idx = torch.randint(11, (config.training.batch_size, 9), generator=rng)
-        losses.append(made.add(idx[:, :8], idx[:, 1:]))
-    return [whole.grad.clone() for whole in made.parameters], losses
+    tokens = [torch.randint(11, (batch_size, 9), generator=rng) for _ in range(count)]
+    return [(idx[:, :8], idx[:, 1:]) for idx in tokens]
+
+
+def find_gradients(config: Config, model: torch.nn.Module | None = None) -> tuple[list[torch.Tensor], float]:
+    """The flat gradients of a step, and its loss; from the same weights and batches each time."""
+    torch.manual_seed(1)
+    batches = draw_batches(config.training.gradient_accumulation, config.training.batch_size)
+    with prepare_steps(model or build(config.model).train(), config, *batches) as (wrapped, state):
+        loss = compute_gradients(wrapped, state)
+        return [flat.grad.clone() for flat in wrapped.parameters], loss
 
 
 @pytest.mark.parametrize("implementation", ["fast", "lecture"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_recomputed_activations_give_the_same_gradients_bit_for_bit(dropout: float, implementation: str) -> None:
     config = CONFIG.override(dropout=dropout, implementation=implementation)
-    kept, losses = gradients_of(config)
-    recomputed, losses_too = gradients_of(config.override(checkpoint_activations=True))
-    assert losses == losses_too
+    kept, loss = find_gradients(config)
+    recomputed, loss_too = find_gradients(config.override(checkpoint_activations=True))
+    assert loss == loss_too
     assert all(torch.equal(a, b) for a, b in zip(kept, recomputed, strict=True))
-    assert all(whole.any() for whole in kept)
+    assert all(gradient.any() for gradient in kept)
 
 
 def test_blocks_are_really_computed_again() -> None:
@@ -46,7 +52,7 @@ def test_blocks_are_really_computed_again() -> None:
     model = build(config.model)
     for block in model.blocks:
         block.attention.register_forward_hook(lambda *_: calls.append(1))
-    gradients_of(config.override(checkpoint_activations=True), model=model)
+    find_gradients(config.override(checkpoint_activations=True), model=model)
     assert len(calls) == 2 * CONFIG.model.n_layer
     with torch.no_grad():
         model(torch.zeros(1, 8, dtype=torch.int64))
@@ -57,19 +63,17 @@ def test_blocks_are_really_computed_again() -> None:
 def test_accumulated_gradients_are_the_large_batch_s(dtype: torch.dtype) -> None:
     small = CONFIG.override(gradient_accumulation=3, batch_size=4)
     model = build(CONFIG.model).to(dtype)
-    accumulated, losses = gradients_of(small, batches=3, model=copy.deepcopy(model))
-    rng = torch.Generator().manual_seed(2)
-    idx = torch.cat([torch.randint(11, (4, 9), generator=rng) for _ in range(3)])
-    large = Gradients(model, CONFIG)
-    loss = large.add(idx[:, :8], idx[:, 1:])
-    assert sum(losses) / 3 == pytest.approx(loss)
-    for a, whole in zip(accumulated, large.parameters, strict=True):
-        torch.testing.assert_close(a, whole.grad)
+    accumulated, loss = find_gradients(small, copy.deepcopy(model))
+    x, y = (torch.cat(parts) for parts in zip(*draw_batches(3, 4), strict=True))
+    with prepare_steps(model, CONFIG, (x, y)) as (wrapped, state):
+        assert compute_gradients(wrapped, state) == pytest.approx(loss)
+        for a, flat in zip(accumulated, wrapped.parameters, strict=True):
+            torch.testing.assert_close(a, flat.grad)
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
-    exact, (loss,) = gradients_of(CONFIG)
-    rough, (rough_loss,) = gradients_of(CONFIG.override(precision="bf16"))
+    exact, loss = find_gradients(CONFIG)
+    rough, rough_loss = find_gradients(CONFIG.override(precision="bf16"))
     assert all(whole.dtype == torch.float32 for whole in rough)
     assert rough_loss == pytest.approx(loss, abs=0.02)
     assert rough_loss != loss
@@ -79,9 +83,9 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
 
 def test_a_compiled_model_has_the_same_gradients() -> None:
     small = CONFIG.override(n_layer=1)  # the compiler takes seconds for each
-    expected, losses = gradients_of(small)
-    compiled, losses_too = gradients_of(small.override(compile=True))
-    assert losses_too == pytest.approx(losses, abs=1e-5)
+    expected, loss = find_gradients(small)
+    compiled, loss_too = find_gradients(small.override(compile=True))
+    assert loss_too == pytest.approx(loss, abs=1e-5)
     for a, b in zip(expected, compiled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -95,8 +99,8 @@ def test_auto_is_what_the_processor_multiplies_fastest(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     auto = CONFIG.override(precision="auto", device="cpu")
-    assert with_precision(auto).training.precision == chosen
-    assert with_precision(auto.override(precision="fp32")).training.precision == "fp32"
+    assert resolve_precision(auto).training.precision == chosen
+    assert resolve_precision(auto.override(precision="fp32")).training.precision == "fp32"
     run = minigpt.train(data=text_file, out=tmp_path / "run", precision="auto", device="cpu", max_iters=2)
     assert Run.open(run.path).config.training.precision == chosen  # a run goes on as it began
 
@@ -135,8 +139,9 @@ def test_afterwards_the_model_is_as_any_other(settings: dict) -> None:
     config = CONFIG.override(**settings)
     model = build(config.model)
     idx = torch.zeros(2, 9, dtype=torch.int64)
-    with Gradients(model, config) as gradients:
-        gradients.add(idx[:, :8], idx[:, 1:])
+    with prepare_steps(model, config, (idx[:, :8], idx[:, 1:])) as (wrapped, state):
+        compute_gradients(wrapped, state)
+        assert ("forward" in vars(model.blocks[0])) == config.training.checkpoint_activations
     assert not any("forward" in vars(part) for part in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     with torch.autocast("cpu", torch.bfloat16):
@@ -150,8 +155,12 @@ def test_a_compiler_that_is_missing_is_said_in_one_sentence(monkeypatch: pytest.
     torch._dynamo.reset()
     config = CONFIG.override(compile=True, n_embd=24)
     idx = torch.zeros(6, 9, dtype=torch.int64)
-    with pytest.raises(DeviceError, match=r"compile does not work here .*: leave out --compile"):
-        Gradients(build(config.model), config).add(idx[:, :8], idx[:, 1:])
+    batch = (idx[:, :8], idx[:, 1:])
+    with (
+        prepare_steps(build(config.model), config, batch) as (wrapped, state),
+        pytest.raises(DeviceError, match=r"compile does not work here .*: leave out --compile"),
+    ):
+        compute_gradients(wrapped, state)
 
 
 def test_accumulated_batches_count_among_the_tokens_of_a_step() -> None:

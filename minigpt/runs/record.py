@@ -1,0 +1,109 @@
+"""What a run's files hold: an evaluation, a snapshot, and the record of the run."""
+
+import datetime
+import platform
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from minigpt.version import __version__
+
+FORMAT = 2
+Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One evaluation, one line of metrics.jsonl.
+
+    Attributes:
+        step: training steps before it.
+        train_loss: estimate on the training split, in nats per token.
+        validation_loss: estimate on the validation split, in nats per token.
+        learning_rate: of the step before it.
+        seconds: of training, without evaluations.
+        characters: read in training so far.
+    """
+
+    step: int
+    train_loss: float
+    validation_loss: float
+    learning_rate: float
+    seconds: float
+    characters: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A text that the model wrote at an evaluation, one line of snapshots.jsonl."""
+
+    step: int
+    validation_loss: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What run.json holds.
+
+    Attributes:
+        validation_loss: exact loss of the last weights in nats per token, or None before it is measured.
+        bits_per_byte: of the exact loss, over the text's UTF-8 bytes.
+        bits_per_character: of the exact loss, over the text's characters.
+        predictions: number of predictions that the exact loss is the mean of.
+        possible_predictions: number of predictions that the validation split allows.
+        data_position: windows drawn from the training split.
+        base: the run that this one was fine-tuned from.
+        instructions: True if it was trained on instructions and answers, not on a text.
+        exchanges: questions in the longest of its conversations, if it was.
+        trained_parameters: number of parameters that were trained, if not all.
+        generation: how it writes text, such as "numba".
+        kernels: names of the kernels that it was trained with, separated by commas; empty for none.
+        documents: True if the data are documents, with an end-of-text token between them.
+        launch: name of the torchrun job that started it.
+    """
+
+    status: Status
+    started: str
+    data_source: str
+    data_characters: int
+    data_sha256: str
+    parameters: int
+    device: str
+    threads: int
+    minigpt_version: str
+    torch_version: str
+    python_version: str
+    platform: str
+    format: int = FORMAT
+    data_path: str | None = None
+    step: int = 0
+    validation_loss: float | None = None
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    tokenizer_sha256: str | None = None
+    bits_per_byte: float | None = None
+    bits_per_character: float | None = None
+    predictions: int | None = None
+    possible_predictions: int | None = None
+    data_position: int | None = None
+    base: str | None = None
+    instructions: bool | None = None
+    exchanges: int | None = None
+    trained_parameters: int | None = None
+    generation: str | None = None
+    kernels: str | None = None
+    documents: bool | None = None
+    launch: str | None = None
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return the fields of a new record that say when and where the run began."""
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "minigpt_version": __version__,
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,112 @@
+"""The callback that writes checkpoints, and goes back to one after a loss spike."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from minigpt.distributed.sharded_checkpoint import write_shards
+from minigpt.errors import DivergedError
+from minigpt.training.async_writer import AsyncWriter
+from minigpt.training.callbacks import Callback, Losses
+from minigpt.training.checkpoint import SHARDS, CheckpointMetadata, Checkpoints
+from minigpt.training.evaluation import is_logged
+from minigpt.training.training_state import TrainingState
+
+
+class Checkpointer(Callback):
+    """Writes a checkpoint at each evaluation, and between evaluations every `save_minutes`.
+
+    The tensors are copied at once, and written on another thread while the training goes on.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        writer: AsyncWriter,
+        say: Callable[..., None],
+        merge: Callable[[], Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        """Prepare to write checkpoints into a run.
+
+        Args:
+            run: the run's directory.
+            writer: the thread that writes.
+            say: called with a sentence when the training goes back to a checkpoint.
+            merge: returns the weights of the run's model.safetensors, if they are not those of the checkpoint.
+        """
+        self.checkpoints, self.writer, self.say, self.merge = Checkpoints(run), writer, say, merge
+        self.saved_at = 0.0
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Count the minutes from here."""
+        self.saved_at = state.clock.seconds
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Write a checkpoint of a regular evaluation, or of the last step."""
+        is_regular = is_logged(state.step, state.config)
+        if is_regular or state.is_last:
+            is_best = is_regular and state.best is not None and state.best.step == state.step
+            self._write(state, is_evaluated=is_regular, is_published=True, is_best=is_best)
+            state.saved_step = state.step
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """Write a checkpoint if the last one is too old, but not of broken weights: the next loss will report them."""
+        is_due = state.clock.seconds - self.saved_at > 60 * state.config.save_minutes
+        if state.processes.any(is_due) == [True] and state.processes.any(not state.has_finite_weights()) == [False]:
+            self._write(state, is_evaluated=False, is_published=False, is_best=False)
+
+    def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
+        """Go back to the last checkpoint once, and leave out the batch whose loss jumped, if the config asks for it."""
+        if state.data.skipped:
+            return False
+        if state.config.on_spike != "rollback":
+            raise DivergedError(f"{error}; or go back and leave out that batch, with --on-spike rollback")
+        bad_position = state.data.position
+        self.writer.flush()
+        state.processes.barrier()
+        checkpoint = self.checkpoints.newest(self.say)
+        state.restore(checkpoint)
+        state.restore_weights(checkpoint)
+        state.data.skipped = bad_position
+        self.say(f"{error}; back to step {state.step:,}, and on without that batch", "yellow")
+        return True
+
+    def _write(self, state: TrainingState, *, is_evaluated: bool, is_published: bool, is_best: bool) -> None:
+        self.saved_at = state.clock.seconds
+        metadata = CheckpointMetadata(
+            step=state.step,
+            is_evaluated=is_evaluated,
+            position=state.data.position,
+            training_seconds=state.clock.training_seconds,
+            evaluation_seconds=state.clock.evaluation_seconds,
+            skipped=state.data.skipped,
+            is_published=is_published,
+        )
+        metrics, snapshots = [*state.metrics], [*state.snapshots]
+        merged = _copy_to_cpu(self.merge()) if self.merge and is_published and state.processes.is_first else None
+        if state.processes.size == 1:
+            weights, tensors = _copy_to_cpu(state.weights()), _copy_to_cpu(state.tensors())
+            self.writer.submit(
+                lambda: self.checkpoints.write(
+                    metadata, weights, tensors, metrics, snapshots, is_best=is_best, merged=merged
+                )
+            )
+            return
+        self.writer.flush()  # PyTorch would confuse two checkpoints that are written at the same time
+        if state.processes.is_first:
+            self.checkpoints.begin(state.step)
+        state.processes.barrier()
+        directory = self.checkpoints.locate(state.step) / SHARDS
+        wait = write_shards(directory, {**state.weights(), **state.tensors()}, state.processes)
+
+        def finish() -> None:
+            wait()
+            if state.processes.is_first:
+                self.checkpoints.commit(metadata, metrics, snapshots, is_best=is_best, merged=merged)
+
+        self.writer.submit(finish)
+
+
+def _copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,39 @@
+"""What the training loop asks of its data: texts, instructions and preference pairs all have these methods."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from minigpt.data.shards import Split
+
+
+class TrainingData(Protocol):
+    """A training split and a validation split, in batches.
+
+    Attributes:
+        position: training windows, or examples, drawn so far.
+        skipped: the position after a batch that is left out; 0 for none.
+    """
+
+    position: int
+    skipped: int
+
+    def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return the next batch of a split: x and y, both (B, T), int64."""
+
+    def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
+        """Return at most `count` evenly spaced windows of a split, always the same: x and y, (N, T)."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in both splits."""
+
+    @property
+    def tokens_a_batch(self) -> float:
+        """Average number of tokens in a batch."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs: the random generator's state and the position."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as if all batches up to that state had been drawn."""

@@ -1,0 +1,109 @@
+"""What is applied to a model from outside: kernels, recomputation, flat parameters, DDP or FSDP, and torch.compile.
+
+The model's own forward knows nothing of them, and after training nothing of them is left.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from minigpt.acceleration import accelerate
+from minigpt.config import Config
+from minigpt.distributed.parallelism import is_sharded, parallelize
+from minigpt.distributed.process_group import SINGLE, Processes
+from minigpt.errors import DeviceError
+from minigpt.system.device import keep_freed_memory
+from minigpt.training.optimizer import flatten
+from minigpt.training.precision import allow_tf32, require_precision
+
+
+@dataclass(frozen=True)
+class WrappedModel:
+    """A model that is ready to train.
+
+    Attributes:
+        module: the model, or DDP's or FSDP's wrapper around it.
+        forward: the module, compiled if the config says so.
+        parameters: what the optimizer updates: the flat parameters of `flatten`, or FSDP's shards.
+        device: where the model is.
+        kernels: names of the kernels that the model uses.
+    """
+
+    module: nn.Module
+    forward: Callable
+    parameters: list[nn.Parameter]
+    device: torch.device
+    kernels: list[str]
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Any, Tensor]:
+        """Move a batch (B, T) to the device, and return the model's logits and mean loss for it."""
+        with _explain_compiler_errors():
+            return self.forward(self._move(x), self._move(y))
+
+    def _move(self, tokens: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            return tokens.pin_memory().to(self.device, non_blocking=True)
+        return tokens.to(self.device)
+
+
+@contextmanager
+def wrap_model(model: nn.Module, config: Config, processes: Processes = SINGLE) -> Iterator[WrappedModel]:
+    """Prepare a model for training during the block.
+
+    Args:
+        model: the model, on its device. Its parameters become views of a few long ones.
+        config: says which precision, kernels, recomputation, parallelism and compilation to use.
+        processes: the processes that train the model together.
+
+    Raises:
+        DeviceError: the device cannot compute in the configured precision.
+    """
+    training, device = config.training, next(model.parameters()).device
+    require_precision(training.precision, device)
+    keep_freed_memory()
+    kernels = accelerate(model, config)
+    if training.checkpoint_activations:
+        _recompute_blocks(model)
+    # flat parameters come first: DDP and the optimizer must see the new storage
+    flat = None if is_sharded(config, processes) else flatten(model, stack=training.optimizer == "muon")
+    module = parallelize(model, config, processes)
+    parameters = flat or [*model.parameters()]
+    forward = torch.compile(module) if training.compile else module
+    try:
+        with allow_tf32(device):
+            yield WrappedModel(module, forward, parameters, device, kernels)
+    finally:
+        for part in model.modules():
+            vars(part).pop("forward", None)
+        for parameter in [*model.parameters(), *parameters]:
+            parameter.grad = None
+
+
+@contextmanager
+def _explain_compiler_errors() -> Iterator[None]:
+    """Raise DeviceError where torch.compile fails, for example because there is no C++ compiler."""
+    try:
+        yield
+    except Exception as error:
+        if not any(cls.__name__ == "TorchDynamoException" for cls in type(error).__mro__):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise DeviceError(f"torch.compile does not work here ({reason}): leave out --compile") from None
+
+
+def _recompute_blocks(model: nn.Module) -> None:
+    """Let each block drop its activations, and compute them again in backward with the same dropout."""
+    for block in model.get_submodule("blocks").children():
+        block.forward = functools.partial(_recompute, block.forward)
+
+
+def _recompute(forward: Callable, *inputs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    return checkpoint(forward, *inputs, use_reentrant=False)
