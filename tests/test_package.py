@@ -91,7 +91,6 @@ def source_files() -> dict[str, Path]:
     return found
 
 
-@pytest.mark.xfail(reason="the redesign is under way")
 def test_imports_run_one_way() -> None:
     rank = {part: number for number, layer in enumerate(LAYERS) for part in layer}
     upward = []
@@ -114,7 +113,6 @@ def test_imports_run_one_way() -> None:
     assert upward == []
 
 
-@pytest.mark.xfail(reason="the redesign is under way")
 def test_no_module_imports_itself_through_others() -> None:
     graph = {module: imported_modules(file) - {module, "minigpt"} for module, file in source_files().items()}
     done: set[str] = set()
