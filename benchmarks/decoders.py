@@ -13,56 +13,53 @@ from generation import make_model
 from side_by_side import Side, time_in_turns
 
 from minigpt.config import ModelConfig, SamplingConfig
-from minigpt.generation import backend_selection as path
-from minigpt.generation import engine
+from minigpt.generation.engine import generate
+from minigpt.kernels.decoder import Loops
+from minigpt.kernels.numba_stream import NumbaDecoder
 from minigpt.model.gpt import GPT
 
 WITHIN = ((64, 4, 4), (128, 4, 4), (256, 4, 6), (384, 6, 6), (768, 12, 12))  # n_embd, n_head, n_layer
 PAST = ((64, 4, 4, 32), (64, 4, 4, 128), (128, 4, 4, 64), (128, 4, 4, 256), (256, 4, 6, 64), (384, 6, 6, 256))
 
 
-def writing(model: GPT, start: int, tokens: int, loops: path.Loops | None) -> Callable[[], object]:
-    """Write so many tokens after so many others by one of the two ways."""
-    idx, config = torch.zeros(1, start, dtype=torch.int64), SamplingConfig(max_new_tokens=tokens, seed=0)
-    rule = engine.loops_for
-
-    def work() -> None:
-        engine.loops_for = lambda *_: loops
-        try:
-            engine.generate(model, idx, config)
-        finally:
-            engine.loops_for = rule
-
-    return work
+def prepare_numba(model: GPT, prompt: int, tokens: int, loops: Loops) -> Callable[[], object]:
+    """Return a call that generates `tokens` tokens after a prompt of `prompt` tokens, by Numba loops."""
+    idx, config = torch.zeros(1, prompt, dtype=torch.int64), SamplingConfig(max_new_tokens=tokens, seed=0)
+    return lambda: generate(model, idx, config, build_decoder=lambda window, _: NumbaDecoder(window, loops))
 
 
-def compare(sides: dict[str, Side], tokens: int) -> str:
-    """Tokens a second of each side."""
-    return " | ".join(
-        f"{tokens / timing.seconds:,.0f}" for timing in time_in_turns(sides, rounds=5, seconds=0.4).values()
-    )
+def prepare_pytorch(model: GPT, prompt: int, tokens: int) -> Callable[[], object]:
+    """Return a call that generates `tokens` tokens after a prompt of `prompt` tokens, by the model's own forward."""
+    idx, config = torch.zeros(1, prompt, dtype=torch.int64), SamplingConfig(max_new_tokens=tokens, seed=0)
+    return lambda: generate(model, idx, config, build_decoder=lambda *_: None)
+
+
+def format_rates(sides: dict[str, Side], tokens: int) -> str:
+    """Time the sides and return the tokens per second of each."""
+    timings = time_in_turns(sides, rounds=5, seconds=0.4)
+    return " | ".join(f"{tokens / timing.seconds:,.0f}" for timing in timings.values())
 
 
 def main() -> None:
     """Print two tables."""
-    head = "cached, one thread | cached, two threads"
-    print(f"| n_embd, blocks | loops, whole | loops, two parts | {head} |\n| --- | --- | --- | --- | --- |")
+    head = "KV cache, one thread | KV cache, two threads"
+    print(f"| n_embd, blocks | Numba, one part | Numba, two parts | {head} |\n| --- | --- | --- | --- | --- |")
     for n_embd, n_head, n_layer in WITHIN:
         model = make_model(ModelConfig(vocab_size=65, block_size=512, n_embd=n_embd, n_head=n_head, n_layer=n_layer))
         tokens = 400 if n_embd < 300 else 100
-        cached = writing(model, 1, tokens, None)
-        whole, parts = (writing(model, 1, tokens, path.Loops(n, eight_bits=False, window=False)) for n in (1, 2))
+        cached = prepare_pytorch(model, 1, tokens)
+        whole, parts = (prepare_numba(model, 1, tokens, Loops(n, int8=False, window=False)) for n in (1, 2))
         sides = {"whole": Side(whole, 1), "parts": Side(parts, 2), "one": Side(cached, 1), "two": Side(cached, 2)}
-        print(f"| {n_embd}, {n_layer} | {compare(sides, tokens)} |", flush=True)
-    head = f"loops, one thread | loops, two | {head}"
+        print(f"| {n_embd}, {n_layer} | {format_rates(sides, tokens)} |", flush=True)
+    head = f"Numba, one thread | Numba, two threads | {head}"
     print(f"\n| n_embd, blocks, block_size | {head} |\n| --- | --- | --- | --- | --- |")
     for n_embd, n_head, n_layer, block_size in PAST:
         shape = ModelConfig(vocab_size=65, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
         model, tokens = make_model(shape), 300 if n_embd * block_size < 10_000 else 30
-        cached = writing(model, block_size, tokens, None)
-        loops = writing(model, block_size, tokens, path.Loops(1, eight_bits=False, window=True))
+        cached = prepare_pytorch(model, block_size, tokens)
+        loops = prepare_numba(model, block_size, tokens, Loops(1, int8=False, window=True))
         sides = {"1": Side(loops, 1), "2": Side(loops, 2), "one": Side(cached, 1), "two": Side(cached, 2)}
-        print(f"| {n_embd}, {n_layer}, {block_size} | {compare(sides, tokens)} |", flush=True)
+        print(f"| {n_embd}, {n_layer}, {block_size} | {format_rates(sides, tokens)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import torch
 from llama_peer import prepare_llama_decode, prepare_llama_generate, write_gguf
 from side_by_side import Side, choose_threads, time_in_turns
 
-from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.acceleration import accelerate
+from minigpt.config import Config, ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface import save_gpt2
 from minigpt.generation.engine import generate
 from minigpt.model.gpt import GPT
@@ -32,9 +33,11 @@ Work = Callable[[], object]
 
 
 def make_model(config: ModelConfig) -> GPT:
-    """Return a GPT with random weights."""
+    """Return a GPT with random weights and the kernels of an opened run."""
     torch.manual_seed(0)
-    return GPT(config).eval()
+    model = GPT(config).eval()
+    accelerate(model, Config())
+    return model
 
 
 def prepare_ours(model: GPT, tokens: int, rows: int = 1) -> Work:
@@ -46,7 +49,6 @@ def prepare_ours(model: GPT, tokens: int, rows: int = 1) -> Work:
 def prepare_lecture(config: ModelConfig, tokens: int, rows: int = 1) -> Work:
     """Return a call of the lecture's `generate`."""
     model = GPTLanguageModel(dataclasses.replace(config, activation="relu", qkv_bias=False, tied_head=False)).eval()
-
     idx = torch.zeros(rows, 1, dtype=torch.int64)
     return lambda: model.generate(idx, tokens)
 
