@@ -63,3 +63,12 @@ def test_the_code_in_the_ladder_page_is_in_the_sources() -> None:
     assert len(shown) >= 10
     for block in shown:
         assert any(block in source for source in code), block
+
+
+def test_every_function_on_the_architecture_page_exists() -> None:
+    steps = re.findall(r"^\d+\. `([\w/]+\.py)`: `([\w.]+)`", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    assert len(steps) >= 30
+    for file, name in steps:
+        code = (ROOT / "minigpt" / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^\s*(def|class) {part}\b", code, re.M), f"{name} is not in {file}"
