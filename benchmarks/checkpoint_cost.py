@@ -33,14 +33,14 @@ class EverySteps(Callback):
 
 
 def time_training(data: str, out: Path, checkpoints: bool) -> float:
-    """Return how long the training takes, evaluations included."""
+    """Return the seconds of a training, with its evaluations."""
     config = Config().override(max_iters=STEPS, eval_interval=STEPS, snapshots=0)
     record = train(config, data, out, callbacks=[EverySteps(checkpoints)]).record
     return record.training_seconds + record.evaluation_seconds
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=7)

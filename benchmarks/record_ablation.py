@@ -1,10 +1,10 @@
-"""What each idea of the record is worth: its recipe trained with one of them taken away at a time.
+"""Measure what each idea of the record's recipe is worth: train it without one idea at a time.
 
     python benchmarks/record_ablation.py --data input.txt --track 2min --seeds 3
 
-All have the same time. To begin with, a step of each is timed on all cores, in turns, since the machine is faster at
-times; so it is known how many fill the track's minutes. Those are then trained as benchmarks/record.py trains, but one
-training on each core, whatever time that takes. Prints a Markdown table.
+All trainings have the same budget of time. First, a step of each is timed on all cores, in turns. This gives the
+number of steps that fill the minutes of the track. Then each training runs on one core, as in benchmarks/record.py,
+for that number of steps. Prints a Markdown table.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from record import Ground, asked, begun, spread, trained
+from record import TextSplits, format_spread, parse_arguments, prepare_training, train_and_measure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,12 +25,12 @@ from minigpt.config import Config
 from minigpt.kernels.elementwise import FastRMSNorm
 from minigpt.model.modern import Modern, init_silent
 
-ROUNDS = 6  # of timing
+ROUNDS = 6  # rounds of timing
 Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
 
 
-def replaced(name: str, by: object) -> Change:
-    """With another thing of that name in model/modern.py."""
+def replace_name(name: str, by: object) -> Change:
+    """Replace a name in model/modern.py."""
 
     @contextlib.contextmanager
     def change(config: Config) -> Iterator[Config]:
@@ -40,8 +40,8 @@ def replaced(name: str, by: object) -> Change:
     return change
 
 
-def settings(**other: Any) -> Change:
-    """With other settings."""
+def change_settings(**other: Any) -> Change:
+    """Change settings."""
     return lambda config: contextlib.nullcontext(config.override(**other))
 
 
@@ -77,8 +77,8 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, x.shape[-1:])
 
 
-def drawn(model: Modern) -> None:
-    """Small weights in the place of zeros."""
+def initialize_randomly(model: Modern) -> None:
+    """Initialize with small random weights instead of zeros."""
     init_silent(model)
     for parameter in model.parameters():
         if parameter.dim() == 2 and not parameter.any():
@@ -87,49 +87,49 @@ def drawn(model: Modern) -> None:
 
 NOTHING = "nothing"
 IDEAS: dict[str, Change] = {
-    NOTHING: settings(),
-    "token shift": replaced("TokenShift", NoTokenShift),
-    "QK-norm": replaced("RMSNorm", NoQKNorm),
-    "rotary positions": replaced("Rotary", NoRotary),
-    "squared ReLU": replaced("SquaredReLU", nn.ReLU),
-    "RMS norm (layer norm instead)": replaced("RMSNorm", LayerNorm),
-    "zero initialisation": replaced("init_silent", drawn),
-    "Muon (AdamW instead)": settings(optimizer="adamw"),
-    "the trapezoid (cosine instead)": settings(schedule="cosine"),
-    "epochs (windows drawn at random instead)": settings(order="random"),
+    NOTHING: change_settings(),
+    "token shift": replace_name("TokenShift", NoTokenShift),
+    "QK-norm": replace_name("RMSNorm", NoQKNorm),
+    "rotary positions": replace_name("Rotary", NoRotary),
+    "squared ReLU": replace_name("SquaredReLU", nn.ReLU),
+    "RMS norm (layer norm instead)": replace_name("RMSNorm", LayerNorm),
+    "zero initialization": replace_name("init_silent", initialize_randomly),
+    "Muon (AdamW instead)": change_settings(optimizer="adamw"),
+    "the trapezoid schedule (cosine instead)": change_settings(schedule="cosine"),
+    "epochs (windows drawn at random instead)": change_settings(order="random"),
 }
 
 
-def steps_of_each(ground: Ground, recipe: Config) -> dict[str, int]:
-    """How many steps fill the recipe's minutes with each idea taken away."""
+def count_steps_without_each(splits: TextSplits, recipe: Config) -> dict[str, int]:
+    """Return the number of steps that fill the budget of time, without each idea."""
     steps: dict[str, list[int]] = {name: [] for name in IDEAS}
     for _ in range(ROUNDS):
         for name, change in IDEAS.items():
             with change(recipe) as changed:
-                config, *_ = begun(ground, changed)
+                config, *_ = prepare_training(splits, changed)
             steps[name].append(config.training.max_iters)
-    usual = statistics.median(steps[NOTHING])
+    baseline = statistics.median(steps[NOTHING])
     ratios = {name: [one / whole for one, whole in zip(steps[name], steps[NOTHING], strict=True)] for name in IDEAS}
-    return {name: round(usual * statistics.median(ratios[name])) for name in IDEAS}
+    return {name: round(baseline * statistics.median(ratios[name])) for name in IDEAS}
 
 
-def loss_without(name: str, ground: Ground, config: Config) -> float:
-    """The exact loss of that training without that idea, on one core."""
+def train_without(name: str, splits: TextSplits, config: Config) -> float:
+    """Train without an idea, on one core, and return the exact loss."""
     torch.set_num_threads(1)
     with IDEAS[name](config) as changed:
-        return trained(ground, changed, name).loss
+        return train_and_measure(splits, changed, name).loss
 
 
 def main() -> None:
     """Print the table."""
-    ground, track, seeds = asked(__doc__)
+    splits, track, seeds = parse_arguments(__doc__)
     recipe = Config.from_preset(f"cpu-{track}")
-    steps = steps_of_each(ground, recipe)
+    steps = count_steps_without_each(splits, recipe)
     print("| without | steps | exact loss | worth |\n| --- | --- | --- | --- |", flush=True)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         trainings = {
             name: [
-                pool.submit(loss_without, name, ground, recipe.override(seed=seed, max_iters=steps[name]))
+                pool.submit(train_without, name, splits, recipe.override(seed=seed, max_iters=steps[name]))
                 for seed in range(1, seeds + 1)
             ]
             for name in IDEAS
@@ -138,7 +138,7 @@ def main() -> None:
         for name in IDEAS:
             losses = [training.result() for training in trainings[name]]
             worth = "" if name == NOTHING else f"{statistics.mean(losses) - whole:+.4f}"
-            print(f"| {name} | {steps[name]:,} | {spread(losses)} | {worth} |", flush=True)
+            print(f"| {name} | {steps[name]:,} | {format_spread(losses)} | {worth} |", flush=True)
 
 
 if __name__ == "__main__":
