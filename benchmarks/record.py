@@ -89,7 +89,7 @@ class NGramBaseline:
         return cls(model, model.token_losses(splits.held_out), model.token_losses(splits.measured))
 
     def blend_losses(self, held_out: Tensor, measured: Tensor) -> float:
-        """The loss of its mixture with a model of those losses, whose weight is fitted on what is kept out."""
+        """Return the loss of a blend with a model; its weight is fitted on the held-out part."""
         return blend_losses(measured, self.measured, find_best_weight(held_out, self.held_out)).mean().item()
 
 
