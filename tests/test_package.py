@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import minigpt
 
 PACKAGE = Path(minigpt.__file__).parent
