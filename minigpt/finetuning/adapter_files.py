@@ -35,7 +35,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import BLOCK_NAMES
 from minigpt.runs.run import Run
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
-from minigpt.system.untrusted_tensors import read_tensors
+from minigpt.system.safetensors_files import read_tensors
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 ADAPTER = "adapter"  # the adapter's folder within a run

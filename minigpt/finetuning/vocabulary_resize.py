@@ -20,7 +20,7 @@ from minigpt.model import TrainedModel
 from minigpt.model.meta_init import build_empty
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
-from minigpt.system.untrusted_tensors import read_tensors
+from minigpt.system.safetensors_files import read_tensors
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer

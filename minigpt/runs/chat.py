@@ -1,8 +1,8 @@
-"""A conversation with a model: what was said, cut to what the model sees, and the next answer."""
+"""A conversation with a model: the turns so far, cut to the context that the model sees, and the next answer."""
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,30 +14,34 @@ from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
 
-ROOM = 4  # of a window, at least a part in so many is left for the answer
+_ANSWER_SHARE = 4  # a quarter of block_size is kept free for the answer
 
 
 class Chat:
-    """A conversation.
+    """A conversation with a run's model.
 
     Attributes:
-        turns: what was said, by both.
-        knows_instructions: whether the model has learned any; one that has not goes on with the text.
-        exchanges: how many questions it has seen in a conversation, if that is known: not more of them are shown to it.
+        run: the run.
+        config: how answers are sampled.
+        turns: the turns of both sides.
+        knows_instructions: whether the model was tuned on instructions. Another model continues the user's text.
+        exchanges: how many questions a conversation in the model's training data had, if that is known. The model sees
+            no more of them at a time.
     """
 
     def __init__(self, run: Run, config: SamplingConfig) -> None:
+        """Start a conversation without turns."""
         self.run, self.config = run, config
         self.turns: list[Turn] = []
         self.exchanges = run.record.exchanges
         self.knows_instructions = all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget all turns."""
         self.turns = []
 
     def set_temperature(self, value: str) -> None:
-        """Sample at that temperature from now on. Raises ConfigError for what is none."""
+        """Set the temperature of the next answers. Raises ConfigError for text that is not a number at least 0."""
         try:
             temperature = float(value)
         except ValueError:
@@ -45,45 +49,64 @@ class Chat:
         self.config = dataclasses.replace(self.config, temperature=temperature)
 
     def save(self, path: Path) -> None:
-        """Write the conversation as a line of JSON, as `minigpt finetune --data` reads it. Raises FileError."""
+        """Write the conversation as a line of JSON that `minigpt finetune --data` reads. Raises FileError."""
         messages = [{"role": turn.role, "content": turn.text} for turn in self.turns]
         write_atomic(path, json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n")
 
     def answer(self, text: str) -> Iterator[str]:
-        """What the model says to that, piece by piece; both are kept once it is said.
+        """Answer a question; the question and the answer become turns once the answer is complete.
 
-        Raises UnknownCharacterError for a character that it doesn't know.
+        Args:
+            text: what the user says.
+
+        Yields:
+            The answer, piece by piece.
+
+        Raises:
+            UnknownCharacterError: the text has a character that the tokenizer does not know.
+            DataError: the text is longer than the model's context.
         """
         if not self.knows_instructions:
             yield from self.run.stream(text, **vars(self.config))
             return
         template = ChatTemplate(self.run.tokenizer)
         turns = [*self.turns, Turn("user", text)]
-        idx = torch.tensor([fitted(template, turns, self.run.config.model.block_size, self.exchanges)])
-        idx = idx.to(next(iter(self.run.model.parameters())).device)
-        said = ""
+        ids = fit_prompt(template, turns, self.run.config.model.block_size, self.exchanges)
+        idx = torch.tensor([ids], device=next(iter(self.run.model.parameters())).device)  # (1, T)
+        answer = ""
         for token in engine.stream(self.run.model, idx, self.config, stop=[template.end]):
             piece = self.run.tokenizer.decode(token.tolist())
-            said += piece
+            answer += piece
             yield piece
-        self.turns = [*turns, Turn("assistant", said)]
+        self.turns = [*turns, Turn("assistant", answer)]
         if self.config.seed is not None:
             self.config = dataclasses.replace(self.config, seed=self.config.seed + 1)
 
 
-def fitted(template: ChatTemplate, turns: list[Turn], block_size: int, exchanges: int | None = None) -> list[int]:
-    """The ids of the last turns, whole ones from a user's on, that leave room for an answer; the last one in any case.
+def fit_prompt(
+    template: ChatTemplate, turns: Sequence[Turn], block_size: int, exchanges: int | None = None
+) -> list[int]:
+    """Encode the last turns, as many as leave room for an answer.
 
-    At most so many `exchanges`, if that is given: a model that has only ever seen one question would mistake a second.
+    Args:
+        template: encodes the turns.
+        turns: the conversation, which ends with a user's turn. The prompt begins with a user's turn.
+        block_size: the number of tokens that the model sees.
+        exchanges: the largest number of questions, or None. A model that has only seen one question at a time cannot
+            handle a second.
 
-    Raises DataError if that alone is longer than the model sees.
+    Returns:
+        The token ids. The last turn is always whole, even if little room is left for the answer.
+
+    Raises:
+        DataError: the last turn alone does not fit into block_size.
     """
-    most = block_size - max(1, block_size // ROOM)
+    limit = block_size - max(1, block_size // _ANSWER_SHARE)
     starts = [n for n, turn in enumerate(turns) if turn.role == "user"][-max(0, exchanges or 0) :]
     for start in starts:
         ids = template.encode_prompt(turns[start:])
-        if len(ids) <= most:
+        if len(ids) <= limit:
             return ids
     if len(ids) >= block_size:
-        raise DataError(f"that is {len(ids)} tokens, and the model sees {block_size} at once: say it in fewer")
+        raise DataError(f"that is {len(ids)} tokens, and the model sees {block_size} at once: shorten it")
     return ids

@@ -1,1 +1,6 @@
-"""What differs by machine: files, locks, devices, threads, the terminal, fonts, process pools."""
+"""What differs by machine: files and locks, JSON, safetensors, devices and threads, the terminal, fonts, process pools.
+
+Import from its modules, such as `minigpt.system.files`: some of them load PyTorch or rich, others must not.
+"""
+
+__all__ = ["console", "device", "files", "json_files", "plotting", "process_pool", "safetensors_files", "terminal"]

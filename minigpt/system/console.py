@@ -1,4 +1,4 @@
-"""The screen: standard error, for progress and messages."""
+"""A console for progress and messages on standard error."""
 
 from rich.console import Console
 from rich.text import Text
@@ -8,15 +8,15 @@ from minigpt.system.terminal import escape_control_characters
 
 
 class PipeSafeConsole(Console):
-    """Falls silent when nobody reads it any more: what can't be shown must not end a training."""
+    """A console that stops printing when its reader is gone: a closed pipe must not end a training."""
 
     def on_broken_pipe(self) -> None:
-        """Print nothing from now on."""
+        """Stop printing."""
         self.quiet = True
         silence_stream(self.file)
 
     def say(self, text: str, style: str = "") -> None:
-        """A line of text."""
+        """Print a line of text, with control characters made visible."""
         try:
             self.print(Text(escape_control_characters(text), style=style))
         except OSError:

@@ -1,4 +1,4 @@
-"""Which device to compute on, and with how many threads."""
+"""The device to compute on, its threads and its memory."""
 
 import ctypes
 import functools
@@ -10,24 +10,25 @@ import torch
 from minigpt.errors import DeviceError, OutOfMemoryError
 
 NUMBERS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
-M_SIZES = {  # glibc's mallopt: from which size on memory is fetched from the system, and how much of it is kept
-    -3: 2**25,  # M_MMAP_THRESHOLD, the most it takes
-    -1: 2**31 - 1,  # M_TRIM_THRESHOLD
-    -2: 2**26,  # M_TOP_PAD
+_MALLOPT = {  # glibc: keep freed memory instead of returning it to the system
+    -3: 2**25,  # M_MMAP_THRESHOLD: blocks from this size on come from the system directly; 32 MiB is the largest value
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free memory at the end of the heap that is kept
+    -2: 2**26,  # M_TOP_PAD: how much more memory than needed is requested at a time
 }
+_OUT_OF_MEMORY_SIGNS = ("allocate memory", "out of memory", "overflow", "Invalid buffer size")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU. Raises DeviceError if it isn't there."""
-    available = [
-        device
-        for device, there in (
-            ("cuda", torch.cuda.is_available()),
-            ("mps", torch.backends.mps.is_available()),
-            ("cpu", True),
-        )
-        if there
-    ]
+    """Return the device with a name.
+
+    Args:
+        name: "cuda", "mps", "cpu", or "auto" for the first of these that the machine has.
+
+    Raises:
+        DeviceError: the machine does not have it.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [device for device in has if has[device]]
     if name == "auto":
         return torch.device(available[0])
     if name not in available:
@@ -36,9 +37,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16, without which they are slower than float32's.
+    """Return True if the device has instructions for bfloat16 products; without them float32 is faster.
 
-    Of processors x86's are asked.
+    On a CPU only x86 is recognized.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -48,10 +49,14 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def limit_threads(numbers: int) -> Iterator[int]:
-    """Within the block, as many CPU threads as pay where an activation holds `numbers` numbers; yields the count.
+    """Use only as many CPU threads within the block as pay: a small piece of work is not worth another thread.
 
-    Handing a part of the work to a further thread costs more than it takes off if the part is small.
-    PyTorch's own number of threads, the machine's cores or OMP_NUM_THREADS, is never exceeded.
+    Args:
+        numbers: how many numbers an activation has. There is one thread for each 2**14 of them, and never more than
+            PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
+
+    Yields:
+        The number of threads.
     """
     before = torch.get_num_threads()
     threads = min(before, max(1, numbers // NUMBERS_PER_THREAD))
@@ -64,24 +69,27 @@ def limit_threads(numbers: int) -> Iterator[int]:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for the next step, which needs as much again.
+    """Tell the C library to keep freed memory for the next training step.
 
-    The C library of Linux otherwise hands the larger pieces back to the system, which has to clear them before it
-    gives them out again: a fifth of a small model's step (docs/performance.md). Elsewhere nothing happens.
+    Linux's C library otherwise returns large blocks to the system, which must clear them before they can be used again:
+    that takes a fifth of a small model's step (docs/performance.md). On other systems nothing happens.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, size in M_SIZES.items():
+        for parameter, size in _MALLOPT.items():
             mallopt(parameter, size)
 
 
 @contextmanager
 def explain_memory_errors(way_out: str) -> Iterator[None]:
-    """Turn PyTorch's various ways to say that memory has run out into one OutOfMemoryError with a way out."""
+    """Turn PyTorch's different errors for a lack of memory, raised within the block, into an OutOfMemoryError.
+
+    Args:
+        way_out: what the user can do, for the message.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        signs = ("allocate memory", "out of memory", "overflow", "Invalid buffer size")
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
             raise
         raise OutOfMemoryError(f"that does not fit in memory: {way_out}") from None

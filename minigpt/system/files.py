@@ -1,4 +1,4 @@
-"""Reading with a bound, writing all or nothing, and every refusal of the file system in one sentence."""
+"""Files: read with a size limit, written all or nothing, and every error of the system explained in one sentence."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from typing import IO
 
 from minigpt.errors import FileError
 
-WAYS_OUT = {
+_REASONS = {
     errno.ENOENT: "there is no such file or folder: check the name",
     errno.EACCES: "permission denied: change its permissions, or choose another place",
     errno.EPERM: "permission denied: change its permissions, or choose another place",
@@ -28,35 +28,44 @@ WAYS_OUT = {
     errno.ENXIO: "there is nothing behind that name: name a file",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
-NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
-USUAL_FILES = 256  # that a process has open for other reasons, at most
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
+_OTHER_OPEN_FILES = 256  # that a process has open for other reasons, at most
 
 
 @contextmanager
 def explain_os_errors(action: str, path: Path | str) -> Iterator[None]:
-    """Turn an OSError of the block into a FileError: `cannot {action} {path}: {why, and the way out}`.
+    """Turn an OSError in the block into a FileError: `cannot {action} {path}: {the reason and the way out}`.
 
-    A path that the system cannot even be asked for, with a zero byte in it, is refused in the same way.
+    So does a ValueError, which Python raises for a path with a zero byte.
+
+    Args:
+        action: a verb for the message, such as "read".
+        path: the file or folder.
     """
     try:
         yield
     except OSError as error:
-        why = WAYS_OUT.get(error.errno or 0, error.strerror or str(error))
+        why = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise FileError(f"cannot {action} {str(path)!r}: {why}") from error
     except ValueError as error:
         raise FileError(f"cannot {action} {str(path)!r}: {error}; choose another name") from error
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:
-    """The whole content of a file or pipe of at most `limit` bytes.
+    """Read a file or a pipe.
 
-    Raises FileError for anything that is missing, unreadable, larger, or neither a file nor a pipe.
+    Args:
+        path: the file.
+        limit: the largest size in bytes.
+
+    Raises:
+        FileError: the file is missing, unreadable or larger, or is neither a file nor a pipe.
     """
     with explain_os_errors("read", path), Path(path).open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise FileError(f"cannot read {str(path)!r}: it is a device, not a file: name a file")
-        size = os.fstat(file.fileno()).st_size  # 0 for a pipe, and for files that the system makes up
+        size = os.fstat(file.fileno()).st_size  # 0 for pipes, and for files such as those in /proc
         content = file.read(size + 1 if size else limit + 1) if size <= limit else None
     if content is None or len(content) > limit:
         raise FileError(f"cannot read {str(path)!r}: it is larger than {limit:,} bytes, the limit: use a part of it")
@@ -64,15 +73,23 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
 
 
 def read_text(path: Path | str, limit: int) -> str:
-    """A UTF-8 file as text, line ends untouched; FileError as for `read_bytes` and `decode_text`."""
+    """Read a UTF-8 file, with its line ends unchanged. Raises FileError as `read_bytes` and `decode_text` do."""
     return decode_text(read_bytes(path, limit), repr(str(path)))
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """The bytes of `name` as UTF-8 text; FileError if they are not, or hold a zero byte, as no text does."""
+    """Decode UTF-8.
+
+    Args:
+        content: the bytes.
+        name: where they are from, for messages.
+
+    Raises:
+        FileError: the bytes are not UTF-8, or have a zero byte, as binary files do.
+    """
     zero = content.find(0)
     if zero >= 0:
-        raise FileError(f"{name} is not a text but binary: byte {zero:,} is zero; use a text file")
+        raise FileError(f"{name} is binary, not text: byte {zero:,} is zero; use a text file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,19 +98,25 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment, a crash included, either the old or the new one is there.
+    """Write a file so that even after a crash either the old or the new content is there.
 
-    The content goes to a temporary file beside it, is flushed to disk, and takes the name last.
-    Raises FileError, with nothing changed, if any of that is refused.
+    The content goes to a temporary file beside it and is flushed to disk; then that file is renamed.
+
+    Args:
+        path: the file. Through a symbolic link the file that it leads to is written.
+        content: the new content.
+
+    Raises:
+        FileError: the file cannot be written; nothing has changed.
     """
     with explain_os_errors("write", path):
-        path = path.resolve() if path.is_symlink() else path  # the link stays, what it leads to is replaced
+        path = path.resolve() if path.is_symlink() else path
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "a device"
             raise FileError(f"cannot write {str(path)!r}: it is {what}, not a file: choose another name")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.unlink(missing_ok=True)  # what was left, or a link laid there to be written through
+            temporary.unlink(missing_ok=True)  # a leftover, or a link that would lead the write elsewhere
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
@@ -106,7 +129,12 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def require_inside(folder: Path, paths: Iterable[Path]) -> None:
-    """Raise FileError for a link that leads out of the folder: a stranger's must not let us read or write elsewhere."""
+    """Raise FileError for links that lead out of a folder: an untrusted folder must not make us use other files.
+
+    Args:
+        folder: the folder.
+        paths: the paths in it that will be used.
+    """
     with explain_os_errors("look into", folder):
         places = _find_allowed_folders(Path(os.path.realpath(folder)))
         for path in paths:
@@ -117,7 +145,7 @@ def require_inside(folder: Path, paths: Iterable[Path]) -> None:
 
 
 def _find_allowed_folders(folder: Path) -> list[Path]:
-    """Where what belongs to a folder may lie: in it; in Hugging Face's cache, of links, in the model's or all blobs."""
+    """Return where the links in a folder may lead: into it, or in Hugging Face's cache to the files of its model."""
     for parent in [folder, *folder.parents]:
         if parent.name == "snapshots" and parent.parent.name.startswith(("models--", "datasets--", "spaces--")):
             return [parent.parent, parent.parents[1] / "blobs"]
@@ -125,7 +153,7 @@ def _find_allowed_folders(folder: Path) -> list[Path]:
 
 
 def require_writable(path: Path) -> None:
-    """Raise FileError, with nothing written, where `write_atomic` would: before work that is for this file alone."""
+    """Raise FileError if `write_atomic` would, without writing: to call before long work for this file."""
     with explain_os_errors("write", path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "")
@@ -134,7 +162,7 @@ def require_writable(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder's list of names to disk, where the system can (Windows cannot)."""
+    """Flush the names in a folder to disk, where the system can (Windows cannot)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -144,26 +172,33 @@ def flush_folder(folder: Path) -> None:
 
 
 def allow_open_files(count: int) -> None:
-    """Raise this process's own limit of open files to so many more than usual, as far as the system lets it."""
+    """Raise the limit of open files of this process, so that it can open `count` more, as far as the system allows."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = count + USUAL_FILES if hard == resource.RLIM_INFINITY else min(hard, count + USUAL_FILES)
+        wanted = count + _OTHER_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, count + _OTHER_OPEN_FILES)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def silence_stream(stream: IO[str]) -> None:
-    """Send what a stream still holds, and all that follows, nowhere: so a last flush cannot fail once more."""
-    with contextlib.suppress(OSError, ValueError):  # a stream with no file behind it has nothing to fail
+    """Discard what a stream still holds and all further output, so that its last flush cannot fail."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a file cannot fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, in place of whatever has that name: a hard link, or a copy where links do not exist.
+    """Give a file a second name: a hard link, or a copy where the file system has no links.
 
-    At every moment either the old or the new file has the name. Raises FileError.
+    Even after a crash either the old or the new file has the name.
+
+    Args:
+        source: the file.
+        target: the second name; a file that has it is replaced.
+
+    Raises:
+        FileError: the link or copy cannot be made.
     """
     with explain_os_errors("write", target):
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -172,9 +207,9 @@ def link_or_copy(source: Path, target: Path) -> None:
             temporary.hardlink_to(source)
             temporary.replace(target)
         except OSError as error:
-            if error.errno not in NO_HARD_LINKS:
+            if error.errno not in _NO_HARD_LINKS:
                 raise
             write_atomic(target, source.read_bytes())
         finally:
-            temporary.unlink(missing_ok=True)  # it stays where both names were links to the same file already
+            temporary.unlink(missing_ok=True)  # renaming does nothing if both names are links to one file
         flush_folder(target.parent)

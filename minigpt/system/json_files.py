@@ -1,4 +1,4 @@
-"""Dataclasses as JSON on disk, and back: what is read may be a stranger's, and is held to the fields' types."""
+"""Dataclasses as JSON files. A file may be untrusted: each value is checked against its field's type."""
 
 import dataclasses
 import io
@@ -11,12 +11,12 @@ from minigpt.config_fields import LARGEST, format_value, get_choices, get_value_
 from minigpt.errors import FileError, RunError
 from minigpt.system.files import read_text
 
-LARGEST_JSON = 16 * 2**20  # bytes, of which Python may make thirty times as many
+LARGEST_JSON = 16 * 2**20  # bytes; as Python objects it can take thirty times as much memory
 T = TypeVar("T")
 
 
 def read_run_file(path: Path) -> str:
-    """A file of a run as text; RunError if it is missing, unreadable or not text."""
+    """Read a text file of a run. Raises RunError if it is missing, unreadable or not text."""
     try:
         return read_text(path, LARGEST_JSON)
     except FileError as error:
@@ -24,20 +24,40 @@ def read_run_file(path: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON as Python data; RunError if it isn't JSON."""
+    """Parse JSON.
+
+    Args:
+        text: the JSON.
+        where: its file, and perhaps the line, for messages.
+
+    Raises:
+        RunError: the text is not JSON. NaN and Infinity are not JSON either, although Python's parser accepts them.
+    """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: not JSON ({error})") from None
 
 
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")
+
+
 def format_json_lines(entries: Sequence[Any]) -> bytes:
-    """Dataclasses as JSON, a line each."""
+    """Return dataclasses as JSON, one in a line."""
     return "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in entries).encode()
 
 
 def read_json_lines(path: Path, cls: type[T]) -> list[T]:
-    """The dataclasses that `format_json_lines` wrote to a file, at least one; RunError if it holds anything else."""
+    """Read a file that `format_json_lines` made.
+
+    Args:
+        path: the file, with at least one line.
+        cls: the dataclass.
+
+    Raises:
+        RunError: the file is missing, or a line is anything else.
+    """
     text = read_run_file(path)
     if not text.endswith("\n"):
         raise RunError(f"{str(path)!r} is cut short: its last line does not end")
@@ -45,23 +65,35 @@ def read_json_lines(path: Path, cls: type[T]) -> list[T]:
     return [parse_dataclass(cls, parse_json(line, where), where) for line, where in places]
 
 
-def _refuse_constant(constant: str) -> None:
-    """Raise ValueError: NaN and Infinity are Python's additions to JSON."""
-    raise ValueError(f"{constant} is not a number")
-
-
 def parse_dataclass(cls: type[T], content: Any, where: str) -> T:
-    """The dataclass made of a JSON object with exactly its fields, each of its type; RunError for any other."""
+    """Convert a JSON object to a dataclass.
+
+    Args:
+        cls: the dataclass.
+        content: the object, which must have exactly its fields.
+        where: its file, for messages.
+
+    Raises:
+        RunError: a field is missing, unknown, or of another type than the dataclass says.
+    """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if not isinstance(content, dict) or content.keys() != fields.keys():
         raise RunError(f"{where} is damaged or from another version: it needs exactly {', '.join(fields)}")
     for name, f in fields.items():
-        value, choices = content[name], get_choices(f)
-        kind = str if choices else get_value_type(f)
-        accepted = (int, float) if kind is float else (kind,)
-        fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)  # Python's bool is an int
-        fits = fits and (not choices or value in choices)
-        fits = fits and not (kind in LARGEST and not abs(value) <= LARGEST[kind])  # 1e999 is infinite
-        if not fits and not (value is None and f.default is None):
-            raise RunError(f"{where} is damaged: {name} cannot be {format_value(value)}")
+        if not _is_valid(f, content[name]):
+            raise RunError(f"{where} is damaged: {name} cannot be {format_value(content[name])}")
     return cls(**content)
+
+
+def _is_valid(f: dataclasses.Field, value: Any) -> bool:
+    """Return True if a value read from JSON has the type of a field."""
+    if value is None and f.default is None:
+        return True
+    choices = get_choices(f)
+    kind = str if choices else get_value_type(f)
+    accepted: tuple[Any, ...] = (int, float) if kind is float else (kind,)
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):  # Python's bool is an int
+        return False
+    if kind in LARGEST and not abs(value) <= LARGEST[kind]:  # 1e999 is infinite
+        return False
+    return not choices or value in choices

@@ -1,4 +1,4 @@
-"""What every picture shares: a figure that needs no screen, written whole, and text that its font can draw."""
+"""What every plot shares: a figure that needs no screen, a PNG file, and text that the fonts can draw."""
 
 import functools
 import io
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 
 def create_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that many inches, for `write_png`."""
-    backend = os.environ.pop("MPLBACKEND", None)  # a picture in a file needs none, and a foreign one may be missing
+    """Return an empty figure for `write_png`.
+
+    Args:
+        width: in inches, at 120 dots per inch.
+        height: in inches.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)  # a file needs no backend, and the user's may not be installed
     from matplotlib.figure import Figure
 
     if backend is not None:
@@ -23,21 +28,21 @@ def create_figure(width: float, height: float) -> "Figure":
 
 
 def write_png(path: Path, figure: "Figure") -> None:
-    """Write the figure as a PNG, all or nothing. Raises FileError."""
+    """Write a figure as a PNG, all or nothing. Raises FileError."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomic(path, picture.getvalue())
 
 
 def replace_undrawable(text: str) -> str:
-    """The text on one line, of characters that the fonts have; a line break becomes ¶, any other a middle dot."""
+    """Return the text on one line: a line break becomes ¶, and a character that the fonts lack a middle dot."""
     known = _find_font_characters()
     return "".join(c if c.isprintable() and ord(c) in known else "¶" if c == "\n" else "·" for c in text)
 
 
 @functools.cache
 def _find_font_characters() -> frozenset[int]:
-    """The code points that both fonts of the pictures have, the plain one and the one of fixed width."""
+    """Return the code points that both fonts of the plots have: sans-serif and monospace."""
     from matplotlib import font_manager
 
     families = (font_manager.FontProperties(family=[name]) for name in ("sans-serif", "monospace"))

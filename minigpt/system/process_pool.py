@@ -1,4 +1,4 @@
-"""Processes that share work out between them, and end with the one that started them."""
+"""A pool of processes that end with the process that started them."""
 
 import os
 import signal
@@ -9,51 +9,58 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-A = TypeVar("A")
-B = TypeVar("B")
-LEFT_TO_THE_FIRST = ("SIGINT", "SIGTERM", "SIGHUP")  # signals; what a terminal sends goes to all processes at once
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # a terminal sends them to all processes; only the first one handles them
 
 
-def start_pool(processes: int, prepare: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:
-    """So many processes, each of which first calls `prepare`; signals are left to the one that started them."""
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (prepare, arguments))
-    with _block_signals():  # which the new ones inherit, from their first moment on
+def start_pool(processes: int, initialize: Callable[..., None] | None = None, *args: object) -> ProcessPoolExecutor:
+    """Start worker processes, which leave signals to the process that starts them.
+
+    Args:
+        processes: how many.
+        initialize: each worker calls it first, with `args`.
+        *args: the arguments of `initialize`.
+    """
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _initialize_worker, (initialize, args))
+    with _blocked_signals():  # the workers inherit the block, so no signal reaches them while they start
         for _ in range(processes):
-            pool.submit(int)  # each starts one
+            pool.submit(int)  # each call starts a worker
     return pool
 
 
-def map_in_order(pool: ProcessPoolExecutor, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """What `work` makes of each item, in order.
+def map_in_order(pool: ProcessPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results of `work` in the order of the items.
 
-    Unlike `pool.map` it cancels nothing where it is left early: that and a worker's death at once block the pool.
+    `pool.map` cancels the waiting jobs if its result is not read to the end. That blocks the pool if a worker dies at
+    the same time; so this function cancels nothing.
     """
     for future in [pool.submit(work, item) for item in items]:
         yield future.result()
 
 
 @contextmanager
-def _block_signals() -> Iterator[None]:
-    """Within the block the signals wait, where the system can (Windows cannot)."""
+def _blocked_signals() -> Iterator[None]:
+    """Hold signals back within the block, where the system can (Windows cannot)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in LEFT_TO_THE_FIRST})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _SIGNALS})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
+def _initialize_worker(initialize: Callable[..., None] | None, args: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    if prepare:
-        prepare(*arguments)
+    if initialize:
+        initialize(*args)
 
 
 def _exit_with_parent() -> None:
-    """End this process with its parent, also one that was killed; a pool's own workers would wait for ever."""
+    """End this process when its parent ends, even if that is killed; a pool's workers would otherwise wait forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()

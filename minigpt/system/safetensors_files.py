@@ -1,28 +1,73 @@
-"""Files of tensors, safetensors: opened with suspicion, as they may be a stranger's."""
+"""safetensors files, which may be untrusted: sizes are checked before anything is read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from minigpt.errors import InputError
+from minigpt.errors import ExchangeError, InputError
+from minigpt.system.files import explain_os_errors
 
-LARGEST_HEADER = 2**22  # bytes, tens of thousands of tensors: each of them takes a while, whatever is in it
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LARGEST_HEADER = 2**22  # bytes, enough for tens of thousands of tensors; each takes time, even an empty one
+_LARGEST_ADAPTER = 2**31  # bytes
+_READABLE_DTYPES = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16", "torch.int64")
 
 
 @contextmanager
 def open_safetensors(path: Path, error: type[InputError]) -> Iterator[Any]:
-    """A safetensors file, opened; that error for one that is none, or that has more tensors than any model here."""
+    """Open a safetensors file within the block.
+
+    Args:
+        path: the file.
+        error: the exception to raise if the file is unreadable, or has more tensors than any model here.
+
+    Yields:
+        The library's handle, whose tensors are PyTorch's.
+    """
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")  # of the header
-        if size > LARGEST_HEADER:
+            header_size = int.from_bytes(file.read(8), "little")
+        if header_size > _LARGEST_HEADER:
             raise error(
-                f"{str(path)!r} cannot be read as safetensors: its header has {size:,} bytes, too many to be one"
+                f"{str(path)!r} cannot be read as safetensors: its header has {header_size:,} bytes, too many to be one"
             )
         with safetensors.safe_open(path, framework="pt") as tensors:
             yield tensors
     except (safetensors.SafetensorError, OSError) as found:
         raise error(f"{str(path)!r} cannot be read as safetensors: {found}") from None
+
+
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Read all tensors of an adapter's file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tensors and the file's metadata.
+
+    Raises:
+        ExchangeError: the file is missing, too large, empty or damaged, or has a number that is not finite.
+        FileError: the file cannot be read.
+    """
+    if not path.is_file():
+        raise ExchangeError(f"{str(path)!r} is not a file of tensors: name an adapter's folder")
+    with explain_os_errors("read", path):
+        if path.stat().st_size > _LARGEST_ADAPTER:
+            raise ExchangeError(f"{str(path)!r} is larger than {_LARGEST_ADAPTER:,} bytes: it is not an adapter")
+    with open_safetensors(path, ExchangeError) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the handle is not a dict)
+        metadata = file.metadata() or {}
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) not in _READABLE_DTYPES:
+            raise ExchangeError(f"{str(path)!r} cannot be read: the numbers of {name} are of type {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ExchangeError(f"{str(path)!r} is damaged: {name} has a value that is not a finite number")
+    if not tensors:
+        raise ExchangeError(f"{str(path)!r} is empty: it has no tensors")
+    return tensors, metadata

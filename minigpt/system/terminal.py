@@ -1,26 +1,29 @@
-"""Text made safe to show: what a model writes may hold control characters, which a terminal would obey."""
+"""Text made safe for a terminal: a model can write control characters, which a terminal would obey."""
 
 import unicodedata
 
-HIDDEN = {"Cc", "Cf", "Cs"}  # Unicode's categories of control, format and surrogate characters
-JOINER = "\u200d"  # holds composed emoji together
+JOINER = "\u200d"  # zero-width joiner, which composed emoji need
+_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs"}  # Unicode's control, format and surrogate characters
 
 
 def escape_control_characters(text: str, keep: str = "\n\t") -> str:
-    r"""The text with control and format characters, but for those in `keep`, as marks.
+    r"""Replace control and format characters by visible signs.
 
-    >>> visible("two\nlines \x1b[31m", keep="")
+    Args:
+        text: any text.
+        keep: control characters that stay.
+
+    >>> escape_control_characters("two\nlines \x1b[31m", keep="")
     'two␊lines ␛[31m'
     """
+    kept = keep + JOINER
     return "".join(
-        _replace_control_character(c) if unicodedata.category(c) in HIDDEN and c not in keep + JOINER else c
-        for c in text
+        _to_visible_sign(c) if unicodedata.category(c) in _HIDDEN_CATEGORIES and c not in kept else c for c in text
     )
 
 
-def _replace_control_character(character: str) -> str:
-    """A visible sign for an invisible character."""
+def _to_visible_sign(character: str) -> str:
     code = ord(character)
     if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's pictures of the control characters
+        return chr(0x2400 + code)  # Unicode's control pictures
     return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"

@@ -1,4 +1,4 @@
-"""`minigpt chat`: turns, commands, and slips of the pen."""
+"""`minigpt chat`: turns, commands and typing errors."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from conftest import answering
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
 from minigpt.finetuning.sft_dataset import read_examples
-from minigpt.runs.chat import Chat, fitted
+from minigpt.runs.chat import Chat, fit_prompt
 from minigpt.runs.run import Run
 from minigpt.tokenizers.chat_format import ChatTemplate, Turn
 
 
 @pytest.fixture(scope="module")
 def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A model that has learned to say a, whatever is asked."""
+    """A model that has learned to answer every question with "a"."""
     return answering(trained, tmp_path_factory.mktemp("parrot"), "a", max_iters=150, learning_rate=1e-2).run
 
 
-def test_a_talk_with_commands(parrot: Run, command: Callable, tmp_path: Path) -> None:
+def test_questions_are_answered_and_commands_are_obeyed(parrot: Run, command: Callable, tmp_path: Path) -> None:
     typed = "q1\n/temperature 0\nq2\n/save talk.jsonl\n/reset\nq3\n/save last.jsonl\n/quit\nnever\n"
     done = command("chat", parrot.path, "--temperature", "0", "--max-new-tokens", "3", input=typed)
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def test_a_talk_with_commands(parrot: Run, command: Callable, tmp_path: Path) ->
     assert len(last.turns) == 2
 
 
-def test_slips_are_said_and_the_talk_goes_on(parrot: Run, command: Callable) -> None:
+def test_typing_errors_are_explained_and_the_conversation_continues(parrot: Run, command: Callable) -> None:
     typed = "/dance\n/temperature hot\n/temperature -1\n/save\n/save nowhere/talk\n漢\n" + "q" * 40 + "\nq1\n"
     done = command("chat", parrot.path, "--temperature", "0", "--max-new-tokens", "3", input=typed)
     assert done.returncode == 0
@@ -55,7 +55,7 @@ def test_slips_are_said_and_the_talk_goes_on(parrot: Run, command: Callable) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_base_model_goes_on_with_the_text(trained: Run, command: Callable) -> None:
+def test_a_model_without_instruction_tuning_continues_the_text(trained: Run, command: Callable) -> None:
     done = command("chat", trained.path, "--max-new-tokens", "5", input="GULL:\n")
     assert done.returncode == 0
     assert "learned no instructions" in done.stderr
@@ -63,7 +63,7 @@ def test_a_base_model_goes_on_with_the_text(trained: Run, command: Callable) -> 
     assert command("chat", trained.path, "--temperature", "-1").returncode == 2
 
 
-def test_history_is_cut_by_whole_turns(parrot: Run) -> None:
+def test_the_oldest_turns_are_dropped_until_the_prompt_fits(parrot: Run) -> None:
     template = ChatTemplate(parrot.tokenizer)
     turns = [
         Turn("user", "q1"),
@@ -73,14 +73,14 @@ def test_history_is_cut_by_whole_turns(parrot: Run) -> None:
         Turn("user", "q333"),
     ]
     whole = template.encode_prompt(turns)
-    assert fitted(template, turns, 100) == whole
-    assert fitted(template, turns, 20) == template.encode_prompt(turns[2:])
-    assert fitted(template, turns, 8) == template.encode_prompt(turns[4:])
+    assert fit_prompt(template, turns, 100) == whole
+    assert fit_prompt(template, turns, 20) == template.encode_prompt(turns[2:])
+    assert fit_prompt(template, turns, 8) == template.encode_prompt(turns[4:])
     with pytest.raises(DataError, match="that is 6 tokens, and the model sees 6 at once"):
-        fitted(template, turns, 6)
+        fit_prompt(template, turns, 6)
 
 
-def test_answers_follow_from_the_seed(parrot: Run) -> None:
+def test_the_same_seed_gives_the_same_answers(parrot: Run) -> None:
     config = SamplingConfig(max_new_tokens=8, temperature=2.0, seed=5)
     first, again = (Chat(parrot, config) for _ in range(2))
     for question in ("q1", "q2"):

@@ -1,4 +1,4 @@
-"""All or nothing, with a real file system that refuses."""
+"""Files are written all or nothing, even when the file system refuses."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from minigpt.system.files import read_bytes, write_atomic
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """Within the test no file of this process may grow beyond 1000 bytes, as if the disk were full there."""
+    """Limit the files of this process to 1000 bytes, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -23,7 +23,7 @@ def small_files() -> Iterator[None]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_written_file_replaces_the_old_one(tmp_path: Path) -> None:
     write_atomic(tmp_path / "file", b"old")
     write_atomic(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
@@ -39,7 +39,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_reading_is_bounded(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     assert read_bytes(tmp_path / "file", 5) == b"12345"
     with pytest.raises(FileError, match="larger than 4 bytes"):
@@ -49,14 +49,14 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "why"), [("missing", "no such file"), ("folder", "is a folder"), ("file/inside", "not a folder")]
 )
-def test_what_cannot_be_read_is_named_with_the_reason(name: str, why: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(name: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match=f"cannot read '.*{name}': .*{why}"):
         read_bytes(tmp_path / name, 100)
 
 
-def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+def test_writing_through_a_link_replaces_its_target(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
     write_atomic(tmp_path / "link", b"new")
@@ -65,7 +65,7 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "..", "folder", "pipe"])
-def test_what_is_no_file_is_never_replaced(name: str, tmp_path: Path) -> None:
+def test_folders_and_pipes_are_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileError, match="cannot write"):
