@@ -16,14 +16,14 @@ from minigpt.errors import ConfigError, DataError, FileError
 if TYPE_CHECKING:
     from minigpt.runs.chat import Chat
 
-HELP = "/reset begins anew, /temperature N changes how daring it is, /save FILE keeps the conversation, /quit ends"
+HELP = "/reset starts again, /temperature N sets the temperature, /save FILE saves the conversation, /quit ends"
 
 
-@click.command(short_help="Talk with a model.")
+@click.command(short_help="Chat with a model.")
 @click.argument("run", required=False)
-@click.option("--temperature", type=float, default=0.7, help="below 1 plays safe; 0 takes the likeliest [0.7]")
-@click.option("--max-new-tokens", type=int, default=500, help="tokens of an answer at most [500]")
-@click.option("--seed", type=int, help="seed, to get the same answers again")
+@click.option("--temperature", type=float, default=0.7, help="below 1 is safer; 0 takes the most likely token [0.7]")
+@click.option("--max-new-tokens", type=int, default=500, help="largest number of tokens of an answer [500]")
+@click.option("--seed", type=int, help="seed: the same one gives the same answers")
 @weights_option
 @device_option
 @adapter_options
@@ -37,10 +37,10 @@ def chat(
     adapters: tuple[str, ...],
     adapter_scale: float,
 ) -> None:
-    """Talk with a model that has learned instructions; any other goes on with what you write.
+    """Chat with a model that was trained on instructions. Any other model continues your text.
 
-    RUN is the folder of its run, or leave it out for the newest one in runs/. /reset, /temperature N, /save FILE and
-    /quit are commands; Ctrl-D ends too.
+    RUN is the run's folder [the newest in runs/]. In the chat, /reset starts again, /temperature N sets the
+    temperature, /save FILE saves the conversation, and /quit or Ctrl-D ends.
     """
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
@@ -48,26 +48,26 @@ def chat(
     opened = open_run(run, weights, device, adapters, adapter_scale)
     from minigpt.runs.chat import Chat
 
-    talk = Chat(opened, config)
-    if not talk.knows_instructions:
-        click.echo("this model has learned no instructions: it goes on with what you write", err=True)
-    elif talk.exchanges == 1:
-        click.echo("this model has learned one question at a time: it answers each on its own", err=True)
+    conversation = Chat(opened, config)
+    if not conversation.knows_instructions:
+        click.echo("this model was not trained on instructions: it continues your text", err=True)
+    elif conversation.exchanges == 1:
+        click.echo("this model was trained on single questions: it answers each without the earlier ones", err=True)
     click.echo(HELP, err=True)
-    for line in lines():
+    for line in _read_lines():
         try:
             if line.startswith("/"):
-                if not obeyed(talk, line):
+                if not _run_chat_command(conversation, line):
                     return
             elif line.strip():
-                print_pieces(talk.answer(line))
+                print_pieces(conversation.answer(line))
                 print(flush=True)
-        except (ConfigError, DataError, FileError) as error:  # a slip of the pen: the talk goes on
+        except (ConfigError, DataError, FileError) as error:  # a mistake of the user: the chat continues
             print_message(f"minigpt: {error}")
 
 
-def lines() -> Iterator[str]:
-    """What is typed, or comes through a pipe, a line at a time."""
+def _read_lines() -> Iterator[str]:
+    """Yield the lines of standard input, with a prompt if it is a terminal."""
     while True:
         if sys.stdin.isatty():
             click.echo("> ", nl=False, err=True)
@@ -77,19 +77,19 @@ def lines() -> Iterator[str]:
         yield line.rstrip("\n")
 
 
-def obeyed(talk: "Chat", line: str) -> bool:
-    """Do what a command says; whether the talk goes on. Raises ConfigError for one that isn't there."""
+def _run_chat_command(conversation: "Chat", line: str) -> bool:
+    """Run a command of the chat. Return False if it ends the chat."""
     command, _, argument = line.partition(" ")
     if command == "/quit":
         return False
     if command == "/reset":
-        talk.reset()
+        conversation.reset()
     elif command == "/temperature":
-        talk.set_temperature(argument)
+        conversation.set_temperature(argument)
     elif command == "/save":
         if not argument.strip():
-            raise ConfigError("/save needs the name of a file: /save talk.jsonl")
-        talk.save(Path(argument.strip()))
+            raise ConfigError("/save needs the name of a file: /save chat.jsonl")
+        conversation.save(Path(argument.strip()))
     else:
         raise ConfigError(f"there is no command {command!r}: {HELP}")
     return True

@@ -3,7 +3,7 @@
 import click
 
 from minigpt.cli.options import adapter_options, device_option, json_option, run_argument, weights_option
-from minigpt.cli.output import format_loss, open_run, print_json, print_pieces
+from minigpt.cli.output import format_loss, open_run, print_json, print_line
 
 
 @click.command("eval", short_help="Measure a run's exact loss.")
@@ -22,10 +22,10 @@ def evaluate(
     adapter_scale: float,
     as_json: bool,
 ) -> None:
-    """Measure a run's exact loss: every prediction of the text made once.
+    """Measure a run's exact loss: the mean over every prediction of the text.
 
-    RUN is its folder, or leave it out for the newest one in runs/. Of the text the run was trained on
-    only the validation split counts, also when --data names it; of any other text the whole.
+    RUN is the run's folder [the newest in runs/]. The run's own text is measured on its validation split, also if
+    --data names it. Any other text is measured as a whole.
     """
     from minigpt.model.loss import nats_to_perplexity
 
@@ -49,5 +49,5 @@ def evaluate(
             }
         )
     else:
-        print_pieces([f"{measured.source}, {measured.split}: {measured.characters:,} characters\n"])
-        print_pieces([format_loss("loss", measured.loss, opened.config, measured), "\n"])
+        print_line(f"{measured.source}, {measured.split}: {measured.characters:,} characters")
+        print_line(format_loss("loss", measured.loss, opened.config, measured))

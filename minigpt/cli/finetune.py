@@ -11,7 +11,7 @@ from minigpt.config import TrainingConfig
 from minigpt.errors import ConfigError
 
 ADAPTERS = "Adapters"
-SHOWN = {
+DEFAULTS = {
     "max_iters": "500",
     "optimizer": "adamw",
     "learning_rate": "1e-3, all weights 1e-4; of preferences 2e-4 and 2e-5",
@@ -42,7 +42,7 @@ FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "sav
 )
 @click.option("--rslora", is_flag=True, cls=Option, group=ADAPTERS, help="scale by the rank's square root")
 @click.option("--dora", is_flag=True, cls=Option, group=ADAPTERS, help="learn each row's length too")
-@settings_options("Training", TrainingConfig, without=FIXED, shown=SHOWN, otherwise="the base's")
+@settings_options("Training", TrainingConfig, without=FIXED, defaults=DEFAULTS, other_defaults="the base run's")
 def finetune(
     run: str,
     data: str | None,

@@ -6,19 +6,19 @@ from minigpt.cli.options import json_option
 from minigpt.cli.output import describe_run, print_json, print_pieces
 
 
-@click.group("import", short_help="Take a model from elsewhere.")
+@click.group("import", short_help="Import a model of another program.")
 def import_() -> None:
-    """Take a model from elsewhere, and make a run of it."""
+    """Import a model of another program as a run."""
 
 
-@import_.command(short_help="GPT-2 from transformers.")
+@import_.command(short_help="Import a GPT-2 of transformers.")
 @click.argument("source", metavar="FOLDER|NAME")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/NAME]")
 @json_option
 def hf(source: str, out: str | None, as_json: bool) -> None:
-    """Make a run of a GPT-2 that transformers has saved to a FOLDER, or that the hub has under a NAME.
+    """Import a GPT-2 that transformers saved to a FOLDER, or that is on the Hugging Face hub under a NAME.
 
-    Weights as safetensors, config.json, and tokenizer.json or vocab.json and merges.txt.
+    It needs the weights as safetensors, config.json, and tokenizer.json (or vocab.json and merges.txt).
     """
     from minigpt.exchange.huggingface import import_gpt2
 

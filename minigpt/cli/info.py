@@ -12,7 +12,7 @@ from minigpt.cli.output import (
     format_times,
     open_run,
     print_json,
-    print_pieces,
+    print_line,
 )
 from minigpt.system.terminal import escape_control_characters
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from minigpt.runs.run import Run
 
 
-@click.command(short_help="Show what a run is.")
+@click.command(short_help="Show a run's settings, parameters and losses.")
 @run_argument
 @json_option
 def info(run: str | None, as_json: bool) -> None:
-    """Show what a run is: its settings, its parameters by part, its losses.
+    """Show a run: its settings, its parameters by part, its losses.
 
-    RUN is its folder, or leave it out for the newest one in runs/.
+    RUN is the run's folder [the newest in runs/].
     """
     opened = open_run(run, device="cpu")
     if as_json:
         print_json(describe_run(opened))
     else:
-        for name, value in rows(opened):
-            print_pieces([f"{name:<12}{escape_control_characters(value, keep='')}\n"])
+        for name, value in list_facts(opened):
+            print_line(f"{name:<12}{escape_control_characters(value, keep='')}")
 
 
-def rows(run: "Run") -> list[tuple[str, str]]:
-    """What a person wants to know of a run, as lines of a name and a value."""
+def list_facts(run: "Run") -> list[tuple[str, str]]:
+    """Return what to show about a run, as pairs of a name and a value."""
     config, record = run.config, run.record
     used = (
         {"architecture", "block_size"}
@@ -66,6 +66,6 @@ def rows(run: "Run") -> list[tuple[str, str]]:
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
         lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
     where = f"on {record.device} with {record.threads} thread{'s' if record.threads != 1 else ''}"
-    lines.append(("time", f"{format_times(record)}, {where}, begun {record.started}"))
+    lines.append(("time", f"{format_times(record)}, {where}, started {record.started}"))
     versions = f"minigpt {record.minigpt_version}, torch {record.torch_version}, Python {record.python_version}"
     return [*lines, ("made with", f"{versions}, {record.platform}")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.options import GroupedCommand, drop_unset, json_option, settings_options
-from minigpt.cli.output import print_json, print_message, print_pieces
+from minigpt.cli.output import print_json, print_line, print_message
 from minigpt.config import Config, ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ QUICK = {"max_iters": 800}
 
 
 @click.command(cls=GroupedCommand, short_help="Measure what each idea of the lecture is worth.")
-@click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
-@click.option("--out", metavar="FOLDER", help="the ladder's folder; one begun there goes on [runs/ladder]")
+@click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
+@click.option("--out", metavar="FOLDER", help="the ladder's folder; an interrupted ladder is continued [runs/ladder]")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, help="number of seeds to train each rung with [1]")
 @click.option(
-    "--seeds", type=click.IntRange(1, 100), default=1, help="climb it with so many seeds, one after another [1]"
+    "--quick", is_flag=True, help=f"{QUICK['max_iters']} steps for each rung; the folder is runs/ladder-quick"
 )
-@click.option("--quick", is_flag=True, help=f"{QUICK['max_iters']} steps a rung; the folder is runs/ladder-quick")
-@click.option("--full", is_flag=True, help="climb the last rung, lecture-large, too: for a GPU")
+@click.option("--full", is_flag=True, help="add a last rung, lecture-large: for a GPU")
 @json_option
 @settings_options(
     "Model", ModelConfig, without={"architecture", "implementation", "activation", "qkv_bias", "tied_head"}
@@ -39,11 +39,11 @@ QUICK = {"max_iters": 800}
 def ladder(
     data: str | None, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any
 ) -> None:
-    """Measure what each idea of the lecture is worth, on one text and under one budget.
+    """Measure what each idea of the lecture is worth, on one text and with one budget.
 
-    From a blind guess over the bigram to the transformer, each rung is trained with the same batches,
-    seed, optimizer and number of steps; beside them n-gram models, and a blend of the two. The folder
-    holds ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command again goes on.
+    The rungs go from a blind guess to the bigram and the transformer. Each is trained with the same batches, seed,
+    optimizer and number of steps. N-gram models, and a blend of both, are measured for comparison. The folder has
+    ladder.md, ladder.png and ladder.json. Ctrl-C stops; the same command continues.
     """
     config = Config().override(**({**QUICK, **drop_unset(fields)} if quick else drop_unset(fields)))
     from minigpt.studies.ladder.experiment import run_ladder
@@ -52,19 +52,19 @@ def ladder(
     folder = Path(out or ("runs/ladder-quick" if quick else "runs/ladder"))
     printed = 0
 
-    def show(ladder: "Ladder") -> None:
+    def print_new_lines(measured: "Ladder") -> None:
         nonlocal printed
-        lines = format_terminal_lines(ladder, seeds, full)
+        lines = format_terminal_lines(measured, seeds, full)
         for line in lines[printed:]:
-            print_message(line) if as_json else print_pieces([line, "\n"])
+            print_message(line) if as_json else print_line(line)
         printed = len(lines)
 
     try:
-        climbed = run_ladder(config, data, folder, seeds, full, show, print_message)
+        ladder = run_ladder(config, data, folder, seeds, full, print_new_lines, print_message)
     except KeyboardInterrupt:
-        click.echo("what is measured is kept: the same command again goes on from there", err=True)
+        click.echo("all measurements so far are saved: the same command continues from here", err=True)
         raise
     if as_json:
-        print_json({"ladder": str(folder), **summarize_ladder(climbed)})
+        print_json({"ladder": str(folder), **summarize_ladder(ladder)})
     else:
-        print_pieces([f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json\n"])
+        print_line(f"\nthe ladder is in {folder}: ladder.md, ladder.png, ladder.json")

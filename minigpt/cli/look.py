@@ -6,16 +6,18 @@ from pathlib import Path
 import click
 
 from minigpt.cli.options import device_option, json_option, run_argument, weights_option
-from minigpt.cli.output import open_run, print_json, print_pieces
+from minigpt.cli.output import open_run, print_json, print_line
 
 
 @click.command(short_help="Look inside a run.")
 @run_argument
 @click.option("--text", help="the text to look at [the beginning of the validation text]")
-@click.option("--only", multiple=True, metavar="VIEW", help="one of the views; may be repeated [all of them]")
-@click.option("--against", multiple=True, metavar="RUN", help="a run to draw in the same curves; may be repeated")
-@click.option("--data", metavar="FILE|FOLDER", help="the run's training text, if it lies elsewhere now")
-@click.option("--out", metavar="FOLDER", help="where the files go [RUN/look]")
+@click.option("--only", multiple=True, metavar="VIEW", help="a view to make; may be repeated [all]")
+@click.option(
+    "--against", multiple=True, metavar="RUN", help="a run whose learning curves are drawn too; may be repeated"
+)
+@click.option("--data", metavar="FILE|FOLDER", help="the run's training text, if it was moved")
+@click.option("--out", metavar="FOLDER", help="the folder of the files [RUN/look]")
 @weights_option
 @device_option
 @json_option
@@ -30,32 +32,32 @@ def look(
     device: str,
     as_json: bool,
 ) -> None:
-    """Look inside a run: pictures and pages of what it has learned, each with a sentence of what it shows.
+    """Look inside a run: pictures and pages of what it has learned, each with a sentence that says what it shows.
 
-    RUN is its folder, or leave it out for the newest one in runs/. The views: surprise, attention, heads,
-    position, embedding, temperature, copied, curves, timeline.
+    RUN is the run's folder [the newest in runs/]. The views: surprise, attention, heads, position, embedding,
+    temperature, copied, curves, timeline.
     """
     opened = open_run(run, weights, device)
     from minigpt.studies.look.views import look
 
     others = [open_run(path, device=device) for path in against]
     views = {}
-    for seen in look(opened, Path(out) if out else None, text, only, others, data):
-        views[seen.name] = {"path": seen.path and str(seen.path), "says": seen.says, **seen.figures}
+    for view in look(opened, Path(out) if out else None, text, only, others, data):
+        views[view.name] = {"path": view.path and str(view.path), "says": view.says, **view.figures}
         if as_json:
             continue
-        if seen.name == "surprise" and seen.path and sys.stdout.isatty():
-            show_surprise(seen.figures["tokens"], seen.figures["losses"])
-        name, says = (seen.path.name, seen.says) if seen.path else (seen.name, f"left out: {seen.says}")
-        print_pieces([f"{name:<18}{says}\n"])
+        if view.name == "surprise" and view.path and sys.stdout.isatty():
+            _print_token_losses(view.figures["tokens"], view.figures["losses"])
+        name, says = (view.path.name, view.says) if view.path else (view.name, f"left out: {view.says}")
+        print_line(f"{name:<18}{says}")
     if as_json:
         print_json({"run": str(opened.path), "views": views})
     else:
-        print_pieces([f"the files are in {out or opened.path / 'look'}\n"])
+        print_line(f"the files are in {out or opened.path / 'look'}")
 
 
-def show_surprise(tokens: list[str], losses: list[float]) -> None:
-    """The text on the terminal, coloured by its loss."""
+def _print_token_losses(tokens: list[str], losses: list[float]) -> None:
+    """Print the text on the terminal, coloured by its loss."""
     from rich.console import Console
 
     from minigpt.studies.look.token_loss import color_by_loss

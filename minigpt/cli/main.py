@@ -1,7 +1,7 @@
-"""`minigpt`: the commands, and what every one of them does about errors and signals.
+"""`minigpt`: its commands, and how all of them handle errors and signals.
 
-Status: 0 done, 1 the work failed, 2 the user's input, 130 Ctrl-C, 143 SIGTERM. Results go to
-standard output, progress and messages to standard error.
+Exit status: 0 done, 1 the work failed, 2 the user's input, 130 Ctrl-C, 143 SIGTERM. Results go to standard output,
+progress and messages to standard error.
 """
 
 import io
@@ -25,22 +25,22 @@ from minigpt.cli.plan import plan
 from minigpt.cli.quantize import quantize
 from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
-from minigpt.cli.torchrun import rank, world_size
+from minigpt.cli.torchrun import get_rank, get_world_size
 from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.files import silence_stream
 from minigpt.system.terminal import escape_control_characters
 from minigpt.version import __version__
 
-LONGEST = 2000  # characters of a message
+MAX_MESSAGE = 2000  # characters
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Commands(click.Group):
-    """A group that lists its commands in the order they are used, not of the alphabet."""
+    """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """The names of the commands."""
+        """Return the names of the commands."""
         return list(self.commands)
 
 
@@ -48,16 +48,16 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="minigpt")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Train a small GPT on your own text, and let it write.
+    """Train a small GPT on your own text, and generate text with it.
 
     \b
         minigpt train                      on Tiny Shakespeare
         minigpt train --data my.txt        on your text
-        minigpt sample                     let the newest run write
+        minigpt sample                     generate text with the newest run
     """  # noqa: D301 (the backslash is click's mark for lines that it must not wrap)
-    if world_size() > 1 and context.invoked_subcommand != "train":
-        error = ConfigError(f"minigpt {context.invoked_subcommand} works in one process: start it without torchrun")
-        error.silent = rank() > 0
+    if get_world_size() > 1 and context.invoked_subcommand != "train":
+        error = ConfigError(f"minigpt {context.invoked_subcommand} runs in one process: start it without torchrun")
+        error.silent = get_rank() > 0
         raise error
 
 
@@ -67,12 +67,12 @@ for command in COMMANDS:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit status. What went wrong is said in a sentence on standard error."""
-    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # None where the caller closed it
+    """Run one command and return its exit status. An error is one sentence on standard error."""
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # it is None if the caller closed it
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
+            stream.reconfigure(errors="backslashreplace")  # a terminal without the character gets its number
     warnings.formatwarning = lambda message, *place: f"minigpt: {escape_control_characters(str(message))}\n"
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.INFO)
@@ -87,22 +87,23 @@ def run(arguments: list[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
     except click.ClickException as error:
-        return complain(error.format_message(), error.exit_code)
+        return _print_error(error.format_message(), error.exit_code)
     except MinigptError as error:
-        return error.exit_status if error.silent else complain(str(error), error.exit_status)
+        return error.exit_status if error.silent else _print_error(str(error), error.exit_status)
     except OSError as error:
         silence_stream(sys.stdout)
-        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has had enough
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, closed the pipe
             return 0
-        return complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
+        return _print_error(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return 130 if rank() else complain("stopped", 130)
+        return 130 if get_rank() else _print_error("stopped", 130)
 
 
-def complain(message: str, status: int) -> int:
-    """Say what went wrong, and in which process if there are several; the status."""
-    where = f"rank {rank()}: " if rank() else ""
-    message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"  # with a stranger's names in it
+def _print_error(message: str, status: int) -> int:
+    """Print an error, with the process if there are several, and return the exit status."""
+    where = f"rank {get_rank()}: " if get_rank() else ""
+    if len(message) > MAX_MESSAGE:  # it may contain names from an untrusted file
+        message = f"{message[:MAX_MESSAGE]}…"
     print(f"minigpt: {where}{escape_control_characters(message, keep='')}", file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""Flags made from the configuration's dataclasses, so that each setting is written once."""
+"""Flags that several commands share, and flags made from the settings' dataclasses."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -10,7 +10,7 @@ from minigpt.config import TrainingConfig
 from minigpt.config_fields import ValidatedSettings, get_choices, get_value_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-DERIVED = {"vocab_size", "quantization", "schedule_start", "schedule_end"}  # follow from the text, and other commands
+NOT_FLAGS = {"vocab_size", "quantization", "schedule_start", "schedule_end"}  # set by the text or by other commands
 DEVICES = get_choices(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
 
 
@@ -23,7 +23,7 @@ class Option(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose `--help` shows its flags in groups, in the order in which they come."""
+    """A command whose `--help` shows its flags in groups, in their order."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group."""
@@ -39,63 +39,72 @@ class GroupedCommand(click.Command):
 
 def settings_options(
     group: str,
-    part: type[ValidatedSettings],
+    settings: type[ValidatedSettings],
     without: Collection[str] = (),
-    shown: Mapping[str, str] | None = None,
-    otherwise: str | None = None,
+    defaults: Mapping[str, str] | None = None,
+    other_defaults: str | None = None,
 ) -> Callable[[Command], Command]:
-    """Decorate a command with a flag for each setting of the dataclass; one not given arrives as None.
+    """Return a decorator that gives a command a flag for each setting. A flag that is not given is None.
 
-    Help shows the dataclass's defaults, or those `shown`, or what holds `otherwise`.
+    Args:
+        group: the title of the flags in `--help`.
+        settings: the dataclass.
+        without: settings that get no flag.
+        defaults: the defaults that `--help` shows, where they are not the dataclass's.
+        other_defaults: what `--help` shows as the default of all other settings.
     """
 
     def decorate(command: Command) -> Command:
-        for f in reversed(dataclasses.fields(part)):  # type: ignore[arg-type]
-            if f.name not in DERIVED and f.name not in without:
-                kind = click.Choice(get_choices(f)) if get_choices(f) else get_value_type(f)
-                usual = (shown or {}).get(f.name, otherwise or f.default)
-                default = "" if usual is None else f" [{usual}]"
-                flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"] + default
-                if kind is bool:
-                    flag, about = f"{flag}/--no-{flag[2:]}", f.metadata["help"]
-                option = click.option(flag, f.name, cls=Option, group=group, type=kind, default=None, help=about)
-                command = option(command)
+        for f in reversed(dataclasses.fields(settings)):  # type: ignore[arg-type]
+            if f.name not in NOT_FLAGS and f.name not in without:
+                default = (defaults or {}).get(f.name, other_defaults or f.default)
+                command = _make_option(f, group, default)(command)
         return command
 
     return decorate
 
 
+def _make_option(f: dataclasses.Field, group: str, default: Any) -> Callable[[Command], Command]:
+    """Return the decorator of one setting's flag."""
+    flag, about = "--" + f.name.replace("_", "-"), f.metadata["help"]
+    kind = click.Choice(get_choices(f)) if get_choices(f) else get_value_type(f)
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    elif default is not None:
+        about = f"{about} [{default}]"
+    return click.option(flag, f.name, cls=Option, group=group, type=kind, default=None, help=about)
+
+
 def drop_unset(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were given on the command line."""
+    """Return the settings that were given on the command line."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def run_argument(command: Command) -> Command:
-    """The run a command works on: a folder, or none for the newest."""
+    """Add the argument RUN: a folder, or none for the newest run."""
     return click.argument("run", required=False)(command)
 
 
 def weights_option(command: Command) -> Command:
-    """`--weights last|best`."""
+    """Add `--weights last|best`."""
     about = "the last weights, or those of the best evaluation [last]"
     return click.option("--weights", type=click.Choice(["last", "best"]), default="last", help=about)(command)
 
 
 def device_option(command: Command) -> Command:
-    """`--device`."""
+    """Add `--device`."""
     about = "where to compute; auto takes a GPU if there is one [auto]"
     return click.option("--device", type=click.Choice(DEVICES), default="auto", help=about)(command)
 
 
 def adapter_options(command: Command) -> Command:
-    """`--adapter`, which may be repeated, and `--adapter-scale`."""
-    about = "an adapter from minigpt finetune --lora or PEFT; several are added up, each times its scale [none]"
+    """Add `--adapter`, which may be repeated, and `--adapter-scale`."""
+    about = "an adapter of minigpt finetune --lora, or of PEFT; several are added up, each times its scale [none]"
     command = click.option("--adapter", "adapters", multiple=True, metavar="FOLDER[:SCALE]", help=about)(command)
-    return click.option("--adapter-scale", type=click.FloatRange(0, 2), default=1.0, help="how much they count [1]")(
-        command
-    )
+    about = "multiplies all adapters [1]"
+    return click.option("--adapter-scale", type=click.FloatRange(0, 2), default=1.0, help=about)(command)
 
 
 def json_option(command: Command) -> Command:
-    """`--json`, as the argument `as_json`."""
+    """Add `--json`, as the argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="print one JSON object, for programs")(command)

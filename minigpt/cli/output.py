@@ -1,4 +1,4 @@
-"""What the commands share: opening a run, describing it, and printing."""
+"""What the commands share: opening a run, describing it, printing."""
 
 import dataclasses
 import json
@@ -26,9 +26,14 @@ def open_run(
     adapters: Sequence[str] = (),
     adapter_scale: float = 1.0,
 ) -> "Run":
-    """Open the run at `path`, or the newest one in runs/, whose name is then said on standard error.
+    """Open a run and add adapters to its weights.
 
-    Adapters, as FOLDER or FOLDER:SCALE, are added to its weights.
+    Args:
+        path: the run's folder. None opens the newest run in runs/ and prints its name on standard error.
+        weights: "last" or "best".
+        device: where to compute.
+        adapters: FOLDER or FOLDER:SCALE of each adapter.
+        adapter_scale: multiplies all adapters.
     """
     from minigpt.runs.run import Run
     from minigpt.runs.run_directory import find_newest
@@ -48,34 +53,39 @@ def open_run(
 
 
 def print_pieces(pieces: Iterable[str]) -> None:
-    """Print pieces of text as they come; what a terminal would obey is shown as a mark instead."""
+    """Print pieces of text as they come. A terminal gets visible marks instead of control characters."""
     terminal = sys.stdout.isatty()
     for piece in pieces:
         sys.stdout.write(escape_control_characters(piece) if terminal else piece)
         sys.stdout.flush()
 
 
+def print_line(text: str) -> None:
+    """Print a line. A terminal gets visible marks instead of control characters."""
+    print_pieces([text, "\n"])
+
+
 def print_message(message: str) -> None:
-    """Print a line on standard error; what a terminal would obey is shown as a mark instead."""
+    """Print a line on standard error, with visible marks instead of control characters."""
     click.echo(escape_control_characters(message), err=True)
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Print one JSON object; what is beyond JSON's numbers, such as an infinite perplexity, is null."""
-    print(json.dumps(finite(content), indent=2, allow_nan=False))
+    """Print one JSON object. A number that JSON does not have, such as infinity, becomes null."""
+    print(json.dumps(_replace_non_finite(content), indent=2, allow_nan=False))
 
 
-def finite(content: Any) -> Any:
-    """The same with None for what is no finite number, however deep it lies."""
+def _replace_non_finite(content: Any) -> Any:
+    """Return a copy with None for each float that is not finite."""
     if isinstance(content, Mapping):
-        return {name: finite(value) for name, value in content.items()}
+        return {name: _replace_non_finite(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
+        return [_replace_non_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def format_loss(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:
-    """An exact loss in its usual units."""
+    """Return an exact loss in nats, bits and perplexity, as text."""
     from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 
     if getattr(measured, "instructions", False) and measured.bits_per_byte is None:
@@ -91,7 +101,7 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Evalu
 
 
 def format_times(record: "Record") -> str:
-    """How long a run took."""
+    """Return the times of a run, as text."""
     from minigpt.training.display import format_duration
 
     training, evaluation = format_duration(record.training_seconds), format_duration(record.evaluation_seconds)
@@ -99,7 +109,7 @@ def format_times(record: "Record") -> str:
 
 
 def describe_run(run: "Run") -> dict[str, Any]:
-    """All that is known of a run, for programs."""
+    """Return all that is known about a run, for JSON."""
     from minigpt.model.loss import nats_to_bits
 
     record = dataclasses.asdict(run.record)
@@ -130,7 +140,7 @@ PARTS = {
 
 
 def count_parameters_by_part(run: "Run") -> dict[str, int]:
-    """How many parameters each kind of part has, the blocks taken together."""
+    """Count the parameters of each kind of layer, over all blocks."""
     counts: dict[str, int] = {}
     for name, parameter in run.model.named_parameters():
         part = next((PARTS[word] for word in name.split(".") if word in PARTS), name)

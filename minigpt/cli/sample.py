@@ -19,19 +19,19 @@ from minigpt.cli.options import (
     settings_options,
     weights_option,
 )
-from minigpt.cli.output import open_run, print_json, print_pieces
+from minigpt.cli.output import open_run, print_json, print_line, print_pieces
 from minigpt.config import SamplingConfig
 from minigpt.errors import FileError
 from minigpt.system.files import decode_text
 
-LONGEST_PROMPT = 2**20  # bytes
-PATIENCE = 0.5  # seconds
+MAX_PROMPT = 2**20  # bytes
+PIPE_WAIT = 0.5  # seconds until an idle pipe counts as empty
 
 
-@click.command(cls=GroupedCommand, short_help="Let a trained model write.")
+@click.command(cls=GroupedCommand, short_help="Generate text.")
 @run_argument
-@click.option("--prompt", help="the text to continue; '-' reads it from standard input, as does a pipe [none]")
-@click.option("--num-samples", type=int, default=1, help="how many texts to write, all at once [1]")
+@click.option("--prompt", help="the text to continue; '-', or a pipe, reads it from standard input [none]")
+@click.option("--num-samples", type=int, default=1, help="number of texts, written together [1]")
 @weights_option
 @device_option
 @adapter_options
@@ -48,17 +48,19 @@ def sample(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Let a trained model write.
+    """Generate text with a trained model.
 
-    RUN is the folder of its run, or leave it out for the newest one in runs/. A single text appears as
-    it is written, several when all are done. Without a prompt the model starts from a newline.
+    RUN is the run's folder [the newest in runs/]. A single text appears while it is written; several appear at the
+    end. Without a prompt the model starts from a newline.
     """
     if fields["seed"] is None:
-        fields["seed"] = int.from_bytes(os.urandom(4), "big")  # known, so that the text can be had again
-    sampling = vars(SamplingConfig(**drop_unset(fields)))  # refused, if at all, before PyTorch is imported
+        fields["seed"] = int.from_bytes(
+            os.urandom(4), "big"
+        )  # --json prints the seed, so that the text can be repeated
+    sampling = vars(SamplingConfig(**drop_unset(fields)))  # refuses a wrong value before PyTorch is imported
     opened = open_run(run, weights, device, adapters, adapter_scale)
     if prompt is None or prompt == "-":
-        prompt = piped_text(wait=prompt == "-")
+        prompt = _read_standard_input(wait=prompt == "-")
     if as_json:
         samples = opened.generate_several(num_samples, prompt, **sampling)
         print_json({"run": str(opened.path), "prompt": prompt, "samples": samples, **sampling})
@@ -67,27 +69,28 @@ def sample(
         print_pieces(itertools.chain([prompt], pieces, ["\n"]))
     else:
         for number, text in enumerate(opened.generate_several(num_samples, prompt, **sampling), 1):
-            print_pieces([f"--- {number} ---\n", text, "\n"])
+            print_line(f"--- {number} ---\n{text}")
 
 
-def piped_text(wait: bool) -> str:
-    """What standard input holds, if it is a file or a pipe; without `wait`, only a pipe that already has something.
+def _read_standard_input(wait: bool) -> str:
+    """Return the text of standard input if it is a file or a pipe.
 
-    A program that was started with an idle pipe as its input must not wait for it for ever; one whose
-    pipe is merely slow is told how to. Raises FileError for what is too long or not text.
+    A program may start this one with an idle pipe, for which it must not wait forever. So without `wait` a pipe is
+    read only if something arrives soon.
+
+    Raises:
+        FileError: the input is too long, or not text.
     """
     if sys.stdin is None:
         return ""
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if not wait and stat.S_ISFIFO(mode):
-        wait = os.name == "posix" and bool(select.select([sys.stdin], [], [], PATIENCE)[0])
+        wait = os.name == "posix" and bool(select.select([sys.stdin], [], [], PIPE_WAIT)[0])
         if not wait:
-            click.echo("nothing has come through the pipe, so there is no prompt; --prompt - waits for one", err=True)
+            click.echo("the pipe is empty, so there is no prompt; --prompt - waits for one", err=True)
     if not (wait or stat.S_ISREG(mode)):
         return ""
-    content = sys.stdin.buffer.read(LONGEST_PROMPT + 1)
-    if len(content) > LONGEST_PROMPT:
-        raise FileError(
-            f"standard input is larger than {LONGEST_PROMPT:,} bytes, the limit of a prompt: use a part of it"
-        )
+    content = sys.stdin.buffer.read(MAX_PROMPT + 1)
+    if len(content) > MAX_PROMPT:
+        raise FileError(f"standard input is larger than {MAX_PROMPT:,} bytes, the limit of a prompt: use a part of it")
     return decode_text(content, "standard input")

@@ -1,5 +1,6 @@
-"""`minigpt tokenizer`: learn one, look at it, use it, compare several."""
+"""`minigpt tokenizer`: train a tokenizer, show it, use it, compare several."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,30 +8,37 @@ from typing import Any
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import print_json, print_message, print_pieces
+from minigpt.cli.output import print_json, print_line, print_message, print_pieces
 from minigpt.config import DEFAULT_VOCAB_SIZE
 from minigpt.errors import ConfigError, DataError, FileError
 
-COLOURS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # of neighbouring tokens, in turn
-LONGEST_TEXT = 2**26  # bytes
+COLOURS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # tokens have them in turn
+MAX_TEXT = 2**26  # bytes
 file_argument = click.argument("tokenizer_file", metavar="FILE|RUN")
 
 
-@click.group(short_help="Learn, look at, use and compare tokenizers.")
+@click.group(short_help="Train, show, use and compare tokenizers.")
 def tokenizer() -> None:
-    """Learn a tokenizer from a text, look at it, use it, compare several."""
+    """Train a tokenizer on a text, show it, use it, compare several."""
 
 
-@tokenizer.command(short_help="Learn a tokenizer from a text.")
-@click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
-@click.option("--kind", type=click.Choice(["bpe", "sentencepiece", "char"]), default="bpe", help="which [bpe]")
+@tokenizer.command(short_help="Train a tokenizer on a text.")
+@click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
 @click.option(
-    "--vocab-size", type=int, default=DEFAULT_VOCAB_SIZE, help=f"how many tokens to learn [{DEFAULT_VOCAB_SIZE}]"
+    "--kind", type=click.Choice(["bpe", "sentencepiece", "char"]), default="bpe", help="kind of tokenizer [bpe]"
 )
-@click.option("--pattern", type=click.Choice(["gpt2", "gpt4"]), default="gpt2", help="how bpe cuts words [gpt2]")
-@click.option("--method", type=click.Choice(["unigram", "bpe"]), default="unigram", help="SentencePiece's [unigram]")
-@click.option("--special", multiple=True, metavar="TOKEN", help="a special token of bpe; may be given several times")
-@click.option("--out", metavar="FILE", help="where to write it [tokenizer.json, tokenizer.model]")
+@click.option("--vocab-size", type=int, default=DEFAULT_VOCAB_SIZE, help=f"number of tokens [{DEFAULT_VOCAB_SIZE}]")
+@click.option(
+    "--pattern",
+    type=click.Choice(["gpt2", "gpt4"]),
+    default="gpt2",
+    help="the pattern by which bpe splits text into words [gpt2]",
+)
+@click.option(
+    "--method", type=click.Choice(["unigram", "bpe"]), default="unigram", help="the method of sentencepiece [unigram]"
+)
+@click.option("--special", multiple=True, metavar="TOKEN", help="a special token of bpe; may be repeated")
+@click.option("--out", metavar="FILE", help="the file [tokenizer.json, or tokenizer.model of sentencepiece]")
 @json_option
 def train(
     data: str | None,
@@ -42,21 +50,21 @@ def train(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Learn a tokenizer from a text and write it to a file, which minigpt train --tokenizer takes."""
+    """Train a tokenizer on a text and write it to a file, for minigpt train --tokenizer."""
     from minigpt.data.corpus import find_corpus
     from minigpt.tokenizers.base import Tokenizer
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.char import CharTokenizer
     from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
-    require_fitting(kind)
+    _require_options_of(kind)
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
     if (path.suffix == ".model") != (kind == "sentencepiece"):
-        raise FileError(f"the name {str(path)!r} does not fit: a file of SentencePiece's ends in .model, others do not")
+        raise FileError(f"{str(path)!r} has the wrong ending: .model is for SentencePiece, .json for other tokenizers")
     corpus = find_corpus(data, print_message)
     learned: Tokenizer
     if kind == "bpe":
-        learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=cores())
+        learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=os.cpu_count() or 1)
     elif kind == "sentencepiece":
         learned = SentencePieceTokenizer.train(corpus.text, vocab_size, method)
     else:
@@ -68,62 +76,58 @@ def train(
         print_json({"tokenizer": str(path), "kind": kind, "vocab_size": learned.vocab_size, **figures})
     else:
         each = len(corpus.text) / tokens
-        print_pieces([f"{path}: {learned.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each\n"])
+        print_line(f"{path}: {learned.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each")
 
 
-def require_fitting(kind: str) -> None:
-    """Raise ConfigError for an option on the command line that this kind doesn't have."""
+def _require_options_of(kind: str) -> None:
+    """Raise ConfigError for an option on the command line that this kind does not have."""
     context = click.get_current_context()
-    belong = {"pattern": "bpe", "special": "bpe", "method": "sentencepiece"}
-    foreign = [name for name, owner in belong.items() if owner != kind] + ["vocab_size"] * (kind == "char")
+    owners = {"pattern": "bpe", "special": "bpe", "method": "sentencepiece"}
+    foreign = [name for name, owner in owners.items() if owner != kind] + ["vocab_size"] * (kind == "char")
     for name in foreign:
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"--kind {kind} has no --{name.replace('_', '-')}: leave it out")
 
 
-def cores() -> int:
-    """How many processes may work at once."""
-    import os
-
-    return os.cpu_count() or 1
-
-
-@tokenizer.command(short_help="Show what a tokenizer has learned, and how it cuts a text.")
+@tokenizer.command(short_help="Show a tokenizer, and how it splits a text.")
 @file_argument
-@click.option("--text", help="a text to colour by token; '-' reads it from standard input")
-@click.option("--limit", type=click.IntRange(min=0), default=50, help="how many merges, or tokens, to list [50]")
+@click.option("--text", help="a text to colour by token; '-' reads standard input")
+@click.option("--limit", type=click.IntRange(min=0), default=50, help="number of merges, or tokens, to list [50]")
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
-    """Show the merges of a tokenizer in the order learned, or its tokens, and a text coloured by token."""
+    """Show the merges of a tokenizer in the order of training, or its tokens, and a text coloured by token."""
     from minigpt.system.terminal import escape_control_characters
     from minigpt.tokenizers.base import fingerprint
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.loading import load_tokenizer
 
     opened = load_tokenizer(tokenizer_file)
-    print_pieces([f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…\n"])
+    print_line(f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…")
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
-            print_pieces([f"{i:>7}  {escape_control_characters(name, keep='')}  special\n"])
+            print_line(f"{i:>7}  {escape_control_characters(name, keep='')}  special")
         ids = {token: i for i, token in reversed(opened.vocab.items())}
-        lines = [f"{ids[a + b]:>7}  {shown(a)} + {shown(b)} → {shown(a + b)}" for a, b in opened.merges[:limit]]
+        lines = [
+            f"{ids[a + b]:>7}  {_format_token(a)} + {_format_token(b)} → {_format_token(a + b)}"
+            for a, b in opened.merges[:limit]
+        ]
     else:
-        lines = [f"{i:>7}  {shown(opened.decode_bytes([i]))}" for i in range(min(limit, opened.vocab_size))]
+        lines = [f"{i:>7}  {_format_token(opened.decode_bytes([i]))}" for i in range(min(limit, opened.vocab_size))]
     print_pieces(line + "\n" for line in lines)
     if text is not None:
-        tokens = [opened.decode_bytes([i]) for i in opened.encode(given_text(text))]
-        colour(tokens)
+        tokens = [opened.decode_bytes([i]) for i in opened.encode(_read_text(text))]
+        _print_coloured(tokens)
 
 
-def shown(token: bytes) -> str:
-    """A token as Python writes text, or bytes where they are none, so that blanks can be seen."""
+def _format_token(token: bytes) -> str:
+    """Return a token in quotes, as text or, if it is not UTF-8, as bytes."""
     try:
         return repr(token.decode())
     except UnicodeDecodeError:
         return repr(token)
 
 
-def colour(tokens: list[bytes]) -> None:
-    """Print the text, its tokens on different backgrounds; where there are no colours, with bars between them."""
+def _print_coloured(tokens: list[bytes]) -> None:
+    """Print a text with its tokens on different backgrounds. Without a terminal, print bars between them."""
     from rich.console import Console
     from rich.text import Text
 
@@ -137,19 +141,19 @@ def colour(tokens: list[bytes]) -> None:
             line.append(piece.replace("\n", "⏎\n"), COLOURS[n % len(COLOURS)])
         console.print(line)
     else:
-        print_pieces(["|".join(pieces), "\n"])
-    print_pieces([f"{len(tokens):,} tokens, {sum(map(len, tokens)):,} bytes\n"])
+        print_line("|".join(pieces))
+    print_line(f"{len(tokens):,} tokens, {sum(map(len, tokens)):,} bytes")
 
 
-@tokenizer.command(short_help="Text to token ids.")
+@tokenizer.command(short_help="Encode text to token ids.")
 @file_argument
 @click.argument("text")
 @json_option
 def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
-    """Turn TEXT, or with '-' standard input, into token ids."""
+    """Encode TEXT, or standard input with '-', to token ids."""
     from minigpt.tokenizers.loading import load_tokenizer
 
-    text = given_text(text)
+    text = _read_text(text)
     ids = load_tokenizer(tokenizer_file).encode(text)
     if as_json:
         print_json({"ids": ids, "tokens": len(ids), "characters": len(text)})
@@ -157,56 +161,64 @@ def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
         print(*ids)
 
 
-@tokenizer.command(short_help="Token ids to text.")
+@tokenizer.command(short_help="Decode token ids to text.")
 @file_argument
 @click.argument("ids", nargs=-1)
 def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
-    """Turn token IDS, or with '-' those on standard input, into the bytes of their text; on a terminal, the text."""
+    """Decode token IDS, or those on standard input with '-', to text. Output that is no terminal gets raw bytes."""
     from minigpt.tokenizers.loading import load_tokenizer
 
-    words = given_text("-").split() if ids == ("-",) else ids
-    numbers = [number_in(word) for word in words]
+    words = _read_text("-").split() if ids == ("-",) else ids
+    numbers = [_parse_id(word) for word in words]
     content = load_tokenizer(tokenizer_file).decode_bytes(numbers)
     if sys.stdout.isatty():
-        print_pieces([content.decode("utf-8", "replace"), "\n"])
+        print_line(content.decode("utf-8", "replace"))
     else:
         sys.stdout.buffer.write(content + b"\n")
 
 
-def number_in(word: str) -> int:
-    """The whole number that a word is."""
+def _parse_id(word: str) -> int:
+    """Return the token id that a word is."""
     try:
         return int(word)
     except ValueError:
-        raise DataError(f"{word[:20]!r} is no token id: ids are whole numbers") from None
+        raise DataError(f"{word[:20]!r} is not a token id: ids are whole numbers") from None
 
 
-def given_text(text: str) -> str:
-    """The text itself, or with '-' what standard input holds."""
+def _read_text(text: str) -> str:
+    """Return the text, or for '-' the text of standard input."""
     if text != "-":
         return text
     from minigpt.system.files import decode_text
 
-    content = sys.stdin.buffer.read(LONGEST_TEXT + 1)
-    if len(content) > LONGEST_TEXT:
-        raise FileError(f"standard input is larger than {LONGEST_TEXT:,} bytes, the limit here: use a part of it")
+    content = sys.stdin.buffer.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise FileError(
+            f"standard input is larger than {MAX_TEXT:,} bytes, the limit of this command: use a part of it"
+        )
     return decode_text(content, "standard input")
 
 
 @tokenizer.command(short_help="Train a model with each kind of tokenizer, and compare them.")
-@click.option("--data", metavar="FILE", help="the text; else input.txt here, else Tiny Shakespeare")
+@click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
 @click.option(
-    "--vocab-size", type=int, default=DEFAULT_VOCAB_SIZE, help=f"of bpe and sentencepiece [{DEFAULT_VOCAB_SIZE}]"
+    "--vocab-size",
+    type=int,
+    default=DEFAULT_VOCAB_SIZE,
+    help=f"number of tokens of bpe and sentencepiece [{DEFAULT_VOCAB_SIZE}]",
 )
-@click.option("--max-iters", type=click.IntRange(min=1), default=5000, help="steps of the character model [5000]")
-@click.option("--prompt", default="ROMEO:", help="a text for each to continue [ROMEO:]")
-@click.option("--seed", type=click.IntRange(min=0), default=1337, help="of weights, batches and samples [1337]")
-@click.option("--out", metavar="FOLDER", default="runs/tokenizers", help="where the runs go [runs/tokenizers]")
+@click.option(
+    "--max-iters", type=click.IntRange(min=1), default=5000, help="training steps of the character model [5000]"
+)
+@click.option("--prompt", default="ROMEO:", help="a text that each model continues [ROMEO:]")
+@click.option("--seed", type=click.IntRange(min=0), default=1337, help="seed of weights, batches and samples [1337]")
+@click.option("--out", metavar="FOLDER", default="runs/tokenizers", help="the folder of the runs [runs/tokenizers]")
 @json_option
 def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed: int, out: str, as_json: bool) -> None:
-    """Train the lecture's model on characters, BPE and SentencePiece, each for the same arithmetic, and compare them.
+    """Train the lecture's model on characters, BPE and SentencePiece tokens, and compare the three.
 
-    The unit is bits per byte of the text, the only one in which models with different tokens can be compared.
+    Each model trains with the same number of multiplications. The unit is bits per byte of the text, because losses
+    per token cannot be compared between tokenizers.
     """
     from minigpt.studies.tokenizer_comparison import compare, table
 
@@ -214,7 +226,7 @@ def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed
     if as_json:
         print_json({"out": out, "models": [vars(model) for model in found]})
     else:
-        print_pieces([table(found), "\n"])
+        print_line(table(found))
         for model in found:
-            print_pieces([f"\n--- {model.tokenizer} ---\n{model.text}\n"])
-        print_pieces([f"\nthe picture and the runs are in {out}\n"])
+            print_line(f"\n--- {model.tokenizer} ---\n{model.text}")
+        print_line(f"\nthe picture and the runs are in {out}")

@@ -1,18 +1,18 @@
-"""Which of torchrun's processes this is, said by the variables that it sets, before anything heavy is imported."""
+"""Which of torchrun's processes this one is, from the environment, without a heavy import."""
 
 import os
 
 
-def started_by_torchrun() -> bool:
-    """Whether torchrun started this process, alone or beside others."""
+def is_started_by_torchrun() -> bool:
+    """Return whether torchrun started this process."""
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def world_size() -> int:
-    """How many processes there are."""
-    return int(os.environ["WORLD_SIZE"]) if started_by_torchrun() else 1
+def get_world_size() -> int:
+    """Return the number of processes."""
+    return int(os.environ["WORLD_SIZE"]) if is_started_by_torchrun() else 1
 
 
-def rank() -> int:
-    """The number of this one, from 0."""
-    return int(os.environ["RANK"]) if started_by_torchrun() else 0
+def get_rank() -> int:
+    """Return the number of this process, from 0."""
+    return int(os.environ["RANK"]) if is_started_by_torchrun() else 0

@@ -11,9 +11,9 @@ import click
 
 from minigpt.cli.config_file import describe_presets, read_config
 from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
-from minigpt.cli.output import describe_run, format_loss, format_times, print_json, print_pieces
-from minigpt.cli.torchrun import rank, started_by_torchrun, world_size
-from minigpt.config import ModelConfig, TokenizerKind, TrainingConfig
+from minigpt.cli.output import describe_run, format_loss, format_times, print_json, print_line, print_pieces
+from minigpt.cli.torchrun import get_rank, get_world_size, is_started_by_torchrun
+from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
 from minigpt.presets import PRESETS
 
@@ -25,33 +25,33 @@ KINDS = get_args(TokenizerKind)
 
 @click.command(cls=GroupedCommand, epilog=describe_presets(PRESETS), short_help="Train a model on a text.")
 @click.option("--data", metavar="FILE|FOLDER", help="the text, or prepared data [input.txt here, or Tiny Shakespeare]")
-@click.option("--preset", metavar="NAME", help=f"the settings to begin with: {', '.join(PRESETS)} [lecture]")
+@click.option("--preset", metavar="NAME", help=f"the settings to start from: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
-@click.option("--resume", metavar="RUN", help="go on with a run that was stopped, or that is to have more --max-iters")
-@click.option("--restart-schedule", is_flag=True, help="the steps still to come get the learning rate's schedule anew")
-@click.option("--overwrite", is_flag=True, help="take the place of the run that has that name, once done")
-@click.option("--forecast", "only_forecast", is_flag=True, help="say what it will take, and train nothing")
+@click.option("--resume", metavar="RUN", help="continue a run that was stopped, or train it longer with --max-iters")
+@click.option("--restart-schedule", is_flag=True, help="restart the learning rate's schedule for the remaining steps")
+@click.option("--overwrite", is_flag=True, help="replace the run of the same name, at the end")
+@click.option("--forecast", "only_forecast", is_flag=True, help="estimate time, memory and loss, and do not train")
 @json_option
 @click.option(
-    "--processes", cls=Option, group="Processes", type=click.IntRange(1), help="how many train it together here [1]"
+    "--processes", cls=Option, group="Processes", type=click.IntRange(1), help="number of processes on this machine [1]"
 )
 @click.option(
     "--max-restarts",
     cls=Option,
     group="Processes",
     type=click.IntRange(0),
-    help="how often, if one dies, all go on from the last save by themselves [0]",
+    help="how often all processes restart from the last checkpoint if one dies [0]",
 )
 @click.option(
     "--tokenizer",
     cls=Option,
     group="Model",
     metavar="KIND|FILE",
-    help=f"what text is cut into: {', '.join(KINDS)}; or the file, or the run, of one that is there [char]",
+    help=f"kind of tokenizer: {', '.join(KINDS)}; or the file, or the run, of an existing one [char]",
 )
 @click.option(
-    "--vocab-size", cls=Option, group="Model", type=int, help="how many tokens bpe or sentencepiece learn [1024]"
+    "--vocab-size", cls=Option, group="Model", type=int, help="number of tokens of bpe or sentencepiece [1024]"
 )
 @settings_options("Model", ModelConfig)
 @settings_options("Training", TrainingConfig, without={"tokenizer"})
@@ -70,94 +70,99 @@ def train(
     tokenizer: str | None,
     **fields: Any,
 ) -> None:
-    """Train a model on a text and leave it in a folder, its run.
+    """Train a model on a text. The result is a folder, the run.
 
-    Flags overrule the TOML file, which overrules the preset. The defaults shown are the lecture
-    preset's. Ctrl-C stops after the step, measures and saves; twice, at once.
+    Flags override the TOML file, and the file overrides the preset. The defaults shown are those of the lecture
+    preset. Ctrl-C stops after the step, evaluates and saves; a second Ctrl-C stops at once.
     """
-    if started_by_torchrun() and processes not in (None, world_size()):
-        raise ConfigError(
-            f"torchrun started {world_size()} processes, so --processes cannot be {processes}: leave it out"
-        )
-    begin = (processes or max_restarts is not None) and not started_by_torchrun()
+    if is_started_by_torchrun() and processes not in (None, get_world_size()):
+        started = f"torchrun started {get_world_size()} processes"
+        raise ConfigError(f"{started}, so --processes cannot be {processes}: leave it out")
+    should_launch = (processes or max_restarts is not None) and not is_started_by_torchrun()
     if resume is not None:
-        require_nothing_else()
-        if begin:
-            start(processes, max_restarts)
-        go_on(resume, data, restart_schedule, {"tokenizer": tokenizer, **fields}, as_json)
+        _refuse_flags_of_a_new_run()
+        if should_launch:
+            _launch_processes(processes, max_restarts)
+        _resume_run(resume, data, restart_schedule, {"tokenizer": tokenizer, **fields}, as_json)
         return
     if restart_schedule:
-        raise ConfigError("--restart-schedule is for --resume: name a run to go on with, or leave it out")
-    config = read_config(config_file, preset)
+        raise ConfigError("--restart-schedule is for --resume: name a run to continue, or leave it out")
+    config, tokenizer_file = _apply_fields(read_config(config_file, preset), tokenizer, fields)
+    if only_forecast:
+        _print_forecast(config, data, tokenizer_file, as_json)
+        return
+    if should_launch:
+        _launch_processes(processes, max_restarts)
+    from minigpt.training.train import train
+
+    _report(train(config, data, out, overwrite, tokenizer_file), as_json)
+
+
+def _apply_fields(config: Config, tokenizer: str | None, fields: dict[str, Any]) -> tuple[Config, str | None]:
+    """Return the configuration with the flags, and the tokenizer's file if --tokenizer names one."""
     file = None if tokenizer is None or tokenizer in KINDS else tokenizer
     kind = (tokenizer if file is None else None) or config.training.tokenizer
     if fields["vocab_size"] is not None and (file or kind not in ("bpe", "sentencepiece")):
-        raise ConfigError("vocab_size is only for --tokenizer bpe or sentencepiece, which are learned: leave it out")
-    config = config.override(**drop_unset({"tokenizer": kind, **fields}))
-    if begin and not only_forecast:
-        start(processes, max_restarts)
-    from minigpt.training.train import forecast, train
-
-    if only_forecast:
-        foreseen = forecast(config, data, file)
-        if as_json:
-            low, high = foreseen.loss or (None, None)
-            memory = {"seconds": foreseen.seconds, "memory_bytes": foreseen.memory}
-            print_json({**memory, "validation_loss_from": low, "validation_loss_to": high})
-        else:
-            print(foreseen)
-        return
-    finish(train(config, data, out, overwrite, file), as_json)
+        raise ConfigError("vocab_size is only for --tokenizer bpe or sentencepiece, which are trained: leave it out")
+    return config.override(**drop_unset({"tokenizer": kind, **fields})), file
 
 
-def start(processes: int | None, max_restarts: int | None) -> None:
-    """Do what this command was told to in several processes, and end as they do."""
+def _print_forecast(config: Config, data: str | None, tokenizer_file: str | None, as_json: bool) -> None:
+    """Estimate what the training takes, and print it."""
+    from minigpt.training.train import forecast
+
+    estimate = forecast(config, data, tokenizer_file)
+    if as_json:
+        low, high = estimate.loss or (None, None)
+        costs = {"seconds": estimate.seconds, "memory_bytes": estimate.memory}
+        print_json({**costs, "validation_loss_from": low, "validation_loss_to": high})
+    else:
+        print(estimate)
+
+
+def _launch_processes(processes: int | None, max_restarts: int | None) -> None:
+    """Run this command in several processes, and exit with their status."""
     from minigpt.distributed.launch import launch
 
     context = click.get_current_context()
     context.exit(launch(context.find_root().obj, processes or 1, max_restarts or 0))
 
 
-def require_nothing_else() -> None:
-    """Raise ConfigError for a flag that says what a run that goes on has already."""
+def _refuse_flags_of_a_new_run() -> None:
+    """Raise ConfigError for a flag that a resumed run cannot change."""
     context = click.get_current_context()
     for name in ("preset", "config_file", "out", "overwrite", "only_forecast"):
         if context.params[name]:
             flag = {"config_file": "config", "only_forecast": "forecast"}.get(name, name)
-            raise ConfigError(f"--{flag} cannot go with --resume, which has the run's own: leave it out")
+            raise ConfigError(f"--{flag} cannot go with --resume, which uses the run's own settings: leave it out")
 
 
-def go_on(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
-    """Go on with a run, and report."""
+def _resume_run(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
+    """Continue a run, and report."""
     from minigpt.training.resume import resume
 
-    finish(resume(path, data, restart_schedule, **drop_unset(fields)), as_json)
+    _report(resume(path, data, restart_schedule, **drop_unset(fields)), as_json)
 
 
-def finish(run: "Run", as_json: bool) -> None:
-    """Say what has become of it; of several processes the first does."""
-    if rank():
+def _report(run: "Run", as_json: bool) -> None:
+    """Print a sample of the model, its loss, the run's folder and what to type next, in the first process only."""
+    if get_rank():
         return
     if as_json:
         print_json(describe_run(run))
-    else:
-        report(run)
-
-
-def report(run: "Run") -> None:
-    """What the model writes, how good it is, where it lies, and what to type next."""
+        return
     record = run.record
-    click.echo("\nwhat the model writes now:\n", err=True)
+    click.echo("\na sample of the model:\n", err=True)
     print_pieces(run.stream(max_new_tokens=500, seed=run.config.training.seed))
     loss = record.validation_loss
-    shown = "" if loss is None else format_loss("validation loss", loss, run.config, record)
-    print(f"\n\n{shown}; {record.step:,} steps, {format_times(record)}")
+    exact = "" if loss is None else format_loss("validation loss", loss, run.config, record)
+    print(f"\n\n{exact}; {record.step:,} steps, {format_times(record)}")
     path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
-    print_pieces([f"the run is in {run.path}; next: {program()} sample {path}\n"])
+    print_line(f"the run is in {run.path}; next: {_program_name()} sample {path}")
 
 
-def program() -> str:
-    """How this program was called, so that what it suggests can be typed as it stands."""
+def _program_name() -> str:
+    """Return how this program was called, so that the user can type the suggested command."""
     if shutil.which("minigpt"):
         return "minigpt"
     called = Path(sys.argv[0])

@@ -1,4 +1,4 @@
-"""One sentence, exit status 2, no traceback, nothing half-written: through the real command."""
+"""Errors on the command line: one sentence, exit status 2, no traceback, nothing half-written."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def refused(done: subprocess.CompletedProcess, *parts: str, status: int = 2) -> 
         (None, ["no such file", "text.txt"]),
     ],
 )
-def test_a_text_that_cannot_be_trained_on(
+def test_a_text_that_cannot_be_used_is_refused_and_leaves_no_run(
     content: bytes | None, parts: list, command: Callable, tmp_path: Path
 ) -> None:
     if content is not None:
@@ -45,7 +45,9 @@ def test_a_text_that_cannot_be_trained_on(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_given_for_a_file_and_a_file_for_a_folder(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_and_a_file_instead_of_a_folder_are_refused(
+    command: Callable, text_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     refused(command("train", "--data", "."), "is a folder", "minigpt data prepare")
     refused(command("train", "--data", text_file, "--out", "file/run"), "'file/run'", "is in the way")
@@ -71,7 +73,9 @@ def test_a_folder_given_for_a_file_and_a_file_for_a_folder(command: Callable, te
         (["surplus"], ["surplus"]),
     ],
 )
-def test_a_wrong_flag(flags: list, parts: list, command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_a_wrong_flag_of_train_is_refused_in_one_sentence(
+    flags: list, parts: list, command: Callable, text_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "bad.toml").write_text("n_layers = 3")
     (tmp_path / "bigram.toml").write_text('preset = "bigram"')
     refused(command("train", "--data", text_file, *flags), *parts)
@@ -93,17 +97,19 @@ def test_a_wrong_flag(flags: list, parts: list, command: Callable, text_file: Pa
         (["--topk", "3"], ["--topk", "--top-k"]),
     ],
 )
-def test_a_wrong_wish_of_a_sample(flags: list, parts: list, command: Callable, trained: Run) -> None:
+def test_a_wrong_flag_of_sample_is_refused_in_one_sentence(
+    flags: list, parts: list, command: Callable, trained: Run
+) -> None:
     refused(command("sample", trained.path, *flags), *parts)
 
 
-def test_a_device_that_is_not_there(command: Callable, text_file: Path, trained: Run) -> None:
+def test_a_missing_device_is_refused(command: Callable, text_file: Path, trained: Run) -> None:
     absent = "mps" if sys.platform != "darwin" else "cuda"
     refused(command("train", "--data", text_file, "--device", absent), f"'{absent}' is not available", "cpu")
     refused(command("sample", trained.path, "--device", absent), f"'{absent}' is not available")
 
 
-def test_input_that_is_not_text_as_a_prompt(command: Callable, trained: Run) -> None:
+def test_a_prompt_that_is_not_text_or_too_long_is_refused(command: Callable, trained: Run) -> None:
     done = command("sample", trained.path, input=b"caf\xe9")
     assert done.returncode == 2
     assert "standard input is not UTF-8: byte 3 is 0xe9" in done.stderr
@@ -111,7 +117,7 @@ def test_input_that_is_not_text_as_a_prompt(command: Callable, trained: Run) -> 
 
 
 @pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "model.safetensors"])
-def test_a_run_with_a_file_cut(name: str, command: Callable, trained: Run, tmp_path: Path) -> None:
+def test_a_truncated_file_of_a_run_is_named(name: str, command: Callable, trained: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)
     content = (run / name).read_bytes()
@@ -127,7 +133,7 @@ def test_a_run_with_a_file_cut(name: str, command: Callable, trained: Run, tmp_p
         ("config.toml", "n_embd = 16", "n_embd = 32", ["model.safetensors' does not fit config.toml", "shape"]),
     ],
 )
-def test_a_run_of_another_version_or_shape(
+def test_a_run_of_another_version_or_shape_is_refused(
     name: str, old: str, new: str, parts: list, command: Callable, trained: Run, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -137,26 +143,26 @@ def test_a_run_of_another_version_or_shape(
 
 
 @pytest.mark.parametrize("subcommand", ["sample", "info", "eval"])
-def test_a_run_with_a_file_missing(subcommand: str, command: Callable, trained: Run, tmp_path: Path) -> None:
+def test_a_missing_file_of_a_run_is_named(subcommand: str, command: Callable, trained: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)
     (run / "model.safetensors").unlink()
     refused(command(subcommand, run), "model.safetensors' is missing")
 
 
-def test_no_run_at_all(command: Callable) -> None:
+def test_a_missing_run_is_refused(command: Callable) -> None:
     refused(command("sample"), "no run", "minigpt train")
     refused(command("info", "runs/none"), "there is no run 'runs/none'")
 
 
-def test_a_text_with_characters_that_the_run_does_not_know(command: Callable, trained: Run, tmp_path: Path) -> None:
+def test_a_text_with_unknown_characters_cannot_be_evaluated(command: Callable, trained: Run, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("The sea — é")
     refused(command("eval", trained.path, "--data", "other.txt"), "U+2014", "position 8")
     (tmp_path / "other.txt").write_text("T")
     refused(command("eval", trained.path, "--data", "other.txt"), "at least 2")
 
 
-def test_what_is_not_a_run_is_never_overwritten(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_never_overwritten(command: Callable, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")
     refused(command("train", "--data", text_file, "--out", "precious", "--overwrite"), "'precious' is not a run")
@@ -186,7 +192,9 @@ def unprivileged() -> Iterator[tuple[Path, Callable[..., subprocess.CompletedPro
     shutil.rmtree(public)
 
 
-def test_an_unreadable_file_and_a_folder_that_is_not_writable(unprivileged: tuple[Path, Callable], text: str) -> None:
+def test_an_unreadable_file_and_an_unwritable_folder_are_refused(
+    unprivileged: tuple[Path, Callable], text: str
+) -> None:
     public, call = unprivileged
     secret, readable, closed = public / "secret.txt", public / "readable.txt", public / "closed"
     for file in (secret, readable):
@@ -212,7 +220,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk(command: Callable, text_file: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(command: Callable, text_file: Path, small_disk: Path) -> None:
     flags = ["--data", text_file, "--out", small_disk / "run", *TINY_FLAGS]
     done = command("train", *flags, "--n-embd", "64")
     refused(done, "cannot write", "the disk is full")

@@ -1,4 +1,4 @@
-"""The commands as a user and a program call them."""
+"""The commands `train`, `sample`, `info` and `eval`, as a user and a program call them."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from conftest import COMMAND, TINY_FLAGS, in_terminal
 from minigpt.runs.run import Run
 
 
-def test_train_prints_text_and_what_to_type_next(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_train_prints_a_sample_and_the_next_command(command: Callable, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "input.txt").write_bytes(text_file.read_bytes())
     done = command("train", *TINY_FLAGS, env={"PATH": f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr
@@ -29,7 +29,9 @@ def test_train_prints_text_and_what_to_type_next(command: Callable, text_file: P
     assert described["status"] == "finished"
 
 
-def test_what_comes_next_is_typed_as_the_program_was_called(program: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_the_next_command_has_the_name_by_which_the_program_was_called(
+    program: Callable, text_file: Path, tmp_path: Path
+) -> None:
     flags = ["--preset", "bigram", "--max-iters", "1", "--data", str(text_file)]
     done = program("train", *flags, env={"PATH": "/usr/bin:/bin"})
     assert f"next: {os.path.relpath(COMMAND, tmp_path)} sample runs/bigram" in done.stdout
@@ -40,7 +42,7 @@ def test_what_comes_next_is_typed_as_the_program_was_called(program: Callable, t
     assert "next: python -m minigpt sample runs/bigram-2" in module.stdout
 
 
-def test_flags_overrule_the_file_which_overrules_the_preset(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_flags_override_the_file_which_overrides_the_preset(command: Callable, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('preset = "bigram"\n[training]\nmax_iters = 7\nbatch_size = 3\n')
     done = command("train", "--data", text_file, "--config", "mine.toml", "--max-iters", 2, "--json")
     config = json.loads(done.stdout)["config"]
@@ -51,7 +53,7 @@ def test_flags_overrule_the_file_which_overrules_the_preset(command: Callable, t
     assert json.loads(again.stdout)["config"] == config
 
 
-def test_info_for_people_and_programs(command: Callable, trained: Run) -> None:
+def test_info_prints_text_or_json(command: Callable, trained: Run) -> None:
     shown = command("info", trained.path)
     assert shown.returncode == 0
     assert f"{trained.record.parameters:,}" in shown.stdout
@@ -63,7 +65,7 @@ def test_info_for_people_and_programs(command: Callable, trained: Run) -> None:
     assert described["data_sha256"] == trained.record.data_sha256
 
 
-def test_eval_for_people_and_programs(command: Callable, trained: Run, tmp_path: Path) -> None:
+def test_eval_prints_text_or_json(command: Callable, trained: Run, tmp_path: Path) -> None:
     shown = command("eval", trained.path)
     assert f"{trained.record.validation_loss:.4f} nats" in shown.stdout
     measured = json.loads(command("eval", trained.path, "--json").stdout)
@@ -76,7 +78,7 @@ def test_eval_for_people_and_programs(command: Callable, trained: Run, tmp_path:
     assert other["split"] == "whole text"
 
 
-def test_sample_takes_its_prompt_by_flag_pipe_or_not_at_all(command: Callable, trained: Run) -> None:
+def test_sample_takes_its_prompt_from_a_flag_or_a_pipe_or_has_none(command: Callable, trained: Run) -> None:
     flags = ["--max-new-tokens", "30", "--seed", "3"]
     expected = trained.generate("GULL:\n", max_new_tokens=30, seed=3) + "\n"
     assert command("sample", trained.path, "--prompt", "GULL:\n", *flags).stdout == expected
@@ -85,7 +87,7 @@ def test_sample_takes_its_prompt_by_flag_pipe_or_not_at_all(command: Callable, t
     assert command("sample", trained.path, *flags).stdout == trained.generate(max_new_tokens=30, seed=3) + "\n"
 
 
-def test_what_a_strangers_run_says_is_shown_not_obeyed(trained: Run, tmp_path: Path) -> None:
+def test_control_characters_of_an_untrusted_run_are_escaped_on_a_terminal(trained: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)
     record = json.loads((run / "run.json").read_text())
@@ -96,7 +98,7 @@ def test_what_a_strangers_run_says_is_shown_not_obeyed(trained: Run, tmp_path: P
     assert "\x1b]0" not in shown
 
 
-def test_sample_with_an_idle_pipe_for_input_does_not_wait(trained: Run) -> None:
+def test_sample_does_not_wait_for_an_idle_pipe(trained: Run) -> None:
     idle, other_end = os.pipe()
     done = subprocess.run(
         [COMMAND, "sample", trained.path, "--max-new-tokens", "5"],
@@ -111,7 +113,7 @@ def test_sample_with_an_idle_pipe_for_input_does_not_wait(trained: Run) -> None:
     assert "--prompt - waits for one" in done.stderr
 
 
-def test_sample_without_a_name_takes_the_newest_run_and_names_it(
+def test_sample_without_a_run_takes_the_newest_and_prints_its_name(
     command: Callable, trained: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(trained.path, tmp_path / "runs" / "mine")
@@ -121,7 +123,7 @@ def test_sample_without_a_name_takes_the_newest_run_and_names_it(
     assert len(done.stdout) == 6
 
 
-def test_sample_for_programs(command: Callable, trained: Run) -> None:
+def test_sample_prints_json(command: Callable, trained: Run) -> None:
     flags = ["--prompt", "GULL:", "--num-samples", "3", "--max-new-tokens", "20", "--top-k", "5", "--top-p", "0.9"]
     first = json.loads(command("sample", trained.path, *flags, "--json").stdout)
     assert len(set(first["samples"])) == 3
@@ -132,12 +134,12 @@ def test_sample_for_programs(command: Callable, trained: Run) -> None:
     assert all(text in shown for text in first["samples"])
 
 
-def test_greedy_needs_no_seed(command: Callable, trained: Run) -> None:
+def test_temperature_zero_gives_the_same_text_without_a_seed(command: Callable, trained: Run) -> None:
     flags = ["--temperature", "0", "--max-new-tokens", "20"]
     assert command("sample", trained.path, *flags).stdout == command("sample", trained.path, *flags).stdout
 
 
-def test_a_reader_that_leaves_ends_it_quietly(trained: Run) -> None:
+def test_a_closed_pipe_ends_sample_without_an_error(trained: Run) -> None:
     writer = subprocess.Popen(
         [COMMAND, "sample", trained.path, "--max-new-tokens", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -154,7 +156,7 @@ def test_output_that_cannot_be_written_is_an_error(trained: Run) -> None:
 
 
 @pytest.mark.parametrize("ending", [">&-", "<&-", "2>&-"])
-def test_streams_that_the_caller_closed(ending: str, trained: Run) -> None:
+def test_sample_works_with_closed_streams(ending: str, trained: Run) -> None:
     line = f"{COMMAND} sample {trained.path} --max-new-tokens 5 {ending}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -162,7 +164,7 @@ def test_streams_that_the_caller_closed(ending: str, trained: Run) -> None:
     assert (missing.returncode, missing.stdout) == (2, "")
 
 
-def test_a_loss_beyond_all_bounds_is_still_reported(command: Callable, text_file: Path) -> None:
+def test_a_huge_loss_is_reported(command: Callable, text_file: Path) -> None:
     flags = ["--preset", "bigram", "--data", text_file, "--learning-rate", "300", "--max-iters", "20"]
     done = command("train", *flags)
     assert done.returncode == 0, done.stderr
@@ -170,7 +172,7 @@ def test_a_loss_beyond_all_bounds_is_still_reported(command: Callable, text_file
     assert json.loads(command("eval", "runs/bigram", "--json").stdout)["perplexity"] is None
 
 
-def test_the_best_weights_can_be_asked_for(command: Callable, trained: Run, tmp_path: Path) -> None:
+def test_weights_best_opens_the_best_evaluation(command: Callable, trained: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)
     (run / "best.safetensors").write_bytes((run / "model.safetensors").read_bytes())
@@ -182,7 +184,7 @@ def test_the_best_weights_can_be_asked_for(command: Callable, trained: Run, tmp_
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["train", "-h"], ["sample", "--help"], ["info", "-h"], ["eval", "-h"]]
 )
-def test_help_is_fast_because_it_imports_nothing_heavy(arguments: list[str]) -> None:
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import sys; from minigpt.cli.main import run; status = run(sys.argv[1:]);"
         "heavy = {'torch', 'numpy', 'rich', 'matplotlib', 'pooch', 'safetensors'} & sys.modules.keys();"
@@ -193,11 +195,11 @@ def test_help_is_fast_because_it_imports_nothing_heavy(arguments: list[str]) -> 
     assert done.stdout.startswith("Usage: minigpt")
 
 
-def test_version(command: Callable) -> None:
+def test_version_prints_the_version(command: Callable) -> None:
     assert command("--version").stdout.startswith("minigpt, version 0.")
 
 
-def test_without_numba_text_is_written_all_the_same_and_it_is_said_in_a_line(
+def test_without_numba_pytorch_writes_the_text_and_a_line_says_so(
     command: Callable, program: Callable, text_file: Path, tmp_path: Path
 ) -> None:
     shape = ["--block-size", "140", "--n-embd", "8", "--n-head", "1", "--n-layer", "1", "--batch-size", "2"]

@@ -1,4 +1,4 @@
-"""`minigpt data` as it is used: prepare, train on it, evaluate; killed, without room, with wrong input."""
+"""`minigpt data`: prepare and train; interruptions, full disks, wrong input."""
 
 import json
 import random
@@ -42,7 +42,9 @@ def refused(done: subprocess.CompletedProcess, *parts: str) -> None:
         assert part in said, said
 
 
-def test_prepare_train_evaluate_look(command: Callable, prepared: Path, tmp_path: Path) -> None:
+def test_prepared_data_can_be_trained_on_evaluated_and_looked_into(
+    command: Callable, prepared: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     done = command("train", "--data", prepared, "--out", run, "--order", "epochs", "--json", *TINY_FLAGS)
     assert done.returncode == 0, done.stderr
@@ -63,7 +65,7 @@ def test_prepare_train_evaluate_look(command: Callable, prepared: Path, tmp_path
     assert json.loads(command("eval", run, "--data", moved, "--json").stdout)["split"] == "validation split"
 
 
-def test_info_shows_what_is_there(command: Callable, prepared: Path) -> None:
+def test_info_shows_what_was_prepared(command: Callable, prepared: Path) -> None:
     shown = json.loads(command("data", "info", prepared, "--json").stdout)
     data = PreparedData(prepared)
     assert (shown["train_tokens"], shown["validation_tokens"]) == (len(data.train), len(data.val))
@@ -73,7 +75,7 @@ def test_info_shows_what_is_there(command: Callable, prepared: Path) -> None:
     assert "uint16" in plain
 
 
-def test_killed_at_any_moment_it_goes_on(command: Callable, tmp_path: Path) -> None:
+def test_prepare_continues_after_it_was_killed_at_any_moment(command: Callable, tmp_path: Path) -> None:
     rng = random.Random(time.time_ns())
     text = tmp_path / "large.jsonl"
     with text.open("w") as file:
@@ -109,7 +111,7 @@ def test_killed_at_any_moment_it_goes_on(command: Callable, tmp_path: Path) -> N
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_without_room_the_finished_is_kept(program: Callable, stories: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_finished_shards(program: Callable, stories: Path, tmp_path: Path) -> None:
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
@@ -120,7 +122,7 @@ def test_without_room_the_finished_is_kept(program: Callable, stories: Path, tmp
     assert PreparedData(tmp_path / "out").index.total("documents") == STORIES
 
 
-def test_ctrl_c_stops_and_the_same_command_goes_on(stories: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_and_the_same_command_continues(stories: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.jsonl"
     large.write_text(stories.read_text() * 300)
     wanted = [COMMAND, "data", "prepare", large, "--out", tmp_path / "out", "--tokenizer", "bpe", "--vocab-size", "300"]
@@ -133,7 +135,9 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(stories: Path, tmp_path: Path
     assert subprocess.run(wanted, capture_output=True).returncode == 0
 
 
-def test_wrong_input_is_refused_in_a_sentence(command: Callable, stories: Path, prepared: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_refused_in_one_sentence(
+    command: Callable, stories: Path, prepared: Path, tmp_path: Path
+) -> None:
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     refused(command("data", "prepare", "latin.txt", "--out", "a"), "'latin.txt' is not UTF-8: byte 3 is 0xe9")
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{"txt": "y"}\n')
@@ -157,7 +161,7 @@ def test_wrong_input_is_refused_in_a_sentence(command: Callable, stories: Path, 
     refused(command("ladder", "--data", prepared), "needs a text: name a file")
 
 
-def test_two_tokenizers_are_not_mixed(
+def test_a_second_tokenizer_for_the_same_folder_is_refused(
     command: Callable, stories: Path, prepared: Path, text_file: Path, trained: object, tmp_path: Path
 ) -> None:
     refused(command("eval", trained.path, "--data", prepared), "has another tokenizer than this run")
@@ -166,7 +170,7 @@ def test_two_tokenizers_are_not_mixed(
     refused(command("data", "prepare", stories, "--out", "x", *other), "no token to put between documents")
 
 
-def test_broken_utf8_is_replaced_and_counted_if_asked(command: Callable, tmp_path: Path) -> None:
+def test_errors_replace_counts_what_is_not_utf8(command: Callable, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"good text\xff\n\nmore\xfe text\n\n" + b"again and again\n\n" * 100)
     options = ["--errors", "replace", "--separator", r"\n\n", "--out", "out", "--train-fraction", "0.5"]
     done = command("data", "prepare", "a.txt", *options, "--json")
@@ -176,7 +180,7 @@ def test_broken_utf8_is_replaced_and_counted_if_asked(command: Callable, tmp_pat
     assert "2 places that were not UTF-8 are U+FFFD now" in command("data", "info", "out").stdout
 
 
-def test_a_bar_on_a_terminal(stories: Path, tmp_path: Path) -> None:
+def test_a_terminal_gets_a_progress_bar(stories: Path, tmp_path: Path) -> None:
     status, shown = in_terminal("data", "prepare", stories, "--out", tmp_path / "out", cwd=tmp_path)
     assert status == 0
     assert "encoding" in shown

@@ -1,4 +1,4 @@
-"""A run of the modern network, made with Muon, and every command on it."""
+"""Every command on a run of the modern architecture trained with Muon."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def modern(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return minigpt.train(data=text_file, out=out, architecture="modern", optimizer="muon", **TINY | SETTINGS)
 
 
-def test_it_learns_and_opens_as_it_was(modern: Run) -> None:
+def test_a_modern_run_learns_and_opens_unchanged(modern: Run) -> None:
     assert modern.record.validation_loss < 2.0
     opened = minigpt.load(modern.path)
     assert all(torch.equal(opened.model.state_dict()[name], t) for name, t in modern.model.state_dict().items())
@@ -31,7 +31,7 @@ def test_it_learns_and_opens_as_it_was(modern: Run) -> None:
     assert modern.record.generation == "PyTorch"
 
 
-def test_info_names_its_parts(modern: Run, command: Callable) -> None:
+def test_info_names_the_parts_of_a_modern_run(modern: Run, command: Callable) -> None:
     done = command("info", modern.path, "--json")
     content = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -41,7 +41,7 @@ def test_info_names_its_parts(modern: Run, command: Callable) -> None:
     assert sum(parts.values()) == content["parameters"]
 
 
-def test_look_shows_every_view(modern: Run, command: Callable, tmp_path: Path) -> None:
+def test_look_makes_every_view_of_a_modern_run(modern: Run, command: Callable, tmp_path: Path) -> None:
     done = command("look", modern.path, "--out", tmp_path, "--json")
     views = json.loads(done.stdout)["views"]
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_look_shows_every_view(modern: Run, command: Callable, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("bits", "tolerance"), [(8, 0.02), (4, 0.2)])
-def test_its_matrices_are_kept_in_few_bits(
+def test_a_modern_run_can_be_quantized(
     bits: int, tolerance: float, modern: Run, command: Callable, tmp_path: Path
 ) -> None:
     done = command("quantize", modern.path, "--bits", bits, "--out", tmp_path / "few")
@@ -64,7 +64,9 @@ def test_its_matrices_are_kept_in_few_bits(
 
 
 @pytest.mark.parametrize("method", ["--lora", "--qlora"])
-def test_it_is_fine_tuned(method: str, modern: Run, text_file: Path, command: Callable, tmp_path: Path) -> None:
+def test_a_modern_run_can_be_fine_tuned(
+    method: str, modern: Run, text_file: Path, command: Callable, tmp_path: Path
+) -> None:
     flags = ["--data", text_file, "--out", tmp_path / "tuned", "--max-iters", 3]
     done = command("finetune", modern.path, method, *flags)
     assert done.returncode == 0, done.stderr
@@ -73,7 +75,7 @@ def test_it_is_fine_tuned(method: str, modern: Run, text_file: Path, command: Ca
     assert tuned.record.trained_parameters == 2 * LoRAConfig().rank * (4 * (16 + 16) + 2 * (16 + 64))
 
 
-def test_it_is_taught_instructions(modern: Run, tmp_path: Path) -> None:
+def test_a_modern_run_can_be_trained_on_instructions(modern: Run, tmp_path: Path) -> None:
     found = answering(modern, tmp_path, "€", max_iters=150, learning_rate=1e-2)
     assert found.accuracies["the examples"][1].share == 1
     assert minigpt.load(found.run.path).config.model.architecture == "modern"
@@ -93,7 +95,7 @@ def test_it_is_taught_instructions(modern: Run, tmp_path: Path) -> None:
         (["--preset", "cpu-2min", "--device", "mps"], "the device 'mps' is not available"),
     ],
 )
-def test_refusals_are_one_sentence(
+def test_a_wrong_flag_for_a_modern_run_is_refused_in_one_sentence(
     flags: list[str], reason: str, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
     where = ["--data", text_file, "--out", tmp_path / "run"]

@@ -34,11 +34,11 @@ def surface() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_surface_is_the_frozen_one() -> None:
+def test_commands_and_flags_are_those_of_the_frozen_surface() -> None:
     assert surface() == FROZEN.read_text()
 
 
-def test_every_flag_is_explained() -> None:
+def test_every_command_and_flag_has_a_help_text() -> None:
     for _, command in commands():
         assert command.help
         for parameter in command.params:

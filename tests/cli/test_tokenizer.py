@@ -1,4 +1,4 @@
-"""`minigpt tokenizer`, and runs whose tokens are not characters."""
+"""`minigpt tokenizer`, and runs with other tokens than characters."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def tokenizer_file(text: str, tmp_path: Path) -> Path:
     return tmp_path / "t.json"
 
 
-def test_a_run_keeps_its_tokenizer_and_writes_with_it(run: Run, text: str) -> None:
+def test_a_run_has_its_tokenizer_and_generates_with_it(run: Run, text: str) -> None:
     kind = run.config.training.tokenizer
     assert (run.path / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")).is_file()
     again = minigpt.load(run.path, device="cpu")
@@ -49,7 +49,7 @@ def test_a_run_keeps_its_tokenizer_and_writes_with_it(run: Run, text: str) -> No
     assert again.metrics[-1].characters > TINY["max_iters"] * again.config.tokens_per_step  # a token is several
 
 
-def test_bits_per_byte_are_all_bits_over_all_bytes(run: Run, text: str) -> None:
+def test_bits_per_byte_are_all_bits_divided_by_all_bytes(run: Run, text: str) -> None:
     ids = torch.tensor(run.tokenizer.encode(text))
     val = ids[math.floor(0.9 * len(ids)) :]
     size = len(run.tokenizer.decode_bytes(val[1:].tolist()))
@@ -80,7 +80,7 @@ def test_a_character_in_several_tokens_is_streamed_whole(tmp_path: Path) -> None
     assert sum("�" not in piece for piece in pieces) > 20
 
 
-def test_another_tokenizer_than_the_model_s_own_is_refused(run: Run, text: str, tmp_path: Path) -> None:
+def test_a_run_with_another_tokenizer_than_its_own_is_refused(run: Run, text: str, tmp_path: Path) -> None:
     copy = shutil.copytree(run.path, tmp_path / "copy")
     if run.config.training.tokenizer == "bpe":
         BPETokenizer.train(text[::-1], 300).save(copy / "tokenizer.json")
@@ -90,7 +90,7 @@ def test_another_tokenizer_than_the_model_s_own_is_refused(run: Run, text: str, 
         minigpt.load(copy)
 
 
-def test_a_run_of_characters_with_others_in_its_file_is_refused(trained: Run, tmp_path: Path) -> None:
+def test_a_run_with_other_characters_in_its_tokenizer_is_refused(trained: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(trained.path, tmp_path / "copy")
     characters = list(trained.tokenizer.stoi)
     CharTokenizer([*characters[:-1], "☃"]).save(copy / "tokenizer.json")
@@ -111,7 +111,7 @@ def test_a_record_from_before_tokenizers_is_read(trained: Run, tmp_path: Path, c
     assert shown["bits_per_character"] == pytest.approx(trained.record.bits_per_character)
 
 
-def test_every_view_takes_a_run_of_tokens(run: Run, command: Callable, tmp_path: Path) -> None:
+def test_look_makes_every_view_of_a_bpe_run(run: Run, command: Callable, tmp_path: Path) -> None:
     done = command("look", run.path, "--out", tmp_path / "look", "--json")
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)["views"]["surprise"]
@@ -119,7 +119,7 @@ def test_every_view_takes_a_run_of_tokens(run: Run, command: Callable, tmp_path:
     assert len(seen["losses"]) == len(seen["tokens"]) - 1
 
 
-def test_training_with_a_tokenizer_that_is_there(text_file: Path, tokenizer_file: Path, command: Callable) -> None:
+def test_train_takes_an_existing_tokenizer(text_file: Path, tokenizer_file: Path, command: Callable) -> None:
     for source in (tokenizer_file, "first"):
         out = "second" if source == "first" else "first"
         done = command("train", "--data", text_file, "--tokenizer", source, "--out", out, *TINY_FLAGS)
@@ -144,7 +144,7 @@ def test_training_with_a_tokenizer_that_is_there(text_file: Path, tokenizer_file
         (["--tokenizer", "verse.json"], "not a tokenizer: it is not JSON"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_a_wrong_flag_is_refused_in_one_sentence(
     flags: list[str], message: str, text_file: Path, tmp_path: Path, command: Callable
 ) -> None:
     for name in ("verse.model", "verse.json"):
@@ -156,12 +156,12 @@ def test_what_cannot_be_is_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
-def test_from_python_a_size_without_a_learned_tokenizer_is_refused(text_file: Path) -> None:
+def test_vocab_size_without_a_trained_tokenizer_is_refused_in_python(text_file: Path) -> None:
     with pytest.raises(ConfigError, match="bpe and sentencepiece"):
         minigpt.train(data=text_file, vocab_size=300)
 
 
-def test_learning_showing_encoding_and_decoding(text_file: Path, command: Callable) -> None:
+def test_train_show_encode_and_decode_agree(text_file: Path, command: Callable) -> None:
     for kind, name in (("bpe", "tokenizer.json"), ("char", "c.json"), ("sentencepiece", "tokenizer.model")):
         flags = ["--kind", kind, *(["--out", name] if kind == "char" else ["--vocab-size", 300])]
         learned = json.loads(command("tokenizer", "train", "--data", text_file, *flags, "--json").stdout)
@@ -181,7 +181,7 @@ def learned_length(shown: str) -> int:
     return int(shown.strip().splitlines()[-1].split()[0])
 
 
-def test_merges_are_shown_in_the_order_learned(tokenizer_file: Path, command: Callable) -> None:
+def test_show_lists_merges_in_the_order_of_training(tokenizer_file: Path, command: Callable) -> None:
     merges = BPETokenizer.load(tokenizer_file).merges
     lines = command("tokenizer", "show", tokenizer_file, "--limit", 4).stdout.splitlines()
     assert lines[1] == "    299  <|endoftext|>  special"
@@ -189,7 +189,7 @@ def test_merges_are_shown_in_the_order_learned(tokenizer_file: Path, command: Ca
     assert [line.split("  ", 1)[1].strip() for line in (x.strip() for x in lines[2:])] == expected
 
 
-def test_a_terminal_sees_tokens_in_colours(tokenizer_file: Path, tmp_path: Path) -> None:
+def test_a_terminal_gets_tokens_in_colours(tokenizer_file: Path, tmp_path: Path) -> None:
     status, shown = in_terminal("tokenizer", "show", tokenizer_file, "--text", "sea wind", cwd=tmp_path)
     assert status == 0
     assert "\x1b[48" in shown
@@ -214,7 +214,7 @@ def test_a_terminal_sees_tokens_in_colours(tokenizer_file: Path, tmp_path: Path)
         (["show", "nothing"], "cannot read"),
     ],
 )
-def test_tokenizer_commands_refuse_in_a_sentence(
+def test_tokenizer_commands_refuse_wrong_input_in_one_sentence(
     arguments: list[str], message: str, tokenizer_file: Path, command: Callable
 ) -> None:
     done = command("tokenizer", *arguments)
@@ -223,7 +223,7 @@ def test_tokenizer_commands_refuse_in_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_the_comparison_spends_the_same_on_each(text_file: Path, tmp_path: Path) -> None:
+def test_the_comparison_gives_each_tokenizer_the_same_multiplications(text_file: Path, tmp_path: Path) -> None:
     found = compare(text_file, tmp_path / "out", 300, 40, "sea ☃", 1)
     assert [model.tokenizer for model in found] == ["characters", "BPE", "SentencePiece"]
     assert (tmp_path / "out" / "tokenizers.png").stat().st_size > 1000
@@ -240,12 +240,12 @@ def test_the_comparison_spends_the_same_on_each(text_file: Path, tmp_path: Path)
     assert dataclasses.asdict(found[0])["vocab_size"] < 300
 
 
-def test_merges_follow_from_tokens_in_the_order_learned(text: str) -> None:
+def test_merges_can_be_rebuilt_from_the_tokens(text: str) -> None:
     tokenizer = BPETokenizer.train(text, 330)
     assert recover_merges({token: i for i, token in tokenizer.vocab.items()}) == tokenizer.merges
 
 
-def test_gpt2_s_own_tokenizer_needs_the_network_or_a_folder(text_file: Path, command: Callable, tmp_path: Path) -> None:
+def test_gpt2s_tokenizer_needs_the_network_or_a_folder(text_file: Path, command: Callable, tmp_path: Path) -> None:
     offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "TIKTOKEN_CACHE_DIR": str(tmp_path / "cache")}
     done = command("train", "--data", text_file, "--tokenizer", "gpt2", *TINY_FLAGS, env=offline)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The forecast: it changes nothing, says what it should, and is held against what came."""
+"""The forecast: it changes nothing, adds up, and is compared with the result."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from minigpt.training.forecast import Forecast, bigram_entropy, foresee
 from minigpt.training.train import forecast
 
 
-def test_foreseeing_changes_no_weight_no_batch_and_no_random_number() -> None:
+def test_a_forecast_changes_no_weight_no_batch_and_no_random_number() -> None:
     config = Config().override(vocab_size=9, dropout=0.3, **TINY)
     model = build(config.model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -36,7 +36,9 @@ def test_foreseeing_changes_no_weight_no_batch_and_no_random_number() -> None:
     assert foreseen.memory > 10_000_000
 
 
-def test_a_budget_of_time_becomes_steps(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_budget_becomes_a_number_of_steps(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_, **__: (0.5, 0.06))
     run = minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_minutes": 0.02})
     assert run.config.training.max_iters == run.record.step == 20  # 1.2 seconds of 0.06 each
@@ -47,7 +49,7 @@ def test_a_budget_of_time_becomes_steps(text_file: Path, tmp_path: Path, monkeyp
     assert forecasting.steps_within(1e-6, run.model, run.dataset(text_file), again) == 1
 
 
-def test_the_whole_is_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forecast_seconds_are_the_sum_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_, **__: (0.5, 0.002))
     monkeypatch.setattr(forecasting, "timed", lambda work: 0.5)
     settings = TINY | {"max_iters": 90, "eval_interval": 20, "eval_windows": 10, "snapshots": 2}
@@ -59,7 +61,7 @@ def test_the_whole_is_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> N
     assert seconds == pytest.approx(90 * 0.002 + 0.5 * (looks + writing + exact))
 
 
-def test_the_sentence_and_what_it_is_held_against() -> None:
+def test_the_forecast_as_text_and_compared_with_the_result() -> None:
     foreseen = Forecast(seconds=100.0, memory=512_000_000, loss=(1.7, 1.9))
     assert str(foreseen) == "about 1:40, 512 MB of memory, a validation loss of 1.70 to 1.90"
     assert str(Forecast(3.0, None, None)) == "about 0:03"
@@ -70,7 +72,7 @@ def test_the_sentence_and_what_it_is_held_against() -> None:
     assert "the loss is above" in foreseen.held_against(90.0, 2.0)
 
 
-def test_the_entropy_of_pairs_is_the_loss_of_the_counted_bigram_on_its_own_text(text: str) -> None:
+def test_the_bigram_entropy_is_the_loss_of_the_counted_bigram_on_its_own_text(text: str) -> None:
     ids = torch.tensor([ord(c) % 40 for c in text])
     pairs = fit_bigram_counts(
         ids.repeat(50), Config().override(vocab_size=40).model
@@ -83,7 +85,7 @@ def test_the_entropy_of_pairs_is_the_loss_of_the_counted_bigram_on_its_own_text(
     ("settings", "known"),
     [({}, True), ({"architecture": "bigram"}, False), ({"max_iters": 100_000, "eval_interval": 100_000}, False)],
 )
-def test_no_loss_is_promised_where_no_run_of_ours_is_like_it(settings: dict, known: bool) -> None:
+def test_a_training_unlike_the_fitted_runs_gets_no_loss_forecast(settings: dict, known: bool) -> None:
     config = Config().override(vocab_size=9, **TINY | settings)
     foreseen = foresee(build(config.model), Dataset(torch.randint(9, (2000,)), config), config)
     assert (foreseen.loss is not None) == known
@@ -92,7 +94,7 @@ def test_no_loss_is_promised_where_no_run_of_ours_is_like_it(settings: dict, kno
         assert 0 <= low < high <= math.log(9)
 
 
-def test_the_forecast_alone_trains_nothing(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_train_forecast_trains_nothing(command: Callable, text_file: Path, tmp_path: Path) -> None:
     said = command("train", "--data", text_file, "--forecast", *TINY_FLAGS)
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("about 0:0")
@@ -102,14 +104,16 @@ def test_the_forecast_alone_trains_nothing(command: Callable, text_file: Path, t
     assert content.keys() == {"seconds", "memory_bytes", "validation_loss_from", "validation_loss_to"}
 
 
-def test_a_run_says_before_and_after(text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_train_prints_the_forecast_before_and_the_comparison_after(
+    text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     minigpt.train(data=text_file, out=tmp_path / "run", **TINY)
     said = capfd.readouterr().err
     assert "\ntakes  about 0:0" in said
     assert "it took, " in said.splitlines()[-1]
 
 
-def test_what_cannot_be_trained_cannot_be_foreseen(text_file: Path, tmp_path: Path) -> None:
+def test_a_precision_that_the_device_lacks_cannot_be_forecast(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="fp16 needs a CUDA GPU"):
         forecast(Config().override(precision="fp16", device="cpu", **TINY), text_file)
     with pytest.raises(DeviceError, match="fp16 needs a CUDA GPU"):

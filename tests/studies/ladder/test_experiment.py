@@ -1,4 +1,4 @@
-"""The ladder as a user climbs it: small, stopped, gone on with, and refused where it must be."""
+"""The ladder: measurements, interruption, refusals, reports."""
 
 import dataclasses
 import json
@@ -31,17 +31,17 @@ FLAGS = [
     if name not in ("eval_interval", "eval_windows", "snapshots")  # the ladder does not evaluate during training
     for word in (f"--{name.replace('_', '-')}", str(value))
 ]
-Climbed = tuple[Ladder, Path]
+Measured = tuple[Ladder, Path]
 
 
 @pytest.fixture(scope="module")
-def climbed(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
+def measured_ladder(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("ladders") / "ladder"
     return run_ladder(CONFIG, text_file, folder, seeds=2), folder
 
 
-def test_every_rung_is_there_with_every_seed(climbed: Climbed) -> None:
-    ladder, folder = climbed
+def test_the_ladder_measures_every_rung_with_every_seed(measured_ladder: Measured) -> None:
+    ladder, folder = measured_ladder
     measured = [(result.number, result.seed) for result in ladder.rungs]
     assert measured == [(n, 1337) for n in range(3)] + [(n, seed) for n in range(3, 11) for seed in (1337, 1338)]
     assert [row.result.name for row in ladder.summarize()] == [rung.name for rung in RUNGS]
@@ -51,32 +51,32 @@ def test_every_rung_is_there_with_every_seed(climbed: Climbed) -> None:
     assert {file.name for file in folder.iterdir()} == {"ladder.json", "ladder.md", "ladder.png"}
 
 
-def test_the_last_rung_is_what_train_trains(climbed: Climbed, trained: minigpt.runs.run.Run) -> None:
-    (last,) = (r for r in climbed[0].rungs if (r.number, r.seed) == (10, 1337))
+def test_the_last_rung_equals_a_run_of_train(measured_ladder: Measured, trained: minigpt.runs.run.Run) -> None:
+    (last,) = (r for r in measured_ladder[0].rungs if (r.number, r.seed) == (10, 1337))
     assert last.loss == pytest.approx(trained.record.validation_loss, abs=1e-6)  # but for the order of a sum
     assert last.parameters == trained.record.parameters
 
 
-def test_the_learned_bigram_is_the_bigram_preset_on_the_same_batches(
-    climbed: Climbed, text: str, tmp_path: Path
+def test_the_learned_bigram_equals_a_run_of_the_bigram_preset(
+    measured_ladder: Measured, text: str, tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_text(text)
     settings = {name: TINY[name] for name in ("block_size", "batch_size", "max_iters", "eval_interval")}
     run = minigpt.train("bigram", data=tmp_path / "text.txt", out=tmp_path / "run", device="cpu", **settings)
-    assert climbed[0].rungs[3].loss == pytest.approx(run.record.validation_loss, abs=1e-6)
+    assert measured_ladder[0].rungs[3].loss == pytest.approx(run.record.validation_loss, abs=1e-6)
 
 
-def test_the_n_grams_are_measured_on_every_prediction(climbed: Climbed, text: str) -> None:
+def test_the_loss_of_an_n_gram_model_is_the_mean_over_every_prediction(measured_ladder: Measured, text: str) -> None:
     tokenizer = CharTokenizer.from_text(text)
     dataset = Dataset(tokenizer.encode(text), CONFIG)
     rows = NGramModel.fit(dataset.train, tokenizer.vocab_size, 5).log_probs(dataset.val)
     exact = -rows[torch.arange(1, len(dataset.val)), dataset.val[1:]].mean().item()
-    (fifth,) = (result for result in climbed[0].ngrams if result.number == 5)
+    (fifth,) = (result for result in measured_ladder[0].ngrams if result.number == 5)
     assert fifth.loss == pytest.approx(exact)
 
 
-def test_the_blend_beats_both_where_it_was_weighed_and_its_parts_add_up(climbed: Climbed) -> None:
-    ladder = climbed[0]
+def test_the_parts_of_a_comparison_add_up_to_the_whole(measured_ladder: Measured) -> None:
+    ladder = measured_ladder[0]
     for blend in ladder.blends:
         assert 0 <= blend.weight <= 1
         for by in ("position", "kind"):
@@ -88,8 +88,8 @@ def test_the_blend_beats_both_where_it_was_weighed_and_its_parts_add_up(climbed:
     assert {(c.seed, c.length) for c in ladder.copied} == {(s, n) for s in (1337, 1338) for n in (10, 20, 40)}
 
 
-def test_what_is_done_is_not_done_again(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
-    ladder, folder = climbed
+def test_a_ladder_measures_only_what_is_missing(measured_ladder: Measured, text_file: Path, tmp_path: Path) -> None:
+    ladder, folder = measured_ladder
     copy = shutil.copytree(folder, tmp_path / "ladder")
     content = json.loads((copy / "ladder.json").read_text())
     content["rungs"] = [r for r in content["rungs"] if r["number"] not in (5, 9)]
@@ -103,7 +103,7 @@ def test_what_is_done_is_not_done_again(climbed: Climbed, text_file: Path, tmp_p
     assert {c.seed for c in again.comparisons} == {1338}
 
 
-def test_a_ladder_that_is_stopped_goes_on(text_file: Path, tmp_path: Path, command: Callable) -> None:
+def test_a_stopped_ladder_continues(text_file: Path, tmp_path: Path, command: Callable) -> None:
     arguments = ["ladder", "--data", text_file, "--out", tmp_path / "ladder", *FLAGS]
     process = subprocess.Popen(
         [COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -130,12 +130,14 @@ def test_a_ladder_that_is_stopped_goes_on(text_file: Path, tmp_path: Path, comma
     assert shown["rungs"][10]["validation_loss"] == pytest.approx(shown["rungs"][10]["bits_per_character"] * 0.693147)
 
 
-def test_another_ladder_or_anything_else_is_left_alone(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
+def test_a_folder_with_another_ladder_or_other_files_is_refused(
+    measured_ladder: Measured, text_file: Path, tmp_path: Path
+) -> None:
     with pytest.raises(RunError, match="has a ladder with n_embd 16, not 8: choose another --out"):
-        run_ladder(CONFIG.override(n_embd=8), text_file, climbed[1])
+        run_ladder(CONFIG.override(n_embd=8), text_file, measured_ladder[1])
     (tmp_path / "other.txt").write_text(text_file.read_text() + "!")
     with pytest.raises(RunError, match="has a ladder with data_sha256"):
-        run_ladder(CONFIG, tmp_path / "other.txt", climbed[1])
+        run_ladder(CONFIG, tmp_path / "other.txt", measured_ladder[1])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(RunError, match="is not empty, and has no ladder"):
@@ -146,8 +148,10 @@ def test_another_ladder_or_anything_else_is_left_alone(climbed: Climbed, text_fi
     "damage",
     ["", "[]", "{}", '{"format": 2}', "rungs", "settings", "loss"],
 )
-def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(climbed[1], tmp_path / "ladder")
+def test_a_damaged_ladder_file_is_named(
+    damage: str, measured_ladder: Measured, text_file: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(measured_ladder[1], tmp_path / "ladder")
     content = json.loads((copy / "ladder.json").read_text())
     if damage in ("rungs", "settings"):
         content[damage] = 3
@@ -158,16 +162,18 @@ def test_a_damaged_record_is_named(damage: str, climbed: Climbed, text_file: Pat
         run_ladder(CONFIG, text_file, copy)
 
 
-def test_a_rise_within_the_spread_is_not_sold_as_one(climbed: Climbed) -> None:
-    row, below = climbed[0].summarize()[5:7]
+def test_a_difference_within_the_spread_is_called_unclear(measured_ladder: Measured) -> None:
+    row, below = measured_ladder[0].summarize()[5:7]
     for rise, words in ((0.1, "not clearly worse"), (-0.1, "not clearly better"), (0.3, "worse than"), (-0.3, "")):
         higher = dataclasses.replace(below, loss=row.loss + rise, spread=0.2)
         assert describe_difference(higher, dataclasses.replace(row, spread=0.0)).startswith(words)
         assert bool(describe_difference(higher, dataclasses.replace(row, spread=0.0))) == bool(words)
 
 
-def test_after_its_record_is_deleted_a_ladder_begins_anew(climbed: Climbed, text_file: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(climbed[1], tmp_path / "ladder")
+def test_a_ladder_starts_again_after_its_file_is_deleted(
+    measured_ladder: Measured, text_file: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(measured_ladder[1], tmp_path / "ladder")
     (folder / "ladder.json").write_text("{")
     with pytest.raises(RunError, match=r"not JSON .*: delete it to start again"):
         LadderFolder(folder).read()
@@ -183,7 +189,7 @@ def test_after_its_record_is_deleted_a_ladder_begins_anew(climbed: Climbed, text
         (60, 0.5, r"a ladder with block_size 16 needs at least 34"),  # enough to train, but not to keep some out
     ],
 )
-def test_a_text_too_short_is_refused_before_anything_is_made(
+def test_a_text_that_is_too_short_is_refused_before_a_folder_is_made(
     characters: int, train_fraction: float, words: str, text: str, tmp_path: Path
 ) -> None:
     (tmp_path / "short.txt").write_text(text[:characters])
@@ -192,7 +198,7 @@ def test_a_text_too_short_is_refused_before_anything_is_made(
     assert not (tmp_path / "ladder").exists()
 
 
-def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_made(text_file: Path, tmp_path: Path) -> None:
+def test_a_precision_that_the_device_lacks_is_refused_before_a_folder_is_made(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="fp16"):
         run_ladder(CONFIG.override(precision="fp16", device="cpu"), text_file, tmp_path / "ladder")
     assert not (tmp_path / "ladder").exists()
@@ -204,7 +210,7 @@ def test_a_rung_that_diverges_is_named(text_file: Path, tmp_path: Path) -> None:
     assert len(LadderFolder(tmp_path / "ladder").read().rungs) >= 3  # what was measured is kept
 
 
-def test_the_scaled_rung_has_its_preset_and_the_ladder_s_budget(text: str) -> None:
+def test_the_full_rung_has_its_presets_shape_and_the_ladders_budget(text: str) -> None:
     tokenizer = CharTokenizer.from_text(text)
     experiment = LadderExperiment(CONFIG, torch.tensor(tokenizer.encode(text)), tokenizer)
     config = experiment.make_config(FULL, 7)
@@ -215,8 +221,8 @@ def test_the_scaled_rung_has_its_preset_and_the_ladder_s_budget(text: str) -> No
     assert (config.training.max_iters, config.training.seed, config.training.batch_size) == (60, 7, 64)
 
 
-def test_the_report_says_what_is_not_better(climbed: Climbed) -> None:
-    ladder, _ = climbed
+def test_the_report_marks_rungs_that_are_not_better(measured_ladder: Measured) -> None:
+    ladder, _ = measured_ladder
     rows = ladder.summarize()
     for row, below in zip(rows[1:], rows, strict=False):
         spread = max(row.spread, below.spread)
@@ -234,7 +240,7 @@ def test_the_report_says_what_is_not_better(climbed: Climbed) -> None:
     assert len(format_terminal_lines(ladder, 3, full=False)) == 1 + 2 * 3  # the third seed is still to come
 
 
-def test_bad_flags_are_refused(command: Callable, text_file: Path) -> None:
+def test_a_wrong_flag_of_ladder_is_refused(command: Callable, text_file: Path) -> None:
     for flags, words in (
         (["--seeds", "0"], "0 is not in the range"),
         (["--n-embd", "6", "--n-head", "4"], "n_embd must be divisible by n_head"),
