@@ -17,7 +17,7 @@ from torch import Tensor
 
 import minigpt
 from minigpt.data.corpus import find_corpus
-from minigpt.training.forecast import bigram_entropy
+from minigpt.training.forecast import compute_bigram_entropy
 
 GRID = [  # n_embd, n_head, n_layer, block_size, batch_size, max_iters
     (16, 2, 2, 16, 16, 6000),
@@ -41,7 +41,7 @@ def measure_points(data: str | None) -> tuple[Tensor, Tensor]:
             run = minigpt.train(data=data, out=Path(folder) / "run", eval_interval=250, snapshots=0, **settings)
         if entropy is None:
             ids = torch.tensor(run.tokenizer.encode(find_corpus(data).text))
-            entropy = bigram_entropy(ids[: int(0.9 * len(ids))], run.tokenizer.vocab_size)
+            entropy = compute_bigram_entropy(ids[: int(0.9 * len(ids))], run.tokenizer.vocab_size)
         N = 12 * run.config.model.n_layer * run.config.model.n_embd**2
         N += 2 * run.tokenizer.vocab_size * run.config.model.n_embd
         for metrics in run.metrics:

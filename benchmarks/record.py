@@ -30,7 +30,7 @@ from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import Callback, ProgressBar
 from minigpt.training.display import Display
-from minigpt.training.forecast import steps_within
+from minigpt.training.forecast import count_steps_within
 from minigpt.training.loop import fit
 from minigpt.training.precision import resolve_precision
 
@@ -157,7 +157,7 @@ def prepare_training(splits: TextSplits, config: Config) -> tuple[Config, Traine
     dataset.train, dataset.val = splits.known, splits.measured
     model = build(config.model)
     if config.training.max_minutes is not None:
-        config = config.override(max_iters=steps_within(config.training.max_minutes, model, dataset, config))
+        config = config.override(max_iters=count_steps_within(config.training.max_minutes, model, dataset, config))
     return config, model, dataset
 
 

@@ -38,7 +38,7 @@ import zstandard
 from mutations import Mutate
 
 from minigpt.cli.config_file import read_config
-from minigpt.cli.info import rows
+from minigpt.cli.info import list_facts
 from minigpt.cli.output import describe_run
 from minigpt.config import Config
 from minigpt.data.documents import DocumentReader as Documents
@@ -157,13 +157,13 @@ def of_run(name: str, change: Mutate, **options: Any) -> Reader:
 
 def open_run(folder: Path) -> None:
     run = Run.open(folder, device="cpu")
-    describe_run(run), rows(run)
+    describe_run(run), list_facts(run)
     run.generate("", max_new_tokens=2, seed=0)
 
 
 def open_record(folder: Path) -> None:
     run = Run.open(folder, device="cpu")
-    describe_run(run), rows(run)
+    describe_run(run), list_facts(run)
     run.evaluate()
 
 

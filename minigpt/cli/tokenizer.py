@@ -220,13 +220,13 @@ def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed
     Each model trains with the same number of multiplications. The unit is bits per byte of the text, because losses
     per token cannot be compared between tokenizers.
     """
-    from minigpt.studies.tokenizer_comparison import compare, table
+    from minigpt.studies.tokenizer_comparison import compare_tokenizers, format_table
 
-    found = compare(data, Path(out), vocab_size, max_iters, prompt, seed)
+    found = compare_tokenizers(data, Path(out), vocab_size, max_iters, prompt, seed)
     if as_json:
         print_json({"out": out, "models": [vars(model) for model in found]})
     else:
-        print_line(table(found))
+        print_line(format_table(found))
         for model in found:
             print_line(f"\n--- {model.tokenizer} ---\n{model.text}")
         print_line(f"\nthe picture and the runs are in {out}")

@@ -1,12 +1,12 @@
-"""Characters, BPE and SentencePiece, each with a model of its own, compared where they can be: in bits per byte.
+"""Characters, BPE and SentencePiece compared: a model for each tokenizer, measured in bits per byte.
 
-A loss per token says little by itself, for a longer token is harder to predict and there are fewer of them. So all
+Losses per token cannot be compared, because a longer token is harder to predict and a text has fewer of them. So the
 bits that a model needs for a text are divided by the text's bytes:
 
     bits per byte = (mean loss in nats per token) x (tokens predicted) / (ln 2 x bytes of UTF-8 predicted)
 
-And as a model with more tokens has more to compute for each, and fewer of them to read, every model trains not for the
-same number of steps but for the same number of count_multiplications.
+A larger vocabulary costs more multiplications per token, and gives fewer tokens. So every model trains with the same
+number of multiplications, not with the same number of steps.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,26 @@ from minigpt.training.train import train
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LENGTH = 300  # characters, about, that each model writes
-ABOUT = {"char": "characters", "bpe": "BPE", "sentencepiece": "SentencePiece"}
+SAMPLE_LENGTH = 300  # characters, approximately
+NAMES = {"char": "characters", "bpe": "BPE", "sentencepiece": "SentencePiece"}
 
 
 @dataclass(frozen=True)
 class TokenizerResult:
-    """A tokenizer and the model that was trained with it.
+    """A tokenizer, and the model that was trained with it.
 
     Attributes:
-        tokens_per_character: of the whole text.
-        loss: exact validation loss, nats per token.
-        characters_per_second: read in training, the fewer tokens of a longer kind counted as what they stand for.
+        tokenizer: the tokenizer's name.
+        vocab_size: the number of different tokens.
+        tokens_per_character: in the training text.
+        parameters: of the model.
+        steps: of the training.
+        loss: exact validation loss in nats per token.
+        bits_per_byte: the exact validation loss in bits per byte of UTF-8.
+        bits_per_character: the exact validation loss in bits per character.
+        seconds: of training, without evaluation.
+        characters_per_second: read in training.
+        text: what the model writes.
     """
 
     tokenizer: str
@@ -49,21 +57,30 @@ class TokenizerResult:
 
 
 def count_multiplications(config: Config) -> int:
-    """How many a training step makes: six for each weight in a matrix and each token, and those of attention."""
+    """Count the multiplications of a training step: six per token for each weight of a matrix, and attention's."""
     shape = config.model
     weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
     return 6 * config.tokens_per_step * (weights + shape.n_layer * shape.block_size * shape.n_embd)
 
 
-def compare(
+def compare_tokenizers(
     data: str | Path | None, out: Path, vocab_size: int, max_iters: int, prompt: str, seed: int
 ) -> list[TokenizerResult]:
-    """Train a model with each tokenizer into a folder of its own in `out`, and draw the comparison there.
+    """Train a model with each tokenizer, and draw the comparison.
 
-    Raises what `minigpt.train` does.
+    Args:
+        data: the text, as for `minigpt.train`.
+        out: the folder of the runs and of the picture.
+        vocab_size: of BPE and SentencePiece.
+        max_iters: training steps of the model on characters.
+        prompt: a text that each model continues.
+        seed: of weights, batches and samples.
+
+    Raises:
+        MinigptError: as `minigpt.train`.
     """
     budget, found = 0, []
-    for kind in ABOUT:
+    for kind in NAMES:
         learned: dict[str, Any] = {} if kind == "char" else {"vocab_size": vocab_size}
         wanted = Config.from_preset("lecture").override(tokenizer=kind, **learned)
         budget = budget or max_iters * count_multiplications(wanted)
@@ -75,10 +92,12 @@ def compare(
         assert run.record.validation_loss is not None
         assert run.record.bits_per_byte is not None
         assert run.record.bits_per_character is not None
-        text = run.generate(known(prompt, run.tokenizer), max_new_tokens=round(LENGTH / per_token), seed=seed)
+        text = run.generate(
+            _drop_unknown_characters(prompt, run.tokenizer), max_new_tokens=round(SAMPLE_LENGTH / per_token), seed=seed
+        )
         found.append(
             TokenizerResult(
-                tokenizer=ABOUT[kind],
+                tokenizer=NAMES[kind],
                 vocab_size=run.tokenizer.vocab_size,
                 tokens_per_character=1 / per_token,
                 parameters=run.record.parameters,
@@ -91,18 +110,18 @@ def compare(
                 text=text,
             )
         )
-    write_png(out / "tokenizers.png", draw(found))
+    write_png(out / "tokenizers.png", draw_comparison(found))
     return found
 
 
-def known(prompt: str, tokenizer: Tokenizer) -> str:
-    """The prompt without characters that a vocabulary of characters lacks."""
+def _drop_unknown_characters(prompt: str, tokenizer: Tokenizer) -> str:
+    """Return the prompt without the characters that a character tokenizer does not have."""
     stoi = getattr(tokenizer, "stoi", None)
     return prompt if stoi is None else "".join(c for c in prompt if c in stoi)
 
 
-def table(found: list[TokenizerResult]) -> str:
-    """The comparison as Markdown."""
+def format_table(found: list[TokenizerResult]) -> str:
+    """Return the comparison as a Markdown table."""
     lines = [
         "| tokens | different | tokens per character | parameters | steps | nats per token | bits per byte "
         "| characters read per second |",
@@ -116,14 +135,14 @@ def table(found: list[TokenizerResult]) -> str:
     return "\n".join(lines)
 
 
-def draw(found: list[TokenizerResult]) -> "Figure":
-    """Bits per byte, and what a token is worth, side by side."""
+def draw_comparison(found: list[TokenizerResult]) -> "Figure":
+    """Draw bits per byte, and characters per token, side by side."""
     figure = create_figure(9, 3.2)
     left, right = figure.subplots(1, 2, sharey=True)
     names = [model.tokenizer for model in found]
     for axes, values, title, shown in (
         (left, [m.bits_per_byte for m in found], "bits per byte of the text: lower is better", "{:.3f}"),
-        (right, [1 / m.tokens_per_character for m in found], "characters in a token", "{:.2f}"),
+        (right, [1 / m.tokens_per_character for m in found], "characters per token", "{:.2f}"),
     ):
         bars = axes.barh(names, values, color="#4c9be8", height=0.6)
         axes.bar_label(bars, [shown.format(value) for value in values], padding=4)

@@ -1,7 +1,7 @@
-"""What a training will take, said before it begins: its time, its memory, and roughly the loss it will reach.
+"""The forecast of a training: its time, its memory, and roughly its loss.
 
-Time and memory come from a rehearsal: a few real steps and a real evaluation, on a copy that is thrown away.
-The loss comes from this project's own runs (`LOSS` below).
+Time and memory come from a rehearsal: a few real steps, an evaluation and a short sample, on a copy of the model. The
+loss comes from a formula that was fitted to trainings of this project (`LOSS` below).
 """
 
 import copy
@@ -30,18 +30,36 @@ from minigpt.training.optimizer import Optimizer
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model
 
-SHARE = 50  # one step in so many is rehearsed, …
-FEWEST, MOST, SECONDS = 4, 60, 0.7  # … but at least, at most so many, for about so long
-OF_BUDGET, AT_MOST = 0.02, 20.0  # of a budget of time, to rehearse in; seconds
-WINDOWS = 64  # of an evaluation, at most
-WRITTEN = 16  # tokens to time the writing by
-RANGE = 0.08  # the loss may be off by this share; nineteen of twenty points that LOSS was fitted to are not
-LONGEST = 20  # times the text is read; in more it may be learned by heart, of which LOSS knows nothing
-RATES = (3e-4, 3e-3)  # learning rates like those of the runs
+REHEARSED_SHARE = 50  # a fiftieth of the training's steps is timed, …
+MIN_STEPS, MAX_STEPS = 4, 60  # … within these limits, …
+REHEARSAL_SECONDS = 0.7  # … for about this time
+BUDGET_SHARE, MAX_REHEARSAL_SECONDS = 0.02, 20.0  # of a time budget, steps are timed for this share, up to this time
+MAX_WINDOWS = 64  # windows of the timed evaluation
+SAMPLE_TOKENS = 16  # tokens of the timed sample
+LOSS_RANGE = 0.08  # the formula is within 8% for 19 of 20 of the trainings that it was fitted to
+MAX_EPOCHS = 20  # with more, the model may memorize the text, which the formula does not cover
+LEARNING_RATES = (3e-4, 3e-3)  # the range that the formula covers
 
-# The loss as a share of the text's entropy by pairs: A / N^a + B / D^b + W / T, for N weights in matrices, D
-# characters read and T characters of context. benchmarks/forecast.py trained the models and fitted this.
+# The loss divided by the text's bigram entropy is A / N^a + B / D^b + W / T, for N weights in matrices, D characters
+# read and T characters of context. benchmarks/forecast.py trains the models and fits the numbers.
 LOSS = {"A": 1.653, "a": 0.3123, "B": 3.217, "b": 0.1029, "W": 0.0946}
+
+
+@dataclass(frozen=True)
+class Timings:
+    """The seconds of a training's parts.
+
+    Attributes:
+        first_step: of the first step, which includes compilation.
+        step: of any other step.
+        evaluation: of one evaluation.
+        snapshot: of one snapshot's text.
+    """
+
+    first_step: float
+    step: float
+    evaluation: float = 0.0
+    snapshot: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +67,9 @@ class Forecast:
     """What a training will take.
 
     Attributes:
-        seconds: all of it, evaluations included.
-        memory: bytes that the process, or on a GPU the device, will hold at its peak; None where nobody tells.
-        loss: the exact validation loss in nats, from and to; None where no run of ours is like it.
+        seconds: of training, evaluations and snapshots together.
+        memory: peak bytes of the process, or of the GPU; None where the system does not report it.
+        loss: range of the exact validation loss in nats; None for settings that the formula does not cover.
     """
 
     seconds: float
@@ -66,73 +84,98 @@ class Forecast:
             parts.append(f"a validation loss of {self.loss[0]:.2f} to {self.loss[1]:.2f}")
         return ", ".join(parts)
 
-    def held_against(self, seconds: float, validation_loss: float) -> str:
-        """How far off it was."""
-        off = f"{abs(seconds / self.seconds - 1):.0%} {'more' if seconds > self.seconds else 'less'}"
-        told = f"{format_duration(self.seconds)} was forecast, {format_duration(seconds)} it took, {off}"
+    def compare(self, seconds: float, validation_loss: float) -> str:
+        """Return a sentence that compares the forecast with the result."""
+        difference = f"{abs(seconds / self.seconds - 1):.0%} {'more' if seconds > self.seconds else 'less'}"
+        times = f"forecast {format_duration(self.seconds)}, it took {format_duration(seconds)}, {difference}"
         if self.loss is None:
-            return told
+            return times
         low, high = self.loss
-        where = "within" if low <= validation_loss <= high else "below" if validation_loss < low else "above"
-        return f"{told}; the loss is {where} the {low:.2f} to {high:.2f} that were"
+        place = "within" if low <= validation_loss <= high else "below" if validation_loss < low else "above"
+        return f"{times}; the loss is {place} the forecast {low:.2f} to {high:.2f}"
 
 
-def foresee(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
-    """Forecast the training of that model, which stays as it is, as do all random numbers to come.
+def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
+    """Forecast a training by timing parts of it. The model, the batches and all random numbers stay as they are.
 
-    Raises DeviceError for a precision that its device doesn't have.
+    Args:
+        model: the model to be trained, on its device.
+        dataset: the text, encoded.
+        config: the training.
+
+    Raises:
+        DeviceError: the device lacks the precision.
     """
-    training, device = config.training, next(iter(model.parameters())).device
+    device = next(iter(model.parameters())).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with rehearsal(model, dataset) as rehearsed:
-        first, a_step = seconds_a_step(rehearsed, dataset, config)
-        windows = min(training.eval_windows, WINDOWS)
-        looking = timed(lambda: estimate_loss(rehearsed, dataset, windows)) * training.eval_windows / windows
-        start = torch.zeros(1, 1, dtype=torch.int64, device=device)
-        sampling = SamplingConfig(max_new_tokens=WRITTEN, seed=0)
-        writing = timed(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / WRITTEN
-    texts = choose_snapshot_steps(training.snapshots, training.max_iters)
-    looks = training.max_iters // training.eval_interval + 1
-    looks += sum(step % training.eval_interval != 0 for step in {*texts, training.max_iters})
-    measured = min(len(dataset.val), MAX_EVALUATED_TOKENS)
-    exact = looking * measured / (2 * training.eval_windows * dataset.block_size)
-    seconds = training.max_iters * a_step + looks * looking + len(texts) * writing + exact
-    if training.compile:
-        seconds += first
-    return Forecast(seconds, peak_memory(model), expected_loss(dataset, config))
+    timings = _measure_timings(model, dataset, config)
+    seconds = add_up_seconds(timings, config, len(dataset.val))
+    return Forecast(seconds, _measure_peak_memory(model), _predict_loss(dataset, config))
 
 
-def steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: Config) -> int:
-    """How many steps of that training take so long here, by timing some; all stays as `foresee` leaves it."""
-    seconds = 60 * minutes
-    with rehearsal(model, dataset) as rehearsed:
-        longest = max(SECONDS, min(AT_MOST, OF_BUDGET * seconds))
-        first, a_step = seconds_a_step(rehearsed, dataset, config, longest, most=sys.maxsize)
-    return max(1, round((seconds - first if config.training.compile else seconds) / a_step))
+def count_steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: Config) -> int:
+    """Return how many steps of a training take this time, by timing some of them on a copy of the model."""
+    longest = max(REHEARSAL_SECONDS, min(MAX_REHEARSAL_SECONDS, BUDGET_SHARE * 60 * minutes))
+    with _rehearse(model, dataset) as rehearsed:
+        timings = _time_steps(rehearsed, dataset, config, longest, max_steps=sys.maxsize)
+    return divide_budget(minutes, timings, config.training.compile)
+
+
+def divide_budget(minutes: float, timings: Timings, compiled: bool) -> int:
+    """Return how many steps fit in a number of minutes, at least one."""
+    seconds = 60 * minutes - (timings.first_step if compiled else 0)
+    return max(1, round(seconds / timings.step))
+
+
+def add_up_seconds(timings: Timings, config: Config, validation_tokens: int) -> float:
+    """Return the seconds of a whole training.
+
+    Args:
+        timings: the seconds of its parts.
+        config: the training.
+        validation_tokens: the size of the validation split, which is measured at the end.
+    """
+    training = config.training
+    snapshots = choose_snapshot_steps(training.snapshots, training.max_iters)
+    evaluations = training.max_iters // training.eval_interval + 1
+    evaluations += sum(step % training.eval_interval != 0 for step in {*snapshots, training.max_iters})
+    evaluated_tokens = 2 * training.eval_windows * config.model.block_size  # by one evaluation, of both splits
+    exact_loss = timings.evaluation * min(validation_tokens, MAX_EVALUATED_TOKENS) / evaluated_tokens
+    seconds = training.max_iters * timings.step + evaluations * timings.evaluation + exact_loss
+    seconds += len(snapshots) * timings.snapshot
+    return seconds + (timings.first_step if training.compile else 0)
+
+
+def _measure_timings(model: TrainedModel, dataset: Dataset, config: Config) -> Timings:
+    """Time steps, an evaluation and a sample on a copy of the model."""
+    training = config.training
+    most = min(MAX_STEPS, max(MIN_STEPS, training.max_iters // REHEARSED_SHARE))
+    windows = min(training.eval_windows, MAX_WINDOWS)
+    sampling = SamplingConfig(max_new_tokens=SAMPLE_TOKENS, seed=0)
+    with _rehearse(model, dataset) as rehearsed:
+        steps = _time_steps(rehearsed, dataset, config, REHEARSAL_SECONDS, most)
+        start = torch.zeros(1, 1, dtype=torch.int64, device=next(iter(model.parameters())).device)
+        return Timings(
+            first_step=steps.first_step,
+            step=steps.step,
+            evaluation=_time(lambda: estimate_loss(rehearsed, dataset, windows)) * training.eval_windows / windows,
+            snapshot=_time(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / SAMPLE_TOKENS,
+        )
 
 
 @contextmanager
-def rehearsal(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
-    """A copy of the model to be trained a little; after the block nothing has happened to data and random numbers."""
+def _rehearse(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
+    """Yield a copy of the model to train, and restore the batches and random numbers afterwards."""
     device, state = next(iter(model.parameters())).device, dataset.state()
-    with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=device_type(device)):
+    accelerator = "cuda" if device.type == "cpu" else device.type  # fork_rng wants one, even if there is none
+    with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=accelerator):
         yield copy.deepcopy(model).train()
     dataset.restore(state)
 
 
-def device_type(device: torch.device) -> str:
-    """What torch.random.fork_rng wants to hear: a kind of accelerator, also where there is none."""
-    return "cuda" if device.type == "cpu" else device.type
-
-
-def seconds_a_step(
-    model: TrainedModel, dataset: Dataset, config: Config, longest: float = SECONDS, most: int | None = None
-) -> tuple[float, float]:
-    """The time of the first step of that training, and the median of the next ones.
-
-    They are as many as there is time for, at most so many, by default by the training's length.
-    """
+def _time_steps(model: TrainedModel, dataset: Dataset, config: Config, longest: float, max_steps: int) -> Timings:
+    """Time the first step and the median of the next ones, for at most `longest` seconds and `max_steps` steps."""
     training = config.training
     with wrap_model(model, config) as wrapped:
         state = TrainingState(model, dataset, Optimizer(wrapped.parameters, training), training)
@@ -142,67 +185,62 @@ def seconds_a_step(
             with suppress(DivergedError):  # the training itself will report it
                 train_step(wrapped, state)
 
-        times = [timed(step)]
-        most = most or min(MOST, max(FEWEST, training.max_iters // SHARE))
-        began = time.perf_counter()
-        while len(times) <= 1 or (len(times) <= most and time.perf_counter() - began < longest):
-            times.append(timed(step))
-    return times[0], statistics.median(times[1:])
+        times = [_time(step)]
+        started = time.perf_counter()
+        while len(times) <= 1 or (len(times) <= max_steps and time.perf_counter() - started < longest):
+            times.append(_time(step))
+    return Timings(times[0], statistics.median(times[1:]))
 
 
-def timed(work: Callable[[], object]) -> float:
-    """The seconds that it takes."""
-    began = time.perf_counter()
+def _time(work: Callable[[], object]) -> float:
+    """Return the seconds that a function takes."""
+    started = time.perf_counter()
     work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
-def peak_memory(model: TrainedModel) -> int | None:
-    """The bytes held at the rehearsal's peak, less the model that was there besides the copy."""
+def _measure_peak_memory(model: TrainedModel) -> int | None:
+    """Return the bytes at the rehearsal's peak, without the original of the copied model."""
     device = next(iter(model.parameters())).device
-    besides = 4 * count_parameters(model)
+    original = 4 * count_parameters(model)
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) - besides
+        return torch.cuda.max_memory_allocated(device) - original
     if device.type != "cpu" or sys.platform == "win32":
         return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) - besides
+    return peak * (1 if sys.platform == "darwin" else 1024) - original
 
 
-def expected_loss(dataset: Dataset, config: Config) -> tuple[float, float] | None:
-    """From where to where the exact validation loss will be, if the training is like those of ours.
-
-    Unlike them is a model without blocks, a training that reads its text more than twenty times or at a rate far
-    from 1e-3, much dropout, a large vocabulary, and a text in which each character tells the next.
-    """
+def _predict_loss(dataset: Dataset, config: Config) -> tuple[float, float] | None:
+    """Return the range of the exact validation loss, or None if the formula does not cover the training."""
     shape, training = config.model, config.training
     read = training.max_iters * config.tokens_per_step
-    entropy = bigram_entropy(torch.as_tensor(dataset.train[:MAX_EVALUATED_TOKENS]), shape.vocab_size)
-    alike = (
+    entropy = compute_bigram_entropy(torch.as_tensor(dataset.train[:MAX_EVALUATED_TOKENS]), shape.vocab_size)
+    covered = (
         shape.architecture == "gpt"
         and training.optimizer == "adamw"
         and training.tokenizer == "char"
         and shape.vocab_size <= 256
         and shape.dropout <= 0.2
-        and RATES[0] <= training.learning_rate <= RATES[1]
-        and read <= LONGEST * len(dataset.train)
+        and LEARNING_RATES[0] <= training.learning_rate <= LEARNING_RATES[1]
+        and read <= MAX_EPOCHS * len(dataset.train)
         and entropy > 0.5
     )
-    if not alike:
+    if not covered:
         return None
     N = 12 * shape.n_layer * shape.n_embd**2 + 2 * shape.vocab_size * shape.n_embd
     share = LOSS["A"] / N ** LOSS["a"] + LOSS["B"] / read ** LOSS["b"] + LOSS["W"] / shape.block_size
-    blind = math.log(shape.vocab_size)
-    loss = min(share * entropy, blind)
-    return loss * (1 - RANGE), min(loss * (1 + RANGE), blind)
+    uniform = math.log(shape.vocab_size)  # the loss of a blind guess
+    loss = min(share * entropy, uniform)
+    return loss * (1 - LOSS_RANGE), min(loss * (1 + LOSS_RANGE), uniform)
 
 
-def bigram_entropy(ids: Tensor, vocab_size: int) -> float:
-    """How unsure one is of the next token in nats, knowing the one before it and how often which follows which."""
+def compute_bigram_entropy(ids: Tensor, vocab_size: int) -> float:
+    """Compute the entropy of a token given the one before it, in nats, from the counts of pairs in the ids (N,)."""
     pairs, counts = (ids[:-1] * vocab_size + ids[1:]).unique(return_counts=True)
     counts = counts.double()
     before = torch.zeros(vocab_size, dtype=torch.float64).index_add(0, pairs // vocab_size, counts)

@@ -21,7 +21,7 @@ from minigpt.tokenizers.base import Tokenizer, fingerprint
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
-from minigpt.training.forecast import steps_within
+from minigpt.training.forecast import count_steps_within
 from minigpt.training.precision import require_precision, resolve_precision
 from minigpt.training.training_data import TrainingData
 
@@ -60,7 +60,7 @@ def resolve_max_minutes(setup: TrainingSetup, display: Display) -> TrainingSetup
     if minutes is None:
         return setup
     assert isinstance(setup.dataset, Dataset)
-    steps = steps_within(minutes, setup.model, setup.dataset, setup.config)
+    steps = count_steps_within(minutes, setup.model, setup.dataset, setup.config)
     display.say(f"budget {minutes:g} minutes of training, which here are {steps:,} steps")
     display.set_max_iters(steps)
     return dataclasses.replace(setup, config=setup.config.override(max_iters=steps))

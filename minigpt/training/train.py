@@ -17,7 +17,7 @@ from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint import describe_unfinished
 from minigpt.training.display import Display
-from minigpt.training.forecast import Forecast, foresee
+from minigpt.training.forecast import Forecast, forecast_training
 from minigpt.training.job_restart import find_restarted_run
 from minigpt.training.resume import resume
 from minigpt.training.run_training import create_record, run_training
@@ -80,7 +80,7 @@ def train(
         run = run_training(run, setup, display, replaces=replaces, callbacks=callbacks)
         if prediction and run.record.validation_loss is not None:
             seconds = run.record.training_seconds + run.record.evaluation_seconds
-            display.say(prediction.held_against(seconds, run.record.validation_loss))
+            display.say(prediction.compare(seconds, run.record.validation_loss))
         return run
 
 
@@ -96,7 +96,7 @@ def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Pa
 
 def _forecast(setup: TrainingSetup) -> Forecast:
     assert isinstance(setup.dataset, Dataset)
-    return foresee(setup.model, setup.dataset, setup.config)
+    return forecast_training(setup.model, setup.dataset, setup.config)
 
 
 def _continue_job(

@@ -15,8 +15,14 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import DeviceError
 from minigpt.model import build
 from minigpt.studies.ladder.rungs import fit_bigram_counts
-from minigpt.training import forecast as forecasting
-from minigpt.training.forecast import Forecast, bigram_entropy, foresee
+from minigpt.training.forecast import (
+    Forecast,
+    Timings,
+    add_up_seconds,
+    compute_bigram_entropy,
+    divide_budget,
+    forecast_training,
+)
 from minigpt.training.train import forecast
 
 
@@ -27,49 +33,46 @@ def test_a_forecast_changes_no_weight_no_batch_and_no_random_number() -> None:
     dataset, untouched = (Dataset(torch.arange(2000) % 9, config) for _ in range(2))
     torch.manual_seed(4)
     state = torch.get_rng_state()
-    foreseen = foresee(model, dataset, config)
+    predicted = forecast_training(model, dataset, config)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(dataset.get_batch("train")[0], untouched.get_batch("train")[0])
-    assert 0 < foreseen.seconds < 60
-    assert foreseen.memory > 10_000_000
+    assert 0 < predicted.seconds < 60
+    assert predicted.memory > 10_000_000
 
 
-def test_a_time_budget_becomes_a_number_of_steps(
-    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_, **__: (0.5, 0.06))
-    run = minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_minutes": 0.02})
-    assert run.config.training.max_iters == run.record.step == 20  # 1.2 seconds of 0.06 each
+def test_a_time_budget_becomes_a_number_of_steps(text_file: Path, tmp_path: Path) -> None:
+    timings = Timings(first_step=0.5, step=0.06)
+    assert divide_budget(0.02, timings, compiled=False) == 20  # 1.2 seconds of 0.06 each
+    assert divide_budget(0.02, timings, compiled=True) == 12  # the first step compiles
+    assert divide_budget(1e-6, timings, compiled=False) == 1
+    run = minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_minutes": 1e-3})
+    assert run.config.training.max_iters == run.record.step
     assert run.config.training.max_minutes is None
-    again = minigpt.load(run.path).config
-    assert again == run.config
-    assert forecasting.steps_within(0.02, run.model, run.dataset(text_file), again.override(compile=True)) == 12
-    assert forecasting.steps_within(1e-6, run.model, run.dataset(text_file), again) == 1
+    assert minigpt.load(run.path).config == run.config
 
 
-def test_the_forecast_seconds_are_the_sum_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasting, "seconds_a_step", lambda *_, **__: (0.5, 0.002))
-    monkeypatch.setattr(forecasting, "timed", lambda work: 0.5)
+def test_the_forecast_seconds_are_the_sum_of_their_parts() -> None:
     settings = TINY | {"max_iters": 90, "eval_interval": 20, "eval_windows": 10, "snapshots": 2}
     config = Config().override(vocab_size=9, **settings)
-    seconds = foresee(build(config.model), Dataset(torch.arange(2000) % 9, config), config).seconds
-    looks = 6  # after 0, 20, 40, 60, 80 and 90 steps
-    writing = 2 * 80 / 16  # two texts of 80 tokens, at half a second for 16
-    exact = 200 / (2 * 10 * 16)  # the validation split in looks at 10 windows of 16 of each split
-    assert seconds == pytest.approx(90 * 0.002 + 0.5 * (looks + writing + exact))
+    timings = Timings(first_step=0.5, step=0.002, evaluation=0.5, snapshot=2.5)
+    evaluations = 6  # after 0, 20, 40, 60, 80 and 90 steps
+    exact = 200 / (2 * 10 * 16)  # the validation split, in evaluations of 10 windows of 16 of each split
+    expected = 90 * 0.002 + 0.5 * (evaluations + exact) + 2 * 2.5
+    assert add_up_seconds(timings, config, validation_tokens=200) == pytest.approx(expected)
+    assert add_up_seconds(timings, config.override(compile=True), 200) == pytest.approx(expected + 0.5)
 
 
 def test_the_forecast_as_text_and_compared_with_the_result() -> None:
-    foreseen = Forecast(seconds=100.0, memory=512_000_000, loss=(1.7, 1.9))
-    assert str(foreseen) == "about 1:40, 512 MB of memory, a validation loss of 1.70 to 1.90"
+    predicted = Forecast(seconds=100.0, memory=512_000_000, loss=(1.7, 1.9))
+    assert str(predicted) == "about 1:40, 512 MB of memory, a validation loss of 1.70 to 1.90"
     assert str(Forecast(3.0, None, None)) == "about 0:03"
-    assert foreseen.held_against(125.0, 1.8) == (
-        "1:40 was forecast, 2:05 it took, 25% more; the loss is within the 1.70 to 1.90 that were"
+    assert predicted.compare(125.0, 1.8) == (
+        "forecast 1:40, it took 2:05, 25% more; the loss is within the forecast 1.70 to 1.90"
     )
-    assert "10% less; the loss is below" in foreseen.held_against(90.0, 1.6)
-    assert "the loss is above" in foreseen.held_against(90.0, 2.0)
+    assert "10% less; the loss is below" in predicted.compare(90.0, 1.6)
+    assert "the loss is above" in predicted.compare(90.0, 2.0)
 
 
 def test_the_bigram_entropy_is_the_loss_of_the_counted_bigram_on_its_own_text(text: str) -> None:
@@ -78,7 +81,7 @@ def test_the_bigram_entropy_is_the_loss_of_the_counted_bigram_on_its_own_text(te
         ids.repeat(50), Config().override(vocab_size=40).model
     )  # so often that adding one is nothing
     _, loss = pairs(ids[None, :-1], ids[None, 1:])
-    assert bigram_entropy(ids, 40) == pytest.approx(loss.item(), abs=0.01)
+    assert compute_bigram_entropy(ids, 40) == pytest.approx(loss.item(), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -87,18 +90,18 @@ def test_the_bigram_entropy_is_the_loss_of_the_counted_bigram_on_its_own_text(te
 )
 def test_a_training_unlike_the_fitted_runs_gets_no_loss_forecast(settings: dict, known: bool) -> None:
     config = Config().override(vocab_size=9, **TINY | settings)
-    foreseen = foresee(build(config.model), Dataset(torch.randint(9, (2000,)), config), config)
-    assert (foreseen.loss is not None) == known
+    predicted = forecast_training(build(config.model), Dataset(torch.randint(9, (2000,)), config), config)
+    assert (predicted.loss is not None) == known
     if known:
-        low, high = foreseen.loss
+        low, high = predicted.loss
         assert 0 <= low < high <= math.log(9)
 
 
 def test_train_forecast_trains_nothing(command: Callable, text_file: Path, tmp_path: Path) -> None:
-    said = command("train", "--data", text_file, "--forecast", *TINY_FLAGS)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("about 0:0")
-    assert "MB of memory, a validation loss of" in said.stdout
+    done = command("train", "--data", text_file, "--forecast", *TINY_FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("about 0:0")
+    assert "MB of memory, a validation loss of" in done.stdout
     assert not (tmp_path / "runs").exists()
     content = json.loads(command("train", "--data", text_file, "--forecast", "--json", *TINY_FLAGS).stdout)
     assert content.keys() == {"seconds", "memory_bytes", "validation_loss_from", "validation_loss_to"}
@@ -110,7 +113,7 @@ def test_train_prints_the_forecast_before_and_the_comparison_after(
     minigpt.train(data=text_file, out=tmp_path / "run", **TINY)
     said = capfd.readouterr().err
     assert "\ntakes  about 0:0" in said
-    assert "it took, " in said.splitlines()[-1]
+    assert "it took " in said.splitlines()[-1]
 
 
 def test_a_precision_that_the_device_lacks_cannot_be_forecast(text_file: Path, tmp_path: Path) -> None:

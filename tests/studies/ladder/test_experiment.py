@@ -25,6 +25,7 @@ from minigpt.studies.ladder.rungs import FULL, RUNGS
 from minigpt.tokenizers.char import CharTokenizer
 
 CONFIG = Config().override(**TINY, device="cpu")
+SHORT = {"sample_tokens": 40, "compared_tokens": 200}
 FLAGS = [
     word
     for name, value in TINY.items()
@@ -37,7 +38,7 @@ Measured = tuple[Ladder, Path]
 @pytest.fixture(scope="module")
 def measured_ladder(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("ladders") / "ladder"
-    return run_ladder(CONFIG, text_file, folder, seeds=2), folder
+    return run_ladder(CONFIG, text_file, folder, seeds=2, **SHORT), folder
 
 
 def test_the_ladder_measures_every_rung_with_every_seed(measured_ladder: Measured) -> None:
@@ -47,7 +48,7 @@ def test_the_ladder_measures_every_rung_with_every_seed(measured_ladder: Measure
     assert [row.result.name for row in ladder.summarize()] == [rung.name for rung in RUNGS]
     assert [result.number for result in ladder.ngrams] == [3, 4, 5, 6, 7, 8]
     assert [blend.seed for blend in ladder.blends] == [1337, 1338]
-    assert all(len(result.sample) == 300 for result in ladder.rungs + ladder.ngrams)
+    assert all(len(result.sample) == 40 for result in ladder.rungs + ladder.ngrams)
     assert {file.name for file in folder.iterdir()} == {"ladder.json", "ladder.md", "ladder.png"}
 
 
@@ -96,7 +97,7 @@ def test_a_ladder_measures_only_what_is_missing(measured_ladder: Measured, text_
     content["rungs"][0]["loss"] = 99.0  # would be overwritten if it were measured again
     content["blends"], content["comparisons"], content["copied"] = content["blends"][:1], [], []
     (copy / "ladder.json").write_text(json.dumps(content))
-    again = run_ladder(CONFIG, text_file, copy, seeds=2)
+    again = run_ladder(CONFIG, text_file, copy, seeds=2, **SHORT)
     losses = {(r.number, r.seed): r.loss for r in ladder.rungs}
     assert {(r.number, r.seed): r.loss for r in again.rungs} == losses | {(0, 1337): 99.0}
     assert [blend.blended for blend in again.blends] == [blend.blended for blend in ladder.blends]
@@ -114,12 +115,12 @@ def test_a_stopped_ladder_continues(text_file: Path, tmp_path: Path, command: Ca
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "the same command again goes on from there" in errors
+    assert "the same command continues from here" in errors
     done = len(LadderFolder(tmp_path / "ladder").read().rungs)
     assert 4 <= done < 11
     finished = command(*arguments)
     assert finished.returncode == 0, finished.stderr
-    assert "which holds a part of it already" in finished.stderr
+    assert "which has a part of it already" in finished.stderr
     assert len(LadderFolder(tmp_path / "ladder").read().rungs) == 11
     assert finished.stdout.count("“") == 11
     before = (tmp_path / "ladder" / "ladder.json").read_bytes()
