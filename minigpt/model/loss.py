@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.model import LanguageModel
+from minigpt.model.language_model import LanguageModel
 
 IGNORE_INDEX = -100  # a target that does not count, as in PyTorch's cross_entropy
 TOKENS_PER_BATCH = 4096  # much larger batches do not fit in the processor's cache

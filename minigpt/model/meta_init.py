@@ -1,4 +1,4 @@
-"""A model without memory or values, for weights that will be loaded."""
+"""A model on the meta device, without memory or values, for weights that will be loaded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +7,21 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minigpt.config import ModelConfig
-from minigpt.model import TrainedModel, network
+from minigpt.model.language_model import TrainedModel, get_model_class
 
 
 def build_empty(config: ModelConfig) -> TrainedModel:
-    """The model that `build` makes, on the meta device: it has names and shapes only.
+    """Build the model of a configuration with names and shapes only.
 
-    So a file can be held against it before any memory is asked for on the word of a config.
+    A file of weights can then be compared with the model before memory is reserved. The configuration alone is not
+    trusted: it may come from a damaged or hostile run.
     """
-    with torch.device("meta"), _NoValues():
-        return network(config)(config)
+    with torch.device("meta"), _WithoutValues():
+        return get_model_class(config)(config)
 
 
-class _NoValues(TorchFunctionMode):
-    """Skips what only sets values: for a meta tensor that means nothing, and would import PyTorch's compiler."""
+class _WithoutValues(TorchFunctionMode):
+    """Skips functions that set values. On a meta tensor they do nothing, and would import PyTorch's compiler."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minigpt.errors import ConfigError
-from minigpt.model import TrainedModel
 from minigpt.model.gpt import GPT, MatrixProduct
+from minigpt.model.language_model import TrainedModel
 from minigpt.model.modern import Modern
 
 __all__ = [
