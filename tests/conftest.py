@@ -22,7 +22,7 @@ import cli_process  # noqa: E402
 import pytest  # noqa: E402
 
 import minigpt  # noqa: E402
-from minigpt.finetuning.sft import Instructed, instruct  # noqa: E402
+from minigpt.finetuning.sft import SFTResult, train_sft  # noqa: E402
 from minigpt.runs.run import Run  # noqa: E402
 
 COMMAND = Path(sys.executable).with_name("minigpt")
@@ -83,11 +83,11 @@ def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", device="cpu", **TINY)
 
 
-def answering(base: Run, folder: Path, answers: str, **settings: Any) -> Instructed:
-    """A copy of a run taught to answer with those letters in turn, whatever is asked; `settings` as for `instruct`."""
+def answering(base: Run, folder: Path, answers: str, **settings: Any) -> SFTResult:
+    """A copy of a run taught to answer with those letters in turn, whatever is asked; `settings` as for `train_sft`."""
     lines = [json.dumps({"instruction": f"q{n}", "output": answers[n % len(answers)]}) + "\n" for n in range(200)]
     (folder / "a.jsonl").write_text("".join(lines))
-    return instruct(minigpt.load(base.path), folder / "a.jsonl", out=folder / "run", **settings)
+    return train_sft(minigpt.load(base.path), folder / "a.jsonl", out=folder / "run", **settings)
 
 
 def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:

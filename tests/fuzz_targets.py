@@ -51,7 +51,7 @@ from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.lora import apply_lora
-from minigpt.finetuning.sft_dataset import read_examples
+from minigpt.finetuning.sft_examples import read_examples
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantize_model

@@ -25,8 +25,8 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
 from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
 from minigpt.exchange.huggingface import load_gpt2
-from minigpt.finetuning.dpo_dataset import Pair, pair_of
-from minigpt.finetuning.sft_dataset import Example, example_of
+from minigpt.finetuning.dpo_dataset import PreferencePair, parse_pair
+from minigpt.finetuning.sft_examples import Example, parse_example
 from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -125,7 +125,7 @@ def test_any_json_is_a_record_or_refused(kind: type, data: st.DataObject) -> Non
 
 @given(like(["instruction", "input", "output", "messages"]), like(["prompt", "chosen", "rejected"]))
 def test_any_json_is_an_example_or_refused(example: Any, pair: Any) -> None:
-    for read, content, kind in ((example_of, example, Example), (pair_of, pair, Pair)):
+    for read, content, kind in ((parse_example, example, Example), (parse_pair, pair, PreferencePair)):
         try:
             found = read(content, "'file', line 1")
         except DataError:

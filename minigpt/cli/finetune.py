@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import click
 
-from minigpt.cli.finetune_report import show_finetuned, show_instructed, show_preferred
+from minigpt.cli.finetune_report import show_dpo, show_finetuned, show_sft
 from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
 from minigpt.cli.output import open_run
 from minigpt.config import TrainingConfig
@@ -80,17 +80,17 @@ def finetune(
         raise ConfigError("--ask is for what goes with --task: name tasks to learn")
     if beta is not None and preferences is None:
         raise ConfigError("--beta is for --preferences: name a file of them, or leave it out")
-    from minigpt.finetuning.dpo import prefer
+    from minigpt.finetuning.dpo import train_dpo
     from minigpt.finetuning.finetune import finetune
     from minigpt.finetuning.lora import LoRAConfig
-    from minigpt.finetuning.sft import instruct
+    from minigpt.finetuning.sft import train_sft
 
     base = open_run(run, device=fields["device"] or "auto")
     adapters, layers = LoRAConfig(**shape, rslora=rslora, dora=dora), target or None
     if preferences is not None:
         more = drop_unset({"beta": beta, **fields})
-        show_preferred(prefer(base, preferences, method, adapters, layers, out, **more), as_json)
+        show_dpo(train_dpo(base, preferences, method, adapters, layers, out, **more), as_json)
     elif data is None or data.endswith(".jsonl"):
-        show_instructed(instruct(base, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
+        show_sft(train_sft(base, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
     else:
         show_finetuned(finetune(base, data, method, adapters, layers, out, **drop_unset(fields)), as_json)

@@ -1,4 +1,4 @@
-"""What `minigpt finetune` shows in the end."""
+"""What `minigpt finetune` prints at the end."""
 
 import math
 import shlex
@@ -9,80 +9,79 @@ import click
 from minigpt.cli.output import describe_run, format_loss, print_json, print_pieces
 
 if TYPE_CHECKING:
-    from minigpt.finetuning.dpo import Preferred
-    from minigpt.finetuning.finetune import Finetuned
-    from minigpt.finetuning.sft import Instructed
+    from minigpt.finetuning.dpo import DPOResult
+    from minigpt.finetuning.finetune import FinetuningResult
+    from minigpt.finetuning.sft import SFTResult
     from minigpt.runs.run import Run
 
 
-def show_preferred(found: "Preferred", as_json: bool) -> None:
-    """How often the better answer is the likelier one, and what to type next."""
-    run = found.run
+def show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
+    """Print a sample, what the model learned, what it forgot, and what to type next."""
+    run = result.run
     if as_json:
-        shares = {"preferred_before": found.before.share, "preferred": found.after.share, "asked": found.after.asked}
-        print_figures(found, **shares, truncated=found.truncated)
-        return
-    print(f"the chosen answer is the likelier one in {found.after} of {found.after.asked:,} held-out pairs", end="")
-    print(f"; before {found.before.share:.1%}\nloss of these pairs {found.loss:.4f}; before {math.log(2):.4f}")
-    say_where(run, "chat")
-
-
-def show_instructed(found: "Instructed", as_json: bool) -> None:
-    """How many answers are right, what was forgotten, and what to type next."""
-    run = found.run
-    if as_json:
-        shares = {
-            task: {
-                "before": before and before.share,
-                "after": after.share,
-                "interval": after.interval,
-                "asked": after.asked,
-                "majority": usual.share,
-            }
-            for task, (before, after, usual) in found.accuracies.items()
-        }
-        own = {"own_loss_before": found.own_before, "own_loss_after": found.own_after}
-        print_figures(found, tasks=shares, **own, truncated=found.truncated)
-        return
-    for task, (before, after, usual) in found.accuracies.items():
-        was = f", before {before.share:.1%}" if before else ""
-        print_pieces(
-            [f"{task:<14} {after} of {after.asked:,} right{was}; the most frequent answer {usual.share:.1%}\n"]
-        )
-    if found.own_before is not None and found.own_after is not None:
-        print(f"loss {on_own_text(found.own_before, found.own_after)}")
-    say_where(run, "chat")
-
-
-def show_finetuned(found: "Finetuned", as_json: bool) -> None:
-    """What the model writes, what it learned, what it forgot, and what to type next."""
-    run = found.run
-    if as_json:
-        own = {"own_loss_before": found.own_before, "own_loss_after": found.own_after}
-        print_figures(found, loss_before=found.before.loss, **own)
+        own = {"own_loss_before": result.own_loss_before, "own_loss_after": result.own_loss_after}
+        _print_result_json(result, loss_before=result.loss_before, **own)
         return
     click.echo("\nwhat the model writes now:\n", err=True)
     print_pieces(run.stream(max_new_tokens=300, seed=run.config.training.seed))
-    print(f"\n\n{format_loss('validation loss', found.after, run.config, run.record)}; before {found.before.loss:.4f}")
-    if found.own_before is not None and found.own_after is not None:
-        print(on_own_text(found.own_before, found.own_after))
-    if found.adapter:
-        size = sum(file.stat().st_size for file in found.adapter.iterdir())
-        print_pieces([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(found.adapter))}\n"])
-    say_where(run, "sample")
+    loss = format_loss("validation loss", result.loss_after, run.config, run.record)
+    print(f"\n\n{loss}; before {result.loss_before:.4f}")
+    if result.own_loss_before is not None and result.own_loss_after is not None:
+        print(_format_own_loss(result.own_loss_before, result.own_loss_after))
+    if result.adapter:
+        size = sum(file.stat().st_size for file in result.adapter.iterdir())
+        print_pieces([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(result.adapter))}\n"])
+    _print_next_command(run, "sample")
 
 
-def print_figures(found: "Finetuned | Instructed | Preferred", **figures: Any) -> None:
-    """The run, those figures and where the adapter is, for programs."""
-    print_json({**describe_run(found.run), **figures, "adapter": found.adapter and str(found.adapter)})
+def show_sft(result: "SFTResult", as_json: bool) -> None:
+    """Print how many answers are right, what was forgotten, and what to type next."""
+    if as_json:
+        tasks = {
+            task: {
+                "before": accuracy.before and accuracy.before.share,
+                "after": accuracy.after.share,
+                "interval": accuracy.after.interval,
+                "asked": accuracy.after.total,
+                "majority": accuracy.majority.share,
+            }
+            for task, accuracy in result.accuracies.items()
+        }
+        own = {"own_loss_before": result.own_loss_before, "own_loss_after": result.own_loss_after}
+        _print_result_json(result, tasks=tasks, **own, truncated=result.truncated)
+        return
+    for task, accuracy in result.accuracies.items():
+        before = f", before {accuracy.before.share:.1%}" if accuracy.before else ""
+        after = f"{accuracy.after} of {accuracy.after.total:,} right{before}"
+        print_pieces([f"{task:<14} {after}; the most frequent answer {accuracy.majority.share:.1%}\n"])
+    if result.own_loss_before is not None and result.own_loss_after is not None:
+        print(f"loss {_format_own_loss(result.own_loss_before, result.own_loss_after)}")
+    _print_next_command(result.run, "chat")
 
 
-def on_own_text(before: float, after: float) -> str:
-    """What was forgotten."""
+def show_dpo(result: "DPOResult", as_json: bool) -> None:
+    """Print how often the better answer is the likelier one, and what to type next."""
+    before, after = result.preferred_before, result.preferred_after
+    if as_json:
+        shares = {"preferred_before": before.share, "preferred": after.share, "asked": after.total}
+        _print_result_json(result, **shares, truncated=result.truncated)
+        return
+    print(f"the chosen answer is the likelier one in {after} of {after.total:,} held-out pairs", end="")
+    print(f"; before {before.share:.1%}\nloss of these pairs {result.loss:.4f}; before {math.log(2):.4f}")
+    _print_next_command(result.run, "chat")
+
+
+def _print_result_json(result: "FinetuningResult | SFTResult | DPOResult", **figures: Any) -> None:
+    """Print the run, the figures and the adapter's path as JSON."""
+    print_json({**describe_run(result.run), **figures, "adapter": result.adapter and str(result.adapter)})
+
+
+def _format_own_loss(before: float, after: float) -> str:
+    """Say how much the loss on the base's own text has changed."""
     return f"on the base's own text {after:.4f}, before {before:.4f}: {after - before:+.4f}"
 
 
-def say_where(run: "Run", then: str) -> None:
-    """Where the run is, and what to do with it."""
+def _print_next_command(run: "Run", command: str) -> None:
+    """Say where the run is, and what to type next."""
     path = shlex.quote(str(run.path))
-    print_pieces([f"the run is in {path}; next: minigpt {then} {path}\n"])
+    print_pieces([f"the run is in {path}; next: minigpt {command} {path}\n"])

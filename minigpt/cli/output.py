@@ -15,8 +15,9 @@ from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from minigpt.config import Config
+    from minigpt.runs.evaluation import Evaluation
     from minigpt.runs.record import Record
-    from minigpt.runs.run import Evaluation, Run
+    from minigpt.runs.run import Run
 
 
 def open_run(

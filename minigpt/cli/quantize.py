@@ -35,15 +35,16 @@ def quantize(
         return
     from minigpt.finetuning.quantize import quantize
 
-    found = quantize(open_run(run, weights, device="cpu"), bits, out, data)
-    sizes = {"bytes_before": found.bytes_before, "bytes_after": found.bytes_after}
+    result = quantize(open_run(run, weights, device="cpu"), bits, out, data)
+    sizes = {"bytes_before": result.bytes_before, "bytes_after": result.bytes_after}
+    before, after = result.loss_before, result.loss_after
     if as_json:
-        print_json({**describe_run(found.run), **sizes, "loss_before": found.before, "loss_after": found.after})
+        print_json({**describe_run(result.run), **sizes, "loss_before": before, "loss_after": after})
         return
-    print(f"weights {found.bytes_after:,} bytes, before {found.bytes_before:,}")
-    if found.before is not None and found.after is not None:
-        print(f"exact loss {found.after:.4f}, before {found.before:.4f}: {found.after - found.before:+.4f}")
-    path = shlex.quote(str(found.run.path))
+    print(f"weights {result.bytes_after:,} bytes, before {result.bytes_before:,}")
+    if before is not None and after is not None:
+        print(f"exact loss {after:.4f}, before {before:.4f}: {after - before:+.4f}")
+    path = shlex.quote(str(result.run.path))
     print_pieces([f"the run is in {path}; next: minigpt sample {path}\n"])
 
 

@@ -1,4 +1,4 @@
-"""How many answers are right, letter for letter, and how sure that is."""
+"""Accuracy: how many answers are right letter for letter, with a confidence interval."""
 
 import math
 from collections import Counter, defaultdict
@@ -8,73 +8,82 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import SamplingConfig
-from minigpt.finetuning.sft_dataset import Example
+from minigpt.finetuning.sft_examples import Example
 from minigpt.generation.engine import STOPPED, generate
 from minigpt.model import LanguageModel
 from minigpt.tokenizers.chat_format import ChatTemplate
 
-AT_ONCE = 64  # prompts
+PROMPTS_PER_BATCH = 64
 Z = 1.96  # standard deviations of a 95% interval
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """So many of so many answers were right."""
+    """A number of right answers.
 
-    right: int
-    asked: int
+    Attributes:
+        correct: answers that are right.
+        total: all answers.
+    """
+
+    correct: int
+    total: int
 
     @property
     def share(self) -> float:
-        """Of all answers."""
-        return self.right / self.asked
+        """The share of right answers, 0 to 1."""
+        return self.correct / self.total
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the share lies with 95% certainty (Wilson 1927)."""
-        n, p = self.asked, self.share
-        middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-        half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        """The 95% confidence interval of the share (Wilson 1927)."""
+        n, p = self.total, self.share
+        center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+        half_width = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+        return max(0.0, center - half_width), min(1.0, center + half_width)
 
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def answers(model: LanguageModel, template: ChatTemplate, examples: Sequence[Example], longest: int) -> list[str]:
-    """What the model answers to each example's prompt, the likeliest token at each step, at most so many."""
+def generate_answers(
+    model: LanguageModel, template: ChatTemplate, examples: Sequence[Example], max_new_tokens: int
+) -> list[str]:
+    """Return the model's answer to the prompt of each example, by greedy decoding."""
     by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     for n, example in enumerate(examples):
         ids = template.encode_prompt(example.prompt)
         by_length[len(ids)].append((n, ids))
-    found = [""] * len(examples)
-    config = SamplingConfig(max_new_tokens=longest, temperature=0)
+    answers = [""] * len(examples)
+    config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0)
     device = next(iter(model.parameters())).device
-    for alike in by_length.values():
-        for start in range(0, len(alike), AT_ONCE):
-            some = alike[start : start + AT_ONCE]
-            rows = generate(model, torch.tensor([ids for _, ids in some], device=device), config, stop=[template.end])
-            for (n, _), row in zip(some, rows.tolist(), strict=True):
-                found[n] = template.tokenizer.decode(i for i in row if i != STOPPED)
-    return found
+    for prompts in by_length.values():  # prompts of one length make a batch without padding
+        for start in range(0, len(prompts), PROMPTS_PER_BATCH):
+            batch = prompts[start : start + PROMPTS_PER_BATCH]
+            idx = torch.tensor([ids for _, ids in batch], device=device)  # (B, T)
+            rows = generate(model, idx, config, stop=[template.end])
+            for (n, _), row in zip(batch, rows.tolist(), strict=True):
+                answers[n] = template.tokenizer.decode(i for i in row if i != STOPPED)
+    return answers
 
 
-def accuracy(model: LanguageModel, template: ChatTemplate, examples: Sequence[Example]) -> Accuracy:
-    """How many of the answers are exactly the examples'."""
-    longest = max(len(template.tokenizer.encode(example.answer)) for example in examples) + 1
-    given = answers(model, template, examples, longest)
-    return Accuracy(sum(a == example.answer for a, example in zip(given, examples, strict=True)), len(examples))
+def measure_accuracy(model: LanguageModel, template: ChatTemplate, examples: Sequence[Example]) -> Accuracy:
+    """Count the model's answers that are exactly those of the examples."""
+    longest = max(len(template.tokenizer.encode(example.answer)) for example in examples)
+    answers = generate_answers(model, template, examples, longest + 1)
+    correct = sum(answer == example.answer for answer, example in zip(answers, examples, strict=True))
+    return Accuracy(correct, len(examples))
 
 
-def accuracies(
-    model: LanguageModel, template: ChatTemplate, test: Mapping[str, Sequence[Example]]
+def measure_accuracy_by_task(
+    model: LanguageModel, template: ChatTemplate, examples: Mapping[str, Sequence[Example]]
 ) -> dict[str, Accuracy]:
-    """The same by task."""
-    return {task: accuracy(model, template, examples) for task, examples in test.items()}
+    """Return `measure_accuracy` of each task's examples."""
+    return {task: measure_accuracy(model, template, each) for task, each in examples.items()}
 
 
-def majority(train: Sequence[Example], test: Sequence[Example]) -> Accuracy:
-    """How many would be right if the most frequent answer of the training examples were always given."""
-    ((usual, _),) = Counter(example.answer for example in train).most_common(1)
-    return Accuracy(sum(example.answer == usual for example in test), len(test))
+def compute_majority_baseline(train: Sequence[Example], test: Sequence[Example]) -> Accuracy:
+    """Return the accuracy of always giving the most frequent answer of the training examples."""
+    ((answer, _),) = Counter(example.answer for example in train).most_common(1)
+    return Accuracy(sum(example.answer == answer for example in test), len(test))

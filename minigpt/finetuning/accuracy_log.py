@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from minigpt.finetuning.accuracy import accuracies
-from minigpt.finetuning.sft_dataset import Example
+from minigpt.finetuning.accuracy import measure_accuracy_by_task
+from minigpt.finetuning.sft_examples import Example
 from minigpt.model import TrainedModel
 from minigpt.system.files import write_atomic
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
@@ -14,7 +14,7 @@ from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.training_state import TrainingState
 
 LINES, FIGURE = "tasks.jsonl", "tasks.png"
-ASKED = 100  # of each task
+EXAMPLES_PER_TASK = 100
 
 
 class AccuracyLog(Callback):
@@ -43,7 +43,7 @@ class AccuracyLog(Callback):
             say: prints a line in a style.
         """
         self.run, self.model, self.template, self.say = run, model, template, say
-        self.test = {task: examples[:ASKED] for task, examples in test.items()}
+        self.test = {task: examples[:EXAMPLES_PER_TASK] for task, examples in test.items()}
         self.steps: list[int] = []
         self.shares: dict[str, list[float]] = {task: [] for task in test}
 
@@ -52,7 +52,7 @@ class AccuracyLog(Callback):
         if state.saved_step != state.step:
             return
         self.steps.append(state.step)
-        for task, found in accuracies(self.model, self.template, self.test).items():
+        for task, found in measure_accuracy_by_task(self.model, self.template, self.test).items():
             self.shares[task].append(found.share)
         lines = [
             json.dumps({"step": step, "accuracy": {task: shares[n] for task, shares in self.shares.items()}})
@@ -74,7 +74,9 @@ class AccuracyLog(Callback):
                 color=f"C{n % 10}",
                 linestyle="-" if n < 10 else "--",
             )
-        axes.set(title=f"Held-out answers that are right, of {ASKED} a task", xlabel="step", ylim=(-0.03, 1.03))
+        axes.set(
+            title=f"Held-out answers that are right, of {EXAMPLES_PER_TASK} a task", xlabel="step", ylim=(-0.03, 1.03)
+        )
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)
         write_png(self.run / FIGURE, figure)

@@ -1,4 +1,4 @@
-"""From a run that follows instructions, and pairs of answers, to one that gives the better ones (DPO)."""
+"""Train a run that follows instructions to prefer better answers, from pairs of answers (DPO)."""
 
 import copy
 import random
@@ -11,106 +11,127 @@ import torch
 
 from minigpt.data.corpus import Corpus
 from minigpt.finetuning.accuracy import Accuracy
-from minigpt.finetuning.dpo_dataset import BETA, Pairs, Preferring, preferred, read_pairs
-from minigpt.finetuning.example_split import corpus_of, parted
-from minigpt.finetuning.finetune import Method, adapt, begun_from, create_run, run_finetuning
+from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
+from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
+from minigpt.finetuning.example_split import make_corpus, split_by_hash
 from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.run_finetuning import (
+    Method,
+    choose_path,
+    create_run,
+    derive_config,
+    prepare_model,
+    run_finetuning,
+)
 from minigpt.finetuning.target_layers import select_layers
-from minigpt.runs.run import Evaluation, Run
+from minigpt.model import TrainedModel
+from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.display import Display
 from minigpt.training.setup import TrainingSetup
 
-RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}  # where none are given
+DEFAULT_RATES: dict[Method, float] = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
 
 
 @dataclass(frozen=True)
-class Preferred:
-    """What came of it.
+class DPOResult:
+    """A run that has learned preferences, and how well it has.
 
     Attributes:
-        before: of how many held-out pairs the chosen answer was the likelier one.
-        after: of how many it is now.
-        loss: the mean loss of the held-out pairs; ln 2 before.
-        truncated: how many answers' conversations were longer than the model sees.
-        adapter: the folder to hand on; None if all weights trained.
+        run: an ordinary run; adapters are merged into its weights.
+        preferred_before: in how many held-out pairs the chosen answer was the likelier one to the base.
+        preferred_after: in how many it is now.
+        loss: the mean loss of the held-out pairs in nats; ln 2 before the training.
+        truncated: how many conversations were longer than block_size.
+        adapter: the adapter's directory; None if all weights trained.
     """
 
     run: Run
-    before: Accuracy
-    after: Accuracy
+    preferred_before: Accuracy
+    preferred_after: Accuracy
     loss: float
     truncated: int
     adapter: Path | None
 
 
-def prefer(
+def train_dpo(
     base: Run,
     data: str | Path,
     method: Method = "full",
-    shape: LoRAConfig | None = None,
+    lora: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
-    beta: float = BETA,
+    beta: float = DEFAULT_BETA,
     **settings: Any,
-) -> Preferred:
-    """Teach a copy of a run's model to prefer answers, from a file of pairs; the run itself is the reference.
+) -> DPOResult:
+    """Train a copy of a run's model on pairs of answers, and save it as a new run. The base is the reference.
 
-    Raises as `finetune` does, and DataError for a run that follows no instructions and pairs that cannot be learned.
+    Args:
+        base: a run that follows instructions; it stays as it is.
+        data: a file of pairs, see dpo_dataset.py.
+        method: "full", "lora" or "qlora", as for `finetune`.
+        lora: the size and scaling of the adapters.
+        targets: the layers that get an adapter, as for `apply_lora`.
+        out: the new run's directory; runs/<name>-preferring by default.
+        beta: how close the model stays to the reference; larger is closer.
+        **settings: settings of the training. The others are the base's, except the steps and the learning rate.
+
+    Raises:
+        DataError: if the run follows no instructions, or the pairs cannot be learned.
+        ConfigError: for an impossible setting or adapter.
+        MinigptError: as `minigpt.train` does.
     """
-    config = begun_from(base, method, **{"learning_rate": RATES[method], "order": "epochs", "snapshots": 0} | settings)
+    defaults = {"learning_rate": DEFAULT_RATES[method], "order": "epochs", "snapshots": 0}
+    config = derive_config(base, method, **defaults | settings)
     template = ChatTemplate(base.tokenizer)
-    everything = read_pairs(data)
-    train, test = parted(everything, [pair.chosen.asked for pair in everything], f"{str(data)!r}", "pairs")
+    pairs = read_pairs(data)
+    train, test = split_by_hash(pairs, [pair.chosen.prompt_as_json for pair in pairs], f"{str(data)!r}", "pairs")
     random.Random(config.training.seed).shuffle(test)
     if method != "full":
-        select_layers(base.model, targets)
-    pairs = Pairs(train, test, template, config)
+        select_layers(base.model, targets)  # checked before anything is written
+    dataset = PreferenceDataset(train, test, template, config)
     device = pick_device(config.training.device)
-    with (
-        Display(config.training) as display,
-        limit_threads(2 * config.activations_per_batch) as threads,
-    ):
+    with Display(config.training) as display, limit_threads(2 * config.activations_per_batch) as threads:
         display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
-        if pairs.truncated:
-            display.say(f"       {pairs.truncated:,} answers are in talks longer than block_size, which begin later")
+        if dataset.truncated:
+            display.say(f"       {dataset.truncated:,} answers are longer than block_size: their beginning is cut off")
         torch.manual_seed(config.training.seed)
         model = copy.deepcopy(base.model).to(device)
-        adapt(model, method, shape or LoRAConfig(), targets)
-        preferring = Preferring(model, copy.deepcopy(base.model).to(device).eval(), beta)
-        both = (example for pair in train + test for example in (pair.chosen, pair.rejected))
-        corpus = corpus_of(both, f"the pairs in {data}")
-        start = TrainingSetup(corpus, base.tokenizer, config, pairs, model, threads)
-
-        wanted = Path(f"runs/{base.path.name or 'run'}-preferring" if out is None else out)
-        before = Accuracy(preferred(base.model, pairs), len(test))
-        about = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
-        run = create_run(base, start, method, wanted, display, about=about)
-        run, adapter = run_finetuning(
-            base,
-            run,
-            start,
-            method,
-            display,
-            objective=preferring,
-            estimate=estimate,
-            measure=lambda: measured(preferring, pairs, corpus),
-        )
-        after = Accuracy(preferred(run.model, pairs), len(test))
-        assert run.record.validation_loss is not None
-        return Preferred(run, before, after, run.record.validation_loss, pairs.truncated, adapter)
+        prepare_model(model, method, lora or LoRAConfig(), targets)
+        objective = DPOModel(model, copy.deepcopy(base.model).to(device).eval(), beta)
+        examples = [example for pair in train + test for example in (pair.chosen, pair.rejected)]
+        corpus = make_corpus(examples, f"the pairs in {data}")
+        setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
+        preferred_before = _measure_preferred(base.model, dataset)
+        record = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
+        run = create_run(base, setup, method, choose_path(base, out, "preferring"), display, record)
+        options = {
+            "objective": objective,
+            "estimate": _estimate_loss,
+            "measure": lambda: _evaluate_pairs(objective, dataset, corpus),
+        }
+        run, adapter = run_finetuning(base, run, setup, method, display, options)
+        preferred_after = _measure_preferred(run.model, dataset)
+    assert run.record.validation_loss is not None
+    return DPOResult(run, preferred_before, preferred_after, run.record.validation_loss, dataset.truncated, adapter)
 
 
-def estimate(preferring: Preferring, pairs: Pairs, count: int) -> dict[str, float]:
-    """The mean loss of some pairs of each split, the same each time."""
-    return {name: preferring.loss(*pairs.sample(name, count)) for name in ("train", "val")}
+def _measure_preferred(model: TrainedModel, dataset: PreferenceDataset) -> Accuracy:
+    """Return in how many held-out pairs the chosen answer is the likelier one to the model."""
+    x, y = dataset.get_all("val")
+    return Accuracy(count_preferred(model, x, y), len(x) // 2)
 
 
-def measured(preferring: Preferring, pairs: Pairs, corpus: Corpus) -> Evaluation:
-    """The mean loss of all held-out pairs, which has no bits per character."""
-    x, y = pairs.sample("val", len(pairs.parts["val"]))
+def _estimate_loss(objective: DPOModel, dataset: PreferenceDataset, count: int) -> dict[str, float]:
+    """Return the mean loss of at most `count` pairs of each split, the same pairs each time."""
+    return {split: objective.compute_mean_loss(*dataset.sample(split, count)) for split in ("train", "val")}
+
+
+def _evaluate_pairs(objective: DPOModel, dataset: PreferenceDataset, corpus: Corpus) -> Evaluation:
+    """Return the mean loss of all held-out pairs. It has no bits per character."""
+    x, y = dataset.get_all("val")
     count = len(x) // 2
-    return Evaluation(
-        preferring.loss(x, y), None, None, "held-out pairs", corpus.characters, corpus.source, count, count
-    )
+    loss = objective.compute_mean_loss(x, y)
+    return Evaluation(loss, None, None, "held-out pairs", corpus.characters, corpus.source, count, count)

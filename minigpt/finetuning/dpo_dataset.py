@@ -1,12 +1,6 @@
-"""Preferences: of two answers to a question one is better, and the model learns to tell (DPO, Rafailov et al. 2023).
+"""Pairs of answers for DPO, read from a file and served in batches.
 
-The usual way is to train a second model to judge answers, and then this one to please it. DPO needs neither: how much
-likelier an answer has become than it was to the model at first, the reference, is its reward already,
-
-    reward(answer) = beta * (log p(answer) - log p_reference(answer)),
-
-and the loss is that of guessing by the two rewards which one was chosen, -log sigmoid(reward(chosen) -
-reward(rejected)). A small beta lets the model go far from the reference, a large one holds it there.
+A line of the file has prompt, chosen and rejected, each text or messages, as in trl's data sets.
 """
 
 import math
@@ -16,109 +10,104 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from minigpt.config import Config
 from minigpt.data.shards import Split
-from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.length_bucketing import LikeLengths
-from minigpt.finetuning.sft_dataset import Encoded, Example, conversation, encoded, json_lines, padded
-from minigpt.model import LanguageModel, TrainedModel
-from minigpt.model.loss import IGNORE_INDEX
+from minigpt.errors import DataError
+from minigpt.finetuning.length_bucketing import LengthBucketSampler
+from minigpt.finetuning.sft_dataset import EncodedExample, encode_example, pad_batch
+from minigpt.finetuning.sft_examples import Example, parse_conversation, read_json_lines
 from minigpt.tokenizers.chat_format import ChatTemplate
-
-BETA = 0.1
-AT_ONCE = 64  # pairs
-
-
-def dpo_loss(
-    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float = BETA
-) -> Tensor:
-    """The loss of each pair, from the four log-probabilities of its answers, in nats, all (B,)."""
-    return -F.logsigmoid(margins(chosen, rejected, reference_chosen, reference_rejected, beta))
-
-
-def margins(
-    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float = BETA
-) -> Tensor:
-    """By how much the chosen answer's reward is above the other's, likewise."""
-    return beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
-
-
-def log_probabilities(logits: Tensor, y: Tensor) -> Tensor:
-    """That of each row's answer, y (B, T) where it counts, in nats, by logits (B, T, V): (B,)."""
-    losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
-    return -losses.view(y.shape).sum(1)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two answers to the same."""
+class PreferencePair:
+    """Two answers to one prompt, the better one first."""
 
     chosen: Example
     rejected: Example
 
 
-def read_pairs(path: str | Path) -> list[Pair]:
-    """The pairs of a file of JSON lines: prompt, chosen and rejected, each text or messages, as trl has them.
+def read_pairs(path: str | Path) -> list[PreferencePair]:
+    """Read the pairs of a file.
 
-    Raises FileError or DataError, with file, line and reason, for the first line that is none.
+    Raises:
+        DataError: if a line is not a pair; the message has the file, the line and the reason.
+        FileError: if the file cannot be read or is empty.
     """
-    return [pair_of(content, where) for where, content in json_lines(path, "pairs")]
+    return [parse_pair(content, where) for where, content in read_json_lines(path, "pairs")]
 
 
-def pair_of(content: Any, where: str) -> Pair:
-    """The pair that a line holds; DataError, with the place, if it holds none."""
+def parse_pair(content: Any, where: str) -> PreferencePair:
+    """Return the pair that a line holds. Raises DataError, with the place, if it holds none."""
     names = ("prompt", "chosen", "rejected")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str | list) for name in names):
         raise DataError(f"{where}: a pair needs prompt, chosen and rejected, each text or messages")
-    prompt = messages(content["prompt"], "user")
-    pair = Pair(*(conversation(prompt + messages(content[name], "assistant"), where) for name in names[1:]))
-    if pair.chosen == pair.rejected:
+    prompt = _make_messages(content["prompt"], "user")
+    chosen = parse_conversation(prompt + _make_messages(content["chosen"], "assistant"), where)
+    rejected = parse_conversation(prompt + _make_messages(content["rejected"], "assistant"), where)
+    if chosen == rejected:
         raise DataError(f"{where}: chosen and rejected are the same, so there is nothing to prefer: leave it out")
-    if pair.chosen.prompt != pair.rejected.prompt:
+    if chosen.prompt != rejected.prompt:
         raise DataError(f"{where}: chosen and rejected must be one answer each, to the same prompt")
-    return pair
+    return PreferencePair(chosen, rejected)
 
 
-def messages(said: str | list[Any], role: str) -> list[Any]:
-    """Text as a message of that role; messages as they are."""
-    return [{"role": role, "content": said}] if isinstance(said, str) else said
+def _make_messages(content: str | list[Any], role: str) -> list[Any]:
+    """Return text as a message of that role, and messages as they are."""
+    return [{"role": role, "content": content}] if isinstance(content, str) else content
 
 
-class Pairs:
-    """Encoded pairs in batches of like length: the rows of the chosen answers, and below them those of the rejected.
+class PreferenceDataset:
+    """Pairs to train on and to validate with, in batches of similar length.
+
+    A batch of B pairs has 2B rows: the chosen answers' conversations, then the rejected ones'.
 
     Attributes:
-        truncated: how many answers' conversations were longer than the model sees, and begin later than they did.
-        position: how many pairs have been drawn.
+        pairs: the encoded pairs of each split.
+        truncated: how many conversations were longer than block_size; their beginning is cut off.
+        position: how many training pairs have been drawn.
+        skipped: the position after a batch that is left out; 0 for none.
     """
 
-    def __init__(self, train: Sequence[Pair], val: Sequence[Pair], template: ChatTemplate, config: Config) -> None:
-        """Raises DataError for no pairs, or an answer that alone is longer than block_size."""
-        self.truncated = self.position = self.skipped = 0
+    def __init__(
+        self,
+        train: Sequence[PreferencePair],
+        val: Sequence[PreferencePair],
+        template: ChatTemplate,
+        config: Config,
+    ) -> None:
+        """Encode the pairs. Raises DataError if an answer alone is longer than block_size."""
+        self.position = self.skipped = 0
         self.batch_size = config.training.batch_size
         self.generator = torch.Generator().manual_seed(config.training.seed)
-        self.parts: dict[Split, list[tuple[Encoded, Encoded]]] = {"train": [], "val": []}
-        for split, pairs in (("train", train), ("val", val)):
-            for pair in pairs:
-                both = [encoded(example, template, config.model.block_size) for example in (pair.chosen, pair.rejected)]
-                self.truncated += sum(each.truncated for each in both)
-                self.parts[split].append((both[0], both[1]))  # type: ignore[index]
-        lengths = [max(len(each.x) for each in pair) for pair in self.parts["train"]]
-        self.batches = LikeLengths(lengths, self.batch_size, self.generator)
+
+        def encode(pair: PreferencePair) -> tuple[EncodedExample, EncodedExample]:
+            block_size = config.model.block_size
+            return encode_example(pair.chosen, template, block_size), encode_example(
+                pair.rejected, template, block_size
+            )
+
+        self.pairs: dict[Split, list[tuple[EncodedExample, EncodedExample]]] = {
+            "train": [encode(pair) for pair in train],
+            "val": [encode(pair) for pair in val],
+        }
+        self.truncated = sum(each.truncated for split in self.pairs.values() for pair in split for each in pair)
+        lengths = [max(len(each.x) for each in pair) for pair in self.pairs["train"]]
+        self.batches = LengthBucketSampler(lengths, self.batch_size, self.generator)
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
-        """The next batch: x and y, both (2B, T). Each training pair comes once an epoch."""
-        part = self.parts[split]
+        """Return the next batch: x and y, both (2B, T), int64. A training pair comes once an epoch."""
+        pairs = self.pairs[split]
         if split == "val":
-            return stacked([part[i] for i in torch.randint(len(part), (self.batch_size,), generator=self.generator)])
+            chosen = torch.randint(len(pairs), (self.batch_size,), generator=self.generator).tolist()
+            return _stack_pairs([pairs[i] for i in chosen])
         chosen = next(self.batches)
         self.position += len(chosen)
         if self.position == self.skipped:
             return self.get_batch(split)
-        return stacked([part[i] for i in chosen])
+        return _stack_pairs([pairs[i] for i in chosen])
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs: the states of the generator and of the epoch, and the position."""
@@ -132,77 +121,24 @@ class Pairs:
 
     @property
     def tokens(self) -> int:
-        """How many there are, in both splits."""
-        return sum(len(each.x) for part in self.parts.values() for pair in part for each in pair)
+        """Tokens in both splits."""
+        return sum(len(each.x) for split in self.pairs.values() for pair in split for each in pair)
 
     @property
     def tokens_a_batch(self) -> float:
-        """How many a batch has, on average."""
-        return self.batch_size * self.tokens / sum(map(len, self.parts.values()))
+        """Tokens in an average batch."""
+        return self.batch_size * self.tokens / sum(map(len, self.pairs.values()))
 
     def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
-        """At most `count` pairs, evenly spread: x and y, (2N, T)."""
-        part = self.parts[split]
-        return stacked(part[:: math.ceil(len(part) / count)])
+        """Return at most `count` pairs, evenly spread: x and y, (2N, T), int64."""
+        pairs = self.pairs[split]
+        return _stack_pairs(pairs[:: max(1, math.ceil(len(pairs) / count))])
+
+    def get_all(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return all pairs of a split: x and y, (2N, T), int64."""
+        return _stack_pairs(self.pairs[split])
 
 
-def stacked(pairs: Sequence[tuple[Encoded, Encoded]]) -> tuple[Tensor, Tensor]:
-    """Pairs as x and y, (2B, T): first the chosen, then the rejected."""
-    return padded([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs])
-
-
-class Preferring(nn.Module):
-    """A model, and the reference that it is held against, whose loss is that of its preferences."""
-
-    def __init__(self, model: TrainedModel, reference: TrainedModel, beta: float = BETA) -> None:
-        """Raises ConfigError for a beta that isn't above 0."""
-        super().__init__()
-        if not 0 < beta < math.inf:
-            raise ConfigError(f"beta must be a number above 0, not {beta!r}")
-        self.model, self.beta = model, beta
-        self.config = model.config
-        self.reference = (reference,)  # in a tuple, so that PyTorch takes it for no part of this module
-
-    def forward(self, idx: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What each pair's margin is, (B,), the chosen answer's reward less the other's, and the mean loss of all."""
-        chosen, rejected = log_probabilities(self.model(idx)[0], targets).chunk(2)
-        with torch.no_grad():
-            was_chosen, was_rejected = log_probabilities(self.reference[0](idx)[0], targets).chunk(2)
-        losses = dpo_loss(chosen, rejected, was_chosen, was_rejected, self.beta)
-        return margins(chosen, rejected, was_chosen, was_rejected, self.beta), losses.mean()
-
-    @property
-    def blocks(self) -> nn.Module:
-        """The model's, for what is applied to them from outside."""
-        return self.model.get_submodule("blocks")
-
-    @torch.inference_mode()
-    def loss(self, x: Tensor, y: Tensor) -> float:
-        """The mean loss of pairs x, y, (2N, T), dropout off."""
-        was_training, device = self.training, next(self.model.parameters()).device
-        self.eval()
-        total = 0.0
-        for (xc, xr), (yc, yr) in zip(in_parts(x), in_parts(y), strict=True):
-            _, loss = self(torch.cat([xc, xr]).to(device), torch.cat([yc, yr]).to(device))
-            total += loss.item() * len(xc)
-        self.train(was_training)
-        return total / (len(x) // 2)
-
-
-def in_parts(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Rows of pairs, (2N, T), some pairs at a time."""
-    chosen, rejected = rows.chunk(2)
-    return list(zip(chosen.split(AT_ONCE), rejected.split(AT_ONCE), strict=True))
-
-
-@torch.inference_mode()
-def preferred(model: LanguageModel, pairs: Pairs) -> int:
-    """Of how many held-out pairs the chosen answer is the likelier one to the model."""
-    x, y = pairs.sample("val", len(pairs.parts["val"]))
-    device = next(iter(model.parameters())).device
-    right = 0
-    for (xc, xr), (yc, yr) in zip(in_parts(x), in_parts(y), strict=True):
-        logits, _ = model(torch.cat([xc, xr]).to(device))
-        chosen, rejected = log_probabilities(logits, torch.cat([yc, yr]).to(device)).chunk(2)
-        right += int((chosen > rejected).sum())
-    return right
+def _stack_pairs(pairs: Sequence[tuple[EncodedExample, EncodedExample]]) -> tuple[Tensor, Tensor]:
+    """Return pairs as x and y, (2B, T): the chosen ones, then the rejected ones."""
+    return pad_batch([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs])

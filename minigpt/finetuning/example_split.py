@@ -1,4 +1,4 @@
-"""Where examples come from: a file of them, or the built-in tasks; some to learn from, some held out."""
+"""Examples from a file or from the built-in tasks, split into training and test examples."""
 
 import itertools
 import random
@@ -10,80 +10,107 @@ from typing import TypeVar
 from minigpt.data.corpus import Corpus, compute_sha256
 from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import DataError, FileError
-from minigpt.finetuning.sft_dataset import Example, read_examples
+from minigpt.finetuning.sft_examples import Example, read_examples
 from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, require_tasks, split_source
 from minigpt.runs.run import Run
 
-ASKED = 500  # held-out examples of each task, by which the accuracy is measured
-VALIDATING = 0.1  # share of a file's examples
+MAX_TEST_EXAMPLES = 500  # of each task
+TEST_SHARE = 0.1  # of a file's examples
+FILE_TASK = "the examples"  # the task of the examples of a file
 T = TypeVar("T")
-OWN = "the examples"  # what those of a file are called among tasks
 
 
 @dataclass(frozen=True)
-class Material:
-    """Examples by task, to learn from and held out, and where they are from."""
+class ExampleSplit:
+    """Training and test examples.
+
+    Attributes:
+        train: examples to train on, by task.
+        test: held-out examples, by task.
+        source: where they are from, for people.
+    """
 
     train: dict[str, list[Example]]
     test: dict[str, list[Example]]
     source: str
 
     @property
-    def all(self) -> tuple[list[Example], list[Example]]:
-        """Those of all tasks."""
-        return [*itertools.chain(*self.train.values())], [*itertools.chain(*self.test.values())]
+    def all_train(self) -> list[Example]:
+        """The training examples of all tasks."""
+        return [*itertools.chain(*self.train.values())]
 
-    def corpus(self) -> Corpus:
-        """All of them as a text, for the record."""
-        return corpus_of(itertools.chain(*self.all), self.source)
+    @property
+    def all_test(self) -> list[Example]:
+        """The test examples of all tasks."""
+        return [*itertools.chain(*self.test.values())]
 
 
-def material_of(base: Run, data: str | Path | None, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:
-    """The examples of a file or, without one, of tasks; those `kept` are tested and never learned.
+def make_example_split(
+    base: Run, data: str | Path | None, tasks: Sequence[str], test_only: Sequence[str], seed: int
+) -> ExampleSplit:
+    """Read the examples of a file or, without one, make examples of tasks.
 
-    Raises DataError for too few examples, FileError and ConfigError as `read_examples` and `require_tasks` do.
+    Args:
+        base: the run whose text the tasks are made of.
+        data: a file of examples, or None.
+        tasks: names of tasks.
+        test_only: tasks that are tested and never learned.
+        seed: for the draws.
+
+    Raises:
+        DataError: if there are too few examples, or a line of the file is not an example.
+        FileError: if the file cannot be read.
+        ConfigError: for an unknown task.
     """
-    return of_tasks(base, tasks, kept, seed) if data is None else of_file(data, seed)
+    return _make_task_examples(base, tasks, test_only, seed) if data is None else _split_file(data, seed)
 
 
-def of_file(path: str | Path, seed: int) -> Material:
-    """The examples of a file, a tenth of them held out: which, the SHA-256 of each one's prompt decides."""
-    examples = read_examples(path)
-    train, test = parted(examples, [example.asked for example in examples], f"{str(path)!r}", "examples")
-    test = list(dict.fromkeys(test))
-    random.Random(seed).shuffle(test)
-    return Material({OWN: train}, {OWN: test[:ASKED]}, f"the examples in {path}")
+def split_by_hash(items: Sequence[T], questions: Sequence[str], source: str, kind: str) -> tuple[list[T], list[T]]:
+    """Split items into a training and a test part by the SHA-256 of their questions, so that no question is in both.
 
+    Args:
+        items: what is split.
+        questions: the question of each item.
+        source: where the items are from, for the message.
+        kind: what they are called in the message, in the plural.
 
-def parted(items: Sequence[T], asked: Sequence[str], where: str, what: str) -> tuple[list[T], list[T]]:
-    """Those to learn from and those held out, of which the SHA-256 of what each asks decides: no question is in both.
-
-    Raises DataError, with the place and what they are, if either part has none.
+    Raises:
+        DataError: if a part is empty.
     """
     train: list[T] = []
     test: list[T] = []
-    for item, question in zip(items, asked, strict=True):
-        (test if hash_to_fraction(question) < VALIDATING else train).append(item)
+    for item, question in zip(items, questions, strict=True):
+        (test if hash_to_fraction(question) < TEST_SHARE else train).append(item)
     if not train or not test:
-        raise DataError(f"{where} has {len(items)} {what}: too few to learn from some and test with others")
+        raise DataError(f"{source} has {len(items)} {kind}: too few to learn from some and test with others")
     return train, test
 
 
-def corpus_of(examples: Iterable[Example], source: str) -> Corpus:
-    """Examples as a text, for the record."""
-    written = "\n".join(example.written for example in examples)
-    return Corpus(written, source, None, compute_sha256(written.encode()))
+def make_corpus(examples: Iterable[Example], source: str) -> Corpus:
+    """Return examples as a corpus, for the run's record: its size and its SHA-256."""
+    text = "\n".join(example.as_json for example in examples)
+    return Corpus(text, source, None, compute_sha256(text.encode()))
 
 
-def of_tasks(base: Run, tasks: Sequence[str], kept: Sequence[str], seed: int) -> Material:
-    """Examples of the built-in tasks on the base's text, and on made-up words."""
-    require_tasks(tasks, kept)
+def _split_file(path: str | Path, seed: int) -> ExampleSplit:
+    """Split the examples of a file; repeated test examples count once."""
+    examples = read_examples(path)
+    train, test = split_by_hash(examples, [each.prompt_as_json for each in examples], f"{str(path)!r}", "examples")
+    test = list(dict.fromkeys(test))
+    random.Random(seed).shuffle(test)
+    return ExampleSplit({FILE_TASK: train}, {FILE_TASK: test[:MAX_TEST_EXAMPLES]}, f"the examples in {path}")
+
+
+def _make_task_examples(base: Run, tasks: Sequence[str], test_only: Sequence[str], seed: int) -> ExampleSplit:
+    """Make examples of tasks from the base's text, if it can be read, and from random words."""
+    require_tasks(tasks, test_only)
     try:
         corpus = base.corpus()
         text = corpus.text if isinstance(corpus, Corpus) else ""
     except (DataError, FileError):
         text = ""
-    known, unknown = split_source(text, base.config.model.block_size - SPECIAL_TOKENS, seed, kept)
-    train = make_examples(tasks, known, None, seed)
-    test = make_examples([*dict.fromkeys([*tasks, *kept])], unknown, ASKED, seed + 1)
-    return Material(train, test, f"tasks made here: {', '.join(tasks)}")
+    max_characters = base.config.model.block_size - SPECIAL_TOKENS
+    train_source, test_source = split_source(text, max_characters, seed, test_only)
+    train = make_examples(tasks, train_source, None, seed)
+    test = make_examples([*dict.fromkeys([*tasks, *test_only])], test_source, MAX_TEST_EXAMPLES, seed + 1)
+    return ExampleSplit(train, test, f"tasks made here: {', '.join(tasks)}")

@@ -1,41 +1,47 @@
-"""Batches of examples of like length, so that little of a batch is padding."""
+"""Batches of examples of similar length, so that a batch has little padding."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 
-BATCHES_AHEAD = 16  # whose examples are sorted by length together
+BATCHES_PER_BUCKET = 16  # the examples of this many batches are sorted by length together
 
 
-class LikeLengths(Iterator[list[int]]):
-    """Endless batches of numbers of examples; each comes once an epoch."""
+class LengthBucketSampler(Iterator[list[int]]):
+    """An endless iterator over batches of indices; each example comes once an epoch.
+
+    Args:
+        lengths: Tokens of each example.
+        batch_size: Examples in a batch; the last batch of a bucket can be smaller.
+        generator: For the shuffling.
+    """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> None:
         self.lengths, self.batch_size, self.generator = lengths, batch_size, generator
         self.queue: list[list[int]] = []
         self.epoch_generator = generator.get_state()
 
+    def __next__(self) -> list[int]:
+        if not self.queue:
+            self.queue = self._draw_epoch()
+        return self.queue.pop()
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return what `restore` needs: the generator's state before this epoch, and how many batches are left of it."""
         return {"epoch_generator": self.epoch_generator, "batches_left": torch.tensor([len(self.queue)])}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from that state. The generator's own state is to be restored afterwards."""
+        """Continue from that state. The generator's own state must be restored afterwards."""
         self.generator.set_state(state["epoch_generator"])
-        self.queue = self._epoch()[: int(state["batches_left"])]
+        self.queue = self._draw_epoch()[: int(state["batches_left"])]
 
-    def __next__(self) -> list[int]:
-        if not self.queue:
-            self.queue = self._epoch()
-        return self.queue.pop()
-
-    def _epoch(self) -> list[list[int]]:
-        """All of them once, in batches: in random order, sorted by length within some batches' worth."""
+    def _draw_epoch(self) -> list[list[int]]:
+        """Shuffle the examples, sort each bucket by length, cut the buckets into batches, and shuffle these."""
         self.epoch_generator = self.generator.get_state()
         order = torch.randperm(len(self.lengths), generator=self.generator).tolist()
-        stretch = self.batch_size * BATCHES_AHEAD
+        bucket_size = self.batch_size * BATCHES_PER_BUCKET
         batches = []
-        for start in range(0, len(order), stretch):
-            near = sorted(order[start : start + stretch], key=lambda i: self.lengths[i])
-            batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]
+        for start in range(0, len(order), bucket_size):
+            bucket = sorted(order[start : start + bucket_size], key=lambda i: self.lengths[i])
+            batches += [bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)]
         return [batches[i] for i in torch.randperm(len(batches), generator=self.generator).tolist()]

@@ -1,15 +1,18 @@
-"""A run with its matrices in eight or four bits: a run like any other, smaller, and how much worse it is."""
+"""Make a quantized copy of a run, and measure how much worse it is."""
 
 import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.quantization import Quantization, quantize_model
+from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 
@@ -17,20 +20,36 @@ KINDS: dict[int, Quantization] = {8: "int8", 4: "nf4"}
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """The new run beside its original: exact losses, None where no text can be had, and sizes of weights in bytes."""
+class QuantizationResult:
+    """A quantized run beside the original.
+
+    Attributes:
+        run: the quantized run.
+        loss_before: the original's exact loss in nats per token; None if there is no text to measure.
+        loss_after: the quantized run's.
+        bytes_before: size of the original's weights.
+        bytes_after: size of the quantized run's.
+    """
 
     run: Run
-    before: float | None
-    after: float | None
+    loss_before: float | None
+    loss_after: float | None
     bytes_before: int
     bytes_after: int
 
 
-def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Path | None = None) -> Quantized:
-    """Leave a copy of a run, its matrices in so many bits, in a folder of its own; `data` is a text to measure both on.
+def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Path | None = None) -> QuantizationResult:
+    """Save a copy of a run whose matrices have 8 or 4 bits a weight.
 
-    Raises ConfigError for other than 8 or 4 bits, and for a model without blocks or in few bits already.
+    Args:
+        base: the original; it stays as it is.
+        bits: 8 or 4.
+        out: the new run's directory; runs/<name>-int8 or runs/<name>-nf4 by default.
+        data: a text to measure both runs on; by default the run's own.
+
+    Raises:
+        ConfigError: for other bits, and for a model that has no blocks or is quantized already.
+        DataError, FileError: if `data` cannot be measured.
     """
     if bits not in KINDS:
         raise ConfigError(f"there is no layer of {bits} bits here: choose {' or '.join(map(str, KINDS))}")
@@ -41,30 +60,43 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
     model = quantize_model(model, kind).eval()
     config = base.config.override(quantization=kind, implementation="fast")
     accelerate(model, config)
-    wanted = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
-    record = dataclasses.replace(base.record, base=str(base.path), generation=describe_decoder(model))
-    run = Run(wanted, config, base.tokenizer, model, record, base.metrics)
-    before = after = per_byte = per_character = None
+    path = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
+    run = Run(path, config, base.tokenizer, model, base.record, base.metrics)
+    before, after = _evaluate_both(base, run, data)
+    own = after if data is None else None  # the record holds the loss on the run's own text only
+    record = dataclasses.replace(
+        base.record,
+        base=str(base.path),
+        generation=describe_decoder(model),
+        validation_loss=own.loss if own else None,
+        bits_per_byte=own.bits_per_byte if own else None,
+        bits_per_character=own.bits_per_character if own else None,
+    )
+    directory = RunDirectory.create(path)
+    directory.write_config(config)
+    directory.write_tokenizer(base.tokenizer, config)
+    directory.write_weights(model.state_dict())
+    if base.metrics:
+        directory.write_metrics(base.metrics)
+    directory.write_record(record)
+    return QuantizationResult(
+        run=dataclasses.replace(run, path=directory.path, record=record),
+        loss_before=before.loss if before else None,
+        loss_after=after.loss if after else None,
+        bytes_before=_count_bytes(base.model),
+        bytes_after=_count_bytes(model),
+    )
+
+
+def _evaluate_both(base: Run, run: Run, data: str | Path | None) -> tuple[Evaluation | None, Evaluation | None]:
+    """Measure both runs; None if the run's own text is missing."""
     try:
-        before, measured = base.evaluate(data).loss, run.evaluate(data)
-        after, per_byte, per_character = measured.loss, measured.bits_per_byte, measured.bits_per_character
+        return base.evaluate(data), run.evaluate(data)
     except (DataError, FileError):
         if data is not None:
             raise
-    if data is not None:  # which says nothing of the validation split
-        per_byte = per_character = None
-    record = dataclasses.replace(
-        record,
-        validation_loss=after if data is None else None,
-        bits_per_byte=per_byte,
-        bits_per_character=per_character,
-    )
-    folder = RunDirectory.create(wanted)
-    folder.write_config(config)
-    folder.write_tokenizer(base.tokenizer, config)
-    folder.write_weights(model.state_dict())
-    if base.metrics:
-        folder.write_metrics(base.metrics)
-    folder.write_record(record)
-    sizes = [sum(t.numel() * t.element_size() for t in m.state_dict().values()) for m in (base.model, model)]
-    return Quantized(dataclasses.replace(run, path=folder.path, record=record), before, after, sizes[0], sizes[1])
+    return None, None
+
+
+def _count_bytes(model: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

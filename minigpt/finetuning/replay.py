@@ -1,4 +1,4 @@
-"""The text that a base was trained on: to rehearse it, and to see what of it is forgotten."""
+"""Replay: batches of the base's own text, mixed into fine-tuning so that the model does not forget it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,29 +13,42 @@ from minigpt.model.loss import MAX_EVALUATED_TOKENS, compute_exact_loss
 from minigpt.runs.run import Run
 
 
-class OwnText:
-    """A base's own text, in the ids of what the base becomes."""
+class ReplayDataset:
+    """The text that a base was trained on, in the token ids of the fine-tuned model.
 
-    def __init__(self, dataset: Dataset, new: Tensor) -> None:
-        """`new` gives what each id of the base, (V,), is now."""
-        self.dataset, self.new = dataset, new
+    Args:
+        dataset: The base's data, in its own ids.
+        new_ids: What each id of the base is in the fine-tuned model, (V,), int64.
+    """
+
+    def __init__(self, dataset: Dataset, new_ids: Tensor) -> None:
+        self.dataset, self.new_ids = dataset, new_ids
 
     @classmethod
-    def of(cls, base: Run, old: Sequence[int | None] | None = None) -> "OwnText | None":
-        """That of a run, `old` being what each token was in it, by default the same; None where it can't be had."""
-        new = torch.arange(base.tokenizer.vocab_size)
-        for n, i in enumerate(old or []):
-            if i is not None:
-                new[i] = n
+    def from_run(cls, base: Run, old_ids: Sequence[int | None] | None = None) -> "ReplayDataset | None":
+        """Read the text of a base.
+
+        Args:
+            base: The run that is fine-tuned.
+            old_ids: What each token of the fine-tuned model is in the base, None for a new one. By default the
+                vocabularies are the same.
+
+        Returns:
+            The dataset, or None if the text is missing or has changed.
+        """
+        new_ids = torch.arange(base.tokenizer.vocab_size)
+        for new, old in enumerate(old_ids or []):
+            if old is not None:
+                new_ids[old] = new
         try:
-            return cls(base.dataset(), new)
+            return cls(base.dataset(), new_ids)
         except (DataError, FileError):
             return None
 
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """One to train on: x and y, (B, T)."""
+    def get_batch(self) -> tuple[Tensor, Tensor]:
+        """Return the next training batch: x and y, both (B, T), int64."""
         x, y = self.dataset.get_batch("train")
-        return self.new[x], self.new[y]
+        return self.new_ids[x], self.new_ids[y]
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, all tensors."""
@@ -46,17 +59,16 @@ class OwnText:
         """Continue as if all batches up to that state had been drawn."""
         self.dataset.restore({**state, "position": int(state["position"])})
 
-    def loss_before(self, base: LanguageModel) -> float:
-        """The base's exact loss on the validation split."""
+    def compute_base_loss(self, base: LanguageModel) -> float:
+        """Return the base's exact loss on the validation split, in nats per token."""
         return compute_exact_loss(base, self.dataset.val, MAX_EVALUATED_TOKENS)
 
-    def loss(self, model: LanguageModel) -> float:
-        """The exact loss of what the base has become, on the same."""
+    def compute_loss(self, model: LanguageModel) -> float:
+        """Return the fine-tuned model's exact loss on the validation split, in nats per token."""
         return compute_exact_loss(model, self, MAX_EVALUATED_TOKENS)
 
     def __len__(self) -> int:
         return len(self.dataset.val)
 
     def __getitem__(self, stretch: slice) -> Any:
-        """A stretch of the validation split."""
-        return self.new[torch.as_tensor(self.dataset.val[stretch])]
+        return self.new_ids[torch.as_tensor(self.dataset.val[stretch])]

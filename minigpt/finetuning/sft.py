@@ -1,4 +1,4 @@
-"""From a run and instructions with answers to a run that follows them, and how well it does."""
+"""Instruction tuning (supervised fine-tuning, SFT): train a run on instructions, and measure its answers."""
 
 import copy
 from collections.abc import Sequence
@@ -10,21 +10,27 @@ import torch
 
 from minigpt.acceleration import accelerate
 from minigpt.errors import ConfigError
-from minigpt.finetuning.accuracy import Accuracy, accuracies, majority
+from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy_by_task
 from minigpt.finetuning.accuracy_log import AccuracyLog
-from minigpt.finetuning.example_split import material_of
-from minigpt.finetuning.finetune import Method, adapt, begun_from, create_run, run_finetuning
-from minigpt.finetuning.lora import (
-    LoRAConfig,
-    count_trained_parameters,
+from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split
+from minigpt.finetuning.finetune import measure_forgetting
+from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
+from minigpt.finetuning.replay import ReplayDataset
+from minigpt.finetuning.run_finetuning import (
+    Method,
+    choose_path,
+    create_run,
+    derive_config,
+    prepare_model,
+    run_finetuning,
 )
-from minigpt.finetuning.replay import OwnText
-from minigpt.finetuning.sft_dataset import Instructions
+from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.target_layers import OUTSIDE_BLOCKS, select_layers
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings, train_new_rows
 from minigpt.model import TrainedModel
-from minigpt.model.loss import compute_mean_loss, nats_to_bits
-from minigpt.runs.run import Evaluation, Run, lengths_of
+from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
+from minigpt.runs.evaluation import Evaluation, measure_token_lengths
+from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.display import Display
@@ -32,99 +38,141 @@ from minigpt.training.setup import TrainingSetup
 
 
 @dataclass(frozen=True)
-class Instructed:
-    """What came of it.
+class TaskAccuracy:
+    """The accuracy of held-out answers of a task.
 
     Attributes:
-        accuracies: by task: before, where the base knew instructions, after, and of the most frequent answer always.
-        own_before: the base's exact loss on its own text, as plain text; None where that cannot be had.
-        own_after: the run's on the same: what it has forgotten.
-        truncated: how many examples were longer than the model sees.
+        before: the base's; None if it knew no instructions.
+        after: the fine-tuned run's.
+        majority: that of always giving the most frequent answer.
+    """
+
+    before: Accuracy | None
+    after: Accuracy
+    majority: Accuracy
+
+
+@dataclass(frozen=True)
+class SFTResult:
+    """A run that follows instructions, and how well it does.
+
+    Attributes:
+        run: an ordinary run; adapters are merged into its weights.
+        trained_parameters: how many parameters trained.
+        accuracies: by task.
+        own_loss_before: the base's exact loss on its own text in nats per token; None if that text is missing.
+        own_loss_after: the fine-tuned run's.
+        truncated: how many examples were longer than block_size.
+        adapter: the adapter's directory; None if all weights trained.
     """
 
     run: Run
-    trained: int
-    accuracies: dict[str, tuple[Accuracy | None, Accuracy, Accuracy]]
-    own_before: float | None
-    own_after: float | None
+    trained_parameters: int
+    accuracies: dict[str, TaskAccuracy]
+    own_loss_before: float | None
+    own_loss_after: float | None
     truncated: int
     adapter: Path | None
 
 
-def instruct(
+def train_sft(
     base: Run,
     data: str | Path | None = None,
     tasks: Sequence[str] = (),
-    kept: Sequence[str] = (),
+    test_only: Sequence[str] = (),
     method: Method = "full",
-    shape: LoRAConfig | None = None,
+    lora: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     **settings: Any,
-) -> Instructed:
-    """Teach a copy of a run's model instructions, from a file of JSON lines or of the built-in tasks.
+) -> SFTResult:
+    """Train a copy of a run's model on instructions and answers, and save it as a new run.
 
-    Its vocabulary grows by the marks between turns, and of characters by those that the examples need; what it knew
-    stays. Raises as `finetune` does, and DataError for examples that cannot be learned.
+    The vocabulary grows by the chat format's special tokens, and by characters that only the examples have.
+
+    Args:
+        base: the run to start from; it stays as it is.
+        data: a file of examples, see sft_examples.py; None to make examples of `tasks`.
+        tasks: names of built-in tasks, see tasks.py.
+        test_only: tasks that are tested and never learned.
+        method: "full", "lora" or "qlora", as for `finetune`.
+        lora: the size and scaling of the adapters.
+        targets: the layers that get an adapter, as for `apply_lora`.
+        out: the new run's directory; runs/<name>-instructed by default.
+        **settings: settings of the training. The others are the base's, except the steps and the learning rate.
+
+    Raises:
+        DataError: if the examples cannot be learned.
+        ConfigError: for an impossible setting, adapter or task.
+        MinigptError: as `minigpt.train` does.
     """
-    config = begun_from(base, method, **{"order": "epochs", "snapshots": 0} | settings)
+    config = derive_config(base, method, **{"order": "epochs", "snapshots": 0} | settings)
     if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
-    material = material_of(base, data, tasks, kept, config.training.seed)
-    train, test = material.all
-    tokenizer, old = extend_tokenizer(
-        base.tokenizer, CHAT_TOKENS, (turn.text for example in train + test for turn in example.turns)
-    )
+    split = make_example_split(base, data, tasks, test_only, config.training.seed)
+    train, test = split.all_train, split.all_test
+    texts = (turn.text for example in train + test for turn in example.turns)
+    tokenizer, old_ids = extend_tokenizer(base.tokenizer, CHAT_TOKENS, texts)
     if method != "full":
-        require_layers(base.model, targets, growing=None in old)
-    template = ChatTemplate(tokenizer)
+        _require_targets(base.model, targets, has_new_tokens=None in old_ids)
     config = config.override(vocab_size=tokenizer.vocab_size)
-    own = OwnText.of(base, old)
-    dataset = Instructions(train, test, template, config, own)
-    before = {} if None in old else accuracies(base.model, template, material.test)
-    training, device = config.training, pick_device(config.training.device)
-    with Display(training) as display, limit_threads(config.activations_per_batch) as threads:
-        display.say(f"text   {material.source}: {len(train):,} examples to learn, {len(test):,} held out")
+    template, replay = ChatTemplate(tokenizer), ReplayDataset.from_run(base, old_ids)
+    dataset = SFTDataset(train, test, template, config, replay)
+    before = {} if None in old_ids else measure_accuracy_by_task(base.model, template, split.test)
+    with Display(config.training) as display, limit_threads(config.activations_per_batch) as threads:
+        display.say(f"text   {split.source}: {len(train):,} examples to learn, {len(test):,} held out")
         if dataset.truncated:
-            display.say(f"       {dataset.truncated:,} are longer than block_size, and begin later than they did")
-        torch.manual_seed(training.seed)
-        model = resize_embeddings(copy.deepcopy(base.model), old, training.seed).to(device)
+            display.say(f"       {dataset.truncated:,} are longer than block_size: their beginning is cut off")
+        torch.manual_seed(config.training.seed)
+        model = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
+        model = model.to(pick_device(config.training.device))
         accelerate(model, config)
-        adapt(model, method, shape or LoRAConfig(), targets)
-        if method != "full" and None in old:
-            train_new_rows(model, old)
-        trained = count_trained_parameters(model)
-        start = TrainingSetup(material.corpus(), tokenizer, config, dataset, model, threads)
-        wanted = Path(f"runs/{base.path.name or 'run'}-instructed" if out is None else out)
-        about = {"instructions": True, "exchanges": max(example.exchanges for example in train), "documents": None}
-        run = create_run(base, start, method, wanted, display, old, about)
-        log = AccuracyLog(run.path, model, template, material.test, display.say)
-        run, adapter = run_finetuning(
-            base, run, start, method, display, old, callbacks=[log], measure=lambda: measured(run, dataset)
-        )
+        prepare_model(model, method, lora or LoRAConfig(), targets)
+        if method != "full" and None in old_ids:
+            train_new_rows(model, old_ids)
+        trained_parameters = count_trained_parameters(model)
+        corpus = make_corpus(train + test, split.source)
+        setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
+        record = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
+        run = create_run(base, setup, method, choose_path(base, out, "instructed"), display, record, old_ids)
+        log = AccuracyLog(run.path, model, template, split.test, display.say)
+        options = {"callbacks": [log], "measure": lambda: _evaluate_answers(run, dataset)}
+        run, adapter = run_finetuning(base, run, setup, method, display, options, old_ids)
         log.draw()
-        after = accuracies(model, template, material.test)
-        usual_answers = {task: majority(material.train.get(task, some), some) for task, some in material.test.items()}
-        own_before, own_after = (own.loss_before(base.model), own.loss(model)) if own else (None, None)
-    found = {task: (before.get(task), after[task], usual_answers[task]) for task in after}
-    return Instructed(run, trained, found, own_before, own_after, dataset.truncated, adapter)
+        accuracies = _compare_accuracies(run.model, template, split, before)
+        own_before, own_after = measure_forgetting(base, run, replay)
+    return SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)
 
 
-def require_layers(model: TrainedModel, targets: Sequence[str] | None, growing: bool) -> None:
-    """Raise ConfigError for targets that can have no adapter, as the last layer can't while its rows grow."""
-    chosen = select_layers(model, targets)
-    if growing and not chosen.keys().isdisjoint(OUTSIDE_BLOCKS):
+def _require_targets(model: TrainedModel, targets: Sequence[str] | None, has_new_tokens: bool) -> None:
+    """Raise ConfigError for targets that match no layer, and for the last layer where its rows grow."""
+    layers = select_layers(model, targets)
+    if has_new_tokens and not layers.keys().isdisjoint(OUTSIDE_BLOCKS):
         raise ConfigError("lm_head gets rows for new tokens, and so no adapter: leave it out of the targets")
 
 
-def measured(run: Run, dataset: Instructions) -> Evaluation:
-    """The mean loss of all tokens of the held-out answers."""
-    x, y = dataset.sample("val", len(dataset.parts["val"]))
+def _evaluate_answers(run: Run, dataset: SFTDataset) -> Evaluation:
+    """Return the mean loss of all tokens of the held-out answers."""
+    x, y = dataset.get_all("val")
     loss = compute_mean_loss(run.model, x, y)
-    answered = y[y >= 0]
-    size, characters = lengths_of(run.tokenizer)[answered].sum(0).tolist()
-    total, count = nats_to_bits(loss) * len(answered), len(answered)
-    per_byte, per_character = total / max(1, size), total / max(1, characters)
+    answers = y[y != IGNORE_INDEX]
+    size, characters = measure_token_lengths(run.tokenizer)[answers].sum(0).tolist()
+    count = len(answers)
+    bits = nats_to_bits(loss) * count
+    per_byte, per_character = bits / max(1, size), bits / max(1, characters)
     return Evaluation(
         loss, per_byte, per_character, "held-out answers", characters, run.record.data_source, count, count
     )
+
+
+def _compare_accuracies(
+    model: TrainedModel, template: ChatTemplate, split: ExampleSplit, before: dict[str, Accuracy]
+) -> dict[str, TaskAccuracy]:
+    """Measure the accuracy of each task, and put that of the base and of the most frequent answer beside it."""
+    after = measure_accuracy_by_task(model, template, split.test)
+    return {
+        task: TaskAccuracy(
+            before.get(task), after[task], compute_majority_baseline(split.train.get(task, examples), examples)
+        )
+        for task, examples in split.test.items()
+    }

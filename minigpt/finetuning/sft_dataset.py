@@ -1,177 +1,72 @@
-"""Instructions and answers: read, written as one sequence of tokens, of which only the answers are learned.
+"""Batches of examples for instruction tuning (supervised fine-tuning, SFT).
 
-    <|user|>reverse: moon<|assistant|>noom<|end|>
-
-The marks between are special tokens: no text is ever encoded to them, so that nobody can forge one by writing its name.
-The loss counts the answers and the mark after each, nothing else. Sequences of like length make a batch and are filled
-up at the end, where nothing that counts can see it.
+A conversation is one sequence of tokens, see tokenizers/chat_format.py. The loss counts the answers and the token that
+ends each of them. Examples of similar length make a batch. Shorter ones are padded at the end: attention is causal, so
+no real token sees the padding, and the loss ignores it.
 """
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from minigpt.config import Config
-from minigpt.data.documents import SURROGATE, read_numbered_lines
 from minigpt.data.shards import Split
-from minigpt.errors import DataError, FileError
-from minigpt.finetuning.length_bucketing import LikeLengths
-from minigpt.finetuning.replay import OwnText
+from minigpt.errors import DataError
+from minigpt.finetuning.length_bucketing import LengthBucketSampler
+from minigpt.finetuning.replay import ReplayDataset
+from minigpt.finetuning.sft_examples import Example
 from minigpt.model.loss import IGNORE_INDEX
-from minigpt.system.files import explain_os_errors
-from minigpt.tokenizers.chat_format import ROLE_TOKENS, ChatTemplate, Turn
+from minigpt.tokenizers.chat_format import ChatTemplate
 
-LONGEST_LINE = 2**24  # bytes
-REHEARSED = 1 / 5  # of all batches
+REPLAY_FRACTION = 1 / 5  # of all training batches
 
 
 @dataclass(frozen=True)
-class Example:
-    """A conversation: perhaps a system's turn, then user and assistant in turn, the assistant last."""
+class EncodedExample:
+    """An example as token ids.
 
-    turns: tuple[Turn, ...]
-
-    @classmethod
-    def of(cls, instruction: str, answer: str) -> "Example":
-        """The shortest one."""
-        return cls((Turn("user", instruction), Turn("assistant", answer)))
-
-    @property
-    def prompt(self) -> tuple[Turn, ...]:
-        """All but the last answer."""
-        return self.turns[:-1]
-
-    @property
-    def answer(self) -> str:
-        """The last answer."""
-        return self.turns[-1].text
-
-    @property
-    def exchanges(self) -> int:
-        """How many questions it has."""
-        return sum(turn.role == "user" for turn in self.turns)
-
-    @property
-    def asked(self) -> str:
-        """The prompt, as JSON: another for another."""
-        return json.dumps([[turn.role, turn.text] for turn in self.prompt])
-
-    @property
-    def written(self) -> str:
-        """The whole, as JSON."""
-        return json.dumps([[turn.role, turn.text] for turn in self.turns])
-
-
-def read_examples(path: str | Path) -> list[Example]:
-    """The examples of a file of JSON lines, Alpaca's (instruction, input, output) or with messages (role, content).
-
-    Raises FileError or DataError, with file, line and reason, for the first line that is neither.
+    Attributes:
+        x: the model's input.
+        y: the targets, IGNORE_INDEX where the loss does not count them.
+        truncated: True where the beginning was cut off to fit block_size.
     """
-    return [example_of(content, where) for where, content in json_lines(path, "examples")]
-
-
-def json_lines(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
-    """Each line's place, for messages, and what it holds. Raises as `read_examples` does."""
-    path = Path(path)
-    empty = True
-    with explain_os_errors("read", path), path.open("rb") as file:
-        for _, where, line in read_numbered_lines(file, path, LONGEST_LINE, "no example is"):
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError) as error:  # of which a UnicodeDecodeError is one
-                raise DataError(f"{where}, is not JSON in UTF-8 ({error}): mend it or leave it out") from None
-            empty = False
-            yield where, content
-    if empty:
-        raise FileError(f"{str(path)!r} has no {what}: a line of JSON each")
-
-
-def example_of(content: Any, where: str) -> Example:
-    """The example that a line holds; DataError, with the place, if it holds none."""
-    if isinstance(content, dict) and "messages" in content:
-        return conversation(content["messages"], where)
-    if not isinstance(content, dict) or not {"instruction", "output"} <= content.keys():
-        names = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{where}, is neither instruction and output nor messages (it has {names})")
-    parts = [content["instruction"], content.get("input") or "", content["output"]]
-    if not all(isinstance(part, str) for part in parts):
-        raise DataError(f"{where}: instruction, input and output must be text")
-    instruction, given, answer = parts
-    return checked(
-        (Turn("user", f"{instruction}\n{given}" if given else instruction), Turn("assistant", answer)), where
-    )
-
-
-def conversation(messages: Any, where: str) -> Example:
-    """The example that a list of messages is."""
-    turns = []
-    for message in messages if isinstance(messages, list) else []:
-        role, text = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if not isinstance(role, str) or role not in ROLE_TOKENS or not isinstance(text, str):
-            known = ", ".join(ROLE_TOKENS)
-            raise DataError(
-                f"{where}: a message needs a role ({known}) and a content that is text, not {message!r:.60}"
-            )
-        turns.append(Turn(role, text))
-    return checked(tuple(turns), where)
-
-
-def checked(turns: tuple[Turn, ...], where: str) -> Example:
-    """The turns as an example; DataError if they are in no order, or have an empty one."""
-    roles = [turn.role for turn in turns]
-    said = roles[1:] if roles[:1] == ["system"] else roles
-    if not said or len(said) % 2 or said != ["user", "assistant"] * (len(said) // 2):
-        raise DataError(f"{where}: the roles are {', '.join(roles) or 'none'}, not user and assistant in turn")
-    for turn in turns:
-        if half := SURROGATE.search(turn.text):
-            raise DataError(
-                f"{where}, has half of a surrogate pair, U+{ord(half[0]):04X}, which is no character: mend it"
-            )
-        if not turn.text.strip() and turn.role != "system":
-            what = "an empty answer" if turn.role == "assistant" else "an empty instruction"
-            raise DataError(f"{where}, has {what}: fill it in or leave the line out")
-    return Example(turns)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An example as what a model reads, x, and what it has to say, y, IGNORE_INDEX where that is not learned."""
 
     x: list[int]
     y: list[int]
     truncated: bool
 
 
-def encoded(example: Example, template: ChatTemplate, block_size: int) -> Encoded:
-    """An example, without its beginning if it is longer than the model sees.
+def encode_example(example: Example, template: ChatTemplate, block_size: int) -> EncodedExample:
+    """Encode an example, without its beginning if it is longer than block_size.
 
-    Raises DataError for an answer that alone is longer.
+    Raises:
+        DataError: if the answer alone is longer.
     """
-    ids, learned = template.encode(example.turns)
-    most = block_size + 1
-    if len(ids) > most and len(template.tokenizer.encode(example.answer)) + 2 > most:
+    ids, counted = template.encode(example.turns)
+    max_length = block_size + 1  # x and y are shifted by one
+    if len(ids) > max_length and len(template.tokenizer.encode(example.answer)) + 2 > max_length:
         raise DataError(
             f"an answer of {len(example.answer):,} characters is longer than the {block_size} tokens that "
             "the model sees: shorten it, or take a base with a larger block_size"
         )
-    truncated = len(ids) > most
-    ids, learned = ids[-most:], learned[-most:]
-    y = [i if counts else IGNORE_INDEX for i, counts in zip(ids[1:], learned[1:], strict=True)]
-    return Encoded(ids[:-1], y, truncated)
+    truncated = len(ids) > max_length
+    ids, counted = ids[-max_length:], counted[-max_length:]
+    y = [i if counts else IGNORE_INDEX for i, counts in zip(ids[1:], counted[1:], strict=True)]
+    return EncodedExample(ids[:-1], y, truncated)
 
 
-class Instructions:
-    """Encoded examples, some to train on, some to validate with, in batches of like length.
+class SFTDataset:
+    """Examples to train on and to validate with, in batches of similar length.
 
     Attributes:
-        truncated: how many were longer than the model sees, and begin later than they did.
+        examples: the encoded examples of each split.
+        truncated: how many were longer than block_size; their beginning is cut off.
         position: how many training examples have been drawn.
+        skipped: the position after a batch that is left out; 0 for none.
     """
 
     def __init__(
@@ -180,73 +75,85 @@ class Instructions:
         val: Sequence[Example],
         template: ChatTemplate,
         config: Config,
-        rehearsal: OwnText | None = None,
+        replay: ReplayDataset | None = None,
     ) -> None:
-        """Now and then a batch is one of the `rehearsal`, what the model knew before, so that it isn't forgotten.
+        """Encode the examples.
 
-        Raises DataError for no examples, or an answer that alone is longer than block_size.
+        Args:
+            train: examples to train on.
+            val: held-out examples.
+            template: the chat format.
+            config: gives block_size, batch_size and the seed.
+            replay: the base's own text; one training batch in five is of it.
+
+        Raises:
+            DataError: if a split has no example, or an answer alone is longer than block_size.
         """
-        self.rehearsal = rehearsal
-        self.batch_size, self.position, self.skipped = config.training.batch_size, 0, 0
+        self.replay = replay
+        self.batch_size = config.training.batch_size
+        self.position = self.skipped = 0
         self.generator = torch.Generator().manual_seed(config.training.seed)
-        self.parts: dict[Split, list[Encoded]] = {
-            "train": [encoded(example, template, config.model.block_size) for example in train],
-            "val": [encoded(example, template, config.model.block_size) for example in val],
+        self.examples: dict[Split, list[EncodedExample]] = {
+            "train": [encode_example(example, template, config.model.block_size) for example in train],
+            "val": [encode_example(example, template, config.model.block_size) for example in val],
         }
-        self.truncated = sum(example.truncated for part in self.parts.values() for example in part)
-        for name, part in (("train on", self.parts["train"]), ("validate with", self.parts["val"])):
-            if not part:
-                raise DataError(f"there is no example to {name}: name more of them")
-        self.batches = LikeLengths([len(e.x) for e in self.parts["train"]], self.batch_size, self.generator)
+        for purpose, split in (("train on", self.examples["train"]), ("validate with", self.examples["val"])):
+            if not split:
+                raise DataError(f"there is no example to {purpose}: name more of them")
+        self.truncated = sum(example.truncated for split in self.examples.values() for example in split)
+        lengths = [len(example.x) for example in self.examples["train"]]
+        self.batches = LengthBucketSampler(lengths, self.batch_size, self.generator)
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
-        """The next batch: x and y, both (B, T), T that of the longest. Each training example comes once an epoch."""
+        """Return the next batch: x and y, (B, T), int64. T is the longest example's; each comes once an epoch."""
+        examples = self.examples[split]
         if split == "val":
-            chosen = torch.randint(len(self.parts["val"]), (self.batch_size,), generator=self.generator).tolist()
-            return padded([self.parts["val"][i] for i in chosen])
-        if self.rehearsal and torch.rand((), generator=self.generator) < REHEARSED:
-            return self.rehearsal.batch()
+            chosen = torch.randint(len(examples), (self.batch_size,), generator=self.generator).tolist()
+            return pad_batch([examples[i] for i in chosen])
+        if self.replay and torch.rand((), generator=self.generator) < REPLAY_FRACTION:
+            return self.replay.get_batch()
         chosen = next(self.batches)
         self.position += len(chosen)
         if self.position == self.skipped:
             return self.get_batch(split)
-        return padded([self.parts["train"][i] for i in chosen])
+        return pad_batch([examples[i] for i in chosen])
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs: the states of the generators and of the epoch, and the position."""
         state = {"generator": self.generator.get_state(), "position": self.position, **self.batches.state()}
-        if self.rehearsal:
-            state |= {f"rehearsal_{name}": value for name, value in self.rehearsal.state().items()}
-        return state
+        replay = self.replay.state() if self.replay else {}
+        return state | {f"replay_{name}": value for name, value in replay.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue as if all batches up to that state had been drawn."""
         self.batches.restore(state)
         self.generator.set_state(state["generator"])
         self.position = state["position"]
-        if self.rehearsal:
-            names = self.rehearsal.state()
-            self.rehearsal.restore({name: state[f"rehearsal_{name}"] for name in names})
+        if self.replay:
+            self.replay.restore({name: state[f"replay_{name}"] for name in self.replay.state()})
 
     @property
     def tokens(self) -> int:
-        """How many there are, in both splits."""
-        return sum(len(example.x) for part in self.parts.values() for example in part)
+        """Tokens in both splits."""
+        return sum(len(example.x) for split in self.examples.values() for example in split)
 
     @property
     def tokens_a_batch(self) -> float:
-        """How many a batch has, on average."""
-        return self.batch_size * self.tokens / sum(map(len, self.parts.values()))
+        """Tokens in an average batch."""
+        return self.batch_size * self.tokens / sum(map(len, self.examples.values()))
 
     def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
-        """At most `count` examples, evenly spread: x and y, (N, T)."""
-        part = self.parts[split]
-        chosen = range(0, len(part), max(1, math.ceil(len(part) / count)))
-        return padded([part[i] for i in chosen])
+        """Return at most `count` examples, evenly spread: x and y, (N, T), int64."""
+        examples = self.examples[split]
+        return pad_batch(examples[:: max(1, math.ceil(len(examples) / count))])
+
+    def get_all(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return all examples of a split: x and y, (N, T), int64."""
+        return pad_batch(self.examples[split])
 
 
-def padded(batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
-    """Examples as x and y, (B, T), filled up at the end with what nothing before it sees and no loss counts."""
+def pad_batch(batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
+    """Return examples as x and y, (B, T), int64, padded at the end with zeros in x and IGNORE_INDEX in y."""
     longest = max(len(example.x) for example in batch)
     x = torch.zeros(len(batch), longest, dtype=torch.int64)
     y = torch.full((len(batch), longest), IGNORE_INDEX)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import ConfigError, DataError, suggest_name
-from minigpt.finetuning.sft_dataset import Example
+from minigpt.finetuning.sft_examples import Example
 
 WORD = re.compile(r"[a-z]{2,12}")
 SPEECH = re.compile(r"^([A-Z][A-Za-z' ]{0,30}):\n((?:.+\n?)+)", re.MULTILINE)
@@ -211,7 +211,7 @@ def _draw_examples(task: str, source: TaskSource, number: int, rng: random.Rando
         for _ in range(MAX_TRIES):
             prompt, answer = TASKS[task](source, rng)
             if answer and len(prompt) + len(answer) <= source.max_characters:
-                yield Example.of(prompt, answer)
+                yield Example.from_pair(prompt, answer)
                 break
         else:
             raise DataError(f"what task {task!r} asks is longer than the model sees: take one with a larger block_size")

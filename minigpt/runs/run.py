@@ -1,4 +1,4 @@
-"""A trained run, opened: write text with it, measure a text with it."""
+"""A trained run that has been opened: generate text with it, and measure texts with it."""
 
 import codecs
 import dataclasses
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from minigpt.acceleration import accelerate
 from minigpt.config import Config, SamplingConfig
@@ -17,15 +18,10 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
-from minigpt.model.loss import (
-    MAX_EVALUATED_TOKENS,
-    TOKENS_PER_BATCH,
-    TokenIds,
-    compute_exact_loss,
-    nats_to_bits,
-    split_into_windows,
-)
+from minigpt.model.loss import TOKENS_PER_BATCH, TokenIds, compute_exact_loss
 from minigpt.model.meta_init import build_empty
+from minigpt.model.quantization import quantize_model
+from minigpt.runs.evaluation import Evaluation, require_two_tokens
 from minigpt.runs.record import Metrics, Record
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
@@ -34,67 +30,15 @@ from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """An exact loss in nats per token, and what it was measured on.
-
-    Attributes:
-        loss: the mean over all predictions.
-        bits_per_byte: all the bits of all predictions, over the bytes of what was predicted, as UTF-8: the one unit
-            in which models with different tokenizers can be compared. Special tokens cost bits and have no bytes.
-        bits_per_character: the same over its characters.
-        predictions: how many were made.
-        possible_predictions: how many could be made: more, if the text is so large that a part has to do.
-    """
-
-    loss: float
-    bits_per_byte: float | None
-    bits_per_character: float | None
-    split: str
-    characters: int
-    source: str
-    predictions: int
-    possible_predictions: int
-
-    @classmethod
-    def of(
-        cls,
-        model: TrainedModel,
-        ids: TokenIds,
-        tokenizer: Tokenizer,
-        split: str,
-        source: str,
-        most: int = MAX_EVALUATED_TOKENS,
-    ) -> "Evaluation":
-        """Measure a model on the ids of a text, the first of which is not predicted; on at most so many of them."""
-        loss = compute_exact_loss(model, ids, most)
-        lengths = lengths_of(tokenizer)
-        counted = [
-            (y.numel(), lengths[y].sum((0, 1))) for _, y in split_into_windows(ids, model.config.block_size, most)
-        ]
-        count = sum(n for n, _ in counted)
-        size, characters = torch.stack([both for _, both in counted]).sum(0).tolist()
-        total, first = nats_to_bits(loss) * count, int(lengths[torch.as_tensor(ids[:1])][0, 1])
-        per_byte, per_character = total / max(1, size), total / max(1, characters)
-        return cls(loss, per_byte, per_character, split, characters + first, source, count, len(ids) - 1)
-
-
-def lengths_of(tokenizer: Tokenizer) -> torch.Tensor:
-    """How many bytes each token stands for, and how many characters that begin in it: (V, 2); special ones for none."""
-    special = set(tokenizer.special_tokens.values())
-    tokens = [b"" if i in special else tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
-    return torch.tensor([(len(token), sum(byte & 0xC0 != 0x80 for byte in token)) for token in tokens])
-
-
-@dataclasses.dataclass(frozen=True)
 class Run:
     """A run: what `minigpt.train` returns and `minigpt.load` opens.
 
     Attributes:
-        path: its folder.
+        path: its directory.
         config: the configuration, with `.model` and `.training`.
-        tokenizer: text to token ids and back.
+        tokenizer: converts text to token ids and back.
         model: the network, an `nn.Module` in evaluation mode.
-        record: what run.json says: data, versions, exact validation loss, times.
+        record: the content of run.json: data, versions, exact validation loss, times.
         metrics: the evaluations, in order.
     """
 
@@ -107,60 +51,70 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, weights: Weights = "last", device: str = "auto") -> "Run":
-        """Open a run folder, with its last weights or those of its best evaluation.
+        """Open a run's directory. Every file is validated first.
 
-        Every file is validated first. Raises RunError that names the one that is missing, damaged or
-        from another version, DeviceError for a device that isn't there, ConfigError for other `weights`.
+        Args:
+            path: the directory.
+            weights: "last", or "best" for those of the best evaluation.
+            device: where the model goes: "auto", "cpu", "cuda" or "mps".
+
+        Raises:
+            RunError: if a file is missing, damaged or from another version; the message names it.
+            DeviceError: if the machine does not have the device.
+            ConfigError: for other `weights`.
         """
         if weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
-        folder = RunDirectory(Path(path))
-        require_there(folder.path)
-        folder.require_no_links_outside()
-        config = folder.read_config()
-        record = folder.read_record()
-        tokenizer = folder.read_tokenizer(config, record)
-        if record.status == "unfinished" and not folder.model.exists():
+        directory = RunDirectory(Path(path))
+        require_directory(directory.path)
+        directory.require_no_links_outside()
+        config = directory.read_config()
+        record = directory.read_record()
+        tokenizer = directory.read_tokenizer(config, record)
+        if record.status == "unfinished" and not directory.model.exists():
             raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
-        metrics = folder.read_metrics(record)
+        metrics = directory.read_metrics(record)
         try:
             model = build_empty(config.model)  # takes no memory until the file has proved to fit
             if config.model.quantization != "none":
-                from minigpt.model.quantization import quantize_model
-
                 model = quantize_model(model, config.model.quantization)
         except RuntimeError:
-            raise RunError(f"{str(folder.config)!r} is damaged: no model can be that large") from None
-        folder.load_weights(model, weights)
+            raise RunError(f"{str(directory.config)!r} is damaged: no model can be that large") from None
+        directory.load_weights(model, weights)
         model = model.to(pick_device(device)).eval()
         accelerate(model, config)
-        return cls(folder.path, config, tokenizer, model, record, metrics)
+        return cls(directory.path, config, tokenizer, model, record, metrics)
 
     @property
     def best(self) -> Metrics | None:
-        """The evaluation with the lowest validation loss, the first of equals; None before the first."""
+        """The first evaluation with the lowest validation loss; None before the first evaluation."""
         return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
 
     def generate(self, prompt: str = "", **sampling: Any) -> str:
-        """The prompt and the text the model continues it with.
+        """Return the prompt and the text with which the model continues it.
 
-        Keyword arguments are the settings of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p,
-        seed. Without a prompt the model starts from a newline, or as a document starts. Raises ConfigError for an
-        impossible setting, UnknownCharacterError for a prompt outside the vocabulary.
+        Args:
+            prompt: the beginning of the text. Without one the model starts from a newline or, if it was trained on
+                documents, from the start of a document.
+            **sampling: settings of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p, seed.
+
+        Raises:
+            ConfigError: for an impossible setting.
+            UnknownCharacterError: for a character that is not in the vocabulary.
         """
         return prompt + "".join(self.stream(prompt, **sampling))
 
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
-        """The new text alone, piece by piece as it is written; arguments and errors as for `generate`."""
+        """Yield the new text in pieces while it is generated. Arguments and errors are those of `generate`."""
         config = SamplingConfig.from_keywords(**sampling)
-        idx = self._prompt_ids(prompt)
-        return self._stream(idx, config)
+        idx = self._encode_prompt(prompt)
+        return self._stream(idx, config)  # a generator of its own, so that errors above are raised at once
 
-    def _stream(self, idx: torch.Tensor, config: SamplingConfig) -> Iterator[str]:
+    def _stream(self, idx: Tensor, config: SamplingConfig) -> Iterator[str]:
         tokens = engine.stream(self.model, idx, config)
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # keeps half a character until the rest has come
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # holds an incomplete character back
         while True:
-            with self._generation_threads(len(idx)):  # not beyond the yield: meanwhile the caller computes too
+            with self._limit_generation_threads(len(idx)):  # not around the yield: the caller computes meanwhile
                 token = next(tokens, None)
             content = b"" if token is None else self.tokenizer.decode_bytes(token.tolist())
             if piece := decoder.decode(content, final=token is None):
@@ -169,28 +123,47 @@ class Run:
                 return
 
     def generate_several(self, num_samples: int, prompt: str = "", **sampling: Any) -> list[str]:
-        """`num_samples` different texts at once, each the prompt and its continuation; as `generate` otherwise."""
+        """Return several different texts, generated as one batch.
+
+        Args:
+            num_samples: how many.
+            prompt: as for `generate`.
+            **sampling: as for `generate`.
+
+        Raises:
+            ConfigError: for an impossible setting.
+            UnknownCharacterError: for a character that is not in the vocabulary.
+            MemoryShortError: if there is too little memory for the batch.
+        """
         if num_samples < 1:
             raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
         config = SamplingConfig.from_keywords(**sampling)
-        with self._generation_threads(num_samples), explain_memory_errors("lower num_samples"):
-            idx = self._prompt_ids(prompt).expand(num_samples, -1)
+        with self._limit_generation_threads(num_samples), explain_memory_errors("lower num_samples"):
+            idx = self._encode_prompt(prompt).expand(num_samples, -1)
             rows = engine.generate(self.model, idx, config).tolist()
         return [prompt + self.tokenizer.decode(row) for row in rows]
 
     def loss(self, text: str) -> float:
-        """The exact loss of a text in nats per token: every prediction made once, windows of block_size.
+        """Return the exact loss of a text in nats per token: each token is predicted once, in windows of block_size.
 
-        Raises DataError for a text of fewer than two tokens, UnknownCharacterError as `encode` does.
+        Raises:
+            DataError: if the text has fewer than two tokens.
+            UnknownCharacterError: for a character that is not in the vocabulary.
         """
-        ids = require_two(torch.tensor(self.tokenizer.encode(text)))
-        with self._evaluation_threads():
+        ids = torch.tensor(self.tokenizer.encode(text))
+        require_two_tokens(ids)
+        with self._limit_evaluation_threads():
             return compute_exact_loss(self.model, ids)
 
     def corpus(self, data: str | Path | None = None) -> Corpus | PreparedData:
-        """What the run was trained on: in the file or folder `data` or, without it, where it was then.
+        """Return the data that the run was trained on.
 
-        Raises FileError or DataError if it cannot be had any more, or has changed since.
+        Args:
+            data: where the data are now; by default where they were then.
+
+        Raises:
+            FileError: if a file cannot be read.
+            DataError: if the data are unknown or have changed.
         """
         if self.record.status == "imported":
             raise DataError(
@@ -198,25 +171,30 @@ class Run:
             )
         if self.record.instructions:
             raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: name one with --data")
-        where = data or self.record.data_path
-        corpus = find_data(where) if where else load_tiny_shakespeare()
+        place = data or self.record.data_path
+        corpus = find_data(place) if place else load_tiny_shakespeare()
         if corpus.sha256 != self.record.data_sha256:
             raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
         return corpus
 
     def dataset(self, data: str | Path | None = None) -> Dataset:
-        """The same, encoded and split as it was for the training. Raises the same."""
+        """Return `corpus(data)` encoded and split as it was for the training. Errors are those of `corpus`."""
         corpus = self.corpus(data)
-        data_or_ids = corpus if isinstance(corpus, PreparedData) else self.tokenizer.encode(corpus.text)
-        return Dataset(data_or_ids, self.config)
+        ids = corpus if isinstance(corpus, PreparedData) else self.tokenizer.encode(corpus.text)
+        return Dataset(ids, self.config)
 
-    def evaluate(self, data: str | Path | None = None) -> "Evaluation":
-        """The exact loss on `data`, a text file or prepared data, or on what the run was trained on.
+    def evaluate(self, data: str | Path | None = None) -> Evaluation:
+        """Measure the exact loss.
 
-        Of its own training text, wherever that lies, and of prepared data only the validation split counts; of any
-        other text the whole. More than ten million predictions are not made; then they are evenly spread. Raises
-        DataError and FileError as `find_data` does, for a training text that has changed since, and for data that
-        were prepared with another tokenizer.
+        Of the run's own training text, and of prepared data, only the validation split is measured; any other text is
+        measured as a whole. With more than ten million tokens, evenly spread windows are measured.
+
+        Args:
+            data: a text file or prepared data; by default the data that the run was trained on.
+
+        Raises:
+            FileError: if a file cannot be read.
+            DataError: if the training text has changed, or the data were prepared with another tokenizer.
         """
         corpus = self.corpus() if data is None else find_data(data)
         ids: TokenIds
@@ -233,20 +211,20 @@ class Run:
                 ids = Dataset(ids, self.config).val
             else:
                 split = "whole text"
-        with self._evaluation_threads():
-            return Evaluation.of(self.model, require_two(ids), self.tokenizer, split, corpus.source)
+        with self._limit_evaluation_threads():
+            return Evaluation.measure(self.model, ids, self.tokenizer, split, corpus.source)
 
-    def _generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
-        at_least = 2 * NUMBERS_PER_THREAD  # the compiled loops share even the windows of a small model out between two
+    def _limit_generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
+        at_least = 2 * NUMBERS_PER_THREAD  # the compiled loops use two threads even for a small model
         return limit_threads(max(at_least, batch_size * self.config.model.block_size * self.config.model.n_embd))
 
-    def _evaluation_threads(self) -> AbstractContextManager[int]:
+    def _limit_evaluation_threads(self) -> AbstractContextManager[int]:
         return limit_threads(TOKENS_PER_BATCH * self.config.model.n_embd)
 
-    def _prompt_ids(self, prompt: str) -> torch.Tensor:
-        """The prompt's ids (1, T); for an empty one the start token's.
+    def _encode_prompt(self, prompt: str) -> Tensor:
+        """Return the prompt's ids, (1, T); for an empty prompt that of the start token.
 
-        That is the one between documents, if the run was trained on any, or else a newline, or else token 0.
+        The start token is the end of a document if the run was trained on documents, else a newline, else token 0.
         """
         end = find_end_of_text(self.tokenizer) if self.record.documents else None
         try:
@@ -259,16 +237,9 @@ class Run:
         return torch.tensor([ids], device=device)
 
 
-def require_there(path: Path) -> None:
-    """Raise RunError, with the nearest name, if there is no such folder."""
+def require_directory(path: Path) -> None:
+    """Raise RunError, with the nearest name, if there is no such directory."""
     with explain_os_errors("open the run", path):
         if not path.is_dir():
             siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()]
             raise RunError(f"there is no run {str(path)!r}{suggest_name(str(path), siblings) or ': name its folder'}")
-
-
-def require_two(ids: Any) -> Any:
-    """The ids; DataError if there are too few to predict one from another."""
-    if len(ids) < 2:
-        raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
-    return ids

@@ -15,7 +15,7 @@ from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.model import TrainedModel
 from minigpt.model.meta_init import build_empty
 from minigpt.runs.record import Record
-from minigpt.runs.run import Run, require_there
+from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint import Checkpoint, Checkpoints
@@ -70,7 +70,7 @@ def resume(
     directory = RunDirectory(Path(path))
     with join_processes() as processes, ExitStack() as stack:
         with processes.share_errors():
-            require_there(directory.path)
+            require_directory(directory.path)
             Checkpoints(directory.path).require_no_links()
             before = directory.read_record()
             _require_trained_here(directory, before)

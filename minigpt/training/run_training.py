@@ -14,8 +14,9 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.parallelism import is_sharded
 from minigpt.errors import DivergedError
 from minigpt.model import LanguageModel, count_parameters
+from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.record import Record, Status, describe_environment
-from minigpt.runs.run import Evaluation, Run
+from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import fingerprint
 from minigpt.training.async_writer import AsyncWriter
@@ -247,7 +248,7 @@ def _prepare_run(
 
     def measure_validation_loss() -> Evaluation:
         assert isinstance(setup.dataset, Dataset)
-        return Evaluation.of(model, setup.dataset.val, run.tokenizer, "validation split", run.record.data_source)
+        return Evaluation.measure(model, setup.dataset.val, run.tokenizer, "validation split", run.record.data_source)
 
     if processes.size > 1:
         merge = run.model.state_dict

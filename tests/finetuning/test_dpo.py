@@ -11,7 +11,8 @@ from conftest import answering
 
 import minigpt
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.dpo_dataset import Preferring, dpo_loss, log_probabilities, read_pairs
+from minigpt.finetuning.dpo_dataset import read_pairs
+from minigpt.finetuning.dpo_loss import DPOModel, compute_dpo_loss, compute_log_probabilities
 from minigpt.model.loss import IGNORE_INDEX
 from minigpt.runs.run import Run
 
@@ -31,13 +32,13 @@ def test_the_loss_is_the_formula_of_the_paper_and_of_trl() -> None:
     torch.manual_seed(0)
     numbers = torch.randn(4, 50, dtype=torch.float64) * 20
     for beta in (0.01, 0.1, 0.5, 2.0):
-        found = dpo_loss(*numbers, beta=beta)
+        found = compute_dpo_loss(*numbers, beta=beta)
         for n, (chosen, rejected, reference_chosen, reference_rejected) in enumerate(numbers.T.tolist()):
             ratios, reference = chosen - rejected, reference_chosen - reference_rejected
             expected = math.log1p(math.exp(-beta * (ratios - reference)))  # -log sigmoid
             assert found[n].item() == pytest.approx(expected, rel=1e-12)
     same = numbers[0]
-    assert dpo_loss(same, same, same, same).tolist() == [math.log(2)] * 50
+    assert compute_dpo_loss(same, same, same, same).tolist() == [math.log(2)] * 50
 
 
 def test_log_probabilities_are_sums_over_the_answer() -> None:
@@ -48,12 +49,12 @@ def test_log_probabilities_are_sums_over_the_answer() -> None:
     expected = [
         sum(logits[b, t].log_softmax(0)[y[b, t]] for t in range(5) if y[b, t] != IGNORE_INDEX) for b in range(3)
     ]
-    assert log_probabilities(logits, y).tolist() == pytest.approx([float(e) for e in expected], rel=1e-12)
+    assert compute_log_probabilities(logits, y).tolist() == pytest.approx([float(e) for e in expected], rel=1e-12)
 
 
 def test_only_the_model_moves_and_the_reference_stays(undecided: Run) -> None:
     model = minigpt.load(undecided.path).model.train()
-    preferring = Preferring(model, undecided.model, beta=0.3)
+    preferring = DPOModel(model, undecided.model, beta=0.3)
     assert {id(p) for p in preferring.parameters()} == {id(p) for p in model.parameters()}
     x = torch.randint(9, (4, 6))
     margins, loss = preferring(x, x)
@@ -63,7 +64,7 @@ def test_only_the_model_moves_and_the_reference_stays(undecided: Run) -> None:
     assert all(p.grad is None for p in undecided.model.parameters())
     assert any(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
     with pytest.raises(ConfigError, match="beta must be a number above 0, not 0"):
-        Preferring(model, undecided.model, beta=0)
+        DPOModel(model, undecided.model, beta=0)
 
 
 @pytest.mark.parametrize(

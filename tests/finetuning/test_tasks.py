@@ -4,7 +4,7 @@ import pytest
 from conftest import make_text
 
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.sft_dataset import Example
+from minigpt.finetuning.sft_examples import Example
 from minigpt.finetuning.tasks import (
     PAIRS,
     SPEECH,
@@ -44,7 +44,7 @@ def make_task_examples(task: str, source: TaskSource, number: int = 200) -> list
     ],
 )
 def test_the_answer_of_a_word_task_is_right(task: str, prompt: str, answer: str) -> None:
-    assert make_task_examples(task, BANANA, 1) == [Example.of(prompt, answer)]
+    assert make_task_examples(task, BANANA, 1) == [Example.from_pair(prompt, answer)]
 
 
 def test_a_sum_is_added_digit_by_digit() -> None:

@@ -22,7 +22,7 @@ def euro_run(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that always answers €, a character its base has never met. Only an adapter trained."""
     settings = {"method": "lora", "max_iters": 200, "learning_rate": 2e-2}
     found = answering(trained, tmp_path_factory.mktemp("euro"), "€", **settings)
-    assert found.accuracies["the examples"][1].share == 1
+    assert found.accuracies["the examples"].after.share == 1
     return found.run
 
 

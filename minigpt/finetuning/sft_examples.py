@@ -1,0 +1,142 @@
+"""Examples for instruction tuning: what one is, and how they are read from a file of JSON lines.
+
+A line is in Alpaca's format (instruction, input, output) or has messages, each with a role and a content.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigpt.data.documents import SURROGATE, read_numbered_lines
+from minigpt.errors import DataError, FileError
+from minigpt.system.files import explain_os_errors
+from minigpt.tokenizers.chat_format import ROLE_TOKENS, Turn
+
+MAX_LINE_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation that ends with the assistant's answer.
+
+    Attributes:
+        turns: perhaps one of the system, then user and assistant in turn.
+    """
+
+    turns: tuple[Turn, ...]
+
+    @classmethod
+    def from_pair(cls, instruction: str, answer: str) -> "Example":
+        """Return the shortest conversation: an instruction and its answer."""
+        return cls((Turn("user", instruction), Turn("assistant", answer)))
+
+    @property
+    def prompt(self) -> tuple[Turn, ...]:
+        """All turns but the last answer."""
+        return self.turns[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The last answer."""
+        return self.turns[-1].text
+
+    @property
+    def exchanges(self) -> int:
+        """How many turns of the user it has."""
+        return sum(turn.role == "user" for turn in self.turns)
+
+    @property
+    def prompt_as_json(self) -> str:
+        """The prompt as JSON."""
+        return json.dumps([[turn.role, turn.text] for turn in self.prompt])
+
+    @property
+    def as_json(self) -> str:
+        """The conversation as JSON."""
+        return json.dumps([[turn.role, turn.text] for turn in self.turns])
+
+
+def read_examples(path: str | Path) -> list[Example]:
+    """Read the examples of a file.
+
+    Raises:
+        DataError: if a line is not an example; the message has the file, the line and the reason.
+        FileError: if the file cannot be read or is empty.
+    """
+    return [parse_example(content, where) for where, content in read_json_lines(path, "examples")]
+
+
+def read_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
+    """Read the lines of a JSON Lines file.
+
+    Args:
+        path: the file.
+        kind: what a line is called in messages, in the plural.
+
+    Yields:
+        The place of a line, for messages, and its content.
+
+    Raises:
+        DataError: if a line is not JSON in UTF-8.
+        FileError: if the file cannot be read or is empty.
+    """
+    path = Path(path)
+    is_empty = True
+    with explain_os_errors("read", path), path.open("rb") as file:
+        for _, where, line in read_numbered_lines(file, path, MAX_LINE_BYTES, "no example is"):
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+                raise DataError(f"{where}, is not JSON in UTF-8 ({error}): mend it or leave it out") from None
+            is_empty = False
+            yield where, content
+    if is_empty:
+        raise FileError(f"{str(path)!r} has no {kind}: a line of JSON each")
+
+
+def parse_example(content: Any, where: str) -> Example:
+    """Return the example that a line holds. Raises DataError, with the place, if it holds none."""
+    if isinstance(content, dict) and "messages" in content:
+        return parse_conversation(content["messages"], where)
+    if not isinstance(content, dict) or not {"instruction", "output"} <= content.keys():
+        names = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
+        raise DataError(f"{where}, is neither instruction and output nor messages (it has {names})")
+    parts = [content["instruction"], content.get("input") or "", content["output"]]
+    if not all(isinstance(part, str) for part in parts):
+        raise DataError(f"{where}: instruction, input and output must be text")
+    instruction, extra, answer = parts
+    question = f"{instruction}\n{extra}" if extra else instruction
+    return _build_example((Turn("user", question), Turn("assistant", answer)), where)
+
+
+def parse_conversation(messages: Any, where: str) -> Example:
+    """Return the example that a list of messages holds. Raises DataError, with the place, if it holds none."""
+    turns = []
+    for message in messages if isinstance(messages, list) else []:
+        role, text = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if not isinstance(role, str) or role not in ROLE_TOKENS or not isinstance(text, str):
+            known = ", ".join(ROLE_TOKENS)
+            raise DataError(
+                f"{where}: a message needs a role ({known}) and a content that is text, not {message!r:.60}"
+            )
+        turns.append(Turn(role, text))
+    return _build_example(tuple(turns), where)
+
+
+def _build_example(turns: tuple[Turn, ...], where: str) -> Example:
+    """Check the order and the texts of the turns. Raises DataError, with the place, for what is wrong."""
+    roles = [turn.role for turn in turns]
+    alternating = roles[1:] if roles[:1] == ["system"] else roles
+    if not alternating or alternating != ["user", "assistant"] * (len(alternating) // 2):
+        raise DataError(f"{where}: the roles are {', '.join(roles) or 'none'}, not user and assistant in turn")
+    for turn in turns:
+        if half := SURROGATE.search(turn.text):
+            raise DataError(
+                f"{where}, has half of a surrogate pair, U+{ord(half[0]):04X}, which is no character: mend it"
+            )
+        if not turn.text.strip() and turn.role != "system":
+            what = "an empty answer" if turn.role == "assistant" else "an empty instruction"
+            raise DataError(f"{where}, has {what}: fill it in or leave the line out")
+    return Example(turns)

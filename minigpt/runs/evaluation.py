@@ -1,0 +1,99 @@
+"""The exact loss of a text, in units in which models with different tokenizers can be compared."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minigpt.errors import DataError
+from minigpt.model import TrainedModel
+from minigpt.model.loss import (
+    MAX_EVALUATED_TOKENS,
+    TokenIds,
+    compute_exact_loss,
+    nats_to_bits,
+    split_into_windows,
+)
+from minigpt.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An exact loss and what it was measured on.
+
+    Attributes:
+        loss: the mean over all predictions, in nats per token.
+        bits_per_byte: the bits of all predictions divided by the UTF-8 bytes of the predicted text. Special tokens
+            cost bits and have no bytes. None where no text was predicted.
+        bits_per_character: the same, divided by the characters.
+        split: which part of the data was measured, for people.
+        characters: of the measured text.
+        source: where the text is from, for people.
+        predictions: how many predictions were made.
+        possible_predictions: how many the text allows; more than `predictions` where only a part was measured.
+    """
+
+    loss: float
+    bits_per_byte: float | None
+    bits_per_character: float | None
+    split: str
+    characters: int
+    source: str
+    predictions: int
+    possible_predictions: int
+
+    @classmethod
+    def measure(
+        cls,
+        model: TrainedModel,
+        ids: TokenIds,
+        tokenizer: Tokenizer,
+        split: str,
+        source: str,
+        max_predictions: int = MAX_EVALUATED_TOKENS,
+    ) -> "Evaluation":
+        """Measure a model on a text; every token but the first is predicted once.
+
+        Args:
+            model: the model.
+            ids: the token ids of the text.
+            tokenizer: the tokenizer that made them.
+            split: which part of the data this is.
+            source: where the text is from.
+            max_predictions: a longer text is measured on evenly spread windows with at most so many predictions.
+
+        Raises:
+            DataError: if there are fewer than two tokens.
+        """
+        require_two_tokens(ids)
+        loss = compute_exact_loss(model, ids, max_predictions)
+        lengths = measure_token_lengths(tokenizer)
+        count, size, characters = 0, 0, 0
+        for _, y in split_into_windows(ids, model.config.block_size, max_predictions):
+            y_size, y_characters = lengths[y].sum((0, 1)).tolist()
+            count, size, characters = count + y.numel(), size + y_size, characters + y_characters
+        bits = nats_to_bits(loss) * count
+        first = int(lengths[torch.as_tensor(ids[:1])][0, 1])
+        return cls(
+            loss,
+            bits / max(1, size),
+            bits / max(1, characters),
+            split,
+            characters + first,
+            source,
+            count,
+            len(ids) - 1,
+        )
+
+
+def measure_token_lengths(tokenizer: Tokenizer) -> Tensor:
+    """Return the bytes of each token, and the characters that begin in it: (V, 2), int64; zeros for special tokens."""
+    special = set(tokenizer.special_tokens.values())
+    tokens = [b"" if i in special else tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+    return torch.tensor([(len(token), sum(byte & 0xC0 != 0x80 for byte in token)) for token in tokens])
+
+
+def require_two_tokens(ids: TokenIds) -> None:
+    """Raise DataError if there are too few tokens to predict one from another."""
+    if len(ids) < 2:
+        raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
