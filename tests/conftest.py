@@ -83,10 +83,11 @@ def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", device="cpu", **TINY)
 
 
-def answering(base: Run, folder: Path, answers: str, **settings: Any) -> SFTResult:
-    """A copy of a run taught to answer with those letters in turn, whatever is asked; `settings` as for `train_sft`."""
+def train_to_answer(base: Run, folder: Path, answers: str, max_iters: int, **settings: Any) -> SFTResult:
+    """Train a copy of a run to answer with those letters in turn, whatever is asked."""
     lines = [json.dumps({"instruction": f"q{n}", "output": answers[n % len(answers)]}) + "\n" for n in range(200)]
     (folder / "a.jsonl").write_text("".join(lines))
+    settings = {"max_iters": max_iters, "eval_interval": max_iters, **settings}
     return train_sft(minigpt.load(base.path), folder / "a.jsonl", out=folder / "run", **settings)
 
 

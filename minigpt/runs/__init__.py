@@ -1,1 +1,3 @@
-"""A run on disk, and a run opened."""
+"""A run on disk, and what can be done with it: generate text, chat, and measure a text."""
+
+__all__ = ["chat", "evaluation", "record", "run", "run_directory"]

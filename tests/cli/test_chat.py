@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import answering
+from conftest import train_to_answer
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
@@ -18,7 +18,7 @@ from minigpt.tokenizers.chat_format import ChatTemplate, Turn
 @pytest.fixture(scope="module")
 def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that has learned to answer every question with "a"."""
-    return answering(trained, tmp_path_factory.mktemp("parrot"), "a", max_iters=150, learning_rate=1e-2).run
+    return train_to_answer(trained, tmp_path_factory.mktemp("parrot"), "a", max_iters=150, learning_rate=1e-2).run
 
 
 def test_questions_are_answered_and_commands_are_obeyed(parrot: Run, command: Callable, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TINY_FLAGS, answering
+from conftest import TINY, TINY_FLAGS, train_to_answer
 
 import minigpt
 from minigpt.finetuning.lora import LoRAConfig
@@ -76,7 +76,7 @@ def test_a_modern_run_can_be_fine_tuned(
 
 
 def test_a_modern_run_can_be_trained_on_instructions(modern: Run, tmp_path: Path) -> None:
-    found = answering(modern, tmp_path, "€", max_iters=150, learning_rate=1e-2)
+    found = train_to_answer(modern, tmp_path, "€", max_iters=150, learning_rate=1e-2)
     assert found.accuracies["the examples"].after.share == 1
     assert minigpt.load(found.run.path).config.model.architecture == "modern"
 

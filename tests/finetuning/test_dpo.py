@@ -1,4 +1,4 @@
-"""DPO: its loss, its pairs, and that it moves a model where they point."""
+"""DPO: its loss is the paper's, its pairs are read or refused, and a model comes to prefer the chosen answers."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import answering
+from conftest import train_to_answer
 
 import minigpt
 from minigpt.errors import ConfigError, DataError
@@ -19,16 +19,16 @@ from minigpt.runs.run import Run
 
 @pytest.fixture(scope="module")
 def undecided(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A model that answers a or b, one as likely as the other."""
-    return answering(trained, tmp_path_factory.mktemp("undecided"), "ab", max_iters=400, learning_rate=1e-2).run
+    """A model that answers a or b with about the same probability."""
+    return train_to_answer(trained, tmp_path_factory.mktemp("undecided"), "ab", max_iters=400, learning_rate=1e-2).run
 
 
-def pairs_file(path: Path, *lines: object) -> Path:
+def write_pairs(path: Path, *lines: object) -> Path:
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
     return path
 
 
-def test_the_loss_is_the_formula_of_the_paper_and_of_trl() -> None:
+def test_the_loss_equals_the_formula_of_the_paper_and_of_trl() -> None:
     torch.manual_seed(0)
     numbers = torch.randn(4, 50, dtype=torch.float64) * 20
     for beta in (0.01, 0.1, 0.5, 2.0):
@@ -41,7 +41,7 @@ def test_the_loss_is_the_formula_of_the_paper_and_of_trl() -> None:
     assert compute_dpo_loss(same, same, same, same).tolist() == [math.log(2)] * 50
 
 
-def test_log_probabilities_are_sums_over_the_answer() -> None:
+def test_the_log_probability_of_an_answer_is_the_sum_over_its_tokens() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 5, 7, dtype=torch.float64)
     y = torch.randint(7, (3, 5))
@@ -52,12 +52,12 @@ def test_log_probabilities_are_sums_over_the_answer() -> None:
     assert compute_log_probabilities(logits, y).tolist() == pytest.approx([float(e) for e in expected], rel=1e-12)
 
 
-def test_only_the_model_moves_and_the_reference_stays(undecided: Run) -> None:
+def test_the_reference_gets_no_gradient_and_the_first_loss_is_ln_2(undecided: Run) -> None:
     model = minigpt.load(undecided.path).model.train()
-    preferring = DPOModel(model, undecided.model, beta=0.3)
-    assert {id(p) for p in preferring.parameters()} == {id(p) for p in model.parameters()}
+    model_and_reference = DPOModel(model, undecided.model, beta=0.3)
+    assert {id(p) for p in model_and_reference.parameters()} == {id(p) for p in model.parameters()}
     x = torch.randint(9, (4, 6))
-    margins, loss = preferring(x, x)
+    margins, loss = model_and_reference(x, x)
     assert margins.tolist() == pytest.approx([0, 0], abs=1e-5)
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
     loss.backward()
@@ -92,8 +92,8 @@ def test_only_the_model_moves_and_the_reference_stays(undecided: Run) -> None:
         ),
     ],
 )
-def test_a_line_that_is_no_pair_is_named(line: object, error: str | None, tmp_path: Path) -> None:
-    path = pairs_file(tmp_path / "a.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"}, line)
+def test_a_line_that_is_not_a_pair_is_refused_by_its_place(line: object, error: str | None, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"}, line)
     if error is None:
         assert [pair.chosen.answer for pair in read_pairs(path)] == ["b", "x"]
         return
@@ -102,11 +102,11 @@ def test_a_line_that_is_no_pair_is_named(line: object, error: str | None, tmp_pa
 
 
 @pytest.mark.parametrize("method", [[], ["--lora"]])
-def test_a_model_comes_to_prefer_what_was_chosen(
+def test_training_makes_the_chosen_answers_the_likelier_ones(
     method: list[str], undecided: Run, trained: Run, command: Callable, tmp_path: Path
 ) -> None:
     rows = [{"prompt": f"q{n}", "chosen": "b", "rejected": "a"} for n in range(150)]
-    file = pairs_file(tmp_path / "pairs.jsonl", *rows)
+    file = write_pairs(tmp_path / "pairs.jsonl", *rows)
     tune = ["finetune", undecided.path, "--preferences", file, *method, "--max-iters", "60", "--eval-interval", "30"]
     done = command(*tune, "--learning-rate", "3e-3", "--beta", "0.5", "--out", "new", "--json")
     assert done.returncode == 0, done.stderr
@@ -134,5 +134,5 @@ def test_a_model_comes_to_prefer_what_was_chosen(
         assert "knows no instructions" in refused(trained.path, "--preferences", file)
         assert "beta must be a number above 0" in refused(undecided.path, "--preferences", file, "--beta", "0")
         assert "--beta is for --preferences" in refused(undecided.path, "--task", "upper", "--beta", "1")
-        pairs_file(file, rows[0])
+        write_pairs(file, rows[0])
         assert "1 pairs: too few" in refused(undecided.path, "--preferences", file)

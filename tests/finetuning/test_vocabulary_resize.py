@@ -1,5 +1,6 @@
 """New tokens beside an adapter: only their rows train, and over the base the adapter gives the fine-tuned run."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,21 +8,35 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import answering
+from conftest import train_to_answer
+from texts import PROSE
 
 import minigpt
-from minigpt.errors import ConfigError, ExchangeError
+from minigpt.config import ModelConfig
+from minigpt.errors import ConfigError, DataError, ExchangeError
 from minigpt.finetuning.adapter_files import ADAPTER, apply_adapters
 from minigpt.finetuning.lora import compute_merged_weights, count_trained_parameters
-from minigpt.finetuning.vocabulary_resize import OLD_IDS, TOKENIZER, TOKENS, resize_embeddings, train_new_rows
+from minigpt.finetuning.vocabulary_resize import (
+    OLD_IDS,
+    TOKENIZER,
+    TOKENS,
+    extend_tokenizer,
+    resize_embeddings,
+    train_new_rows,
+)
+from minigpt.model import build
 from minigpt.runs.run import Run
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.chat_format import CHAT_TOKENS, END_OF_ANSWER, ChatTemplate
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 
 @pytest.fixture(scope="module")
 def euro_run(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that always answers €, a character its base has never met. Only an adapter trained."""
     settings = {"method": "lora", "max_iters": 200, "learning_rate": 2e-2}
-    found = answering(trained, tmp_path_factory.mktemp("euro"), "€", **settings)
+    found = train_to_answer(trained, tmp_path_factory.mktemp("euro"), "€", **settings)
     assert found.accuracies["the examples"].after.share == 1
     return found.run
 
@@ -92,3 +107,43 @@ def test_damaged_or_unfitting_tokens_are_refused(euro_run: Run, trained: Run, tm
     (folder / TOKENIZER).write_text("{}")
     with pytest.raises(ExchangeError, match="is damaged"):
         opened(str(folder))
+
+
+SHAPE = ModelConfig(vocab_size=70, block_size=48, n_embd=32, n_head=2, n_layer=2)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"implementation": "fast"}, {"implementation": "lecture"}, {"architecture": "modern"}]
+)
+def test_a_larger_vocabulary_keeps_every_old_row_and_logit(settings: dict) -> None:
+    before = CharTokenizer(sorted(set("hello wrd")), ["<|endoftext|>"])
+    torch.manual_seed(0)
+    shape = dataclasses.replace(SHAPE, vocab_size=before.vocab_size, **settings)
+    model = build(shape).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    tokenizer, old_ids = extend_tokenizer(before, CHAT_TOKENS, ["hello, 2 worlds"])
+    assert [tokenizer.encode(c) for c in "helo wrd"] == [before.encode(c) for c in "helo wrd"]
+    assert set(tokenizer.stoi) - set(before.stoi) == {",", "2", "s"}
+    larger = resize_embeddings(model, old_ids, seed=0)
+    assert larger.config.vocab_size == tokenizer.vocab_size == before.vocab_size + 3 + len(CHAT_TOKENS)
+    text = torch.tensor([before.encode("hello world")])
+    with torch.no_grad():
+        new = torch.tensor([i if i is not None else -1 for i in old_ids])
+        kept = torch.cat([larger(text)[0][..., (new == i).nonzero()[0]] for i in range(before.vocab_size)], dim=-1)
+        assert torch.allclose(kept, model(text)[0], atol=1e-6)
+    assert torch.equal(larger.token_embedding_table.weight[: len(before.stoi)], model.token_embedding_table.weight[:-1])
+    assert extend_tokenizer(tokenizer, CHAT_TOKENS, ["hello"])[1] == list(range(tokenizer.vocab_size))
+    assert resize_embeddings(larger, list(range(tokenizer.vocab_size)), 0) is larger
+
+
+def test_a_bpe_tokenizer_gets_special_tokens_and_sentencepiece_refuses() -> None:
+    bpe = BPETokenizer.train(PROSE, 300, ["<|endoftext|>"])
+    larger, old_ids = extend_tokenizer(bpe, CHAT_TOKENS)
+    assert larger.encode(PROSE) == bpe.encode(PROSE)
+    assert old_ids == [*range(300), None, None, None, None]
+    assert larger.decode([larger.special_tokens[END_OF_ANSWER]]) == END_OF_ANSWER
+    with pytest.raises(DataError, match="cannot be given special tokens"):
+        extend_tokenizer(SentencePieceTokenizer.train(PROSE, 500), CHAT_TOKENS)
+    with pytest.raises(DataError, match="knows no instructions"):
+        ChatTemplate(bpe)

@@ -1,0 +1,72 @@
+"""Examples in files: both formats are read, and a line that holds none is refused by its place."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minigpt.errors import DataError, FileError
+from minigpt.finetuning.sft_examples import Example, read_examples
+from minigpt.tokenizers.chat_format import Turn
+
+CONVERSATION = Example(
+    (
+        Turn("system", "Be brief."),
+        Turn("user", "Hi"),
+        Turn("assistant", "Ho"),
+        Turn("user", "a?"),
+        Turn("assistant", "b"),
+    )
+)
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_examples_in_alpacas_format_and_as_messages_are_read(tmp_path: Path) -> None:
+    messages = [{"role": turn.role, "content": turn.text} for turn in CONVERSATION.turns]
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        {"instruction": "Reverse", "input": "ab", "output": "ba"},
+        {"instruction": "Say a", "output": "a"},
+        "",
+        {"messages": messages},
+    )
+    assert read_examples(path) == [
+        Example.from_pair("Reverse\nab", "ba"),
+        Example.from_pair("Say a", "a"),
+        CONVERSATION,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("{", "line 2, is not JSON"),
+        ({"text": "x"}, r"line 2, is neither instruction and output nor messages \(it has 'text'\)"),
+        ([1], "line 2, is neither"),
+        ({"instruction": "a", "output": 3}, "line 2: instruction, input and output must be text"),
+        ({"instruction": "a", "output": " "}, "line 2, has an empty answer"),
+        ({"instruction": "", "output": "b"}, "line 2, has an empty instruction"),
+        (
+            {"messages": [{"role": "user", "content": "a"}]},
+            "line 2: the roles are user, not user and assistant in turn",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]},
+            "roles are assistant, user",
+        ),
+        ({"messages": []}, "the roles are none"),
+        ({"messages": "hi"}, "the roles are none"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "line 2: a message needs a role"),
+        ({"messages": [{"role": "user"}]}, "line 2: a message needs a role"),
+    ],
+)
+def test_a_line_that_is_not_an_example_is_refused_by_its_place(line: object, error: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"instruction": "a", "output": "b"}, line)
+    with pytest.raises(DataError, match=error):
+        read_examples(path)
+    with pytest.raises(FileError, match="has no examples"):
+        read_examples(write_lines(tmp_path / "b.jsonl", ""))
