@@ -42,11 +42,11 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
     """Make a run of a GPT-2 and its tokenizer.
 
     Args:
-        source: A folder that transformers has saved, or the name of a model on the Hugging Face hub.
-        out: The run's directory; runs/<name> by default.
+        source: a folder that transformers has saved, or the name of a model on the Hugging Face hub.
+        out: the run's directory; runs/<name> by default.
 
     Raises:
-        ExchangeError: If there is no tokenizer that fits the model, and as `load_gpt2` does.
+        ExchangeError: if there is no tokenizer that fits the model, and as `load_gpt2` does.
     """
     folder = _find_folder(source)
     model = load_gpt2(folder)
@@ -83,12 +83,12 @@ def load_gpt2(source: str | Path) -> GPT:
     """Load a GPT-2 in evaluation mode, its weights in float32.
 
     Args:
-        source: A folder that transformers has saved, or the name of a model on the Hugging Face hub.
+        source: a folder that transformers has saved, or the name of a model on the Hugging Face hub.
 
     Raises:
-        ExchangeError: If it is not a GPT-2, or its weights are missing, pickled or of the wrong shape.
-        FileError: If a file cannot be read.
-        MissingExtraError: If the hub is needed and huggingface_hub is not installed.
+        ExchangeError: if it is not a GPT-2, or its weights are missing, pickled or of the wrong shape.
+        FileError: if a file cannot be read.
+        MissingExtraError: if the hub is needed and huggingface_hub is not installed.
     """
     folder = _find_folder(source)
     config = _convert_config(_read_config(folder / "config.json"), folder)
@@ -105,8 +105,8 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
     """Write a folder that `GPT2LMHeadModel.from_pretrained` opens.
 
     Raises:
-        ExchangeError: If the last layer has a bias, because GPT-2's has none.
-        FileError: If the folder cannot be written.
+        ExchangeError: if the last layer has a bias, because GPT-2's has none.
+        FileError: if the folder cannot be written.
     """
     if model.lm_head is not None and model.lm_head.bias.any():
         raise ExchangeError("GPT-2 has no bias in its last layer, and this model has one: train it with --tied-head")

@@ -74,14 +74,14 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
     """Write one of a model's adapters.
 
     Args:
-        model: A model with adapters.
-        folder: Where the two files go.
-        name: The adapter's name.
-        base_sha256: The base's fingerprint; computed from the model by default.
+        model: a model with adapters.
+        folder: where the two files go.
+        name: the adapter's name.
+        base_sha256: the base's fingerprint; computed from the model by default.
 
     Raises:
-        ConfigError: If the model has no adapter of that name.
-        FileError: If a file cannot be written.
+        ConfigError: if the model has no adapter of that name.
+        FileError: if a file cannot be written.
     """
     layers = {path: layer.adapters[name] for path, layer in find_lora_layers(model).items() if name in layer.adapters}
     if not layers:
@@ -119,17 +119,17 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     """Read an adapter and add it to a model, in place; it is active beside those that are active already.
 
     Args:
-        model: The base that the adapter was made for, with or without other adapters.
-        folder: An adapter's folder, ours or PEFT's.
-        name: The name that the adapter gets.
+        model: the base that the adapter was made for, with or without other adapters.
+        folder: an adapter's folder, ours or PEFT's.
+        name: the name that the adapter gets.
 
     Returns:
         The paths of the layers that have the adapter.
 
     Raises:
-        ExchangeError: If it is not a LoRA adapter, is a pickle, belongs to another base or does not fit this one.
-        FileError: If a file cannot be read.
-        ConfigError: If the name is taken.
+        ExchangeError: if it is not a LoRA adapter, is a pickle, belongs to another base or does not fit this one.
+        FileError: if a file cannot be read.
+        ConfigError: if the name is taken.
     """
     if name in list_adapters(model):
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
@@ -151,14 +151,14 @@ def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run
     """Merge adapters from disk into a run's model, in place, and return the run.
 
     Args:
-        run: The base.
-        adapters: Each FOLDER or FOLDER:SCALE; FOLDER is an adapter's folder or a fine-tuned run. An adapter that has
+        run: the base.
+        adapters: each FOLDER or FOLDER:SCALE; FOLDER is an adapter's folder or a fine-tuned run. An adapter that has
             new tokens adds them to the run.
-        scale: A factor for all of them.
+        scale: a factor for all of them.
 
     Raises:
-        ConfigError: If a scale is not a number, or two adapters have new tokens.
-        ExchangeError, FileError: As `load_adapter` does.
+        ConfigError: if a scale is not a number, or two adapters have new tokens.
+        ExchangeError, FileError: as `load_adapter` does.
     """
     scales, with_tokens = {}, []
     for number, adapter in enumerate(adapters):

@@ -11,9 +11,9 @@ class LengthBucketSampler(Iterator[list[int]]):
     """An endless iterator over batches of indices; each example comes once an epoch.
 
     Args:
-        lengths: Tokens of each example.
-        batch_size: Examples in a batch; the last batch of a bucket can be smaller.
-        generator: For the shuffling.
+        lengths: tokens of each example.
+        batch_size: examples in a batch; the last batch of a bucket can be smaller.
+        generator: for the shuffling.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> None:

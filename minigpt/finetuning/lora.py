@@ -29,10 +29,10 @@ class LoRAConfig:
 
     Attributes:
         rank: r, the rank of each update.
-        alpha: The update is multiplied by alpha / rank.
-        dropout: Share of the update's inputs that is dropped in training.
-        rslora: Divide alpha by the square root of the rank instead.
-        dora: Learn the magnitude of each row too.
+        alpha: the update is multiplied by alpha / rank.
+        dropout: share of the update's inputs that is dropped in training.
+        rslora: divide alpha by the square root of the rank instead.
+        dora: learn the magnitude of each row too.
     """
 
     rank: int = 8
@@ -96,10 +96,10 @@ class LoRALinear(nn.Module):
     """A frozen linear layer and its adapters; the active ones are added to its output.
 
     Attributes:
-        base: The frozen layer.
-        adapters: The adapters by name.
-        scales: The active adapters: name to factor.
-        unmerged_base: The frozen layer while `base` is a layer with the adapters merged into it, else None.
+        base: the frozen layer.
+        adapters: the adapters by name.
+        scales: the active adapters: name to factor.
+        unmerged_base: the frozen layer while `base` is a layer with the adapters merged into it, else None.
     """
 
     adapters: dict[str, Adapter]
@@ -153,20 +153,20 @@ def apply_lora(
     A second adapter with another name goes beside the first. Merged adapters are unmerged.
 
     Args:
-        model: Any model with linear layers.
-        rank: Rank of each update.
-        alpha: The update is multiplied by alpha / rank.
-        dropout: Share of the update's inputs that is dropped in training.
-        targets: Paths of layers or the ends of paths, such as "qkv" or "ffwd.up"; None for every layer of the blocks.
-        name: The adapter's name.
-        rslora: Divide alpha by the square root of the rank instead.
-        dora: Learn the magnitude of each row too.
+        model: any model with linear layers.
+        rank: rank of each update.
+        alpha: the update is multiplied by alpha / rank.
+        dropout: share of the update's inputs that is dropped in training.
+        targets: paths of layers or the ends of paths, such as "qkv" or "ffwd.up"; None for every layer of the blocks.
+        name: the adapter's name.
+        rslora: divide alpha by the square root of the rank instead.
+        dora: learn the magnitude of each row too.
 
     Returns:
         The paths of the layers.
 
     Raises:
-        ConfigError: If a target matches no layer, the name is taken, or the rank is larger than a matrix.
+        ConfigError: if a target matches no layer, the name is taken, or the rank is larger than a matrix.
     """
     config = LoRAConfig(rank, alpha, dropout, rslora, dora)
     unmerge(model)
@@ -187,9 +187,9 @@ def add_adapter(model: nn.Module, adapters: Mapping[str, Adapter], name: str) ->
     """Give layers of a model an adapter each, in place; it is active beside those that are active already.
 
     Args:
-        model: The model; everything but its active adapters is frozen.
-        adapters: The adapters by the paths of their layers.
-        name: One name for all of them.
+        model: the model; everything but its active adapters is frozen.
+        adapters: the adapters by the paths of their layers.
+        name: one name for all of them.
     """
     active = get_active_adapters(model)
     model.requires_grad_(False)
@@ -221,11 +221,11 @@ def use_adapters(model: nn.Module, scales: Mapping[str, float]) -> None:
     """Make these adapters, and no others, active. Merged adapters are unmerged.
 
     Args:
-        model: A model with adapters.
-        scales: Name to factor: {"a": 1} switches to a, {"a": 0.7, "b": 0.3} blends two, {} is the base.
+        model: a model with adapters.
+        scales: name to factor: {"a": 1} switches to a, {"a": 0.7, "b": 0.3} blends two, {} is the base.
 
     Raises:
-        ConfigError: If there is no such adapter, or a factor is not a number.
+        ConfigError: if there is no such adapter, or a factor is not a number.
     """
     known = list_adapters(model)
     for name, scale in scales.items():

@@ -17,8 +17,8 @@ class ReplayDataset:
     """The text that a base was trained on, in the token ids of the fine-tuned model.
 
     Args:
-        dataset: The base's data, in its own ids.
-        new_ids: What each id of the base is in the fine-tuned model, (V,), int64.
+        dataset: the base's data, in its own ids.
+        new_ids: what each id of the base is in the fine-tuned model, (V,), int64.
     """
 
     def __init__(self, dataset: Dataset, new_ids: Tensor) -> None:
@@ -29,8 +29,8 @@ class ReplayDataset:
         """Read the text of a base.
 
         Args:
-            base: The run that is fine-tuned.
-            old_ids: What each token of the fine-tuned model is in the base, None for a new one. By default the
+            base: the run that is fine-tuned.
+            old_ids: what each token of the fine-tuned model is in the base, None for a new one. By default the
                 vocabularies are the same.
 
         Returns:

@@ -26,11 +26,11 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, 
     """Return the linear layers that the targets name, by path.
 
     Args:
-        model: Any model.
-        targets: Paths of layers or the ends of paths, such as "qkv" or "ffwd.up"; None for every layer of the blocks.
+        model: any model.
+        targets: paths of layers or the ends of paths, such as "qkv" or "ffwd.up"; None for every layer of the blocks.
 
     Raises:
-        ConfigError: If a target names no layer; the message lists the names that exist.
+        ConfigError: if a target names no layer; the message lists the names that exist.
     """
     layers = find_linear_layers(model)
     if targets is None:

@@ -34,11 +34,11 @@ class TaskSource:
     """What examples are made of.
 
     Attributes:
-        words: Words of small letters.
-        speeches: Speakers and what they say, in order; empty for a text that is not a play.
+        words: words of small letters.
+        speeches: speakers and what they say, in order; empty for a text that is not a play.
         held_out: True for test examples.
-        max_characters: Characters that a prompt and its answer can have together.
-        excluded_pairs: Pairs of word tasks that "pairs" never draws.
+        max_characters: characters that a prompt and its answer can have together.
+        excluded_pairs: pairs of word tasks that "pairs" never draws.
     """
 
     words: Sequence[str]
@@ -152,13 +152,13 @@ def split_source(
     """Split the words and the dialogue of a text, and as many random words, into training and test material.
 
     Args:
-        text: Any text; it may be empty.
-        max_characters: Characters that a prompt and its answer can have together.
-        seed: For the random words.
-        test_only: Pairs of word tasks that are never learned, in either order.
+        text: any text; it may be empty.
+        max_characters: characters that a prompt and its answer can have together.
+        seed: for the random words.
+        test_only: pairs of word tasks that are never learned, in either order.
 
     Raises:
-        DataError: If a prompt with a short word does not fit.
+        DataError: if a prompt with a short word does not fit.
     """
     longest = min(MAX_WORD, (max_characters - len("reverse: ")) // 2)  # the word is in the prompt and in the answer
     if longest < MIN_LONGEST_WORD:
@@ -187,13 +187,13 @@ def make_examples(tasks: Sequence[str], source: TaskSource, number: int | None, 
     """Return examples of each task.
 
     Args:
-        tasks: Names of tasks.
-        source: What the examples are made of.
-        number: Examples of each task; None for as many as it takes to learn it.
-        seed: For the draws.
+        tasks: names of tasks.
+        source: what the examples are made of.
+        number: examples of each task; None for as many as it takes to learn it.
+        seed: for the draws.
 
     Raises:
-        DataError: If the text has nothing for a task.
+        DataError: if the text has nothing for a task.
     """
     return {
         name: list(_draw_examples(name, source, number or EXAMPLES.get(name, DEFAULT_EXAMPLES), random.Random(seed)))

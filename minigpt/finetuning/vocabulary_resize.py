@@ -38,12 +38,12 @@ def extend_tokenizer(
     """Return a tokenizer that also has these special tokens, and `old_ids`.
 
     Args:
-        tokenizer: The base's tokenizer.
-        special: Names of special tokens.
-        texts: A character tokenizer without a sign for unknown characters also gets the characters of these.
+        tokenizer: the base's tokenizer.
+        special: names of special tokens.
+        texts: a character tokenizer without a sign for unknown characters also gets the characters of these.
 
     Raises:
-        DataError: If the tokenizer cannot have more tokens.
+        DataError: if the tokenizer cannot have more tokens.
     """
     missing = [name for name in special if name not in tokenizer.special_tokens]
     if isinstance(tokenizer, CharTokenizer):
@@ -75,9 +75,9 @@ def resize_embeddings(model: TrainedModel, old_ids: Sequence[int | None], seed: 
     """Return a model with a row for each entry of `old_ids`: the old row's exact values, or new random ones.
 
     Args:
-        model: The model before; returned as it is where nothing changes.
-        old_ids: What each token was in it, None for a new one.
-        seed: For the new rows.
+        model: the model before; returned as it is where nothing changes.
+        old_ids: what each token was in it, None for a new one.
+        seed: for the new rows.
     """
     if list(old_ids) == list(range(model.config.vocab_size)):
         return model
@@ -130,13 +130,13 @@ def save_new_tokens(folder: Path, weights: Mapping[str, Tensor], old_ids: Sequen
     """Write the rows of new tokens and the tokenizer into an adapter's folder.
 
     Args:
-        folder: The adapter's folder.
-        weights: The weights of the fine-tuned model.
-        old_ids: What each token was in the base, None for a new one.
-        run: The fine-tuned run.
+        folder: the adapter's folder.
+        weights: the weights of the fine-tuned model.
+        old_ids: what each token was in the base, None for a new one.
+        run: the fine-tuned run.
 
     Raises:
-        FileError: If a file cannot be written.
+        FileError: if a file cannot be written.
     """
     new_ids = [n for n, i in enumerate(old_ids) if i is None]
     tensors = {name: weights[name].detach().cpu()[new_ids].contiguous() for name in TABLES if name in weights}
@@ -149,8 +149,8 @@ def load_new_tokens(run: Run, folder: Path) -> Run:
     """Return a run with the tokens of an adapter's folder added.
 
     Raises:
-        ExchangeError: If a file is damaged or does not fit the run.
-        FileError: If a file cannot be read.
+        ExchangeError: if a file is damaged or does not fit the run.
+        FileError: if a file cannot be read.
     """
     path = folder / TOKENS
     rows, metadata = read_tensors(path)

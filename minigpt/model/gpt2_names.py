@@ -28,7 +28,7 @@ def map_gpt2_names(config: ModelConfig) -> dict[str, str]:
     """Return our name of every parameter of a GPT-2, each with GPT-2's name.
 
     Args:
-        config: The sizes of the model; a head that is not tied has a name of its own.
+        config: the sizes of the model; a head that is not tied has a name of its own.
 
     Returns:
         For example {"blocks.0.ln1.weight": "h.0.ln_1.weight", ...}.
