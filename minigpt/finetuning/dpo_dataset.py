@@ -82,6 +82,7 @@ class PreferenceDataset:
         self.position = self.skipped = 0
         self.batch_size = config.training.batch_size
         self.generator = torch.Generator().manual_seed(config.training.seed)
+        self.val_generator = torch.Generator().manual_seed(config.training.seed)
 
         def encode(pair: PreferencePair) -> tuple[EncodedExample, EncodedExample]:
             block_size = config.model.block_size
@@ -101,7 +102,7 @@ class PreferenceDataset:
         """Return the next batch: x and y, both (2B, T), int64. A training pair comes once an epoch."""
         pairs = self.pairs[split]
         if split == "val":
-            chosen = torch.randint(len(pairs), (self.batch_size,), generator=self.generator).tolist()
+            chosen = torch.randint(len(pairs), (self.batch_size,), generator=self.val_generator).tolist()
             return _stack_pairs([pairs[i] for i in chosen])
         chosen = next(self.batches)
         self.position += len(chosen)

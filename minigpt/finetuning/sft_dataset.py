@@ -93,6 +93,7 @@ class SFTDataset:
         self.batch_size = config.training.batch_size
         self.position = self.skipped = 0
         self.generator = torch.Generator().manual_seed(config.training.seed)
+        self.val_generator = torch.Generator().manual_seed(config.training.seed)
         self.examples: dict[Split, list[EncodedExample]] = {
             "train": [encode_example(example, template, config.model.block_size) for example in train],
             "val": [encode_example(example, template, config.model.block_size) for example in val],
@@ -105,10 +106,13 @@ class SFTDataset:
         self.batches = LengthBucketSampler(lengths, self.batch_size, self.generator)
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Return the next batch: x and y, (B, T), int64. T is the longest example's; each comes once an epoch."""
+        """Return the next batch: x and y, (B, T), int64. A training example comes once an epoch.
+
+        T is the length of the longest example in the batch.
+        """
         examples = self.examples[split]
         if split == "val":
-            chosen = torch.randint(len(examples), (self.batch_size,), generator=self.generator).tolist()
+            chosen = torch.randint(len(examples), (self.batch_size,), generator=self.val_generator).tolist()
             return pad_batch([examples[i] for i in chosen])
         if self.replay and torch.rand((), generator=self.generator) < REPLAY_FRACTION:
             return self.replay.get_batch()

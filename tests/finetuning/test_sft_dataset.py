@@ -88,3 +88,17 @@ def test_a_long_example_loses_its_beginning_and_a_long_answer_is_refused() -> No
     ]
     with pytest.raises(DataError, match="an answer of 60 characters is longer than the 48 tokens"):
         SFTDataset([Example.from_pair("x", "y" * 60)], [long], ChatTemplate(tokenizer), config)
+
+
+def test_a_restored_dataset_draws_the_same_batches_and_validation_batches_do_not_change_them() -> None:
+    tokenizer = build_tokenizer()
+    config = Config().override(**vars(SHAPE), batch_size=8)
+    examples = [Example.from_pair("a" * (n % 20 + 1), f"{n}") for n in range(203)]
+    first, second = (SFTDataset(examples, examples[:5], ChatTemplate(tokenizer), config) for _ in range(2))
+    for _ in range(30):  # into the second epoch
+        first.get_batch("train")
+    second.restore(first.state())
+    for _ in range(30):
+        second.get_batch("val")
+        assert all(torch.equal(a, b) for a, b in zip(first.get_batch("train"), second.get_batch("train"), strict=True))
+    assert first.position == second.position
