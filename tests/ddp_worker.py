@@ -8,10 +8,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
 
 import minigpt
+from minigpt.config import Config
+from minigpt.data.dataset import Dataset
+from minigpt.distributed.parallelism import full_tensor
+from minigpt.distributed.process_group import SINGLE, Processes, join_processes
 from minigpt.errors import MinigptError
+from minigpt.model import build
+from minigpt.system.device import limit_threads
+from minigpt.tokenizers import CharTokenizer
+from minigpt.training.callbacks import Callback, Losses
+from minigpt.training.loop import fit
 from minigpt.training.resume import resume
+from minigpt.training.training_state import TrainingState
 
 PARALLEL = ("ddp", "fsdp")
 EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a step; no dropout, which differs
@@ -29,33 +41,59 @@ EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a s
     "snapshots": 0,
 }
 OTHERS: dict[str, dict[str, Any]] = {
-    "lecture": {"implementation": "lecture", "parallel": "fsdp", "max_iters": 6},
-    "tied": {"tied_head": True, "activation": "gelu", "parallel": "fsdp", "max_iters": 6},
-    "recomputed": {"checkpoint_activations": True, "qkv_bias": True, "parallel": "fsdp", "max_iters": 6},
-    "bigram": {"architecture": "bigram", "parallel": "ddp", "max_iters": 6},
-    "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp", "max_iters": 6},
-    "modern-in-parts": {"architecture": "modern", "parallel": "fsdp", "max_iters": 6},
+    "lecture": {"implementation": "lecture", "parallel": "fsdp"},
+    "tied": {"tied_head": True, "activation": "gelu", "parallel": "fsdp"},
+    "recomputed": {"checkpoint_activations": True, "qkv_bias": True, "parallel": "fsdp"},
+    "bigram": {"architecture": "bigram", "parallel": "ddp"},
+    "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp"},
+    "modern-sharded": {"architecture": "modern", "parallel": "fsdp"},
 }
 RANDOM = EXACT | {"dropout": 0.2, "max_iters": 16, "eval_interval": 8}
 
 
+class LossLog(Callback):
+    """Keeps the losses of all evaluations."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        self.losses += losses.values()
+
+
+def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> tuple[dict[str, Tensor], list[float]]:
+    """Six steps of the training loop alone, without a run on disk: the weights and the losses."""
+    content = text.read_text()
+    tokenizer = CharTokenizer.from_text(content)
+    config = Config().override(**EXACT | {"max_iters": 6} | settings, vocab_size=tokenizer.vocab_size)
+    data = Dataset(tokenizer.encode(content), config, rank=processes.rank, world_size=processes.size)
+    torch.manual_seed(config.training.seed)
+    model, log = build(config.model), LossLog()
+    with limit_threads(1):
+        fit(model, data, config, [log], processes=processes)
+    return {name: full_tensor(tensor).detach().clone() for name, tensor in model.state_dict().items()}, log.losses
+
+
 def main(folder: Path, text: Path) -> None:
-    """Train each way, go on with what one process or two have begun, and go wrong in the second process alone."""
+    """Train each way, resume what one process or two have begun, and fail in the second process alone."""
     dist.init_process_group("gloo")
-    torch.set_default_dtype(torch.float64)
-    for parallel in PARALLEL:
-        minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
-        minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 12})
-        resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=20)
-    for name, settings in OTHERS.items():
-        minigpt.train(data=text, out=folder / f"{name}-two", **EXACT | settings)
-    torch.set_default_dtype(torch.float32)
-    for parallel in PARALLEL:
-        short = EXACT | {"max_iters": 6, "parallel": parallel}
-        minigpt.train(data=text, out=folder / f"{parallel}-32", **short)
-        minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
-        minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 8})
-        resume(folder / f"{parallel}-resumed", max_iters=16)
+    with join_processes() as processes:
+        torch.set_default_dtype(torch.float64)
+        for parallel in PARALLEL:
+            minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
+            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 12})
+            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=20)
+        for name, settings in OTHERS.items():
+            weights, _ = fit_briefly(text, processes, **settings)
+            if processes.is_first:
+                save_file(weights, folder / f"{name}.safetensors")
+        torch.set_default_dtype(torch.float32)
+        for parallel in PARALLEL:
+            _, losses = fit_briefly(text, processes, parallel=parallel)
+            (folder / f"{parallel}-{processes.rank}.json").write_text(json.dumps(losses))
+            minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
+            minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 8})
+            resume(folder / f"{parallel}-resumed", max_iters=16)
     second = os.environ["RANK"] == "1"
     said = ""
     try:

@@ -1,1 +1,3 @@
-"""One training run, from a configuration and a text to a run folder."""
+"""Train a run: the loop, its callbacks, the optimizer, checkpoints and resume."""
+
+__all__ = ["callbacks", "checkpoint", "loop", "optimizer", "resume", "run_training", "train"]

@@ -10,38 +10,38 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-AT_ONCE = 0.5  # seconds
+REPEAT_SECONDS = 0.5  # a SIGTERM that follows within this time is the same one
 NOTICE = b"\nstopping in good order: measuring and saving (again to stop at once)\n"
 
 
 class Interrupt:
-    """A context in which a first SIGINT, SIGTERM or SIGHUP is only noted, for the work to end when it can.
+    """A context that only notes the first SIGINT, SIGTERM or SIGHUP, so that the work can end at a good place.
 
-    A second one acts as it would have without the context; the first one does too, when the context
-    ends. A signal that the caller ignores stays ignored. A SIGTERM that comes twice at once is one: a system that ends
-    a group of processes tells each of them, and so does the launcher among them.
+    When the context ends, the signal acts as it would have without it. A second signal acts at once. A signal that the
+    caller ignores stays ignored. Two SIGTERMs in quick succession count as one: a system that ends a group of processes
+    signals each of them, and the launcher among them passes the signal on.
 
     Attributes:
-        received: the signal's number, or 0 as long as none has come.
+        received: the signal's number, or 0 before one has come.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        """If `quiet`, nothing is said when a signal comes."""
+        """Prepare the context; `quiet` prints nothing when a signal comes."""
         self.received, self.quiet = 0, quiet
         self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():  # Python lets no other thread do this
-            heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-            self._before = {number: signal.signal(number, self._note) for number in heeded}
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+            handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            if number == signal.SIGTERM == self.received and time.monotonic() - self._since < AT_ONCE:
+            if number == signal.SIGTERM == self.received and time.monotonic() - self._since < REPEAT_SECONDS:
                 return
-            self._give_back()
+            self._restore_handlers()
             signal.raise_signal(number)
             return
         self.received, self._since = number, time.monotonic()
@@ -49,12 +49,12 @@ class Interrupt:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 os.write(sys.__stderr__.fileno(), NOTICE)  # a handler may interrupt a print: it must not print
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._give_back()
+        self._restore_handlers()
         if self.received and kind is None:
             signal.raise_signal(self.received)

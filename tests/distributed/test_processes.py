@@ -1,4 +1,4 @@
-"""Training in several processes: the same as in one, saved by any number and read by any other, and started again."""
+"""Training in several processes gives the run of one process; its checkpoints are read by any number of them."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from conftest import COMMAND, TINY_FLAGS
-from ddp_worker import EXACT, OTHERS, PARALLEL
+from ddp_worker import EXACT, OTHERS, PARALLEL, fit_briefly
 from safetensors.torch import load_file
 
 import minigpt
@@ -28,14 +28,12 @@ PAIR = Path(__file__).parent.parent / "ddp_worker.py"
 
 @pytest.fixture(scope="module")
 def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with all the runs that `ddp_worker.py` makes, and those of one process that they are held against."""
+    """A folder with the runs that `ddp_worker.py` makes in two processes, and those of one process."""
     folder = tmp_path_factory.mktemp("pair")
     torch.set_default_dtype(torch.float64)
     try:
         minigpt.train(data=text_file, out=folder / "alone", **EXACT)
         minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 12})
-        for name, settings in OTHERS.items():
-            minigpt.train(data=text_file, out=folder / f"{name}-one", **EXACT | settings)
         for parallel in PARALLEL:
             shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
         together = [TORCHRUN, "--standalone", "--nproc-per-node=2", PAIR, folder, text_file]
@@ -43,22 +41,24 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert done.returncode == 0, done.stderr[-3000:]
         for parallel in PARALLEL:
             resume(folder / f"{parallel}-begun", max_iters=20)
-        torch.set_default_dtype(torch.float32)
-        minigpt.train(data=text_file, out=folder / "alone-32", **EXACT | {"max_iters": 6})
     finally:
         torch.set_default_dtype(torch.float32)
     yield folder
 
 
-def farthest(one: Path, other: Path) -> float:
-    """The largest difference between two runs' weights."""
-    a, b = (load_file(path / "model.safetensors") for path in (one, other))
+def find_largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest difference between two numbers of two models."""
     assert a.keys() == b.keys()
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
+def compare_weights(one: Path, other: Path) -> float:
+    """The largest difference between two runs' weights."""
+    return find_largest_difference(*(load_file(path / "model.safetensors") for path in (one, other)))
+
+
 def losses(run: Path) -> list[float]:
-    """All that a run has measured."""
+    """All losses that a run has measured."""
     folder = RunDirectory(run)
     record = folder.read_record()
     assert record.validation_loss is not None
@@ -68,38 +68,50 @@ def losses(run: Path) -> list[float]:
 
 @pytest.mark.parametrize("parallel", PARALLEL)
 def test_two_processes_train_as_one_does(runs: Path, parallel: str) -> None:
-    assert farthest(runs / "alone", runs / parallel) < 1e-10
+    assert compare_weights(runs / "alone", runs / parallel) < 1e-10
     assert losses(runs / parallel) == pytest.approx(losses(runs / "alone"), abs=1e-10)
-    assert losses(runs / f"{parallel}-32") == pytest.approx(losses(runs / "alone-32"), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_so_they_do_other_models(runs: Path, name: str) -> None:
-    assert farthest(runs / f"{name}-one", runs / f"{name}-two") < 1e-10
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
-def test_what_two_processes_saved_one_goes_on_with_and_the_other_way_round(runs: Path, parallel: str) -> None:
-    assert farthest(runs / "alone", runs / f"{parallel}-begun") < 1e-10
-    assert farthest(runs / "alone", runs / f"alone-to-{parallel}") < 1e-10
+def test_in_float32_two_processes_have_the_losses_of_one(runs: Path, text_file: Path, parallel: str) -> None:
+    _, alone = fit_briefly(text_file)
+    assert len(alone) == 6  # both splits after 0, 5 and 6 steps
+    for rank in (0, 1):
+        assert json.loads((runs / f"{parallel}-{rank}.json").read_text()) == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_two_processes_train_other_models_as_one_does(runs: Path, text_file: Path, name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        alone, _ = fit_briefly(text_file, **OTHERS[name])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert find_largest_difference(alone, load_file(runs / f"{name}.safetensors")) < 1e-10
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_one_process_resumes_what_two_began_and_two_what_one_began(runs: Path, parallel: str) -> None:
+    assert compare_weights(runs / "alone", runs / f"{parallel}-begun") < 1e-10
+    assert compare_weights(runs / "alone", runs / f"alone-to-{parallel}") < 1e-10
     assert list((runs / parallel / "checkpoints").glob("*/shards/*")), "they wrote shards"
     assert not list(runs.glob("**/*.pt")) + list(runs.glob("**/.metadata")), "no pickle"
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
-def test_two_processes_go_on_bit_for_bit_dropout_included(runs: Path, parallel: str) -> None:
-    assert farthest(runs / f"{parallel}-random", runs / f"{parallel}-resumed") == 0
+def test_two_processes_resume_with_the_same_bits_dropout_included(runs: Path, parallel: str) -> None:
+    assert compare_weights(runs / f"{parallel}-random", runs / f"{parallel}-resumed") == 0
     assert losses(runs / f"{parallel}-random") == losses(runs / f"{parallel}-resumed")
 
 
-def test_an_error_of_one_process_ends_all_and_is_said_once_with_its_rank(runs: Path) -> None:
+def test_an_error_in_one_process_ends_all_and_is_printed_once_with_its_rank(runs: Path) -> None:
     first, second = (json.loads((runs / f"said-{rank}.json").read_text()) for rank in (0, 1))
     assert first.startswith("InputError: rank 1: cannot read")
     assert "nothing.txt" in first
     assert second.startswith("FileError, silent: cannot read")
 
 
-def started(folder: Path, *arguments: object) -> subprocess.Popen:
+def start(folder: Path, *arguments: object) -> subprocess.Popen:
     """`minigpt train` in two processes, about to train."""
     flags = ["--data", folder / "text", "--out", folder / "run", "--processes", 2, *TINY_FLAGS, *arguments]
     return subprocess.Popen(
@@ -124,33 +136,35 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen, after: str = "") -
     return max(found)
 
 
-def workers(process: subprocess.Popen) -> list[psutil.Process]:
-    """Those that it started, the first one first."""
+def find_workers(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that the launcher started, by rank."""
     children = [child for child in psutil.Process(process.pid).children() if "minigpt" in child.cmdline()]
     return sorted(children, key=lambda child: child.environ()["RANK"])
 
 
-def test_when_one_is_killed_all_are_started_again_and_the_run_is_the_same(tmp_path: Path, text_file: Path) -> None:
+def test_after_a_kill_the_restarted_processes_give_the_same_bits(
+    tmp_path: Path, text_file: Path
+) -> None:
     shutil.copy(text_file, tmp_path / "text")
     steps = ("--max-iters", 240, "--eval-interval", 60, "--dropout", 0.1)
-    whole = started(tmp_path, *steps, "--out", tmp_path / "whole")
+    whole = start(tmp_path, *steps, "--out", tmp_path / "whole")
     assert whole.wait() == 0, whole.communicate()[0]
-    killed = started(tmp_path, *steps, "--max-restarts", 1)
+    killed = start(tmp_path, *steps, "--max-restarts", 1)
     wait_for_checkpoint(tmp_path / "run", killed)
-    workers(killed)[1].send_signal(signal.SIGKILL)
+    find_workers(killed)[1].send_signal(signal.SIGKILL)
     said = killed.communicate(timeout=120)[0]
     assert killed.returncode == 0, said
     assert "resumed after step" in said
-    assert farthest(tmp_path / "whole", tmp_path / "run") == 0
+    assert compare_weights(tmp_path / "whole", tmp_path / "run") == 0
     assert losses(tmp_path / "whole") == losses(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in (["whole", "run"], ["run", "whole"])
 
 
-def test_killed_once_too_often_it_says_so_and_sigterm_saves(tmp_path: Path, text_file: Path) -> None:
+def test_without_restarts_a_kill_is_an_error_and_sigterm_saves_the_run(tmp_path: Path, text_file: Path) -> None:
     shutil.copy(text_file, tmp_path / "text")
-    process = started(tmp_path, "--max-iters", 100_000)
+    process = start(tmp_path, "--max-iters", 100_000)
     wait_for_checkpoint(tmp_path / "run", process)
-    workers(process)[0].send_signal(signal.SIGKILL)
+    find_workers(process)[0].send_signal(signal.SIGKILL)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 1, said
     assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume continues from the last checkpoint" in said
@@ -174,7 +188,7 @@ def test_killed_once_too_often_it_says_so_and_sigterm_saves(tmp_path: Path, text
         (["--n-head", 3], "n_embd"),
     ],
 )
-def test_refusals_are_one_sentence(
+def test_settings_that_processes_cannot_share_are_refused_in_one_sentence(
     arguments: list[Any], message: str, tmp_path: Path, text_file: Path, command: Callable
 ) -> None:
     done = command("train", "--data", text_file, "--processes", 2, *arguments)
@@ -184,7 +198,7 @@ def test_refusals_are_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_other_commands_work_in_one_process(command: Callable) -> None:
+def test_other_commands_refuse_several_processes(command: Callable) -> None:
     environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     done = command("sample", env=environment)
     assert (done.returncode, done.stderr) == (
