@@ -68,7 +68,8 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
-from minigpt.training.checkpoint import MARKER, MODEL, SHARDS, TRAINING, CheckpointMetadata, Checkpoints
+from minigpt.training.checkpoint import MARKER, MODEL, SHARDS, TRAINING, CheckpointMetadata
+from minigpt.training.checkpoint_store import Checkpoints
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model

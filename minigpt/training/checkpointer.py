@@ -9,7 +9,8 @@ from minigpt.distributed.sharded_checkpoint import write_shards
 from minigpt.errors import DivergedError
 from minigpt.training.async_writer import AsyncWriter
 from minigpt.training.callbacks import Callback, Losses
-from minigpt.training.checkpoint import SHARDS, CheckpointMetadata, Checkpoints
+from minigpt.training.checkpoint import SHARDS, CheckpointMetadata
+from minigpt.training.checkpoint_store import Checkpoints
 from minigpt.training.evaluation import is_logged
 from minigpt.training.training_state import TrainingState
 

@@ -30,7 +30,8 @@ from minigpt.training.callbacks import (
     SnapshotWriter,
     StopOnSignal,
 )
-from minigpt.training.checkpoint import Checkpoint, suggest_resume
+from minigpt.training.checkpoint import Checkpoint
+from minigpt.training.checkpoint_store import suggest_resume
 from minigpt.training.checkpointer import Checkpointer
 from minigpt.training.diagnostics import diagnose
 from minigpt.training.display import Display

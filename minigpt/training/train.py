@@ -15,7 +15,7 @@ from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint import describe_unfinished
+from minigpt.training.checkpoint_store import describe_unfinished
 from minigpt.training.display import Display
 from minigpt.training.forecast import Forecast, forecast_training
 from minigpt.training.job_restart import find_restarted_run

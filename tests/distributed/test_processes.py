@@ -142,9 +142,7 @@ def find_workers(process: subprocess.Popen) -> list[psutil.Process]:
     return sorted(children, key=lambda child: child.environ()["RANK"])
 
 
-def test_after_a_kill_the_restarted_processes_give_the_same_bits(
-    tmp_path: Path, text_file: Path
-) -> None:
+def test_after_a_kill_the_restarted_processes_give_the_same_bits(tmp_path: Path, text_file: Path) -> None:
     shutil.copy(text_file, tmp_path / "text")
     steps = ("--max-iters", 240, "--eval-interval", 60, "--dropout", 0.1)
     whole = start(tmp_path, *steps, "--out", tmp_path / "whole")
@@ -177,7 +175,7 @@ def test_without_restarts_a_kill_is_an_error_and_sigterm_saves_the_run(tmp_path:
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 143, said
     assert "Traceback" not in said
-    assert said.count("stopping in good order") == 1
+    assert said.count("stopping: evaluating and saving") == 1
     assert RunDirectory(tmp_path / "run").read_record().status == "interrupted"
 
 

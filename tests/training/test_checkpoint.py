@@ -11,7 +11,8 @@ from torch import nn
 
 import minigpt
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint import BEST, MODEL, CheckpointMetadata, Checkpoints
+from minigpt.training.checkpoint import BEST, MODEL, CheckpointMetadata
+from minigpt.training.checkpoint_store import Checkpoints
 from minigpt.training.resume import resume
 
 

@@ -24,7 +24,7 @@ from minigpt.model.gpt import GPT
 from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint import Checkpoints
+from minigpt.training.checkpoint_store import Checkpoints
 from minigpt.training.diagnostics import compute_unigram_loss, diagnose
 from minigpt.training.loss_spikes import LossSpikeDetector
 from minigpt.training.resume import resume

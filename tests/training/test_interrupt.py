@@ -30,7 +30,7 @@ def test_one_signal_measures_saves_and_says_so(number: int, status: int, text_fi
     process.send_signal(number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "stopping in good order" in messages
+    assert "stopping: evaluating and saving" in messages
     assert re.search(r"saved in run: \d+ steps, validation loss \d", messages)
     assert "Traceback" not in messages
     run = minigpt.load(tmp_path / "run")

@@ -1,5 +1,6 @@
 """A training that is stopped, by whatever and wherever, goes on as if it never had been."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -19,7 +20,8 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint import MARKER, Checkpoints
+from minigpt.training.checkpoint import MARKER
+from minigpt.training.checkpoint_store import Checkpoints
 from minigpt.training.optimizer import get_learning_rate
 from minigpt.training.resume import resume
 
@@ -254,6 +256,17 @@ def test_a_checkpoint_with_impossible_numbers_is_broken(name: str, value: object
         (path / MARKER).write_text(json.dumps(marker))
     with pytest.raises(RunError, match="has no checkpoint to resume from"):
         resume(finished, max_iters=99)
+
+
+def test_a_resumed_training_says_if_its_kernels_are_not_those_of_the_run(
+    finished: Path, capfd: pytest.CaptureFixture
+) -> None:
+    directory = RunDirectory(finished)
+    directory.write_record(dataclasses.replace(directory.read_record(), kernels="abacus"))
+    resume(finished, max_iters=61)
+    assert "was trained with abacus and resumes with" in capfd.readouterr().err
+    resume(finished, max_iters=62)
+    assert "was trained with" not in capfd.readouterr().err
 
 
 def test_what_is_not_a_checkpoint_is_left_alone(finished: Path) -> None:
