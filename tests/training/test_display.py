@@ -1,4 +1,4 @@
-"""What a person, a pipe and a terminal see."""
+"""What a training prints to a pipe and to a terminal."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def test_a_pipe_gets_plain_lines(command: Callable, text_file: Path) -> None:
     assert "runs/lecture" in done.stdout
 
 
-def test_a_terminal_gets_a_bar(text_file: Path, tmp_path: Path) -> None:
+def test_a_terminal_gets_a_progress_bar(text_file: Path, tmp_path: Path) -> None:
     status, text = in_terminal("train", "--data", text_file, *TINY_FLAGS, "--max-iters", "400", cwd=tmp_path)
     assert status == 0
     bars = re.findall(r"([\d,.]+) it/s · ([\d,]+) characters/s", text)
@@ -38,7 +38,7 @@ def test_a_terminal_gets_a_bar(text_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["2>/dev/full", "2>&-", "2>&1 >/dev/null | head -1"])
-def test_a_training_goes_on_when_nobody_watches(ending: str, text_file: Path, tmp_path: Path) -> None:
+def test_a_training_does_not_need_its_outputs(ending: str, text_file: Path, tmp_path: Path) -> None:
     flags = f"--data {text_file} --preset bigram --max-iters 40 --eval-interval 2 --out run"
     subprocess.run(
         ["sh", "-c", f"{COMMAND} train {flags} {ending}"], cwd=tmp_path, stdout=subprocess.DEVNULL, check=True
@@ -46,14 +46,16 @@ def test_a_training_goes_on_when_nobody_watches(ending: str, text_file: Path, tm
     assert minigpt.load(tmp_path / "run").record.status == "finished"
 
 
-def test_a_foreign_matplotlib_backend_does_no_harm(command: Callable, text_file: Path, tmp_path: Path) -> None:
+def test_an_unknown_matplotlib_backend_does_not_stop_a_training(
+    command: Callable, text_file: Path, tmp_path: Path
+) -> None:
     flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2"]
     done = command("train", *flags, env={"MPLBACKEND": "module://absent.backend"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "bigram" / "loss.png").exists()
 
 
-def test_control_characters_are_shown_not_obeyed() -> None:
+def test_control_characters_are_escaped() -> None:
     assert escape_control_characters("a\x1b[31mb\x07\r\n\tc\x9b") == "a␛[31mb␇␍\n\tc⟨U+009B⟩"
     assert escape_control_characters("two\nlines", keep="") == "two␊lines"
     assert escape_control_characters("right\u202eleft\x7f") == "right⟨U+202E⟩left␡"

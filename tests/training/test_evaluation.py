@@ -1,4 +1,4 @@
-"""`estimate_loss`: the same windows each time, spread from end to end."""
+"""`estimate_loss` uses the same evenly spaced windows each time."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from minigpt.model.lecture import GPTLanguageModel
 from minigpt.training.evaluation import estimate_loss
 
 
-def test_windows_are_spread_from_the_first_to_the_last() -> None:
+def test_windows_are_evenly_spaced_from_the_first_to_the_last() -> None:
     x, y = take_spaced_windows(torch.arange(1000), 10, block_size=8)
     assert x.shape == y.shape == (10, 8)
     assert torch.equal(y, x + 1)
@@ -19,12 +19,12 @@ def test_windows_are_spread_from_the_first_to_the_last() -> None:
 
 
 @pytest.mark.parametrize("length", [9, 10, 50])
-def test_a_short_split_gives_the_windows_it_has(length: int) -> None:
+def test_a_short_split_gives_all_its_windows(length: int) -> None:
     x, _ = take_spaced_windows(torch.arange(length), 128, block_size=8)
     assert x[:, 0].tolist() == list(range(length - 8))
 
 
-def test_the_estimate_is_the_mean_over_those_windows_and_repeatable() -> None:
+def test_the_estimate_is_the_mean_over_fixed_windows() -> None:
     torch.manual_seed(0)
     config = Config().override(vocab_size=17, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.4)
     data = Dataset(torch.randint(17, (4000,)), config)

@@ -14,7 +14,18 @@ from minigpt.runs.run import Run
 
 def start(text_file: Path, folder: Path, *flags: str, until: int = 40) -> subprocess.Popen:
     """A training, returned once it has shown the evaluation at step `until`."""
-    flags = (*TINY_FLAGS, "--max-iters", "1000000", "--out", "run", "--data", str(text_file), *flags)
+    flags = (
+        *TINY_FLAGS,
+        "--snapshots",
+        "0",
+        "--max-iters",
+        "1000000",
+        "--out",
+        "run",
+        "--data",
+        str(text_file),
+        *flags,
+    )
     process = subprocess.Popen(
         [COMMAND, "train", *flags], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -25,7 +36,9 @@ def start(text_file: Path, folder: Path, *flags: str, until: int = 40) -> subpro
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_one_signal_measures_saves_and_says_so(number: int, status: int, text_file: Path, tmp_path: Path) -> None:
+def test_one_signal_ends_the_training_with_an_evaluation_and_a_checkpoint(
+    number: int, status: int, text_file: Path, tmp_path: Path
+) -> None:
     process = start(text_file, tmp_path)
     process.send_signal(number)
     _, messages = process.communicate(timeout=60)
@@ -40,7 +53,7 @@ def test_one_signal_measures_saves_and_says_so(number: int, status: int, text_fi
     assert (run.path / "loss.png").exists()
 
 
-def test_a_signal_in_the_last_measurement_does_not_lose_it(text_file: Path, tmp_path: Path) -> None:
+def test_a_signal_during_the_last_evaluation_does_not_lose_it(text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text(text_file.read_text() * 30)
     flags = ["--max-iters", "40", "--train-fraction", "0.02"]
     process = start(tmp_path / "long.txt", tmp_path, *flags)
@@ -53,7 +66,7 @@ def test_a_signal_in_the_last_measurement_does_not_lose_it(text_file: Path, tmp_
     assert run.record.validation_loss > 0
 
 
-def test_two_stop_at_once_and_lose_nothing_saved(text_file: Path, tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once_and_loses_nothing_saved(text_file: Path, tmp_path: Path) -> None:
     process = start(text_file, tmp_path)
     while process.poll() is None:  # again and again, as one does
         process.send_signal(signal.SIGINT)
@@ -68,7 +81,7 @@ def test_two_stop_at_once_and_lose_nothing_saved(text_file: Path, tmp_path: Path
     assert not [file for file in run.path.iterdir() if file.name.endswith(".tmp")]
 
 
-def test_a_sigterm_that_comes_twice_at_once_is_one(text_file: Path, tmp_path: Path) -> None:
+def test_two_sigterms_in_quick_succession_count_as_one(text_file: Path, tmp_path: Path) -> None:
     process = start(text_file, tmp_path)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # to the process, and by its launcher
@@ -96,7 +109,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(text_file: Path, tmp_pat
         signal.signal(signal.SIGINT, before)
 
 
-def test_handlers_are_given_back(text_file: Path, tmp_path: Path) -> None:
+def test_signal_handlers_are_restored_after_training(text_file: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert isinstance(minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2), Run)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -39,7 +39,9 @@ class Curve(Callback):
         self.losses.append(losses["val"])
 
 
-def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = None) -> tuple[torch.nn.Module, Curve]:
+def fit_model(
+    config: Config, text: str, weights: dict[str, torch.Tensor] | None = None
+) -> tuple[torch.nn.Module, Curve]:
     """A model trained with that config, from those weights of the lecture's if there are any, and its curve."""
     tokenizer = CharTokenizer.from_text(text)
     config = config.override(vocab_size=tokenizer.vocab_size)
@@ -53,11 +55,11 @@ def fitted(config: Config, text: str, weights: dict[str, torch.Tensor] | None = 
     return model, curve
 
 
-SHORT = Config().override(**TINY | {"max_iters": 20, "eval_interval": 1, "device": "cpu"})
+SHORT = Config().override(**TINY | {"max_iters": 20, "eval_interval": 1, "snapshots": 0, "device": "cpu"})
 
 
-def test_the_lecture_s_implementation_has_the_weights_of_the_lectures_script(text: str) -> None:
-    model, _ = fitted(SHORT.override(implementation="lecture"), text)
+def test_the_loop_gives_the_weights_of_the_lectures_script(text: str) -> None:
+    model, _ = fit_model(SHORT.override(implementation="lecture"), text)
     tokenizer = CharTokenizer.from_text(text)
     config = SHORT.override(vocab_size=tokenizer.vocab_size)
     data = Dataset(tokenizer.encode(text), config)
@@ -77,12 +79,12 @@ def test_the_lecture_s_implementation_has_the_weights_of_the_lectures_script(tex
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_both_implementations_have_one_curve_from_the_same_weights(text: str) -> None:
+def test_both_implementations_have_the_same_curve_from_the_same_weights(text: str) -> None:
     torch.manual_seed(9)
     vocab_size = CharTokenizer.from_text(text).vocab_size
     weights = GPTLanguageModel(SHORT.override(vocab_size=vocab_size).model).state_dict()
-    readable, slow = fitted(SHORT.override(implementation="lecture"), text, weights)
-    running, fast = fitted(SHORT, text, weights)
+    readable, slow = fit_model(SHORT.override(implementation="lecture"), text, weights)
+    running, fast = fit_model(SHORT, text, weights)
     assert isinstance(running, GPT)
     assert len(fast.losses) == 21
     assert fast.losses == pytest.approx(slow.losses, abs=1e-5)
@@ -91,7 +93,7 @@ def test_both_implementations_have_one_curve_from_the_same_weights(text: str) ->
         torch.testing.assert_close(tensor, readable.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
-def test_train_takes_the_implementation_asked_for(text_file: Path, tmp_path: Path) -> None:
+def test_train_uses_the_configured_implementation(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train(
         data=text_file, out=tmp_path / "run", implementation="lecture", **TINY | {"max_iters": 2, "snapshots": 0}
     )
@@ -113,7 +115,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(dropout: float, text_file:
     assert not same_weights(first, other)
 
 
-def test_looking_more_often_does_not_change_what_is_learned(text_file: Path, tmp_path: Path) -> None:
+def test_more_evaluations_do_not_change_the_weights(text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {"max_iters": 30, "dropout": 0.2, "device": "cpu"}
     rarely, often = (
         minigpt.train(data=text_file, out=tmp_path / "run", **settings | {"eval_interval": n, "snapshots": texts})
@@ -133,11 +135,11 @@ def test_the_metrics_file_has_a_line_for_each_evaluation(trained: Run) -> None:
     assert seconds[-1] <= trained.record.training_seconds
 
 
-def test_the_last_weights_are_the_models_and_the_best_lie_beside_them(tmp_path: Path) -> None:
+def test_a_run_keeps_its_last_weights_and_the_best_ones(tmp_path: Path) -> None:
     # So little text is soon known by heart: validation turns up again while training goes on falling.
     small = random.Random(0).choices("abcdefgh", k=400)
     (tmp_path / "small.txt").write_text("".join(small))
-    settings = TINY | {"max_iters": 200, "learning_rate": 1e-2, "n_embd": 32}
+    settings = TINY | {"max_iters": 200, "learning_rate": 1e-2, "n_embd": 32, "snapshots": 0}
     run = minigpt.train(data=tmp_path / "small.txt", out=tmp_path / "run", **settings)
     best = min(run.metrics, key=lambda metrics: metrics.validation_loss)
     assert best.step < run.metrics[-1].step
@@ -152,8 +154,8 @@ def test_the_last_weights_are_the_models_and_the_best_lie_beside_them(tmp_path: 
     )
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(text_file: Path, tmp_path: Path) -> None:
-    settings = TINY | {"max_iters": 200, "eval_interval": 10, "learning_rate": 1e30}
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best_weights(text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {"max_iters": 200, "eval_interval": 10, "learning_rate": 1e30, "snapshots": 0}
     with pytest.raises(
         DivergedError, match=r"the loss is (nan|inf) at step \d+: .*learning_rate below 1e\+30.*best"
     ) as caught:
@@ -170,7 +172,7 @@ def test_a_model_too_large_for_any_memory_is_refused(text_file: Path, tmp_path: 
         minigpt.train(data=text_file, out=tmp_path / "run", n_embd=2**30, n_head=1)
 
 
-def test_text_that_a_font_or_a_formula_would_trip_over_is_drawn(tmp_path: Path) -> None:
+def test_unusual_characters_do_not_break_the_loss_plot(tmp_path: Path) -> None:
     (tmp_path / "odd.txt").write_text("$x^2$ _{ \\frac 漢字 👩‍👩‍👧 é \x1b[31m\u2028\n" * 30)
     run = minigpt.train("bigram", data=tmp_path / "odd.txt", out=tmp_path / "run", max_iters=4, eval_interval=2)
     assert (run.path / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -28,18 +28,18 @@ def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) 
     assert (s < 1.5).all()
 
 
-def test_a_stack_is_its_matrices_one_by_one() -> None:
+def test_a_stack_is_orthogonalized_matrix_by_matrix() -> None:
     matrices = stack((24, 8))
     for i, matrix in enumerate(matrices):
         torch.testing.assert_close(orthogonalize(matrices)[i], orthogonalize(matrix[None])[0])
 
 
-def test_nothing_moves_without_a_gradient() -> None:
+def test_a_zero_gradient_moves_nothing() -> None:
     assert not orthogonalize(torch.zeros(2, 4, 3)).any()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_in_bfloat16_it_is_pytorchs_iteration(shape: tuple[int, int]) -> None:
+def test_in_bfloat16_the_iteration_is_pytorchs(shape: tuple[int, int]) -> None:
     theirs = getattr(torch.optim._muon, "_zeropower_via_newtonschulz")  # noqa: B009  # a private name
     for matrix in stack(shape).float():
         expected = theirs(matrix, (muon.A, muon.B, muon.C), 5, muon.EPSILON)
@@ -49,7 +49,9 @@ def test_in_bfloat16_it_is_pytorchs_iteration(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_steps_are_pytorchs(shape: tuple[int, int], weight_decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_equal_those_of_pytorchs_muon(
+    shape: tuple[int, int], weight_decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With its iteration in 64 bits, which PyTorch's own rounds to bfloat16, the two optimizers are one function."""
     monkeypatch.setattr(
         torch.optim._muon,
@@ -86,7 +88,7 @@ def test_with_products_of_bfloat16_steps_are_pytorchs_within_its_rounding() -> N
     torch.testing.assert_close(ours.detach(), moved, rtol=0, atol=0.02 * 0.05)
 
 
-def test_momentum_rises() -> None:
+def test_momentum_rises_in_the_first_steps() -> None:
     assert get_momentum(0) == pytest.approx(0.85)
     assert get_momentum(50) == pytest.approx(0.90)
     assert get_momentum(100) == get_momentum(10_000) == 0.95

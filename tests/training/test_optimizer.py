@@ -15,7 +15,7 @@ from minigpt.training.optimizer import ALIGNMENT, Optimizer, flatten, get_learni
 CONFIG = ModelConfig(vocab_size=7, block_size=5, n_embd=6, n_head=2, n_layer=2, qkv_bias=True)
 
 
-def pair() -> tuple[GPT, GPT]:
+def build_pair() -> tuple[GPT, GPT]:
     torch.manual_seed(0)
     ours, theirs = GPT(CONFIG), GPT(CONFIG)
     theirs.load_state_dict(ours.state_dict())
@@ -23,7 +23,7 @@ def pair() -> tuple[GPT, GPT]:
 
 
 def test_flattening_changes_no_value_and_every_parameter_is_a_view() -> None:
-    ours, theirs = pair()
+    ours, theirs = build_pair()
     long = flatten(ours)
     assert len(long) == 2
     for name, tensor in theirs.state_dict().items():
@@ -41,7 +41,7 @@ def test_flattening_changes_no_value_and_every_parameter_is_a_view() -> None:
 @pytest.mark.parametrize("grad_clip", [0.0, 0.05])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_the_steps_are_those_of_adamw_with_groups(weight_decay: float, grad_clip: float) -> None:
-    ours, theirs = pair()
+    ours, theirs = build_pair()
     config = TrainingConfig(weight_decay=weight_decay, grad_clip=grad_clip, schedule="cosine", max_iters=10)
     optimizer = Optimizer(flatten(ours), config)
     groups = [
@@ -131,11 +131,11 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates["cosine"][4:] == pytest.approx([4 + 4 * math.cos(math.pi * i / 8) for i in range(8)])
 
 
-def test_without_warmup_the_first_step_has_the_whole_rate() -> None:
+def test_without_warmup_the_first_step_has_the_full_learning_rate() -> None:
     assert get_learning_rate(0, TrainingConfig(schedule="cosine", max_iters=1)) == 1e-3
 
 
-def test_the_rate_falls_no_lower_than_the_least() -> None:
+def test_the_learning_rate_does_not_fall_below_the_minimum() -> None:
     settings = {"learning_rate": 8.0, "min_learning_rate": 2.0, "max_iters": 6}
     falling = TrainingConfig(schedule="linear", **settings)
     assert [get_learning_rate(step, falling) for step in range(6)] == [8, 7, 6, 5, 4, 3]

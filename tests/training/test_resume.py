@@ -1,4 +1,4 @@
-"""A training that is stopped, by whatever and wherever, goes on as if it never had been."""
+"""A training that was stopped, in whatever way, resumes with the bits of one that was not."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def check_resumed(folder: Path, settings: dict[str, Any], never_stopped: dict[st
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments(
+def test_a_training_killed_at_random_moments_resumes_with_the_same_bits(
     seed: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
     assert fault_injection.killed(tmp_path, settings, random.Random(seed))
@@ -56,7 +56,7 @@ def test_killed_at_random_moments(
 
 @pytest.fixture(scope="module")
 def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> int:
-    """How many writes, flushes, renames and removals such a training makes."""
+    """The number of writes, flushes, renames and removals of such a training."""
     folder = tmp_path_factory.mktemp("count")
     assert fault_injection.finish(folder, settings, (0, "count")) == 0
     return int((folder / "operations").read_text())
@@ -64,7 +64,7 @@ def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("how", ["kill", "fail"])
 @pytest.mark.parametrize("share", [0.15, 0.35, 0.5, 0.7, 0.95])
-def test_struck_while_saving(
+def test_a_training_killed_or_refused_at_a_write_resumes_with_the_same_bits(
     how: str, share: float, operations: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
     code = fault_injection.finish(tmp_path, settings, (round(share * operations), how))
@@ -102,8 +102,8 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     assert [path.name for path in Checkpoints(tmp_path).paths()] == ["100000000", "99999999", "00000002"]
 
 
-def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
-    """A training by the command, stopped by a signal in its middle: its status and messages."""
+def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
+    """Stop a training by the command with a signal after 400 steps; its exit status and messages."""
     call = [COMMAND, "train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", str(text_file), *flags]
     process = subprocess.Popen(call, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
@@ -114,11 +114,11 @@ def stopped(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[in
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=lambda n: str(int(n)))
-def test_stopped_in_good_order_it_goes_on(
+def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
     long = ["--max-iters", "1200", "--eval-interval", "200", "--snapshots", "0"]
-    code, said = stopped(text_file, tmp_path, number, *long)
+    code, said = stop_by_signal(text_file, tmp_path, number, *long)
     assert code == status, said
     assert "minigpt train --resume run" in said
     run = minigpt.load(tmp_path / "run")
@@ -146,7 +146,7 @@ def finished(trained: Run, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_finished_run_is_made_longer(finished: Path) -> None:
+def test_a_finished_run_can_be_made_longer(finished: Path) -> None:
     longer = resume(finished, max_iters=100, eval_interval=10)
     assert [metrics.step for metrics in longer.metrics] == [0, 20, 40, 60, 70, 80, 90, 100]
     assert longer.record.status == "finished"
@@ -159,8 +159,14 @@ def test_a_finished_run_is_made_longer(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["gpt", "modern"])
-def test_muon_goes_on_bit_for_bit(architecture: str, text_file: Path, tmp_path: Path) -> None:
-    settings = TINY | {"architecture": architecture, "optimizer": "muon", "dropout": 0.1, "max_iters": 24}
+def test_muon_resumes_with_the_same_bits(architecture: str, text_file: Path, tmp_path: Path) -> None:
+    settings = TINY | {
+        "architecture": architecture,
+        "optimizer": "muon",
+        "dropout": 0.1,
+        "max_iters": 24,
+        "snapshots": 0,
+    }
     whole = minigpt.train(data=text_file, out=tmp_path / "whole", **settings)
     minigpt.train(data=text_file, out=tmp_path / "parts", **settings | {"max_iters": 11})
     parts = resume(tmp_path / "parts", max_iters=24)
@@ -168,7 +174,7 @@ def test_muon_goes_on_bit_for_bit(architecture: str, text_file: Path, tmp_path: 
         assert torch.equal(parts.model.state_dict()[name], tensor), name
 
 
-def test_new_steps_stay_at_the_last_rate_or_have_the_schedule_anew() -> None:
+def test_new_steps_have_the_last_rate_or_the_whole_schedule_again() -> None:
     before = Config().override(schedule="cosine", max_iters=100, warmup_iters=10).training
     after = Config().override(schedule="cosine", max_iters=150, warmup_iters=10, schedule_end=100).training
     anew = Config().override(schedule="cosine", max_iters=150, warmup_iters=10, schedule_start=100).training
@@ -199,7 +205,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_is_used(
         resume(finished, max_iters=99)
 
 
-def test_what_would_make_it_another_run_is_refused(finished: Path, command: Callable, tmp_path: Path) -> None:
+def test_changes_that_would_make_another_run_are_refused(finished: Path, command: Callable, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         done = command("train", "--resume", finished, *arguments)
         assert done.returncode == 2, done.stdout
@@ -232,7 +238,7 @@ def test_the_best_weights_outlive_a_checkpoint_between_evaluations(settings: dic
     assert {**fault_injection.story(tmp_path / "b/run"), "config.toml": None} == {**expected, "config.toml": None}
 
 
-def test_a_stranger_s_run_writes_nowhere_else(finished: Path, tmp_path: Path) -> None:
+def test_an_untrusted_run_cannot_make_a_training_write_elsewhere(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (finished / "samples.txt").unlink()
     (finished / "samples.txt").symlink_to(tmp_path / "precious")

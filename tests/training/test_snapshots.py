@@ -1,4 +1,4 @@
-"""What the model wrote on the way: at which steps, and that it is kept and read back."""
+"""Snapshots: at which steps the model writes, and that the texts are read back."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.evaluation import choose_snapshot_steps
 
 
-def test_the_steps_are_even_on_a_log_scale() -> None:
+def test_snapshot_steps_are_even_on_a_log_scale() -> None:
     assert choose_snapshot_steps(12, 5000) == [0, 1, 2, 5, 13, 30, 71, 166, 388, 910, 2133, 5000]
     assert choose_snapshot_steps(5, 1000) == [0, 1, 10, 100, 1000]
     assert choose_snapshot_steps(3, 7) == [0, 1, 7]
@@ -24,14 +24,14 @@ def test_the_steps_are_even_on_a_log_scale() -> None:
 
 @pytest.mark.parametrize("count", range(2, 40))
 @pytest.mark.parametrize("max_iters", [1, 2, 17, 999])
-def test_the_first_and_the_last_are_among_them(count: int, max_iters: int) -> None:
+def test_the_first_and_the_last_step_have_a_snapshot(count: int, max_iters: int) -> None:
     steps = choose_snapshot_steps(count, max_iters)
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, max_iters)
     assert len(steps) <= count
 
 
-def test_each_text_has_the_same_start_and_seed(text_file: Path, tmp_path: Path) -> None:
+def test_each_snapshot_has_the_same_start_and_seed(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train(data=text_file, out=tmp_path / "run", device="cpu", **TINY | {"snapshots": 4})
     kept = RunDirectory(run.path).read_snapshots()
     assert [snapshot.step for snapshot in kept] == [0, 1, 8, 60]
@@ -42,14 +42,14 @@ def test_each_text_has_the_same_start_and_seed(text_file: Path, tmp_path: Path) 
     assert (run.path / "samples.txt").read_text().count("validation loss") == 4
 
 
-def test_none_are_kept_if_none_are_wanted(text_file: Path, tmp_path: Path) -> None:
+def test_without_snapshots_there_are_no_sample_files(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train(data=text_file, out=tmp_path / "run", device="cpu", **TINY | {"snapshots": 0, "max_iters": 2})
     assert RunDirectory(run.path).read_snapshots() == []
     assert not (run.path / "samples.txt").exists()
 
 
 @pytest.mark.parametrize("damage", ["", "{}\n", '{"step": 1, "validation_loss": NaN, "text": "a"}\n', "half a line"])
-def test_damage_is_named(damage: str, trained: Run, tmp_path: Path) -> None:
+def test_a_damaged_snapshots_file_is_named(damage: str, trained: Run, tmp_path: Path) -> None:
     path = shutil.copytree(trained.path, tmp_path / "run")
     (path / "snapshots.jsonl").write_text(damage)
     with pytest.raises(RunError, match=r"snapshots\.jsonl'"):

@@ -46,7 +46,7 @@ def test_recomputed_activations_give_the_same_gradients_bit_for_bit(dropout: flo
     assert all(gradient.any() for gradient in kept)
 
 
-def test_blocks_are_really_computed_again() -> None:
+def test_with_recomputation_each_block_runs_twice() -> None:
     calls = []
     config = CONFIG.override(dropout=0.1)  # by autograd then, so that a hook is called
     model = build(config.model)
@@ -60,7 +60,7 @@ def test_blocks_are_really_computed_again() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_accumulated_gradients_are_the_large_batch_s(dtype: torch.dtype) -> None:
+def test_accumulated_gradients_equal_those_of_one_large_batch(dtype: torch.dtype) -> None:
     small = CONFIG.override(gradient_accumulation=3, batch_size=4)
     model = build(CONFIG.model).to(dtype)
     accumulated, loss = find_gradients(small, copy.deepcopy(model))
@@ -94,7 +94,7 @@ def test_a_compiled_model_has_the_same_gradients() -> None:
     ("capabilities", "chosen"),
     [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
 )
-def test_auto_is_what_the_processor_multiplies_fastest(
+def test_auto_precision_is_what_the_processor_multiplies_fastest(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict, chosen: str, text_file: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
@@ -105,7 +105,7 @@ def test_auto_is_what_the_processor_multiplies_fastest(
     assert Run.open(run.path).config.training.precision == chosen  # a run goes on as it began
 
 
-def test_a_precision_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch, command: Callable) -> None:
+def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, command: Callable) -> None:
     for precision, device, words in (
         ("fp16", "cpu", "fp16 needs a CUDA GPU, and the device is 'cpu'"),
         ("fp16", "mps", "fp16 needs a CUDA GPU, and the device is 'mps'"),
@@ -135,7 +135,7 @@ def test_impossible_combinations_are_refused() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"checkpoint_activations": True, "dropout": 0.1}], ids=str)
-def test_afterwards_the_model_is_as_any_other(settings: dict) -> None:
+def test_after_training_nothing_is_left_on_the_model(settings: dict) -> None:
     config = CONFIG.override(**settings)
     model = build(config.model)
     idx = torch.zeros(2, 9, dtype=torch.int64)
@@ -148,7 +148,7 @@ def test_afterwards_the_model_is_as_any_other(settings: dict) -> None:
         model(idx[:, :8], idx[:, 1:])[1].backward()
 
 
-def test_a_compiler_that_is_missing_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
@@ -163,5 +163,5 @@ def test_a_compiler_that_is_missing_is_said_in_one_sentence(monkeypatch: pytest.
         compute_gradients(wrapped, state)
 
 
-def test_accumulated_batches_count_among_the_tokens_of_a_step() -> None:
+def test_tokens_per_step_include_accumulated_batches() -> None:
     assert CONFIG.override(gradient_accumulation=3).tokens_per_step == 3 * 6 * 8
