@@ -1,5 +1,6 @@
 """`estimate_loss`: the mean loss on the same windows of both splits each time. And the steps to evaluate at."""
 
+import functools
 from typing import Protocol
 
 from torch import Tensor
@@ -33,7 +34,7 @@ def estimate_loss(model: LanguageModel, data: WindowSampler, eval_windows: int) 
 
 def should_evaluate(step: int, config: TrainingConfig) -> bool:
     """Return whether to evaluate after `step` steps: every eval_interval, at snapshots and at the end."""
-    return is_logged(step, config) or step in choose_snapshot_steps(config.snapshots, config.max_iters)
+    return is_logged(step, config) or step in _cache_snapshot_steps(config.snapshots, config.max_iters)
 
 
 def is_logged(step: int, config: TrainingConfig) -> bool:
@@ -51,3 +52,9 @@ def choose_snapshot_steps(count: int, max_iters: int) -> list[int]:
         return [max_iters] * count
     last = max(1, count - 2)
     return sorted({0, max_iters} | {round(max_iters ** (i / last)) for i in range(count - 2)})
+
+
+@functools.lru_cache(maxsize=1)
+def _cache_snapshot_steps(count: int, max_iters: int) -> frozenset[int]:
+    """Return the steps of `choose_snapshot_steps`, which the loop asks for at every step."""
+    return frozenset(choose_snapshot_steps(count, max_iters))
