@@ -1,6 +1,6 @@
 """Callbacks of the training loop. They do not know each other: each reads the TrainingState, or changes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -38,37 +38,6 @@ class Callback:
 
     def on_train_end(self, state: TrainingState) -> None:
         """No step follows, and the last evaluation is done."""
-
-
-class CallbackList(Callback):
-    """Several callbacks, called in order."""
-
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
-        self.callbacks = callbacks
-
-    def on_train_begin(self, state: TrainingState) -> None:
-        """Call each of them."""
-        for callback in self.callbacks:
-            callback.on_train_begin(state)
-
-    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
-        """Call each of them."""
-        for callback in self.callbacks:
-            callback.on_evaluate(state, losses)
-
-    def on_step_end(self, state: TrainingState) -> None:
-        """Call each of them."""
-        for callback in self.callbacks:
-            callback.on_step_end(state)
-
-    def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
-        """Call them until one returns True."""
-        return any(callback.on_divergence(state, error) for callback in self.callbacks)
-
-    def on_train_end(self, state: TrainingState) -> None:
-        """Call each of them."""
-        for callback in self.callbacks:
-            callback.on_train_end(state)
 
 
 class StopOnSignal(Callback):

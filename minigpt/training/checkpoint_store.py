@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import safetensors.torch
 from torch import Tensor
 
 from minigpt.errors import FileError, RunError
 from minigpt.runs.record import FORMAT, Metrics, Snapshot
-from minigpt.runs.run_directory import RunDirectory, serialize_weights
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, flush_folder, link_or_copy, write_atomic
 from minigpt.system.json_files import parse_json, read_run_file
 from minigpt.training.checkpoint import (
@@ -57,15 +58,15 @@ class Checkpoints:
 
         Args:
             metadata: the numbers.
-            weights: the weights by name, on the CPU.
-            training: everything else by name, on the CPU.
+            weights: the weights by name, contiguous on the CPU.
+            training: everything else by name, contiguous on the CPU.
             metrics: the evaluations so far.
             snapshots: the texts so far.
             is_best: as for `commit`.
             merged: as for `commit`.
         """
         path = self.begin(metadata.step)
-        contents = {MODEL: serialize_weights(weights), TRAINING: serialize_weights(training)}
+        contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
         for name, content in contents.items():
             write_atomic(path / name, content)
         files = {name: describe_content(content) for name, content in contents.items()}

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from minigpt.config import Config
 from minigpt.distributed.parallelism import set_gradient_sync
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import DivergedError
-from minigpt.training.callbacks import Callback, CallbackList
+from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint import Checkpoint
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.loss_spikes import require_finite
@@ -48,7 +51,6 @@ def fit(
         DivergedError: a loss jumped or is not finite, and no callback went back to a checkpoint.
         DeviceError: the device cannot compute in the configured precision.
     """
-    callback = CallbackList(callbacks)
     objective = objective or model
     model.train()
     with wrap_model(objective, config, processes) as wrapped:
@@ -56,7 +58,8 @@ def fit(
         state = TrainingState(model, data, optimizer, config.training, processes, kernels=wrapped.kernels)
         if checkpoint:
             state.resume(checkpoint)
-        callback.on_train_begin(state)
+        for callback in callbacks:
+            callback.on_train_begin(state)
         while True:
             try:
                 if estimate and state.needs_evaluation:
@@ -64,16 +67,19 @@ def fit(
                         losses = processes.broadcast(estimate(objective, data, config.training.eval_windows))
                         for loss in losses.values():
                             require_finite(loss, state.step, config.training)
-                        callback.on_evaluate(state, losses)
+                        for callback in callbacks:
+                            callback.on_evaluate(state, losses)
                 if state.is_last:
                     break
                 train_step(wrapped, state)
             except DivergedError as error:
-                if not callback.on_divergence(state, error):
+                if not any(callback.on_divergence(state, error) for callback in callbacks):
                     raise
                 continue
-            callback.on_step_end(state)
-        callback.on_train_end(state)
+            for callback in callbacks:
+                callback.on_step_end(state)
+        for callback in callbacks:
+            callback.on_train_end(state)
     return state
 
 
@@ -106,9 +112,16 @@ def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
         share = len(x) / config.batch_size if processes.size > 1 else 1.0  # this process's part of the batch
         set_gradient_sync(model.module, micro_step == config.gradient_accumulation)
         with autocast(model.device, config.precision):
-            _, loss = model(x, y)  # the mean cross-entropy of B * T predictions
+            _, loss = model.forward(_move(x, model.device), _move(y, model.device))  # the mean of B * T predictions
         weight = 1 / config.gradient_accumulation * share * processes.size
         scaler.scale(loss * weight).backward()
         losses.append(processes.sum(loss.item() * share))
         state.spike_detector.check(losses[-1], state.step, config)
     return sum(losses) / len(losses)
+
+
+def _move(tokens: Tensor, device: torch.device) -> Tensor:
+    """Return the tokens on the device; a GPU copies them while the processor goes on."""
+    if device.type == "cuda":
+        return tokens.pin_memory().to(device, non_blocking=True)
+    return tokens.to(device)

@@ -19,7 +19,6 @@ from minigpt.runs.record import Record, Status, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import fingerprint
-from minigpt.training.async_writer import AsyncWriter
 from minigpt.training.callbacks import (
     Callback,
     EarlyStopping,
@@ -32,7 +31,7 @@ from minigpt.training.callbacks import (
 )
 from minigpt.training.checkpoint import Checkpoint
 from minigpt.training.checkpoint_store import suggest_resume
-from minigpt.training.checkpointer import Checkpointer
+from minigpt.training.checkpointer import AsyncWriter, Checkpointer
 from minigpt.training.diagnostics import diagnose
 from minigpt.training.display import Display
 from minigpt.training.evaluation import estimate_loss

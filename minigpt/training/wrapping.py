@@ -29,7 +29,7 @@ class WrappedModel:
 
     Attributes:
         module: the model, or DDP's or FSDP's wrapper around it.
-        forward: the module, compiled if the config says so.
+        forward: returns the logits and the mean loss of a batch; the module, compiled if the config says so.
         parameters: what the optimizer updates: the flat parameters of `flatten`, or FSDP's shards.
         device: where the model is.
         kernels: names of the kernels that the model uses.
@@ -40,16 +40,6 @@ class WrappedModel:
     parameters: list[nn.Parameter]
     device: torch.device
     kernels: list[str]
-
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[Any, Tensor]:
-        """Move a batch (B, T) to the device, and return the model's logits and mean loss for it."""
-        with _explain_compiler_errors():
-            return self.forward(self._move(x), self._move(y))
-
-    def _move(self, tokens: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            return tokens.pin_memory().to(self.device, non_blocking=True)
-        return tokens.to(self.device)
 
 
 @contextmanager
@@ -74,7 +64,7 @@ def wrap_model(model: nn.Module, config: Config, processes: Processes = SINGLE) 
     flat = None if is_sharded(config, processes) else flatten(model, stack=training.optimizer == "muon")
     module = parallelize(model, config, processes)
     parameters = flat or [*model.parameters()]
-    forward = torch.compile(module) if training.compile else module
+    forward = _compile(module) if training.compile else module
     try:
         with allow_tf32(device):
             yield WrappedModel(module, forward, parameters, device, kernels)
@@ -85,16 +75,20 @@ def wrap_model(model: nn.Module, config: Config, processes: Processes = SINGLE) 
             parameter.grad = None
 
 
-@contextmanager
-def _explain_compiler_errors() -> Iterator[None]:
-    """Raise DeviceError where torch.compile fails, for example because there is no C++ compiler."""
-    try:
-        yield
-    except Exception as error:
-        if not any(cls.__name__ == "TorchDynamoException" for cls in type(error).__mro__):
-            raise
-        reason = str(error).strip().split("\n")[0]
-        raise DeviceError(f"torch.compile does not work here ({reason}): leave out --compile") from None
+def _compile(module: nn.Module) -> Callable:
+    """Return the compiled module. It raises DeviceError if the compiler fails, for example because there is none."""
+    compiled = torch.compile(module)
+
+    def forward(*inputs: Tensor) -> Any:
+        try:
+            return compiled(*inputs)
+        except Exception as error:
+            if not any(cls.__name__ == "TorchDynamoException" for cls in type(error).__mro__):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise DeviceError(f"torch.compile does not work here ({reason}): leave out --compile") from None
+
+    return forward
 
 
 def _recompute_blocks(model: nn.Module) -> None:
