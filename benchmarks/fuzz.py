@@ -24,11 +24,11 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20_000, help="files for all readers together")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    each = range(-(-arguments.files // len(fuzz_targets.READERS)))
+    each = range(-(-arguments.files // len(fuzz_targets.TARGETS)))
     findings: list[str] = []
     total = 0
     print(f"{'reader':<42}{'files':>7}{'valid':>7}{'refused':>9}{'else':>6}")
-    for name, found in fuzz_targets.counts(each, arguments.seed):
+    for name, found in fuzz_targets.fuzz(each, arguments.seed):
         total += len(each)
         findings += found.findings
         print(f"{name:<42}{len(each):>7}{found.valid:>7}{found.refused:>9}{len(found.findings):>6}", flush=True)

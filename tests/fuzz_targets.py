@@ -1,9 +1,9 @@
-"""Every reader of a file: a small sample for it, and a process in which many changed ones are read.
+"""Every function that reads a file, with a small valid file for it, and a process that reads many mutated copies.
 
     python benchmarks/fuzz.py --files 20000 --seed 0
 
-A reader may give a result or the project's own error. Anything else is a finding: another exception, more than five
-seconds, more than a gigabyte, or the end of the process.
+A read must return a result or raise one of the project's own errors. Anything else is a finding: another exception,
+more than five seconds, more than a gigabyte, or the end of the process.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from minigpt.cli.config_file import read_config
 from minigpt.cli.info import list_facts
 from minigpt.cli.output import describe_run
 from minigpt.config import Config
-from minigpt.data.documents import DocumentReader as Documents
+from minigpt.data.documents import DocumentReader
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
@@ -76,43 +76,45 @@ from minigpt.training.wrapping import wrap_model
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer …\n" * 4
 SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 4, "batch_size": 2, "max_iters": 4, "eval_interval": 2}
-SECONDS, MEMORY = 5, 2**30
-STUCK = 120  # seconds without a sign of life, after which the process is ended
+SECONDS, MEMORY = 5, 2**30  # the limits for one file: CPU seconds, bytes
+STUCK = 120  # seconds on one file after which the process is killed
 PROCESSES = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
-class Reader:
-    """How a file is read.
+class FuzzTarget:
+    """A file of one kind, and how it is made, mutated and read.
 
     Attributes:
-        name: of the file, and of what reads it.
-        make: puts a sound sample into a folder, and says which file of it is to be changed.
-        change: changes its content.
-        read: reads it, and uses what came of it, as a user would.
-        seal: sets right what else in the folder knows of the file, its length and SHA-256.
+        name: the kind of file.
+        make: writes a valid file into a folder and returns the path of the file to mutate.
+        change: mutates the content of the file.
+        read: reads the file, and uses the result as a user would.
+        update_checksums: updates the length and SHA-256 of the file where another file of the folder holds them.
     """
 
     name: str
     make: Callable[[Path], Path]
     change: Mutate
     read: Callable[[Path], object]
-    seal: Callable[[Path], object] = lambda file: None
+    update_checksums: Callable[[Path], object] = lambda file: None
 
 
 @functools.cache
-def characters() -> CharTokenizer:
+def char_tokenizer() -> CharTokenizer:
     return CharTokenizer.from_text(TEXT)
 
 
 @functools.cache
-def pairs() -> BPETokenizer:
+def bpe_tokenizer() -> BPETokenizer:
     return BPETokenizer.train(TEXT, 270, ["<|endoftext|>"])
 
 
-def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = "none", **shape: Any) -> RunDirectory:
-    """A run that was never trained, with all that one has."""
-    tokenizer = tokenizer or characters()
+def make_run(
+    folder: Path, tokenizer: Tokenizer | None = None, quantization: str = "none", **shape: Any
+) -> RunDirectory:
+    """Write a complete run whose model was never trained."""
+    tokenizer = tokenizer or char_tokenizer()
     config = Config().override(**SHAPE | shape, tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
     torch.manual_seed(0)
     model = build(config.model)
@@ -150,10 +152,10 @@ def a_run(folder: Path, tokenizer: Tokenizer | None = None, quantization: str = 
     return run
 
 
-def of_run(name: str, change: Mutate, **options: Any) -> Reader:
-    """The reader of one file of a run; `options` as for `a_run`."""
+def run_target(name: str, change: Mutate, **options: Any) -> FuzzTarget:
+    """Return the target for one file of a run; `options` as for `make_run`."""
     made = f"{name}{''.join(f', {option}' for option in options.values() if isinstance(option, str))}"
-    return Reader(f"run: {made}", lambda folder: a_run(folder, **options).path / name, change, open_run)
+    return FuzzTarget(f"run: {made}", lambda folder: make_run(folder, **options).path / name, change, open_run)
 
 
 def open_run(folder: Path) -> None:
@@ -168,18 +170,20 @@ def open_record(folder: Path) -> None:
     run.evaluate()
 
 
-def a_bigram(folder: Path) -> Path:
-    return a_run(folder, architecture="bigram").config
+def make_bigram_config(folder: Path) -> Path:
+    return make_run(folder, architecture="bigram").config
 
 
-def of_tokenizer(name: str, write: Callable[[Path], object], change: Mutate, where: str | None = None) -> Reader:
-    """The reader of a tokenizer's file, in a folder if it has to be opened as one."""
+def tokenizer_target(
+    name: str, write: Callable[[Path], object], change: Mutate, where: str | None = None
+) -> FuzzTarget:
+    """Return the target for a tokenizer's file."""
 
     def make(folder: Path) -> Path:
         write(folder)
         return folder / name
 
-    return Reader(f"tokenizer: {where or name}", make, change, lambda folder: use_tokenizer(load_tokenizer(folder)))
+    return FuzzTarget(f"tokenizer: {where or name}", make, change, lambda folder: use_tokenizer(load_tokenizer(folder)))
 
 
 def use_tokenizer(tokenizer: Tokenizer) -> None:
@@ -192,7 +196,7 @@ def use_tokenizer(tokenizer: Tokenizer) -> None:
 
 
 def write_gpt2_files(folder: Path) -> None:
-    tokenizer = pairs()
+    tokenizer = bpe_tokenizer()
     special = {i: name for name, i in tokenizer.special_tokens.items()}
     vocab = {special.get(i) or token_to_text(token): i for i, token in tokenizer.vocab.items()}
     (folder / "vocab.json").write_text(json.dumps(vocab))
@@ -206,15 +210,15 @@ def sentencepiece() -> SentencePieceTokenizer:
 
 
 @functools.lru_cache(maxsize=1)
-def a_base(folder: Path) -> Run:
+def open_run_once(folder: Path) -> Run:
     """The run in that folder, opened once, as it takes more time than what is read of it here."""
     return Run.open(folder, device="cpu")
 
 
 @functools.lru_cache(maxsize=1)
-def a_training(folder: Path) -> TrainingState:
+def make_training_state(folder: Path) -> TrainingState:
     """The state of a training of that run, before its first step."""
-    run = a_base(folder)
+    run = open_run_once(folder)
     with wrap_model(run.model.train(), run.config) as wrapped:
         training = run.config.training
         return TrainingState(run.model, run.dataset(), Optimizer(wrapped.parameters, training), training)
@@ -223,21 +227,21 @@ def a_training(folder: Path) -> TrainingState:
 METADATA = CheckpointMetadata(2, True, 4, 0.1, 0.1, 0, True)
 
 
-def a_checkpoint(folder: Path) -> Path:
-    run, state, checkpoints = a_run(folder), a_training(folder), Checkpoints(folder)
-    metrics, snapshots = a_base(folder).metrics, run.read_snapshots()
+def make_checkpoint(folder: Path) -> Path:
+    run, state, checkpoints = make_run(folder), make_training_state(folder), Checkpoints(folder)
+    metrics, snapshots = open_run_once(folder).metrics, run.read_snapshots()
     checkpoints.write(METADATA, state.weights(), state.tensors(), metrics, snapshots, is_best=False)
     return checkpoints.locate(2)
 
 
-def a_sharded_checkpoint(folder: Path) -> Path:
+def make_sharded_checkpoint(folder: Path) -> Path:
     """A shard, written as several processes do, but by one."""
-    run, state, checkpoints = a_run(folder), a_training(folder), Checkpoints(folder)
+    run, state, checkpoints = make_run(folder), make_training_state(folder), Checkpoints(folder)
     shards = checkpoints.begin(2) / SHARDS
     tensors = {**state.weights(), **state.tensors()}
     with warnings.catch_warnings(action="ignore"):  # about the single process
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(shards, save_distributed=True), no_dist=True)
-    metrics, snapshots = a_base(folder).metrics, run.read_snapshots()
+    metrics, snapshots = open_run_once(folder).metrics, run.read_snapshots()
     checkpoints.commit(METADATA, metrics, snapshots, is_best=False, merged=state.weights())
     return next(shards.iterdir())
 
@@ -246,12 +250,12 @@ def resume_training(folder: Path) -> None:
     """Read everything that a training reads when it resumes."""
     Checkpoints(folder).require_no_links()
     checkpoint = Checkpoints(folder).newest()
-    load_full_tensors(checkpoint.model, a_base(folder).model.state_dict())
-    a_training(folder).restore(checkpoint)
-    a_training(folder).data.get_batch("train")
+    load_full_tensors(checkpoint.model, open_run_once(folder).model.state_dict())
+    make_training_state(folder).restore(checkpoint)
+    make_training_state(folder).data.get_batch("train")
 
 
-def seal_checkpoint(file: Path) -> None:
+def update_marker(file: Path) -> None:
     """Write the size and SHA-256 that the file has now into its checkpoint's marker."""
     path = file.parent.parent if file.parent.name == SHARDS else file.parent
     marker = path / MARKER
@@ -260,8 +264,8 @@ def seal_checkpoint(file: Path) -> None:
     marker.write_text(json.dumps(content))
 
 
-def of_documents(name: str, content: bytes, change: Mutate) -> Reader:
-    """The reader of texts that are to be prepared."""
+def document_target(name: str, content: bytes, change: Mutate) -> FuzzTarget:
+    """Return the target for a file of documents, as `minigpt data prepare` reads it."""
 
     def make(folder: Path) -> Path:
         (folder / name).write_bytes(content)
@@ -270,10 +274,10 @@ def of_documents(name: str, content: bytes, change: Mutate) -> Reader:
     def read(folder: Path) -> None:
         for errors in ("strict", "replace"):
             with contextlib.suppress(MinigptError) if errors == "strict" else contextlib.nullcontext():
-                for text, _ in Documents(errors=errors).read(folder / name):
+                for text, _ in DocumentReader(errors=errors).read(folder / name):
                     text.encode()
 
-    return Reader(f"documents: {name}", make, change, read)
+    return FuzzTarget(f"documents: {name}", make, change, read)
 
 
 def parquet() -> bytes:
@@ -286,69 +290,73 @@ def parquet() -> bytes:
 JSON_LINES = "".join(json.dumps({"text": line, "n": n}) + "\n" for n, line in enumerate(TEXT.split("\n"))).encode()
 
 
-class Silent:
-    """Progress that nobody sees."""
+class SilentProgress:
+    """Progress that shows nothing."""
 
     def say(self, text: str) -> None: ...
     def begin(self, title: str, total: int) -> None: ...
     def reached(self, position: int) -> None: ...
 
 
-def prepared_data(folder: Path) -> Path:
+def make_prepared_data(folder: Path) -> Path:
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text(TEXT)
     settings = PrepareSettings(separator="\n", train_fraction=0.5)
-    prepare_corpus([folder / "texts"], folder / "data", settings, Silent(), processes=1)
+    prepare_corpus([folder / "texts"], folder / "data", settings, SilentProgress(), processes=1)
     return folder / "data"
 
 
-def open_prepared(folder: Path) -> None:
+def open_prepared_data(folder: Path) -> None:
     data = PreparedData(folder / "data")
     assert [len(ids[:9]) <= 9 for ids in (data.train, data.val)]
 
 
-def seal_shard(file: Path) -> None:
-    """Let the index know of the shard as it is now."""
+def update_index(file: Path) -> None:
+    """Write the shard's length and SHA-256 into the index."""
     index = file.with_name(INDEX)
     content, found = json.loads(index.read_text()), file.read_bytes()
     content["parts"][0]["train"] |= {"tokens": len(found) // 2, "sha256": hashlib.sha256(found).hexdigest()}
     index.write_text(json.dumps(content))
 
 
-def of_lines(name: str, lines: Sequence[Any], read: Callable[[Path], object]) -> Reader:
-    """The reader of a file of JSON lines."""
+def json_lines_target(name: str, lines: Sequence[Any], read: Callable[[Path], object]) -> FuzzTarget:
+    """Return the target for a file of JSON lines."""
 
     def make(folder: Path) -> Path:
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
         return folder / name
 
-    return Reader(name, make, mutations.of_json_lines, lambda folder: read(folder / name))
+    return FuzzTarget(name, make, mutations.mutate_json_lines, lambda folder: read(folder / name))
 
 
-def talk(question: str, answer: str) -> list[dict[str, str]]:
+def make_messages(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 EXAMPLES = [
     {"instruction": "say a", "output": "a"},
     {"instruction": "say", "input": "b", "output": "b"},
-    {"messages": [{"role": "system", "content": "be kind"}, *talk("c?", "c"), *talk("d?", "d")]},
+    {"messages": [{"role": "system", "content": "be kind"}, *make_messages("c?", "c"), *make_messages("d?", "d")]},
 ]
 PREFERENCES = [
     {"prompt": "which?", "chosen": "a", "rejected": "b"},
-    {"prompt": talk("a", "b")[:1], "chosen": talk("", "c")[1:], "rejected": talk("", "d")[1:]},
+    {
+        "prompt": make_messages("a", "b")[:1],
+        "chosen": make_messages("", "c")[1:],
+        "rejected": make_messages("", "d")[1:],
+    },
 ]
 
 
 def use_examples(path: Path) -> None:
     for example in read_examples(path):
         example.written.encode(), example.asked.encode()
-        tokenizer, _ = extend_tokenizer(characters(), CHAT_TOKENS, [turn.text for turn in example.turns])
+        tokenizer, _ = extend_tokenizer(char_tokenizer(), CHAT_TOKENS, [turn.text for turn in example.turns])
         tokenizer.decode_bytes(tokenizer.encode(example.answer))
 
 
-def an_adapter(folder: Path, name: str) -> Path:
-    run = a_base(a_run(folder).path)
+def make_adapter(folder: Path, name: str) -> Path:
+    run = open_run_once(make_run(folder).path)
     tokenizer, old = extend_tokenizer(run.tokenizer, CHAT_TOKENS)
     bigger = dataclasses.replace(run, model=resize_embeddings(run.model, old, 0), tokenizer=tokenizer)
     model = copy.deepcopy(run.model)
@@ -359,30 +367,30 @@ def an_adapter(folder: Path, name: str) -> Path:
 
 
 def open_adapter(folder: Path) -> None:
-    run = dataclasses.replace(a_base(folder), model=copy.deepcopy(a_base(folder).model))
+    run = dataclasses.replace(open_run_once(folder), model=copy.deepcopy(open_run_once(folder).model))
     apply_adapters(run, [str(folder / "adapter")]).model(torch.zeros(1, 2, dtype=torch.int64))
 
 
 def open_tokens(folder: Path) -> None:
-    run = load_new_tokens(a_base(folder), folder / "adapter")
+    run = load_new_tokens(open_run_once(folder), folder / "adapter")
     use_tokenizer(run.tokenizer)
 
 
-def of_adapter(name: str, change: Mutate, read: Callable[[Path], object]) -> Reader:
-    return Reader(f"adapter: {name}", lambda folder: an_adapter(folder, name), change, read)
+def adapter_target(name: str, change: Mutate, read: Callable[[Path], object]) -> FuzzTarget:
+    return FuzzTarget(f"adapter: {name}", lambda folder: make_adapter(folder, name), change, read)
 
 
-def of_gpt2(name: str, change: Mutate) -> Reader:
+def gpt2_target(name: str, change: Mutate) -> FuzzTarget:
     def make(folder: Path) -> Path:
         shape = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
-        config = Config().override(**SHAPE | shape, vocab_size=pairs().vocab_size)
+        config = Config().override(**SHAPE | shape, vocab_size=bpe_tokenizer().vocab_size)
         save_gpt2(build(config.model), folder)
         return folder / name
 
-    return Reader(f"GPT-2: {name}", make, change, load_gpt2)
+    return FuzzTarget(f"GPT-2: {name}", make, change, load_gpt2)
 
 
-def a_ladder(folder: Path) -> Path:
+def make_ladder(folder: Path) -> Path:
     results = [Result(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
     counted = [Result(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
     blends = [Blend(1, 3, 0.5, 100, 2.0, 2.1, 1.9)]
@@ -410,106 +418,114 @@ def read_toml(folder: Path) -> None:
     assert Config.from_toml(config.to_toml()) == config
 
 
-def a_toml(folder: Path) -> Path:
+def make_toml(folder: Path) -> Path:
     text = '# mine\npreset = "bigram"\nmax_iters = 1_000\n[model]\nblock_size = 8\n[training]\nlearning_rate = 1e-2\n'
     (folder / "config.toml").write_text(text + "seed = 0x10\ncompile = false\n")
     return folder / "config.toml"
 
 
-IN_JSON, IN_TENSORS, IN_TEXT = mutations.of_json, mutations.of_safetensors, mutations.of_text
-READERS = [
-    of_run("config.toml", IN_TEXT),
-    Reader("run: config.toml, bigram", a_bigram, IN_TEXT, open_run),
-    of_run("config.toml", IN_TEXT, implementation="lecture"),
-    Reader("run: run.json", lambda folder: a_run(folder).record, IN_JSON, open_record),
-    of_run("tokenizer.json", IN_JSON),
-    of_run("model.safetensors", IN_TENSORS),
-    of_run("metrics.jsonl", mutations.of_json_lines),
-    of_run("config.toml", IN_TEXT, quantization="int8"),
-    of_run("model.safetensors", IN_TENSORS, quantization="int8"),
-    of_run("model.safetensors", IN_TENSORS, quantization="nf4"),
-    Reader(
+IN_JSON, IN_TENSORS, IN_TEXT = mutations.mutate_json, mutations.mutate_safetensors, mutations.mutate_text
+TARGETS = [
+    run_target("config.toml", IN_TEXT),
+    FuzzTarget("run: config.toml, bigram", make_bigram_config, IN_TEXT, open_run),
+    run_target("config.toml", IN_TEXT, implementation="lecture"),
+    FuzzTarget("run: run.json", lambda folder: make_run(folder).record, IN_JSON, open_record),
+    run_target("tokenizer.json", IN_JSON),
+    run_target("model.safetensors", IN_TENSORS),
+    run_target("metrics.jsonl", mutations.mutate_json_lines),
+    run_target("config.toml", IN_TEXT, quantization="int8"),
+    run_target("model.safetensors", IN_TENSORS, quantization="int8"),
+    run_target("model.safetensors", IN_TENSORS, quantization="nf4"),
+    FuzzTarget(
         "run: snapshots.jsonl",
-        lambda folder: a_run(folder).snapshots,
-        mutations.of_json_lines,
+        lambda folder: make_run(folder).snapshots,
+        mutations.mutate_json_lines,
         lambda folder: RunDirectory(folder).read_snapshots(),
     ),
-    Reader("checkpoint: checkpoint.json", lambda folder: a_checkpoint(folder) / MARKER, IN_JSON, resume_training),
-    Reader(
+    FuzzTarget(
+        "checkpoint: checkpoint.json", lambda folder: make_checkpoint(folder) / MARKER, IN_JSON, resume_training
+    ),
+    FuzzTarget(
         "checkpoint: model.safetensors",
-        lambda folder: a_checkpoint(folder) / MODEL,
+        lambda folder: make_checkpoint(folder) / MODEL,
         IN_TENSORS,
         resume_training,
-        seal_checkpoint,
+        update_marker,
     ),
-    Reader(
+    FuzzTarget(
         "checkpoint: training.safetensors",
-        lambda folder: a_checkpoint(folder) / TRAINING,
+        lambda folder: make_checkpoint(folder) / TRAINING,
         IN_TENSORS,
         resume_training,
-        seal_checkpoint,
+        update_marker,
     ),
-    Reader("checkpoint: shards", a_sharded_checkpoint, IN_TENSORS, resume_training, seal_checkpoint),
-    Reader("train --config: TOML", a_toml, IN_TEXT, read_toml),
-    of_tokenizer("tokenizer.json", lambda f: characters().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, char"),
-    of_tokenizer("tokenizer.json", lambda f: pairs().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, BPE"),
-    of_tokenizer("vocab.json", write_gpt2_files, IN_JSON),
-    of_tokenizer("merges.txt", write_gpt2_files, IN_TEXT),
-    of_tokenizer("tokenizer.model", lambda f: sentencepiece().save(f / "tokenizer.model"), mutations.of_bytes),
-    of_documents("a.txt", TEXT.encode(), IN_TEXT),
-    of_documents("a.jsonl", JSON_LINES, mutations.of_json_lines),
-    of_documents("a.txt.gz", gzip.compress(TEXT.encode()), mutations.in_gzip),
-    of_documents(
+    FuzzTarget("checkpoint: shards", make_sharded_checkpoint, IN_TENSORS, resume_training, update_marker),
+    FuzzTarget("train --config: TOML", make_toml, IN_TEXT, read_toml),
+    tokenizer_target(
+        "tokenizer.json", lambda f: char_tokenizer().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, char"
+    ),
+    tokenizer_target(
+        "tokenizer.json", lambda f: bpe_tokenizer().save(f / "tokenizer.json"), IN_JSON, "tokenizer.json, BPE"
+    ),
+    tokenizer_target("vocab.json", write_gpt2_files, IN_JSON),
+    tokenizer_target("merges.txt", write_gpt2_files, IN_TEXT),
+    tokenizer_target("tokenizer.model", lambda f: sentencepiece().save(f / "tokenizer.model"), mutations.mutate_bytes),
+    document_target("a.txt", TEXT.encode(), IN_TEXT),
+    document_target("a.jsonl", JSON_LINES, mutations.mutate_json_lines),
+    document_target("a.txt.gz", gzip.compress(TEXT.encode()), mutations.mutate_gzip),
+    document_target(
         "a.jsonl.zst",
         zstandard.compress(JSON_LINES),
-        mutations.within(zstandard.compress, zstandard.decompress, mutations.of_json_lines),
+        mutations.mutate_packed(zstandard.compress, zstandard.decompress, mutations.mutate_json_lines),
     ),
-    of_documents("a.parquet", parquet(), mutations.of_bytes),
-    Reader("prepared data: data.json", lambda folder: prepared_data(folder) / INDEX, IN_JSON, open_prepared),
-    Reader(
+    document_target("a.parquet", parquet(), mutations.mutate_bytes),
+    FuzzTarget(
+        "prepared data: data.json", lambda folder: make_prepared_data(folder) / INDEX, IN_JSON, open_prepared_data
+    ),
+    FuzzTarget(
         "prepared data: shard",
-        lambda folder: prepared_data(folder) / "train-00000.bin",
-        mutations.of_bytes,
-        open_prepared,
-        seal_shard,
+        lambda folder: make_prepared_data(folder) / "train-00000.bin",
+        mutations.mutate_bytes,
+        open_prepared_data,
+        update_index,
     ),
-    of_lines("instructions.jsonl", EXAMPLES, use_examples),
-    of_lines("preferences.jsonl", PREFERENCES, read_pairs),
-    of_adapter("adapter_config.json", IN_JSON, open_adapter),
-    of_adapter("adapter_model.safetensors", IN_TENSORS, open_adapter),
-    of_adapter("tokens.safetensors", IN_TENSORS, open_tokens),
-    of_adapter("tokenizer.json", IN_JSON, open_tokens),
-    of_gpt2("config.json", IN_JSON),
-    of_gpt2("model.safetensors", IN_TENSORS),
-    Reader("ladder.json", a_ladder, IN_JSON, open_ladder),
+    json_lines_target("instructions.jsonl", EXAMPLES, use_examples),
+    json_lines_target("preferences.jsonl", PREFERENCES, read_pairs),
+    adapter_target("adapter_config.json", IN_JSON, open_adapter),
+    adapter_target("adapter_model.safetensors", IN_TENSORS, open_adapter),
+    adapter_target("tokens.safetensors", IN_TENSORS, open_tokens),
+    adapter_target("tokenizer.json", IN_JSON, open_tokens),
+    gpt2_target("config.json", IN_JSON),
+    gpt2_target("model.safetensors", IN_TENSORS),
+    FuzzTarget("ladder.json", make_ladder, IN_JSON, open_ladder),
 ]
 
 
 @dataclass
-class Count:
-    """What became of a reader's files; what was neither is a sentence each."""
+class Outcomes:
+    """How many files of a target were read, how many were refused, and a sentence for every other outcome."""
 
     valid: int = 0
     refused: int = 0
     findings: list[str] = dataclasses.field(default_factory=list)
 
 
-class Hung(BaseException):
-    """A file took too long."""
+class TimeLimitExceeded(BaseException):
+    """Reading one file took too long."""
 
 
-def one(reader: Reader, folder: Path, file: Path, content: bytes, seed: int, number: int) -> str:
-    """How the so-manieth changed file is read: "valid", "refused", or what else happened."""
-    rng = random.Random(f"{reader.name} {seed} {number}")
-    file.write_bytes(mutations.mutated(content, rng, reader.change))
-    reader.seal(file)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of this process's own work, however busy the machine is
+def read_mutated_file(target: FuzzTarget, folder: Path, file: Path, content: bytes, seed: int, number: int) -> str:
+    """Read mutated file number `number` and return "valid", "refused", or a description of what else happened."""
+    rng = random.Random(f"{target.name} {seed} {number}")
+    file.write_bytes(mutations.mutate(content, rng, target.change))
+    target.update_checksums(file)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # CPU time of this process, so that a busy machine does not count
     try:
-        reader.read(folder)
+        target.read(folder)
     except MinigptError as error:
         str(error)
         return "refused"
-    except Hung:
+    except TimeLimitExceeded:
         return f"more than {SECONDS} seconds"
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)
@@ -521,13 +537,13 @@ def one(reader: Reader, folder: Path, file: Path, content: bytes, seed: int, num
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Within the block a file that takes too long raises Hung, and memory is bounded."""
+def limit_time_and_memory() -> Iterator[None]:
+    """Within the block, SIGPROF raises TimeLimitExceeded, and the process can take MEMORY more bytes at most."""
 
-    def hung(number: int, frame: object) -> None:
-        raise Hung
+    def raise_time_limit(number: int, frame: object) -> None:
+        raise TimeLimitExceeded
 
-    signal.signal(signal.SIGPROF, hung)
+    signal.signal(signal.SIGPROF, raise_time_limit)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limits[1]))
@@ -537,47 +553,53 @@ def guarded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def count(reader: Reader, folder: Path, numbers: Sequence[int], seed: int, at: Any) -> Count:
-    """What becomes of a reader's files with those numbers; `at[1]` is always the one that is being read."""
+def count_outcomes(target: FuzzTarget, folder: Path, numbers: Sequence[int], seed: int, at: Any) -> Outcomes:
+    """Read the mutated files with these numbers. `at[1]` always holds the number of the current file."""
     warnings.simplefilter("error")
-    file = reader.make(folder)
+    file = target.make(folder)
     beside = {path: path.read_bytes() for path in file.parent.iterdir() if path.is_file()}
-    reader.read(folder)  # the sample is sound, and all is imported
-    found = Count()
-    with guarded():
+    target.read(folder)  # the valid file must be readable; this also imports everything
+    found = Outcomes()
+    with limit_time_and_memory():
         for at[1] in numbers:
-            outcome = one(reader, folder, file, beside[file], seed, at[1])
+            outcome = read_mutated_file(target, folder, file, beside[file], seed, at[1])
             if outcome in ("valid", "refused"):
                 setattr(found, outcome, getattr(found, outcome) + 1)
             else:
-                found.findings.append(finding(reader, seed, at[1], outcome))
-            if reader.seal is not Reader.seal:
+                found.findings.append(describe_finding(target, seed, at[1], outcome))
+            if target.update_checksums is not FuzzTarget.update_checksums:
                 for path, content in beside.items():
                     path.write_bytes(content)
     return found
 
 
-def finding(reader: Reader, seed: int, number: int, what: str) -> str:
-    return f"{reader.name}, seed {seed}, number {number}: {what}"
+def describe_finding(target: FuzzTarget, seed: int, number: int, what: str) -> str:
+    return f"{target.name}, seed {seed}, number {number}: {what}"
 
 
-def work(first: int, end: int, numbers: Sequence[int], seed: int, at: Any, results: Any) -> None:
-    """What the process does: every reader from the one to the other."""
+def run_worker(first: int, end: int, numbers: Sequence[int], seed: int, at: Any, results: Any) -> None:
+    """Run the targets from index `first` to before `end`, and send their outcomes. `at[0]` holds the current index."""
     for at[0] in range(first, end):
         with tempfile.TemporaryDirectory() as folder:
-            results.send(count(READERS[at[0]], Path(folder), numbers, seed, at))
+            results.send(count_outcomes(TARGETS[at[0]], Path(folder), numbers, seed, at))
 
 
-def counts(numbers: Sequence[int], seed: int, part: int = 0, parts: int = 1) -> Iterator[tuple[str, Count]]:
-    """Each reader's name and what became of its files, read in a process of their own; in another, if that one ends.
+def fuzz(numbers: Sequence[int], seed: int, part: int = 0, parts: int = 1) -> Iterator[tuple[str, Outcomes]]:
+    """Yield each target's name and the outcomes of its mutated files.
 
-    Of so many parts of all readers the so-manieth.
+    A process of its own reads the files. If it ends, another one goes on with the next target.
+
+    Args:
+        numbers: The numbers of the mutated files of each target.
+        seed: The seed of the mutations.
+        part: Which part of the targets to run, from 0.
+        parts: The number of parts that the targets are divided into.
     """
-    done, end = (len(READERS) * n // parts for n in (part, part + 1))
+    done, end = (len(TARGETS) * n // parts for n in (part, part + 1))
     while done < end:
         ours, theirs = PROCESSES.Pipe(duplex=False)
         at = PROCESSES.RawArray("q", 2)
-        process = PROCESSES.Process(target=work, args=(done, end, numbers, seed, at, theirs))
+        process = PROCESSES.Process(target=run_worker, args=(done, end, numbers, seed, at, theirs))
         process.start()
         theirs.close()
         try:
@@ -588,11 +610,11 @@ def counts(numbers: Sequence[int], seed: int, part: int = 0, parts: int = 1) -> 
                         process.kill()
                         break
                 found = ours.recv()
-                yield READERS[done].name, found
+                yield TARGETS[done].name, found
                 done += 1
         except EOFError:
             process.join()
             what = f"the process ended with {process.exitcode}"
-            yield READERS[done].name, Count(findings=[finding(READERS[done], seed, at[1], what)])
+            yield TARGETS[done].name, Outcomes(findings=[describe_finding(TARGETS[done], seed, at[1], what)])
             done += 1
         process.join()

@@ -1,4 +1,4 @@
-"""Files as a stranger might leave them: bytes, text, JSON, safetensors and others, changed at random from a seed."""
+"""Random mutations of files, by their kind: bytes, text, JSON, safetensors and others. A seed repeats them."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 INTEGERS = (0, 1, -1, 127, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30)
-RAW = {  # what Python's own writer of JSON refuses, by a string that stands for it
+RAW = {  # JSON that json.dumps cannot write: each placeholder string is replaced by its text
     "@digits@": "9" * 5000,
     "@infinite@": "1e999",
     "@deep@": "[" * 5000 + "]" * 5000,
@@ -29,8 +29,8 @@ WIDTHS = {"F32": ("I32", "U32"), "F64": ("I64", "U64", "C64"), "I64": ("F64", "U
 Mutate = Callable[[bytes, random.Random], bytes]
 
 
-def of_bytes(content: bytes, rng: random.Random) -> bytes:
-    """Bits flipped, stretches lost, doubled or moved, numbers put in the place of others; never longer than twice."""
+def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Flip a bit, delete, insert, repeat or move bytes, or overwrite a number. The result is at most twice as long."""
     changed = bytearray(content)
     start, end = sorted(rng.randint(0, len(content)) for _ in range(2))
     end = min(end, start + rng.choice((1, 4, 64, len(content))))
@@ -54,13 +54,13 @@ def of_bytes(content: bytes, rng: random.Random) -> bytes:
             size = rng.choice((1, 2, 4, 8))
             changed[start : start + size] = (rng.choice(INTEGERS) % 2 ** (8 * size)).to_bytes(size, "little")
         case _:
-            number = varint(rng.choice(INTEGERS))
+            number = encode_varint(rng.choice(INTEGERS))
             changed[start : start + rng.choice((0, 1, len(number)))] = number
     return bytes(changed)
 
 
-def varint(number: int) -> bytes:
-    """A number as Protocol Buffers and Thrift write it, 64 bits of it."""
+def encode_varint(number: int) -> bytes:
+    """Encode the low 64 bits of a number as a varint, as Protocol Buffers and Thrift do."""
     number %= 2**64
     written = bytearray()
     while number > 0x7F:
@@ -69,8 +69,8 @@ def varint(number: int) -> bytes:
     return bytes([*written, number])
 
 
-def of_text(content: bytes, rng: random.Random) -> bytes:
-    """Lines lost, doubled or exchanged, numbers and what stands after = or : put in the place of others."""
+def mutate_text(content: bytes, rng: random.Random) -> bytes:
+    """Delete, repeat or swap lines, or replace a number or the value after = or :."""
     text = content.decode("utf-8", "surrogateescape")
     lines = text.split("\n")
     n, m = rng.randrange(len(lines)), rng.randrange(len(lines))
@@ -91,18 +91,18 @@ def of_text(content: bytes, rng: random.Random) -> bytes:
     text = "\n".join(lines)
     try:
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # halves of surrogate pairs, of which UTF-8 has none
+    except UnicodeEncodeError:  # unpaired surrogates, which UTF-8 cannot encode
         return text.encode("utf-8", "surrogatepass")
 
 
-def of_json(content: bytes, rng: random.Random) -> bytes:
-    """A value replaced by one of another kind, a key lost, doubled or named otherwise, an entry of a list moved."""
+def mutate_json(content: bytes, rng: random.Random) -> bytes:
+    """Replace a value by one of another type, delete, repeat or rename a key, or move an entry of a list."""
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):
-        return of_bytes(content, rng)
+        return mutate_bytes(content, rng)
     holder = {"": tree}
-    changed(holder, rng)
+    mutate_tree(holder, rng)
     text = json.dumps(holder.get("", tree), ensure_ascii=rng.random() < 0.7, indent=rng.choice((None, 1)))
     for name, raw in RAW.items():
         text = text.replace(f'"{name}"', raw)
@@ -111,15 +111,15 @@ def of_json(content: bytes, rng: random.Random) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def changed(holder: dict | list, rng: random.Random) -> None:
-    """Change one place, however deep, of what a dictionary or list holds."""
+def mutate_tree(holder: dict | list, rng: random.Random) -> None:
+    """Change one value at a random depth of a dictionary or list."""
     places = list(holder) if isinstance(holder, dict) else range(len(holder))
     if not places:
         return
     place: Any = rng.choice(list(places))
     inner = holder[place]
     if isinstance(inner, dict | list) and inner and rng.random() < 0.85:
-        changed(inner, rng)
+        mutate_tree(inner, rng)
         return
     match rng.randrange(8):
         case 0:
@@ -140,41 +140,41 @@ def changed(holder: dict | list, rng: random.Random) -> None:
             holder[place] = rng.choice(VALUES)
 
 
-def of_json_lines(content: bytes, rng: random.Random) -> bytes:
-    """One line changed as JSON, or lines lost, doubled or exchanged."""
+def mutate_json_lines(content: bytes, rng: random.Random) -> bytes:
+    """Mutate one line as JSON, or delete, repeat or swap lines."""
     if rng.random() < 0.2:
-        return of_text(content, rng)
+        return mutate_text(content, rng)
     lines = content.split(b"\n")
     n = rng.randrange(len(lines))
-    lines[n] = of_json(lines[n], rng)
+    lines[n] = mutate_json(lines[n], rng)
     return b"\n".join(lines)
 
 
-def of_safetensors(content: bytes, rng: random.Random) -> bytes:
-    """Its header changed as JSON, a type or shape in it, the header's length, or the numbers after it."""
+def mutate_safetensors(content: bytes, rng: random.Random) -> bytes:
+    """Mutate the header as JSON, a dtype or shape in it, the header's length, or the numbers after it."""
     size = int.from_bytes(content[:8], "little")
     header, body = content[8 : 8 + size], content[8 + size :]
     match rng.randrange(6):
         case 0:
             size = rng.choice((*INTEGERS, 2**60, size - 1, size + 1)) % 2**64
         case 1:
-            return content[: 8 + size] + of_bytes(body, rng)
+            return content[: 8 + size] + mutate_bytes(body, rng)
         case 2:
             numbers = bytearray(body)
             start = rng.randrange(max(1, len(body) // 4)) * 4
             numbers[start : start + 4] = rng.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\xff" * 4))
             return content[: 8 + size] + bytes(numbers[: len(body)])
         case 3 | 4:
-            header = with_other_tensors(header, rng)
+            header = mutate_tensor_entry(header, rng)
             size = len(header)
         case _:
-            header = of_json(header, rng)
+            header = mutate_json(header, rng)
             size = len(header)
     return size.to_bytes(8, "little") + header + body
 
 
-def with_other_tensors(header: bytes, rng: random.Random) -> bytes:
-    """A header in which one tensor has another type, shape, place or name."""
+def mutate_tensor_entry(header: bytes, rng: random.Random) -> bytes:
+    """Return a header in which one tensor has another dtype, shape, offset or name."""
     try:
         tensors = json.loads(header)
         name = rng.choice([name for name in tensors if name != "__metadata__"])
@@ -191,29 +191,29 @@ def with_other_tensors(header: bytes, rng: random.Random) -> bytes:
             case _:
                 tensors[rng.choice((*TEXTS[:-3], name + ".a", name[:-1]))] = tensors.pop(name)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return of_bytes(header, rng)
+        return mutate_bytes(header, rng)
     return json.dumps(tensors).encode("utf-8", "surrogatepass")
 
 
-def within(pack: Callable[[bytes], bytes], unpack: Callable[[bytes], bytes], inner: Mutate) -> Mutate:
-    """What changes a packed file: half of the time the file, otherwise what is in it."""
+def mutate_packed(pack: Callable[[bytes], bytes], unpack: Callable[[bytes], bytes], inner: Mutate) -> Mutate:
+    """Return a mutation of compressed files: half of the time of the file itself, otherwise of its unpacked content."""
 
     def change(content: bytes, rng: random.Random) -> bytes:
         if rng.random() < 0.5:
-            return of_bytes(content, rng)
+            return mutate_bytes(content, rng)
         try:
             return pack(inner(unpack(content), rng))
-        except Exception:  # it was changed before, and is none any more
-            return of_bytes(content, rng)
+        except Exception:  # an earlier mutation has broken the compression
+            return mutate_bytes(content, rng)
 
     return change
 
 
-in_gzip = within(lambda content: gzip.compress(content, mtime=0), gzip.decompress, of_text)
+mutate_gzip = mutate_packed(lambda content: gzip.compress(content, mtime=0), gzip.decompress, mutate_text)
 
 
-def mutated(content: bytes, rng: random.Random, change: Mutate) -> bytes:
-    """The content changed once to four times, most often in the way of its kind."""
+def mutate(content: bytes, rng: random.Random, change: Mutate) -> bytes:
+    """Mutate the content one to four times, most often by the mutation of its kind."""
     for _ in range(rng.choice((1, 1, 1, 1, 1, 2, 2, 4))):
-        content = (change if rng.random() < 0.75 else of_bytes)(content, rng)
+        content = (change if rng.random() < 0.75 else mutate_bytes)(content, rng)
     return content

@@ -1,4 +1,4 @@
-"""Files as a stranger might leave them: read, or refused in our own words; and shown, never obeyed."""
+"""Untrusted files are read or refused with our own errors, and their control characters never reach a terminal."""
 
 import dataclasses
 import gzip
@@ -42,23 +42,23 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.resume import resume
 
-FILES = 100  # of each reader; benchmarks/fuzz.py reads thousands
-PARTS = 4  # of all readers, which processes may share
+FILES = 100  # mutated files for each target; benchmarks/fuzz.py reads thousands
+PARTS = 4  # the targets in parts, so that the test processes can share them
 settings.register_profile("ours", derandomize=True, deadline=None, database=None, max_examples=100)
 settings.load_profile("ours")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_changed_files_are_read_or_refused(part: int) -> None:
-    counts = list(fuzz_targets.counts(range(FILES), 0, part, PARTS))
+def test_mutated_files_are_read_or_refused(part: int) -> None:
+    counts = list(fuzz_targets.fuzz(range(FILES), 0, part, PARTS))
     findings = [finding for _, found in counts for finding in found.findings]
     assert not findings, "\n".join(findings)
     assert all(found.valid and found.refused for _, found in counts), counts
 
 
-# What hypothesis can say of whatever value there is.
+# Any value that Hypothesis can make.
 
-CHARACTERS = st.characters(exclude_categories=[])  # halves of surrogate pairs too, which JSON can write
+CHARACTERS = st.characters(exclude_categories=[])  # unpaired surrogates too, which JSON can contain
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(CHARACTERS),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(CHARACTERS, max_size=8), inner, max_size=4),
@@ -66,8 +66,8 @@ JSON = st.recursive(
 )
 
 
-def like(names: list[str]) -> st.SearchStrategy[Any]:
-    """Objects of JSON that have those names, or some of them, and whatever else."""
+def json_objects(names: list[str]) -> st.SearchStrategy[Any]:
+    """Return JSON values, most of them objects with these names or some of them."""
     return (
         JSON
         | st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON))
@@ -75,8 +75,8 @@ def like(names: list[str]) -> st.SearchStrategy[Any]:
     )
 
 
-def possible(f: dataclasses.Field) -> st.SearchStrategy[Any]:
-    """Values that a setting can have, by its type and bounds."""
+def possible_values(f: dataclasses.Field) -> st.SearchStrategy[Any]:
+    """Return the values that a setting accepts, by its type and bounds."""
     if choices := get_choices(f):
         return st.sampled_from(choices)
     if get_value_type(f) is bool:
@@ -91,9 +91,9 @@ def possible(f: dataclasses.Field) -> st.SearchStrategy[Any]:
 SETTINGS = [f for part in (ModelConfig, TrainingConfig) for f in dataclasses.fields(part)]
 
 
-@given(st.fixed_dictionaries({}, optional={f.name: possible(f) for f in SETTINGS}))
+@given(st.fixed_dictionaries({}, optional={f.name: possible_values(f) for f in SETTINGS}))
 @settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-def test_any_configuration_comes_back_from_its_file(values: dict[str, Any]) -> None:
+def test_any_configuration_is_equal_after_writing_and_reading(values: dict[str, Any]) -> None:
     values["n_embd"] = values.get("n_head", 4) * min(values.get("n_embd", 16), 2**50)
     try:
         config = Config().override(**values)
@@ -103,7 +103,7 @@ def test_any_configuration_comes_back_from_its_file(values: dict[str, Any]) -> N
 
 
 @given(st.text())
-def test_any_text_is_a_configuration_or_refused(text: str) -> None:
+def test_any_text_is_read_as_a_configuration_or_refused(text: str) -> None:
     for toml in (text, f"preset = {text}", f"[model]\nn_embd = {text}", f'architecture = "{text}"'):
         try:
             Config.from_toml(toml)
@@ -113,8 +113,8 @@ def test_any_text_is_a_configuration_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("kind", [Metrics, Snapshot, Record])
 @given(data=st.data())
-def test_any_json_is_a_record_or_refused(kind: type, data: st.DataObject) -> None:
-    content = data.draw(like([f.name for f in dataclasses.fields(kind)]))
+def test_any_json_is_read_as_a_record_or_refused(kind: type, data: st.DataObject) -> None:
+    content = data.draw(json_objects([f.name for f in dataclasses.fields(kind)]))
     try:
         found = parse_dataclass(kind, content, "'file'")
     except RunError as error:
@@ -123,8 +123,8 @@ def test_any_json_is_a_record_or_refused(kind: type, data: st.DataObject) -> Non
         assert dataclasses.asdict(found) == content
 
 
-@given(like(["instruction", "input", "output", "messages"]), like(["prompt", "chosen", "rejected"]))
-def test_any_json_is_an_example_or_refused(example: Any, pair: Any) -> None:
+@given(json_objects(["instruction", "input", "output", "messages"]), json_objects(["prompt", "chosen", "rejected"]))
+def test_any_json_is_read_as_an_example_or_refused(example: Any, pair: Any) -> None:
     for read, content, kind in ((parse_example, example, Example), (parse_pair, pair, PreferencePair)):
         try:
             found = read(content, "'file', line 1")
@@ -135,9 +135,9 @@ def test_any_json_is_an_example_or_refused(example: Any, pair: Any) -> None:
             assert all(turn.text.encode() or turn.role == "system" for turn in each.turns)
 
 
-@given(content=like(["format", "kind", "characters", "special_tokens", "unknown", "model", "pre_tokenizer"]))
+@given(content=json_objects(["format", "kind", "characters", "special_tokens", "unknown", "model", "pre_tokenizer"]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_json_is_a_tokenizer_or_refused(content: Any, tmp_path: Path) -> None:
+def test_json_that_is_no_tokenizer_is_refused(content: Any, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(FileError):
         load_tokenizer(tmp_path)
@@ -147,7 +147,7 @@ def test_any_json_is_a_tokenizer_or_refused(content: Any, tmp_path: Path) -> Non
     st.sets(CHARACTERS, min_size=1).map(sorted), st.lists(st.text(CHARACTERS, max_size=5), max_size=2), st.booleans()
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_characters_are_a_tokenizer_or_refused(
+def test_any_list_of_characters_is_a_tokenizer_or_refused(
     tmp_path: Path, characters: list[str], special: list[str], unknown: bool
 ) -> None:
     content = {"format": 1, "kind": "char", "characters": characters, "special_tokens": special}
@@ -163,7 +163,7 @@ def test_any_characters_are_a_tokenizer_or_refused(
 
 
 @given(st.text(CHARACTERS) | st.text(st.characters(categories=["Cc", "Cf", "Cs"])))
-def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
+def test_escaping_removes_every_control_character(text: str) -> None:
     shown_text = escape_control_characters(text)
     left = {c for c in shown_text if unicodedata.category(c) in ("Cc", "Cf", "Cs")}
     assert left <= set("\n\t\N{ZERO WIDTH JOINER}")
@@ -172,11 +172,11 @@ def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
 
 
 @given(JSON | st.integers(min_value=10**5000) | st.just([10**5000]))
-def test_any_value_can_be_shown_in_a_message(value: Any) -> None:
+def test_any_value_is_short_in_a_message(value: Any) -> None:
     assert len(format_value(value)) <= 101
 
 
-# Sizes are known before there is memory for them.
+# Sizes are checked before memory is allocated for them.
 
 
 def change_config(run: RunDirectory, old: str, new: str) -> None:
@@ -196,20 +196,20 @@ def change_config(run: RunDirectory, old: str, new: str) -> None:
         ("n_head = 2", f"n_head = [{'0x' + 'f' * 900}]"),
     ],
 )
-def test_a_size_that_only_the_config_has(old: str, new: str, tmp_path: Path) -> None:
-    change_config(fuzz_targets.a_run(tmp_path), old, new)
+def test_a_config_larger_than_the_weights_is_refused(old: str, new: str, tmp_path: Path) -> None:
+    change_config(fuzz_targets.make_run(tmp_path), old, new)
     with pytest.raises(RunError):
         Run.open(tmp_path)
 
 
-def test_the_lectures_model_has_a_limit_of_heads() -> None:
+def test_the_lecture_implementation_has_at_most_4096_heads() -> None:
     with pytest.raises(ConfigError, match="4,096 heads at most, not 131,072"):
         Config().override(implementation="lecture", n_embd=256, n_head=256, n_layer=512)
 
 
 @pytest.mark.parametrize("size", [2**60, 2**64 - 1, 2**22 + 1])
-def test_a_header_that_is_too_long(size: int, tmp_path: Path) -> None:
-    run = fuzz_targets.a_run(tmp_path)
+def test_a_safetensors_header_that_is_too_long_is_refused(size: int, tmp_path: Path) -> None:
+    run = fuzz_targets.make_run(tmp_path)
     run.model.write_bytes(size.to_bytes(8, "little") + b"{}" + b" " * 2**23)
     with pytest.raises(RunError, match="too many to be one"):
         Run.open(tmp_path)
@@ -217,22 +217,22 @@ def test_a_header_that_is_too_long(size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["run.json", "tokenizer.json", "config.toml", "metrics.jsonl"])
 @pytest.mark.parametrize("content", ['{"a":' * 100_000, "[" * 100_000, "\n" * 2**20, "[]" * 2**20, "9" * 2**20])
-def test_a_file_without_end(name: str, content: str, tmp_path: Path) -> None:
-    fuzz_targets.a_run(tmp_path)
+def test_a_deeply_nested_or_long_file_is_refused_in_one_sentence(name: str, content: str, tmp_path: Path) -> None:
+    fuzz_targets.make_run(tmp_path)
     (tmp_path / name).write_text(content)
     with pytest.raises(RunError) as caught:
         Run.open(tmp_path)
     assert len(str(caught.value)) < 1000
 
 
-def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
+def test_json_lines_stop_at_the_first_damaged_line(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("\n" * 2**20)
     with pytest.raises(RunError, match="line 1 is damaged"):
         read_json_lines(tmp_path / "metrics.jsonl", Metrics)
 
 
-def test_an_adapter_of_a_rank_that_its_weights_do_not_have(tmp_path: Path) -> None:
-    config = fuzz_targets.an_adapter(tmp_path, "adapter_config.json")
+def test_an_adapter_whose_rank_does_not_fit_its_weights_is_refused(tmp_path: Path) -> None:
+    config = fuzz_targets.make_adapter(tmp_path, "adapter_config.json")
     config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 2**40}))
     weights = safetensors.torch.load_file(config.with_name("adapter_model.safetensors"))
     rest = {name: tensor for name, tensor in weights.items() if "lora_A" not in name}
@@ -241,8 +241,8 @@ def test_an_adapter_of_a_rank_that_its_weights_do_not_have(tmp_path: Path) -> No
         fuzz_targets.open_adapter(tmp_path)
 
 
-def test_an_index_that_names_a_shard_many_times(tmp_path: Path) -> None:
-    index = fuzz_targets.prepared_data(tmp_path) / INDEX
+def test_an_index_that_names_a_shard_twice_is_refused(tmp_path: Path) -> None:
+    index = fuzz_targets.make_prepared_data(tmp_path) / INDEX
     content = json.loads(index.read_text())
     index.write_text(json.dumps(content | {"parts": content["parts"] * 2}))
     with pytest.raises(FileError, match="has an impossible value"):
@@ -256,19 +256,19 @@ def frame(blocks: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst", "a.jsonl.zst", "a.parquet.gz"])
-def test_a_small_file_that_unpacks_to_a_huge_one(name: str, tmp_path: Path) -> None:
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(name: str, tmp_path: Path) -> None:
     many = 2**24 + 1
     (tmp_path / name).write_bytes(gzip.compress(b"a" * many) if name.endswith("gz") else frame(128))
     with pytest.raises(FileError, match="unpacks to more than 200 times its size"):
         sum(len(text) for text, _ in DocumentReader(allowed_bytes=2**22).read(tmp_path / name))
 
 
-def test_what_is_packed_well_but_small_is_read(tmp_path: Path) -> None:
+def test_a_well_compressed_small_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt.zst").write_bytes(frame(20))
     assert sum(len(text) for text, _ in DocumentReader().read(tmp_path / "a.txt.zst")) == 20 * 2**17
 
 
-def test_little_is_unpacked_at_a_time(tmp_path: Path) -> None:
+def test_a_compressed_file_is_unpacked_in_small_pieces(tmp_path: Path) -> None:
     (tmp_path / "a.zst").write_bytes(frame(2**12))  # half a gigabyte
     with (tmp_path / "a.zst").open("rb") as file:
         reader = ZstdReader(file)
@@ -276,20 +276,20 @@ def test_little_is_unpacked_at_a_time(tmp_path: Path) -> None:
         assert len(reader.unpacked) < 2**27
 
 
-def test_a_window_that_is_too_large(tmp_path: Path) -> None:
+def test_a_zstandard_window_that_is_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt.zst").write_bytes(b"\x28\xb5\x2f\xfd\x00" + bytes([31 - 10 << 3]) + frame(1)[6:])
     with pytest.raises(FileError, match="damaged"):
         list(DocumentReader().read(tmp_path / "a.txt.zst"))
 
 
-def test_a_line_without_end(tmp_path: Path) -> None:
+def test_a_line_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("wb") as file:
         file.truncate(LONGEST_LINE + 1)
     with pytest.raises(DataError, match="is longer than"):
         list(DocumentReader().read(tmp_path / "a.jsonl"))
 
 
-# Names and links stay within the folder.
+# Names and links must not lead out of the folder.
 
 LINKED = [
     "config.toml",
@@ -305,7 +305,7 @@ LINKED = [
 @pytest.mark.parametrize("name", LINKED)
 def test_a_run_with_a_link_out_of_it_is_not_opened(name: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    run = fuzz_targets.a_run(tmp_path / "run")
+    run = fuzz_targets.make_run(tmp_path / "run")
     if (run.path / name).exists():
         (run.path / name).rename(tmp_path / name)
     (run.path / name).symlink_to(tmp_path / name)
@@ -315,7 +315,7 @@ def test_a_run_with_a_link_out_of_it_is_not_opened(name: str, tmp_path: Path) ->
 
 def test_links_to_a_run_and_within_it_are_followed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    run = fuzz_targets.a_run(tmp_path / "run")
+    run = fuzz_targets.make_run(tmp_path / "run")
     (run.path / "last.safetensors").write_bytes(run.model.read_bytes())
     run.model.unlink()
     run.model.symlink_to("last.safetensors")
@@ -326,7 +326,7 @@ def test_links_to_a_run_and_within_it_are_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["look", "look/attention.png"])
 def test_pictures_are_not_written_through_a_link(name: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    run = fuzz_targets.a_run(tmp_path / "run")
+    run = fuzz_targets.make_run(tmp_path / "run")
     (tmp_path / "precious").mkdir() if name == "look" else (tmp_path / "precious").write_text("mine")
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).symlink_to(tmp_path / "precious")
@@ -338,7 +338,7 @@ def test_pictures_are_not_written_through_a_link(name: str, tmp_path: Path) -> N
 
 def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    run = fuzz_targets.a_run(tmp_path / "run")
+    run = fuzz_targets.make_run(tmp_path / "run")
     (run.path / ".lock").symlink_to(tmp_path / "new")
     with pytest.raises(FileError, match="leads out of its folder"):
         resume(run.path)
@@ -355,8 +355,8 @@ def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", [INDEX, "tokenizer.json", "train-00000.bin"])
-def test_prepared_data_with_a_link_out_of_them(name: str, tmp_path: Path) -> None:
-    data = fuzz_targets.prepared_data(tmp_path)
+def test_prepared_data_with_a_link_out_of_the_folder_are_refused(name: str, tmp_path: Path) -> None:
+    data = fuzz_targets.make_prepared_data(tmp_path)
     (data / name).rename(tmp_path / name)
     (data / name).symlink_to(tmp_path / name)
     with pytest.raises(FileError, match="is a link"):
@@ -364,8 +364,8 @@ def test_prepared_data_with_a_link_out_of_them(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["../../x.bin", "/etc/passwd", "train-00000.bin/../x", "train-0.bin", ".", "\0"])
-def test_an_index_that_names_other_files(name: str, tmp_path: Path) -> None:
-    index = fuzz_targets.prepared_data(tmp_path) / INDEX
+def test_an_index_that_names_files_outside_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+    index = fuzz_targets.make_prepared_data(tmp_path) / INDEX
     content = json.loads(index.read_text())
     content["parts"][0]["train"]["name"] = name
     index.write_text(json.dumps(content))
@@ -373,11 +373,11 @@ def test_an_index_that_names_other_files(name: str, tmp_path: Path) -> None:
         PreparedData(index.parent)
 
 
-def test_an_adapter_and_a_gpt2_with_links_out_of_them(tmp_path: Path) -> None:
+def test_an_adapter_and_a_gpt2_with_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     for name in ("adapter", "gpt2"):
         (tmp_path / name).mkdir()
-    (adapter,) = [reader for reader in fuzz_targets.READERS if reader.name == "adapter: adapter_model.safetensors"]
-    (gpt2,) = [reader for reader in fuzz_targets.READERS if reader.name == "GPT-2: model.safetensors"]
+    (adapter,) = [target for target in fuzz_targets.TARGETS if target.name == "adapter: adapter_model.safetensors"]
+    (gpt2,) = [target for target in fuzz_targets.TARGETS if target.name == "GPT-2: model.safetensors"]
     for reader, folder in ((adapter, tmp_path / "adapter"), (gpt2, tmp_path / "gpt2")):
         file = reader.make(folder)
         file.rename(tmp_path / "elsewhere")
@@ -386,10 +386,10 @@ def test_an_adapter_and_a_gpt2_with_links_out_of_them(tmp_path: Path) -> None:
             reader.read(folder)
 
 
-def test_a_model_in_the_cache_of_hugging_face_is_links(tmp_path: Path) -> None:
+def test_links_within_the_cache_of_hugging_face_are_followed(tmp_path: Path) -> None:
     folder, blobs = tmp_path / "models--x" / "snapshots" / "0a1b", tmp_path / "models--x" / "blobs"
     folder.mkdir(parents=True), blobs.mkdir()
-    (gpt2,) = [reader for reader in fuzz_targets.READERS if reader.name == "GPT-2: model.safetensors"]
+    (gpt2,) = [target for target in fuzz_targets.TARGETS if target.name == "GPT-2: model.safetensors"]
     file = gpt2.make(folder)
     file.rename(blobs / "c2d3")
     file.symlink_to("../../blobs/c2d3")
@@ -405,56 +405,56 @@ def test_a_model_in_the_cache_of_hugging_face_is_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["\0", "\ud800", "x" * 5000, "/dev/zero", "/"])
-def test_a_run_that_says_its_text_is_somewhere_else(path: str, tmp_path: Path) -> None:
-    run = fuzz_targets.a_run(tmp_path)
+def test_an_impossible_path_of_the_text_is_refused(path: str, tmp_path: Path) -> None:
+    run = fuzz_targets.make_run(tmp_path)
     run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"data_path": path}))
     with pytest.raises(FileError):
         minigpt.load(tmp_path).corpus()
 
 
-# What a terminal would obey is shown, and so is what a browser would.
+# Control characters for terminals and HTML for browsers are escaped.
 
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\u2066\x7f\x00\r<script>alert(1)</script>&"
-OBEYED = set("\x1b\x9b\u202e\u2066\x7f\x00\x07")
+CONTROL_CHARACTERS = set("\x1b\x9b\u202e\u2066\x7f\x00\x07")
 
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run of a stranger's whose tokens, names and texts are what a terminal would obey."""
+    """Return an untrusted run whose tokens, names and texts hold terminal control sequences."""
     folder = tmp_path_factory.mktemp("runs") / "evil\x1b[31m"
     folder.mkdir()
-    run = fuzz_targets.a_run(folder, CharTokenizer(sorted({*EVIL, *"ab"}), ["<|\x1b[31m|>"]))
+    run = fuzz_targets.make_run(folder, CharTokenizer(sorted({*EVIL, *"ab"}), ["<|\x1b[31m|>"]))
     record = json.loads(run.record.read_text())
     run.record.write_text(json.dumps(record | {"data_source": EVIL, "platform": EVIL, "started": EVIL}))
     return run
 
 
-def obeyed(shown: str) -> set[str]:
-    """What of the screen's content a terminal would obey, but for colours and line ends that are our own."""
-    return OBEYED & set(shown)
+def find_control_characters(shown: str) -> set[str]:
+    """Return the control characters in a text, without those of our own colours and line ends."""
+    return CONTROL_CHARACTERS & set(shown)
 
 
-def test_nothing_of_a_run_is_obeyed_by_a_terminal(evil: RunDirectory, tmp_path: Path) -> None:
+def test_a_terminal_gets_no_control_characters_of_a_run(evil: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(evil.path.parent)
     for arguments in (["sample", "--prompt", "ab", "--max-new-tokens", "60", "--seed", "1"], ["info"]):
         status, screen = in_terminal(*arguments, cwd=tmp_path)
         assert status == 0, screen
         assert "the newest run: runs/evil␛[31m" in screen
-        assert not obeyed(screen), screen
+        assert not find_control_characters(screen), screen
     tokenizer = evil.path / "tokenizer.json"
     for arguments in (["show", tokenizer], ["decode", tokenizer, *range(10)]):
         status, screen = in_terminal("tokenizer", *arguments, cwd=tmp_path)
         assert status == 0, screen
-        assert not obeyed(screen), screen
+        assert not find_control_characters(screen), screen
 
 
-def test_a_pipe_gets_the_text_itself(evil: RunDirectory, program: Callable) -> None:
+def test_a_pipe_gets_the_text_unchanged(evil: RunDirectory, program: Callable) -> None:
     tokenizer = CharTokenizer.load(evil.tokenizer)
     done = program("tokenizer", "decode", evil.tokenizer, *tokenizer.encode(EVIL), encoding=None)
     assert done.stdout == EVIL.encode() + b"\n"
 
 
-def test_errors_show_what_they_name(command: Callable, tmp_path: Path) -> None:
+def test_error_messages_escape_control_characters(command: Callable, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('n_embd = "\\u001b[31m\\u202e"\n', encoding="utf-8")
     for arguments in (
         ["train", "--config", "a.toml"],
@@ -463,12 +463,12 @@ def test_errors_show_what_they_name(command: Callable, tmp_path: Path) -> None:
     ):
         done = command(*arguments)
         assert done.returncode == 2
-        assert not obeyed(done.stderr), done.stderr
+        assert not find_control_characters(done.stderr), done.stderr
 
 
-def test_messages_on_the_way_show_what_they_name(capsys: pytest.CaptureFixture) -> None:
+def test_progress_messages_escape_control_characters(capsys: pytest.CaptureFixture) -> None:
     PipeSafeConsole(stderr=True, soft_wrap=True).say(EVIL)
-    assert not obeyed(capsys.readouterr().err)
+    assert not find_control_characters(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -478,21 +478,21 @@ def test_messages_on_the_way_show_what_they_name(capsys: pytest.CaptureFixture) 
         lambda: make_memorization_page(EVIL, EVIL, EVIL * 2, "training text"),
     ],
 )
-def test_pages_show_what_a_browser_would_run(page: Callable[[], str]) -> None:
+def test_pages_escape_html(page: Callable[[], str]) -> None:
     html = page()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
-    assert not obeyed(html)
+    assert not find_control_characters(html)
 
 
-def test_a_ladder_of_a_strangers_is_shown(tmp_path: Path) -> None:
-    content = json.loads(fuzz_targets.a_ladder(tmp_path).read_text())
+def test_the_report_of_an_untrusted_ladder_escapes_control_characters_and_html(tmp_path: Path) -> None:
+    content = json.loads(fuzz_targets.make_ladder(tmp_path).read_text())
     content["rungs"][0] |= {"name": EVIL, "sample": EVIL}
     (tmp_path / "ladder.json").write_text(json.dumps(content))
     ladder = LadderFolder(tmp_path).read()
     from minigpt.studies.ladder.report import draw_ladder, format_markdown
 
     LadderFolder(tmp_path).write_report(format_markdown(ladder), draw_ladder(ladder))
-    assert not obeyed((tmp_path / "ladder.md").read_text())
-    quoted = re.compile("```.*?```|`[^`]*`", re.DOTALL)  # in which Markdown shows what there is
+    assert not find_control_characters((tmp_path / "ladder.md").read_text())
+    quoted = re.compile("```.*?```|`[^`]*`", re.DOTALL)  # where Markdown shows the text as it is
     assert "<script" not in quoted.sub("", (tmp_path / "ladder.md").read_text())
