@@ -1,6 +1,6 @@
-"""The command in a process that forks from one in which all is imported: it does the same, and starts at once.
+"""Run the command line in a process forked from one that has imported everything: it starts at once.
 
-The tests that ask how the installed program itself starts, ends or is interrupted start that one: conftest.COMMAND.
+Tests of how the installed program starts, ends or is interrupted use conftest.COMMAND instead.
 """
 
 import os
@@ -14,31 +14,31 @@ from fault_injection import PROCESSES
 
 from minigpt.__main__ import main
 
-SLOW = 120.0  # seconds
+TIMEOUT = 120.0  # seconds
 
 
-def command(
+def run_command(
     arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], given: bytes | None = None
 ) -> subprocess.CompletedProcess:
-    """Run `minigpt` with these arguments, there, with that on standard input, or nothing."""
+    """Run `minigpt` with these arguments in the folder `cwd`, with `given` on standard input, or nothing."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder) / name for name in ("in", "out", "err")]
         for path in streams:
             path.write_bytes((given or b"") if path.name == "in" else b"")
         if given is None:
             streams[0] = Path(os.devnull)
-        process = PROCESSES.Process(target=called, args=(arguments, cwd, dict(environment), streams))
+        process = PROCESSES.Process(target=_run_main, args=(arguments, cwd, dict(environment), streams))
         process.start()
-        process.join(SLOW)
+        process.join(TIMEOUT)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(list(arguments), SLOW)
+            raise subprocess.TimeoutExpired(list(arguments), TIMEOUT)
         out, err = (path.read_text(encoding="utf-8") for path in streams[1:])
         return subprocess.CompletedProcess(["minigpt", *arguments], process.exitcode, out, err)
 
 
-def called(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[Path]) -> None:
-    """What the process does."""
+def _run_main(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[Path]) -> None:
+    """Set the process up as a new program would be, and run the command line."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # before torch: workers with two threads wait for one another
+for name in (
+    "OMP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+):  # set before importing torch: two threads in each test process would slow each other down
     os.environ.setdefault(name, "1")
-# In the background of a shell both are ignored, by the programs too that are to be stopped by them.
+# A shell starts background programs with these signals ignored, and the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -41,7 +44,7 @@ TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replac
 
 
 def make_text(characters: int = 20_000, seed: int = 0) -> str:
-    """Nonsense verse in the shape of a play, the same for the same seed."""
+    """Return nonsense verse in the form of a play; the same seed gives the same text."""
     rng = random.Random(seed)
     words = [
         "sea",
@@ -92,7 +95,7 @@ def train_to_answer(base: Run, folder: Path, answers: str, max_iters: int, **set
 
 
 def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
-    """The command's status and what it shows on a terminal of 100 columns, both streams."""
+    """Run `minigpt` in a terminal of 100 columns; return its exit status and what the terminal shows."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     process = subprocess.Popen(
@@ -108,9 +111,9 @@ def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
+        except OSError:  # on Linux: the other end is closed
             break
-        if not piece:  # and macOS's
+        if not piece:  # the same on macOS
             break
         shown += piece
     os.close(ours)
@@ -119,19 +122,19 @@ def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run `minigpt` in an empty folder, with nothing on standard input unless there is `input`."""
+    """Return a function that runs `minigpt` in an empty folder, in a process that has imported everything already."""
 
     def call(*arguments: object, env: Mapping[str, str] | None = None, input: str | bytes | None = None) -> Any:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}
         given = input.encode() if isinstance(input, str) else input
-        return cli_process.command([*map(str, arguments)], tmp_path, environment, given)
+        return cli_process.run_command([*map(str, arguments)], tmp_path, environment, given)
 
     return call
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """The same by the installed program, for what it finds when it starts."""
+    """Return a function that runs the installed `minigpt`, for tests of how it starts."""
 
     def call(*arguments: object, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}

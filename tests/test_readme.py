@@ -37,6 +37,6 @@ def test_the_python_lines_run(reader: Path) -> None:
 
 @pytest.mark.parametrize("line", QUICK)
 def test_the_quick_commands_run(line: str, reader: Path) -> None:
-    done = cli_process.command(shlex.split(line, comments=True)[1:], reader, os.environ)
+    done = cli_process.run_command(shlex.split(line, comments=True)[1:], reader, os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -1,17 +1,17 @@
-"""Texts to try tokenizers on."""
+"""Texts for the tests of tokenizers."""
 
 import random
 import unicodedata
 from pathlib import Path
 
-ASSIGNED = [  # characters of Unicode 14, which all the regex engines know
+ASSIGNED = [  # characters of Unicode 14, which all regex engines know
     chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000 and unicodedata.category(chr(i)) not in ("Cn", "Co")
 ]
 COMMON = " \n\r\t\u00a0\u3000\x1c\x85'sSſdDlLvVeErR019.,!?-_aàéßñ漢字かなカナ한글👍🏽👩‍👩‍👧‍👦e\u0301\u200d\u2028"
 
 
 def random_text(rng: random.Random, length: int) -> str:
-    """Characters of all of Unicode, more of those that the patterns tell apart, and runs of one."""
+    """Return random Unicode text, rich in what the split patterns distinguish and in repeated characters."""
     parts: list[str] = []
     while sum(map(len, parts)) < length:
         kind = rng.random()
