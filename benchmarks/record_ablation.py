@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from minigpt.config import Config
 from minigpt.kernels.elementwise import FastRMSNorm
-from minigpt.model.modern import Modern, init_silent
+from minigpt.model.modern import Modern, zero_output_layers
 
 ROUNDS = 6  # rounds of timing
 Change = Callable[[Config], contextlib.AbstractContextManager[Config]]
@@ -79,7 +79,7 @@ class LayerNorm(nn.Module):
 
 def initialize_randomly(model: Modern) -> None:
     """Initialize with small random weights instead of zeros."""
-    init_silent(model)
+    zero_output_layers(model)
     for parameter in model.parameters():
         if parameter.dim() == 2 and not parameter.any():
             nn.init.normal_(parameter, std=0.02)
@@ -93,7 +93,7 @@ IDEAS: dict[str, Change] = {
     "rotary positions": replace_name("Rotary", NoRotary),
     "squared ReLU": replace_name("SquaredReLU", nn.ReLU),
     "RMS norm (layer norm instead)": replace_name("RMSNorm", LayerNorm),
-    "zero initialization": replace_name("init_silent", initialize_randomly),
+    "zero initialization": replace_name("zero_output_layers", initialize_randomly),
     "Muon (AdamW instead)": change_settings(optimizer="adamw"),
     "the trapezoid schedule (cosine instead)": change_settings(schedule="cosine"),
     "epochs (windows drawn at random instead)": change_settings(order="random"),

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minigpt.kernels.elementwise import can_use_gradients
-from minigpt.model.gpt import CausalAttention
+from minigpt.model.gpt import ScaledDotProductAttention
 
 MAX_LENGTH = 256  # tokens; the stored weights of longer windows would take too much memory
 CHUNK = 64  # queries
 
 
-class StoredCausalAttention(CausalAttention):
-    """`CausalAttention` that stores its weights for the backward pass. For attention without dropout."""
+class StoredCausalAttention(ScaledDotProductAttention):
+    """`ScaledDotProductAttention` that stores its weights for the backward pass. For attention without dropout."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries, keys and values (B, H, T, D) -> (B, H, T, D)."""

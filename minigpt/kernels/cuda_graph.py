@@ -35,11 +35,11 @@ class StaticCache(KVCache):
         self.position = torch.full((1,), cache.length, device=self._static[0].device)
         self._places = torch.arange(capacity, device=self._static[0].device)  # (S,)
 
-    def positions(self, T: int, device: torch.device) -> Tensor:
+    def get_positions(self, T: int, device: torch.device) -> Tensor:
         """Return the position of the next token, (1,)."""
         return self.position
 
-    def mask(self, T: int, device: torch.device) -> Tensor:
+    def build_mask(self, T: int, device: torch.device) -> Tensor:
         """Return which positions the new token may see: (1, S), bool."""
         return (self._places <= self.position)[None]
 

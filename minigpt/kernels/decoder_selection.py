@@ -14,8 +14,8 @@ from torch import nn
 
 from minigpt.kernels.decoder import Decoder, Loops, count_weights
 from minigpt.kernels.gpt_block import FusedBlock, has_hooks
-from minigpt.kernels.onednn_linear import OneDNNLinear, OneDNNProduct
-from minigpt.model.gpt import GPT, Attention, Block, CausalAttention, FeedForward, MatrixProduct
+from minigpt.kernels.onednn_linear import OneDNNFunctionalLinear, OneDNNLinear
+from minigpt.model.gpt import GPT, Block, CausalSelfAttention, FeedForward, FunctionalLinear, ScaledDotProductAttention
 from minigpt.model.kv_cache import ContextWindow
 from minigpt.model.quantization import Linear8bit
 
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 LAYER_NORM_EPSILON = 1e-5
 LINEAR = {nn.Linear, OneDNNLinear}
-KNOWN = {GPT, Block, FusedBlock, Attention, CausalAttention, FeedForward, MatrixProduct, OneDNNProduct, Linear8bit}
+KNOWN = {GPT, Block, FusedBlock, CausalSelfAttention, ScaledDotProductAttention, FeedForward}
+KNOWN |= {FunctionalLinear, OneDNNFunctionalLinear, Linear8bit}
 KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from minigpt.model.gpt import MatrixProduct
+from minigpt.model.gpt import FunctionalLinear
 
 HAS_ONEDNN = (
     torch.backends.mkldnn.is_available()
@@ -34,8 +34,8 @@ class OneDNNLinear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-class OneDNNProduct(MatrixProduct):
-    """`MatrixProduct` by the faster product."""
+class OneDNNFunctionalLinear(FunctionalLinear):
+    """`FunctionalLinear` by the faster product."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Multiply x (..., I) by the transpose of weight (O, I) and add bias (O,): (..., O)."""

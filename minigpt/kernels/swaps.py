@@ -10,11 +10,11 @@ from minigpt.config import Config
 from minigpt.kernels.causal_attention import StoredCausalAttention
 from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift
 from minigpt.kernels.gpt_block import FusedBlock, can_fuse_blocks, has_hooks
-from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNLinear, OneDNNProduct
-from minigpt.model.gpt import GPT, Block, CausalAttention, MatrixProduct
+from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNFunctionalLinear, OneDNNLinear
+from minigpt.model.gpt import GPT, Block, FunctionalLinear, ScaledDotProductAttention
 from minigpt.model.modern import Modern, RMSNorm, Rotary, SquaredReLU, TokenShift
 
-ONEDNN: dict[type, type] = {nn.Linear: OneDNNLinear, MatrixProduct: OneDNNProduct} if HAS_ONEDNN else {}
+ONEDNN: dict[type, type] = {nn.Linear: OneDNNLinear, FunctionalLinear: OneDNNFunctionalLinear} if HAS_ONEDNN else {}
 ELEMENTWISE: dict[type, type] = {
     RMSNorm: FastRMSNorm,
     Rotary: FastRotary,
@@ -22,7 +22,7 @@ ELEMENTWISE: dict[type, type] = {
     SquaredReLU: FastSquaredReLU,
     nn.Dropout: ByteDropout,
 }
-ATTENTION: dict[type, type] = {CausalAttention: StoredCausalAttention}
+ATTENTION: dict[type, type] = {ScaledDotProductAttention: StoredCausalAttention}
 BLOCK: dict[type, type] = {Block: FusedBlock}
 PLAIN = {fast: plain for table in (ONEDNN, ELEMENTWISE, ATTENTION, BLOCK) for plain, fast in table.items()}
 

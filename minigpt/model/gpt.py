@@ -1,11 +1,12 @@
-"""GPT for running: the lecture's function, and GPT-2's, in few large operations.
+"""GPT, the fast implementation: the lecture's model and GPT-2 in few large operations.
 
-Read `model/lecture.py` first. With the same weights this model computes the same logits and gradients. All heads are
-one matrix, and so are queries, keys and values. Attention is one call of PyTorch's that does not have to form the
-(T, T) weights. A cache lets the model read each token of a growing text once.
+Read `model/lecture.py` first. With the same weights this model computes the same logits and gradients. One matrix
+computes the queries, keys and values of all heads. PyTorch's fused attention does not store the (T, T) weights. With a
+KV cache the model reads each token of a growing text once.
 
-GPT-2 (Radford et al. 2019) is this function with a bias on queries, keys and values, a GELU, and a tied head: the
-last layer multiplies by the token embedding table and has no bias.
+With `qkv_bias`, `activation="gelu"` and `tied_head` the model is GPT-2 (Radford et al. 2019): queries, keys and values
+have a bias, the nonlinearity is GELU, and the last layer is the token embedding table, without a bias.
+`exchange/huggingface.py` loads GPT-2's weights.
 
 Shapes: B batch, T time, C channels (n_embd), H heads, D head size (C / H), V vocabulary; S is the number of tokens
 that attention sees, the cached ones included.
@@ -22,10 +23,10 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.kv_cache import KVCache, append_sampled_tokens
-from minigpt.model.lecture import init_weights, next_token_loss
+from minigpt.model.lecture import compute_next_token_loss, init_weights
 
 
-class CausalAttention(nn.Module):
+class ScaledDotProductAttention(nn.Module):
     """Scaled dot-product attention: each position takes a weighted average of the values up to its own."""
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -35,14 +36,15 @@ class CausalAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from T positions to S: queries (B, H, T, D), keys and values (B, H, S, D) -> (B, H, T, D).
 
-        `mask` (T, S) says which positions each query may see. Without it S is T, or T is 1.
+        `mask` (T, S) is True where a query may see a position. Without a mask, either S equals T (a causal mask is
+        used), or T is 1 (the query sees all positions).
         """
         dropout = self.dropout if self.training else 0.0
         is_causal = mask is None and q.shape[2] > 1
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
 
 
-class Attention(nn.Module):
+class CausalSelfAttention(nn.Module):
     """Causal self-attention, all heads at once."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -50,7 +52,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.n_head = config.n_head
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
-        self.attend = CausalAttention(config.dropout)
+        self.attend = ScaledDotProductAttention(config.dropout)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -61,7 +63,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, D) each
         mask = None
         if cache is not None:
-            mask = cache.mask(T, x.device)  # (T, S)
+            mask = cache.build_mask(T, x.device)  # (T, S)
             k, v = cache.update(self.layer, k, v)  # (B, H, S, D) each
         out = self.attend(q, k, v, mask)  # (B, H, T, D)
         out = out.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
@@ -91,7 +93,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.ln1 = nn.LayerNorm(config.n_embd)
-        self.attention = Attention(config, layer)
+        self.attention = CausalSelfAttention(config, layer)
         self.ln2 = nn.LayerNorm(config.n_embd)
         self.ffwd = FeedForward(config)
 
@@ -101,8 +103,11 @@ class Block(nn.Module):
         return x + self.ffwd(self.ln2(x))
 
 
-class MatrixProduct(nn.Module):
-    """The product of a linear layer with a matrix that is not its own parameter."""
+class FunctionalLinear(nn.Module):
+    """`F.linear` as a module without parameters: the caller passes the weight.
+
+    `acceleration.accelerate` can replace this module by a kernel.
+    """
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Multiply x (..., I) by the transpose of weight (O, I) and add bias (O,): (..., O)."""
@@ -122,7 +127,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.lm_head = None if config.tied_head else nn.Linear(config.n_embd, config.vocab_size)
-        self.tied_head = MatrixProduct()  # the head where there is no lm_head
+        self.head_product = FunctionalLinear()  # multiplies by the token embedding if config.tied_head
         self.apply(init_weights)
 
     def forward(
@@ -133,14 +138,14 @@ class GPT(nn.Module):
         Args:
             idx: token ids (B, T), int64. With the cached tokens they are at most block_size.
             targets: the token that follows each of `idx`, (B, T), int64.
-            cache: what was kept of the tokens before `idx`, to which these are added.
+            cache: keys and values of the tokens before `idx`. The keys and values of `idx` are added to it.
 
         Returns:
             The logits (B, T, V), or with a cache and no targets those of the last position, (B, 1, V); and the mean
             loss in nats, or None without targets.
         """
         T = idx.shape[1]
-        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T, idx.device)  # (T,)
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.get_positions(T, idx.device)  # (T,)
         x = self.token_embedding_table(idx) + self.position_embedding_table(positions)  # (B, T, C)
         for block in self.blocks:
             x = block(x, cache)  # (B, T, C)
@@ -150,11 +155,14 @@ class GPT(nn.Module):
                 x = x[:, -1:]  # (B, 1, C)
         x = self.ln_f(x)
         table = self.token_embedding_table.weight  # (V, C)
-        logits = self.tied_head(x, table) if self.lm_head is None else self.lm_head(x)  # (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        logits = self.head_product(x, table) if self.lm_head is None else self.lm_head(x)  # (B, T, V)
+        return logits, compute_next_token_loss(logits, targets)
 
     def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
-        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
+        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens).
+
+        `generation/engine.py` has temperature, top-k and top-p. `minigpt sample` uses it.
+        """
         return append_sampled_tokens(self, idx, max_new_tokens)
 
     @classmethod
@@ -163,7 +171,7 @@ class GPT(nn.Module):
 
         Args:
             weights: the `state_dict` of the lecture's model. The shape of the GPT follows from it.
-            dropout: the share of numbers that are dropped in training.
+            dropout: the probability that dropout sets a number to zero in training.
 
         Raises:
             KeyError: a weight is missing.
@@ -193,7 +201,7 @@ class GPT(nn.Module):
         return _split_heads(self.state_dict(), self.config)
 
 
-# The weights under the lecture's names and under GPT's.
+# Conversion between the lecture's and GPT's names of the weights.
 
 _LECTURE_TO_GPT = {".sa.proj.": ".attention.proj.", ".ffwd.net.0.": ".ffwd.up.", ".ffwd.net.2.": ".ffwd.down."}
 _HEAD = "blocks.{layer}.sa.heads.{head}.{part}.weight"
@@ -205,8 +213,8 @@ def join_heads(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str, 
     weights = {}
     for name, tensor in lecture.items():
         if ".heads." not in name:
-            for theirs, ours in _LECTURE_TO_GPT.items():
-                name = name.replace(theirs, ours)
+            for lecture_name, gpt_name in _LECTURE_TO_GPT.items():
+                name = name.replace(lecture_name, gpt_name)
             weights[name] = tensor
     for layer in range(config.n_layer):
         rows = [lecture[_HEAD.format(layer=layer, head=h, part=p)] for p in _PARTS for h in range(config.n_head)]
@@ -215,14 +223,14 @@ def join_heads(lecture: Mapping[str, Tensor], config: ModelConfig) -> dict[str, 
 
 
 def _split_heads(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Undo `join_heads`."""
+    """Convert GPT's weights to the lecture's names, with one matrix for each head: the inverse of `join_heads`."""
     if not config.is_lecture:
         raise ValueError("the lecture's model has no qkv_bias, no other activation than relu and no tied_head")
     lecture = {}
     for name, tensor in weights.items():
         if not name.endswith("qkv.weight"):
-            for theirs, ours in _LECTURE_TO_GPT.items():
-                name = name.replace(ours, theirs)
+            for lecture_name, gpt_name in _LECTURE_TO_GPT.items():
+                name = name.replace(gpt_name, lecture_name)
             lecture[name] = tensor
     mask = weights["ln_f.weight"].new_ones(config.block_size, config.block_size).tril()
     for layer in range(config.n_layer):

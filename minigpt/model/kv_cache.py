@@ -1,9 +1,10 @@
-"""What a model keeps of the tokens it has read, so that each token is read once.
+"""The KV cache, the context window that uses it, and a short sampling loop: the model reads each token once.
 
-Attention asks for the keys and values of all earlier tokens. They do not change while the text grows, so a cache
-keeps them (Pope et al. 2022, "Efficiently Scaling Transformer Inference"). `KVCache` is that cache. `ContextWindow`
-decides when it can be used: once the window of block_size tokens is full and moves on, every token has a new
-position, and the model reads the whole window again.
+Attention needs the keys and values of all earlier tokens. They do not change while the text grows, so a cache keeps
+them (Pope et al. 2022, "Efficiently Scaling Transformer Inference"). `KVCache` is that cache. `ContextWindow` decides
+when to use it. Up to block_size tokens, the model reads only the new tokens. After that the window moves, every token
+gets a new position, and the model reads the whole window again for each token. `append_sampled_tokens` samples with
+both. `minigpt sample` uses `generation/engine.py` instead, which has temperature, top-k, top-p and compiled decoders.
 
 Shapes: B batch, T new tokens, S all tokens so far, H heads, D head size, C channels, V vocabulary.
 """
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FIRST_CAPACITY = 64  # positions; the capacity doubles when it is used up
+INITIAL_CAPACITY = 64  # positions; the capacity doubles when it is used up
 
 
 class KVCache:
     """Keys and values of the tokens read so far, and the last input of each token shift. It grows as needed.
 
-    A cache belongs to one model and one batch. It is made for reading without gradients.
+    A cache belongs to one model and one batch. Use it under `torch.no_grad()`.
 
     Attributes:
         length: the number of tokens read so far.
@@ -31,15 +32,15 @@ class KVCache:
         self._keys_and_values: dict[int, Tensor] = {}  # layer: (2, B, H, capacity, D)
         self._last_inputs: dict[int, Tensor] = {}  # layer: (B, 1, C)
 
-    def positions(self, T: int, device: torch.device) -> Tensor:
+    def get_positions(self, T: int, device: torch.device) -> Tensor:
         """Return the positions (T,), int64, of the next T tokens."""
         return torch.arange(self.length, self.length + T, device=device)
 
-    def mask(self, T: int, device: torch.device) -> Tensor | None:
-        """Return which of the S tokens each of the T new ones may see: (T, S), bool.
+    def build_mask(self, T: int, device: torch.device) -> Tensor | None:
+        """Return a mask (T, S), bool: True where a new token may see a token.
 
-        None stands for the two simple cases: a single token sees all others, and in an empty cache each token sees
-        itself and the tokens before it.
+        Return None if no mask is needed: for a single new token, which sees all tokens, and for an empty cache, where a
+        causal mask is enough.
         """
         if T == 1 or self.length == 0:
             return None
@@ -60,24 +61,25 @@ class KVCache:
         stored = self._keys_and_values.get(layer)
         if stored is None:
             B, H, _, D = k.shape
-            stored = k.new_zeros(2, B, H, max(end, FIRST_CAPACITY), D)
+            stored = k.new_zeros(2, B, H, max(end, INITIAL_CAPACITY), D)
         elif end > stored.shape[3]:
             stored = F.pad(stored, (0, 0, 0, 2 * end - stored.shape[3]))
         self._keys_and_values[layer] = stored
         stored[0, :, :, self.length : end], stored[1, :, :, self.length : end] = k, v
         return stored[0, :, :, :end], stored[1, :, :, :end]
 
-    def exchange_last_input(self, layer: int, x: Tensor) -> Tensor:
-        """Keep the last position of a token shift's input x (B, T, C), and return the one kept before, (B, 1, C).
+    def swap_shift_input(self, layer: int, x: Tensor) -> Tensor:
+        """Store the last position of x (B, T, C) and return the position that the previous call stored, (B, 1, C).
 
-        Before the first token it is zero. `layer` is the number of the block, or -1 for the embedding.
+        `modern.TokenShift` adds to each position a share of the one before it. So it needs the last position of the
+        tokens before x. The first call returns zeros. `layer` is the number of the block, or -1 for the embedding.
         """
         previous = self._last_inputs.get(layer)
         self._last_inputs[layer] = x[:, -1:]
         return torch.zeros_like(x[:, :1]) if previous is None else previous
 
     def advance(self, T: int) -> None:
-        """Count T more tokens as read, once every layer has stored theirs."""
+        """Add T to `length`. Call this after every layer has stored its keys and values."""
         self.length += T
 
     def reset(self) -> None:
@@ -91,12 +93,12 @@ class KVCache:
 
 
 class ContextWindow:
-    """The last block_size tokens of each row of a batch, which a model reads to predict the next one.
+    """The last block_size tokens of each row of a batch. A model reads them to predict the next token.
 
     Attributes:
-        model: the model that reads.
-        cache: what it keeps of the tokens in the window, or None for a model that reads the whole window each time.
-        idx: the tokens in the window, (B, T), int64, with T at most block_size; None before the first.
+        model: a language model.
+        cache: the KV cache of the model. None for a model without one: it reads the whole window each time.
+        idx: the tokens in the window, (B, T), int64, with T at most block_size. None before the first call.
     """
 
     def __init__(self, model: Any, cache: KVCache | None) -> None:
@@ -115,7 +117,7 @@ class ContextWindow:
         return self.model(tokens, cache=self.cache)[0][:, -1]
 
     def append(self, tokens: Tensor) -> None:
-        """Add tokens (B, T) that somebody else has read: the model reads them with the next ones."""
+        """Add tokens (B, T) that a compiled decoder has read. The model reads them at the next call of `read`."""
         idx = tokens if self.idx is None else torch.cat([self.idx, tokens.to(self.idx.device)], dim=1)
         self.idx = idx[:, -min(self.model.config.block_size, idx.shape[1]) :]
 
@@ -125,6 +127,7 @@ def append_sampled_tokens(model: Any, idx: Tensor, max_new_tokens: int) -> Tenso
     """Sample one token after another from the model's probabilities, with a KV cache.
 
     The tokens are those of `lecture.append_sampled_tokens` with the same weights and the same `torch.manual_seed`.
+    `minigpt sample` uses `generation/engine.py`.
 
     Args:
         model: a GPT or a Modern, in evaluation mode if it has dropout.

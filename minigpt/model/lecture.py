@@ -1,8 +1,9 @@
 """The models of the lecture, in the order of the lecture. Read this file from top to bottom.
 
 The first model is a bigram model, which sees one token. The last one is a decoder-only transformer, a GPT.
-The code is written to be read: each attention head is a module of its own, the mask is written out, and
-a comment beside each line gives the shapes. The letters in the shapes are:
+The models between them are in `studies/ladder/rungs.py`. The code is written to be read: each attention
+head is a module of its own, the mask is written out, and a comment beside each line gives the shapes.
+The letters in the shapes are:
 
     B  batch: sequences that are processed together
     T  time: positions in a sequence, from 1 to block_size
@@ -14,7 +15,8 @@ a comment beside each line gives the shapes. The letters in the shapes are:
 
 Papers: Vaswani et al. 2017, "Attention Is All You Need", for attention and the block; Radford et al. 2019
 (GPT-2) for the decoder-only form with layer norm before attention and feed-forward. The names of modules
-and parameters are those of Andrej Karpathy's lecture "Let's build GPT", so weights of the lecture load here.
+and parameters are those of Andrej Karpathy's lecture "Let's build GPT", so these
+classes load the lecture's weights.
 """
 
 import torch
@@ -43,14 +45,14 @@ class BigramLanguageModel(nn.Module):
         """Predict the next token at every position.
 
         Args:
-            idx: Token ids (B, T), int64.
-            targets: The token that follows each of `idx`, (B, T), int64.
+            idx: token ids (B, T), int64.
+            targets: the token that follows each of `idx`, (B, T), int64.
 
         Returns:
             The logits (B, T, V), and the mean loss in nats, or None without `targets`.
         """
         logits = self.token_embedding_table(idx)  # (B, T) -> (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        return logits, compute_next_token_loss(logits, targets)
 
     def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
         """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
@@ -64,7 +66,7 @@ class Head(nn.Module):
     """One head of causal self-attention: each position takes a weighted average of itself and the past.
 
     Each position has three vectors. Its query says what it looks for. Its key says what it contains. Its value is
-    what it passes on. The better a query fits a key, the larger the weight of that key's value.
+    what it passes on. The weight of a value grows with the dot product of the query and its key.
     """
 
     tril: Tensor
@@ -173,8 +175,8 @@ class GPTLanguageModel(nn.Module):
         """Predict the next token at every position, from the tokens up to that position.
 
         Args:
-            idx: Token ids (B, T), int64, with T from 1 to block_size.
-            targets: The token that follows each of `idx`, (B, T), int64.
+            idx: token ids (B, T), int64, with T from 1 to block_size.
+            targets: the token that follows each of `idx`, (B, T), int64.
 
         Returns:
             The logits (B, T, V), and the mean loss in nats, or None without `targets`.
@@ -186,17 +188,17 @@ class GPTLanguageModel(nn.Module):
         x = self.blocks(x)  # (B, T, C)
         x = self.ln_f(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, C) -> (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        return logits, compute_next_token_loss(logits, targets)
 
     def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
         """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
         return append_sampled_tokens(self, idx, max_new_tokens)
 
 
-# 4. Functions of both models.
+# 4. Functions that both models use.
 
 
-def next_token_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
+def compute_next_token_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
     """Return the mean cross-entropy in nats of `targets` (B, T) under `logits` (B, T, V), or None without targets."""
     if targets is None:
         return None
@@ -209,11 +211,12 @@ def append_sampled_tokens(model: BigramLanguageModel | GPTLanguageModel, idx: Te
     """Sample one token after another from the model's probabilities.
 
     Call `model.eval()` first if the model has dropout. `torch.manual_seed` makes the result repeatable.
+    `minigpt sample` uses `generation/engine.py`, which has temperature, top-k and top-p.
 
     Args:
-        model: The model that predicts.
-        idx: The token ids to continue, (B, T), int64, with T at least 1.
-        max_new_tokens: The number of tokens to append to each row.
+        model: a model of this file.
+        idx: the token ids to continue, (B, T), int64, with T at least 1.
+        max_new_tokens: the number of tokens to append to each row.
 
     Returns:
         `idx` and the new tokens, (B, T + max_new_tokens), int64.

@@ -1,8 +1,8 @@
 """The network of the record: a GPT with the ideas of later years. Read `model/lecture.py` and `model/gpt.py` first.
 
-The structure is the lecture's: attention and feed-forward, each added to one stream. Each new idea stands where it is
-used, with its paper. No layer has a bias or a gain: a norm follows wherever one would matter. The small modules
-without parameters come first, then the network from attention to logits.
+The structure is the lecture's: attention and feed-forward, each added to the residual stream. The docstring of each
+class names its idea and its paper. No layer has a bias, and no norm has a gain. The small modules without parameters
+come first, then the network from attention to logits.
 
 Shapes: B batch, T time, C channels (n_embd), H heads, D head size (C / H), V vocabulary; S is the number of tokens
 that attention sees, the cached ones included.
@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
-from minigpt.model.gpt import CausalAttention
+from minigpt.model.gpt import ScaledDotProductAttention
 from minigpt.model.kv_cache import KVCache, append_sampled_tokens
-from minigpt.model.lecture import next_token_loss
+from minigpt.model.lecture import compute_next_token_loss
 
-EPSILON = 1e-6  # is added to the mean square, so that a vector of zeros stays one
-SLOWEST = 1 / 1024  # radians by which the slowest pair rotates from one position to the next; the fastest: 1 radian
-EMBEDDING = -1  # the cache's layer number for the token shift of the embedding
+EPSILON = 1e-6  # added to the mean square, so that RMS norm does not divide a vector of zeros by zero
+SLOWEST_ROTATION = 1 / 1024  # radians for each position; the fastest pair rotates by 1 radian
+EMBEDDING_LAYER = -1  # the embedding's layer number in the KV cache
 
 
 class RMSNorm(nn.Module):
@@ -42,12 +42,12 @@ class RMSNorm(nn.Module):
 class Rotary(nn.Module):
     """Rotate queries and keys by angles that grow with the position (Su et al. 2021, "RoFormer").
 
-    The dot product of a query and a key then depends on how far they are apart, not on where they are.
+    The dot product of a query and a key then depends on the distance between them, not on their positions.
     """
 
     def forward(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate queries and keys (B, T, H, D) at positions (T,)."""
-        cos, sin = _rotation(positions, q)
+        cos, sin = _compute_rotation(positions, q)
         return self.rotate(q, cos, sin), self.rotate(k, cos, sin)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -56,16 +56,17 @@ class Rotary(nn.Module):
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
 
 
-def _rotation(positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_rotation(positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines of the angles at positions (T,) for vectors x (..., D): (T, 1, D / 2) each.
 
-    Half of the pairs rotate. Fast ones tell neighbours apart, slow ones tell near from far. The other half stays, for
-    what does not depend on distance.
+    Half of the pairs rotate, at speeds from 1 to 1/1024 radians for each position. Fast pairs distinguish adjacent
+    positions. Slow pairs distinguish near positions from far ones. The other half of the pairs has the angle 0, so
+    these pairs do not depend on the position.
     """
     D = x.shape[-1]
     rotating = max(1, D // 4)
     dtype = torch.promote_types(x.dtype, torch.float32)  # half precision would round large positions
-    speeds = SLOWEST ** torch.linspace(0, 1, rotating, dtype=dtype, device=x.device)  # (D / 4,)
+    speeds = SLOWEST_ROTATION ** torch.linspace(0, 1, rotating, dtype=dtype, device=x.device)  # (D / 4,)
     speeds = F.pad(speeds, (0, D // 2 - rotating))  # (D / 2,)
     angles = torch.outer(positions.to(dtype), speeds)[:, None]  # (T, 1, D / 2)
     return angles.cos(), angles.sin()
@@ -74,12 +75,15 @@ def _rotation(positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 class TokenShift(nn.Module):
     """Add to each position a share of the one before it: x_t + weight * x_(t-1).
 
-    Attention then does not have to fetch what is next door (Peng et al. 2023, "RWKV"; Allen-Zhu 2025, "The Magic of
-    Canon Layers").
+    Attention then does not need a head that copies the previous position (Peng et al. 2023, "RWKV"; Allen-Zhu 2025,
+    "The Magic of Canon Layers").
     """
 
     def forward(self, x: Tensor, weight: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Shift x (B, T, C) by a weight (C,); `previous` (B, 1, C) came before it, or nothing: (B, T, C)."""
+        """Add weight (C,) times the position before to each position of x (B, T, C): (B, T, C).
+
+        `previous` (B, 1, C) is the position before x. Without it, zeros are used.
+        """
         if previous is None:
             previous = torch.zeros_like(x[:, :1])
         before = torch.cat([previous, x[:, :-1]], dim=1)  # (B, T, C)
@@ -94,7 +98,7 @@ class SquaredReLU(nn.Module):
         return F.relu(x).square()
 
 
-class Attention(nn.Module):
+class CausalSelfAttention(nn.Module):
     """Causal self-attention with normalized, rotated queries and keys."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -106,13 +110,13 @@ class Attention(nn.Module):
         )
         self.norm = RMSNorm()
         self.rotary = Rotary()
-        self.attend = CausalAttention()
+        self.attend = ScaledDotProductAttention()
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
         """Attend from each position (T,) to the positions up to it: (B, T, C) -> (B, T, C).
 
-        All queries have one length, and so do all keys. Only their directions decide how well they fit, and no score
+        RMS norm gives all queries and all keys the same length. So only their directions decide a score, and no score
         can grow without limit (QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers").
         """
         B, T, C = x.shape
@@ -122,7 +126,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D) each
         mask = None
         if cache is not None:
-            mask = cache.mask(T, x.device)  # (T, S)
+            mask = cache.build_mask(T, x.device)  # (T, S)
             k, v = cache.update(self.layer, k, v)  # (B, H, S, D) each
         out = self.attend(q, k, v, mask)  # (B, H, T, D)
         out = out.transpose(1, 2).flatten(2)  # (B, T, C), the heads side by side again
@@ -144,7 +148,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         """Process each position: (B, T, C) -> (B, T, C)."""
-        previous = None if cache is None else cache.exchange_last_input(self.layer, x)  # (B, 1, C)
+        previous = None if cache is None else cache.swap_shift_input(self.layer, x)  # (B, 1, C)
         x = self.shift(x, self.token_shift_weight, previous)
         x = self.activate(self.up(x))  # (B, T, 4C)
         return self.dropout(self.down(x))
@@ -156,7 +160,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.norm = RMSNorm()
-        self.attention = Attention(config, layer)
+        self.attention = CausalSelfAttention(config, layer)
         self.ffwd = FeedForward(config, layer)
 
     def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -166,7 +170,7 @@ class Block(nn.Module):
 
 
 class Modern(nn.Module):
-    """The decoder-only transformer with the ideas above."""
+    """A decoder-only transformer with rotary embedding, QK-norm, squared ReLU, RMS norm and token shift."""
 
     blocks: "Sequence[Block]"
 
@@ -179,8 +183,8 @@ class Modern(nn.Module):
         self.norm = RMSNorm()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.apply(init_weights)
-        init_silent(self)
+        self.apply(_init_modern_weights)
+        zero_output_layers(self)
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
@@ -190,16 +194,16 @@ class Modern(nn.Module):
         Args:
             idx: token ids (B, T), int64. With the cached tokens they are at most block_size.
             targets: the token that follows each of `idx`, (B, T), int64.
-            cache: what was kept of the tokens before `idx`, to which these are added.
+            cache: keys and values of the tokens before `idx`. The keys and values of `idx` are added to it.
 
         Returns:
             The logits (B, T, V), or with a cache and no targets those of the last position, (B, 1, V); and the mean
             loss in nats, or None without targets.
         """
         T = idx.shape[1]
-        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T, idx.device)  # (T,)
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.get_positions(T, idx.device)  # (T,)
         x = self.token_embedding_table(idx)  # (B, T, C)
-        previous = None if cache is None else cache.exchange_last_input(EMBEDDING, x)  # (B, 1, C)
+        previous = None if cache is None else cache.swap_shift_input(EMBEDDING_LAYER, x)  # (B, 1, C)
         x = self.norm(self.shift(x, self.token_shift_weight, previous))  # (B, T, C)
         for block in self.blocks:
             x = block(x, positions, cache)  # (B, T, C)
@@ -208,18 +212,21 @@ class Modern(nn.Module):
             if targets is None:
                 x = x[:, -1:]  # (B, 1, C)
         logits = self.lm_head(self.norm(x))  # (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        return logits, compute_next_token_loss(logits, targets)
 
     def generate(self, idx: Tensor, max_new_tokens: int) -> Tensor:
-        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens)."""
+        """Append `max_new_tokens` sampled tokens to each row of `idx`: (B, T) -> (B, T + max_new_tokens).
+
+        `generation/engine.py` has temperature, top-k and top-p. `minigpt sample` uses it.
+        """
         return append_sampled_tokens(self, idx, max_new_tokens)
 
 
-def init_weights(module: nn.Module) -> None:
-    """Draw matrices that keep a vector's length, and short embeddings, which learn fast.
+def _init_modern_weights(module: nn.Module) -> None:
+    """Draw matrices that keep the length of a vector, and embeddings with a small standard deviation.
 
-    A norm follows the embeddings, so their length makes no difference to the output. But a step of AdamW has the same
-    length for all, and changes a short embedding more.
+    A norm follows the embedding, so its length does not change the output. But AdamW's step has a fixed size, so it
+    changes a short embedding more: a short embedding learns faster.
     """
     if isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=0.2)
@@ -227,15 +234,15 @@ def init_weights(module: nn.Module) -> None:
         nn.init.uniform_(module.weight, -((3 / module.in_features) ** 0.5), (3 / module.in_features) ** 0.5)
 
 
-def init_silent(model: Modern) -> None:
-    """Set to zero the last matrix of attention, of feed-forward and of the model.
+def zero_output_layers(model: Modern) -> None:
+    """Set the output layers of attention, of feed-forward and of the model to zero.
 
-    Blocks then add nothing to the stream at first, and all tokens are equally likely. The gradients of the first
-    steps pass straight through any number of blocks (Bachlechner et al. 2020, "ReZero"; Yang et al. 2022, "Tensor
-    Programs V").
+    At the start the blocks add nothing to the residual stream, and all tokens are equally likely. The gradients of the
+    first steps pass unchanged through any number of blocks (Bachlechner et al. 2020, "ReZero"; Yang et al. 2022,
+    "Tensor Programs V").
     """
-    silent = [model.lm_head.weight]
+    output_weights = [model.lm_head.weight]
     for block in model.blocks:
-        silent += [block.attention.proj.weight, block.ffwd.down.weight]
-    for weight in silent:
+        output_weights += [block.attention.proj.weight, block.ffwd.down.weight]
+    for weight in output_weights:
         nn.init.zeros_(weight)

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.errors import ConfigError, DataError
-from minigpt.model.lecture import next_token_loss
+from minigpt.model.lecture import compute_next_token_loss
 
 DEFAULT_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's, where the formula does not apply
 PROBABILITIES_PER_CHUNK = 2**20  # limits the memory of a table of probabilities (rows, V)
@@ -128,7 +128,7 @@ class NGramModel(nn.Module):
         contexts = self._find_contexts(idx)
         flat = [context.flatten() for context in contexts]  # (B * T) each
         logits = self._compute_probabilities(flat).log().view(*idx.shape, -1)  # (B * T, V) -> (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        return logits, compute_next_token_loss(logits, targets)
 
     @torch.inference_mode()
     def log_probs(self, ids: Tensor | Sequence[int]) -> Tensor:

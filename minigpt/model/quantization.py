@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minigpt.errors import ConfigError
-from minigpt.model.gpt import GPT, MatrixProduct
+from minigpt.model.gpt import GPT, FunctionalLinear
 from minigpt.model.language_model import TrainedModel
 from minigpt.model.modern import Modern
 
@@ -97,7 +97,7 @@ class Linear8bit(nn.Module):
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
         self.bias = layer.bias
-        self.multiply = MatrixProduct()
+        self.multiply = FunctionalLinear()
 
     @property
     def weight(self) -> Tensor:
@@ -240,7 +240,7 @@ class Linear4bit(nn.Module):
         for name, tensor in zip(("codes", "absmax", "absmax_largest", "absmax_mean"), stored, strict=True):
             self.register_buffer(name, tensor)
         self.bias = layer.bias
-        self.multiply = MatrixProduct()
+        self.multiply = FunctionalLinear()
 
     @property
     def weight(self) -> Tensor:

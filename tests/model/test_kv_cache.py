@@ -9,7 +9,7 @@ from naive_generation import SMALL, TOLERANCE, create_model
 
 from minigpt.config import ModelConfig
 from minigpt.model.gpt import GPT
-from minigpt.model.kv_cache import FIRST_CAPACITY, ContextWindow, KVCache
+from minigpt.model.kv_cache import INITIAL_CAPACITY, ContextWindow, KVCache
 from minigpt.model.lecture import GPTLanguageModel
 
 GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
@@ -92,7 +92,7 @@ def test_a_cache_that_was_reset_is_as_good_as_new(config: ModelConfig) -> None:
 def test_a_cache_grows_and_takes_no_memory_for_a_block_size_that_only_the_config_has() -> None:
     model = create_model(MODERN)
     model.config = dataclasses.replace(MODERN, block_size=2**62)
-    idx = torch.randint(23, (1, 3 * FIRST_CAPACITY), generator=torch.Generator().manual_seed(0))
+    idx = torch.randint(23, (1, 3 * INITIAL_CAPACITY), generator=torch.Generator().manual_seed(0))
     window = ContextWindow(model, KVCache())
     with torch.inference_mode():
         for token in idx.split(1, dim=1):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
 from minigpt.model import build
-from minigpt.model.modern import SLOWEST, Modern, Rotary
+from minigpt.model.modern import SLOWEST_ROTATION, Modern, Rotary
 from minigpt.training.loop import compute_gradients
 
 SHAPES = [
@@ -47,7 +47,7 @@ def written_again(model: Modern, idx: Tensor) -> Tensor:
     x = torch.stack([weights["token_embedding_table.weight"][i] for i in idx])
     x = norm(shifted(x, weights["token_shift_weight"]))
     many = max(1, D // 4)
-    speeds = [SLOWEST ** (i / max(1, many - 1)) for i in range(many)] + [0.0] * (D // 2 - many)
+    speeds = [SLOWEST_ROTATION ** (i / max(1, many - 1)) for i in range(many)] + [0.0] * (D // 2 - many)
     turns = torch.polar(
         torch.ones(len(idx), D // 2).double(),
         torch.arange(len(idx))[:, None] * torch.tensor(speeds, dtype=torch.float64),

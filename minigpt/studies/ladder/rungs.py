@@ -21,7 +21,7 @@ from minigpt.model.lecture import (
     GPTLanguageModel,
     Head,
     MultiHeadAttention,
-    next_token_loss,
+    compute_next_token_loss,
 )
 
 
@@ -44,7 +44,7 @@ class CountedModel(nn.Module):
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return log-probabilities (B, T, V) for ids (B, T), and the mean loss in nats if there are targets (B, T)."""
         logits = self.rows[idx]  # (B, T) -> (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        return logits, compute_next_token_loss(logits, targets)
 
 
 def fit_uniform(ids: Tensor, config: ModelConfig) -> CountedModel:
@@ -124,7 +124,7 @@ class PartialGPT(nn.Module):
         x = x + self.position_embedding_table(torch.arange(idx.shape[1], device=idx.device))  # (B, T, C)
         x = self.body(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, C) -> (B, T, V)
-        return logits, next_token_loss(logits, targets)
+        return logits, compute_next_token_loss(logits, targets)
 
 
 def make_average(config: ModelConfig) -> PartialGPT:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_LABELS = 48  # a map has room for this many characters
-FusedAttention = gpt.Attention | modern.Attention  # all heads in one module
+FusedAttention = gpt.CausalSelfAttention | modern.CausalSelfAttention  # all heads in one module
 
 
 def find_attentions(model: nn.Module) -> list[MultiHeadAttention | FusedAttention]:
