@@ -86,7 +86,7 @@ def test_a_named_file_comes_before_input_txt(tmp_path: Path, monkeypatch: pytest
     ("content", "message"),
     [
         (b"caf\xe9", "not UTF-8: byte 3 is 0xe9"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "binary: byte 8 is zero"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "binary, not text: byte 8 is zero"),
         ("text".encode("utf-16"), "binary"),
     ],
 )
