@@ -96,7 +96,7 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Evalu
         f"{nats_to_bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"
     )
     unit = "character" if characters else "token"
-    made, of = measured.predictions, measured.possible_predictions  # None in older records
+    made, of = measured.predictions, measured.possible_predictions
     part = f" on {made:,} of {of:,} tokens, evenly spread" if made and of and made < of else ""
     return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}, perplexity {nats_to_perplexity(nats):,.3f})"
 
@@ -111,15 +111,9 @@ def format_times(record: "Record") -> str:
 
 def describe_run(run: "Run") -> dict[str, Any]:
     """Return all that is known about a run, for JSON."""
-    from minigpt.model.loss import nats_to_bits
-
-    record = dataclasses.asdict(run.record)
-    older = record["bits_per_character"] is None and not record["instructions"]  # a run on characters
-    if older and record["validation_loss"] is not None:
-        record["bits_per_character"] = nats_to_bits(record["validation_loss"])
     return {
         "run": str(run.path),
-        **record,
+        **dataclasses.asdict(run.record),
         "parameters_by_part": count_parameters_by_part(run),
         "best": dataclasses.asdict(run.best) if run.best else None,
         "config": dataclasses.asdict(run.config),
