@@ -17,31 +17,44 @@ DEFAULTS = {
     "learning_rate": "1e-3, all weights 1e-4; of preferences 2e-4 and 2e-5",
     "min_learning_rate": "0",
 }
-# Not to be chosen: the base's or the data's, and what is for runs that can be gone on with.
+# Settings without a flag: they are the base run's, or do not apply to fine-tuning.
 FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "save_minutes", "on_spike"}
 
 
-@click.command(cls=GroupedCommand, short_help="Teach a trained model another text, or tasks.")
+@click.command(cls=GroupedCommand, short_help="Fine-tune a run on a text, tasks or preferences.")
 @click.argument("run")
-@click.option("--data", metavar="FILE|FOLDER", help="the text, prepared data, or .jsonl with instructions and answers")
-@click.option(
-    "--task", multiple=True, metavar="NAME", help="instructions made here: upper, reverse, …; may be repeated"
-)
-@click.option("--ask", multiple=True, metavar="A+B", help="two tasks on a word in turn, tested and never learned")
-@click.option("--preferences", metavar="FILE", help=".jsonl with prompt, chosen and rejected answer, learned by DPO")
-@click.option("--beta", type=float, help="how much DPO holds the model where it was [0.1]")
+@click.option("--data", metavar="FILE|FOLDER", help="a text, prepared data, or .jsonl with instructions and answers")
+@click.option("--task", multiple=True, metavar="NAME", help="a built-in word task: upper, reverse, …; may be repeated")
+@click.option("--ask", multiple=True, metavar="A+B", help="two tasks one after the other, tested but not trained")
+@click.option("--preferences", metavar="FILE", help=".jsonl with prompt, chosen and rejected answer, for DPO")
+@click.option("--beta", type=float, help="how strongly DPO keeps the model near its base [0.1]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
 @json_option
-@click.option("--lora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters beside the frozen weights")
-@click.option("--qlora", is_flag=True, cls=Option, group=ADAPTERS, help="the same, the frozen weights in four bits")
-@click.option("--rank", type=int, cls=Option, group=ADAPTERS, help="directions that each update has [8]")
-@click.option("--alpha", type=float, cls=Option, group=ADAPTERS, help="what an update counts, over the rank [16]")
-@click.option("--lora-dropout", type=float, cls=Option, group=ADAPTERS, help="share of an update's inputs dropped [0]")
+@click.option("--lora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters, and freeze the weights")
 @click.option(
-    "--target", multiple=True, metavar="LAYER", cls=Option, group=ADAPTERS, help="a layer, qkv say; repeat it [all]"
+    "--qlora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters, and freeze the weights in 4 bits"
 )
-@click.option("--rslora", is_flag=True, cls=Option, group=ADAPTERS, help="scale by the rank's square root")
-@click.option("--dora", is_flag=True, cls=Option, group=ADAPTERS, help="learn each row's length too")
+@click.option("--rank", type=int, cls=Option, group=ADAPTERS, help="rank of each adapter [8]")
+@click.option(
+    "--alpha", type=float, cls=Option, group=ADAPTERS, help="an adapter's update is multiplied by alpha / rank [16]"
+)
+@click.option(
+    "--lora-dropout",
+    type=float,
+    cls=Option,
+    group=ADAPTERS,
+    help="share of an adapter's inputs set to zero in training [0]",
+)
+@click.option(
+    "--target",
+    multiple=True,
+    metavar="LAYER",
+    cls=Option,
+    group=ADAPTERS,
+    help="a layer with an adapter, such as qkv; may be repeated [all]",
+)
+@click.option("--rslora", is_flag=True, cls=Option, group=ADAPTERS, help="divide alpha by the square root of the rank")
+@click.option("--dora", is_flag=True, cls=Option, group=ADAPTERS, help="train the length of each weight row too")
 @settings_options("Training", TrainingConfig, without=FIXED, defaults=DEFAULTS, other_defaults="the base run's")
 def finetune(
     run: str,
@@ -62,10 +75,10 @@ def finetune(
     dora: bool,
     **fields: Any,
 ) -> None:
-    """Teach a trained model another text or instructions, all its weights or, with --lora or --qlora, adapters.
+    """Fine-tune a run on a text, instructions or preferences: all its weights, or adapters with --lora or --qlora.
 
-    RUN is the folder of its run, which stays as it is; the result is a run of its own, adapters merged in. Those alone
-    are in its folder "adapter", in PEFT's format, for minigpt sample RUN --adapter FOLDER.
+    RUN is the base run's folder, which is not changed. The result is a new run with the adapters merged. Its folder
+    "adapter" has the adapters alone, in PEFT's format, for minigpt sample RUN --adapter FOLDER.
     """
     if lora and qlora:
         raise ConfigError("--lora and --qlora are two methods: name one")

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from minigpt.runs.run import Run
 
 
-@click.command(short_help="Keep a model's matrices in 8 or 4 bits.")
+@click.command(short_help="Quantize a run's matrices to 8 or 4 bits.")
 @click.argument("run")
-@click.option("--bits", type=int, default=4, help="8, a scale for each row, or 4, NF4 in blocks of 64 [4]")
-@click.option("--data", metavar="FILE|FOLDER", help="a text to measure both on [the run's own]")
+@click.option("--bits", type=int, default=4, help="8: int8 with a scale for each row; 4: NF4 in blocks of 64 [4]")
+@click.option("--data", metavar="FILE|FOLDER", help="the text to measure both runs on [the run's own]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
-@click.option("--study", is_flag=True, help="make no run: measure 32, 16, 8, 4, 3 and 2 bits, with a picture")
-@click.option("--prompt", default="", help="what the study lets each continue [none]")
+@click.option("--study", is_flag=True, help="make no run: measure 32, 16, 8, 4, 3 and 2 bits, and draw a picture")
+@click.option("--prompt", default="", help="a text that the study continues at each number of bits [none]")
 @weights_option
 @json_option
 def quantize(
     run: str, bits: int, data: str | None, out: str | None, study: bool, prompt: str, weights: str, as_json: bool
 ) -> None:
-    """Make a run of RUN whose matrices take 8 or 4 bits a weight, and measure how much worse it is.
+    """Make a run with RUN's matrices quantized to 8 or 4 bits per weight, and measure the change of the loss.
 
-    In 4 bits the last layer and the embeddings stay in 32.
+    With 4 bits, the last layer and the embeddings stay in 32 bits.
     """
     if study:
         show_depths(open_run(run, weights, device="cpu"), prompt, data, out, as_json)
