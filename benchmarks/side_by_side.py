@@ -35,9 +35,9 @@ def time_in_turns(sides: Mapping[str, Side], rounds: int = 9, seconds: float = 0
     """Time all sides, one after the other, in several rounds.
 
     Args:
-        sides: The sides by name. The first one is the base of the ratios.
-        rounds: The number of rounds.
-        seconds: How long each side runs in a round, about.
+        sides: the sides by name. The first one is the base of the ratios.
+        rounds: the number of rounds.
+        seconds: how long each side runs in a round, about.
 
     Returns:
         The timing of each side. A ratio is a side's time over the first side's time in the same round.

@@ -34,14 +34,14 @@ def execute(folder: Path, timeout: int = 1800) -> nbformat.NotebookNode:
     """Run the notebook.
 
     Args:
-        folder: The folder to run it in.
-        timeout: The longest time of a cell, in seconds.
+        folder: the folder to run it in.
+        timeout: the longest time of a cell, in seconds.
 
     Returns:
         The notebook with its outputs, without the cells of the solutions.
 
     Raises:
-        CellExecutionError: If a cell or a solution fails.
+        CellExecutionError: if a cell or a solution fails.
     """
     notebook = add_solutions(nbformat.read(NOTEBOOK, as_version=4))
     client = NotebookClient(

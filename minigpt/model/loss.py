@@ -50,9 +50,9 @@ def compute_mean_loss(model: LanguageModel, x: Tensor, y: Tensor) -> float:
     """Return the mean loss of predicting y from x. Dropout is off.
 
     Args:
-        model: The model that predicts.
-        x: Token ids (N, T), int64.
-        y: The target of each position, (N, T), int64. IGNORE_INDEX marks targets that do not count.
+        model: the model that predicts.
+        x: token ids (N, T), int64.
+        y: the target of each position, (N, T), int64. IGNORE_INDEX marks targets that do not count.
 
     Returns:
         The mean loss in nats over the targets that count.
@@ -67,8 +67,8 @@ def compute_token_losses(model: LanguageModel, ids: Tensor) -> Tensor:
     is predicted from the tokens before it in its window.
 
     Args:
-        model: The model that predicts.
-        ids: The N token ids of the text, N at least 2.
+        model: the model that predicts.
+        ids: the N token ids of the text, N at least 2.
 
     Returns:
         The losses in nats of the N - 1 tokens after the first, (N - 1,), float32.
@@ -84,9 +84,9 @@ def compute_exact_loss(model: LanguageModel, ids: TokenIds, max_predictions: int
     """Return the mean loss of a text: each token is predicted once.
 
     Args:
-        model: The model that predicts.
-        ids: The token ids of the text, at least 2.
-        max_predictions: The largest number of predictions. A longer text is measured on evenly spread windows.
+        model: the model that predicts.
+        ids: the token ids of the text, at least 2.
+        max_predictions: the largest number of predictions. A longer text is measured on evenly spread windows.
 
     Returns:
         The mean loss in nats per token.
@@ -105,9 +105,9 @@ def split_into_windows(
     """Cut a text into the windows in which its loss is measured.
 
     Args:
-        ids: The token ids of the text, at least 2.
-        block_size: The length T of a window. The last window may be shorter.
-        max_predictions: The largest number of predictions. A longer text gives as many evenly spread windows as
+        ids: the token ids of the text, at least 2.
+        block_size: the length T of a window. The last window may be shorter.
+        max_predictions: the largest number of predictions. A longer text gives as many evenly spread windows as
             fit into it, and at least one.
 
     Yields:

@@ -42,11 +42,11 @@ class NGramConfig:
     """The shape of an n-gram model.
 
     Args:
-        vocab_size: The number of different tokens.
-        order: The length of the longest n-gram. Order 3 predicts a token from the two before it.
+        vocab_size: the number of different tokens.
+        order: the length of the longest n-gram. Order 3 predicts a token from the two before it.
 
     Raises:
-        ConfigError: If a value is below 1.
+        ConfigError: if a value is below 1.
     """
 
     vocab_size: int
@@ -80,16 +80,16 @@ class NGramModel(nn.Module):
         """Count the n-grams of a text, of every length from 1 to `order`.
 
         Args:
-            ids: The token ids of the training text, (N,).
-            vocab_size: The number of different tokens.
-            order: The length of the longest n-gram.
+            ids: the token ids of the training text, (N,).
+            vocab_size: the number of different tokens.
+            order: the length of the longest n-gram.
 
         Returns:
             The model.
 
         Raises:
-            ConfigError: If `vocab_size` or `order` is below 1.
-            DataError: If an id is outside the vocabulary.
+            ConfigError: if `vocab_size` or `order` is below 1.
+            DataError: if an id is outside the vocabulary.
         """
         config = NGramConfig(vocab_size, order)
         ids = _to_valid_ids(ids, vocab_size)
@@ -118,8 +118,8 @@ class NGramModel(nn.Module):
         """Predict the next token at every position from the last order - 1 tokens.
 
         Args:
-            idx: Token ids (B, T), int64.
-            targets: The token that follows each of `idx`, (B, T), int64.
+            idx: token ids (B, T), int64.
+            targets: the token that follows each of `idx`, (B, T), int64.
 
         Returns:
             Log-probabilities (B, T, V), float64, which serve as logits; and the mean loss in nats, or None
@@ -135,7 +135,7 @@ class NGramModel(nn.Module):
         """Return the log-probabilities of every token of the vocabulary, at every position of a text.
 
         Args:
-            ids: The token ids of the text, (N,).
+            ids: the token ids of the text, (N,).
 
         Returns:
             (N, V), float64. Row i predicts ids[i] from the ids before it; row 0 has no context.
@@ -151,7 +151,7 @@ class NGramModel(nn.Module):
         """Return the loss of every token of a text, each predicted once from the order - 1 tokens before it.
 
         Args:
-            ids: The N token ids of the text.
+            ids: the N token ids of the text.
 
         Returns:
             The losses in nats of the N - 1 tokens after the first, (N - 1,), float64.
@@ -198,10 +198,10 @@ class NGramOrder(nn.Module):
     """The n-grams of one length, with their discounted probabilities.
 
     Args:
-        keys: The sorted keys of the n-grams, (M,), int64.
-        counts: The count of each n-gram, (M,), int64.
-        contexts: The number of contexts, which are the n-grams of the order below.
-        vocab_size: The number of different tokens.
+        keys: the sorted keys of the n-grams, (M,), int64.
+        counts: the count of each n-gram, (M,), int64.
+        contexts: the number of contexts, which are the n-grams of the order below.
+        vocab_size: the number of different tokens.
     """
 
     keys: Tensor
@@ -226,8 +226,8 @@ class NGramOrder(nn.Module):
         """Return the index of the n-gram `context` + `token`, or -1 where it never occurred.
 
         Args:
-            context: Indices of contexts, int64, any shape; -1 for a context that never occurred.
-            token: The tokens after them, int64, the same shape.
+            context: indices of contexts, int64, any shape; -1 for a context that never occurred.
+            token: the tokens after them, int64, the same shape.
 
         Returns:
             Indices of n-grams, int64, the same shape.
@@ -242,8 +242,8 @@ class NGramOrder(nn.Module):
         """Turn the probabilities after the shorter context into those after `context`, in place.
 
         Args:
-            p: Probabilities (N, V) of the next token, float64.
-            context: Indices of contexts (N,), int64; rows with -1 stay as they are.
+            p: probabilities (N, V) of the next token, float64.
+            context: indices of contexts (N,), int64; rows with -1 stay as they are.
         """
         rows = (context >= 0).nonzero().squeeze(1)
         context = context[rows]
@@ -263,7 +263,7 @@ def compute_discounts(counts: Tensor) -> tuple[float, float, float]:
     or where a D_j is not above 0 and at most j.
 
     Args:
-        counts: The counts of all n-grams of one order, (M,), int64.
+        counts: the counts of all n-grams of one order, (M,), int64.
 
     Returns:
         (D1, D2, D3).
