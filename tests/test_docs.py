@@ -1,5 +1,6 @@
 """Every command, link, setting and line of code in the docs exists."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -72,3 +73,12 @@ def test_every_function_on_the_architecture_page_exists() -> None:
         code = (ROOT / "minigpt" / file).read_text()
         for part in name.split("."):
             assert re.search(rf"^\s*(def|class) {part}\b", code, re.M), f"{name} is not in {file}"
+
+
+def test_every_import_in_the_docs_works() -> None:
+    code = "".join(block for document in DOCS for block in find_blocks("python", document.read_text()))
+    imports = re.findall(r"^from (minigpt[\w.]*) import (.*)$", code, re.M)
+    assert imports
+    for module, names in imports:
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
