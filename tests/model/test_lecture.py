@@ -1,4 +1,4 @@
-"""The readable models against PyTorch's own transformer, and the facts the lecture teaches."""
+"""The lecture's models equal PyTorch's own transformer, and do what the lecture says."""
 
 import math
 from collections.abc import Callable
@@ -28,13 +28,13 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def ids(config: ModelConfig, batch: int = 3, seed: int = 0) -> Tensor:
+def make_ids(config: ModelConfig, batch: int = 3, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(config.vocab_size, (batch, config.block_size), generator=generator)
 
 
-def pytorch_logits(weights: dict[str, Tensor], config: ModelConfig, idx: Tensor) -> Tensor:
-    """The same function by `nn.TransformerEncoderLayer`, from a lecture state dict."""
+def compute_pytorch_logits(weights: dict[str, Tensor], config: ModelConfig, idx: Tensor) -> Tensor:
+    """Compute the logits with `nn.TransformerEncoderLayer` from the weights of a lecture model."""
     T = idx.shape[1]
     x = F.embedding(idx, weights["token_embedding_table.weight"]) + weights["position_embedding_table.weight"][:T]
     for i in range(config.n_layer):
@@ -66,18 +66,18 @@ def test_logits_and_gradients_equal_pytorchs_transformer(
     config: ModelConfig, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = randomize(GPTLanguageModel(config)).to(dtype)
-    idx, targets = ids(config), ids(config, seed=1)
+    idx, targets = make_ids(config), make_ids(config, seed=1)
     logits, loss = model(idx, targets)
     loss.backward()
     weights = {name: tensor.detach().requires_grad_() for name, tensor in model.named_parameters()}
-    theirs = pytorch_logits(weights, config, idx)
+    theirs = compute_pytorch_logits(weights, config, idx)
     F.cross_entropy(theirs.flatten(0, 1), targets.flatten()).backward()
     torch.testing.assert_close(logits, theirs, atol=tolerance, rtol=tolerance)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, weights[name].grad, atol=tolerance, rtol=tolerance, msg=name)
 
 
-def test_names_are_the_public_lectures() -> None:
+def test_the_parameters_have_the_names_of_the_lecture() -> None:
     config = ModelConfig(vocab_size=5, block_size=8, n_embd=6, n_head=2, n_layer=2)
     block = ["ffwd.net.0.bias", "ffwd.net.0.weight", "ffwd.net.2.bias", "ffwd.net.2.weight"]
     block += [f"{norm}.{kind}" for norm in ("ln1", "ln2") for kind in ("bias", "weight")]
@@ -95,7 +95,7 @@ def test_names_are_the_public_lectures() -> None:
 def test_logits_are_batch_time_vocabulary_with_and_without_targets(config: ModelConfig) -> None:
     for model in (GPTLanguageModel(config), BigramLanguageModel(config)):
         for T in {1, config.block_size}:
-            idx = ids(config)[:, :T]
+            idx = make_ids(config)[:, :T]
             logits, loss = model(idx)
             assert logits.shape == (3, T, config.vocab_size)
             assert loss is None
@@ -107,7 +107,7 @@ def test_logits_are_batch_time_vocabulary_with_and_without_targets(config: Model
 def test_no_position_sees_the_future() -> None:
     config = SHAPES[0]
     model = randomize(GPTLanguageModel(config)).double()
-    idx = ids(config)
+    idx = make_ids(config)
     for t in (1, 10, 31):
         changed = idx.clone()
         changed[:, t:] = (changed[:, t:] + 1) % config.vocab_size
@@ -116,7 +116,7 @@ def test_no_position_sees_the_future() -> None:
         assert not torch.isclose(before[:, t:], after[:, t:]).all(dim=-1).any()
 
 
-def test_attention_averages_the_past_when_nothing_is_asked() -> None:
+def test_attention_averages_the_past_when_all_queries_are_zero() -> None:
     config = ModelConfig(block_size=8, n_embd=4, n_head=1)
     head = Head(config).double()
     nn.init.zeros_(head.query.weight)
@@ -126,7 +126,7 @@ def test_attention_averages_the_past_when_nothing_is_asked() -> None:
     torch.testing.assert_close(head(x), averages)
 
 
-def test_initial_weights_are_small_biases_zero_and_the_first_guess_uniform() -> None:
+def test_weights_start_small_and_the_first_prediction_is_nearly_uniform() -> None:
     torch.manual_seed(0)
     config = ModelConfig(n_embd=128, block_size=64)
     model = GPTLanguageModel(config)
@@ -138,34 +138,34 @@ def test_initial_weights_are_small_biases_zero_and_the_first_guess_uniform() -> 
         else:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
             assert abs(parameter.mean().item()) < 0.001, name
-    assert model(ids(config), ids(config, seed=1))[1].item() == pytest.approx(math.log(65), abs=0.1)
+    assert model(make_ids(config), make_ids(config, seed=1))[1].item() == pytest.approx(math.log(65), abs=0.1)
 
 
-def mean_over_draws(function: Callable[[], Tensor], draws: int = 4000) -> Tensor:
+def average_draws(function: Callable[[], Tensor], draws: int = 4000) -> Tensor:
     torch.manual_seed(0)
     return torch.stack([function() for _ in range(draws)]).mean(dim=0)
 
 
-def test_dropout_acts_in_its_three_places_in_training_only() -> None:
+def test_dropout_acts_in_three_places_and_only_in_training() -> None:
     config = ModelConfig(vocab_size=11, block_size=4, n_embd=8, n_head=2, n_layer=1, dropout=0.5)
     model = randomize(GPTLanguageModel(config))
     dropouts = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
     places = ["sa.heads.0.dropout", "sa.heads.1.dropout", "sa.dropout", "ffwd.net.3"]
     assert dropouts == [f"blocks.0.{place}" for place in places]
-    idx = ids(config)
+    idx = make_ids(config)
     assert not torch.equal(model(idx)[0], model(idx)[0])
     model.eval()
     assert torch.equal(model(idx)[0], model(idx)[0])
     head, x = model.blocks[0].sa.heads[0], torch.randn(1, 4, 8)
     expected = head(x)
     head.train()  # in the heads it is the attention weights that are dropped, scaled to keep their mean
-    torch.testing.assert_close(mean_over_draws(lambda: head(x)), expected, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(average_draws(lambda: head(x)), expected, atol=0.05, rtol=0.05)
 
 
 def test_the_bigram_model_looks_up_a_row_of_its_table() -> None:
     config = SHAPES[1]
     model = randomize(BigramLanguageModel(config))
-    idx = ids(config)
+    idx = make_ids(config)
     assert torch.equal(model(idx)[0], model.token_embedding_table.weight[idx])
 
 

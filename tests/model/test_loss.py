@@ -1,4 +1,4 @@
-"""The exact loss, against counting predictions one by one."""
+"""The exact loss equals the mean over predictions made one by one."""
 
 import math
 
@@ -11,7 +11,7 @@ from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.model.loss import compute_exact_loss, nats_to_bits, nats_to_perplexity, split_into_windows
 
 
-def one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
+def compute_loss_one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
     """Predict each token after the first from those before it in its window, one at a time."""
     losses = []
     for i in range(1, len(ids)):
@@ -22,14 +22,14 @@ def one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:
 
 
 @pytest.mark.parametrize("length", [2, 5, 8, 9, 10, 17, 100])
-def test_every_prediction_counts_once(length: int) -> None:
+def test_every_token_is_predicted_once(length: int) -> None:
     torch.manual_seed(0)
     model = GPTLanguageModel(ModelConfig(vocab_size=7, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.5))
     model.lm_head.weight.data.normal_(std=2)
     ids = torch.randint(7, (length,))
     measured = compute_exact_loss(model, ids)
-    assert model.training  # measuring leaves the model as it was
-    assert measured == pytest.approx(one_by_one(model.eval(), ids, 8), rel=1e-5)
+    assert model.training  # dropout is on again
+    assert measured == pytest.approx(compute_loss_one_by_one(model.eval(), ids, 8), rel=1e-5)
 
 
 def test_many_batches_weigh_alike() -> None:
