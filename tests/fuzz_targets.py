@@ -350,7 +350,7 @@ PREFERENCES = [
 
 def use_examples(path: Path) -> None:
     for example in read_examples(path):
-        example.written.encode(), example.asked.encode()
+        example.as_json.encode(), example.prompt_as_json.encode()
         tokenizer, _ = extend_tokenizer(char_tokenizer(), CHAT_TOKENS, [turn.text for turn in example.turns])
         tokenizer.decode_bytes(tokenizer.encode(example.answer))
 

@@ -26,4 +26,6 @@ def random_text(rng: random.Random, length: int) -> str:
     return "".join(parts)
 
 
-PROSE = (Path(__file__).parent / "prose.txt").read_text()  # Tiny Shakespeare, and a note with all of ASCII
+PROSE = (
+    Path(__file__).parent / "prose.txt"
+).read_text()  # a part of docs/log.md as it was once, and a note with all of ASCII

@@ -128,7 +128,7 @@ def test_a_truncated_file_of_a_run_is_named(name: str, command: Callable, traine
 @pytest.mark.parametrize(
     ("name", "old", "new", "parts"),
     [
-        ("run.json", '"format": 1', '"format": 2', ["run.json' has format 2, this version reads 1"]),
+        ("run.json", '"format": 2', '"format": 3', ["run.json' has format 3, but this version reads 2"]),
         ("config.toml", "[model]", "[model]\nrotary = true", ["config.toml", "another version", "'rotary'"]),
         ("config.toml", "n_embd = 16", "n_embd = 32", ["model.safetensors' does not fit config.toml", "shape"]),
     ],
@@ -225,5 +225,7 @@ def test_a_full_disk_is_reported_in_one_sentence(command: Callable, text_file: P
     done = command("train", *flags, "--n-embd", "64")
     refused(done, "cannot write", "the disk is full")
     left = {file.name for file in (small_disk / "run").iterdir()}
-    assert left == {"config.toml", "tokenizer.json", "run.json", "snapshots.jsonl", "samples.txt", ".lock"}
+    texts = {"config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "snapshots.jsonl", "samples.txt", ".lock"}
+    assert left == texts | {"checkpoints"}
+    assert not list((small_disk / "run" / "checkpoints").glob("*/checkpoint.json"))  # no marker: no checkpoint
     refused(command("sample", small_disk / "run"), "has no weights yet")

@@ -177,7 +177,7 @@ def test_errors_replace_counts_what_is_not_utf8(command: Callable, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["replaced"] == 2
     assert json.loads(done.stdout)["documents"] == 102
-    assert "2 places that were not UTF-8 are U+FFFD now" in command("data", "info", "out").stdout
+    assert "2 places were not UTF-8 and became U+FFFD" in command("data", "info", "out").stdout
 
 
 def test_a_terminal_gets_a_progress_bar(stories: Path, tmp_path: Path) -> None:

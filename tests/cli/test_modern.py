@@ -86,7 +86,7 @@ def test_a_modern_run_can_be_trained_on_instructions(modern: Run, tmp_path: Path
     [
         (["--max-minutes", "0"], "max_minutes must be a number above 0 and at most 1000000.0, not 0.0"),
         (["--max-minutes", "-1"], "max_minutes must be a number above 0 and at most 1000000.0, not -1.0"),
-        (["--processes", "2", "--max-minutes", "1"], "name --max-iters for several"),
+        (["--processes", "2", "--max-minutes", "1"], "set max_iters for several"),
         (["--processes", "2", "--parallel", "fsdp", "--optimizer", "muon"], "choose --parallel ddp"),
         (["--optimizer", "muon", "--precision", "fp16"], "choose --precision bf16 or fp32"),
         (["--max-minutes", "1e308"], "max_minutes must be a number above 0 and at most 1000000.0, not 1e+308"),

@@ -193,9 +193,9 @@ def test_a_terminal_gets_tokens_in_colours(tokenizer_file: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["decode", "t.json", "1", "x"], "'x' is no token id"),
-        (["decode", "t.json", "²"], "'²' is no token id"),
-        (["decode", "t.json", "9" * 5000], "is no token id"),
+        (["decode", "t.json", "1", "x"], "'x' is not a token id"),
+        (["decode", "t.json", "²"], "'²' is not a token id"),
+        (["decode", "t.json", "9" * 5000], "is not a token id"),
         (["decode", "t.json", "300"], "ids run from 0 to 299"),
         (["train", "--data", "t.json", "--vocab-size", "300", "--out", "."], "it is a folder"),
         (["train", "--data", "t.json", "--kind", "char", "--vocab-size", "9", "--out", "x"], "has no --vocab-size"),
@@ -204,7 +204,7 @@ def test_a_terminal_gets_tokens_in_colours(tokenizer_file: Path, tmp_path: Path)
         (["train", "--data", "t.json", "--kind", "sentencepiece", "--vocab-size", "9" * 30], "cannot learn 999"),
         (["encode", "", "x"], "has no name"),
         (["encode", "absent.json", "x"], "cannot read 'absent.json'"),
-        (["train", "--kind", "bpe", "--out", "x.model"], "does not fit"),
+        (["train", "--kind", "bpe", "--out", "x.model"], "has the wrong ending"),
         (["train", "--vocab-size", "20", "--data", "t.json"], "256 tokens at least"),
         (["show", "nothing"], "cannot read"),
     ],

@@ -201,6 +201,6 @@ def test_other_commands_refuse_several_processes(command: Callable) -> None:
     done = command("sample", env=environment)
     assert (done.returncode, done.stderr) == (
         2,
-        "minigpt: minigpt sample works in one process: start it without torchrun\n",
+        "minigpt: minigpt sample runs in one process: start it without torchrun\n",
     )
     assert command("sample", env=environment | {"RANK": "1"}).stderr == ""

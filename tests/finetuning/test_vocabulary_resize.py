@@ -76,7 +76,7 @@ def test_the_adapter_over_its_base_gives_the_fine_tuned_run(euro_run: Run, train
     for where in ([euro_run.path], [trained.path, "--adapter", euro_run.path / ADAPTER]):
         said = command("chat", *where, "--temperature", "0", "--max-new-tokens", "3", input="q1\nq500\nq2\n")
         assert said.stdout == "€\n€\n€\n", said.stderr
-        assert "each on its own" in said.stderr
+        assert "answers each without the earlier ones" in said.stderr
 
 
 def test_damaged_or_unfitting_tokens_are_refused(euro_run: Run, trained: Run, tmp_path: Path) -> None:
