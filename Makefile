@@ -19,8 +19,7 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 # The hand-written kernels are optional: in a copy of the tree without them these tests pass as well.
-WITHOUT_KERNELS ?= tests/model tests/generation tests/runs tests/training/test_loop.py tests/training/test_resume.py \
-	tests/finetuning/test_lora.py tests/cli/test_commands.py
+WITHOUT_KERNELS ?= tests/model tests/generation tests/training/test_loop.py tests/test_acceleration.py
 COPY := build/without-kernels
 
 test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigpt/kernels and tests/kernels moved away
