@@ -145,7 +145,8 @@ def test_a_closed_pipe_ends_sample_without_an_error(trained: Run) -> None:
     )
     assert writer.stdout.read(20)
     writer.stdout.close()
-    assert writer.stderr.read() == b""
+    lines = writer.stderr.read().splitlines()
+    assert [line for line in lines if not line.startswith(b"minigpt: compiling")] == []
     assert writer.wait(60) == 0
 
 
