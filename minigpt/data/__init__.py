@@ -3,8 +3,9 @@
 The classes are imported when they are first used: `import minigpt.data` does not load PyTorch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from minigpt.system.lazy_imports import import_lazily
 
 if TYPE_CHECKING:
     from minigpt.data.corpus import Corpus, find_corpus, find_data
@@ -24,9 +25,4 @@ _MODULES = {
     "prepare_corpus": "prepare",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on its first use (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = import_lazily(__name__, _MODULES)

@@ -3,4 +3,14 @@
 Import from its modules, such as `minigpt.system.files`: some of them load PyTorch or rich, others must not.
 """
 
-__all__ = ["console", "device", "files", "json_files", "plotting", "process_pool", "safetensors_files", "terminal"]
+__all__ = [
+    "console",
+    "device",
+    "files",
+    "json_files",
+    "lazy_imports",
+    "plotting",
+    "process_pool",
+    "safetensors_files",
+    "terminal",
+]
