@@ -58,7 +58,7 @@ class SilentProgress:
     def begin(self, title: str, total: int) -> None:
         """Nothing."""
 
-    def reached(self, position: int) -> None:
+    def update(self, position: int) -> None:
         """Nothing."""
 
 

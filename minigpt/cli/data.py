@@ -128,7 +128,7 @@ class EncodingProgress:
             self.bar.remove_task(task)
         self.bar.add_task(title, total=total)
 
-    def reached(self, position: int) -> None:
+    def update(self, position: int) -> None:
         """Move the bar, at most a few times a second."""
         if time.monotonic() - self.shown > SECONDS_BETWEEN_UPDATES:
             self.shown = time.monotonic()

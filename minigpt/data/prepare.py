@@ -75,7 +75,7 @@ class Progress(Protocol):
     def begin(self, title: str, total: int) -> None:
         """Report that a pass over `total` bytes of files begins."""
 
-    def reached(self, position: int) -> None:
+    def update(self, position: int) -> None:
         """Report that `position` bytes of the pass are read."""
 
 
@@ -157,9 +157,9 @@ class _CorpusReader:
         for path, size in zip(self.found.files, self.found.sizes, strict=True):
             for passage in split_documents(self.reader.read(path), settings.train_fraction, str(path)):
                 yield passage
-                self.progress.reached(before + min(size, self.reader.position()))
+                self.progress.update(before + min(size, self.reader.position()))
             before += size
-            self.progress.reached(before)
+            self.progress.update(before)
 
     def train_tokenizer(self) -> Tokenizer:
         """Train the tokenizer that the settings ask for."""

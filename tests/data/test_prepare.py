@@ -45,7 +45,7 @@ class RecordingProgress:
     def begin(self, title: str, total: int) -> None:
         pass
 
-    def reached(self, position: int) -> None:
+    def update(self, position: int) -> None:
         pass
 
 
