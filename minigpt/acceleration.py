@@ -1,7 +1,9 @@
-"""The only door to minigpt/kernels: hand-written speed that can be switched off.
+"""The interface to the optional kernels in minigpt/kernels. No other file imports them.
 
-Every kernel computes what a model file computes, to within float32 rounding. With MINIGPT_KERNELS=off in the
-environment, or without the folder minigpt/kernels, models stay unchanged and there is no decoder.
+A kernel computes what a model file computes, up to float32 rounding, and faster. `accelerate` puts kernels into a model
+by changing the class of its modules (kernels/swaps.py). `build_decoder` returns a compiled decoder for generation
+(kernels/decoder_selection.py). With MINIGPT_KERNELS=off in the environment, or without the folder minigpt/kernels,
+models do not change, and there is no decoder.
 """
 
 import importlib.util

@@ -68,7 +68,7 @@ def test_the_code_in_the_ladder_page_is_in_the_sources() -> None:
 
 def test_every_function_on_the_architecture_page_exists() -> None:
     steps = re.findall(r"^\d+\. `([\w/]+\.py)`: `([\w.]+)`", (ROOT / "docs" / "architecture.md").read_text(), re.M)
-    assert len(steps) >= 25
+    assert len(steps) >= 28
     for file, name in steps:
         code = (ROOT / "minigpt" / file).read_text()
         for part in name.split("."):

@@ -22,15 +22,15 @@ _WINDOWS_AHEAD = 4096  # of a shuffled order that are computed at a time
 
 
 class Dataset:
-    """Token ids in two splits, and batches of windows of them.
+    """The token ids of a text in two splits. `get_batch` returns batches of windows.
 
     Attributes:
-        train: ids of the training split: (N,), int64, or files of them.
-        val: ids of the validation split: (M,), likewise.
+        train: ids of the training split, (N,): an int64 tensor, or memory-mapped files.
+        val: ids of the validation split, (M,), in the same form.
         block_size: T, the length of a window.
-        batch_size: B, the windows in a batch.
+        batch_size: B, the windows in a batch, of all processes together.
         position: how many training windows have been drawn, by all processes together.
-        skipped: the position after a batch that is never returned; 0 for none.
+        skipped: `get_batch` skips the batch that ends at this position, because the loss jumped there; 0: none.
         generator: draws the training windows. Its state is part of a checkpoint.
         val_generator: draws the validation windows, so that looking at them does not change the training.
     """
@@ -80,16 +80,16 @@ class Dataset:
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return a batch of windows.
 
-        With `order="random"` windows are drawn at random, with replacement. With `order="epochs"` the training windows
-        lie side by side and are read in a shuffled order; each comes once in an epoch, and every epoch cuts the text at
-        other places. The same seed gives the same batches, whatever else uses random numbers.
+        With `order="random"` windows are drawn at random, with replacement. With `order="epochs"` the training split is
+        cut into adjacent windows, and each comes once in an epoch, in shuffled order. Every epoch cuts the text at other
+        places. The same seed gives the same batches; other users of random numbers do not change them.
 
         Args:
             split: "train" or "val".
 
         Returns:
-            Contexts x and targets y, both (B, T), int64. y is x shifted by one: y[b, t] is the token that follows
-            x[b, : t + 1].
+            Contexts x and targets y, both (B, T), int64; of several processes each gets its share of the B windows.
+            y is x shifted by one: y[b, t] is the token that follows x[b, : t + 1].
         """
         ids, generator = {"train": (self.train, self.generator), "val": (self.val, self.val_generator)}[split]
         if split == "train" and self.in_epochs:

@@ -1,7 +1,7 @@
 """The generation engine: token ids in, token ids out. It never sees a string.
 
-A generation has two phases. `prefill` reads the prompt at once, `decode` reads one token after another. `stream` and
-`generate` do both and sample the tokens.
+Generation has two phases: `prefill` reads the whole prompt in one forward pass, and `decode` reads one new token at a
+time. `stream` and `generate` do both and sample the tokens.
 
 Shapes: B rows that are generated together, T tokens of the prompt, V vocabulary.
 """
@@ -20,7 +20,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow, KVCache
 from minigpt.model.modern import Modern
 
-STOPPED = -1  # in place of a token, for a row that has ended
+STOPPED = -1  # stands for a token in a row that has already ended
 
 
 class Sampler:
@@ -60,7 +60,7 @@ def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tens
     """
     if config.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.double() - logits.amax(dim=-1, keepdim=True)  # so that no temperature overflows
+    logits = logits.double() - logits.amax(dim=-1, keepdim=True)  # the largest is 0: no temperature can overflow
     logits = apply_temperature(logits, config.temperature)
     if config.top_k is not None:
         logits = keep_top_k(logits, config.top_k)
