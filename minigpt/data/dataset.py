@@ -81,7 +81,7 @@ class Dataset:
         """Return a batch of windows.
 
         With `order="random"` windows are drawn at random, with replacement. With `order="epochs"` the training split is
-        cut into adjacent windows, and each comes once in an epoch, in shuffled order. Every epoch cuts the text at other
+        cut into adjacent windows, and each comes once in an epoch, in shuffled order. Every epoch cuts it at other
         places. The same seed gives the same batches; other users of random numbers do not change them.
 
         Args:
