@@ -83,8 +83,6 @@ def run_training(
     processes = setup.processes
     run, merge, measure = _prepare_run(run, setup, merge, measure)
     recorder, writer = RunRecorder(run, display), AsyncWriter()
-    tokens_per_step = run.config.training.gradient_accumulation * setup.dataset.tokens_a_batch
-    characters_per_step = tokens_per_step * run.record.data_characters / setup.dataset.tokens
     try:
         with Interrupt(quiet=not processes.is_first) as interrupt:
             state = fit(
@@ -94,12 +92,7 @@ def run_training(
                 [
                     recorder,
                     StopOnSignal(interrupt),
-                    *([GatherShards(run.model)] if is_sharded(run.config, processes) else []),
-                    EvaluationTable(display, characters_per_step),
-                    ProgressBar(display, characters_per_step),
-                    MetricsLog(RunDirectory(run.path), characters_per_step),
-                    SnapshotWriter(run, display),
-                    EarlyStopping(),
+                    *_make_callbacks(run, setup, display),
                     Checkpointer(run.path, writer, display.say, merge),
                     *callbacks,
                 ],
@@ -253,6 +246,20 @@ def _prepare_run(
     if processes.size > 1:
         merge = run.model.state_dict
     return run, merge, measure or measure_validation_loss
+
+
+def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Callback]:
+    """Return the callbacks that show the training, keep its metrics and samples, and stop it early."""
+    tokens_per_step = run.config.training.gradient_accumulation * setup.dataset.tokens_a_batch
+    characters_per_step = tokens_per_step * run.record.data_characters / setup.dataset.tokens
+    return [
+        *([GatherShards(run.model)] if is_sharded(run.config, setup.processes) else []),
+        EvaluationTable(display, characters_per_step),
+        ProgressBar(display, characters_per_step),
+        MetricsLog(RunDirectory(run.path), characters_per_step),
+        SnapshotWriter(run, display),
+        EarlyStopping(),
+    ]
 
 
 def _finish_run(run: Run, state: TrainingState, display: Display, replaced: RunDirectory | None) -> Run:
