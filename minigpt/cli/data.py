@@ -63,7 +63,7 @@ def prepare(
 
     if separator is not None:
         separator = separator.replace(r"\n", "\n").replace(r"\t", "\t")
-    with EncodingProgress() as progress:
+    with _EncodingProgress() as progress:
         index = prepare_corpus(paths, out, PrepareSettings(separator=separator, **settings), progress, processes)
     _print_index(out, index, as_json)
 
@@ -97,7 +97,7 @@ def _print_index(folder: str, index: "Index", as_json: bool) -> None:
         print_line(f"{index.empty:,} empty documents were left out")
 
 
-class EncodingProgress:
+class _EncodingProgress:
     """A progress bar over the bytes read, on a terminal. Elsewhere it prints lines only."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class EncodingProgress:
         self.bar = Progress(*columns, console=console, transient=True, disable=not self.live)
         self.shown = 0.0
 
-    def __enter__(self) -> "EncodingProgress":
+    def __enter__(self) -> "_EncodingProgress":
         self.bar.start()
         return self
 

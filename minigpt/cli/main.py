@@ -36,7 +36,7 @@ MAX_MESSAGE = 2000  # characters
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class Commands(click.Group):
+class _Commands(click.Group):
     """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -44,7 +44,7 @@ class Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=Commands, context_settings=CONTEXT)
+@click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="minigpt")
 @click.pass_context
 def cli(context: click.Context) -> None:

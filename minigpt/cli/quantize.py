@@ -31,7 +31,7 @@ def quantize(
     With 4 bits, the last layer and the embeddings stay in 32 bits.
     """
     if study:
-        show_depths(open_run(run, weights, device="cpu"), prompt, data, out, as_json)
+        _show_depths(open_run(run, weights, device="cpu"), prompt, data, out, as_json)
         return
     from minigpt.finetuning.quantize import quantize
 
@@ -48,7 +48,7 @@ def quantize(
     print_pieces([f"the run is in {path}; next: minigpt sample {path}\n"])
 
 
-def show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
+def _show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
     """The loss and the text at each depth, and a picture of them."""
     from minigpt.studies.bit_depth import format_table, measure_bit_depths, write_picture
 

@@ -104,26 +104,26 @@ class Dataset:
             starts = starts.tensor_split(self.world_size)[self.rank]
         return take_windows(ids, starts, self.block_size)
 
-    def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
+    def get_evaluation_batch(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """Return at most `count` evenly spaced windows of a split, always the same: x and y, both (N, T)."""
         return take_spaced_windows({"train": self.train, "val": self.val}[split], count, self.block_size)
 
     @property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         """The number of tokens in both splits."""
         return len(self.train) + len(self.val)
 
     @property
-    def tokens_a_batch(self) -> float:
+    def tokens_per_batch(self) -> float:
         """The number of tokens in a batch."""
         return self.batch_size * self.block_size
 
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` needs: the state of the training generator, and the position."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs: the state of the training generator, and the position."""
         return {"generator": self.generator.get_state(), "position": self.position}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue with the training batch that came after `state` was returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the training batch that came after `state_dict` was called."""
         self.generator.set_state(state["generator"])
         self.position = state["position"]
 

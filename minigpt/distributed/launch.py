@@ -53,7 +53,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     except SignalException as error:  # the launcher has passed the signal on
         return 128 + error.sigval
     except ChildFailedError as error:
-        rank, failure = find_root_cause(error.failures)
+        rank, failure = _find_root_cause(error.failures)
         if failure.exitcode > 0:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
@@ -64,7 +64,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         ) from None
 
 
-def find_root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+def _find_root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """Return the first worker that failed, with its rank, ignoring those the launcher stopped.
 
     A worker that was killed comes before one that exited with an error.

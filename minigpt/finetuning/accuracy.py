@@ -47,7 +47,7 @@ class Accuracy:
         return f"{self.share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def generate_answers(
+def _generate_answers(
     model: LanguageModel, template: ChatTemplate, examples: Sequence[Example], max_new_tokens: int
 ) -> list[str]:
     """Return the model's answer to the prompt of each example, by greedy decoding."""
@@ -71,7 +71,7 @@ def generate_answers(
 def measure_accuracy(model: LanguageModel, template: ChatTemplate, examples: Sequence[Example]) -> Accuracy:
     """Count the model's answers that are exactly those of the examples."""
     longest = max(len(template.tokenizer.encode(example.answer)) for example in examples)
-    answers = generate_answers(model, template, examples, longest + 1)
+    answers = _generate_answers(model, template, examples, longest + 1)
     correct = sum(answer == example.answer for answer, example in zip(answers, examples, strict=True))
     return Accuracy(correct, len(examples))
 

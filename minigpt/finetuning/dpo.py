@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from minigpt.data.corpus import Corpus
+from minigpt.data.shards import SPLITS
 from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
@@ -126,7 +127,8 @@ def _measure_preferred(model: TrainedModel, dataset: PreferenceDataset) -> Accur
 
 def _estimate_loss(objective: DPOModel, dataset: PreferenceDataset, count: int) -> dict[str, float]:
     """Return the mean loss of at most `count` pairs of each split, the same pairs each time."""
-    return {split: objective.compute_mean_loss(*dataset.sample(split, count)) for split in ("train", "val")}
+    batches = {split: dataset.get_evaluation_batch(split, count) for split in SPLITS}
+    return {split: objective.compute_mean_loss(x, y) for split, (x, y) in batches.items()}
 
 
 def _evaluate_pairs(objective: DPOModel, dataset: PreferenceDataset, corpus: Corpus) -> Evaluation:

@@ -28,10 +28,10 @@ def compute_dpo_loss(
     chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float = DEFAULT_BETA
 ) -> Tensor:
     """Return the loss of each pair, (B,), from the log-probabilities of its answers, in nats, each (B,)."""
-    return -F.logsigmoid(compute_margins(chosen, rejected, reference_chosen, reference_rejected, beta))
+    return -F.logsigmoid(_compute_margins(chosen, rejected, reference_chosen, reference_rejected, beta))
 
 
-def compute_margins(
+def _compute_margins(
     chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float = DEFAULT_BETA
 ) -> Tensor:
     """Return the reward of each chosen answer minus that of the rejected one, (B,), from log-probabilities, (B,)."""
@@ -85,7 +85,7 @@ class DPOModel(nn.Module):
             reference_chosen, reference_rejected = compute_log_probabilities(reference_logits, targets).chunk(2)
         log_probabilities = chosen, rejected, reference_chosen, reference_rejected
         loss = compute_dpo_loss(*log_probabilities, beta=self.beta).mean()
-        return compute_margins(*log_probabilities, beta=self.beta), loss
+        return _compute_margins(*log_probabilities, beta=self.beta), loss
 
     @property
     def blocks(self) -> nn.Module:

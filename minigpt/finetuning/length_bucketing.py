@@ -26,12 +26,12 @@ class LengthBucketSampler(Iterator[list[int]]):
             self.queue = self._draw_epoch()
         return self.queue.pop()
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return what `restore` needs: the generator's state before this epoch, and how many batches are left of it."""
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the generator's state before this epoch, and how many batches are left of it."""
         return {"epoch_generator": self.epoch_generator, "batches_left": torch.tensor([len(self.queue)])}
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from that state. The generator's own state must be restored afterwards."""
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Continue from that state. Afterwards the caller must restore the generator's own state."""
         self.generator.set_state(state["epoch_generator"])
         self.queue = self._draw_epoch()[: int(state["batches_left"])]
 

@@ -191,7 +191,7 @@ def add_adapter(model: nn.Module, adapters: Mapping[str, Adapter], name: str) ->
         adapters: the adapters by the paths of their layers.
         name: one name for all of them.
     """
-    active = get_active_adapters(model)
+    active = _get_active_adapters(model)
     model.requires_grad_(False)
     for path, adapter in adapters.items():
         layer = model.get_submodule(path)
@@ -212,7 +212,7 @@ def list_adapters(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(name for layer in find_lora_layers(model).values() for name in layer.adapters))
 
 
-def get_active_adapters(model: nn.Module) -> dict[str, float]:
+def _get_active_adapters(model: nn.Module) -> dict[str, float]:
     """Return the active adapters: name to factor."""
     return {name: scale for layer in find_lora_layers(model).values() for name, scale in layer.scales.items()}
 

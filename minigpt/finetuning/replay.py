@@ -50,14 +50,14 @@ class ReplayDataset:
         x, y = self.dataset.get_batch("train")
         return self.new_ids[x], self.new_ids[y]
 
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` needs, all tensors."""
-        state = self.dataset.state()
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs, all tensors."""
+        state = self.dataset.state_dict()
         return {**state, "position": torch.tensor([state["position"]])}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as if all batches up to that state had been drawn."""
-        self.dataset.restore({**state, "position": int(state["position"])})
+        self.dataset.load_state_dict({**state, "position": int(state["position"])})
 
     def compute_base_loss(self, base: LanguageModel) -> float:
         """Return the base's exact loss on the validation split, in nats per token."""

@@ -101,7 +101,7 @@ def _resize_rows(tensor: Tensor, old_ids: Sequence[int | None], generator: torch
     return rows.to(tensor.device)
 
 
-class NewRows(nn.Module):
+class _NewRows(nn.Module):
     """A parametrization of a table (V, ...): some rows train, the others are frozen."""
 
     def __init__(self, table: Tensor, new_ids: Tensor) -> None:
@@ -122,7 +122,7 @@ def train_new_rows(model: nn.Module, old_ids: Sequence[int | None]) -> None:
         path, _, name = table.rpartition(".")
         module = getattr(model, path, None)
         if module is not None and getattr(module, name, None) is not None:
-            rows = NewRows(getattr(module, name).requires_grad_(False), new_ids)
+            rows = _NewRows(getattr(module, name).requires_grad_(False), new_ids)
             parametrize.register_parametrization(module, name, rows, unsafe=True)  # unsafe skips a trial forward
 
 

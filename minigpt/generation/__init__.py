@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from minigpt.system.lazy_imports import import_lazily
 
 if TYPE_CHECKING:
-    from minigpt.generation.engine import Sampler, decode, generate, next_token, prefill, stream
+    from minigpt.generation.engine import Sampler, choose_next_token, decode, generate, prefill, stream
     from minigpt.generation.filters import apply_temperature, keep_top_k, keep_top_p, sample_token
 
 __all__ = [
     "Sampler",
     "apply_temperature",
+    "choose_next_token",
     "decode",
     "generate",
     "keep_top_k",
     "keep_top_p",
-    "next_token",
     "prefill",
     "sample_token",
     "stream",
@@ -31,7 +31,7 @@ _MODULES = {
     "generate": "engine",
     "keep_top_k": "filters",
     "keep_top_p": "filters",
-    "next_token": "engine",
+    "choose_next_token": "engine",
     "prefill": "engine",
     "sample_token": "filters",
     "stream": "engine",

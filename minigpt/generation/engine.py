@@ -44,10 +44,10 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> Tensor:
         """Choose the next token of each row by its logits (B, V): (B,), int64, on the CPU."""
-        return next_token(logits.cpu(), self.config, self.draw_uniforms(len(logits)))
+        return choose_next_token(logits.cpu(), self.config, self.draw_uniforms(len(logits)))
 
 
-def next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:
+def choose_next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) -> Tensor:
     """Choose the next token of each row.
 
     Args:

@@ -54,7 +54,7 @@ class _CausalAttention(torch.autograd.Function):
         return tuple(part.view(ctx.shape) for part in gradients)
 
 
-def query_chunks(T: int) -> list[tuple[int, int]]:
+def _query_chunks(T: int) -> list[tuple[int, int]]:
     """Return the first position of each chunk of T queries and the position after its last."""
     return [(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)]
 
@@ -65,14 +65,14 @@ def attention_weights(q: Tensor, k: Tensor) -> list[Tensor]:
     future = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)
     return [
         torch.baddbmm(future[start:end, :end], q[:, start:end], k[:, :end].mT, alpha=D**-0.5).softmax(dim=-1)
-        for start, end in query_chunks(T)
+        for start, end in _query_chunks(T)
     ]
 
 
 def average_values(weights: Sequence[Tensor], v: Tensor) -> Tensor:
     """Compute the averages of the values (N, T, D) by the weights of `attention_weights`: (N, T, D)."""
     out = torch.empty_like(v)
-    for chunk, (start, end) in zip(weights, query_chunks(v.shape[1]), strict=True):
+    for chunk, (start, end) in zip(weights, _query_chunks(v.shape[1]), strict=True):
         torch.bmm(chunk, v[:, :end], out=out[:, start:end])
     return out
 
@@ -81,7 +81,7 @@ def attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weight
     """Compute the gradients of queries, keys and values, (3, N, T, D), from that of attention's result, (N, T, D)."""
     gradients = q.new_zeros(3, *q.shape)
     d_q, d_k, d_v = gradients
-    for chunk, (start, end) in zip(weights, query_chunks(q.shape[1]), strict=True):
+    for chunk, (start, end) in zip(weights, _query_chunks(q.shape[1]), strict=True):
         d_out = gradient[:, start:end]
         d_weights = d_out @ v[:, :end].mT  # (N, chunk, end)
         d_scores = torch._softmax_backward_data(d_weights, chunk, -1, q.dtype).mul_(q.shape[-1] ** -0.5)

@@ -130,10 +130,10 @@ def decode_token(w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scra
     """Add a token at a position to the cache and write the logits of the next token to the scratch memory."""
     embed(w, s, token, position)
     for layer in range(len(w.up)):
-        compute_attention(w, keys, values, s, layer, position, 0)
-        add_sums(s, w.proj_affine[layer])
-        compute_feed_forward(w, relu, s, layer, 0)
-        add_sums(s, w.down_affine[layer])
+        _compute_attention(w, keys, values, s, layer, position, 0)
+        _add_sums(s, w.proj_affine[layer])
+        _compute_feed_forward(w, relu, s, layer, 0)
+        _add_sums(s, w.down_affine[layer])
     compute_logits(w, s, 0)
 
 
@@ -145,14 +145,14 @@ def decode_token_in_parts(
     embed(w, s, token, position)
     for stage in range(2 * len(w.up) + 1):
         for part in prange(len(s.sums)):
-            run_part(w, relu, keys, values, s, stage, position, part)
+            _run_part(w, relu, keys, values, s, stage, position, part)
         if stage < 2 * len(w.up):
             affines = w.down_affine if stage % 2 else w.proj_affine
-            add_sums(s, affines[stage // 2])
+            _add_sums(s, affines[stage // 2])
 
 
 @njit_fast
-def run_part(
+def _run_part(
     w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, stage: int, position: int, part: int
 ) -> None:
     """Compute one part of a stage: the attention or the feed-forward of a layer, or the logits."""
@@ -160,9 +160,9 @@ def run_part(
     if layer == len(w.up):
         compute_logits(w, s, part)
     elif stage % 2:
-        compute_feed_forward(w, relu, s, layer, part)
+        _compute_feed_forward(w, relu, s, layer, part)
     else:
-        compute_attention(w, keys, values, s, layer, position, part)
+        _compute_attention(w, keys, values, s, layer, position, part)
 
 
 @njit_fast
@@ -173,7 +173,7 @@ def embed(w: Weights, s: Scratch, token: int, position: int) -> None:
 
 
 @njit_fast
-def compute_attention(
+def _compute_attention(
     w: Weights, keys: ndarray, values: ndarray, s: Scratch, layer: int, position: int, part: int
 ) -> None:
     """Compute what one part of the heads adds to x, and add their keys and values to the cache."""
@@ -194,7 +194,7 @@ def compute_attention(
 
 
 @njit_fast
-def compute_feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> None:
+def _compute_feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> None:
     """Compute what one part of the hidden units adds to x."""
     layer_norm(s.x, w.ln2[layer], s.normed[part])
     multiply(s.normed[part], w.up[layer, part], w.up_affine[layer, part], s.hidden[part], s.rows[part])
@@ -220,7 +220,7 @@ def multiply(x: ndarray, matrix: ndarray, affine: ndarray, out: ndarray, rows: n
 
 
 @njit_fast
-def add_sums(s: Scratch, affine: ndarray) -> None:
+def _add_sums(s: Scratch, affine: ndarray) -> None:
     """Add to x the sum over all parts, multiplied by its scale and with its bias."""
     for c in range(len(s.x)):
         total = s.sums[0, c]

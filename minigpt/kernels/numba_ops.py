@@ -31,7 +31,7 @@ from minigpt.model.quantization import Linear8bit
 SETTINGS = vars(numba.config)
 
 
-def has_openmp() -> bool:
+def _has_openmp() -> bool:
     """Return whether Numba can start threads by OpenMP. That takes 2 microseconds; its own thread pool takes 100."""
     try:
         from numba.np.ufunc import omppool  # type: ignore[attr-defined]  # noqa: F401
@@ -40,7 +40,7 @@ def has_openmp() -> bool:
     return SETTINGS["THREADING_LAYER"] in ("default", "omp")
 
 
-if has_openmp():
+if _has_openmp():
     SETTINGS["THREADING_LAYER"] = "omp"
 SETTINGS["NUMBA_NUM_THREADS"] = min(SETTINGS["NUMBA_NUM_THREADS"], torch.get_num_threads())  # both share it
 
@@ -50,7 +50,7 @@ FAST: dict[str, Any] = {"cache": True, "fastmath": {"reassoc", "contract", "nsz"
 NO_ALLOCATION: dict[str, Any] = FAST | {"_nrt": False}  # without allocations, arrays need no reference counts
 
 
-def njit_cached(**options: Any) -> Callable[[Callable], Any]:
+def _njit_cached(**options: Any) -> Callable[[Callable], Any]:
     """Return a decorator that compiles a function and caches the result in a directory for this version of the loops.
 
     A compiled function contains all functions that it calls, but Numba's cache checks only the function's own file.
@@ -74,10 +74,10 @@ def source_hash() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-njit_fast = njit_cached(**NO_ALLOCATION)
-njit_allocating = njit_cached(**FAST)
-njit_parallel = njit_cached(**FAST, parallel=has_openmp())  # for a function with a `prange`
-njit_exact = njit_cached(cache=True, error_model="numpy")
+njit_fast = _njit_cached(**NO_ALLOCATION)
+njit_allocating = _njit_cached(**FAST)
+njit_parallel = _njit_cached(**FAST, parallel=_has_openmp())  # for a function with a `prange`
+njit_exact = _njit_cached(cache=True, error_model="numpy")
 
 Layer = nn.Linear | Linear8bit
 
@@ -233,7 +233,7 @@ def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
         out[c] = (x[c] - mean) * scale * affine[0, c] + affine[1, c]
 
 
-@njit_cached(**NO_ALLOCATION, inline="always")
+@_njit_cached(**NO_ALLOCATION, inline="always")
 def exp(x: np.float32) -> np.float32:
     """Compute e^x in float32 for an x of at most 0, since the compiler has no exp for vectors.
 
@@ -293,7 +293,7 @@ class Sampling(NamedTuple):
 
 @njit_exact
 def sample_token(logits: ndarray, sampling: Sampling, uniform: float) -> int:
-    """Sample a token from logits (V,), as `next_token` in generation/engine.py does for one row, in float64."""
+    """Sample a token from logits (V,), as `choose_next_token` in generation/engine.py does for one row, in float64."""
     V, best = len(logits), 0
     for i in range(V):
         if logits[i] > logits[best]:
@@ -305,8 +305,8 @@ def sample_token(logits: ndarray, sampling: Sampling, uniform: float) -> int:
         scaled[i] = (np.float64(logits[i]) - np.float64(logits[best])) / sampling.temperature
         weights[i] = math.exp(scaled[i])
     if sampling.top_k > 0 or sampling.top_p < 1:
-        filter_weights(scaled, weights, sampling)
-    target, reached, chosen = uniform * sum_in_order(weights), 0.0, best
+        _filter_weights(scaled, weights, sampling)
+    target, reached, chosen = uniform * _sum_in_order(weights), 0.0, best
     for i in range(V):
         if weights[i] > 0:
             chosen = i
@@ -317,14 +317,14 @@ def sample_token(logits: ndarray, sampling: Sampling, uniform: float) -> int:
 
 
 @njit_exact
-def filter_weights(logits: ndarray, weights: ndarray, sampling: Sampling) -> None:
+def _filter_weights(logits: ndarray, weights: ndarray, sampling: Sampling) -> None:
     """Set to 0 the weights (V,) of the tokens that top_k and top_p exclude by their logits (V,)."""
     V, order = len(logits), np.argsort(logits, kind="mergesort")
     least = logits[order[V - sampling.top_k]] if 0 < sampling.top_k < V else -np.inf
     for i in range(V):
         if logits[i] < least:
             weights[i] = 0
-    tail, limit = 0.0, (1 - sampling.top_p) * sum_in_order(weights)
+    tail, limit = 0.0, (1 - sampling.top_p) * _sum_in_order(weights)
     for i in order[: V - 1] if sampling.top_p < 1 else order[:0]:
         tail += weights[i]
         if tail > limit:
@@ -333,7 +333,7 @@ def filter_weights(logits: ndarray, weights: ndarray, sampling: Sampling) -> Non
 
 
 @njit_exact
-def sum_in_order(weights: ndarray) -> float:
+def _sum_in_order(weights: ndarray) -> float:
     """Return the sum of the weights, added in their order."""
     total = 0.0
     for weight in weights:

@@ -110,21 +110,21 @@ def compute_logits(w: Weights, relu: bool, s: Scratch, idx: ndarray) -> None:
     T, L = len(idx), len(w.up)
     for layer in range(L):
         for part in prange(PARTS):
-            run_positions(w, relu, s, idx, layer, T * part // PARTS, T * (part + 1) // PARTS)
-    finish_block(w, relu, s, L - 1, T - 1, T)  # only the last position of the last block is needed
+            _run_positions(w, relu, s, idx, layer, T * part // PARTS, T * (part + 1) // PARTS)
+    _finish_block(w, relu, s, L - 1, T - 1, T)  # only the last position of the last block is needed
     layer_norm(s.x[T - 1], w.ln_f, s.normed[T - 1])
     copy(w.head_affine[0, 1], s.logits)
     add_product(s.normed[T - 1], w.head[0], s.logits, s.rows)
 
 
 @njit_fast
-def run_positions(w: Weights, relu: bool, s: Scratch, idx: ndarray, layer: int, first: int, last: int) -> None:
+def _run_positions(w: Weights, relu: bool, s: Scratch, idx: ndarray, layer: int, first: int, last: int) -> None:
     """Compute a block's keys and values, and all before them, for the positions from `first` to `last` - 1."""
     if layer == 0:
         embed(w, s, idx, first, last)
     else:
-        finish_block(w, relu, s, layer - 1, first, last)
-    compute_qkv(w, s, layer, first, last)
+        _finish_block(w, relu, s, layer - 1, first, last)
+    _compute_qkv(w, s, layer, first, last)
 
 
 @njit_fast
@@ -136,14 +136,14 @@ def embed(w: Weights, s: Scratch, idx: ndarray, first: int, last: int) -> None:
 
 
 @njit_fast
-def compute_qkv(w: Weights, s: Scratch, layer: int, first: int, last: int) -> None:
+def _compute_qkv(w: Weights, s: Scratch, layer: int, first: int, last: int) -> None:
     """Compute a block's queries, keys and values, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C = H * D
     for t in range(first, last):
         layer_norm(s.x[t], w.ln1[layer], s.normed[t])
         copy(w.qkv_affine[layer, 0, 1], s.qkv[t])
-    add_products(s.normed, w.qkv[layer, 0], s.qkv, first, last, C, 3 * C)
+    _add_products(s.normed, w.qkv[layer, 0], s.qkv, first, last, C, 3 * C)
     keys, values = s.keys[layer % 2], s.values[layer % 2]
     for t in range(first, last):
         for h in range(H):
@@ -154,7 +154,7 @@ def compute_qkv(w: Weights, s: Scratch, layer: int, first: int, last: int) -> No
 
 
 @njit_fast
-def finish_block(w: Weights, relu: bool, s: Scratch, layer: int, first: int, last: int) -> None:
+def _finish_block(w: Weights, relu: bool, s: Scratch, layer: int, first: int, last: int) -> None:
     """Compute the rest of a block, attention and feed-forward, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C, F = H * D, s.hidden.shape[1]
@@ -162,15 +162,15 @@ def finish_block(w: Weights, relu: bool, s: Scratch, layer: int, first: int, las
         add(w.proj_affine[layer, 1], s.x[t])
     for h in range(H):
         attend(s.queries[h], s.keys[layer % 2, h], s.values[layer % 2, h], s.scores, s.attended[h], first, last)
-        add_products(s.attended[h], w.proj[layer, 0, D * h : D * (h + 1)], s.x, first, last, D, C)
+        _add_products(s.attended[h], w.proj[layer, 0, D * h : D * (h + 1)], s.x, first, last, D, C)
     for t in range(first, last):
         layer_norm(s.x[t], w.ln2[layer], s.normed[t])
         copy(w.up_affine[layer, 0, 1], s.hidden[t])
         add(w.down_affine[layer, 1], s.x[t])
-    add_products(s.normed, w.up[layer, 0], s.hidden, first, last, C, F)
+    _add_products(s.normed, w.up[layer, 0], s.hidden, first, last, C, F)
     for t in range(first, last):
         activate(s.hidden[t], relu)
-    add_products(s.hidden, w.down[layer, 0], s.x, first, last, F, C)
+    _add_products(s.hidden, w.down[layer, 0], s.x, first, last, F, C)
 
 
 @njit_fast
@@ -191,7 +191,7 @@ def attend(
         for t in range(start, end):
             attended[t, :] = 0
             scores[t, :end] = 0
-        add_products(queries, keys, scores, start, end, D, end)
+        _add_products(queries, keys, scores, start, end, D, end)
         for t in range(start, end):
             highest, total = find_largest(scores[t, : t + 1]), np.float32(0)
             for i in range(end):  # whole vectors; later positions get weight 0
@@ -200,11 +200,11 @@ def attend(
                 total += share
             for i in range(end):
                 scores[t, i] /= total
-        add_products(scores, values, attended, start, end, end, D)
+        _add_products(scores, values, attended, start, end, end, D)
 
 
 @njit_fast
-def add_products(x: ndarray, matrix: ndarray, out: ndarray, first: int, last: int, inputs: int, outputs: int) -> None:
+def _add_products(x: ndarray, matrix: ndarray, out: ndarray, first: int, last: int, inputs: int, outputs: int) -> None:
     """Add x @ matrix to out, for (T, I), (I, O) and (T, O), in the rows from `first` to `last` - 1.
 
     Eight rows of the matrix at a time stay in the processor's cache for all rows of x.

@@ -231,7 +231,7 @@ class RunDirectory:
 
     def write_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Write the last weights."""
-        write_atomic(self.model, serialize_weights(weights))
+        write_atomic(self.model, _serialize_weights(weights))
 
     def remove_temporary_files(self) -> None:
         """Remove the files that a killed process left half written. Raises FileError."""
@@ -246,7 +246,7 @@ class RunDirectory:
         model.load_state_dict(weights, assign=True)
 
 
-def serialize_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
+def _serialize_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
     """Return tensors on any device in the safetensors format."""
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
 

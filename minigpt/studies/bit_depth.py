@@ -99,7 +99,7 @@ def format_table(depths: list[Depth]) -> str:
     return "\n".join(["| bits | loss | change | text |", "| --- | --- | --- | --- |", *rows])
 
 
-def draw_bit_depths(depths: list[Depth], title: str) -> "Figure":
+def _draw_bit_depths(depths: list[Depth], title: str) -> "Figure":
     """Draw the loss by bits per weight, with the texts below."""
     figure = create_figure(11, 5)
     axes = figure.subplots()
@@ -116,4 +116,4 @@ def draw_bit_depths(depths: list[Depth], title: str) -> "Figure":
 
 def write_picture(depths: list[Depth], run: Run, out: Path) -> None:
     """Write the picture to a file."""
-    write_png(out, draw_bit_depths(depths, f"{run.path.name}: loss by bits per weight"))
+    write_png(out, _draw_bit_depths(depths, f"{run.path.name}: loss by bits per weight"))

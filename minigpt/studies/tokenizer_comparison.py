@@ -110,7 +110,7 @@ def compare_tokenizers(
                 text=text,
             )
         )
-    write_png(out / "tokenizers.png", draw_comparison(found))
+    write_png(out / "tokenizers.png", _draw_comparison(found))
     return found
 
 
@@ -135,7 +135,7 @@ def format_table(found: list[TokenizerResult]) -> str:
     return "\n".join(lines)
 
 
-def draw_comparison(found: list[TokenizerResult]) -> "Figure":
+def _draw_comparison(found: list[TokenizerResult]) -> "Figure":
     """Draw bits per byte, and characters per token, side by side."""
     figure = create_figure(9, 3.2)
     left, right = figure.subplots(1, 2, sharey=True)

@@ -79,7 +79,7 @@ class MetricsLog(Callback):
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
         """Write one line more, unless the step is only a stop or a snapshot between two regular evaluations."""
         if is_logged(state.step, state.config):
-            state.metrics.append(make_metrics(state, losses, self.characters_per_step))
+            state.metrics.append(_make_metrics(state, losses, self.characters_per_step))
             if state.processes.is_first:
                 self.run.write_metrics(state.metrics)
 
@@ -120,7 +120,7 @@ class EvaluationTable(Callback):
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
         """Print the row, in yellow if an earlier evaluation was better."""
-        metrics = make_metrics(state, losses, self.characters_per_step)
+        metrics = _make_metrics(state, losses, self.characters_per_step)
         earlier = [each.validation_loss for each in state.metrics if each.step < state.step]
         is_best = not earlier or metrics.validation_loss < min(earlier)
         self.display.print_row(metrics, state.clock.seconds, is_best)
@@ -160,7 +160,7 @@ class GatherShards(Callback):
                 targets[name].copy_(value)
 
 
-def make_metrics(state: TrainingState, losses: Losses, characters_per_step: float) -> Metrics:
+def _make_metrics(state: TrainingState, losses: Losses, characters_per_step: float) -> Metrics:
     """Return the evaluation at this moment as a line of metrics.jsonl has it."""
     last_step = min(state.step, state.config.max_iters - 1)
     return Metrics(

@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from minigpt.config import TrainingConfig
-from minigpt.data.shards import Split
+from minigpt.data.shards import SPLITS, Split
 from minigpt.model import LanguageModel
 from minigpt.model.loss import compute_mean_loss
 
@@ -14,7 +14,7 @@ from minigpt.model.loss import compute_mean_loss
 class WindowSampler(Protocol):
     """Data that can be evaluated on."""
 
-    def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
+    def get_evaluation_batch(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """Return at most `count` evenly spaced windows of a split, always the same: x and y, (N, T)."""
 
 
@@ -29,7 +29,8 @@ def estimate_loss(model: LanguageModel, data: WindowSampler, eval_windows: int) 
         data: what has the windows.
         eval_windows: number of windows of each split.
     """
-    return {split: compute_mean_loss(model, *data.sample(split, eval_windows)) for split in ("train", "val")}
+    batches = {split: data.get_evaluation_batch(split, eval_windows) for split in SPLITS}
+    return {split: compute_mean_loss(model, x, y) for split, (x, y) in batches.items()}
 
 
 def should_evaluate(step: int, config: TrainingConfig) -> bool:

@@ -167,11 +167,11 @@ def _measure_timings(model: TrainedModel, dataset: Dataset, config: Config) -> T
 @contextmanager
 def _rehearse(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
     """Yield a copy of the model to train, and restore the batches and random numbers afterwards."""
-    device, state = next(iter(model.parameters())).device, dataset.state()
+    device, state = next(iter(model.parameters())).device, dataset.state_dict()
     accelerator = "cuda" if device.type == "cpu" else device.type  # fork_rng wants one, even if there is none
     with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=accelerator):
         yield copy.deepcopy(model).train()
-    dataset.restore(state)
+    dataset.load_state_dict(state)
 
 
 def _time_steps(model: TrainedModel, dataset: Dataset, config: Config, longest: float, max_steps: int) -> Timings:

@@ -36,11 +36,11 @@ class LossSpikeDetector:
         self.mean_square = keep * self.mean_square + (1 - keep) * loss**2
         self.count += 1
 
-    def state(self) -> Tensor:
-        """Return what `restore` needs: (3,), float64."""
+    def state_dict(self) -> Tensor:
+        """Return what `load_state_dict` needs: (3,), float64."""
         return torch.tensor([self.count, self.mean, self.mean_square], dtype=torch.float64)
 
-    def restore(self, state: Tensor) -> None:
+    def load_state_dict(self, state: Tensor) -> None:
         """Continue from that state. Raises RunError for numbers that no training has."""
         count, self.mean, self.mean_square = state.tolist()
         self.count = int(count)

@@ -91,7 +91,7 @@ def estimate_memory(config: Config, gpus: int = 1, parallel: Parallel = "single"
         "fsdp": FLOAT * (counts.outside + 3 * counts.block),  # two blocks' weights and one block's gradients
     }[parallel]
 
-    block = estimate_block_activations(config, B)
+    block = _estimate_block_activations(config, B)
     logits = tokens * model.vocab_size
     recompute = config.training.checkpoint_activations
     kept = model.n_layer * (FLOAT * row if recompute else block)  # a recomputed block keeps its input only
@@ -113,7 +113,7 @@ def estimate_memory(config: Config, gpus: int = 1, parallel: Parallel = "single"
     )
 
 
-def estimate_block_activations(config: Config, B: int) -> int:
+def _estimate_block_activations(config: Config, B: int) -> int:
     """Return the bytes that a block's forward pass keeps for its backward pass, for B windows."""
     model = config.model
     number = _bytes_per_number(config)

@@ -148,7 +148,7 @@ class Optimizer:
             if parameter.grad is not None:
                 parameter.grad.zero_()
 
-    def state(self, model: nn.Module) -> dict[str, Tensor]:
+    def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the optimizer's tensors, under the names of the model's parameters, and the loss scale.
 
         The moments are the optimizer's own tensors, not copies. Nothing depends on how the parameters lie in memory:
@@ -160,8 +160,8 @@ class Optimizer:
         found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float32)
         return found
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned, after other values were copied into its tensors."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned, after other values were copied into its tensors."""
         for steps in self._steps():
             steps.copy_(state["step"][0])
         if self.scaler.is_enabled():

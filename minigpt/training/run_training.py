@@ -82,7 +82,7 @@ def run_training(
     """
     processes = setup.processes
     run, merge, measure = _prepare_run(run, setup, merge, measure)
-    recorder, writer = RunRecorder(run, display), AsyncWriter()
+    recorder, writer = _RunRecorder(run, display), AsyncWriter()
     try:
         with Interrupt(quiet=not processes.is_first) as interrupt:
             state = fit(
@@ -133,7 +133,7 @@ def run_training(
     return run
 
 
-class RunRecorder(Callback):
+class _RunRecorder(Callback):
     """Writes run.json: which kernels are used when the training begins, and in whatever way it ends, how it ended.
 
     Attributes:
@@ -250,8 +250,8 @@ def _prepare_run(
 
 def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Callback]:
     """Return the callbacks that show the training, keep its metrics and samples, and stop it early."""
-    tokens_per_step = run.config.training.gradient_accumulation * setup.dataset.tokens_a_batch
-    characters_per_step = tokens_per_step * run.record.data_characters / setup.dataset.tokens
+    tokens_per_step = run.config.training.gradient_accumulation * setup.dataset.tokens_per_batch
+    characters_per_step = tokens_per_step * run.record.data_characters / setup.dataset.num_tokens
     return [
         *([GatherShards(run.model)] if is_sharded(run.config, setup.processes) else []),
         EvaluationTable(display, characters_per_step),

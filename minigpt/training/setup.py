@@ -104,7 +104,7 @@ def prepare_training(
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
     about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
-        about = f"{dataset.tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
+        about = f"{dataset.num_tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
     device, config = pick_device(config.training.device), resolve_precision(config)
     require_precision(config.training.precision, device)

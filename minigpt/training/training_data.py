@@ -21,19 +21,19 @@ class TrainingData(Protocol):
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return the next batch of a split: x and y, both (B, T), int64."""
 
-    def sample(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
+    def get_evaluation_batch(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """Return at most `count` evenly spaced windows of a split, always the same: x and y, (N, T)."""
 
     @property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         """Number of tokens in both splits."""
 
     @property
-    def tokens_a_batch(self) -> float:
+    def tokens_per_batch(self) -> float:
         """Average number of tokens in a batch."""
 
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` needs: the random generator's state and the position."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs: the random generator's state and the position."""
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as if all batches up to that state had been drawn."""

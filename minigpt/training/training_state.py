@@ -95,9 +95,9 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything but the weights by name: the optimizer's own tensors, and copies of the rest."""
         reshard(self.model)
-        found = self.optimizer.state(self.model)
-        found |= {f"{DATA}{name}": tensor for name, tensor in self.data.state().items() if name != "position"}
-        found |= {SPIKES: self.spike_detector.state(), self._rank_name(CPU): torch.get_rng_state()}
+        found = self.optimizer.state_dict(self.model)
+        found |= {f"{DATA}{name}": tensor for name, tensor in self.data.state_dict().items() if name != "position"}
+        found |= {SPIKES: self.spike_detector.state_dict(), self._rank_name(CPU): torch.get_rng_state()}
         device = self._device
         found[self._rank_name(CUDA)] = (  # on a CPU zeros, so that a run can resume on another device
             torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
@@ -114,11 +114,11 @@ class TrainingState:
         tensors = self.tensors()
         cpu, cuda = self._rank_name(CPU), self._rank_name(CUDA)
         load_into(tensors, checkpoint.training, optional=() if self.processes.is_first else (cpu, cuda))
-        self.optimizer.restore(tensors)
-        self.spike_detector.restore(tensors[SPIKES])
+        self.optimizer.load_state_dict(tensors)
+        self.spike_detector.load_state_dict(tensors[SPIKES])
         try:
-            saved = {name: tensors[f"{DATA}{name}"] for name in self.data.state() if name != "position"}
-            self.data.restore({**saved, "position": metadata.position})
+            saved = {name: tensors[f"{DATA}{name}"] for name in self.data.state_dict() if name != "position"}
+            self.data.load_state_dict({**saved, "position": metadata.position})
             self.data.skipped = metadata.skipped
             torch.set_rng_state(tensors[cpu])
             if self._device.type == "cuda" and tensors[cuda].any():

@@ -124,9 +124,9 @@ def test_training_batches_go_on_from_a_restored_state(order: str) -> None:
     data, again = dataset(order=order), dataset(order=order)
     for _ in range(33):
         data.get_batch("train")
-    state = data.state()
+    state = data.state_dict()
     expected = [data.get_batch("train") for _ in range(40)]
-    again.restore(state)
+    again.load_state_dict(state)
     for x, y in expected:
         assert all(torch.equal(a, b) for a, b in zip(again.get_batch("train"), (x, y), strict=True))
     assert again.position == data.position

@@ -8,7 +8,7 @@ from texts import PROSE
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import DataError
-from minigpt.finetuning.sft_dataset import SFTDataset, pad_batch
+from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.sft_examples import Example
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.model import build
@@ -30,7 +30,7 @@ def build_model_and_batch() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor
     config = Config().override(**vars(dataclasses.replace(SHAPE, vocab_size=tokenizer.vocab_size)))
     examples = [Example.from_pair("reverse: abc", "cba"), Example.from_pair("x", "a much longer answer")]
     data = SFTDataset(examples, examples[:1], ChatTemplate(tokenizer), config)
-    return build(config.model), *pad_batch(data.examples["train"])
+    return build(config.model), *data.get_all("train")
 
 
 def test_prompts_and_padding_contribute_no_gradient() -> None:
@@ -80,7 +80,7 @@ def test_a_long_example_loses_its_beginning_and_a_long_answer_is_refused() -> No
     long = Example.from_pair("x" * 60, "ab")
     data = SFTDataset([long], [long], ChatTemplate(tokenizer), config)
     assert data.truncated == 2
-    example = data.examples["train"][0]
+    ((example,),) = data.items["train"]
     assert len(example.x) == 48
     assert [i for i in example.y if i != IGNORE_INDEX] == [
         *tokenizer.encode("ab"),
@@ -97,7 +97,7 @@ def test_a_restored_dataset_draws_the_same_batches_and_validation_batches_do_not
     first, second = (SFTDataset(examples, examples[:5], ChatTemplate(tokenizer), config) for _ in range(2))
     for _ in range(30):  # into the second epoch
         first.get_batch("train")
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     for _ in range(30):
         second.get_batch("val")
         assert all(torch.equal(a, b) for a, b in zip(first.get_batch("train"), second.get_batch("train"), strict=True))

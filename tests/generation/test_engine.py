@@ -8,7 +8,7 @@ from naive_generation import SMALL, create_model, require_same
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig, SamplingConfig
-from minigpt.generation.engine import STOPPED, generate, next_token, stream
+from minigpt.generation.engine import STOPPED, choose_next_token, generate, stream
 from minigpt.model.lecture import GPTLanguageModel
 
 GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
@@ -94,7 +94,7 @@ def test_filters_apply_in_the_usual_order() -> None:
         (SamplingConfig(temperature=0), {0}),
         (SamplingConfig(temperature=1e-300), {0}),
     ):
-        assert set(next_token(logits, config, uniforms).tolist()) == possible, config
+        assert set(choose_next_token(logits, config, uniforms).tolist()) == possible, config
 
 
 @pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])

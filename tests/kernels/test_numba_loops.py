@@ -15,7 +15,7 @@ from naive_generation import SMALL, TOLERANCE, create_model, require_same
 
 from minigpt.acceleration import build_decoder
 from minigpt.config import ModelConfig, SamplingConfig
-from minigpt.generation.engine import next_token
+from minigpt.generation.engine import choose_next_token
 from minigpt.kernels import numba_decode, numba_ops, numba_window
 from minigpt.kernels.decoder_selection import Limits
 from minigpt.model.quantization import quantize_layers
@@ -188,7 +188,7 @@ def test_loops_and_filters_choose_alike_where_logits_are_equal() -> None:
         uniform = torch.rand(1, generator=rng, dtype=torch.float64)
         sampling = numba_ops.Sampling(config.temperature, config.top_k or 0, config.top_p or 1.0)
         token = numba_ops.sample_token(logits[0].numpy(), sampling, float(uniform))
-        assert token == int(next_token(logits, config, uniform))
+        assert token == int(choose_next_token(logits, config, uniform))
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 250])

@@ -108,10 +108,10 @@ class Ladder:
     def summarize(self) -> list[RungSummary]:
         """Return the measured rungs, from the lowest, each over all its seeds."""
         numbers = sorted({result.number for result in self.rungs})
-        return [summarize_rung([result for result in self.rungs if result.number == number]) for number in numbers]
+        return [_summarize_rung([result for result in self.rungs if result.number == number]) for number in numbers]
 
 
-def summarize_rung(results: list[Result]) -> RungSummary:
+def _summarize_rung(results: list[Result]) -> RungSummary:
     """Return one rung's results over all its seeds."""
     losses = [result.loss for result in results]
     rates = [result.characters / max(result.seconds, 1e-9) for result in results]

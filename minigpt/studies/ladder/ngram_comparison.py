@@ -121,7 +121,7 @@ def compare_models(
     order = ngram.config.order
     blend = Blend(seed=seed, order=order, weight=weight, held_out=len(held_out), **means)
     positions = torch.arange(len(ours)) % transformer.config.block_size  # characters of context, minus one
-    kinds = [classify_next_character(before, character) for before, character in itertools.pairwise(characters)]
+    kinds = [_classify_next_character(before, character) for before, character in itertools.pairwise(characters)]
     parts = [("position", str(t + 1), positions == t) for t in range(int(positions.max()) + 1)]
     parts += [("kind", name, torch.tensor([k == name for k in kinds])) for name in (*KINDS, OTHER)]
     rows = []
@@ -132,7 +132,7 @@ def compare_models(
     return blend, rows
 
 
-def classify_next_character(before: str, character: str) -> str:
+def _classify_next_character(before: str, character: str) -> str:
     """Return the kind of a character that follows another: one of KINDS, or OTHER."""
     if character == "\n":
         return "line break"

@@ -139,7 +139,7 @@ def _format_rung_table(ladder: Ladder) -> str:
             f"| {name} | {idea} | {row.loss:.4f} | {spread} | {_format_change(row, below)} "
             f"| {nats_to_bits(row.loss):.3f} | {result.parameters:,} | {rate} |"
         )
-    ngram = find_compared_ngram(ladder)
+    ngram = _find_compared_ngram(ladder)
     if ngram:
         figures = f"{ngram.loss:.4f} |  |  | {nats_to_bits(ngram.loss):.3f} | {ngram.parameters:,} |  |"
         lines.append(f"| {_escape_cell(ngram.name)} | {_escape_cell(ngram.idea)} | {figures}")
@@ -152,7 +152,7 @@ def _format_rung_table(ladder: Ladder) -> str:
     return "\n".join(lines)
 
 
-def find_compared_ngram(ladder: Ladder) -> Result | None:
+def _find_compared_ngram(ladder: Ladder) -> Result | None:
     """Return the n-gram model of the blend, whose order was chosen on held-out text; without a blend, the best one."""
     orders = {blend.order for blend in ladder.blends} or {result.number for result in ladder.ngrams}
     return min((r for r in ladder.ngrams if r.number in orders), key=lambda r: r.loss, default=None)
@@ -231,7 +231,7 @@ def draw_ladder(ladder: Ladder) -> "Figure":
     """Draw the loss of each rung as a bar with its name and value."""
     rows = ladder.summarize()
     bars = [(f"{r.result.number}  {r.result.name}", r.loss, "learned" if r.result.learned else "counted") for r in rows]
-    ngram = find_compared_ngram(ladder)
+    ngram = _find_compared_ngram(ladder)
     if ngram:
         bars.append((ngram.name, ngram.loss, "n-gram"))
     if ladder.blends:

@@ -127,32 +127,32 @@ class PartialGPT(nn.Module):
         return logits, compute_next_token_loss(logits, targets)
 
 
-def make_average(config: ModelConfig) -> PartialGPT:
+def _make_average(config: ModelConfig) -> PartialGPT:
     """Make the network whose body is the average of the past."""
     return PartialGPT(config, CausalAverage())
 
 
-def make_one_head(config: ModelConfig) -> PartialGPT:
+def _make_one_head(config: ModelConfig) -> PartialGPT:
     """Make the network whose body is a single head, as wide as the embedding."""
     return PartialGPT(config, Head(dataclasses.replace(config, n_head=1)))
 
 
-def make_multi_head(config: ModelConfig) -> PartialGPT:
+def _make_multi_head(config: ModelConfig) -> PartialGPT:
     """Make the network whose body is multi-head attention."""
     return PartialGPT(config, MultiHeadAttention(config))
 
 
-def make_one_block(config: ModelConfig) -> PartialGPT:
+def _make_one_block(config: ModelConfig) -> PartialGPT:
     """Make the network whose body is one plain block."""
     return PartialGPT(config, PlainBlock(config))
 
 
-def make_plain_blocks(config: ModelConfig) -> PartialGPT:
+def _make_plain_blocks(config: ModelConfig) -> PartialGPT:
     """Make the network whose body is n_layer plain blocks."""
     return PartialGPT(config, nn.Sequential(*(PlainBlock(config) for _ in range(config.n_layer))))
 
 
-def make_residual_blocks(config: ModelConfig) -> PartialGPT:
+def _make_residual_blocks(config: ModelConfig) -> PartialGPT:
     """Make the network whose body is n_layer residual blocks."""
     return PartialGPT(config, nn.Sequential(*(ResidualBlock(config) for _ in range(config.n_layer))))
 
@@ -189,12 +189,12 @@ RUNGS = (
         network=BigramLanguageModel,
         settings={"learning_rate": 1e-2},
     ),
-    Rung("average of the past", "the mean of all tokens so far", network=make_average),
-    Rung("one head", "self-attention: choose which tokens to read", network=make_one_head),
-    Rung("multi-head", "several choices at once", network=make_multi_head),
-    Rung("+ feed-forward", "compute on what was read", network=make_one_block),
-    Rung("several blocks", "repeat both, block after block", network=make_plain_blocks),
-    Rung("+ residual", "each block adds to its input", network=make_residual_blocks),
+    Rung("average of the past", "the mean of all tokens so far", network=_make_average),
+    Rung("one head", "self-attention: choose which tokens to read", network=_make_one_head),
+    Rung("multi-head", "several choices at once", network=_make_multi_head),
+    Rung("+ feed-forward", "compute on what was read", network=_make_one_block),
+    Rung("several blocks", "repeat both, block after block", network=_make_plain_blocks),
+    Rung("+ residual", "each block adds to its input", network=_make_residual_blocks),
     Rung("+ layer norm", "each block reads a normalised input: the lecture's GPT", network=GPTLanguageModel),
 )
 FULL = Rung("+ dropout and scale", "lecture-large, its own batches", network=GPTLanguageModel, preset="lecture-large")

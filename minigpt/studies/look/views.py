@@ -104,7 +104,7 @@ class ViewResult:
     path: Path | None = None
 
 
-def view_attention(given: ViewInput) -> ViewResult:
+def _view_attention(given: ViewInput) -> ViewResult:
     """Show where each head looks."""
     ids = given.ids
     maps = compute_attention_maps(given.run.model, ids)
@@ -116,7 +116,7 @@ def view_attention(given: ViewInput) -> ViewResult:
     return ViewResult("attention", says, figures, draw_attention(maps, tokens))
 
 
-def view_heads(given: ViewInput) -> ViewResult:
+def _view_heads(given: ViewInput) -> ViewResult:
     """Show how much the loss rises without each head."""
     block_size = given.run.config.model.block_size
     windows = take_spaced_windows(given.dataset.val, max(1, ABLATION_PREDICTIONS // block_size), block_size)
@@ -130,7 +130,7 @@ def view_heads(given: ViewInput) -> ViewResult:
     return ViewResult("heads", says, figures, draw_heads(rise, loss))
 
 
-def view_token_loss(given: ViewInput) -> ViewResult:
+def _view_token_loss(given: ViewInput) -> ViewResult:
     """Show which tokens surprised the model."""
     losses, tokens = compute_text_losses(given.run, given.text), split_tokens(given.run, given.text)
     worst = max(range(len(losses)), key=losses.__getitem__)
@@ -141,7 +141,7 @@ def view_token_loss(given: ViewInput) -> ViewResult:
     return ViewResult("surprise", says, {"text": given.text, "tokens": tokens, "losses": losses}, page)
 
 
-def view_embedding(given: ViewInput) -> ViewResult:
+def _view_embedding(given: ViewInput) -> ViewResult:
     """Show whether similar characters have similar vectors."""
     table = given.run.model.token_embedding_table.weight.cpu()
     share, chance = measure_neighbour_kinds(table, [classify_character(c) for c in given.vocabulary])
@@ -149,7 +149,7 @@ def view_embedding(given: ViewInput) -> ViewResult:
     return ViewResult("embedding", says, {"share": share, "chance": chance}, draw_embedding(table, given.vocabulary))
 
 
-def view_position(given: ViewInput) -> ViewResult:
+def _view_position(given: ViewInput) -> ViewResult:
     """Show the loss by the length of the context."""
     curve = compute_loss_by_position(given.run.model, torch.as_tensor(given.dataset.val[:MAX_EVALUATED_TOKENS]))
     says = f"with 1 token of context the loss is {curve[0]:.3f}"
@@ -157,7 +157,7 @@ def view_position(given: ViewInput) -> ViewResult:
     return ViewResult("position", says, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}))
 
 
-def view_temperature(given: ViewInput) -> ViewResult:
+def _view_temperature(given: ViewInput) -> ViewResult:
     """Show how temperature changes the next token's distribution."""
     distributions = compute_next_distributions(given.run.model, given.ids)
     values = compute_entropies(distributions)
@@ -167,7 +167,7 @@ def view_temperature(given: ViewInput) -> ViewResult:
     return ViewResult("temperature", f"entropy of the next token by temperature: {', '.join(parts)}", figures, picture)
 
 
-def view_copied(given: ViewInput) -> ViewResult:
+def _view_copied(given: ViewInput) -> ViewResult:
     """Show how much the model copies from its training text."""
     run, dataset = given.run, given.dataset
     source = given.decode(dataset.train[:MAX_EVALUATED_TOKENS])
@@ -181,7 +181,7 @@ def view_copied(given: ViewInput) -> ViewResult:
     return ViewResult("copied", describe_copying(shares["written"], shares["validation"]), shares, page)
 
 
-def view_curves(given: ViewInput) -> ViewResult:
+def _view_curves(given: ViewInput) -> ViewResult:
     """Show the learning curves of the runs."""
     runs = [given.run, *given.others]
     losses = {str(run.path): run.record.validation_loss for run in runs}
@@ -190,7 +190,7 @@ def view_curves(given: ViewInput) -> ViewResult:
     return ViewResult("curves", says, {"validation_losses": losses}, draw_curves(runs))
 
 
-def view_timeline(given: ViewInput) -> ViewResult:
+def _view_timeline(given: ViewInput) -> ViewResult:
     """Show what the model wrote during training."""
     snapshots = RunDirectory(given.run.path).read_snapshots()
     title = f"{given.run.path.name}: {given.run.record.parameters:,} parameters learn to write"
@@ -199,15 +199,15 @@ def view_timeline(given: ViewInput) -> ViewResult:
 
 
 VIEWS: dict[str, Callable[[ViewInput], ViewResult]] = {
-    "surprise": view_token_loss,
-    "attention": view_attention,
-    "heads": view_heads,
-    "position": view_position,
-    "embedding": view_embedding,
-    "temperature": view_temperature,
-    "copied": view_copied,
-    "curves": view_curves,
-    "timeline": view_timeline,
+    "surprise": _view_token_loss,
+    "attention": _view_attention,
+    "heads": _view_heads,
+    "position": _view_position,
+    "embedding": _view_embedding,
+    "temperature": _view_temperature,
+    "copied": _view_copied,
+    "curves": _view_curves,
+    "timeline": _view_timeline,
 }
 
 
