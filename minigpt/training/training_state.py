@@ -115,6 +115,7 @@ class TrainingState:
         cpu, cuda = self._rank_name(CPU), self._rank_name(CUDA)
         load_into(tensors, checkpoint.training, optional=() if self.processes.is_first else (cpu, cuda))
         self.optimizer.load_state_dict(tensors)
+        self.optimizer.zero_grad()  # after a divergence there are gradients of the bad batch
         self.spike_detector.load_state_dict(tensors[SPIKES])
         try:
             saved = {name: tensors[f"{DATA}{name}"] for name in self.data.state_dict() if name != "position"}

@@ -23,7 +23,7 @@ from minigpt.training.training_state import TrainingState
 
 
 class BadLosses(Callback):
-    """Makes the model return a loss of its own choice for some training batches, and keeps every batch trained on.
+    """Scales the loss of some training batches, and so their gradients, and keeps every batch trained on.
 
     It hooks into PyTorch, which calls the hook after each module.
     """
@@ -40,7 +40,7 @@ class BadLosses(Callback):
             return output
         self.batches.append(inputs[0])
         loss = self.choose(self)
-        return output if loss is None else (output[0], output[1] - output[1].detach() + loss)
+        return output if loss is None else (output[0], output[1] * (loss / output[1].detach()))
 
 
 def train_badly(bad: BadLosses, data: Path, out: Path, **settings: Any) -> Run:
@@ -52,14 +52,18 @@ def train_badly(bad: BadLosses, data: Path, out: Path, **settings: Any) -> Run:
         handle.remove()
 
 
-def choose_30_for_one_batch(bad: BadLosses) -> float | None:
-    """The 150th batch has a loss of 30, whenever it comes."""
-    is_bad = len(bad.batches) >= 150 and torch.equal(bad.batches[-1], bad.batches[149])
-    return 30.0 if is_bad else None
+def give_one_batch(loss: float) -> Callable[[BadLosses], float | None]:
+    """The 150th batch has this loss, whenever it comes."""
+
+    def choose(bad: BadLosses) -> float | None:
+        is_bad = len(bad.batches) >= 150 and torch.equal(bad.batches[-1], bad.batches[149])
+        return loss if is_bad else None
+
+    return choose
 
 
 def test_a_loss_spike_stops_the_training_and_the_message_names_the_step(text_file: Path, tmp_path: Path) -> None:
-    bad = BadLosses(choose_30_for_one_batch)
+    bad = BadLosses(give_one_batch(30.0))
     with pytest.raises(DivergedError, match=r"the loss jumps from \d\.\d\d to 30\.00 at step 149: .* are kept"):
         train_badly(bad, text_file, tmp_path / "run", max_iters=200)
     assert len(bad.batches) == 150
@@ -68,10 +72,11 @@ def test_a_loss_spike_stops_the_training_and_the_message_names_the_step(text_fil
     assert run.record.step == 140
 
 
+@pytest.mark.parametrize("loss", [30.0, math.nan])
 def test_a_rollback_returns_to_the_last_checkpoint_and_leaves_out_the_bad_batch(
-    text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    loss: float, text_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    bad = BadLosses(choose_30_for_one_batch)
+    bad = BadLosses(give_one_batch(loss))
     run = train_badly(bad, text_file, tmp_path / "run", max_iters=200, on_spike="rollback")
     assert "back to step 140, and on without that batch" in capfd.readouterr().err
     assert [metrics.step for metrics in run.metrics] == list(range(0, 201, 20))
