@@ -56,7 +56,7 @@ def restore(model: nn.Module) -> None:
 
 
 def can_fuse_blocks(config: Config, device: str) -> bool:
-    """Return whether a training with this configuration uses the GPT block with the hand-written backward.
+    """Return whether a training run with this configuration uses the GPT block with the hand-written backward.
 
     Args:
         config: the run's configuration.

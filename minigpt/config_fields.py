@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from minigpt.errors import ConfigError, suggest_name
 
 COMPARISONS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
-LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # the largest numbers that PyTorch can hold
+MAX_NUMBERS = {int: 2**63 - 1, float: sys.float_info.max}  # the largest numbers that PyTorch can hold
 MAX_SHOWN = 100  # characters of a refused value in a message
 
 
@@ -65,7 +65,7 @@ def _is_number(value: Any, kind: type) -> bool:
     accepted = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, accepted):
         return False
-    return abs(value) <= LARGEST[kind]  # False for NaN too
+    return abs(value) <= MAX_NUMBERS[kind]  # False for NaN too
 
 
 def _is_within(value: float, bounds: dict[str, float]) -> bool:

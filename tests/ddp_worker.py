@@ -14,7 +14,7 @@ from torch import Tensor
 import minigpt
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
-from minigpt.distributed.parallelism import full_tensor
+from minigpt.distributed.parallelism import gather_full_tensor
 from minigpt.distributed.process_group import SINGLE, Processes, join_processes
 from minigpt.errors import MinigptError
 from minigpt.model import build
@@ -71,7 +71,9 @@ def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> t
     model, log = build(config.model), LossLog()
     with limit_threads(1):
         fit(model, data, config, [log], processes=processes)
-    return {name: full_tensor(tensor).detach().clone() for name, tensor in model.state_dict().items()}, log.losses
+    return {
+        name: gather_full_tensor(tensor).detach().clone() for name, tensor in model.state_dict().items()
+    }, log.losses
 
 
 def main(folder: Path, text: Path) -> None:

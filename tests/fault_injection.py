@@ -45,7 +45,7 @@ def start_server() -> None:
 
 if SERVER not in os.environ:
     start_server()
-LONGEST = 0.7  # seconds until a kill: about what the training takes
+MAX_KILL_SECONDS = 0.7  # seconds until a kill: about what the training takes
 SETTINGS = {  # of a training in which everything that is random or kept has a part
     "n_embd": 16,
     "n_head": 2,
@@ -85,7 +85,7 @@ def killed(folder: Path, settings: dict[str, Any], rng: random.Random) -> int:
         process = start(folder, settings)
         while not (folder / STARTED).exists():
             time.sleep(0.001)
-        process.join(rng.uniform(0, LONGEST))
+        process.join(rng.uniform(0, MAX_KILL_SECONDS))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL

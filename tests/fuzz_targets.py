@@ -58,10 +58,10 @@ from minigpt.model.quantization import quantize_model
 from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
+from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import format_markdown, format_terminal_lines, summarize_ladder
-from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.byte_level import token_to_text
 from minigpt.tokenizers.char import CharTokenizer
@@ -143,7 +143,7 @@ def make_run(
         platform="Linux",
         step=4,
         validation_loss=3.5,
-        tokenizer_sha256=fingerprint(tokenizer),
+        tokenizer_sha256=compute_fingerprint(tokenizer),
         bits_per_byte=5.0,
         bits_per_character=5.0,
     )
@@ -397,15 +397,15 @@ def make_ladder(folder: Path) -> Path:
     comparisons = [Comparison(1, "position", "4", 0.2, 2.0, 2.1, 1.9), Comparison(1, "kind", "space", 0.2, 2, 2, 1)]
     settings = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}
     ladder = Ladder(settings, results, counted, blends, comparisons, [VerbatimShares(1, 10, 0.5, 0.5, 0.5)], 4.0)
-    LadderFolder(folder).save(ladder)
+    LadderDirectory(folder).save(ladder)
     return folder / "ladder.json"
 
 
 def open_ladder(folder: Path) -> None:
-    ladder = LadderFolder(folder).read()
+    ladder = LadderDirectory(folder).read()
     known = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}
     if any(ladder.settings.get(name) != value for name, value in known.items()):
-        return  # `LadderFolder.open` refuses it
+        return  # `LadderDirectory.open` refuses it
     (
         format_terminal_lines(ladder, 1, True),
         summarize_ladder(ladder),

@@ -20,7 +20,7 @@ import minigpt
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.config_fields import format_value, get_choices, get_value_type
 from minigpt.data.decompression import ZstdReader
-from minigpt.data.documents import LONGEST_LINE, DocumentReader
+from minigpt.data.documents import MAX_LINE_BYTES, DocumentReader
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
 from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
@@ -30,7 +30,7 @@ from minigpt.finetuning.sft_examples import Example, parse_example
 from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.studies.ladder.directory import LadderFolder
+from minigpt.studies.ladder.directory import LadderDirectory
 from minigpt.studies.look.memorization import make_memorization_page
 from minigpt.studies.look.token_loss import make_token_loss_page
 from minigpt.studies.look.views import look
@@ -284,7 +284,7 @@ def test_a_zstandard_window_that_is_too_large_is_refused(tmp_path: Path) -> None
 
 def test_a_line_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("wb") as file:
-        file.truncate(LONGEST_LINE + 1)
+        file.truncate(MAX_LINE_BYTES + 1)
     with pytest.raises(DataError, match="is longer than"):
         list(DocumentReader().read(tmp_path / "a.jsonl"))
 
@@ -489,10 +489,10 @@ def test_the_report_of_an_untrusted_ladder_escapes_control_characters_and_html(t
     content = json.loads(fuzz_targets.make_ladder(tmp_path).read_text())
     content["rungs"][0] |= {"name": EVIL, "sample": EVIL}
     (tmp_path / "ladder.json").write_text(json.dumps(content))
-    ladder = LadderFolder(tmp_path).read()
+    ladder = LadderDirectory(tmp_path).read()
     from minigpt.studies.ladder.report import draw_ladder, format_markdown
 
-    LadderFolder(tmp_path).write_report(format_markdown(ladder), draw_ladder(ladder))
+    LadderDirectory(tmp_path).write_report(format_markdown(ladder), draw_ladder(ladder))
     assert not find_control_characters((tmp_path / "ladder.md").read_text())
     quoted = re.compile("```.*?```|`[^`]*`", re.DOTALL)  # where Markdown shows the text as it is
     assert "<script" not in quoted.sub("", (tmp_path / "ladder.md").read_text())

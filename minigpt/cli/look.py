@@ -43,13 +43,13 @@ def look(
     others = [open_run(path, device=device) for path in against]
     views = {}
     for view in look(opened, Path(out) if out else None, text, only, others, data):
-        views[view.name] = {"path": view.path and str(view.path), "says": view.says, **view.figures}
+        views[view.name] = {"path": view.path and str(view.path), "says": view.summary, **view.figures}
         if as_json:
             continue
         if view.name == "surprise" and view.path and sys.stdout.isatty():
             _print_token_losses(view.figures["tokens"], view.figures["losses"])
-        name, says = (view.path.name, view.says) if view.path else (view.name, f"left out: {view.says}")
-        print_line(f"{name:<18}{says}")
+        name, summary = (view.path.name, view.summary) if view.path else (view.name, f"left out: {view.summary}")
+        print_line(f"{name:<18}{summary}")
     if as_json:
         print_json({"run": str(opened.path), "views": views})
     else:

@@ -1,7 +1,7 @@
 """`minigpt`: its commands, and how all of them handle errors and signals.
 
-Exit status: 0 done, 1 the work failed, 2 the user's input, 130 Ctrl-C, 143 SIGTERM. Results go to standard output,
-progress and messages to standard error.
+Exit status: 0 done, 1 the work failed, 2 the user's input, 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM. Results go to standard
+output, progress and messages to standard error.
 """
 
 import io

@@ -37,10 +37,10 @@ def open_run(
         adapter_scale: multiplies all adapters.
     """
     from minigpt.runs.run import Run
-    from minigpt.runs.run_directory import find_newest
+    from minigpt.runs.run_directory import find_newest_run
 
     if path is None:
-        found = find_newest()
+        found = find_newest_run()
         print_message(f"the newest run: {found}")
         path = str(found)
     run = Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]

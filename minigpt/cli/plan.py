@@ -27,7 +27,7 @@ MEMORY_ROWS = {
     "total": "memory",
 }
 LABEL_WIDTH, COLUMN_WIDTH = 26, 20
-WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
+FIT_WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
 @click.command(cls=GroupedCommand, epilog=describe_presets(GPT_PRESETS), short_help="Compute what a training takes.")
@@ -91,7 +91,7 @@ def _table_lines(made: "Plan") -> list[str]:
     if any(s.bytes_sent for s in strategies):
         rows.append(("sent, received a step", [format_amount(s.bytes_sent, "B") for s in strategies]))
     rows.append(("FLOPs of all GPUs", [format_amount(s.flops, "FLOP") for s in strategies]))
-    rows.append(("time", [format_duration(s.seconds) for s in strategies]))
+    rows.append(("time", [_format_hours(s.seconds) for s in strategies]))
     return [f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells) for label, cells in rows]
 
 
@@ -102,7 +102,7 @@ def _describe_fit(made: "Plan", machine: Machine) -> str:
         return f"the least memory is {format_amount(least.memory.total, 'B')} on a GPU: {_strategy_name(least)}"
     fitting = [_strategy_name(s) for s in made.strategies if s.memory.total <= machine.memory * 1e9]
     room = f"{machine.memory:g} GB"
-    return f"fits in {room}: {'; '.join(fitting)}" if fitting else f"nothing fits in {room}: {WAY_OUT}"
+    return f"fits in {room}: {'; '.join(fitting)}" if fitting else f"nothing fits in {room}: {FIT_WAY_OUT}"
 
 
 def _strategy_name(strategy: "Strategy") -> str:
@@ -126,10 +126,10 @@ def format_amount(number: float, unit: str) -> str:
     return f"{number:,.{digits}f} {prefixes[0]}{unit}"
 
 
-def format_duration(seconds: float) -> str:
+def _format_hours(seconds: float) -> str:
     """Return a time in seconds, minutes or hours.
 
-    >>> format_duration(12_345)
+    >>> _format_hours(12_345)
     '3 h 26 min'
     """
     minutes = round(seconds / 60)

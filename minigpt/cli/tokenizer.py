@@ -96,12 +96,12 @@ def _require_options_of(kind: str) -> None:
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     """Show the merges of a tokenizer in the order of training, or its tokens, and a text coloured by token."""
     from minigpt.system.terminal import escape_control_characters
-    from minigpt.tokenizers.base import fingerprint
+    from minigpt.tokenizers.base import compute_fingerprint
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.loading import load_tokenizer
 
     opened = load_tokenizer(tokenizer_file)
-    print_line(f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {fingerprint(opened)[:16]}…")
+    print_line(f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {compute_fingerprint(opened)[:16]}…")
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
             print_line(f"{i:>7}  {escape_control_characters(name, keep='')}  special")

@@ -10,7 +10,7 @@ from minigpt.data.prepared_data import PreparedData, is_prepared
 from minigpt.errors import FileError
 from minigpt.system.files import explain_os_errors, read_text
 
-LARGEST_TEXT = 512 * 2**20  # bytes; the text, its ids and the model share the machine's memory
+MAX_TEXT_BYTES = 512 * 2**20  # bytes; the text, its ids and the model share the machine's memory
 TINY_SHAKESPEARE = "tinyshakespeare"
 _DEFAULT_FILE = Path("input.txt")
 
@@ -69,7 +69,7 @@ def find_corpus(
         if is_prepared(data):
             raise FileError(f"{str(data)!r} was made by minigpt data prepare, and this needs a text: name a file")
         raise FileError(f"{str(data)!r} is a folder: name a file, or prepare it: minigpt data prepare")
-    text = read_text(data, LARGEST_TEXT)
+    text = read_text(data, MAX_TEXT_BYTES)
     return Corpus(text, f"the file {data}", str(Path(data).absolute()), compute_sha256(text.encode()))
 
 
@@ -77,7 +77,7 @@ def load_tiny_shakespeare(
     say: Callable[[str], None] = lambda message: None,
     sources: Sequence[tiny_shakespeare.Source] = tiny_shakespeare.SOURCES,
 ) -> Corpus:
-    """Load Tiny Shakespeare from the user's cache, or download it. Raises DataError if that fails."""
+    """Load Tiny Shakespeare from the user's cache, or download it. Raise DataError if that fails."""
     content, source = tiny_shakespeare.load(say, sources)
     return Corpus(content.decode(), source, None, compute_sha256(content))
 

@@ -18,7 +18,7 @@ MAX_RATIO = 200  # of unpacked to packed size, against decompression bombs; text
 ALLOWED_BYTES = 2**30  # that a file may unpack to, whatever the ratio
 
 _BLOCK = 2**20  # bytes copied at a time
-_LARGEST_WINDOW = 2**29  # bytes that Zstandard may look back
+_MAX_WINDOW_BYTES = 2**29  # bytes that Zstandard may look back
 _PACKED_AT_A_TIME = 2**12  # bytes; unpacked they can be thirty thousand times as many
 
 
@@ -90,7 +90,7 @@ class ZstdReader(io.RawIOBase):
     def __init__(self, file: IO[bytes]) -> None:
         zstandard = import_library("zstandard")
         self.file, self.damage_error = file, zstandard.ZstdError
-        self.new_frame = lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
+        self.new_frame = lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj()
         self.frame: Any = None
         self.packed, self.unpacked = b"", memoryview(b"")
 
@@ -120,7 +120,7 @@ class ZstdReader(io.RawIOBase):
 
 
 def import_library(name: str) -> Any:
-    """Import a library of the extra `data`. Raises MissingExtraError if it is not installed."""
+    """Import a library of the extra `data`. Raise MissingExtraError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

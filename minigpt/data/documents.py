@@ -14,11 +14,13 @@ from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, import_library,
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors
 
-LONGEST_LINE = 2**25  # bytes of a line of JSON; as Python objects it can take thirty times as much memory
+MAX_LINE_BYTES = 2**25  # bytes of a line of JSON; as Python objects it can take thirty times as much memory
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 _CHUNK_BYTES = 2**20
-_LONGEST_DOCUMENT = 2**26  # characters between two separators; a longer stretch means that the separator is wrong
+_MAX_DOCUMENT_CHARACTERS = (
+    2**26
+)  # characters between two separators; a longer stretch means that the separator is wrong
 _ROWS_AT_A_TIME = 256  # of a Parquet file
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # some programs write it at the start of a file
@@ -86,8 +88,8 @@ class DocumentReader:
         for chunk in chunks:
             *documents, rest = (rest + chunk).split(self.separator)
             yield from ((document.strip("\r\n"), True) for document in documents)
-            if len(rest) > _LONGEST_DOCUMENT:
-                most = f"{_LONGEST_DOCUMENT:,} characters"
+            if len(rest) > _MAX_DOCUMENT_CHARACTERS:
+                most = f"{_MAX_DOCUMENT_CHARACTERS:,} characters"
                 raise DataError(f"{str(path)!r} has no separator {self.separator!r} within {most}: check --separator")
         if rest.strip("\r\n"):  # nothing has to follow the last separator
             yield rest.strip("\r\n"), True
@@ -111,7 +113,7 @@ class DocumentReader:
             read += len(content)
 
     def _read_json_lines(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
-        for number, where, line in read_numbered_lines(file, path, LONGEST_LINE, "cut it into several documents"):
+        for number, where, line in read_numbered_lines(file, path, MAX_LINE_BYTES, "cut it into several documents"):
             try:
                 text = line.decode("utf-8", self._register_error_handler())
                 text = text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
@@ -182,7 +184,7 @@ class DocumentReader:
         half = SURROGATE.search(text)
         if half and self.errors == "strict":
             found = f"U+{ord(half[0]):04X}"
-            raise DataError(f"{where}, has half a surrogate pair, {found}: correct it, or --errors replace")
+            raise DataError(f"{where}, has half a surrogate pair, {found}: correct it, or use --errors replace")
         text, replaced = SURROGATE.subn(_REPLACEMENT, text) if half else (text, 0)
         self.replaced += replaced
         return text
@@ -202,7 +204,7 @@ class DocumentReader:
 
     def _utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
-        return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or --errors replace")
+        return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or use --errors replace")
 
 
 def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:

@@ -48,7 +48,7 @@ def start_encoder(
         try:
             yield lambda batches: map_in_order(pool, _encode, batches)
         except BrokenProcessPool:
-            raise OutOfMemoryError("a process that encodes was killed, for want of memory: --processes 1") from None
+            raise OutOfMemoryError("a worker process was killed because memory ran out: use --processes 1") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -66,7 +66,7 @@ class _PassageEncoder:
             tokenizer.encode("")  # sets tiktoken up, and logs that it is used
 
     def __call__(self, batch: Sequence[Passage]) -> EncodedBatch:
-        """Encode a batch. Raises DataError, with the file's name, for a text that the tokenizer cannot encode."""
+        """Encode a batch. Raise DataError, with the file's name, for a text that the tokenizer cannot encode."""
         found: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
         for passage in batch:
             try:

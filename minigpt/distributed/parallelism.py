@@ -83,11 +83,11 @@ def reshard(model: Any) -> None:
         model.reshard()
 
 
-def full_tensor(tensor: Any) -> Tensor:
+def gather_full_tensor(tensor: Any) -> Tensor:
     """Return the whole of a tensor that may be sharded. All processes call it together."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def local_shard(tensor: Any) -> Tensor:
+def get_local_shard(tensor: Any) -> Tensor:
     """Return the shard of a tensor that this process holds; an unsharded tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -4,7 +4,7 @@ import datetime
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,17 +38,17 @@ class Processes:
         """True in the process that prints and writes."""
         return self.rank == 0
 
-    def any(self, *flags: bool) -> list[bool]:
-        """Return for each flag whether it is set in at least one process."""
-        return [bool(n) for n in self._reduce(flags, dist.ReduceOp.MAX)]
+    def any(self, flag: bool) -> bool:
+        """Return True if the flag is set in at least one process."""
+        return bool(self._reduce(flag, dist.ReduceOp.MAX))
 
     def sum(self, number: float) -> float:
         """Return the sum of a number over all processes."""
-        return self._reduce([number], dist.ReduceOp.SUM)[0]
+        return self._reduce(number, dist.ReduceOp.SUM)
 
     def max(self, number: int) -> int:
         """Return the largest number of all processes."""
-        return int(self._reduce([number], dist.ReduceOp.MAX)[0])
+        return int(self._reduce(number, dist.ReduceOp.MAX))
 
     def broadcast(self, value: Any) -> Any:
         """Return the first process's value in every process."""
@@ -64,8 +64,7 @@ class Processes:
     def require_same(self, *values: Any) -> None:
         """Raise DataError in every process unless the values are the same in all of them."""
         with self.share_errors():
-            [differs] = self.any(self.broadcast(values) != values)
-            if differs:
+            if self.any(self.broadcast(values) != values):
                 raise DataError(
                     "the processes do not train the same run: their texts, settings or checkpoints differ; "
                     "give every machine the same command and the same disk"
@@ -92,12 +91,12 @@ class Processes:
                 shared.silent = not self.is_first
                 raise shared
 
-    def _reduce(self, numbers: Sequence[float], operation: Any) -> list[float]:
+    def _reduce(self, number: float, operation: Any) -> float:
         if self.size == 1:
-            return [*numbers]
-        tensor = torch.tensor(numbers, dtype=torch.float64)
+            return number
+        tensor = torch.tensor(number, dtype=torch.float64)
         dist.all_reduce(tensor, operation)
-        return tensor.tolist()
+        return tensor.item()
 
 
 SINGLE = Processes()
@@ -137,7 +136,7 @@ def join_processes() -> Iterator[Processes]:
 
 
 def _choose_backend() -> str:
-    """Return the backends for this machine, and give each process its GPU. Raises DeviceError for too few GPUs."""
+    """Return the backends for this machine, and give each process its GPU. Raise DeviceError for too few GPUs."""
     if not torch.cuda.is_available():
         return "gloo"
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.distributed.parallelism import local_shard
+from minigpt.distributed.parallelism import get_local_shard
 from minigpt.distributed.process_group import Processes
 from minigpt.errors import FileError, RunError
 from minigpt.runs.run_directory import read_weights
 from minigpt.system.safetensors_files import open_safetensors
 
 
-def write_shards(directory: Path, tensors: Mapping[str, Tensor], processes: Processes) -> Callable[[], None]:
+def save_sharded_tensors(directory: Path, tensors: Mapping[str, Tensor], processes: Processes) -> Callable[[], None]:
     """Copy the tensors and start to write them, in all processes together.
 
     A tensor with the same name in all processes is one tensor: its shards, or one copy of it, are written.
@@ -63,7 +63,7 @@ def load_into(targets: Mapping[str, Tensor], path: Path, optional: Collection[st
     """
     if path.is_file():
         required = {name: target for name, target in targets.items() if name not in optional}
-        for name, tensor in read_weights(path, required, and_others=len(required) < len(targets)).items():
+        for name, tensor in read_weights(path, required, allow_others=len(required) < len(targets)).items():
             _copy_into(required[name], tensor)
         return
     import torch.distributed.checkpoint as dcp
@@ -76,7 +76,7 @@ def load_into(targets: Mapping[str, Tensor], path: Path, optional: Collection[st
     except (Exception, CheckpointException) as error:  # CheckpointException is a BaseException
         raise RunError(f"{str(path)!r} is damaged: {error}") from None
     for name, target in present.items():
-        if not torch.isfinite(local_shard(target)).all():
+        if not torch.isfinite(get_local_shard(target)).all():
             raise RunError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
 
 
@@ -99,7 +99,7 @@ def load_full_tensors(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _find_tensors(path: Path, like: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:
-    """Return the names of `like` that a directory of shards has. Raises RunError for one missing or misshapen."""
+    """Return the names of `like` that a directory of shards has. Raise RunError for one missing or misshapen."""
     import torch.distributed.checkpoint as dcp
 
     for file in path.glob("*.safetensors"):

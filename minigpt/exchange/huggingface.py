@@ -18,13 +18,13 @@ from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraEr
 from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
-from minigpt.model.meta_init import build_empty
+from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.safetensors_files import open_safetensors
-from minigpt.tokenizers.base import find_end_of_text, fingerprint
+from minigpt.tokenizers.base import compute_fingerprint, find_end_of_text
 from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
@@ -46,7 +46,7 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
         out: the run's directory; runs/<name> by default.
 
     Raises:
-        ExchangeError: if there is no tokenizer that fits the model, and as `load_gpt2` does.
+        ExchangeError: there is no tokenizer that fits the model, and as `load_gpt2` does.
     """
     folder = _find_folder(source)
     model = load_gpt2(folder)
@@ -67,7 +67,7 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
         parameters=count_parameters(model),
         device="cpu",
         threads=torch.get_num_threads(),
-        tokenizer_sha256=fingerprint(tokenizer),
+        tokenizer_sha256=compute_fingerprint(tokenizer),
         generation=describe_decoder(model),
         documents=find_end_of_text(tokenizer) is not None,
         **describe_environment(),
@@ -86,14 +86,14 @@ def load_gpt2(source: str | Path) -> GPT:
         source: a folder that transformers has saved, or the name of a model on the Hugging Face hub.
 
     Raises:
-        ExchangeError: if it is not a GPT-2, or its weights are missing, pickled or of the wrong shape.
-        FileError: if a file cannot be read.
-        MissingExtraError: if the hub is needed and huggingface_hub is not installed.
+        ExchangeError: it is not a GPT-2, or its weights are missing, pickled or of the wrong shape.
+        FileError: a file cannot be read.
+        MissingExtraError: the hub is needed and huggingface_hub is not installed.
     """
     folder = _find_folder(source)
     config = _convert_config(_read_config(folder / "config.json"), folder)
     try:
-        model = build_empty(config)
+        model = build_empty_model(config)
     except RuntimeError:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
     assert isinstance(model, GPT)
@@ -105,8 +105,8 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
     """Write a folder that `GPT2LMHeadModel.from_pretrained` opens.
 
     Raises:
-        ExchangeError: if the last layer has a bias, because GPT-2's has none.
-        FileError: if the folder cannot be written.
+        ExchangeError: the last layer has a bias, because GPT-2's has none.
+        FileError: the folder cannot be written.
     """
     if model.lm_head is not None and model.lm_head.bias.any():
         raise ExchangeError("GPT-2 has no bias in its last layer, and this model has one: train it with --tied-head")
@@ -149,7 +149,7 @@ def convert_to_gpt2(model: GPT) -> dict[str, Tensor]:
 
 
 def _find_folder(source: str | Path) -> Path:
-    """Return a local folder, downloaded if need be. Raises FileError if one of its files is a link to elsewhere."""
+    """Return a local folder, downloaded if need be. Raise FileError if one of its files is a link to elsewhere."""
     folder = Path(source) if Path(source).is_dir() else _download(str(source))
     require_inside(folder, [path for pattern in FILE_PATTERNS for path in folder.glob(pattern)])
     return folder
@@ -183,7 +183,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _convert_config(content: dict[str, Any], folder: Path) -> ModelConfig:
-    """Return our config for a GPT-2's. Raises ExchangeError for a setting that our GPT does not support."""
+    """Return our config for a GPT-2's. Raise ExchangeError for a setting that our GPT does not support."""
     for name, value in REQUIRED_SETTINGS.items():
         if content.get(name, value) != value:
             raise ExchangeError(f"{str(folder)!r} has {name} {content[name]!r}, and only {value!r} can be read")

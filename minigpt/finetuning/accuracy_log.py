@@ -63,7 +63,7 @@ class AccuracyLog(Callback):
         self.say(f"         {summary}", "italic cyan")
 
     def draw(self) -> None:
-        """Write tasks.png into the run's directory: a curve for each task. Raises FileError."""
+        """Write tasks.png into the run's directory: a curve for each task. Raise FileError."""
         figure = create_figure(9, 5)
         axes = figure.subplots()
         for n, (task, shares) in enumerate(self.shares.items()):

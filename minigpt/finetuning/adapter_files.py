@@ -80,8 +80,8 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
         base_sha256: the base's fingerprint; computed from the model by default.
 
     Raises:
-        ConfigError: if the model has no adapter of that name.
-        FileError: if a file cannot be written.
+        ConfigError: the model has no adapter of that name.
+        FileError: a file cannot be written.
     """
     layers = {path: layer.adapters[name] for path, layer in find_lora_layers(model).items() if name in layer.adapters}
     if not layers:
@@ -127,9 +127,9 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         The paths of the layers that have the adapter.
 
     Raises:
-        ExchangeError: if it is not a LoRA adapter, is a pickle, belongs to another base or does not fit this one.
-        FileError: if a file cannot be read.
-        ConfigError: if the name is taken.
+        ExchangeError: it is not a LoRA adapter, is a pickle, belongs to another base or does not fit this one.
+        FileError: a file cannot be read.
+        ConfigError: the name is taken.
     """
     if name in list_adapters(model):
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
@@ -157,7 +157,7 @@ def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run
         scale: a factor for all of them.
 
     Raises:
-        ConfigError: if a scale is not a number, or two adapters have new tokens.
+        ConfigError: a scale is not a number, or two adapters have new tokens.
         ExchangeError, FileError: as `load_adapter` does.
     """
     scales, with_tokens = {}, []
@@ -204,7 +204,7 @@ def _convert_to_peft_name(model: nn.Module, path: str) -> str:
 def _build_adapters(
     model: nn.Module, config: LoRAConfig, weights: Mapping[str, Tensor], folder: Path
 ) -> dict[str, Adapter]:
-    """Return an adapter for each layer that has weights. Raises ExchangeError if the weights do not fit the model."""
+    """Return an adapter for each layer that has weights. Raise ExchangeError if the weights do not fit the model."""
     layers = find_linear_layers(model)
     peft_names = {path: _convert_to_peft_name(model, path) for path in layers}
     stray = weights.keys() - {f"{name}.{part}" for name in peft_names.values() for part in PARTS.values()}
@@ -234,7 +234,7 @@ def _build_adapters(
 
 
 def _read_config(folder: Path) -> LoRAConfig:
-    """Read adapter_config.json. Raises ExchangeError for a setting that we do not support."""
+    """Read adapter_config.json. Raise ExchangeError for a setting that we do not support."""
     path = folder / CONFIG
     if not path.is_file():
         raise ExchangeError(f"{str(folder)!r} is no adapter: it has no {CONFIG}")

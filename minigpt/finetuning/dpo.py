@@ -33,7 +33,7 @@ from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.display import Display
 from minigpt.training.setup import TrainingSetup
 
-DEFAULT_RATES: dict[Method, float] = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
+DPO_RATES: dict[Method, float] = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def train_dpo(
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
-        DataError: if the run follows no instructions, or the pairs cannot be learned.
-        ConfigError: for an impossible setting or adapter.
+        DataError: the run follows no instructions, or the pairs cannot be learned.
+        ConfigError: an impossible setting or adapter.
         MinigptError: as `minigpt.train` does.
     """
-    defaults = {"learning_rate": DEFAULT_RATES[method], "order": "epochs", "snapshots": 0}
+    defaults = {"learning_rate": DPO_RATES[method], "order": "epochs", "snapshots": 0}
     config = derive_config(base, method, **defaults | settings)
     template = ChatTemplate(base.tokenizer)
     pairs = read_pairs(data)

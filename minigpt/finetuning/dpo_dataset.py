@@ -11,7 +11,7 @@ from typing import Any
 from minigpt.config import Config
 from minigpt.errors import DataError
 from minigpt.finetuning.example_dataset import ExampleDataset, Item, encode_example
-from minigpt.finetuning.sft_examples import Example, parse_conversation, read_json_lines
+from minigpt.finetuning.sft_examples import Example, iterate_json_lines, parse_conversation
 from minigpt.tokenizers.chat_format import ChatTemplate
 
 
@@ -27,14 +27,14 @@ def read_pairs(path: str | Path) -> list[PreferencePair]:
     """Read the pairs of a file.
 
     Raises:
-        DataError: if a line is not a pair; the message has the file, the line and the reason.
-        FileError: if the file cannot be read or is empty.
+        DataError: a line is not a pair; the message has the file, the line and the reason.
+        FileError: the file cannot be read or is empty.
     """
-    return [parse_pair(content, where) for where, content in read_json_lines(path, "pairs")]
+    return [parse_pair(content, where) for where, content in iterate_json_lines(path, "pairs")]
 
 
 def parse_pair(content: Any, where: str) -> PreferencePair:
-    """Return the pair that a line holds. Raises DataError, with the place, if it holds none."""
+    """Return the pair that a line holds. Raise DataError, with the place, if it holds none."""
     names = ("prompt", "chosen", "rejected")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str | list) for name in names):
         raise DataError(f"{where}: a pair needs prompt, chosen and rejected, each text or messages")
@@ -66,7 +66,7 @@ class PreferenceDataset(ExampleDataset):
         template: ChatTemplate,
         config: Config,
     ) -> None:
-        """Encode the pairs. Raises DataError if a split has no pair, or an answer alone is longer than block_size."""
+        """Encode the pairs. Raise DataError if a split has no pair, or an answer alone is longer than block_size."""
 
         def encode(pair: PreferencePair) -> Item:
             answers = (pair.chosen, pair.rejected)

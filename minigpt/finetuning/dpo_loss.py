@@ -61,7 +61,7 @@ class DPOModel(nn.Module):
     """
 
     def __init__(self, model: TrainedModel, reference: TrainedModel, beta: float = DEFAULT_BETA) -> None:
-        """Take a model and a reference on the same device. Raises ConfigError for a beta that is not above 0."""
+        """Take a model and a reference on the same device. Raise ConfigError for a beta that is not above 0."""
         super().__init__()
         if not 0 < beta < math.inf:
             raise ConfigError(f"beta must be a number above 0, not {beta!r}")

@@ -44,7 +44,7 @@ def encode_example(example: Example, template: ChatTemplate, block_size: int) ->
     """Encode an example, without its beginning if it is longer than block_size.
 
     Raises:
-        DataError: if the answer alone is longer.
+        DataError: the answer alone is longer.
     """
     ids, counted = template.encode(example.turns)
     max_length = block_size + 1  # x and y are shifted by one
@@ -79,7 +79,7 @@ class ExampleDataset:
             config: gives batch_size and the seed.
 
         Raises:
-            DataError: if a split has no item.
+            DataError: a split has no item.
         """
         for purpose, split in (("train on", items["train"]), ("validate with", items["val"])):
             if not split:

@@ -27,7 +27,7 @@ class ExampleSplit:
     Attributes:
         train: examples to train on, by task.
         test: held-out examples, by task.
-        source: where they are from, for people.
+        source: where they are from, for messages.
     """
 
     train: dict[str, list[Example]]
@@ -58,9 +58,9 @@ def make_example_split(
         seed: for the draws.
 
     Raises:
-        DataError: if there are too few examples, or a line of the file is not an example.
-        FileError: if the file cannot be read.
-        ConfigError: for an unknown task.
+        DataError: there are too few examples, or a line of the file is not an example.
+        FileError: the file cannot be read.
+        ConfigError: an unknown task.
     """
     return _make_task_examples(base, tasks, test_only, seed) if data is None else _split_file(data, seed)
 
@@ -75,7 +75,7 @@ def split_by_hash(items: Sequence[T], questions: Sequence[str], source: str, kin
         kind: what they are called in the message, in the plural.
 
     Raises:
-        DataError: if a part is empty.
+        DataError: a part is empty.
     """
     train: list[T] = []
     test: list[T] = []

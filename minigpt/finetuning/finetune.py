@@ -72,7 +72,7 @@ def finetune(
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
-        ConfigError: for an impossible setting or adapter.
+        ConfigError: an impossible setting or adapter.
         MinigptError: as `minigpt.train` does.
     """
     if base.config.model.quantization != "none" and method == "full":

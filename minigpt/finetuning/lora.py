@@ -166,7 +166,7 @@ def apply_lora(
         The paths of the layers.
 
     Raises:
-        ConfigError: if a target matches no layer, the name is taken, or the rank is larger than a matrix.
+        ConfigError: a target matches no layer, the name is taken, or the rank is larger than a matrix.
     """
     config = LoRAConfig(rank, alpha, dropout, rslora, dora)
     unmerge(model)
@@ -225,7 +225,7 @@ def use_adapters(model: nn.Module, scales: Mapping[str, float]) -> None:
         scales: name to factor: {"a": 1} switches to a, {"a": 0.7, "b": 0.3} blends two, {} is the base.
 
     Raises:
-        ConfigError: if there is no such adapter, or a factor is not a number.
+        ConfigError: there is no such adapter, or a factor is not a number.
     """
     known = list_adapters(model)
     for name, scale in scales.items():

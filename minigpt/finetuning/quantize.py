@@ -16,7 +16,7 @@ from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 
-KINDS: dict[int, Quantization] = {8: "int8", 4: "nf4"}
+QUANTIZATION_BY_BITS: dict[int, Quantization] = {8: "int8", 4: "nf4"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
         data: a text to measure both runs on; by default the run's own.
 
     Raises:
-        ConfigError: for other bits, and for a model that has no blocks or is quantized already.
+        ConfigError: `bits` is neither 4 nor 8, or the model has no blocks or is quantized already.
         DataError, FileError: if `data` cannot be measured.
     """
-    if bits not in KINDS:
-        raise ConfigError(f"there is no layer of {bits} bits here: choose {' or '.join(map(str, KINDS))}")
-    kind = KINDS[bits]
+    if bits not in QUANTIZATION_BY_BITS:
+        raise ConfigError(
+            f"there is no layer of {bits} bits here: choose {' or '.join(map(str, QUANTIZATION_BY_BITS))}"
+        )
+    kind = QUANTIZATION_BY_BITS[bits]
     model = copy.deepcopy(base.model)
     if isinstance(model, GPTLanguageModel):
         model = GPT.from_lecture(model.state_dict(), base.config.model.dropout)

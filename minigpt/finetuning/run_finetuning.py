@@ -44,7 +44,7 @@ def derive_config(base: Run, method: Method, **settings: Any) -> Config:
         **settings: settings that replace these.
 
     Raises:
-        ConfigError: for an impossible setting.
+        ConfigError: an impossible setting.
     """
     if settings.get("optimizer") == "muon" and method != "full":
         raise ConfigError("muon moves whole matrices, and adapters are parts of some: choose --optimizer adamw")

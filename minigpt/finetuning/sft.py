@@ -102,8 +102,8 @@ def train_sft(
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
-        DataError: if the examples cannot be learned.
-        ConfigError: for an impossible setting, adapter or task.
+        DataError: the examples cannot be learned.
+        ConfigError: an impossible setting, adapter or task.
         MinigptError: as `minigpt.train` does.
     """
     config = derive_config(base, method, **{"order": "epochs", "snapshots": 0} | settings)

@@ -37,7 +37,7 @@ class SFTDataset(ExampleDataset):
             replay: the base's own text; one training batch in five is of it.
 
         Raises:
-            DataError: if a split has no example, or an answer alone is longer than block_size.
+            DataError: a split has no example, or an answer alone is longer than block_size.
         """
 
         def encode(example: Example) -> Item:

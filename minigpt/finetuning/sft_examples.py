@@ -62,13 +62,13 @@ def read_examples(path: str | Path) -> list[Example]:
     """Read the examples of a file.
 
     Raises:
-        DataError: if a line is not an example; the message has the file, the line and the reason.
-        FileError: if the file cannot be read or is empty.
+        DataError: a line is not an example; the message has the file, the line and the reason.
+        FileError: the file cannot be read or is empty.
     """
-    return [parse_example(content, where) for where, content in read_json_lines(path, "examples")]
+    return [parse_example(content, where) for where, content in iterate_json_lines(path, "examples")]
 
 
-def read_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
+def iterate_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
     """Read the lines of a JSON Lines file.
 
     Args:
@@ -79,8 +79,8 @@ def read_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
         The place of a line, for messages, and its content.
 
     Raises:
-        DataError: if a line is not JSON in UTF-8.
-        FileError: if the file cannot be read or is empty.
+        DataError: a line is not JSON in UTF-8.
+        FileError: the file cannot be read or is empty.
     """
     path = Path(path)
     is_empty = True
@@ -89,7 +89,7 @@ def read_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
             try:
                 content = json.loads(line)
             except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-                raise DataError(f"{where}, is not JSON in UTF-8 ({error}): mend it or leave it out") from None
+                raise DataError(f"{where}, is not JSON in UTF-8 ({error}): correct it or leave it out") from None
             is_empty = False
             yield where, content
     if is_empty:
@@ -97,7 +97,7 @@ def read_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
 
 
 def parse_example(content: Any, where: str) -> Example:
-    """Return the example that a line holds. Raises DataError, with the place, if it holds none."""
+    """Return the example that a line holds. Raise DataError, with the place, if it holds none."""
     if isinstance(content, dict) and "messages" in content:
         return parse_conversation(content["messages"], where)
     if not isinstance(content, dict) or not {"instruction", "output"} <= content.keys():
@@ -112,7 +112,7 @@ def parse_example(content: Any, where: str) -> Example:
 
 
 def parse_conversation(messages: Any, where: str) -> Example:
-    """Return the example that a list of messages holds. Raises DataError, with the place, if it holds none."""
+    """Return the example that a list of messages holds. Raise DataError, with the place, if it holds none."""
     turns = []
     for message in messages if isinstance(messages, list) else []:
         role, text = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
@@ -126,7 +126,7 @@ def parse_conversation(messages: Any, where: str) -> Example:
 
 
 def _build_example(turns: tuple[Turn, ...], where: str) -> Example:
-    """Check the order and the texts of the turns. Raises DataError, with the place, for what is wrong."""
+    """Check the order and the texts of the turns. Raise DataError, with the place, for what is wrong."""
     roles = [turn.role for turn in turns]
     alternating = roles[1:] if roles[:1] == ["system"] else roles
     if not alternating or alternating != ["user", "assistant"] * (len(alternating) // 2):
@@ -134,7 +134,7 @@ def _build_example(turns: tuple[Turn, ...], where: str) -> Example:
     for turn in turns:
         if half := SURROGATE.search(turn.text):
             raise DataError(
-                f"{where}, has half of a surrogate pair, U+{ord(half[0]):04X}, which is no character: mend it"
+                f"{where}, has half of a surrogate pair, U+{ord(half[0]):04X}, which is no character: correct it"
             )
         if not turn.text.strip() and turn.role != "system":
             what = "an empty answer" if turn.role == "assistant" else "an empty instruction"

@@ -30,7 +30,7 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, 
         targets: paths of layers or the ends of paths, such as "qkv" or "ffwd.up"; None for every layer of the blocks.
 
     Raises:
-        ConfigError: if a target names no layer; the message lists the names that exist.
+        ConfigError: a target names no layer; the message lists the names that exist.
     """
     layers = find_linear_layers(model)
     if targets is None:

@@ -158,7 +158,7 @@ def split_source(
         test_only: pairs of word tasks that are never learned, in either order.
 
     Raises:
-        DataError: if a prompt with a short word does not fit.
+        DataError: a prompt with a short word does not fit.
     """
     longest = min(MAX_WORD, (max_characters - len("reverse: ")) // 2)  # the word is in the prompt and in the answer
     if longest < MIN_LONGEST_WORD:
@@ -193,7 +193,7 @@ def make_examples(tasks: Sequence[str], source: TaskSource, number: int | None, 
         seed: for the draws.
 
     Raises:
-        DataError: if the text has nothing for a task.
+        DataError: the text has nothing for a task.
     """
     return {
         name: list(_draw_examples(name, source, number or EXAMPLES.get(name, DEFAULT_EXAMPLES), random.Random(seed)))

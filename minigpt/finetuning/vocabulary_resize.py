@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from minigpt.errors import DataError, ExchangeError, FileError
 from minigpt.model import TrainedModel
-from minigpt.model.meta_init import build_empty
+from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
 from minigpt.system.safetensors_files import read_tensors
@@ -43,7 +43,7 @@ def extend_tokenizer(
         texts: a character tokenizer without a sign for unknown characters also gets the characters of these.
 
     Raises:
-        DataError: if the tokenizer cannot have more tokens.
+        DataError: the tokenizer cannot have more tokens.
     """
     missing = [name for name in special if name not in tokenizer.special_tokens]
     if isinstance(tokenizer, CharTokenizer):
@@ -86,7 +86,7 @@ def resize_embeddings(model: TrainedModel, old_ids: Sequence[int | None], seed: 
         name: _resize_rows(tensor, old_ids, generator) if name in TABLES else tensor
         for name, tensor in model.state_dict().items()
     }
-    larger = build_empty(dataclasses.replace(model.config, vocab_size=len(old_ids)))
+    larger = build_empty_model(dataclasses.replace(model.config, vocab_size=len(old_ids)))
     larger.load_state_dict(weights, assign=True)
     return larger.train(model.training)
 
@@ -136,7 +136,7 @@ def save_new_tokens(folder: Path, weights: Mapping[str, Tensor], old_ids: Sequen
         run: the fine-tuned run.
 
     Raises:
-        FileError: if a file cannot be written.
+        FileError: a file cannot be written.
     """
     new_ids = [n for n, i in enumerate(old_ids) if i is None]
     tensors = {name: weights[name].detach().cpu()[new_ids].contiguous() for name in TABLES if name in weights}
@@ -149,8 +149,8 @@ def load_new_tokens(run: Run, folder: Path) -> Run:
     """Return a run with the tokens of an adapter's folder added.
 
     Raises:
-        ExchangeError: if a file is damaged or does not fit the run.
-        FileError: if a file cannot be read.
+        ExchangeError: a file is damaged or does not fit the run.
+        FileError: a file cannot be read.
     """
     path = folder / TOKENS
     rows, metadata = read_tensors(path)

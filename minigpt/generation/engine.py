@@ -105,11 +105,11 @@ def stream(
         idx: the prompt (B, T), int64, with T at least 1.
         config: how to sample, and how many tokens.
         stop: tokens that end a row.
-        build_decoder: what makes a compiled decoder from the window and the number of tokens, or None.
+        build_decoder: returns a compiled decoder for a window and a number of tokens, or None.
 
     Yields:
-        The next tokens (B,), int64. A row that has come to a token of `stop` yields STOPPED from there on. The stream
-        ends when all rows have stopped.
+        The next tokens (B,), int64. After a row produces a token of `stop`, it yields STOPPED. The stream ends when
+        all rows have stopped.
     """
     alive, ends = torch.ones(len(idx), dtype=torch.bool), torch.tensor(sorted(stop), dtype=torch.int64)
     for token in _sample_tokens(model, idx, config, build_decoder):

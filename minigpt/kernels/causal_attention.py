@@ -40,7 +40,7 @@ class _CausalAttention(torch.autograd.Function):
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
         """Queries, keys and values (B, H, T, D) -> (B, H, T, D)."""
         q, k, v = (part.flatten(0, 1) for part in parts)  # (N, T, D)
-        weights = attention_weights(q, k)
+        weights = compute_attention_weights(q, k)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.shape = parts[0].shape
         return average_values(weights, v).view(ctx.shape)
@@ -59,7 +59,7 @@ def _query_chunks(T: int) -> list[tuple[int, int]]:
     return [(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)]
 
 
-def attention_weights(q: Tensor, k: Tensor) -> list[Tensor]:
+def compute_attention_weights(q: Tensor, k: Tensor) -> list[Tensor]:
     """Compute the attention weights of queries and keys (N, T, D): (N, chunk, end of the chunk) for each chunk."""
     T, D = q.shape[1:]
     future = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)
@@ -70,7 +70,7 @@ def attention_weights(q: Tensor, k: Tensor) -> list[Tensor]:
 
 
 def average_values(weights: Sequence[Tensor], v: Tensor) -> Tensor:
-    """Compute the averages of the values (N, T, D) by the weights of `attention_weights`: (N, T, D)."""
+    """Compute the averages of the values (N, T, D) by the weights of `compute_attention_weights`: (N, T, D)."""
     out = torch.empty_like(v)
     for chunk, (start, end) in zip(weights, _query_chunks(v.shape[1]), strict=True):
         torch.bmm(chunk, v[:, :end], out=out[:, start:end])

@@ -171,16 +171,16 @@ class _ByteDropout(torch.autograd.Function):
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
         drawn, ctx.drops = words.view(torch.uint8)[: x.numel()].view(x.shape), drops
         ctx.save_for_backward(drawn)
-        return x * _dropout_factors(x, drawn, drops)
+        return x * _compute_dropout_factors(x, drawn, drops)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         """Return the gradient, multiplied by the same factors."""
         (drawn,) = ctx.saved_tensors
-        return g * _dropout_factors(g, drawn, ctx.drops), None
+        return g * _compute_dropout_factors(g, drawn, ctx.drops), None
 
 
-def _dropout_factors(like: Tensor, drawn: Tensor, drops: int) -> Tensor:
+def _compute_dropout_factors(like: Tensor, drawn: Tensor, drops: int) -> Tensor:
     """Return 0 for bytes below `drops`, and for the others the factor that keeps the mean."""
     return drawn.to(like.dtype).ge_(drops).mul_(BYTE_VALUES / (BYTE_VALUES - drops))  # numbers: bools are slow

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config
-from minigpt.kernels.causal_attention import MAX_LENGTH, attention_backward, attention_weights, average_values
+from minigpt.kernels.causal_attention import MAX_LENGTH, attention_backward, average_values, compute_attention_weights
 from minigpt.kernels.elementwise import can_use_gradients
 from minigpt.kernels.onednn_linear import OneDNNLinear, linear, linear_backward
 from minigpt.model.gpt import Block
@@ -25,7 +25,7 @@ EPSILON = 1e-5  # of the layer norms
 
 
 def can_fuse_blocks(config: Config, device: str) -> bool:
-    """Return whether a training with this configuration can use `FusedBlock`, and is faster with it.
+    """Return whether a training run with this configuration can use `FusedBlock`, and is faster with it.
 
     It computes the lecture's function in float32 on a CPU, without dropout.
     """
@@ -84,7 +84,7 @@ class _FusedBlock(torch.autograd.Function):
         normed1, *moments1 = torch.native_layer_norm(x, (C,), g1, b1, EPSILON)
         qkv = linear(normed1, w_qkv, b_qkv)  # (N, 3C)
         q, k, v = _split_heads(qkv, 3, T, H)  # (B * H, T, D) each
-        weights = attention_weights(q, k)
+        weights = compute_attention_weights(q, k)
         attended = _join_heads(average_values(weights, v)[None], H)  # (N, C)
         middle = linear(attended, w_proj, b_proj).add_(x)  # (N, C)
         normed2, *moments2 = torch.native_layer_norm(middle, (C,), g2, b2, EPSILON)

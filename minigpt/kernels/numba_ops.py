@@ -58,7 +58,9 @@ def _njit_cached(**options: Any) -> Callable[[Callable], Any]:
 
     def decorate(function: Callable) -> Any:
         before = SETTINGS["CACHE_DIR"]
-        SETTINGS["CACHE_DIR"] = str(Path(before or Path(__file__).parent / "__pycache__") / f"compiled-{source_hash()}")
+        SETTINGS["CACHE_DIR"] = str(
+            Path(before or Path(__file__).parent / "__pycache__") / f"compiled-{hash_sources()}"
+        )
         try:
             return njit(**options)(function)
         finally:
@@ -68,7 +70,7 @@ def _njit_cached(**options: Any) -> Callable[[Callable], Any]:
 
 
 @functools.cache
-def source_hash() -> str:
+def hash_sources() -> str:
     """Return the first 16 digits of the SHA-256 of the files with compiled loops."""
     files = (Path(__file__).with_name(f"{name}.py") for name in ("numba_ops", "numba_decode", "numba_window"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

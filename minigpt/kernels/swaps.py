@@ -30,7 +30,7 @@ PLAIN = {fast: plain for table in (ONEDNN, ELEMENTWISE, ATTENTION, BLOCK) for pl
 def swap_modules(model: nn.Module, config: Config) -> list[str]:
     """Swap a model's modules, in place, and return the names of the kernels that it has now, sorted."""
     names = set()
-    for name, table in _tables(model, config).items():
+    for name, table in _select_tables(model, config).items():
         for module in model.modules():
             fast = table.get(type(module))
             if fast is not None and not has_hooks(module) and not any(p.is_meta for p in module.parameters()):
@@ -47,7 +47,7 @@ def restore_modules(model: nn.Module) -> None:
             module.__class__ = PLAIN[type(module)]
 
 
-def _tables(model: nn.Module, config: Config) -> dict[str, dict[type, type]]:
+def _select_tables(model: nn.Module, config: Config) -> dict[str, dict[type, type]]:
     """Return the kernels for this kind of model, by name; none on a GPU and for the models to be read."""
     device = next(model.parameters()).device.type
     if device != "cpu":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from minigpt.model.kv_cache import ContextWindow, KVCache
     from minigpt.model.language_model import LanguageModel, TrainedModel, build, count_parameters, get_model_class
     from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
-    from minigpt.model.meta_init import build_empty
+    from minigpt.model.meta_init import build_empty_model
     from minigpt.model.modern import Modern
     from minigpt.model.ngram import NGramModel
     from minigpt.model.quantization import (
@@ -39,7 +39,7 @@ __all__ = [
     "NGramModel",
     "TrainedModel",
     "build",
-    "build_empty",
+    "build_empty_model",
     "count_parameters",
     "dequantize_int8",
     "dequantize_nf4",
@@ -63,7 +63,7 @@ _MODULES = {
     "NGramModel": "ngram",
     "TrainedModel": "language_model",
     "build": "language_model",
-    "build_empty": "meta_init",
+    "build_empty_model": "meta_init",
     "count_parameters": "language_model",
     "dequantize_int8": "quantization",
     "dequantize_nf4": "quantization",

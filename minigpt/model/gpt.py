@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
-from minigpt.model.kv_cache import KVCache, append_sampled_tokens
+from minigpt.model.kv_cache import KVCache, sample_with_cache
 from minigpt.model.lecture import compute_next_token_loss, init_weights
 
 
@@ -163,7 +163,7 @@ class GPT(nn.Module):
 
         `generation/engine.py` has temperature, top-k and top-p. `minigpt sample` uses it.
         """
-        return append_sampled_tokens(self, idx, max_new_tokens)
+        return sample_with_cache(self, idx, max_new_tokens)
 
     @classmethod
     def from_lecture(cls, weights: Mapping[str, Tensor], dropout: float = 0.0) -> Self:

@@ -1,6 +1,6 @@
 """The names that transformers' GPT-2 gives to the tensors of our GPT.
 
-Two readers need them: adapters in PEFT's format, and the import and export of whole models. GPT-2 stores its matrices
+Two modules use them: adapters in PEFT's format, and the import and export of whole models. GPT-2 stores its matrices
 as (inputs, outputs), which is the transpose of what `nn.Linear` stores.
 """
 
@@ -25,7 +25,7 @@ OUTER_NAMES = {  # a tensor outside the blocks: our name and GPT-2's
 
 
 def map_gpt2_names(config: ModelConfig) -> dict[str, str]:
-    """Return our name of every parameter of a GPT-2, each with GPT-2's name.
+    """Return a mapping from our parameter names to GPT-2's.
 
     Args:
         config: the sizes of the model; a head that is not tied has a name of its own.

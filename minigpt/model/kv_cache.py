@@ -3,7 +3,7 @@
 Attention needs the keys and values of all earlier tokens. They do not change while the text grows, so a cache keeps
 them (Pope et al. 2022, "Efficiently Scaling Transformer Inference"). `KVCache` is that cache. `ContextWindow` decides
 when to use it. Up to block_size tokens, the model reads only the new tokens. After that the window moves, every token
-gets a new position, and the model reads the whole window again for each token. `append_sampled_tokens` samples with
+gets a new position, and the model reads the whole window again for each token. `sample_with_cache` samples with
 both. `minigpt sample` uses `generation/engine.py` instead, which has temperature, top-k, top-p and compiled decoders.
 
 Shapes: B batch, T new tokens, S all tokens so far, H heads, D head size, C channels, V vocabulary.
@@ -123,7 +123,7 @@ class ContextWindow:
 
 
 @torch.no_grad()
-def append_sampled_tokens(model: Any, idx: Tensor, max_new_tokens: int) -> Tensor:
+def sample_with_cache(model: Any, idx: Tensor, max_new_tokens: int) -> Tensor:
     """Sample one token after another from the model's probabilities, with a KV cache.
 
     The tokens are those of `lecture.append_sampled_tokens` with the same weights and the same `torch.manual_seed`.

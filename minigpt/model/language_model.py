@@ -15,7 +15,7 @@ from minigpt.model.modern import Modern
 TrainedModel = BigramLanguageModel | GPTLanguageModel | GPT | Modern  # the models of a run
 
 
-class Context(Protocol):
+class ModelShape(Protocol):
     """What generation and evaluation ask of a model's configuration."""
 
     @property
@@ -33,7 +33,7 @@ class LanguageModel(Protocol):
     training: bool
 
     @property
-    def config(self) -> Context:
+    def config(self) -> ModelShape:
         """The shape of the model."""
 
     def __call__(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -67,13 +67,13 @@ def build(config: ModelConfig) -> TrainedModel:
     With the same seed, both implementations of the lecture's transformer get the same weights.
     """
     if get_model_class(config) is GPT and config.is_lecture:
-        with _WithoutMasks():
+        with _MaskSkipper():
             lecture = GPTLanguageModel(config)
         return GPT.from_lecture(lecture.state_dict(), config.dropout)
     return get_model_class(config)(config)
 
 
-class _WithoutMasks(TorchFunctionMode):
+class _MaskSkipper(TorchFunctionMode):
     """Skips the (T, T) mask of each head of the lecture's model, since only the weights are needed."""
 
     def __torch_function__(

@@ -10,17 +10,17 @@ from minigpt.config import ModelConfig
 from minigpt.model.language_model import TrainedModel, get_model_class
 
 
-def build_empty(config: ModelConfig) -> TrainedModel:
+def build_empty_model(config: ModelConfig) -> TrainedModel:
     """Build the model of a configuration with names and shapes only.
 
     A file of weights can then be compared with the model before memory is reserved. The configuration alone is not
     trusted: it may come from a damaged or hostile run.
     """
-    with torch.device("meta"), _WithoutValues():
+    with torch.device("meta"), _InitializationSkipper():
         return get_model_class(config)(config)
 
 
-class _WithoutValues(TorchFunctionMode):
+class _InitializationSkipper(TorchFunctionMode):
     """Skips functions that set values. On a meta tensor they do nothing, and would import PyTorch's compiler."""
 
     def __torch_function__(

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.gpt import ScaledDotProductAttention
-from minigpt.model.kv_cache import KVCache, append_sampled_tokens
+from minigpt.model.kv_cache import KVCache, sample_with_cache
 from minigpt.model.lecture import compute_next_token_loss
 
 EPSILON = 1e-6  # added to the mean square, so that RMS norm does not divide a vector of zeros by zero
@@ -219,7 +219,7 @@ class Modern(nn.Module):
 
         `generation/engine.py` has temperature, top-k and top-p. `minigpt sample` uses it.
         """
-        return append_sampled_tokens(self, idx, max_new_tokens)
+        return sample_with_cache(self, idx, max_new_tokens)
 
 
 def _init_modern_weights(module: nn.Module) -> None:

@@ -46,7 +46,7 @@ class NGramConfig:
         order: the length of the longest n-gram. Order 3 predicts a token from the two before it.
 
     Raises:
-        ConfigError: if a value is below 1.
+        ConfigError: a value is below 1.
     """
 
     vocab_size: int
@@ -88,8 +88,8 @@ class NGramModel(nn.Module):
             The model.
 
         Raises:
-            ConfigError: if `vocab_size` or `order` is below 1.
-            DataError: if an id is outside the vocabulary.
+            ConfigError: `vocab_size` or `order` is below 1.
+            DataError: an id is outside the vocabulary.
         """
         config = NGramConfig(vocab_size, order)
         ids = _to_valid_ids(ids, vocab_size)

@@ -1,6 +1,6 @@
-"""Matrices in few bits: int8, and NF4, in which QLoRA keeps a frozen model (Dettmers et al. 2023).
+"""Quantized matrices: int8, and NF4, in which QLoRA keeps a frozen model (Dettmers et al. 2023).
 
-int8 divides each row of a matrix by a scale and rounds it to a whole number from -127 to 127.
+int8 divides each row of a matrix by a scale, and rounds each weight to a whole number from -127 to 127.
 
 NF4 uses four bits. The weights of a trained matrix are nearly normally distributed, so its 16 levels lie where a
 normal distribution has its mass: each is the nearest level of about equally many weights. A matrix is cut into blocks
@@ -36,7 +36,7 @@ __all__ = [
 
 Quantization = Literal["int8", "nf4"]
 
-INT8_LARGEST = 127  # codes are as many above zero as below
+INT8_MAX = 127  # codes are as many above zero as below
 BLOCK = 64  # weights that share an absmax
 ABSMAX_BLOCK = 256  # absmax that share an absmax of their own
 # The 16 levels, to the digits that QLoRA published. `compute_normal_levels` derives them.
@@ -72,7 +72,7 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Codes (O, I), int8, and scales (O,). Codes times scale differ from the matrix by at most half a scale.
     """
-    scale = weight.abs().amax(dim=1) / INT8_LARGEST
+    scale = weight.abs().amax(dim=1) / INT8_MAX
     scale[scale == 0] = 1  # a row of zeros
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
@@ -105,7 +105,7 @@ class Linear8bit(nn.Module):
         return dequantize_int8(self.codes, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
+        """Multiply x by the weights and add the bias: (..., I) -> (..., O)."""
         return self.multiply(x, self.weight, self.bias)
 
 
@@ -115,8 +115,8 @@ class Linear8bit(nn.Module):
 def compute_normal_levels(bits: int = 4) -> Tensor:
     """Compute the levels that suit a normal distribution, from -1 to 1 and with an exact zero: NF4's for 4 bits.
 
-    They are quantiles at even steps of probability, half of them below zero and one more above. The outermost ones lie
-    half a step of either half, averaged, from probability 0 and 1, where quantiles are infinite.
+    The levels are quantiles at evenly spaced probabilities: half of them below zero, and one more above. The quantiles
+    of 0 and 1 are infinite. So the outermost probability is 1 minus the mean of half a step in each half.
 
     Returns:
         The levels (2^bits,), float32, rising.
@@ -130,7 +130,7 @@ def compute_normal_levels(bits: int = 4) -> Tensor:
 
 
 @functools.cache
-def normal_levels(bits: int) -> Tensor:
+def get_levels(bits: int) -> Tensor:
     """Return the levels of NF4, or those for another number of bits: (2^bits,), float32, rising."""
     return torch.tensor(NF4_LEVELS) if bits == 4 else compute_normal_levels(bits)
 
@@ -149,7 +149,7 @@ def quantize_to_levels(tensor: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     absmax = blocks.abs().amax(dim=1)
     scaled = blocks / absmax.where(absmax > 0, 1.0)[:, None]
-    levels = normal_levels(bits).to(tensor.device)
+    levels = get_levels(bits).to(tensor.device)
     between = (levels[1:] + levels[:-1]) / 2
     return torch.bucketize(scaled, between).to(torch.uint8), absmax
 
@@ -172,7 +172,7 @@ def quantize_nf4(tensor: Tensor) -> tuple[Tensor, Tensor]:
 def dequantize_nf4(codes: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """Return the tensor of a shape, float32, that the codes and absmax of `quantize_nf4` stand for."""
     count = torch.Size(shape).numel()
-    values = nn.functional.embedding(codes.int(), _byte_levels().to(codes.device)).flatten()  # a byte at a time
+    values = nn.functional.embedding(codes.int(), _compute_byte_levels().to(codes.device)).flatten()  # a byte at a time
     whole = count // BLOCK * BLOCK
     values[:whole].view(-1, BLOCK).mul_(absmax[: whole // BLOCK, None])
     values[whole:].mul_(absmax[-1])
@@ -180,14 +180,14 @@ def dequantize_nf4(codes: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch
 
 
 @functools.cache
-def _byte_levels() -> Tensor:
+def _compute_byte_levels() -> Tensor:
     """Return the two levels that each byte of two level numbers stands for: (256, 2)."""
     byte = torch.arange(256)
-    return normal_levels(4)[torch.stack([byte >> 4, byte & 15], dim=1)]
+    return get_levels(4)[torch.stack([byte >> 4, byte & 15], dim=1)]
 
 
 @functools.cache
-def dynamic_levels() -> Tensor:
+def compute_dynamic_levels() -> Tensor:
     """Return 256 levels from -1 to 1, relatively as exact for small numbers as for large ones: (256,), rising.
 
     There are seven decades. Each has twice as many levels as the one below, in the middles of even steps from a tenth
@@ -215,13 +215,13 @@ def quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     blocks = nn.functional.pad(absmax - mean, (0, -count % ABSMAX_BLOCK)).view(-1, ABSMAX_BLOCK)
     largest = blocks.abs().amax(dim=1)
     scaled = blocks / largest.where(largest > 0, 1.0)[:, None]
-    levels = dynamic_levels().to(absmax.device)
+    levels = compute_dynamic_levels().to(absmax.device)
     return torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2).to(torch.uint8).flatten()[:count], largest, mean
 
 
 def dequantize_absmax(codes: Tensor, largest: Tensor, mean: Tensor) -> Tensor:
     """Return the absmax (N,) that the results of `quantize_absmax` stand for."""
-    values = dynamic_levels().to(codes.device)[codes.int()]
+    values = compute_dynamic_levels().to(codes.device)[codes.int()]
     return values * largest.repeat_interleave(ABSMAX_BLOCK)[: len(codes)] + mean
 
 
@@ -236,7 +236,7 @@ class Linear4bit(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        stored = _empty_nf4(layer.weight) if layer.weight.is_meta else _quantize_twice(layer.weight)
+        stored = _create_empty_nf4(layer.weight) if layer.weight.is_meta else _quantize_twice(layer.weight)
         for name, tensor in zip(("codes", "absmax", "absmax_largest", "absmax_mean"), stored, strict=True):
             self.register_buffer(name, tensor)
         self.bias = layer.bias
@@ -249,7 +249,7 @@ class Linear4bit(nn.Module):
         return dequantize_nf4(self.codes, absmax, (self.out_features, self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
+        """Multiply x by the weights and add the bias: (..., I) -> (..., O)."""
         return _Product4bit.apply(x, self)
 
 
@@ -258,7 +258,7 @@ class _Product4bit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Linear4bit) -> Tensor:
-        """(..., I) -> (..., O)."""
+        """Multiply x by the weights and add the bias: (..., I) -> (..., O)."""
         ctx.layer = layer
         return layer.multiply(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
@@ -275,7 +275,7 @@ def _quantize_twice(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return codes, *quantize_absmax(absmax)
 
 
-def _empty_nf4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _create_empty_nf4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the four buffers without values, for a matrix on the meta device."""
     count = weight.numel()
     blocks = -(-count // BLOCK)
@@ -308,8 +308,8 @@ def quantize_model(model: TrainedModel, quantization: Quantization) -> GPT | Mod
         ConfigError: the model has no blocks, or is quantized already.
     """
     if not isinstance(model, GPT | Modern):
-        raise ConfigError("only the fast GPT and the modern one keep their matrices in few bits: take a run of those")
+        raise ConfigError("only the fast GPT and the modern architecture can be quantized: name a run of one of them")
     if any(isinstance(module, Linear4bit | Linear8bit) for module in model.modules()):
-        raise ConfigError("its matrices are in few bits already: take the run that it was made from")
+        raise ConfigError("the run is quantized already: quantize the original run")
     quantize_layers(model, quantization)
     return model

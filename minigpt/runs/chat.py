@@ -41,7 +41,7 @@ class Chat:
         self.turns = []
 
     def set_temperature(self, value: str) -> None:
-        """Set the temperature of the next answers. Raises ConfigError for text that is not a number at least 0."""
+        """Set the temperature of the next answers. Raise ConfigError for text that is not a number at least 0."""
         try:
             temperature = float(value)
         except ValueError:
@@ -49,7 +49,7 @@ class Chat:
         self.config = dataclasses.replace(self.config, temperature=temperature)
 
     def save(self, path: Path) -> None:
-        """Write the conversation as a line of JSON that `minigpt finetune --data` reads. Raises FileError."""
+        """Write the conversation as a line of JSON that `minigpt finetune --data` reads. Raise FileError."""
         messages = [{"role": turn.role, "content": turn.text} for turn in self.turns]
         write_atomic(path, json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n")
 

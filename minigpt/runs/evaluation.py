@@ -26,9 +26,9 @@ class Evaluation:
         bits_per_byte: the bits of all predictions divided by the UTF-8 bytes of the predicted text. Special tokens
             cost bits and have no bytes. None where no text was predicted.
         bits_per_character: the same, divided by the characters.
-        split: which part of the data was measured, for people.
+        split: which part of the data was measured, for messages.
         characters: of the measured text.
-        source: where the text is from, for people.
+        source: where the text is from, for messages.
         predictions: how many predictions were made.
         possible_predictions: how many the text allows; more than `predictions` where only a part was measured.
     """
@@ -60,10 +60,10 @@ class Evaluation:
             tokenizer: the tokenizer that made them.
             split: which part of the data this is.
             source: where the text is from.
-            max_predictions: a longer text is measured on evenly spread windows with at most so many predictions.
+            max_predictions: limit on predictions; a longer text is measured in evenly spread windows.
 
         Raises:
-            DataError: if there are fewer than two tokens.
+            DataError: there are fewer than two tokens.
         """
         require_two_tokens(ids)
         loss = compute_exact_loss(model, ids, max_predictions)

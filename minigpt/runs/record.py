@@ -18,12 +18,12 @@ class Metrics:
     """One evaluation, one line of metrics.jsonl.
 
     Attributes:
-        step: training steps before it.
+        step: training steps done before the evaluation.
         train_loss: estimate on the training split, in nats per token.
         validation_loss: estimate on the validation split, in nats per token.
-        learning_rate: of the step before it.
-        seconds: of training, without evaluations.
-        characters: read in training so far.
+        learning_rate: AdamW's learning rate in the last step before the evaluation.
+        seconds: time spent on training steps, without evaluations.
+        characters: characters of all training batches so far.
     """
 
     step: int
@@ -48,20 +48,36 @@ class Record:
     """What run.json holds.
 
     Attributes:
+        status: how the training ended; "unfinished" while it runs.
+        started: date and time of the start, ISO 8601, UTC.
+        data_source: where the text is from, as messages name it.
+        data_characters: characters of the whole text.
+        data_sha256: SHA-256 of the text, or of the index of prepared data.
+        parameters: number of parameters of the model.
+        device: the device that trained it, such as "cpu".
+        threads: CPU threads of the training.
+        minigpt_version: version of this package; likewise torch_version and python_version.
+        platform: operating system and processor family.
+        format: version of the run's files.
+        data_path: file or folder of the text; None for the downloaded Tiny Shakespeare.
+        step: training steps done.
         validation_loss: exact loss of the last weights in nats per token, or None before it is measured.
-        bits_per_byte: of the exact loss, over the text's UTF-8 bytes.
-        bits_per_character: of the exact loss, over the text's characters.
-        predictions: number of predictions that the exact loss is the mean of.
+        training_seconds: time spent on training steps.
+        evaluation_seconds: time spent on evaluations.
+        tokenizer_sha256: fingerprint of the tokenizer.
+        bits_per_byte: exact loss in bits, divided by the UTF-8 bytes of the text.
+        bits_per_character: exact loss in bits, divided by the characters of the text.
+        predictions: number of predictions whose mean is the exact loss.
         possible_predictions: number of predictions that the validation split allows.
         data_position: windows drawn from the training split.
         base: the run that this one was fine-tuned from.
-        instructions: True if it was trained on instructions and answers, not on a text.
-        exchanges: questions in the longest of its conversations, if it was.
+        instructions: True for a run that was trained on instructions and answers, not on a text.
+        exchanges: the most questions in one training conversation; only for instructions.
         trained_parameters: number of parameters that were trained, if not all.
-        generation: how it writes text, such as "numba".
-        kernels: names of the kernels that it was trained with, separated by commas; empty for none.
+        generation: how the run generates text, such as "numba".
+        kernels: names of the kernels of the training, separated by commas; empty for none.
         documents: True if the data are documents, with an end-of-text token between them.
-        launch: name of the torchrun job that started it.
+        launch: name of the torchrun job that started the run.
     """
 
     status: Status

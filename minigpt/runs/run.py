@@ -19,14 +19,14 @@ from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterErr
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
 from minigpt.model.loss import TOKENS_PER_BATCH, TokenIds, compute_exact_loss
-from minigpt.model.meta_init import build_empty
+from minigpt.model.meta_init import build_empty_model
 from minigpt.model.quantization import quantize_model
 from minigpt.runs.evaluation import Evaluation, require_two_tokens
 from minigpt.runs.record import Metrics, Record
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
-from minigpt.tokenizers.base import Tokenizer, find_end_of_text, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, find_end_of_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Run:
             device: where the model goes: "auto", "cpu", "cuda" or "mps".
 
         Raises:
-            RunError: if a file is missing, damaged or from another version; the message names it.
-            DeviceError: if the machine does not have the device.
-            ConfigError: for other `weights`.
+            RunError: a file is missing, damaged or from another version; the message names it.
+            DeviceError: the machine does not have the device.
+            ConfigError: `weights` is neither "last" nor "best".
         """
         if weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
@@ -75,7 +75,7 @@ class Run:
             raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
         metrics = directory.read_metrics(record)
         try:
-            model = build_empty(config.model)  # takes no memory until the file has proved to fit
+            model = build_empty_model(config.model)  # takes no memory until the file has proved to fit
             if config.model.quantization != "none":
                 model = quantize_model(model, config.model.quantization)
         except RuntimeError:
@@ -99,8 +99,8 @@ class Run:
             **sampling: settings of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p, seed.
 
         Raises:
-            ConfigError: for an impossible setting.
-            UnknownCharacterError: for a character that is not in the vocabulary.
+            ConfigError: an impossible setting.
+            UnknownCharacterError: a character that is not in the vocabulary.
         """
         return prompt + "".join(self.stream(prompt, **sampling))
 
@@ -131,9 +131,9 @@ class Run:
             **sampling: as for `generate`.
 
         Raises:
-            ConfigError: for an impossible setting.
-            UnknownCharacterError: for a character that is not in the vocabulary.
-            MemoryShortError: if there is too little memory for the batch.
+            ConfigError: an impossible setting.
+            UnknownCharacterError: a character that is not in the vocabulary.
+            OutOfMemoryError: the batch does not fit in memory.
         """
         if num_samples < 1:
             raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
@@ -147,8 +147,8 @@ class Run:
         """Return the exact loss of a text in nats per token: each token is predicted once, in windows of block_size.
 
         Raises:
-            DataError: if the text has fewer than two tokens.
-            UnknownCharacterError: for a character that is not in the vocabulary.
+            DataError: the text has fewer than two tokens.
+            UnknownCharacterError: a character that is not in the vocabulary.
         """
         ids = torch.tensor(self.tokenizer.encode(text))
         require_two_tokens(ids)
@@ -162,8 +162,8 @@ class Run:
             data: where the data are now; by default where they were then.
 
         Raises:
-            FileError: if a file cannot be read.
-            DataError: if the data are unknown or have changed.
+            FileError: a file cannot be read.
+            DataError: the data are unknown or have changed.
         """
         if self.record.status == "imported":
             raise DataError(
@@ -193,14 +193,14 @@ class Run:
             data: a text file or prepared data; by default the data that the run was trained on.
 
         Raises:
-            FileError: if a file cannot be read.
-            DataError: if the training text has changed, or the data were prepared with another tokenizer.
+            FileError: a file cannot be read.
+            DataError: the training text has changed, or the data were prepared with another tokenizer.
         """
         corpus = self.corpus() if data is None else find_data(data)
         ids: TokenIds
         split = "validation split"
         if isinstance(corpus, PreparedData):
-            if corpus.index.tokenizer_sha256 != fingerprint(self.tokenizer):
+            if corpus.index.tokenizer_sha256 != compute_fingerprint(self.tokenizer):
                 raise DataError(
                     f"{corpus.source} has another tokenizer than this run: name one prepared with the run's"
                 )
@@ -242,4 +242,5 @@ def require_directory(path: Path) -> None:
     with explain_os_errors("open the run", path):
         if not path.is_dir():
             siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()]
-            raise RunError(f"there is no run {str(path)!r}{suggest_name(str(path), siblings) or ': name its folder'}")
+            advice = suggest_name(str(path), siblings) or ": name the directory of a run"
+            raise RunError(f"there is no run {str(path)!r}{advice}")

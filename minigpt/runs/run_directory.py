@@ -6,7 +6,7 @@
     best.safetensors    the weights of an earlier evaluation, if that one was better
     metrics.jsonl       one line for each evaluation
     snapshots.jsonl     texts that the model wrote during training, each from the same start and seed
-    samples.txt         the same texts, for people
+    samples.txt         the same texts, easy to read
     loss.png            the learning curves
     run.json            the record: data, versions, parameters, exact validation loss, times
     checkpoints/        what the training needs in order to resume: training/checkpoint.py
@@ -32,10 +32,16 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.record import FORMAT, Metrics, Record, Snapshot
 from minigpt.system.files import explain_os_errors, require_inside, write_atomic
-from minigpt.system.json_files import format_json_lines, parse_dataclass, parse_json, read_json_lines, read_run_file
+from minigpt.system.json_files import (
+    format_json_lines,
+    parse_dataclass,
+    parse_json,
+    read_dataclass_lines,
+    read_run_file,
+)
 from minigpt.system.safetensors_files import open_safetensors
 from minigpt.system.terminal import escape_control_characters
-from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
 LOCK = ".lock"  # held by the process that trains the run
@@ -107,7 +113,7 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training this run during the block. Raises RunError if one already does."""
+        """Keep other processes from training this run during the block. Raise RunError if one already does."""
         lock = filelock.FileLock(self.path / LOCK)
         require_inside(self.path, [self.path / LOCK])
         with explain_os_errors("lock the run", self.path):
@@ -121,7 +127,7 @@ class RunDirectory:
             lock.release()  # the file stays: without it two processes could hold two locks of one name
 
     def replace(self, old: "RunDirectory") -> None:
-        """Delete the files of another run, and move this run's files there. Raises FileError."""
+        """Delete the files of another run, and move this run's files there. Raise FileError."""
         with explain_os_errors("replace the run", old.path):
             for file in [*old.files(), *old.path.glob(".*.tmp")]:
                 if file.is_dir() and not file.is_symlink():
@@ -179,7 +185,7 @@ class RunDirectory:
                 f"{str(path)!r} is not this run's: it has {tokenizer.vocab_size} tokens, "
                 f"but the model {config.model.vocab_size}"
             )
-        if record.tokenizer_sha256 not in (None, fingerprint(tokenizer)):
+        if record.tokenizer_sha256 not in (None, compute_fingerprint(tokenizer)):
             raise RunError(f"{str(path)!r} is not this run's: the model was trained with other tokens")
         return tokenizer
 
@@ -205,10 +211,10 @@ class RunDirectory:
         write_atomic(self.metrics, format_json_lines(metrics))
 
     def read_metrics(self, record: Record) -> list[Metrics]:
-        """Return every evaluation in order. Raises RunError if a finished run lacks its last ones."""
+        """Return every evaluation in order. Raise RunError if a finished run lacks its last ones."""
         if record.status == "imported":  # another program trained it
             return []
-        metrics = read_json_lines(self.metrics, Metrics)
+        metrics = read_dataclass_lines(self.metrics, Metrics)
         if (
             record.status == "finished" and metrics[-1].step < record.step
         ):  # an interrupted run has no line for its last step
@@ -218,10 +224,10 @@ class RunDirectory:
 
     def read_snapshots(self) -> list[Snapshot]:
         """Return the snapshots in order; an empty list if the run has none."""
-        return read_json_lines(self.snapshots, Snapshot) if self.snapshots.exists() else []
+        return read_dataclass_lines(self.snapshots, Snapshot) if self.snapshots.exists() else []
 
     def write_snapshots(self, snapshots: list[Snapshot]) -> None:
-        """Write the snapshots: one line each, and for people under headings."""
+        """Write the snapshots: one line each, and under headings in a text file."""
         write_atomic(self.snapshots, format_json_lines(snapshots))
         texts = [
             f"step {s.step:,}, validation loss {s.validation_loss:.4f}\n{escape_control_characters(s.text)}\n\n"
@@ -234,7 +240,7 @@ class RunDirectory:
         write_atomic(self.model, _serialize_weights(weights))
 
     def remove_temporary_files(self) -> None:
-        """Remove the files that a killed process left half written. Raises FileError."""
+        """Remove the files that a killed process left half written. Raise FileError."""
         for file in self.path.glob(".*.tmp"):
             with explain_os_errors("remove", file):
                 file.unlink(missing_ok=True)
@@ -251,13 +257,13 @@ def _serialize_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
 
 
-def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool = False) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, like: Mapping[str, torch.Tensor], allow_others: bool = False) -> dict[str, torch.Tensor]:
     """Read tensors from an untrusted safetensors file.
 
     Args:
         path: the file.
         like: the names, shapes and dtypes that it must have; meta tensors are enough.
-        and_others: whether the file may have other tensors too, which are not read.
+        allow_others: whether the file may have other tensors too, which are not read.
 
     Raises:
         RunError: a name, shape or dtype differs, or a value is not finite.
@@ -266,7 +272,7 @@ def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool 
         raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
     with open_safetensors(path, RunError) as file:
         names = set(file.keys())
-        if stray := sorted(like.keys() - names if and_others else names ^ like.keys()):
+        if stray := sorted(like.keys() - names if allow_others else names ^ like.keys()):
             raise RunError(f"{str(path)!r} does not fit config.toml: {stray[0]} is in only one of the two")
         for name, tensor in like.items():
             part, kind, shape = file.get_slice(name), SAFETENSORS_DTYPES[tensor.dtype], list(tensor.shape)
@@ -280,8 +286,8 @@ def read_weights(path: Path, like: Mapping[str, torch.Tensor], and_others: bool 
     return weights
 
 
-def find_newest(runs: Path = Path("runs")) -> Path:
-    """Return the newest run in `runs` that has weights. Raises RunError if there is none."""
+def find_newest_run(runs: Path = Path("runs")) -> Path:
+    """Return the newest run in `runs` that has weights. Raise RunError if there is none."""
     with explain_os_errors("look for runs in", runs):
         found = [path for path in runs.glob("*/run.json") if path.with_name("model.safetensors").is_file()]
         if not found:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minigpt.errors import ConfigError
 from minigpt.finetuning.target_layers import find_linear_layers
-from minigpt.model.quantization import BLOCK, dequantize_int8, normal_levels, quantize_int8, quantize_to_levels
+from minigpt.model.quantization import BLOCK, dequantize_int8, get_levels, quantize_int8, quantize_to_levels
 from minigpt.runs.run import Run
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 
@@ -55,7 +55,7 @@ def round_weight(weight: Tensor, bits: int) -> Tensor:
     if bits == 8:
         return dequantize_int8(*quantize_int8(weight))
     numbers, absmax = quantize_to_levels(weight, bits)
-    values = normal_levels(bits)[numbers.int()] * absmax[:, None]  # (blocks, BLOCK)
+    values = get_levels(bits)[numbers.int()] * absmax[:, None]  # (blocks, BLOCK)
     assert values.shape[1] == BLOCK
     return values.flatten()[: weight.numel()].view_as(weight)
 

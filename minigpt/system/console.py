@@ -8,7 +8,7 @@ from minigpt.system.terminal import escape_control_characters
 
 
 class PipeSafeConsole(Console):
-    """A console that stops printing when its reader is gone: a closed pipe must not end a training."""
+    """A console that stops printing when its reader is gone: a closed pipe must not end a training run."""
 
     def on_broken_pipe(self) -> None:
         """Stop printing."""

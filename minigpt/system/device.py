@@ -49,10 +49,10 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def limit_threads(numbers: int) -> Iterator[int]:
-    """Use only as many CPU threads within the block as pay: a small piece of work is not worth another thread.
+    """Limit PyTorch's CPU threads within the block. Small operations are slower on several threads.
 
     Args:
-        numbers: how many numbers an activation has. There is one thread for each 2**14 of them, and never more than
+        numbers: elements of one activation tensor. There is one thread for each 2**14 elements, and never more than
             PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
 
     Yields:

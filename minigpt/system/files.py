@@ -36,7 +36,7 @@ _OTHER_OPEN_FILES = 256  # that a process has open for other reasons, at most
 def explain_os_errors(action: str, path: Path | str) -> Iterator[None]:
     """Turn an OSError in the block into a FileError: `cannot {action} {path}: {the reason and the way out}`.
 
-    So does a ValueError, which Python raises for a path with a zero byte.
+    A ValueError becomes a FileError too: Python raises it for a path with a zero byte.
 
     Args:
         action: a verb for the message, such as "read".
@@ -73,7 +73,7 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
 
 
 def read_text(path: Path | str, limit: int) -> str:
-    """Read a UTF-8 file, with its line ends unchanged. Raises FileError as `read_bytes` and `decode_text` do."""
+    """Read a UTF-8 file, with its line ends unchanged. Raise FileError as `read_bytes` and `decode_text` do."""
     return decode_text(read_bytes(path, limit), repr(str(path)))
 
 

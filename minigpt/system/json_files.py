@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigpt.config_fields import LARGEST, format_value, get_choices, get_value_type
+from minigpt.config_fields import MAX_NUMBERS, format_value, get_choices, get_value_type
 from minigpt.errors import FileError, RunError
 from minigpt.system.files import read_text
 
-LARGEST_JSON = 16 * 2**20  # bytes; as Python objects it can take thirty times as much memory
+MAX_JSON_BYTES = 16 * 2**20  # bytes; as Python objects it can take thirty times as much memory
 T = TypeVar("T")
 
 
 def read_run_file(path: Path) -> str:
-    """Read a text file of a run. Raises RunError if it is missing, unreadable or not text."""
+    """Read a text file of a run. Raise RunError if it is missing, unreadable or not text."""
     try:
-        return read_text(path, LARGEST_JSON)
+        return read_text(path, MAX_JSON_BYTES)
     except FileError as error:
         raise RunError(str(error)) from None
 
@@ -48,7 +48,7 @@ def format_json_lines(entries: Sequence[Any]) -> bytes:
     return "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in entries).encode()
 
 
-def read_json_lines(path: Path, cls: type[T]) -> list[T]:
+def read_dataclass_lines(path: Path, cls: type[T]) -> list[T]:
     """Read a file that `format_json_lines` made.
 
     Args:
@@ -94,6 +94,6 @@ def _is_valid(f: dataclasses.Field, value: Any) -> bool:
     accepted: tuple[Any, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):  # Python's bool is an int
         return False
-    if kind in LARGEST and not abs(value) <= LARGEST[kind]:  # 1e999 is infinite
+    if kind in MAX_NUMBERS and not abs(value) <= MAX_NUMBERS[kind]:  # 1e999 is infinite
         return False
     return not choices or value in choices

@@ -28,7 +28,7 @@ def create_figure(width: float, height: float) -> "Figure":
 
 
 def write_png(path: Path, figure: "Figure") -> None:
-    """Write a figure as a PNG, all or nothing. Raises FileError."""
+    """Write a figure as a PNG, all or nothing. Raise FileError."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomic(path, picture.getvalue())

@@ -23,7 +23,7 @@ def start_pool(processes: int, initialize: Callable[..., None] | None = None, *a
         *args: the arguments of `initialize`.
     """
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _initialize_worker, (initialize, args))
-    with _blocked_signals():  # the workers inherit the block, so no signal reaches them while they start
+    with _block_signals():  # the workers inherit the block, so no signal reaches them while they start
         for _ in range(processes):
             pool.submit(int)  # each call starts a worker
     return pool
@@ -40,7 +40,7 @@ def map_in_order(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item
 
 
 @contextmanager
-def _blocked_signals() -> Iterator[None]:
+def _block_signals() -> Iterator[None]:
     """Hold signals back within the block, where the system can (Windows cannot)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -13,8 +13,8 @@ from minigpt.system.files import explain_os_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LARGEST_HEADER = 2**22  # bytes, enough for tens of thousands of tensors; each takes time, even an empty one
-_LARGEST_ADAPTER = 2**31  # bytes
+_MAX_HEADER_BYTES = 2**22  # bytes, enough for tens of thousands of tensors; each takes time, even an empty one
+_MAX_ADAPTER_BYTES = 2**31  # bytes
 _READABLE_DTYPES = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16", "torch.int64")
 
 
@@ -32,7 +32,7 @@ def open_safetensors(path: Path, error: type[InputError]) -> Iterator[Any]:
     try:
         with path.open("rb") as file:
             header_size = int.from_bytes(file.read(8), "little")
-        if header_size > _LARGEST_HEADER:
+        if header_size > _MAX_HEADER_BYTES:
             raise error(
                 f"{str(path)!r} cannot be read as safetensors: its header has {header_size:,} bytes, too many to be one"
             )
@@ -58,8 +58,8 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     if not path.is_file():
         raise ExchangeError(f"{str(path)!r} is not a file of tensors: name an adapter's folder")
     with explain_os_errors("read", path):
-        if path.stat().st_size > _LARGEST_ADAPTER:
-            raise ExchangeError(f"{str(path)!r} is larger than {_LARGEST_ADAPTER:,} bytes: it is not an adapter")
+        if path.stat().st_size > _MAX_ADAPTER_BYTES:
+            raise ExchangeError(f"{str(path)!r} is larger than {_MAX_ADAPTER_BYTES:,} bytes: it is not an adapter")
     with open_safetensors(path, ExchangeError) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the handle is not a dict)
         metadata = file.metadata() or {}

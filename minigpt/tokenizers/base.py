@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 from minigpt.config import TokenizerKind
 
-LARGEST_FILE = 24 * 2**20  # bytes of a tokenizer's file; a character tokenizer with all of Unicode takes 17 MB
+MAX_TOKENIZER_BYTES = 24 * 2**20  # bytes of a tokenizer's file; a character tokenizer with all of Unicode takes 17 MB
 END_OF_TEXT = "<|endoftext|>"
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>")  # the names in GPT-2, Llama 3 and T5
 
@@ -55,6 +55,6 @@ def find_end_of_text(tokenizer: Tokenizer) -> int | None:
     return next((special[name] for name in _END_OF_TEXT_NAMES if name in special), None)
 
 
-def fingerprint(tokenizer: Tokenizer) -> str:
+def compute_fingerprint(tokenizer: Tokenizer) -> str:
     """Return the SHA-256 of the tokenizer's file, in hexadecimal: equal tokenizers have equal fingerprints."""
     return hashlib.sha256(tokenizer.to_bytes()).hexdigest()

@@ -209,7 +209,7 @@ class BPETokenizer:
         try:
             words = bpe_fast.count_words(text, cut, processes)
         except UnicodeEncodeError as error:
-            raise _surrogate_error(error) from None
+            raise _build_surrogate_error(error) from None
         merges = bpe_fast.find_merges(words, vocab_size - len(special_tokens))
         tokenizer = cls(merges, special_tokens, pattern)
         if tokenizer.vocab_size < vocab_size:
@@ -237,7 +237,7 @@ class BPETokenizer:
             for n, part in enumerate(_split_at(text, tuple(self.special_tokens))):
                 ids += [self.special_tokens[part]] if n % 2 else self.encode(part)
             return ids
-        if tiktoken_adapter.can_encode(text, self.tiktoken_threshold) and self._encode_by_tiktoken:
+        if tiktoken_adapter.should_use_tiktoken(text, self.tiktoken_threshold) and self._encode_by_tiktoken:
             return self._encode_by_tiktoken(text)
         return self.encode_in_python(text)
 
@@ -246,7 +246,7 @@ class BPETokenizer:
         try:
             return [i for piece in _cut_into_pieces(text, (), self.pattern) for i in self._encode_piece(piece)]
         except UnicodeEncodeError as error:
-            raise _surrogate_error(error) from None
+            raise _build_surrogate_error(error) from None
 
     def encode_bytes(self, content: bytes) -> list[int]:
         """Convert any bytes to token ids; bytes that are not UTF-8 are cut like punctuation and survive decoding."""
@@ -261,7 +261,7 @@ class BPETokenizer:
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Convert token ids to the bytes that were encoded. Raises DataError as `decode` does."""
+        """Convert token ids to the bytes that were encoded. Raise DataError as `decode` does."""
         try:
             return b"".join([self.vocab[int(i)] for i in ids])
         except KeyError as error:
@@ -272,7 +272,7 @@ class BPETokenizer:
         return format_tokenizer_json(self.vocab, self.merges, self.special_tokens, self.pattern)
 
     def save(self, path: Path | str) -> None:
-        """Write a Hugging Face tokenizer.json, all or nothing. Raises FileError."""
+        """Write a Hugging Face tokenizer.json, all or nothing. Raise FileError."""
         write_atomic(Path(path), self.to_bytes())
 
     @classmethod
@@ -313,7 +313,7 @@ def _require_distinct(special_tokens: Iterable[str], tokens: Iterable[bytes]) ->
         seen.add(name)
 
 
-def _surrogate_error(error: UnicodeEncodeError) -> DataError:
+def _build_surrogate_error(error: UnicodeEncodeError) -> DataError:
     """Return the error for a text that UTF-8 cannot express."""
     half = f"U+{ord(error.object[error.start]):04X}"
     return DataError(f"the text has half a surrogate pair, {half}, which is no character: remove it")

@@ -1,7 +1,7 @@
 """The parts of byte-level BPE that are fixed before training: 256 tokens, one for each byte, and the split patterns.
 
-GPT-2's files write a token as text with one character for each byte: a printable Latin-1 character stands for itself,
-and every other byte for one of the characters from U+0100 on. A blank, for example, is written "Ġ".
+GPT-2's files write a token as text with one character for each byte. A printable Latin-1 character stands for itself.
+Each of the remaining bytes is written as one of the characters from U+0100 on. A blank, for example, is written "Ġ".
 """
 
 # How a text is cut into pieces, which are roughly words. GPT-2's pattern is the one in its encoder.py. GPT-4's is
@@ -33,5 +33,5 @@ def token_to_text(token: bytes) -> str:
 
 
 def text_to_token(text: str) -> bytes:
-    """Return the token that GPT-2's files write as `text`. Raises KeyError for a character that stands for no byte."""
+    """Return the token that GPT-2's files write as `text`. Raise KeyError for a character that stands for no byte."""
     return bytes([_CHARACTER_TO_BYTE[character] for character in text])

@@ -8,7 +8,7 @@ from typing import Any, Self
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError, UnknownCharacterError
 from minigpt.system.files import read_bytes, write_atomic
-from minigpt.tokenizers.base import LARGEST_FILE
+from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _FORMAT = 1
@@ -52,7 +52,7 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Make a tokenizer of all characters that occur in a text. Raises DataError for an empty text."""
+        """Make a tokenizer of all characters that occur in a text. Raise DataError for an empty text."""
         if not text:
             raise DataError("the text is empty: a vocabulary needs at least one character")
         return cls(sorted(set(text)))
@@ -78,7 +78,7 @@ class CharTokenizer:
             raise UnknownCharacterError(text[position], position, self.vocab_size) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Convert ids to text, special tokens to their names. Raises DataError for an id that is not a token."""
+        """Convert ids to text, special tokens to their names. Raise DataError for an id that is not a token."""
         ids = [int(i) for i in ids]
         try:
             return "".join([self._names[i] for i in ids])
@@ -86,7 +86,7 @@ class CharTokenizer:
             raise DataError(f"the id {error} is not a token: ids run from 0 to {self.vocab_size - 1}") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Convert ids to text in UTF-8. Raises DataError as `decode` does."""
+        """Convert ids to text in UTF-8. Raise DataError as `decode` does."""
         return self.decode(ids).encode()
 
     def to_bytes(self) -> bytes:
@@ -99,7 +99,7 @@ class CharTokenizer:
         return json.dumps(content).encode()
 
     def save(self, path: Path | str) -> None:
-        """Write the vocabulary as JSON, all or nothing. Raises FileError."""
+        """Write the vocabulary as JSON, all or nothing. Raise FileError."""
         write_atomic(Path(path), self.to_bytes())
 
     @classmethod
@@ -110,7 +110,7 @@ class CharTokenizer:
             FileError: the file cannot be read, or is not a character tokenizer.
         """
         try:
-            content: Any = json.loads(read_bytes(path, LARGEST_FILE))
+            content: Any = json.loads(read_bytes(path, MAX_TOKENIZER_BYTES))
         except (ValueError, RecursionError) as error:
             raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
         if not isinstance(content, dict) or (content.get("format"), content.get("kind")) != (_FORMAT, cls.kind):

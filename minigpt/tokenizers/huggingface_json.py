@@ -7,7 +7,7 @@ from typing import Any
 
 from minigpt.errors import FileError
 from minigpt.system.files import read_bytes, read_text
-from minigpt.tokenizers.base import LARGEST_FILE
+from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 from minigpt.tokenizers.byte_level import BYTE_CHARACTERS, PATTERNS, text_to_token, token_to_text
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -91,7 +91,7 @@ def _read_tokenizer_json(path: Path) -> dict[str, Any]:
 
 def _read_gpt2_folder(folder: Path) -> dict[str, Any]:
     vocab = _read_json_object(folder / "vocab.json")
-    lines = read_text(folder / "merges.txt", LARGEST_FILE).split("\n")
+    lines = read_text(folder / "merges.txt", MAX_TOKENIZER_BYTES).split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
     merged = {*BYTE_CHARACTERS, *("".join(pair) for pair in merges)}
     special = {name: i for name, i in vocab.items() if name not in merged}  # such as <|endoftext|>
@@ -116,7 +116,7 @@ def _require_supported(content: dict[str, Any], path: Path) -> None:
 def _to_arguments(
     path: Path, vocab: dict[str, int], merges: list[tuple[str, ...]], special: dict[str, int], pattern: str
 ) -> dict[str, Any]:
-    """Convert the tokens from text to bytes. Raises FileError for what is not byte-level or not an id."""
+    """Convert the tokens from text to bytes. Raise FileError for what is not byte-level or not an id."""
     try:
         if len(set(merges)) < len(merges):
             raise FileError(f"{str(path)!r} is damaged: it has a merge twice")
@@ -143,7 +143,7 @@ def _format_pre_tokenizer(pattern: str) -> dict[str, Any]:
 
 
 def _parse_pattern(content: dict[str, Any], path: Path) -> str:
-    """Return the key in `PATTERNS` of the pattern that the file splits text by. Raises FileError for another one."""
+    """Return the key in `PATTERNS` of the pattern that the file splits text by. Raise FileError for another one."""
     found = content["pre_tokenizer"]
     steps = found["pretokenizers"] if found and found["type"] == "Sequence" else [found]
     kinds = [step and step["type"] for step in steps]
@@ -159,7 +159,7 @@ def _parse_pattern(content: dict[str, Any], path: Path) -> str:
 
 def _read_json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_bytes(path, LARGEST_FILE))
+        content = json.loads(read_bytes(path, MAX_TOKENIZER_BYTES))
     except (ValueError, RecursionError) as error:
         raise FileError(f"{str(path)!r} is not JSON: {error}") from None
     if not isinstance(content, dict):

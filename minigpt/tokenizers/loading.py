@@ -6,7 +6,7 @@ from pathlib import Path
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import read_bytes, require_inside
-from minigpt.tokenizers.base import END_OF_TEXT, LARGEST_FILE, Tokenizer
+from minigpt.tokenizers.base import END_OF_TEXT, MAX_TOKENIZER_BYTES, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -74,7 +74,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         if not (path / "vocab.json").exists():
             raise FileError(f"cannot read a tokenizer from {str(path)!r}: the folder has none: name a file, or a run")
         return BPETokenizer.load(path)
-    content = read_bytes(path, LARGEST_FILE)
+    content = read_bytes(path, MAX_TOKENIZER_BYTES)
     if path.suffix == ".model":
         return SentencePieceTokenizer.load(path)
     try:

@@ -19,7 +19,7 @@ from minigpt.tokenizers.base import END_OF_TEXT
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
-_LARGEST_MODEL = 8 * 2**20  # bytes; 250,000 pieces take 5 MB
+_MAX_MODEL_BYTES = 8 * 2**20  # bytes; 250,000 pieces take 5 MB
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581 stands for a blank in a model, so a text cannot have it
 _MAX_SENTENCE = 2**12  # characters of a sentence, as the trainer calls its examples
 _COVERAGE = 0.9995  # the share of characters that get a piece of their own where not all of them can
@@ -135,7 +135,7 @@ class SentencePieceTokenizer:
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Convert token ids to bytes. Raises DataError for an id outside 0..vocab_size - 1."""
+        """Convert token ids to bytes. Raise DataError for an id outside 0..vocab_size - 1."""
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < len(self._pieces):
@@ -147,13 +147,13 @@ class SentencePieceTokenizer:
         return self.model
 
     def save(self, path: Path | str) -> None:
-        """Write the .model file, all or nothing. Raises FileError."""
+        """Write the .model file, all or nothing. Raise FileError."""
         write_atomic(Path(path), self.model)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read a .model file. Raises FileError as the constructor does."""
-        content = read_bytes(path, _LARGEST_MODEL)
+        """Read a .model file. Raise FileError as the constructor does."""
+        content = read_bytes(path, _MAX_MODEL_BYTES)
         try:
             return cls(content)
         except FileError as error:
@@ -161,7 +161,7 @@ class SentencePieceTokenizer:
 
 
 def _import_library() -> ModuleType:
-    """Import sentencepiece. Raises MissingExtraError if it is not installed."""
+    """Import sentencepiece. Raise MissingExtraError if it is not installed."""
     try:
         import sentencepiece
     except ImportError:
@@ -170,7 +170,7 @@ def _import_library() -> ModuleType:
 
 
 def _load_processor(model: bytes) -> "SentencePieceProcessor":
-    """Load a model into the library. Raises FileError for what is not a model."""
+    """Load a model into the library. Raise FileError for what is not a model."""
     processor = _import_library().SentencePieceProcessor()
     try:
         loaded = processor.LoadFromSerializedProto(model)

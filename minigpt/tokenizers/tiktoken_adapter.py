@@ -12,13 +12,13 @@ import regex
 
 from minigpt.errors import DataError
 
-MIN_CHARACTERS = 2**20  # of a text for which it pays to set tiktoken up
+MIN_CHARACTERS = 2**20  # below this length, setting up tiktoken takes longer than it saves
 _MAX_PIECE = 5000  # characters; tiktoken's time for a piece is quadratic, so for longer ones Python is faster
 _LONG_WHITESPACE = regex.compile(rf"\s{{{_MAX_PIECE}}}")
 logger = logging.getLogger(__name__)
 
 
-def can_encode(text: str, min_characters: int = MIN_CHARACTERS) -> bool:
+def should_use_tiktoken(text: str, min_characters: int = MIN_CHARACTERS) -> bool:
     """Return True for a text that is long enough, has no very long pieces, and can be written in UTF-8."""
     if len(text) < min_characters:
         return False

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from minigpt.distributed.parallelism import full_tensor
+from minigpt.distributed.parallelism import gather_full_tensor
 from minigpt.errors import DivergedError
 from minigpt.runs.record import Metrics, Snapshot
 from minigpt.runs.run import Run
@@ -21,23 +21,23 @@ Losses = Mapping[str, float]  # {"train": …, "val": …}, in nats per token
 
 
 class Callback:
-    """What may happen at the moments of a training. A subclass overrides what it needs."""
+    """Base class of the callbacks: a subclass overrides the methods that it needs."""
 
     def on_train_begin(self, state: TrainingState) -> None:
-        """The first step is next; of a resumed training, the state is that of the checkpoint."""
+        """Called before the first step. In a resumed run, the state is the checkpoint's."""
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
-        """The losses after `state.step` steps are estimated. The clock counts what is done here as evaluation."""
+        """Called after the losses at `state.step` are estimated. The time spent here counts as evaluation."""
 
     def on_step_end(self, state: TrainingState) -> None:
-        """`state.step` steps are done."""
+        """Called after each step."""
 
     def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
-        """A loss jumped or is not finite. Return True after going back to an earlier state."""
+        """Called when a loss jumps or is not finite. Return True after restoring an earlier state."""
         return False
 
     def on_train_end(self, state: TrainingState) -> None:
-        """No step follows, and the last evaluation is done."""
+        """Called after the last step and the last evaluation."""
 
 
 class StopOnSignal(Callback):
@@ -48,8 +48,7 @@ class StopOnSignal(Callback):
 
     def on_step_end(self, state: TrainingState) -> None:
         """Ask all processes."""
-        [stopped] = state.processes.any(bool(self.interrupt.received))
-        if stopped:
+        if state.processes.any(bool(self.interrupt.received)):
             state.stop_reason = "interrupted"
 
 
@@ -155,7 +154,7 @@ class GatherShards(Callback):
         """Put each tensor together in all processes, and copy it in the first."""
         targets = self.unsharded.state_dict()
         for name, tensor in state.model.state_dict().items():
-            value = full_tensor(tensor)
+            value = gather_full_tensor(tensor)
             if state.processes.is_first:
                 targets[name].copy_(value)
 

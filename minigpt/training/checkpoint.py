@@ -1,4 +1,4 @@
-"""A checkpoint: everything that a training needs in order to resume with the same bits.
+"""A checkpoint: everything that a training run needs in order to resume with the same bits.
 
     checkpoints/00000500/model.safetensors      the weights after 500 steps
     checkpoints/00000500/training.safetensors   the optimizer's state and the state of every random generator

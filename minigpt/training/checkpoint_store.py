@@ -153,7 +153,7 @@ class Checkpoints:
             return sorted(found, key=lambda path: int(path.name), reverse=True)
 
     def require_no_links(self) -> None:
-        """Raise RunError if a file of the run is a symbolic link, through which a training could write elsewhere."""
+        """Raise RunError if a file of the run is a symbolic link: the training could write elsewhere."""
         run = self.run
         for path in [*run.files(), *self.path.glob("*"), *self.path.glob("*/*"), *self.path.glob("*/*/*")]:
             if path.is_symlink():

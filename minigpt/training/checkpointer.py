@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from minigpt.distributed.sharded_checkpoint import write_shards
+from minigpt.distributed.sharded_checkpoint import save_sharded_tensors
 from minigpt.errors import DivergedError
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.checkpoint import SHARDS, CheckpointMetadata
@@ -16,7 +16,7 @@ from minigpt.training.evaluation import is_logged
 from minigpt.training.training_state import TrainingState
 
 Job = Callable[[], None]
-MAX_WAITING = 4  # jobs; a training that saves faster than the disk writes has to wait
+MAX_WAITING = 4  # jobs; a training run that saves faster than the disk writes has to wait
 
 
 class AsyncWriter:
@@ -46,10 +46,13 @@ class AsyncWriter:
         self.pool.shutdown(cancel_futures=True)
 
     def _run(self, job: Job) -> None:
-        if not self.has_failed:
-            self.has_failed = True
+        if self.has_failed:
+            return
+        try:
             job()
-            self.has_failed = False
+        except BaseException:
+            self.has_failed = True
+            raise
 
 
 class Checkpointer(Callback):
@@ -91,7 +94,7 @@ class Checkpointer(Callback):
     def on_step_end(self, state: TrainingState) -> None:
         """Write a checkpoint if the last one is too old, but not of broken weights: the next loss will report them."""
         is_due = state.clock.seconds - self.saved_at > 60 * state.config.save_minutes
-        if state.processes.any(is_due) == [True] and state.processes.any(not state.has_finite_weights()) == [False]:
+        if state.processes.any(is_due) and not state.processes.any(not state.has_finite_weights()):
             self._write(state, is_evaluated=False, is_published=False, is_best=False)
 
     def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
@@ -136,7 +139,7 @@ class Checkpointer(Callback):
             self.checkpoints.begin(state.step)
         state.processes.barrier()
         directory = self.checkpoints.locate(state.step) / SHARDS
-        wait = write_shards(directory, {**state.weights(), **state.tensors()}, state.processes)
+        wait = save_sharded_tensors(directory, {**state.weights(), **state.tensors()}, state.processes)
 
         def finish() -> None:
             wait()

@@ -1,7 +1,4 @@
-"""Diagnose a finished training from its curves: one sentence that says what is wrong, and what to do next.
-
-Each finding is a sentence with its evidence.
-"""
+"""Diagnose a finished training run from its curves: one sentence that says what is wrong, and what to do next."""
 
 import math
 import shlex
@@ -14,7 +11,7 @@ from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
 
 MIN_DIFFERENCE = 0.02  # share of the loss; a smaller difference may be chance
-MIN_FALL = 0.01  # share of the loss; a training that falls more in its last fifth should go on
+MIN_FALL = 0.01  # share of the loss; a training run that falls more in its last fifth should go on
 LAST_PART = 5  # the last fifth of the steps
 STUCK_MARGIN = 0.03  # share of the unigram loss
 MEMORIZING_EPOCHS = 10  # a text that is read more often may be memorized
@@ -22,8 +19,8 @@ MIN_EVALUATIONS = 5  # fewer are not a curve
 MAX_COUNTED = 1_000_000  # tokens of a split whose frequencies are counted
 
 
-def diagnose(run: Run, dataset: Dataset) -> list[str]:
-    """Return the gravest finding as one sentence, or an empty list.
+def diagnose(run: Run, dataset: Dataset) -> str | None:
+    """Return the most serious problem as one sentence with its evidence, or None.
 
     Args:
         run: a finished run with its metrics.
@@ -31,10 +28,10 @@ def diagnose(run: Run, dataset: Dataset) -> list[str]:
     """
     metrics = run.metrics
     if len(metrics) < MIN_EVALUATIONS or metrics[0].step:
-        return []
+        return None
     unigram = compute_unigram_loss(dataset)
     findings = (find(run, dataset, unigram) for find in FINDERS)
-    return next(([finding] for finding in findings if finding), [])
+    return next((finding for finding in findings if finding), None)
 
 
 def compute_unigram_loss(dataset: Dataset) -> float:
@@ -46,30 +43,30 @@ def compute_unigram_loss(dataset: Dataset) -> float:
 
 
 def _find_divergence(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """The training loss rose, and stayed high."""
+    """Return a sentence if the training loss rose and stayed high."""
     last, best, first = run.metrics[-1], _find_best(run.metrics), run.metrics[0]
     worse = last.train_loss > max(best.train_loss * 1.3, unigram * (1 + STUCK_MARGIN))
     if not worse and last.train_loss <= first.train_loss:
         return None
     return (
         f"it diverged: the training loss was {best.train_loss:.2f} at step {best.step:,} and is {last.train_loss:.2f} "
-        f"now; try {_suggest_rates(run, 1 / 10)}, a tenth of what it was"
+        f"now; try {_format_rate_flags(run, 1 / 10)}, a tenth of what it was"
     )
 
 
 def _find_plateau(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """The loss is no better than that of token frequencies, and does not fall."""
+    """Return a sentence if the loss does not fall below that of the token frequencies."""
     last = run.metrics[-1]
     if last.train_loss < unigram * (1 - STUCK_MARGIN) or _compute_fall(run.metrics) > MIN_FALL:
         return None
     return (
         f"it is stuck: {last.validation_loss:.2f} is no better than the loss of token frequencies "
-        f"({unigram:.2f}); try {_suggest_rates(run, 1 / 10)}, or {_suggest_rates(run, 10)}"
+        f"({unigram:.2f}); try {_format_rate_flags(run, 1 / 10)}, or {_format_rate_flags(run, 10)}"
     )
 
 
 def _find_small_text(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """It overfits a text so short that the model memorizes it."""
+    """Return a sentence if the model memorizes a text that is too short for it."""
     read = run.metrics[-1].step * run.config.tokens_per_step / len(dataset.train)
     if not _is_rising(run.metrics) or run.record.parameters < len(dataset.train) or read < MEMORIZING_EPOCHS:
         return None
@@ -81,7 +78,7 @@ def _find_small_text(run: Run, dataset: Dataset, unigram: float) -> str | None:
 
 
 def _find_overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """The validation loss rises while the training loss falls."""
+    """Return a sentence if the validation loss rises while the training loss falls."""
     if not _is_rising(run.metrics):
         return None
     best, last = _find_best(run.metrics), run.metrics[-1]
@@ -94,7 +91,7 @@ def _find_overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
 
 
 def _find_improvement(run: Run, dataset: Dataset, unigram: float) -> str | None:
-    """The validation loss still falls."""
+    """Return a sentence if the validation loss still falls."""
     fell = _compute_fall(run.metrics)
     if fell < MIN_FALL:
         return None
@@ -105,7 +102,7 @@ def _find_improvement(run: Run, dataset: Dataset, unigram: float) -> str | None:
     )
 
 
-def _suggest_rates(run: Run, factor: float) -> str:
+def _format_rate_flags(run: Run, factor: float) -> str:
     """Return the flags that multiply the learning rates of a run by a factor."""
     training = run.config.training
     muon = f"--muon-learning-rate {training.muon_learning_rate * factor:g} " if training.optimizer == "muon" else ""

@@ -1,4 +1,4 @@
-"""What a training prints on standard error: a table of evaluations and a progress bar."""
+"""What a training run prints on standard error: a table of evaluations and a progress bar."""
 
 import sys
 

@@ -35,7 +35,7 @@ def estimate_loss(model: LanguageModel, data: WindowSampler, eval_windows: int) 
 
 def should_evaluate(step: int, config: TrainingConfig) -> bool:
     """Return whether to evaluate after `step` steps: every eval_interval, at snapshots and at the end."""
-    return is_logged(step, config) or step in _cache_snapshot_steps(config.snapshots, config.max_iters)
+    return is_logged(step, config) or step in _get_snapshot_steps(config.snapshots, config.max_iters)
 
 
 def is_logged(step: int, config: TrainingConfig) -> bool:
@@ -56,6 +56,6 @@ def choose_snapshot_steps(count: int, max_iters: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=1)
-def _cache_snapshot_steps(count: int, max_iters: int) -> frozenset[int]:
+def _get_snapshot_steps(count: int, max_iters: int) -> frozenset[int]:
     """Return the steps of `choose_snapshot_steps`, which the loop asks for at every step."""
     return frozenset(choose_snapshot_steps(count, max_iters))

@@ -1,4 +1,4 @@
-"""The forecast of a training: its time, its memory, and roughly its loss.
+"""The forecast of a training run: its time, its memory, and roughly its loss.
 
 Time and memory come from a rehearsal: a few real steps, an evaluation and a short sample, on a copy of the model. The
 loss comes from a formula that was fitted to trainings of this project (`LOSS` below).
@@ -47,7 +47,7 @@ LOSS = {"A": 1.653, "a": 0.3123, "B": 3.217, "b": 0.1029, "W": 0.0946}
 
 @dataclass(frozen=True)
 class Timings:
-    """The seconds of a training's parts.
+    """The seconds of a training run's parts.
 
     Attributes:
         first_step: of the first step, which includes compilation.
@@ -64,7 +64,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training will take.
+    """What a training run will take.
 
     Attributes:
         seconds: of training, evaluations and snapshots together.
@@ -96,7 +96,7 @@ class Forecast:
 
 
 def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
-    """Forecast a training by timing parts of it. The model, the batches and all random numbers stay as they are.
+    """Forecast a training run by timing parts of it. The model, the batches and all random numbers stay as they are.
 
     Args:
         model: the model to be trained, on its device.
@@ -115,7 +115,7 @@ def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> 
 
 
 def count_steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: Config) -> int:
-    """Return how many steps of a training take this time, by timing some of them on a copy of the model."""
+    """Return how many steps of a training run take this time, by timing some of them on a copy of the model."""
     longest = max(REHEARSAL_SECONDS, min(MAX_REHEARSAL_SECONDS, BUDGET_SHARE * 60 * minutes))
     with _rehearse(model, dataset) as rehearsed:
         timings = _time_steps(rehearsed, dataset, config, longest, max_steps=sys.maxsize)

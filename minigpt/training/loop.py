@@ -63,7 +63,7 @@ def fit(
         while True:
             try:
                 if estimate and state.needs_evaluation:
-                    with state.clock.evaluating():
+                    with state.clock.count_as_evaluation():
                         losses = processes.broadcast(estimate(objective, data, config.training.eval_windows))
                         for loss in losses.values():
                             require_finite(loss, state.step, config.training)
@@ -86,7 +86,7 @@ def fit(
 def train_step(model: WrappedModel, state: TrainingState) -> float:
     """Make one step: compute the gradients, clip them, and update the parameters. Return the mean loss of its batches.
 
-    Raises DivergedError as `compute_gradients` does.
+    Raise DivergedError as `compute_gradients` does.
     """
     mean_loss = compute_gradients(model, state)
     optimizer = state.optimizer
@@ -103,7 +103,7 @@ def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
     """Add up the gradients of `gradient_accumulation` batches, and return their mean loss in nats.
 
     Several processes share each batch. DDP and FSDP average their gradients, so each loss counts by its share.
-    Raises DivergedError if a batch's loss jumps or is not finite.
+    Raise DivergedError if a batch's loss jumps or is not finite.
     """
     losses = []
     config, scaler, processes = state.config, state.optimizer.scaler, state.processes

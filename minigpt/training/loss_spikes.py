@@ -23,13 +23,13 @@ class LossSpikeDetector:
         self.count, self.mean, self.mean_square = 0, 0.0, 0.0
 
     def check(self, loss: float, step: int, config: TrainingConfig) -> None:
-        """Add a batch's loss in nats. Raises DivergedError if it is a spike or not finite."""
+        """Add a batch's loss in nats. Raise DivergedError if it is a spike or not finite."""
         require_finite(loss, step, config)
         deviation = math.sqrt(max(0.0, self.mean_square - self.mean**2))
         if self.count >= self.MIN_LOSSES and loss - self.mean > max(self.DEVIATIONS * deviation, self.NATS):
             raise DivergedError(
                 f"the loss jumps from {self.mean:.2f} to {loss:.2f} at step {step}: "
-                f"try {_suggest_rates(config)}, or grad_clip 1"
+                f"try {_describe_lower_rates(config)}, or grad_clip 1"
             )
         keep = min(self.DECAY, self.count / (self.count + 1))
         self.mean = keep * self.mean + (1 - keep) * loss
@@ -41,7 +41,7 @@ class LossSpikeDetector:
         return torch.tensor([self.count, self.mean, self.mean_square], dtype=torch.float64)
 
     def load_state_dict(self, state: Tensor) -> None:
-        """Continue from that state. Raises RunError for numbers that no training has."""
+        """Continue from that state. Raise RunError for numbers that no training has."""
         count, self.mean, self.mean_square = state.tolist()
         self.count = int(count)
         if not (0 <= self.count < MAX_STATE and abs(self.mean) < MAX_STATE and abs(self.mean_square) < MAX_STATE):
@@ -53,10 +53,10 @@ def require_finite(loss: float, step: int, config: TrainingConfig) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} at step {step}: training diverged; "
-            f"try {_suggest_rates(config)}, such as {config.learning_rate / 10:g}"
+            f"try {_describe_lower_rates(config)}, such as {config.learning_rate / 10:g}"
         )
 
 
-def _suggest_rates(config: TrainingConfig) -> str:
+def _describe_lower_rates(config: TrainingConfig) -> str:
     muon = f"a muon_learning_rate below {config.muon_learning_rate:g} or " if config.optimizer == "muon" else ""
     return f"{muon}a learning_rate below {config.learning_rate:g}"

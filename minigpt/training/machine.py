@@ -1,4 +1,4 @@
-"""The machine that a training is planned for: how many GPUs, and what each can do."""
+"""The machine that a training run is planned for: how many GPUs, and what each can do."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How much memory a training needs, computed from its settings: weights, gradients, optimizer, activations.
+"""How much memory a training run needs, computed from its settings: weights, gradients, optimizer, activations.
 
 The formula counts tensors only. Python, the libraries, a GPU's context and gaps between tensors come on top.
 `python benchmarks/plan.py` compares it with real steps: it is within 20% of their tensors' peak.
@@ -100,7 +100,7 @@ def estimate_memory(config: Config, gpus: int = 1, parallel: Parallel = "single"
     loss = 3 * FLOAT * logits  # log-probabilities, their gradient, and the logits' gradient
     backward = (8 * number + 2 * FLOAT) * row  # gradients of two (B, T, 4C) and of two residual (B, T, C)
     if can_fuse_blocks(config, config.training.device):
-        backward += 2 * _attention_weights(config, B)  # their gradients before and after the softmax
+        backward += 2 * _count_attention_bytes(config, B)  # their gradients before and after the softmax
     if recompute:
         backward += block
     return Memory(
@@ -121,7 +121,7 @@ def _estimate_block_activations(config: Config, B: int) -> int:
     residual = 2 * FLOAT * row  # the inputs of both layer norms
     norms = 2 * number * row
     attention = 4 * number * row  # queries, keys, values, and the weighted values
-    attention += _count_attention_copies(config) * _attention_weights(config, B)
+    attention += _count_attention_copies(config) * _count_attention_bytes(config, B)
     hidden = (4 if model.activation == "relu" else 8) * number * row  # (B, T, 4C); a GELU keeps its input too
     masks = 2 * row if model.dropout else 0  # a byte for each number: was it dropped?
     return residual + norms + attention + hidden + masks
@@ -139,6 +139,6 @@ def _count_attention_copies(config: Config) -> int:
     return 1 if can_fuse_blocks(config, config.training.device) else 0
 
 
-def _attention_weights(config: Config, B: int) -> int:
+def _count_attention_bytes(config: Config, B: int) -> int:
     """Return the bytes of one copy of the attention weights (B, H, T, T)."""
     return FLOAT * B * config.model.n_head * config.model.block_size**2

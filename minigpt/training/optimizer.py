@@ -89,8 +89,8 @@ def get_learning_rate(step: int, config: TrainingConfig) -> float:
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019), and Muon for stacked matrices, with one schedule.
 
-    Only matrices decay, as in GPT-2's successors: biases and the gains of layer norm do not. Muon's learning rate
-    follows AdamW's schedule from its own height.
+    Only matrices decay, as in GPT-2's successors: biases and the gains of layer norm do not. Muon's learning rate is
+    muon_learning_rate times AdamW's current rate, divided by learning_rate.
 
     Attributes:
         scaler: scales the loss in fp16, so that small gradients do not vanish; does nothing in other precisions.

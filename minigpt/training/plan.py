@@ -1,4 +1,4 @@
-"""What a training takes, computed from its settings alone: memory, communication, operations, time.
+"""What a training run takes, computed from its settings alone: memory, communication, operations, time.
 
 `minigpt plan` prints it. Nothing runs, so the machine need not exist. training/forecast.py times real steps instead.
 B, T, C, V are model/lecture.py's; L is n_layer and N the number of GPUs.
@@ -35,7 +35,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a training, and the strategies to choose from.
+    """The size of a training run, and the strategies to choose from.
 
     Attributes:
         parameters: of the model.
@@ -53,7 +53,7 @@ class Plan:
 
 
 def plan(config: Config, machine: Machine) -> Plan:
-    """Plan a training on a machine.
+    """Plan a training run on a machine.
 
     Args:
         config: the training. The GPUs share the `batch_size` windows of each batch.
@@ -75,13 +75,13 @@ def plan(config: Config, machine: Machine) -> Plan:
     for parallel in parallels:
         for recompute in (False, True):
             variant = config.override(checkpoint_activations=recompute)
-            flops = tokens * flops_per_token(config.model, recompute)
+            flops = tokens * count_flops_per_token(config.model, recompute)
             strategies.append(
                 Strategy(
                     parallel=parallel,
                     recompute=recompute,
                     memory=estimate_memory(variant, machine.gpus, parallel),
-                    bytes_sent=bytes_sent_per_step(config, machine.gpus, parallel),
+                    bytes_sent=count_bytes_sent_per_step(config, machine.gpus, parallel),
                     flops=flops,
                     seconds=flops / machine.flops_reached(config),
                 )
@@ -90,7 +90,7 @@ def plan(config: Config, machine: Machine) -> Plan:
         parameters=ParameterCounts.from_config(config.model),
         tokens_per_step=config.tokens_per_step,
         tokens=tokens,
-        flops_per_token=flops_per_token(config.model),
+        flops_per_token=count_flops_per_token(config.model),
         strategies=strategies,
     )
 
@@ -103,7 +103,7 @@ def _require_covered(config: Config) -> None:
         raise ConfigError("plan covers AdamW and a number of steps only: choose optimizer adamw, and give --max-iters")
 
 
-def flops_per_token(model: ModelConfig, recompute: bool = False) -> int:
+def count_flops_per_token(model: ModelConfig, recompute: bool = False) -> int:
     """Return the floating-point operations of training per token, in matrix products. All others are few.
 
     A weight takes one multiplication and one addition in the forward pass, and twice as many in the backward pass:
@@ -118,7 +118,7 @@ def flops_per_token(model: ModelConfig, recompute: bool = False) -> int:
     return model.n_layer * (3 * block + again) + 6 * model.vocab_size * C
 
 
-def bytes_sent_per_step(config: Config, gpus: int, parallel: Parallel) -> int:
+def count_bytes_sent_per_step(config: Config, gpus: int, parallel: Parallel) -> int:
     """Return the bytes that each GPU sends in a step by ring collectives, as NCCL does (Patarasuk and Yuan 2009).
 
     An all-gather or a reduce-scatter of M bytes sends M (N - 1) / N from each GPU; an all-reduce sends twice that.

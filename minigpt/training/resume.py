@@ -13,7 +13,7 @@ from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.model import TrainedModel
-from minigpt.model.meta_init import build_empty
+from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
@@ -58,7 +58,7 @@ def resume(
         restart_schedule: whether the steps that follow get the whole schedule of the learning rate again. Without it,
             steps beyond the old max_iters have the schedule's last rate.
         replaces: the run whose place this one takes, once it is finished.
-        callbacks: called during the training, after the usual ones.
+        callbacks: called during the training, after the built-in callbacks.
         changes: new values of the settings in CHANGEABLE; more `max_iters` make the run longer.
 
     Raises:
@@ -128,7 +128,7 @@ def _prepare(
         )
 
     def load_model(shape: ModelConfig) -> TrainedModel:
-        model = build_empty(shape)  # allocates no memory before the file has proved to fit
+        model = build_empty_model(shape)  # allocates no memory before the file has proved to fit
         weights = load_full_tensors(checkpoint.model, model.state_dict())
         if checkpoint.best:
             read_weights(checkpoint.best, model.state_dict())  # a wrong file is refused before it replaces the run's
@@ -154,7 +154,7 @@ def _require_trained_here(directory: RunDirectory, record: Record) -> None:
 def _apply_changes(
     before: Config, checkpoint: Checkpoint, finished: bool, restart_schedule: bool, changes: dict[str, Any]
 ) -> Config:
-    """Return the config of the resumed training. Raises ConfigError for a change that is not possible."""
+    """Return the config of the resumed training. Raise ConfigError for a change that is not possible."""
     for name, value in changes.items():
         was = getattr(before.training, name, getattr(before.model, name, None))
         if name not in CHANGEABLE and value != was:

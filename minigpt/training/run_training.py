@@ -18,7 +18,7 @@ from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.record import Record, Status, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.tokenizers.base import fingerprint
+from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.training.callbacks import (
     Callback,
     EarlyStopping,
@@ -65,7 +65,7 @@ def run_training(
         run: the run, its directory already made. Its model is trained, or under FSDP gets the trained weights.
         setup: the data and the processes.
         display: shows the progress.
-        callbacks: called after the usual ones.
+        callbacks: called after the built-in callbacks.
         checkpoint: what to resume from; the model must already have its weights.
         replaces: the run whose place this one takes, once it is finished.
         objective: a module that computes the loss in place of the model, such as DPO's.
@@ -102,7 +102,7 @@ def run_training(
                 processes=processes,
             )
             interrupt.received = processes.max(interrupt.received)  # a signal to one process stops all
-            with state.clock.evaluating():
+            with state.clock.count_as_evaluation():
                 exact = measure()
                 require_finite(exact.loss, state.step, state.config)
             writer.flush()
@@ -161,7 +161,7 @@ class _RunRecorder(Callback):
             RunDirectory(self.path).write_record(self.record)
 
     def write(self, status: Status, exact: Evaluation | None = None) -> Record:
-        """Write and return the record of a training that ended.
+        """Write and return the record of a training run that ended.
 
         Args:
             status: how it ended.
@@ -214,7 +214,7 @@ def create_record(setup: TrainingSetup) -> Record:
         parameters=count_parameters(setup.model),
         device=str(next(iter(setup.model.parameters())).device),
         threads=setup.threads,
-        tokenizer_sha256=fingerprint(setup.tokenizer),
+        tokenizer_sha256=compute_fingerprint(setup.tokenizer),
         generation=describe_decoder(setup.model),
         launch=get_job_name(),
         documents=isinstance(corpus, PreparedData),
@@ -274,7 +274,7 @@ def _finish_run(run: Run, state: TrainingState, display: Display, replaced: RunD
     if replaced:
         with replaced.lock():
             directory.replace(replaced)
-    if state.is_finished and isinstance(state.data, Dataset) and run.record.base is None:
-        for finding in diagnose(run, state.data):
-            display.say(finding, "yellow")
+    can_diagnose = state.is_finished and run.record.base is None
+    if can_diagnose and isinstance(state.data, Dataset) and (problem := diagnose(run, state.data)):
+        display.say(problem, "yellow")
     return run

@@ -1,4 +1,4 @@
-"""What a training needs before its first step: text, tokenizer, dataset, model, and the number of steps."""
+"""What a training run needs before its first step: text, tokenizer, dataset, model, and the number of steps."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
-from minigpt.tokenizers.base import Tokenizer, fingerprint
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
@@ -25,12 +25,12 @@ from minigpt.training.forecast import count_steps_within
 from minigpt.training.precision import require_precision, resolve_precision
 from minigpt.training.training_data import TrainingData
 
-WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
+MEMORY_WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSetup:
-    """What a training needs before its first step.
+    """What a training run needs before its first step.
 
     Attributes:
         corpus: the text, or prepared data.
@@ -108,7 +108,7 @@ def prepare_training(
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
     device, config = pick_device(config.training.device), resolve_precision(config)
     require_precision(config.training.precision, device)
-    with explain_memory_errors(WAY_OUT), limit_threads(config.activations_per_batch) as threads:
+    with explain_memory_errors(MEMORY_WAY_OUT), limit_threads(config.activations_per_batch) as threads:
         torch.manual_seed(config.training.seed)
         built = model(config.model).to(device)
         accelerate(built, config)
@@ -116,11 +116,11 @@ def prepare_training(
 
 
 def _adopt_prepared_data(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
-    """Return the config with the tokenizer and split of prepared data. Raises DataError if it asks for others."""
+    """Return the config with the tokenizer and split of prepared data. Raise DataError if it asks for others."""
     asked, was = config.training, data.index.settings
     kind, size = data.tokenizer.kind, data.index.vocab_size
     other = None
-    if given and fingerprint(given) != data.index.tokenizer_sha256:
+    if given and compute_fingerprint(given) != data.index.tokenizer_sha256:
         other = "tokenizer that was named"
     elif asked.tokenizer not in (TrainingConfig.tokenizer, kind, was.get("tokenizer")):
         other = f"tokenizer {asked.tokenizer}"
@@ -135,19 +135,19 @@ def _adopt_prepared_data(config: Config, data: PreparedData, given: Tokenizer | 
 
 
 def _train_tokenizer(corpus: Corpus, config: Config) -> Tokenizer:
-    """Return a new tokenizer of the configured kind. Raises DataError if the text is too uniform.
+    """Return a new tokenizer of the configured kind. Raise DataError if the text is too uniform.
 
     A character tokenizer has all characters of the text; the others learn from the training split alone.
     """
     kind, text = config.training.tokenizer, corpus.text
     if kind == "char":
-        return build_char_tokenizer(corpus)
+        return build_corpus_tokenizer(corpus)
     learned_from = text[: math.floor(config.training.train_fraction * len(text))]
     return train_tokenizer(kind, learned_from, config.model.vocab_size)
 
 
-def build_char_tokenizer(corpus: Corpus) -> CharTokenizer:
-    """Return the tokenizer of a text's characters. Raises DataError if the text has fewer than two different ones."""
+def build_corpus_tokenizer(corpus: Corpus) -> CharTokenizer:
+    """Return the tokenizer of a text's characters. Raise DataError if the text has fewer than two different ones."""
     tokenizer = CharTokenizer.from_text(corpus.text)
     if tokenizer.vocab_size < 2:
         raise DataError(f"{corpus.source} holds one distinct character only: there is nothing to learn from it")

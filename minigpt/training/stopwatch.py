@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Counts from its construction, or from `start`; an `evaluating` block counts as evaluation.
+    """Counts from its construction, or from `start`; an `count_as_evaluation` block counts as evaluation.
 
     Attributes:
         evaluation_seconds: time spent in such blocks.
@@ -33,7 +33,7 @@ class Stopwatch:
         return now - self._started - self.evaluation_seconds
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def count_as_evaluation(self) -> Iterator[None]:
         """Count the block as evaluation."""
         self._paused = time.perf_counter()
         try:

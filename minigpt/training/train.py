@@ -12,7 +12,7 @@ from minigpt.errors import DivergedError
 from minigpt.runs.record import Record, Status
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.tokenizers.base import fingerprint
+from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_store import describe_unfinished
@@ -43,7 +43,7 @@ def train(
         out: the run's directory; None for runs/PRESET. If the name is taken, a number is added.
         overwrite: whether to take the place of the run with that name, once this one is finished.
         tokenizer: the file of a tokenizer to use; without it one is made from the text.
-        callbacks: called during the training, after the usual ones.
+        callbacks: called during the training, after the built-in callbacks.
 
     Returns:
         The run.
@@ -64,7 +64,7 @@ def train(
             display = stack.enter_context(Display(config.training, quiet=not processes.is_first))
             setup = stack.enter_context(prepare_training(config, data, display, given, processes=processes))
             setup = resolve_max_minutes(setup, display)
-        processes.require_same(setup.corpus.sha256, fingerprint(setup.tokenizer), setup.config)
+        processes.require_same(setup.corpus.sha256, compute_fingerprint(setup.tokenizer), setup.config)
         with processes.share_errors():
             directory, record = wanted, create_record(setup)
             if processes.is_first:
@@ -115,7 +115,7 @@ def _continue_job(
 def _create_run(
     wanted: RunDirectory, setup: TrainingSetup, record: Record, display: Display, overwrite: bool
 ) -> RunDirectory:
-    """Make the run's directory, and write what is known before the first step. Raises FileError."""
+    """Make the run's directory, and write what is known before the first step. Raise FileError."""
     if overwrite:
         wanted.require_run_or_empty()
         if wanted.record.is_file():

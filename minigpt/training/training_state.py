@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.config import TrainingConfig
-from minigpt.distributed.parallelism import local_shard, reshard
+from minigpt.distributed.parallelism import get_local_shard, reshard
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import RunError
@@ -82,7 +82,7 @@ class TrainingState:
 
     def has_finite_weights(self) -> bool:
         """Return whether all weights of this process are finite numbers; after an infinite gradient they are not."""
-        return all(bool(local_shard(weight).isfinite().all()) for weight in self.model.parameters())
+        return all(bool(get_local_shard(weight).isfinite().all()) for weight in self.model.parameters())
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the model's weights by name; of a model with frozen parameters only those that train."""
@@ -131,12 +131,12 @@ class TrainingState:
         self.metrics[:], self.snapshots[:] = checkpoint.metrics, checkpoint.snapshots
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Restore the state in a new process, clock included. Raises RunError as `restore` does."""
+        """Restore the state in a new process, clock included. Raise RunError as `restore` does."""
         self.restore(checkpoint)
         self.clock.start(checkpoint.metadata.training_seconds, checkpoint.metadata.evaluation_seconds)
 
     def restore_weights(self, checkpoint: Checkpoint) -> None:
-        """Make the weights what they were at the checkpoint. Raises RunError as `restore` does."""
+        """Make the weights what they were at the checkpoint. Raise RunError as `restore` does."""
         load_into(self.weights(), checkpoint.model)
 
     @property

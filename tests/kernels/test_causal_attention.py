@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from minigpt.kernels.causal_attention import CHUNK, MAX_LENGTH, StoredCausalAttention, attention_weights
+from minigpt.kernels.causal_attention import CHUNK, MAX_LENGTH, StoredCausalAttention, compute_attention_weights
 
 attend = StoredCausalAttention()
 
@@ -32,7 +32,7 @@ def test_long_windows_and_chunks_after_a_cache_are_left_to_pytorch() -> None:
 
 def test_no_weight_is_computed_after_the_last_query_of_a_chunk() -> None:
     q = torch.randn(1, 2 * CHUNK + 3, 4)
-    weights = attention_weights(q, q)
+    weights = compute_attention_weights(q, q)
     assert [part.shape[1:] for part in weights] == [(64, 64), (64, 128), (3, 131)]
     whole = torch.cat([F.pad(part, (0, q.shape[1] - part.shape[2])) for part in weights], dim=1)
     assert not whole.triu(1).any()

@@ -173,7 +173,7 @@ def test_a_compiler_that_is_switched_off_is_reported_and_pytorch_generates() -> 
 def test_compiled_code_is_cached_by_the_version_of_the_loops() -> None:
     functions = (numba_decode.decode_tokens, numba_window.decode_tokens, numba_ops.sample_token, numba_ops.find_largest)
     for function in functions:
-        assert f"compiled-{numba_ops.source_hash()}" in Path(function.stats.cache_path).parts
+        assert f"compiled-{numba_ops.hash_sources()}" in Path(function.stats.cache_path).parts
 
 
 def test_loops_and_filters_choose_alike_where_logits_are_equal() -> None:

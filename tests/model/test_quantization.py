@@ -19,12 +19,12 @@ from minigpt.model.quantization import (
     NF4_LEVELS,
     Linear4bit,
     Linear8bit,
+    compute_dynamic_levels,
     compute_normal_levels,
     dequantize_absmax,
     dequantize_int8,
     dequantize_nf4,
-    dynamic_levels,
-    normal_levels,
+    get_levels,
     quantize_absmax,
     quantize_int8,
     quantize_layers,
@@ -72,7 +72,7 @@ def test_codes_absmax_and_values_are_those_of_bitsandbytes(shape: tuple[int, ...
 def test_the_levels_are_where_a_normal_distribution_has_its_mass() -> None:
     assert (compute_normal_levels(4) - torch.tensor(NF4_LEVELS)).abs().max() < 1e-6
     for bits in (2, 3, 4, 5):
-        levels = normal_levels(bits)
+        levels = get_levels(bits)
         assert len(levels) == 2**bits
         assert (levels.diff() > 0).all()
         assert {-1.0, 0.0, 1.0} <= set(levels.tolist())
@@ -84,7 +84,7 @@ def test_the_levels_are_where_a_normal_distribution_has_its_mass() -> None:
 
 
 def test_absmax_in_eight_bits_are_nearly_those_of_bitsandbytes() -> None:
-    assert torch.equal(dynamic_levels(), theirs.create_dynamic_map())
+    assert torch.equal(compute_dynamic_levels(), theirs.create_dynamic_map())
     for seed in range(8):
         absmax = weights((random.Random(seed).randint(300, 3000),), 3 * seed).abs()
         mean = absmax.mean()

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import math
+import re
 import shutil
 import signal
 import threading
@@ -18,7 +20,7 @@ from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError, FileError, RunError
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunDirectory, find_newest
+from minigpt.runs.run_directory import RunDirectory, find_newest_run
 from minigpt.training.train import train
 
 
@@ -126,6 +128,12 @@ def change_json(name: str, **changes: object) -> Callable[[Path], None]:
     return change
 
 
+def write_infinite_seconds(run: Path) -> None:
+    content = (run / "run.json").read_text()
+    (run / "run.json").write_text(re.sub(r'"training_seconds": [0-9.e-]+', '"training_seconds": 1e999', content))
+    assert json.loads((run / "run.json").read_text())["training_seconds"] == math.inf
+
+
 def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
     def change(run: Path) -> None:
         content = (run / name).read_text()
@@ -185,7 +193,7 @@ BREAKAGES = (
         ("a wrong type", "run.json", change_json("run.json", parameters="many")),
         ("an unknown status", "run.json", change_json("run.json", status="great")),
         ("not a number", "run.json", replace("run.json", '"step": 60', '"step": NaN')),
-        ("beyond all numbers", "run.json", replace("run.json", '"training_seconds": 0', '"training_seconds": 1e999')),
+        ("beyond all numbers", "run.json", write_infinite_seconds),
         ("a metric missing", "metrics.jsonl", replace("metrics.jsonl", '"step": 20, ', "")),
         ("weights of another type", "model.safetensors", change_weights(to_half)),
         ("a weight too many", "model.safetensors", change_weights(lambda w: w.update(stray=torch.zeros(1)))),
@@ -218,15 +226,15 @@ def test_a_run_without_weights_is_passed_over_and_says_why(trained: Run, tmp_pat
         shutil.copytree(trained.path, tmp_path / name)
     change_json("run.json", status="unfinished", step=0)(tmp_path / "begun")
     (tmp_path / "begun" / "model.safetensors").unlink()
-    assert find_newest(tmp_path).name == "whole"
+    assert find_newest_run(tmp_path).name == "whole"
     with pytest.raises(RunError, match="has no weights yet"):
         minigpt.load(tmp_path / "begun")
 
 
 def test_the_newest_run_is_the_one_written_last(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"there is no run in .*minigpt train"):
-        find_newest(tmp_path)
+        find_newest_run(tmp_path)
     for name in ("b", "a"):
         shutil.copytree(trained.path, tmp_path / name)
         (tmp_path / name / "run.json").write_text((trained.path / "run.json").read_text())
-    assert find_newest(tmp_path).name == "a"
+    assert find_newest_run(tmp_path).name == "a"

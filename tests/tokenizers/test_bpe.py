@@ -133,10 +133,10 @@ def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path: Path) -> None:
 
 def test_tiktoken_encodes_large_texts_without_long_pieces() -> None:
     for text in (PROSE, " " * 4999 + "x", "a" * 4999):
-        assert tiktoken_adapter.can_encode(text, len(text))
-        assert not tiktoken_adapter.can_encode(text, len(text) + 1)
+        assert tiktoken_adapter.should_use_tiktoken(text, len(text))
+        assert not tiktoken_adapter.should_use_tiktoken(text, len(text) + 1)
     for text in (PROSE + "a" * 5000, PROSE + " " * 5000, PROSE + "\udcff"):
-        assert not tiktoken_adapter.can_encode(text, 10)
+        assert not tiktoken_adapter.should_use_tiktoken(text, 10)
 
 
 def test_tiktoken_returns_the_ids_of_python(tokenizer: BPETokenizer) -> None:

@@ -27,31 +27,31 @@ def test_without_patience_left_the_training_ends(text_file: Path, tmp_path: Path
     assert resume(run.path, patience=0, max_iters=run.record.step + 3).record.status == "finished"
 
 
-def diagnose_losses(run: Run, losses: list[tuple[float, float]], **changes: Any) -> list[str]:
+def diagnose_losses(run: Run, losses: list[tuple[float, float]], **changes: Any) -> str:
     """What the diagnostics say of a run with those training and validation losses."""
     metrics = [Metrics(n * 100, *both, 1e-3, 1.0, n) for n, both in enumerate(losses)]
     record = dataclasses.replace(run.record, step=metrics[-1].step, **changes)
     dataset = Dataset(run.tokenizer.encode(make_text()), run.config)
-    return diagnose(dataclasses.replace(run, metrics=metrics, record=record), dataset)
+    return diagnose(dataclasses.replace(run, metrics=metrics, record=record), dataset) or ""
 
 
 def test_the_diagnostics_find_what_is_wrong_with_a_curve(trained: Run) -> None:
     down = [(3.4 - 0.2 * n, 3.4 - 0.2 * n) for n in range(10)]
     flat = [(1.7, 1.7)] * 10
-    assert diagnose_losses(trained, down + flat) == []
-    assert "still improving: the validation loss fell by" in diagnose_losses(trained, down)[0]
+    assert diagnose_losses(trained, down + flat) == ""
+    assert "still improving: the validation loss fell by" in diagnose_losses(trained, down)
     overfit = [(1.7 - 0.02 * n, 1.7 + 0.03 * n) for n in range(10)]
-    assert "it overfits since step 900: the validation loss rose" in diagnose_losses(trained, down + overfit)[0]
-    assert "text is too small" in diagnose_losses(trained, down + overfit, parameters=100_000)[0]
-    assert "it diverged: the training loss was 1.60 at step 900" in diagnose_losses(trained, down + [(4.2, 4.2)] * 5)[0]
+    assert "it overfits since step 900: the validation loss rose" in diagnose_losses(trained, down + overfit)
+    assert "text is too small" in diagnose_losses(trained, down + overfit, parameters=100_000)
+    assert "it diverged: the training loss was 1.60 at step 900" in diagnose_losses(trained, down + [(4.2, 4.2)] * 5)
     unigram = compute_unigram_loss(Dataset(trained.tokenizer.encode(make_text()), trained.config))
-    assert "it is stuck" in diagnose_losses(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)[0]
-    assert diagnose_losses(trained, flat[:3]) == []
-    assert diagnose_losses(trained, [*down, *[(0.0, 0.0)] * 20]) == []  # learned to the end
+    assert "it is stuck" in diagnose_losses(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
+    assert diagnose_losses(trained, flat[:3]) == ""
+    assert diagnose_losses(trained, [*down, *[(0.0, 0.0)] * 20]) == ""  # learned to the end
     by_muon = dataclasses.replace(trained, config=trained.config.override(optimizer="muon", dropout=0.4))
-    [said] = diagnose_losses(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
+    said = diagnose_losses(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
     assert "try --muon-learning-rate 0.002 --learning-rate" in said
-    assert "try --dropout 0.5 or" in diagnose_losses(by_muon, down + overfit)[0]
+    assert "try --dropout 0.5 or" in diagnose_losses(by_muon, down + overfit)
 
 
 def test_the_diagnostics_find_what_is_wrong_with_real_runs(

@@ -16,7 +16,7 @@ from minigpt.model import build, count_parameters
 from minigpt.training.loop import compute_gradients, train_step
 from minigpt.training.machine import Machine
 from minigpt.training.memory_model import FLOAT, ParameterCounts, estimate_memory
-from minigpt.training.plan import bytes_sent_per_step, flops_per_token, plan
+from minigpt.training.plan import count_bytes_sent_per_step, count_flops_per_token, plan
 from minigpt.training.precision import autocast
 from minigpt.training.wrapping import wrap_model
 
@@ -107,12 +107,12 @@ def test_ddp_copies_the_model_to_each_gpu_and_fsdp_splits_it() -> None:
 
 def test_bytes_sent_are_those_of_ring_collectives() -> None:
     P = ParameterCounts.from_config(SMALL.model)
-    assert bytes_sent_per_step(SMALL, 1, "single") == 0
-    assert bytes_sent_per_step(SMALL, 2, "ddp") == FLOAT * P.total
-    assert bytes_sent_per_step(SMALL, 4, "fsdp") == FLOAT * (2 * P.total + P.blocks) * 3 // 4
+    assert count_bytes_sent_per_step(SMALL, 1, "single") == 0
+    assert count_bytes_sent_per_step(SMALL, 2, "ddp") == FLOAT * P.total
+    assert count_bytes_sent_per_step(SMALL, 4, "fsdp") == FLOAT * (2 * P.total + P.blocks) * 3 // 4
     often = SMALL.override(gradient_accumulation=3)
-    assert bytes_sent_per_step(often, 2, "ddp") == FLOAT * P.total
-    assert bytes_sent_per_step(often, 4, "fsdp") == 3 * bytes_sent_per_step(SMALL, 4, "fsdp")
+    assert count_bytes_sent_per_step(often, 2, "ddp") == FLOAT * P.total
+    assert count_bytes_sent_per_step(often, 4, "fsdp") == 3 * count_bytes_sent_per_step(SMALL, 4, "fsdp")
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
@@ -126,7 +126,7 @@ def test_planned_operations_are_those_that_pytorch_counts(dropout: float, recomp
         sdpa_kernel(SDPBackend.MATH),  # the counter does not know the fused kernel
     ):
         compute_gradients(wrapped, state)
-    assert flops_per_token(config.model, recomputed) * idx.numel() == counter.get_total_flops()
+    assert count_flops_per_token(config.model, recomputed) * idx.numel() == counter.get_total_flops()
 
 
 def test_the_plan_of_gpt2_on_eight_gpus() -> None:

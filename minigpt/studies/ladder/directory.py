@@ -17,7 +17,7 @@ from minigpt.data.corpus import Corpus
 from minigpt.errors import FileError, RunError
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
-from minigpt.system.json_files import LARGEST_JSON, parse_dataclass, parse_json
+from minigpt.system.json_files import MAX_JSON_BYTES, parse_dataclass, parse_json
 from minigpt.system.plotting import write_png
 from minigpt.system.terminal import escape_control_characters
 
@@ -120,7 +120,7 @@ def _summarize_rung(results: list[Result]) -> RungSummary:
     )
 
 
-class LadderFolder:
+class LadderDirectory:
     """The files of a ladder. Reading raises RunError, which names the file; writing raises FileError."""
 
     def __init__(self, path: Path) -> None:
@@ -160,7 +160,7 @@ class LadderFolder:
         """Read the ladder in this folder."""
         where = f"{str(self.record)!r}"
         try:
-            text = read_text(self.record, LARGEST_JSON)
+            text = read_text(self.record, MAX_JSON_BYTES)
         except FileError as error:
             raise RunError(str(error)) from None
         try:

@@ -23,7 +23,7 @@ from minigpt.generation.engine import generate
 from minigpt.model import count_parameters
 from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.directory import Ladder, LadderFolder, Result, VerbatimShares
+from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, compare_models, fit_best_ngram, hold_out
 from minigpt.studies.ladder.report import draw_ladder, format_markdown
 from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
@@ -34,7 +34,7 @@ from minigpt.training.callbacks import ProgressBar
 from minigpt.training.display import Display
 from minigpt.training.loop import fit
 from minigpt.training.precision import require_precision, resolve_precision
-from minigpt.training.setup import WAY_OUT, build_char_tokenizer
+from minigpt.training.setup import MEMORY_WAY_OUT, build_corpus_tokenizer
 
 SAMPLE_TOKENS = 300  # of each rung's sample
 COMPARED_TOKENS = 2000  # of the texts whose verbatim shares are compared
@@ -79,21 +79,21 @@ def run_ladder(
     if seeds < 1:
         raise ConfigError(f"seeds must be a whole number at least 1, not {seeds}")
     corpus = find_corpus(data, say)
-    tokenizer = build_char_tokenizer(corpus)
+    tokenizer = build_corpus_tokenizer(corpus)
     say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
     config = config.override(vocab_size=tokenizer.vocab_size)
     ids = torch.tensor(tokenizer.encode(corpus.text))
     experiment = LadderExperiment(config, ids, tokenizer, sample_tokens, compared_tokens)
     if full:  # refuse a text that is too short now, not after all other rungs
         Dataset(ids, experiment.make_config(FULL, config.training.seed))
-    folder = LadderFolder(Path("runs/ladder" if out is None else out))
+    folder = LadderDirectory(Path("runs/ladder" if out is None else out))
     ladder = folder.open(config, corpus)
     say(f"ladder {folder.path}" + (", which has a part of it already" if ladder.rungs else ""))
 
     on_change(ladder)
     started = time.perf_counter()
     try:
-        with explain_memory_errors(WAY_OUT):
+        with explain_memory_errors(MEMORY_WAY_OUT):
             for _ in experiment.measure_missing(ladder, seeds, full):
                 ladder.seconds += time.perf_counter() - started
                 started = time.perf_counter()
@@ -107,7 +107,7 @@ def run_ladder(
     return ladder
 
 
-def _write_report(folder: LadderFolder, ladder: Ladder) -> None:
+def _write_report(folder: LadderDirectory, ladder: Ladder) -> None:
     """Write the tables and the picture, if anything was measured."""
     if ladder.rungs:
         folder.write_report(format_markdown(ladder), draw_ladder(ladder))

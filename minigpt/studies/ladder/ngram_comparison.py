@@ -20,7 +20,14 @@ from minigpt.studies.ladder.blend import blend_losses, find_best_weight
 
 ORDERS = range(3, 9)
 HELD_OUT = 50  # a fiftieth of the training text is held out
-KINDS = ("capital after a line break", "first letter of a word", "later letter", "space", "line break", "punctuation")
+CHARACTER_KINDS = (
+    "capital after a line break",
+    "first letter of a word",
+    "later letter",
+    "space",
+    "line break",
+    "punctuation",
+)
 OTHER = "anything else"
 
 
@@ -123,7 +130,7 @@ def compare_models(
     positions = torch.arange(len(ours)) % transformer.config.block_size  # characters of context, minus one
     kinds = [_classify_next_character(before, character) for before, character in itertools.pairwise(characters)]
     parts = [("position", str(t + 1), positions == t) for t in range(int(positions.max()) + 1)]
-    parts += [("kind", name, torch.tensor([k == name for k in kinds])) for name in (*KINDS, OTHER)]
+    parts += [("kind", name, torch.tensor([k == name for k in kinds])) for name in (*CHARACTER_KINDS, OTHER)]
     rows = []
     for by, part, mask in parts:
         if mask.any():
@@ -133,7 +140,7 @@ def compare_models(
 
 
 def _classify_next_character(before: str, character: str) -> str:
-    """Return the kind of a character that follows another: one of KINDS, or OTHER."""
+    """Return the kind of a character that follows another: one of CHARACTER_KINDS, or OTHER."""
     if character == "\n":
         return "line break"
     if character.isspace():

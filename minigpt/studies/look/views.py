@@ -58,7 +58,7 @@ class ViewInput:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's own text, split as in training. Raises DataError or FileError if it is missing."""
+        """The run's own text, split as in training. Raise DataError or FileError if it is missing."""
         return self.run.dataset(self.data)
 
     def decode(self, ids: Any) -> str:
@@ -91,14 +91,14 @@ class ViewResult:
 
     Attributes:
         name: the view's name.
-        says: what the view shows, in one sentence; or why the run does not have this view.
+        summary: what the view shows, in one sentence; or why the run does not have this view.
         figures: the numbers behind it.
         picture: a figure, a page of HTML, or None if the run does not have this view.
         path: the file of the picture.
     """
 
     name: str
-    says: str
+    summary: str
     figures: dict[str, Any] = field(default_factory=dict)
     picture: Union["Figure", str, None] = None
     path: Path | None = None
@@ -111,9 +111,9 @@ def _view_attention(given: ViewInput) -> ViewResult:
     tokens = [given.run.tokenizer.decode([i]) for i in ids.tolist()]
     entropy = torch.special.entr(maps).sum(dim=-1).mean(dim=-1)  # (L, H)
     L, H = divmod(int(entropy.argmin()), entropy.shape[1])
-    says = f"attention over {len(ids)} tokens; the most focused head is block {L + 1}, head {H + 1}"
+    summary = f"attention over {len(ids)} tokens; the most focused head is block {L + 1}, head {H + 1}"
     figures = {"text": "".join(tokens), "entropy_nats": entropy.tolist()}
-    return ViewResult("attention", says, figures, draw_attention(maps, tokens))
+    return ViewResult("attention", summary, figures, draw_attention(maps, tokens))
 
 
 def _view_heads(given: ViewInput) -> ViewResult:
@@ -124,10 +124,10 @@ def _view_heads(given: ViewInput) -> ViewResult:
     unused = find_unused_heads(rise)
     L, H = divmod(int(rise.argmax()), rise.shape[1])
     names = ", ".join(f"block {block} head {head}" for block, head in unused)
-    says = f"without block {L + 1} head {H + 1} the loss rises by {round_rise(float(rise.max())):.3f}; "
-    says += f"unused: {names}" if unused else "every head is used"
+    summary = f"without block {L + 1} head {H + 1} the loss rises by {round_rise(float(rise.max())):.3f}; "
+    summary += f"unused: {names}" if unused else "every head is used"
     figures = {"loss": loss, "rise": rise.tolist(), "unused": unused, "predictions": windows[0].numel()}
-    return ViewResult("heads", says, figures, draw_heads(rise, loss))
+    return ViewResult("heads", summary, figures, draw_heads(rise, loss))
 
 
 def _view_token_loss(given: ViewInput) -> ViewResult:
@@ -135,26 +135,26 @@ def _view_token_loss(given: ViewInput) -> ViewResult:
     losses, tokens = compute_text_losses(given.run, given.text), split_tokens(given.run, given.text)
     worst = max(range(len(losses)), key=losses.__getitem__)
     before, token = "".join(tokens[max(0, worst - 9) : worst + 1]), tokens[worst + 1]
-    says = f"{nats_to_bits(sum(losses) / len(losses)):.2f} bits per token; the most surprising is {token!r} after "
-    says += f"{before!r}: {nats_to_bits(losses[worst]):.1f} bits"
+    summary = f"{nats_to_bits(sum(losses) / len(losses)):.2f} bits per token; the most surprising is {token!r} after "
+    summary += f"{before!r}: {nats_to_bits(losses[worst]):.1f} bits"
     page = make_token_loss_page(f"What surprised {given.run.path.name}", tokens, losses)
-    return ViewResult("surprise", says, {"text": given.text, "tokens": tokens, "losses": losses}, page)
+    return ViewResult("surprise", summary, {"text": given.text, "tokens": tokens, "losses": losses}, page)
 
 
 def _view_embedding(given: ViewInput) -> ViewResult:
     """Show whether similar characters have similar vectors."""
     table = given.run.model.token_embedding_table.weight.cpu()
     share, chance = measure_neighbour_kinds(table, [classify_character(c) for c in given.vocabulary])
-    says = f"{share:.0%} of a character's nearest neighbours are of its kind, {chance:.0%} by chance"
-    return ViewResult("embedding", says, {"share": share, "chance": chance}, draw_embedding(table, given.vocabulary))
+    summary = f"{share:.0%} of a character's nearest neighbours are of its kind, {chance:.0%} by chance"
+    return ViewResult("embedding", summary, {"share": share, "chance": chance}, draw_embedding(table, given.vocabulary))
 
 
 def _view_position(given: ViewInput) -> ViewResult:
     """Show the loss by the length of the context."""
     curve = compute_loss_by_position(given.run.model, torch.as_tensor(given.dataset.val[:MAX_EVALUATED_TOKENS]))
-    says = f"with 1 token of context the loss is {curve[0]:.3f}"
-    says += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
-    return ViewResult("position", says, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}))
+    summary = f"with 1 token of context the loss is {curve[0]:.3f}"
+    summary += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
+    return ViewResult("position", summary, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}))
 
 
 def _view_temperature(given: ViewInput) -> ViewResult:
@@ -186,8 +186,8 @@ def _view_curves(given: ViewInput) -> ViewResult:
     runs = [given.run, *given.others]
     losses = {str(run.path): run.record.validation_loss for run in runs}
     best = min(((loss, path) for path, loss in losses.items() if loss is not None), default=None)
-    says = f"lowest exact validation loss: {best[0]:.4f}, {best[1]}" if best else "no run has an exact loss yet"
-    return ViewResult("curves", says, {"validation_losses": losses}, draw_curves(runs))
+    summary = f"lowest exact validation loss: {best[0]:.4f}, {best[1]}" if best else "no run has an exact loss yet"
+    return ViewResult("curves", summary, {"validation_losses": losses}, draw_curves(runs))
 
 
 def _view_timeline(given: ViewInput) -> ViewResult:

@@ -18,7 +18,7 @@ from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DataError, DeviceError, DivergedError, RunError
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.directory import Ladder, LadderFolder
+from minigpt.studies.ladder.directory import Ladder, LadderDirectory
 from minigpt.studies.ladder.experiment import LadderExperiment, run_ladder
 from minigpt.studies.ladder.report import describe_difference, format_markdown, format_terminal_lines
 from minigpt.studies.ladder.rungs import FULL, RUNGS
@@ -116,12 +116,12 @@ def test_a_stopped_ladder_continues(text_file: Path, tmp_path: Path, command: Ca
     _, errors = process.communicate()
     assert process.returncode == 130
     assert "the same command continues from here" in errors
-    done = len(LadderFolder(tmp_path / "ladder").read().rungs)
+    done = len(LadderDirectory(tmp_path / "ladder").read().rungs)
     assert 4 <= done < 11
     finished = command(*arguments)
     assert finished.returncode == 0, finished.stderr
     assert "which has a part of it already" in finished.stderr
-    assert len(LadderFolder(tmp_path / "ladder").read().rungs) == 11
+    assert len(LadderDirectory(tmp_path / "ladder").read().rungs) == 11
     assert finished.stdout.count("“") == 11
     before = (tmp_path / "ladder" / "ladder.json").read_bytes()
     again = command(*arguments, "--json")
@@ -177,10 +177,10 @@ def test_a_ladder_starts_again_after_its_file_is_deleted(
     folder = shutil.copytree(measured_ladder[1], tmp_path / "ladder")
     (folder / "ladder.json").write_text("{")
     with pytest.raises(RunError, match=r"not JSON .*: delete it to start again"):
-        LadderFolder(folder).read()
+        LadderDirectory(folder).read()
     (folder / "ladder.json").unlink()
     corpus = find_corpus(text_file)
-    assert LadderFolder(folder).open(CONFIG, corpus).rungs == []
+    assert LadderDirectory(folder).open(CONFIG, corpus).rungs == []
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_precision_that_the_device_lacks_is_refused_before_a_folder_is_made(te
 def test_a_rung_that_diverges_is_named(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"rung \d+  [\w +-]+, seed 1337: the loss is"):
         run_ladder(CONFIG.override(learning_rate=1e20), text_file, tmp_path / "ladder")
-    assert len(LadderFolder(tmp_path / "ladder").read().rungs) >= 3  # what was measured is kept
+    assert len(LadderDirectory(tmp_path / "ladder").read().rungs) >= 3  # what was measured is kept
 
 
 def test_the_full_rung_has_its_presets_shape_and_the_ladders_budget(text: str) -> None:

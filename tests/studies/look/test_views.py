@@ -165,7 +165,7 @@ def test_a_transformer_has_every_view(trained: Run, bigram: Run, tmp_path: Path)
 
 
 def test_a_view_that_a_bigram_lacks_is_left_out_or_refused(bigram: Run, tmp_path: Path) -> None:
-    left_out = {view.name: view.says for view in look(bigram, tmp_path / "views") if view.path is None}
+    left_out = {view.name: view.summary for view in look(bigram, tmp_path / "views") if view.path is None}
     assert left_out == {
         "attention": "this model has no attention heads: look at a transformer's run",
         "heads": "this model has no attention heads: look at a transformer's run",
@@ -184,7 +184,7 @@ def test_a_run_without_its_text_still_has_the_views_that_need_none(trained: Run,
     file.unlink()
     views = {view.name: view for view in look(run, text="KEEPER:\nThe sea")}
     assert {name for name, view in views.items() if view.path is None} == {"heads", "position", "copied"}
-    assert "there is no such file" in views["heads"].says
+    assert "there is no such file" in views["heads"].summary
     assert views["attention"].path == run.path / "look" / "attention.png"
 
 
