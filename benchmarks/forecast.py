@@ -17,7 +17,7 @@ from torch import Tensor
 
 import minigpt
 from minigpt.data.corpus import find_corpus
-from minigpt.training.forecast import compute_bigram_entropy
+from minigpt.training.planning.forecast import compute_bigram_entropy
 
 GRID = [  # n_embd, n_head, n_layer, block_size, batch_size, max_iters
     (16, 2, 2, 16, 16, 6000),

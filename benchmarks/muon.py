@@ -14,8 +14,8 @@ from torch import nn
 
 from minigpt.config import Config
 from minigpt.model import build
+from minigpt.training.flat_parameters import flatten_parameters
 from minigpt.training.muon import Muon
-from minigpt.training.optimizer import flatten
 
 PRESETS = ("cpu-2min", "cpu-10min", "cpu-60min")
 
@@ -30,7 +30,7 @@ def main() -> None:
     for preset in PRESETS:
         config = Config.from_preset(preset)
         rate, decay = config.training.muon_learning_rate, config.training.weight_decay
-        stacks = [p for p in flatten(build(config.model), stack=True) if p.dim() == 3]
+        stacks = [p for p in flatten_parameters(build(config.model), stack=True) if p.dim() == 3]
         alone = [nn.Parameter(matrix.detach().clone()) for stack in stacks for matrix in stack]
         for parameter in [*stacks, *alone]:
             parameter.grad = torch.randn_like(parameter)

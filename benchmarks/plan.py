@@ -30,7 +30,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from minigpt.config import Config
 from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.model import build
-from minigpt.training.memory_model import estimate_memory
+from minigpt.training.planning.memory_model import estimate_memory
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True, "vocab_size": 50257}
 SIZES: dict[str, dict[str, Any]] = {

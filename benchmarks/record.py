@@ -30,8 +30,8 @@ from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import Callback, ProgressBar
 from minigpt.training.display import Display
-from minigpt.training.forecast import count_steps_within
 from minigpt.training.loop import fit
+from minigpt.training.planning.forecast import count_steps_within
 from minigpt.training.precision import resolve_precision
 
 TRACKS = {"2min": 2.0, "10min": 10.0, "60min": 60.0}

@@ -21,7 +21,7 @@ from minigpt.model.loss import compute_token_losses
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import Callback
-from minigpt.training.evaluation import choose_snapshot_steps
+from minigpt.training.evaluation_schedule import choose_snapshot_steps
 from minigpt.training.training_state import TrainingState
 
 POINTS = 14  # points of a curve

@@ -23,7 +23,7 @@ import torch._dynamo  # noqa: F401
 import minigpt
 from minigpt.errors import MinigptError
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.resume import resume
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported PyTorch once

@@ -50,8 +50,8 @@ from minigpt.errors import MinigptError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
+from minigpt.finetuning.examples import read_examples
 from minigpt.finetuning.lora import apply_lora
-from minigpt.finetuning.sft_examples import read_examples
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantize_model
@@ -68,8 +68,8 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
-from minigpt.training.checkpoint import MARKER, MODEL, SHARDS, TRAINING, CheckpointMetadata
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_format import MARKER, MODEL, SHARDS, TRAINING, CheckpointMetadata
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model

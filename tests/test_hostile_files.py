@@ -26,7 +26,7 @@ from minigpt.data.shards import INDEX
 from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
 from minigpt.exchange.huggingface import load_gpt2
 from minigpt.finetuning.dpo_dataset import PreferencePair, parse_pair
-from minigpt.finetuning.sft_examples import Example, parse_example
+from minigpt.finetuning.examples import Example, parse_example
 from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory

@@ -10,10 +10,10 @@ from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option,
 from minigpt.cli.output import print_json
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.presets import PRESETS
-from minigpt.training.machine import Machine
+from minigpt.training.planning.machine import Machine
 
 if TYPE_CHECKING:
-    from minigpt.training.plan import Plan, Strategy
+    from minigpt.training.planning.plan import Plan, Strategy
 
 TRAINING = {"batch_size", "max_iters", "gradient_accumulation", "precision", "device"}  # what the formulas use
 GPT_PRESETS = [name for name, preset in PRESETS.items() if preset.settings.get("architecture", "gpt") == "gpt"]
@@ -48,7 +48,7 @@ def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: A
     config = read_config(config_file, preset).override(**drop_unset(fields))
     if config.training.precision == "auto":
         config = config.override(precision="bf16")  # a GPU's
-    from minigpt.training.plan import plan
+    from minigpt.training.planning.plan import plan
 
     made = plan(config, machine)
     if as_json:

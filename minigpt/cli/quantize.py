@@ -33,7 +33,7 @@ def quantize(
     if study:
         _show_depths(open_run(run, weights, device="cpu"), prompt, data, out, as_json)
         return
-    from minigpt.finetuning.quantize import quantize
+    from minigpt.runs.quantize_run import quantize
 
     result = quantize(open_run(run, weights, device="cpu"), bits, out, data)
     sizes = {"bytes_before": result.bytes_before, "bytes_after": result.bytes_after}

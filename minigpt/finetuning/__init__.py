@@ -1,3 +1,18 @@
-"""Fine-tuning: on a text, on instructions (SFT) and on preferences (DPO), with all weights or with LoRA adapters."""
+"""Fine-tuning: on a text, on instructions (SFT) and on preferences (DPO), with all weights or with LoRA adapters.
 
-__all__ = ["accuracy", "adapter_files", "dpo", "finetune", "lora", "quantize", "sft", "tasks"]
+Import from its modules, such as `minigpt.finetuning.lora`.
+"""
+
+__all__ = [
+    "accuracy",
+    "adapter_files",
+    "dpo",
+    "dpo_loss",
+    "examples",
+    "finetune",
+    "lora",
+    "run_finetuning",
+    "sft",
+    "tasks",
+    "vocabulary_resize",
+]

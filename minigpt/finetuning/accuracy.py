@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import SamplingConfig
-from minigpt.finetuning.sft_examples import Example
+from minigpt.finetuning.examples import Example
 from minigpt.generation.engine import STOPPED, generate
 from minigpt.model import LanguageModel
 from minigpt.tokenizers.chat_format import ChatTemplate

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from minigpt.finetuning.accuracy import measure_accuracy_by_task
-from minigpt.finetuning.sft_examples import Example
+from minigpt.finetuning.examples import Example
 from minigpt.model import TrainedModel
 from minigpt.system.files import write_atomic
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png

@@ -11,7 +11,7 @@ from typing import Any
 from minigpt.config import Config
 from minigpt.errors import DataError
 from minigpt.finetuning.example_dataset import ExampleDataset, Item, encode_example
-from minigpt.finetuning.sft_examples import Example, iterate_json_lines, parse_conversation
+from minigpt.finetuning.examples import Example, iterate_json_lines, parse_conversation
 from minigpt.tokenizers.chat_format import ChatTemplate
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from minigpt.config import Config
 from minigpt.data.shards import Split
 from minigpt.errors import DataError
+from minigpt.finetuning.examples import Example
 from minigpt.finetuning.length_bucketing import LengthBucketSampler
-from minigpt.finetuning.sft_examples import Example
 from minigpt.model.loss import IGNORE_INDEX
 from minigpt.tokenizers.chat_format import ChatTemplate
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from minigpt.data.corpus import Corpus, compute_sha256
 from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import DataError, FileError
-from minigpt.finetuning.sft_examples import Example, read_examples
+from minigpt.finetuning.examples import Example, read_examples
 from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, require_tasks, split_source
 from minigpt.runs.run import Run
 

@@ -92,7 +92,7 @@ def train_sft(
 
     Args:
         base: the run to start from; it stays as it is.
-        data: a file of examples, see sft_examples.py; None to make examples of `tasks`.
+        data: a file of examples, see examples.py; None to make examples of `tasks`.
         tasks: names of built-in tasks, see tasks.py.
         test_only: tasks that are tested and never learned.
         method: "full", "lora" or "qlora", as for `finetune`.

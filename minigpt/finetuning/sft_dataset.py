@@ -9,8 +9,8 @@ from torch import Tensor
 from minigpt.config import Config
 from minigpt.data.shards import Split
 from minigpt.finetuning.example_dataset import ExampleDataset, Item, encode_example
+from minigpt.finetuning.examples import Example
 from minigpt.finetuning.replay import ReplayDataset
-from minigpt.finetuning.sft_examples import Example
 from minigpt.tokenizers.chat_format import ChatTemplate
 
 REPLAY_FRACTION = 1 / 5  # of all training batches

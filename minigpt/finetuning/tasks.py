@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import ConfigError, DataError, suggest_name
-from minigpt.finetuning.sft_examples import Example
+from minigpt.finetuning.examples import Example
 
 WORD = re.compile(r"[a-z]{2,12}")
 SPEECH = re.compile(r"^([A-Z][A-Za-z' ]{0,30}):\n((?:.+\n?)+)", re.MULTILINE)

@@ -17,25 +17,14 @@ from numba import prange
 from numpy import ndarray
 from torch.nn import functional as F
 
-from minigpt.kernels.numba_ops import (
-    Sampling,
-    Weights,
-    activate,
-    add_product,
-    empty_array,
-    exp,
-    extract_weights,
-    find_largest,
-    layer_norm,
-    njit_allocating,
-    njit_fast,
-    njit_parallel,
-    sample_token,
-)
+from minigpt.kernels.numba_jit import njit_allocating, njit_fast, njit_parallel
+from minigpt.kernels.numba_ops import activate, add_product, empty_array, exp, find_largest, layer_norm
+from minigpt.kernels.numba_sampling import Sampling, sample_token
+from minigpt.kernels.numba_weights import Weights, extract_weights
 from minigpt.model.kv_cache import ContextWindow
 
 
-class Decoder:
+class CachedDecoder:
     """Continues a context window of one row until it is full."""
 
     def __init__(self, window: ContextWindow, token: int, sampling: Sampling, parts: int) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.kernels.decoder import Loops, Sampler, count_weights
-from minigpt.kernels.numba_decode import Decoder
-from minigpt.kernels.numba_ops import Sampling
+from minigpt.kernels.numba_decode import CachedDecoder
+from minigpt.kernels.numba_sampling import Sampling
 from minigpt.kernels.numba_window import WindowDecoder
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow, KVCache
@@ -47,7 +47,7 @@ class NumbaDecoder:
         threads = min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"])
         tokens, room = [int(token)], block_size - window.cache.length
         if room:
-            decoder = Decoder(window, tokens[0], sampling, self.loops.parts)
+            decoder = CachedDecoder(window, tokens[0], sampling, self.loops.parts)
             most = threads if self.loops.parts > 1 else 1
             for chunk in _stream_chunks(decoder, min(count, room), size, most, sampler):
                 tokens += chunk[:, 0].tolist()
@@ -61,7 +61,7 @@ class NumbaDecoder:
 
 
 def _stream_chunks(
-    decoder: Decoder | WindowDecoder, count: int, work: int, most: int, sampler: Sampler
+    decoder: CachedDecoder | WindowDecoder, count: int, work: int, most: int, sampler: Sampler
 ) -> Iterator[Tensor]:
     """Yield `count` tokens in chunks (N, 1), by one thread or by `most`, whichever is faster.
 

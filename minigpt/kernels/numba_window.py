@@ -16,23 +16,10 @@ import numpy as np
 from numba import prange
 from numpy import ndarray
 
-from minigpt.kernels.numba_ops import (
-    Sampling,
-    Weights,
-    activate,
-    add,
-    add_product,
-    copy,
-    empty_array,
-    exp,
-    extract_weights,
-    find_largest,
-    layer_norm,
-    njit_allocating,
-    njit_fast,
-    njit_parallel,
-    sample_token,
-)
+from minigpt.kernels.numba_jit import njit_allocating, njit_fast, njit_parallel
+from minigpt.kernels.numba_ops import activate, add, add_product, copy, empty_array, exp, find_largest, layer_norm
+from minigpt.kernels.numba_sampling import Sampling, sample_token
+from minigpt.kernels.numba_weights import Weights, extract_weights
 from minigpt.model.kv_cache import ContextWindow
 
 PARTS = 2
@@ -48,15 +35,15 @@ class WindowDecoder:
         config = window.model.config
         self.weights = extract_weights(window.model, full=True)
         self.relu, self.sampling = config.activation == "relu", sampling
-        self.scratch = create_scratch(self.weights, config.n_head)
+        self.scratch = create_window_scratch(self.weights, config.n_head)
         self.idx = np.array([*window.idx[0].tolist(), token][-config.block_size :])
 
     def decode(self, uniforms: ndarray) -> ndarray:
         """Return the next tokens (N,), one for each random number in [0, 1)."""
-        return decode_tokens(self.weights, self.relu, self.scratch, self.idx, self.sampling, uniforms)
+        return decode_window_tokens(self.weights, self.relu, self.scratch, self.idx, self.sampling, uniforms)
 
 
-class Scratch(NamedTuple):
+class WindowScratch(NamedTuple):
     """The activations of the T positions."""
 
     x: ndarray  # (T, C)
@@ -72,11 +59,11 @@ class Scratch(NamedTuple):
     rows: ndarray  # (C,), scratch memory of `add_product`
 
 
-def create_scratch(w: Weights, H: int) -> Scratch:
+def create_window_scratch(w: Weights, H: int) -> WindowScratch:
     """Allocate the activations of a window of a model with H heads."""
     (V, C), T, F = w.tokens.shape, len(w.positions), w.up.shape[3]
     D = C // H
-    return Scratch(
+    return WindowScratch(
         x=empty_array(T, C),
         normed=empty_array(T, C),
         qkv=empty_array(T, 3 * C),
@@ -92,11 +79,13 @@ def create_scratch(w: Weights, H: int) -> Scratch:
 
 
 @njit_allocating
-def decode_tokens(w: Weights, relu: bool, s: Scratch, idx: ndarray, sampling: Sampling, uniforms: ndarray) -> ndarray:
+def decode_window_tokens(
+    w: Weights, relu: bool, s: WindowScratch, idx: ndarray, sampling: Sampling, uniforms: ndarray
+) -> ndarray:
     """Return the N tokens that follow a window idx (T,), one for each random number; the window moves on."""
     tokens = np.empty(len(uniforms), np.int64)
     for n in range(len(uniforms)):
-        compute_logits(w, relu, s, idx)
+        compute_window_logits(w, relu, s, idx)
         tokens[n] = sample_token(s.logits, sampling, uniforms[n])
         for t in range(len(idx) - 1):
             idx[t] = idx[t + 1]
@@ -105,7 +94,7 @@ def decode_tokens(w: Weights, relu: bool, s: Scratch, idx: ndarray, sampling: Sa
 
 
 @njit_parallel
-def compute_logits(w: Weights, relu: bool, s: Scratch, idx: ndarray) -> None:
+def compute_window_logits(w: Weights, relu: bool, s: WindowScratch, idx: ndarray) -> None:
     """Write the logits after the window idx (T,) to the scratch memory."""
     T, L = len(idx), len(w.up)
     for layer in range(L):
@@ -118,17 +107,17 @@ def compute_logits(w: Weights, relu: bool, s: Scratch, idx: ndarray) -> None:
 
 
 @njit_fast
-def _run_positions(w: Weights, relu: bool, s: Scratch, idx: ndarray, layer: int, first: int, last: int) -> None:
+def _run_positions(w: Weights, relu: bool, s: WindowScratch, idx: ndarray, layer: int, first: int, last: int) -> None:
     """Compute a block's keys and values, and all before them, for the positions from `first` to `last` - 1."""
     if layer == 0:
-        embed(w, s, idx, first, last)
+        embed_window(w, s, idx, first, last)
     else:
         _finish_block(w, relu, s, layer - 1, first, last)
     _compute_qkv(w, s, layer, first, last)
 
 
 @njit_fast
-def embed(w: Weights, s: Scratch, idx: ndarray, first: int, last: int) -> None:
+def embed_window(w: Weights, s: WindowScratch, idx: ndarray, first: int, last: int) -> None:
     """Add the embeddings of tokens and positions, for the positions from `first` to `last` - 1."""
     for t in range(first, last):
         copy(w.tokens[idx[t]], s.x[t])
@@ -136,7 +125,7 @@ def embed(w: Weights, s: Scratch, idx: ndarray, first: int, last: int) -> None:
 
 
 @njit_fast
-def _compute_qkv(w: Weights, s: Scratch, layer: int, first: int, last: int) -> None:
+def _compute_qkv(w: Weights, s: WindowScratch, layer: int, first: int, last: int) -> None:
     """Compute a block's queries, keys and values, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C = H * D
@@ -154,14 +143,14 @@ def _compute_qkv(w: Weights, s: Scratch, layer: int, first: int, last: int) -> N
 
 
 @njit_fast
-def _finish_block(w: Weights, relu: bool, s: Scratch, layer: int, first: int, last: int) -> None:
+def _finish_block(w: Weights, relu: bool, s: WindowScratch, layer: int, first: int, last: int) -> None:
     """Compute the rest of a block, attention and feed-forward, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C, F = H * D, s.hidden.shape[1]
     for t in range(first, last):
         add(w.proj_affine[layer, 1], s.x[t])
     for h in range(H):
-        attend(s.queries[h], s.keys[layer % 2, h], s.values[layer % 2, h], s.scores, s.attended[h], first, last)
+        attend_window(s.queries[h], s.keys[layer % 2, h], s.values[layer % 2, h], s.scores, s.attended[h], first, last)
         _add_products(s.attended[h], w.proj[layer, 0, D * h : D * (h + 1)], s.x, first, last, D, C)
     for t in range(first, last):
         layer_norm(s.x[t], w.ln2[layer], s.normed[t])
@@ -174,7 +163,7 @@ def _finish_block(w: Weights, relu: bool, s: Scratch, layer: int, first: int, la
 
 
 @njit_fast
-def attend(
+def attend_window(
     queries: ndarray,  # (T, D)
     keys: ndarray,  # (D, T)
     values: ndarray,  # (T, D)

@@ -1,3 +1,6 @@
-"""A run on disk, and what can be done with it: generate text, chat, and measure a text."""
+"""A run on disk, and what can be done with it: generate text, chat, measure a text, and make a quantized copy.
 
-__all__ = ["chat", "evaluation", "record", "run", "run_directory"]
+Import from its modules, such as `minigpt.runs.run`.
+"""
+
+__all__ = ["chat", "evaluation", "quantize_run", "record", "run", "run_directory"]

@@ -9,7 +9,7 @@
     samples.txt         the same texts, easy to read
     loss.png            the learning curves
     run.json            the record: data, versions, parameters, exact validation loss, times
-    checkpoints/        what the training needs in order to resume: training/checkpoint.py
+    checkpoints/        what the training needs in order to resume: training/checkpoint_format.py
 
 Each file is replaced as a whole or not at all. No file is a pickle: opening an untrusted run never executes code.
 """

@@ -1,3 +1,20 @@
-"""Train a run: the loop, its callbacks, the optimizer, checkpoints and resume."""
+"""Train a run: the loop, its callbacks, the optimizer, checkpoints and resume.
 
-__all__ = ["callbacks", "checkpoint", "checkpoint_store", "loop", "optimizer", "resume", "run_training", "train"]
+Import from its modules, such as `minigpt.training.loop`.
+"""
+
+__all__ = [
+    "callbacks",
+    "checkpoint_directory",
+    "checkpoint_format",
+    "display",
+    "evaluation",
+    "loop",
+    "optimizer",
+    "planning",
+    "resume",
+    "run_training",
+    "setup",
+    "train",
+    "training_state",
+]

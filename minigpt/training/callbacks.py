@@ -10,9 +10,9 @@ from minigpt.runs.record import Metrics, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.display import Display
-from minigpt.training.evaluation import choose_snapshot_steps, is_logged
+from minigpt.training.evaluation_schedule import choose_snapshot_steps, is_logged
 from minigpt.training.interrupt import Interrupt
-from minigpt.training.optimizer import get_learning_rate
+from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.training_state import TrainingState
 
 SNAPSHOT_TOKENS = 80

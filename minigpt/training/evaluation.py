@@ -1,11 +1,9 @@
-"""`estimate_loss`: the mean loss on the same windows of both splits each time. And the steps to evaluate at."""
+"""`estimate_loss`: the mean loss on the same windows of both splits each time."""
 
-import functools
 from typing import Protocol
 
 from torch import Tensor
 
-from minigpt.config import TrainingConfig
 from minigpt.data.shards import SPLITS, Split
 from minigpt.model import LanguageModel
 from minigpt.model.loss import compute_mean_loss
@@ -31,31 +29,3 @@ def estimate_loss(model: LanguageModel, data: WindowSampler, eval_windows: int) 
     """
     batches = {split: data.get_evaluation_batch(split, eval_windows) for split in SPLITS}
     return {split: compute_mean_loss(model, x, y) for split, (x, y) in batches.items()}
-
-
-def should_evaluate(step: int, config: TrainingConfig) -> bool:
-    """Return whether to evaluate after `step` steps: every eval_interval, at snapshots and at the end."""
-    return is_logged(step, config) or step in _get_snapshot_steps(config.snapshots, config.max_iters)
-
-
-def is_logged(step: int, config: TrainingConfig) -> bool:
-    """Return whether an evaluation after `step` steps goes into metrics.jsonl; others are only printed."""
-    return step % config.eval_interval == 0 or step == config.max_iters
-
-
-def choose_snapshot_steps(count: int, max_iters: int) -> list[int]:
-    """Return at most `count` different steps: 0, and the others evenly spaced on a log scale from 1 to max_iters.
-
-    >>> choose_snapshot_steps(12, 5000)
-    [0, 1, 2, 5, 13, 30, 71, 166, 388, 910, 2133, 5000]
-    """
-    if count < 2:
-        return [max_iters] * count
-    last = max(1, count - 2)
-    return sorted({0, max_iters} | {round(max_iters ** (i / last)) for i in range(count - 2)})
-
-
-@functools.lru_cache(maxsize=1)
-def _get_snapshot_steps(count: int, max_iters: int) -> frozenset[int]:
-    """Return the steps of `choose_snapshot_steps`, which the loop asks for at every step."""
-    return frozenset(choose_snapshot_steps(count, max_iters))

@@ -8,7 +8,7 @@ from pathlib import Path
 from minigpt.errors import FileError, RunError
 from minigpt.runs.record import Status
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
 
 JOB_NAME, RESTART_COUNT, UNNAMED = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # set by torchrun
 

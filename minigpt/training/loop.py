@@ -11,7 +11,7 @@ from minigpt.distributed.parallelism import set_gradient_sync
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import DivergedError
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint import Checkpoint
+from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.loss_spikes import require_finite
 from minigpt.training.optimizer import Optimizer

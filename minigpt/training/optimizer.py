@@ -1,89 +1,15 @@
-"""AdamW over a few long parameters, Muon over stacked matrices, and the learning rate's schedule."""
+"""AdamW over a few long parameters, and Muon over stacked matrices."""
 
-import math
-from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from minigpt.config import TrainingConfig
+from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.muon import Muon, get_momentum
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-ALIGNMENT = 16  # numbers: each parameter begins at a multiple of 64 bytes, for the widest loads of a processor
-
-
-def flatten(model: nn.Module, stack: bool = False) -> list[nn.Parameter]:
-    """Move the trainable parameters of a model into a few long ones, and return those.
-
-    The model's parameters become views of the long ones, and their gradients, zero at first, views of the long ones'
-    gradients. To update each small parameter by itself would take a quarter of a small model's step.
-
-    Args:
-        model: the model; its parameters keep their names, shapes and values.
-        stack: whether to keep the blocks' matrices apart, stacked by shape, for Muon.
-
-    Returns:
-        One parameter (1, N) of all matrices, one (N,) of all vectors, and if `stack` one (n, r, c) for each shape of a
-        block's matrices. An empty one is left out.
-    """
-    by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for name, p in model.named_parameters():
-        if p.requires_grad and p.dim() >= 2:
-            (by_shape[p.shape] if stack and name.startswith("blocks.") else matrices).append(p)
-        elif p.requires_grad:
-            vectors.append(p)
-    flat = [_concatenate(parameters) for parameters in (matrices, vectors) if parameters]
-    return flat + [_stack(parameters) for parameters in by_shape.values()]
-
-
-def _concatenate(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """Return one long parameter with these as views: a row (1, N) if they are matrices, else (N,)."""
-    sizes = [-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in parameters]
-    values = parameters[0].new_zeros(sum(sizes))
-    return _make_views(values[None] if parameters[0].dim() >= 2 else values, parameters, sizes)
-
-
-def _stack(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """Return one parameter (n, r, c) with these n matrices (r, c) as views."""
-    values = parameters[0].new_zeros(len(parameters), *parameters[0].shape)
-    return _make_views(values, parameters, [p.numel() for p in parameters])
-
-
-def _make_views(values: Tensor, parameters: list[nn.Parameter], sizes: list[int]) -> nn.Parameter:
-    """Return a parameter that owns `values`, and make the given parameters views of it, `sizes` numbers apart."""
-    flat = nn.Parameter(values)
-    flat.grad = torch.zeros_like(flat)
-    views = zip(parameters, values.view(-1).split(sizes), flat.grad.view(-1).split(sizes), strict=True)
-    for parameter, view, gradient in views:
-        view = view[: parameter.numel()].view_as(parameter)
-        parameter.data = view.copy_(parameter.data)
-        parameter.grad = gradient[: parameter.numel()].view_as(parameter)
-    return flat
-
-
-def get_learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return AdamW's learning rate for a step, counted from 0.
-
-    It rises linearly for warmup_iters steps, then falls as the schedule says, but not below min_learning_rate. After
-    the schedule's end it stays.
-    """
-    end = (config.schedule_end or config.max_iters) - config.schedule_start
-    step = max(0, min(step - config.schedule_start, end - 1))
-    if step < config.warmup_iters:
-        return config.learning_rate * (step + 1) / config.warmup_iters
-    done = (step - config.warmup_iters) / (end - config.warmup_iters)  # from 0 to 1
-    fall = {
-        "constant": 1.0,
-        "linear": 1 - done,
-        "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
-        "trapezoid": min(1.0, 2 * (1 - done)),
-    }
-    lowest = config.min_learning_rate
-    return lowest + (config.learning_rate - lowest) * fall[config.schedule]
 
 
 class Optimizer:
@@ -100,7 +26,7 @@ class Optimizer:
         """Prepare to update the parameters.
 
         Args:
-            parameters: those of `flatten`, or a model's own. Muon updates those with three dimensions.
+            parameters: those of `flatten_parameters`, or a model's own. Muon updates those with three dimensions.
             config: the settings of the optimizer and its schedule.
         """
         stacks, matrices, vectors = ([p for p in parameters if max(p.dim(), 1) == n] for n in (3, 2, 1))

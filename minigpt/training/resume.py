@@ -18,8 +18,8 @@ from minigpt.runs.record import Record
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint import Checkpoint
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.job_restart import get_job_name
 from minigpt.training.run_training import run_training

@@ -29,9 +29,9 @@ from minigpt.training.callbacks import (
     SnapshotWriter,
     StopOnSignal,
 )
-from minigpt.training.checkpoint import Checkpoint
-from minigpt.training.checkpoint_store import suggest_resume
-from minigpt.training.checkpointer import AsyncWriter, Checkpointer
+from minigpt.training.checkpoint_callback import AsyncWriter, Checkpointer
+from minigpt.training.checkpoint_directory import suggest_resume
+from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.diagnostics import diagnose
 from minigpt.training.display import Display
 from minigpt.training.evaluation import estimate_loss

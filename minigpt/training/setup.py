@@ -21,7 +21,7 @@ from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
-from minigpt.training.forecast import count_steps_within
+from minigpt.training.planning.forecast import count_steps_within
 from minigpt.training.precision import require_precision, resolve_precision
 from minigpt.training.training_data import TrainingData
 

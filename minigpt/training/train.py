@@ -15,10 +15,10 @@ from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint_store import describe_unfinished
+from minigpt.training.checkpoint_directory import describe_unfinished
 from minigpt.training.display import Display
-from minigpt.training.forecast import Forecast, forecast_training
 from minigpt.training.job_restart import find_restarted_run
+from minigpt.training.planning.forecast import Forecast, forecast_training
 from minigpt.training.resume import resume
 from minigpt.training.run_training import create_record, run_training
 from minigpt.training.setup import TrainingSetup, prepare_training, resolve_max_minutes

@@ -13,8 +13,8 @@ from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import RunError
 from minigpt.runs.record import Metrics, Snapshot
-from minigpt.training.checkpoint import Checkpoint
-from minigpt.training.evaluation import should_evaluate
+from minigpt.training.checkpoint_format import Checkpoint
+from minigpt.training.evaluation_schedule import should_evaluate
 from minigpt.training.loss_spikes import LossSpikeDetector
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.stopwatch import Stopwatch

@@ -20,7 +20,7 @@ from minigpt.distributed.parallelism import is_sharded, parallelize
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import DeviceError
 from minigpt.system.device import keep_freed_memory
-from minigpt.training.optimizer import flatten
+from minigpt.training.flat_parameters import flatten_parameters
 from minigpt.training.precision import allow_tf32, require_precision
 
 
@@ -31,7 +31,7 @@ class WrappedModel:
     Attributes:
         module: the model, or DDP's or FSDP's wrapper around it.
         forward: returns the logits and the mean loss of a batch; the module, compiled if the config says so.
-        parameters: what the optimizer updates: the flat parameters of `flatten`, or FSDP's shards.
+        parameters: what the optimizer updates: the flat parameters of `flatten_parameters`, or FSDP's shards.
         device: where the model is.
         kernels: names of the kernels that the model uses.
     """
@@ -62,7 +62,7 @@ def wrap_model(model: nn.Module, config: Config, processes: Processes = SINGLE) 
     if training.checkpoint_activations:
         _recompute_blocks(model)
     # flat parameters come first: DDP and the optimizer must see the new storage
-    flat = None if is_sharded(config, processes) else flatten(model, stack=training.optimizer == "muon")
+    flat = None if is_sharded(config, processes) else flatten_parameters(model, stack=training.optimizer == "muon")
     module = parallelize(model, config, processes)
     parameters = flat or [*model.parameters()]
     forward = _compile(module) if training.compile else module

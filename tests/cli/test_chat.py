@@ -9,7 +9,7 @@ from conftest import train_to_answer
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
-from minigpt.finetuning.sft_examples import read_examples
+from minigpt.finetuning.examples import read_examples
 from minigpt.runs.chat import Chat, fit_prompt
 from minigpt.runs.run import Run
 from minigpt.tokenizers.chat_format import ChatTemplate, Turn

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from minigpt.cli.main import cli
 from minigpt.cli.plan import format_amount, format_duration
 from minigpt.config import Config
-from minigpt.training.machine import Machine
-from minigpt.training.plan import plan
+from minigpt.training.planning.machine import Machine
+from minigpt.training.planning.plan import plan
 
 FLAGS = ["--n-embd", 128, "--batch-size", 32, "--precision", "bf16"]
 CONFIG = Config().override(n_embd=128, batch_size=32, precision="bf16")

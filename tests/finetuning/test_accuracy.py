@@ -7,7 +7,7 @@ from texts import PROSE
 
 from minigpt.config import ModelConfig
 from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy
-from minigpt.finetuning.sft_examples import Example
+from minigpt.finetuning.examples import Example
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.model import build
 from minigpt.tokenizers.char import CharTokenizer

@@ -8,8 +8,8 @@ from texts import PROSE
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import DataError
+from minigpt.finetuning.examples import Example
 from minigpt.finetuning.sft_dataset import SFTDataset
-from minigpt.finetuning.sft_examples import Example
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.model import build
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss

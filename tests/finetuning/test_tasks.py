@@ -4,7 +4,7 @@ import pytest
 from conftest import make_text
 
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.sft_examples import Example
+from minigpt.finetuning.examples import Example
 from minigpt.finetuning.tasks import (
     PAIRS,
     SPEECH,

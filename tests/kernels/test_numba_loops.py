@@ -16,7 +16,7 @@ from naive_generation import SMALL, TOLERANCE, create_model, require_same
 from minigpt.acceleration import build_decoder
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.generation.engine import choose_next_token
-from minigpt.kernels import numba_decode, numba_ops, numba_window
+from minigpt.kernels import numba_decode, numba_jit, numba_ops, numba_sampling, numba_weights, numba_window
 from minigpt.kernels.decoder_selection import Limits
 from minigpt.model.quantization import quantize_layers
 
@@ -77,7 +77,7 @@ def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: 
     if config.n_head % parts:
         return
     model = create_model(config)
-    weights, relu = numba_ops.extract_weights(model, parts), config.activation == "relu"
+    weights, relu = numba_weights.extract_weights(model, parts), config.activation == "relu"
     scratch = numba_decode.create_scratch(weights)
     idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
     head_size = config.n_embd // config.n_head
@@ -93,14 +93,14 @@ def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: 
 @pytest.mark.parametrize("config", SHAPES)
 def test_compiled_logits_of_a_window_are_the_model_s(config: ModelConfig) -> None:
     model = create_model(config)
-    weights = numba_ops.extract_weights(model)
-    scratch = numba_window.create_scratch(weights, config.n_head)
+    weights = numba_weights.extract_weights(model)
+    scratch = numba_window.create_window_scratch(weights, config.n_head)
     for array in scratch:
         array.fill(-1 if array.dtype == int else math.nan)
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         idx = torch.randint(config.vocab_size, (config.block_size,), generator=generator)
-        numba_window.compute_logits(weights, config.activation == "relu", scratch, idx.numpy())
+        numba_window.compute_window_logits(weights, config.activation == "relu", scratch, idx.numpy())
         expected = model(idx[None])[0][0, -1]
         torch.testing.assert_close(torch.from_numpy(scratch.logits), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -171,9 +171,14 @@ def test_a_compiler_that_is_switched_off_is_reported_and_pytorch_generates() -> 
 
 
 def test_compiled_code_is_cached_by_the_version_of_the_loops() -> None:
-    functions = (numba_decode.decode_tokens, numba_window.decode_tokens, numba_ops.sample_token, numba_ops.find_largest)
+    functions = (
+        numba_decode.decode_tokens,
+        numba_window.decode_window_tokens,
+        numba_sampling.sample_token,
+        numba_ops.find_largest,
+    )
     for function in functions:
-        assert f"compiled-{numba_ops.hash_sources()}" in Path(function.stats.cache_path).parts
+        assert f"compiled-{numba_jit.hash_sources()}" in Path(function.stats.cache_path).parts
 
 
 def test_loops_and_filters_choose_alike_where_logits_are_equal() -> None:
@@ -186,8 +191,8 @@ def test_loops_and_filters_choose_alike_where_logits_are_equal() -> None:
             temperature=(0.9, 1e-300)[seed % 5 == 0],
         )
         uniform = torch.rand(1, generator=rng, dtype=torch.float64)
-        sampling = numba_ops.Sampling(config.temperature, config.top_k or 0, config.top_p or 1.0)
-        token = numba_ops.sample_token(logits[0].numpy(), sampling, float(uniform))
+        sampling = numba_sampling.Sampling(config.temperature, config.top_k or 0, config.top_p or 1.0)
+        token = numba_sampling.sample_token(logits[0].numpy(), sampling, float(uniform))
         assert token == int(choose_next_token(logits, config, uniform))
 
 

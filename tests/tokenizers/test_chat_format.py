@@ -3,7 +3,7 @@
 import pytest
 from texts import PROSE
 
-from minigpt.finetuning.sft_examples import Example
+from minigpt.finetuning.examples import Example
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer

@@ -11,8 +11,8 @@ from torch import nn
 
 import minigpt
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint import BEST, MODEL, CheckpointMetadata
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_format import BEST, MODEL, CheckpointMetadata
 from minigpt.training.resume import resume
 
 

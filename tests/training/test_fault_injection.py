@@ -13,7 +13,7 @@ import pytest
 from conftest import COMMAND, TINY, TINY_FLAGS
 
 import minigpt
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.resume import resume
 
 

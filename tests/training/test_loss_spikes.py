@@ -15,7 +15,7 @@ from minigpt.errors import DivergedError
 from minigpt.model.gpt import GPT
 from minigpt.runs.run import Run
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint_store import Checkpoints
+from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.loss_spikes import LossSpikeDetector
 from minigpt.training.resume import resume
 from minigpt.training.train import train

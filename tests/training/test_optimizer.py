@@ -9,8 +9,10 @@ from torch import nn
 from minigpt.config import ModelConfig, TrainingConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.modern import Modern
+from minigpt.training.flat_parameters import ALIGNMENT, flatten_parameters
+from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.muon import Muon, get_momentum
-from minigpt.training.optimizer import ALIGNMENT, Optimizer, flatten, get_learning_rate
+from minigpt.training.optimizer import Optimizer
 
 CONFIG = ModelConfig(vocab_size=7, block_size=5, n_embd=6, n_head=2, n_layer=2, qkv_bias=True)
 
@@ -24,7 +26,7 @@ def build_pair() -> tuple[GPT, GPT]:
 
 def test_flattening_changes_no_value_and_every_parameter_is_a_view() -> None:
     ours, theirs = build_pair()
-    long = flatten(ours)
+    long = flatten_parameters(ours)
     assert len(long) == 2
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], tensor)
@@ -43,7 +45,7 @@ def test_flattening_changes_no_value_and_every_parameter_is_a_view() -> None:
 def test_the_steps_are_those_of_adamw_with_groups(weight_decay: float, grad_clip: float) -> None:
     ours, theirs = build_pair()
     config = TrainingConfig(weight_decay=weight_decay, grad_clip=grad_clip, schedule="cosine", max_iters=10)
-    optimizer = Optimizer(flatten(ours), config)
+    optimizer = Optimizer(flatten_parameters(ours), config)
     groups = [
         {"params": [p for p in theirs.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in theirs.parameters() if p.dim() < 2], "weight_decay": 0.0},
@@ -73,7 +75,7 @@ def test_with_muon_the_blocks_matrices_are_stacked_by_shape_and_the_rest_is_adam
     shape = ModelConfig(architecture="modern", vocab_size=7, block_size=5, n_embd=8, n_head=2, n_layer=2)
     ours, theirs = Modern(shape), Modern(shape)
     theirs.load_state_dict(ours.state_dict())
-    long = flatten(ours, stack=True)
+    long = flatten_parameters(ours, stack=True)
     stacks = {tuple(p.shape) for p in long if p.dim() == 3}
     assert stacks == {(8, 8, 8), (2, 32, 8), (2, 8, 32)}
     config = TrainingConfig(optimizer="muon", weight_decay=0.1, beta2=0.95, schedule="trapezoid", max_iters=6)
@@ -106,7 +108,7 @@ def test_with_muon_the_blocks_matrices_are_stacked_by_shape_and_the_rest_is_adam
         optimizer.zero_grad()
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
-    kept = optimizer.state(ours)
+    kept = optimizer.state_dict(ours)
     assert {name for name in kept if "blocks.0.ffwd" in name} == {
         "exp_avg.blocks.0.ffwd.token_shift_weight",
         "exp_avg_sq.blocks.0.ffwd.token_shift_weight",

@@ -20,9 +20,9 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint import MARKER
-from minigpt.training.checkpoint_store import Checkpoints
-from minigpt.training.optimizer import get_learning_rate
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_format import MARKER
+from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.resume import resume
 
 

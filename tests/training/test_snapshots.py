@@ -10,7 +10,7 @@ import minigpt
 from minigpt.errors import RunError
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.evaluation import choose_snapshot_steps
+from minigpt.training.evaluation_schedule import choose_snapshot_steps
 
 
 def test_snapshot_steps_are_even_on_a_log_scale() -> None:

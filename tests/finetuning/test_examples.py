@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import DataError, FileError
-from minigpt.finetuning.sft_examples import Example, read_examples
+from minigpt.finetuning.examples import Example, read_examples
 from minigpt.tokenizers.chat_format import Turn
 
 CONVERSATION = Example(

@@ -7,7 +7,7 @@
     checkpoints/00000500/shards/                instead of the first two, if several processes trained
 
 A checkpoint exists only once its marker does. The other files are written and flushed first, then the marker is
-renamed into place. training/checkpoint_store.py writes them and keeps the newest two.
+renamed into place. training/checkpoint_directory.py writes them and keeps the newest two.
 """
 
 import hashlib

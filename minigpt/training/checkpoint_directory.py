@@ -22,7 +22,7 @@ from minigpt.runs.record import FORMAT, Metrics, Snapshot
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, flush_folder, link_or_copy, write_atomic
 from minigpt.system.json_files import parse_json, read_run_file
-from minigpt.training.checkpoint import (
+from minigpt.training.checkpoint_format import (
     BEST,
     MARKER,
     MODEL,

@@ -1,6 +1,6 @@
 """What a training run takes, computed from its settings alone: memory, communication, operations, time.
 
-`minigpt plan` prints it. Nothing runs, so the machine need not exist. training/forecast.py times real steps instead.
+`minigpt plan` prints it. Nothing runs, so the machine need not exist. planning/forecast.py times real steps instead.
 B, T, C, V are model/lecture.py's; L is n_layer and N the number of GPUs.
 """
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
-from minigpt.training.machine import Machine
-from minigpt.training.memory_model import FLOAT, Memory, Parallel, ParameterCounts, estimate_memory
+from minigpt.training.planning.machine import Machine
+from minigpt.training.planning.memory_model import FLOAT, Memory, Parallel, ParameterCounts, estimate_memory
 
 
 @dataclass(frozen=True)

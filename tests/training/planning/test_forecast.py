@@ -15,7 +15,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import DeviceError
 from minigpt.model import build
 from minigpt.studies.ladder.rungs import fit_bigram_counts
-from minigpt.training.forecast import (
+from minigpt.training.planning.forecast import (
     Forecast,
     Timings,
     add_up_seconds,

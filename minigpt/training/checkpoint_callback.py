@@ -10,9 +10,9 @@ from torch import Tensor
 from minigpt.distributed.sharded_checkpoint import save_sharded_tensors
 from minigpt.errors import DivergedError
 from minigpt.training.callbacks import Callback, Losses
-from minigpt.training.checkpoint import SHARDS, CheckpointMetadata
-from minigpt.training.checkpoint_store import Checkpoints
-from minigpt.training.evaluation import is_logged
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_format import SHARDS, CheckpointMetadata
+from minigpt.training.evaluation_schedule import is_logged
 from minigpt.training.training_state import TrainingState
 
 Job = Callable[[], None]

@@ -14,9 +14,9 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError
 from minigpt.model import build, count_parameters
 from minigpt.training.loop import compute_gradients, train_step
-from minigpt.training.machine import Machine
-from minigpt.training.memory_model import FLOAT, ParameterCounts, estimate_memory
-from minigpt.training.plan import count_bytes_sent_per_step, count_flops_per_token, plan
+from minigpt.training.planning.machine import Machine
+from minigpt.training.planning.memory_model import FLOAT, ParameterCounts, estimate_memory
+from minigpt.training.planning.plan import count_bytes_sent_per_step, count_flops_per_token, plan
 from minigpt.training.precision import autocast
 from minigpt.training.wrapping import wrap_model
 

@@ -24,7 +24,8 @@ from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.training.callbacks import SNAPSHOT_TOKENS
 from minigpt.training.display import format_duration
-from minigpt.training.evaluation import choose_snapshot_steps, estimate_loss
+from minigpt.training.evaluation import estimate_loss
+from minigpt.training.evaluation_schedule import choose_snapshot_steps
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.training_state import TrainingState
