@@ -23,7 +23,7 @@ __all__ = ["accelerate", "build_decoder", "can_fuse_blocks", "describe_decoder",
 
 
 def has_kernels() -> bool:
-    """Return whether the kernels are installed and not switched off."""
+    """Return True if the kernels are installed and not switched off."""
     return os.environ.get("MINIGPT_KERNELS") != "off" and importlib.util.find_spec("minigpt.kernels") is not None
 
 
@@ -56,7 +56,7 @@ def restore(model: nn.Module) -> None:
 
 
 def can_fuse_blocks(config: Config, device: str) -> bool:
-    """Return whether a training run with this configuration uses the GPT block with the hand-written backward.
+    """Return True if a training run with this configuration uses the GPT block with the hand-written backward.
 
     Args:
         config: the run's configuration.

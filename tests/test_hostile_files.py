@@ -31,7 +31,7 @@ from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.ladder.directory import LadderDirectory
-from minigpt.studies.look.memorization import make_memorization_page
+from minigpt.studies.look.memorization import find_verbatim, make_memorization_page
 from minigpt.studies.look.token_loss import make_token_loss_page
 from minigpt.studies.look.views import look
 from minigpt.system.console import PipeSafeConsole
@@ -475,7 +475,7 @@ def test_progress_messages_escape_control_characters(capsys: pytest.CaptureFixtu
     "page",
     [
         lambda: make_token_loss_page(EVIL, [EVIL, EVIL, "b"], [1.0, 2.0]),
-        lambda: make_memorization_page(EVIL, EVIL, EVIL * 2, "training text"),
+        lambda: make_memorization_page(EVIL, *((text, find_verbatim(text, "a text")) for text in (EVIL, EVIL * 2))),
     ],
 )
 def test_pages_escape_html(page: Callable[[], str]) -> None:

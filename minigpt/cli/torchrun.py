@@ -4,7 +4,7 @@ import os
 
 
 def is_started_by_torchrun() -> bool:
-    """Return whether torchrun started this process."""
+    """Return True if torchrun started this process."""
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 

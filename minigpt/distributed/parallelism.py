@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minigpt.config import Config
 from minigpt.distributed.process_group import Processes
 from minigpt.errors import ConfigError
+from minigpt.model.language_model import get_device
 from minigpt.system.device import pick_device
 
 
@@ -41,7 +42,7 @@ def require_parallel_config(config: Config, processes: Processes) -> None:
 
 
 def is_sharded(config: Config, processes: Processes) -> bool:
-    """Return whether each process holds only a shard of every parameter."""
+    """Return True if each process holds only a shard of every parameter."""
     return processes.size > 1 and config.training.parallel == "fsdp"
 
 
@@ -61,7 +62,7 @@ def parallelize(model: nn.Module, config: Config, processes: Processes) -> nn.Mo
     from torch.distributed.fsdp import fully_shard
 
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # about in-place changes to views: we make none
-    mesh = init_device_mesh(next(model.parameters()).device.type, (processes.size,))
+    mesh = init_device_mesh(get_device(model).type, (processes.size,))
     for block in getattr(model, "blocks", []):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)

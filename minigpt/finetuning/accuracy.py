@@ -11,6 +11,7 @@ from minigpt.config import SamplingConfig
 from minigpt.finetuning.examples import Example
 from minigpt.generation.engine import STOPPED, generate
 from minigpt.model import LanguageModel
+from minigpt.model.language_model import get_device
 from minigpt.tokenizers.chat_format import ChatTemplate
 
 PROMPTS_PER_BATCH = 64
@@ -57,7 +58,7 @@ def _generate_answers(
         by_length[len(ids)].append((n, ids))
     answers = [""] * len(examples)
     config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0)
-    device = next(iter(model.parameters())).device
+    device = get_device(model)
     for prompts in by_length.values():  # prompts of one length make a batch without padding
         for start in range(0, len(prompts), PROMPTS_PER_BATCH):
             batch = prompts[start : start + PROMPTS_PER_BATCH]

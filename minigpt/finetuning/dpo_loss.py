@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from minigpt.errors import ConfigError
 from minigpt.model import LanguageModel, TrainedModel
+from minigpt.model.language_model import evaluation_mode, get_device
 from minigpt.model.loss import IGNORE_INDEX
 
 DEFAULT_BETA = 0.1
@@ -95,21 +96,18 @@ class DPOModel(nn.Module):
     @torch.inference_mode()
     def compute_mean_loss(self, x: Tensor, y: Tensor) -> float:
         """Return the mean loss of pairs x and y, (2N, T), in nats, with dropout off."""
-        was_training, device = self.training, next(self.model.parameters()).device
-        self.eval()
-        total = 0.0
-        for idx, targets in _split_pairs(x, y):
-            _, loss = self(idx.to(device), targets.to(device))
-            total += loss.item() * (len(idx) // 2)
-        self.train(was_training)
+        device, total = get_device(self), 0.0
+        with evaluation_mode(self):
+            for idx, targets in _split_pairs(x, y):
+                _, loss = self(idx.to(device), targets.to(device))
+                total += loss.item() * (len(idx) // 2)
         return total / (len(x) // 2)
 
 
 @torch.inference_mode()
 def count_preferred(model: LanguageModel, x: Tensor, y: Tensor) -> int:
     """Return in how many of the pairs x and y, (2N, T), the chosen answer is the likelier one to the model."""
-    device = next(iter(model.parameters())).device
-    count = 0
+    device, count = get_device(model), 0
     for idx, targets in _split_pairs(x, y):
         logits, _ = model(idx.to(device))
         chosen, rejected = compute_log_probabilities(logits, targets.to(device)).chunk(2)

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from minigpt.errors import DataError, ExchangeError, FileError
 from minigpt.model import TrainedModel
+from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
@@ -117,7 +118,7 @@ class _NewRows(nn.Module):
 
 def train_new_rows(model: nn.Module, old_ids: Sequence[int | None]) -> None:
     """Let the rows of new tokens train, in place; the other rows of their tables are frozen."""
-    new_ids = torch.tensor([n for n, i in enumerate(old_ids) if i is None], device=next(model.parameters()).device)
+    new_ids = torch.tensor([n for n, i in enumerate(old_ids) if i is None], device=get_device(model))
     for table in TABLES:
         path, _, name = table.rpartition(".")
         module = getattr(model, path, None)

@@ -86,7 +86,7 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
 
 
 def _is_known(model: GPT) -> bool:
-    """Return whether the loops compute what this model computes: float32 on a CPU, without hooks or other layers."""
+    """Return True if the loops compute what this model computes: float32 on a CPU, without hooks or other layers."""
     weight, modules = model.ln_f.weight, [*model.modules()]
     kinds = {type(module) for module in modules}
     return (

@@ -20,7 +20,7 @@ BYTE_VALUES = 256
 
 
 def can_use_gradients(x: Tensor) -> bool:
-    """Return whether the hand-written gradients can be used for this input."""
+    """Return True if the hand-written gradients can be used for this input."""
     on_cpu = x.device.type == "cpu" and x.dtype in DTYPES
     return on_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -29,7 +29,7 @@ class FastRMSNorm(modern.RMSNorm):
     """RMS norm in fewer passes. Under autocast it rounds its result once for all matrix products that follow."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """Normalize x: (..., C) -> (..., C)."""
         return _RMSNorm.apply(x) if can_use_gradients(x) else super().forward(x)
 
 
@@ -38,7 +38,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """Normalize x: (..., C) -> (..., C)."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype).square_()
         r = square.div_(x.shape[-1]).add_(EPSILON).rsqrt_()
@@ -69,7 +69,7 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """Rotate x: (..., D) -> (..., D)."""
         ctx.save_for_backward(cos, sin)
         return _rotate(x, cos, sin)
 
@@ -105,7 +105,7 @@ class _TokenShift(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Add a share of the position before to each position: (B, T, C) -> (B, T, C)."""
         ctx.save_for_backward(x, weight)
         y = x.clone()
         y[:, 1:].addcmul_(x[:, :-1], weight)
@@ -125,7 +125,7 @@ class FastSquaredReLU(modern.SquaredReLU):
     """Squared ReLU in fewer passes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(...) -> (...)."""
+        """Apply the function to each number: (...) -> (...)."""
         return _SquaredReLU.apply(x) if can_use_gradients(x) else super().forward(x)
 
 
@@ -134,7 +134,7 @@ class _SquaredReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(...) -> (...)."""
+        """Apply the function to each number: (...) -> (...)."""
         positive = F.relu(x)
         ctx.save_for_backward(positive)
         return positive.square()
@@ -155,7 +155,7 @@ class ByteDropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(...) -> (...)."""
+        """Drop numbers out: (...) -> (...)."""
         drops = round(self.p * BYTE_VALUES)
         if self.training and 0 < drops < BYTE_VALUES and can_use_gradients(x):
             return _ByteDropout.apply(x, drops)
@@ -167,7 +167,7 @@ class _ByteDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, drops: int) -> Tensor:
-        """(...) -> (...), 0 where the random byte is below `drops`."""
+        """Set x to 0 where the random byte is below `drops`: (...) -> (...)."""
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
         drawn, ctx.drops = words.view(torch.uint8)[: x.numel()].view(x.shape), drops
         ctx.save_for_backward(drawn)

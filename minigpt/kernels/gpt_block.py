@@ -25,7 +25,7 @@ EPSILON = 1e-5  # of the layer norms
 
 
 def can_fuse_blocks(config: Config, device: str) -> bool:
-    """Return whether a training run with this configuration can use `FusedBlock`, and is faster with it.
+    """Return True if a training run with this configuration can use `FusedBlock`, and is faster with it.
 
     It computes the lecture's function in float32 on a CPU, without dropout.
     """
@@ -46,7 +46,7 @@ class FusedBlock(Block):
     """`Block` as one entry in autograd's record, where it is trained in full precision with nothing added to it."""
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Compute the block: (B, T, C) -> (B, T, C)."""
         if cache is not None or not can_use_gradients(x) or not self._is_plain():
             return super().forward(x, cache)
         layers = (self.ln1, self.attention.qkv, self.attention.proj, self.ln2, self.ffwd.up, self.ffwd.down)
@@ -55,7 +55,7 @@ class FusedBlock(Block):
         return _FusedBlock.apply(x.flatten(0, 1), T, self.attention.n_head, *parameters).view(B, T, -1)
 
     def _is_plain(self) -> bool:
-        """Return whether no autocast, adapter, quantization or hook changes what the parts of the block compute."""
+        """Return True if no autocast, adapter, quantization or hook changes what the parts of the block compute."""
         linears = (self.attention.qkv, self.attention.proj, self.ffwd.up, self.ffwd.down)
         parts = (*linears, self.ln1, self.ln2, self.attention, self.attention.attend, self.ffwd)
         return (
@@ -67,7 +67,7 @@ class FusedBlock(Block):
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Return whether a module has hooks, which a kernel would skip."""
+    """Return True if a module has hooks, which a kernel would skip."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
@@ -78,7 +78,7 @@ class _FusedBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, T: int, H: int, *parameters: Any) -> Tensor:
-        """(N, C) -> (N, C)."""
+        """Compute the block for N = B T rows: (N, C) -> (N, C)."""
         g1, b1, w_qkv, b_qkv, w_proj, b_proj, g2, b2, w_up, b_up, w_down, b_down = parameters
         C = x.shape[1]
         normed1, *moments1 = torch.native_layer_norm(x, (C,), g1, b1, EPSILON)

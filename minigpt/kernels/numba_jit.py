@@ -14,7 +14,7 @@ SETTINGS = vars(numba.config)
 
 
 def _has_openmp() -> bool:
-    """Return whether Numba can start threads by OpenMP. That takes 2 microseconds; its own thread pool takes 100."""
+    """Return True if Numba can start threads by OpenMP. That takes 2 microseconds; its own thread pool takes 100."""
     try:
         from numba.np.ufunc import omppool  # type: ignore[attr-defined]  # noqa: F401
     except ImportError:

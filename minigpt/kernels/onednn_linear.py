@@ -30,7 +30,7 @@ class OneDNNLinear(nn.Linear):
     """`nn.Linear` by the faster product. It has no second derivatives."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
+        """Multiply x by the weights and add the bias: (..., I) -> (..., O)."""
         return linear(x, self.weight, self.bias)
 
 
@@ -52,7 +52,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def can_use_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Return whether oneDNN multiplies these: float32 on a CPU, outside autocast and the compiler."""
+    """Return True if oneDNN multiplies these: float32 on a CPU, outside autocast and the compiler."""
     return (
         HAS_ONEDNN
         and x.dtype == weight.dtype == torch.float32
@@ -74,7 +74,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, I), (O, I) and (O,) -> (N, O)."""
+        """Multiply x by the weights and add the bias: (N, I), (O, I) and (O,) -> (N, O)."""
         ctx.save_for_backward(x, weight)
         return _multiply(x, weight, bias)
 

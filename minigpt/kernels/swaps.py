@@ -12,6 +12,7 @@ from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, Fa
 from minigpt.kernels.gpt_block import FusedBlock, can_fuse_blocks, has_hooks
 from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNFunctionalLinear, OneDNNLinear
 from minigpt.model.gpt import GPT, Block, FunctionalLinear, ScaledDotProductAttention
+from minigpt.model.language_model import get_device
 from minigpt.model.modern import Modern, RMSNorm, Rotary, SquaredReLU, TokenShift
 
 ONEDNN: dict[type, type] = {nn.Linear: OneDNNLinear, FunctionalLinear: OneDNNFunctionalLinear} if HAS_ONEDNN else {}
@@ -49,7 +50,7 @@ def restore_modules(model: nn.Module) -> None:
 
 def _select_tables(model: nn.Module, config: Config) -> dict[str, dict[type, type]]:
     """Return the kernels for this kind of model, by name; none on a GPU and for the models to be read."""
-    device = next(model.parameters()).device.type
+    device = get_device(model).type
     if device != "cpu":
         return {}
     if isinstance(model, Modern):

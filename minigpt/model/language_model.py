@@ -1,6 +1,8 @@
 """What all language models have in common, and how to build one from its configuration."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -80,6 +82,22 @@ class _MaskSkipper(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return torch.empty(0) if func in (torch.ones, torch.tril) else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module | LanguageModel) -> Iterator[None]:
+    """Switch dropout off within the block. Afterwards the model has its former mode, also after an error."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def get_device(model: nn.Module | LanguageModel) -> torch.device:
+    """Return the device of the model's weights."""
+    return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,6 +1,5 @@
 """Measure how well a model predicts: its mean loss over token ids, without training it."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.model.language_model import LanguageModel
+from minigpt.model.language_model import LanguageModel, evaluation_mode, get_device
 
 IGNORE_INDEX = -100  # a target that does not count, as in PyTorch's cross_entropy
 TOKENS_PER_BATCH = 4096  # much larger batches do not fit in the processor's cache
@@ -31,18 +30,14 @@ class TokenIds(Protocol):
 @torch.no_grad()  # inference_mode would not work: FSDP gathers its parameters during forward
 def _compute_window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss in nats of each prediction of y from x, both (N, T), as (N, T) on the CPU; dropout is off."""
-    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    device = get_device(model)
     windows_per_batch = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size) // x.shape[1])
-    was_training = model.training
-    model.eval()
-    try:
-        losses = []
+    losses = []
+    with evaluation_mode(model):
         for xb, yb in zip(x.split(windows_per_batch), y.split(windows_per_batch), strict=True):
             logits, _ = model(xb.to(device))  # (B, T, V)
             flat = F.cross_entropy(logits.flatten(0, 1), yb.to(device).flatten(), reduction="none")  # (B * T)
             losses.append(flat.view(xb.shape).cpu())
-    finally:
-        model.train(was_training)
     return torch.cat(losses)
 
 

@@ -35,7 +35,7 @@ class RMSNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """Normalize x: (..., C) -> (..., C)."""
         return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
 
 
@@ -94,7 +94,7 @@ class SquaredReLU(nn.Module):
     """max(x, 0)^2, steeper than a ReLU where it is not zero (So et al. 2021, "Primer")."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(...) -> (...)."""
+        """Apply the function to each number: (...) -> (...)."""
         return F.relu(x).square()
 
 

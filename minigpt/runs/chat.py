@@ -10,6 +10,7 @@ import torch
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError
 from minigpt.generation import engine
+from minigpt.model.language_model import get_device
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
@@ -72,7 +73,7 @@ class Chat:
         template = ChatTemplate(self.run.tokenizer)
         turns = [*self.turns, Turn("user", text)]
         ids = fit_prompt(template, turns, self.run.config.model.block_size, self.exchanges)
-        idx = torch.tensor([ids], device=next(iter(self.run.model.parameters())).device)  # (1, T)
+        idx = torch.tensor([ids], device=get_device(self.run.model))  # (1, T)
         answer = ""
         for token in engine.stream(self.run.model, idx, self.config, stop=[template.end]):
             piece = self.run.tokenizer.decode(token.tolist())
@@ -102,7 +103,9 @@ def fit_prompt(
         DataError: the last turn alone does not fit into block_size.
     """
     limit = block_size - max(1, block_size // _ANSWER_SHARE)
-    starts = [n for n, turn in enumerate(turns) if turn.role == "user"][-max(0, exchanges or 0) :]
+    starts = [n for n, turn in enumerate(turns) if turn.role == "user"]
+    if exchanges:
+        starts = starts[-exchanges:]
     for start in starts:
         ids = template.encode_prompt(turns[start:])
         if len(ids) <= limit:

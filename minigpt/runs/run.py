@@ -18,6 +18,7 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
+from minigpt.model.language_model import get_device
 from minigpt.model.loss import TOKENS_PER_BATCH, TokenIds, compute_exact_loss
 from minigpt.model.meta_init import build_empty_model
 from minigpt.model.quantization import quantize_model
@@ -233,7 +234,7 @@ class Run:
             if prompt:
                 raise
             ids = [0]
-        device = next(iter(self.model.parameters())).device
+        device = get_device(self.model)
         return torch.tensor([ids], device=device)
 
 

@@ -221,7 +221,7 @@ class Checkpoints:
 
 
 def _is_published(path: Path) -> bool:
-    """Return whether the marker in a directory says that its weights are the run's own."""
+    """Return True if the marker in a directory says that its weights are the run's own."""
     try:
         return parse_json(read_run_file(path / MARKER), "")["metadata"]["is_published"] is True
     except (RunError, FileError, LookupError, TypeError):

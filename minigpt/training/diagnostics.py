@@ -124,7 +124,7 @@ def _find_best(metrics: list[Metrics]) -> Metrics:
 
 
 def _is_rising(metrics: list[Metrics]) -> bool:
-    """Return whether the validation loss has clearly risen since its lowest while the training loss fell."""
+    """Return True if the validation loss has clearly risen since its lowest while the training loss fell."""
     best, last = _find_best(metrics), metrics[-1]
     return last.validation_loss > best.validation_loss * (1 + MIN_DIFFERENCE) and last.train_loss < best.train_loss
 

@@ -6,12 +6,12 @@ from minigpt.config import TrainingConfig
 
 
 def should_evaluate(step: int, config: TrainingConfig) -> bool:
-    """Return whether to evaluate after `step` steps: every eval_interval, at snapshots and at the end."""
+    """Return True if an evaluation is due after `step` steps: every eval_interval, at snapshots and at the end."""
     return is_logged(step, config) or step in _get_snapshot_steps(config.snapshots, config.max_iters)
 
 
 def is_logged(step: int, config: TrainingConfig) -> bool:
-    """Return whether an evaluation after `step` steps goes into metrics.jsonl; others are only printed."""
+    """Return True if an evaluation after `step` steps goes into metrics.jsonl; others are only printed."""
     return step % config.eval_interval == 0 or step == config.max_iters
 
 

@@ -13,6 +13,7 @@ from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.model import TrainedModel
+from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record
 from minigpt.runs.run import Run, require_directory
@@ -90,7 +91,7 @@ def resume(
                 before,
                 status="unfinished",
                 step=step,
-                device=str(next(setup.model.parameters()).device),
+                device=str(get_device(setup.model)),
                 threads=setup.threads,
                 data_source=setup.corpus.source,
                 data_path=setup.corpus.path,

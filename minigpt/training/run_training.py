@@ -14,6 +14,7 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.parallelism import is_sharded
 from minigpt.errors import DivergedError
 from minigpt.model import LanguageModel, count_parameters
+from minigpt.model.language_model import get_device
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.record import Record, Status, describe_environment
 from minigpt.runs.run import Run
@@ -212,7 +213,7 @@ def create_record(setup: TrainingSetup) -> Record:
         data_characters=corpus.characters,
         data_sha256=corpus.sha256,
         parameters=count_parameters(setup.model),
-        device=str(next(iter(setup.model.parameters())).device),
+        device=str(get_device(setup.model)),
         threads=setup.threads,
         tokenizer_sha256=compute_fingerprint(setup.tokenizer),
         generation=describe_decoder(setup.model),

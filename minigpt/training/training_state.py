@@ -12,6 +12,7 @@ from minigpt.distributed.parallelism import get_local_shard, reshard
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import RunError
+from minigpt.model.language_model import get_device
 from minigpt.runs.record import Metrics, Snapshot
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.evaluation_schedule import should_evaluate
@@ -81,7 +82,7 @@ class TrainingState:
         return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
 
     def has_finite_weights(self) -> bool:
-        """Return whether all weights of this process are finite numbers; after an infinite gradient they are not."""
+        """Return True if all weights of this process are finite numbers; after an infinite gradient they are not."""
         return all(bool(get_local_shard(weight).isfinite().all()) for weight in self.model.parameters())
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -141,7 +142,7 @@ class TrainingState:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return get_device(self.model)
 
     def _rank_name(self, name: str) -> str:
         """The name of a tensor that differs from process to process, such as the generator of dropout."""

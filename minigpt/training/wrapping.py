@@ -19,6 +19,7 @@ from minigpt.config import Config
 from minigpt.distributed.parallelism import is_sharded, parallelize
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import DeviceError
+from minigpt.model.language_model import get_device
 from minigpt.system.device import keep_freed_memory
 from minigpt.training.flat_parameters import flatten_parameters
 from minigpt.training.precision import allow_tf32, require_precision
@@ -55,7 +56,7 @@ def wrap_model(model: nn.Module, config: Config, processes: Processes = SINGLE) 
     Raises:
         DeviceError: the device cannot compute in the configured precision.
     """
-    training, device = config.training, next(model.parameters()).device
+    training, device = config.training, get_device(model)
     require_precision(training.precision, device)
     keep_freed_memory()
     kernels = accelerate(model, config)

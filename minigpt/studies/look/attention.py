@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from minigpt.errors import ConfigError
 from minigpt.model import gpt, modern
+from minigpt.model.language_model import evaluation_mode
 from minigpt.model.lecture import MultiHeadAttention
 from minigpt.system.plotting import create_figure, replace_undrawable
 
@@ -55,12 +56,10 @@ def compute_attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
     hooks = [
         hook for attention, place in zip(attentions, maps, strict=True) for hook in _record_weights(attention, place)
     ]
-    was_training = model.training
-    model.eval()
     try:
-        model(idx[None])
+        with evaluation_mode(model):
+            model(idx[None])
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     return maps

@@ -45,6 +45,11 @@ def _to_code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
 
 
+def find_verbatim(text: str, source: str) -> np.ndarray:
+    """Return for each character the length of the longest match with `source` that contains it: (N,) integers."""
+    return cover_matches(find_match_lengths(text, source))
+
+
 def cover_matches(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return for each character the length of the longest match that contains it: (N,), from the match lengths (N,)."""
     covered = np.zeros(len(lengths), dtype=np.int64)
@@ -59,10 +64,14 @@ def compute_verbatim_share(covered: np.ndarray, length: int) -> float:
     return float((covered >= length).mean()) if len(covered) else 0.0
 
 
+def compute_verbatim_shares(covered: np.ndarray) -> dict[int, float]:
+    """Return the share of characters in matches of at least 10, 20 and 40 characters, for those of `find_verbatim`."""
+    return {length: compute_verbatim_share(covered, length) for length in LENGTHS}
+
+
 def measure_verbatim_shares(text: str, source: str) -> dict[int, float]:
     """Measure the share of a text that stands in `source`, in passages of at least 10, 20 and 40 characters."""
-    covered = cover_matches(find_match_lengths(text, source))
-    return {length: compute_verbatim_share(covered, length) for length in LENGTHS}
+    return compute_verbatim_shares(find_verbatim(text, source))
 
 
 def describe_copying(written: dict[int, float], held_out: dict[int, float]) -> str:
@@ -80,22 +89,26 @@ def describe_copying(written: dict[int, float], held_out: dict[int, float]) -> s
     return f"Created: {figures}, so it copies hardly more than the text repeats itself."
 
 
-def make_memorization_page(title: str, written: str, held_out: str, source: str) -> str:
-    """Return a page of HTML: both texts shaded by their longest match in `source`, with their verbatim shares."""
-    covers = {"what the model wrote": (written, cover_matches(find_match_lengths(written, source)))}
-    covers["held-out text"] = (held_out, cover_matches(find_match_lengths(held_out, source)))
+def make_memorization_page(title: str, written: tuple[str, np.ndarray], held_out: tuple[str, np.ndarray]) -> str:
+    """Return a page of HTML: two texts shaded by their longest match with the training text, and their shares.
+
+    Args:
+        title: the title of the page.
+        written: what the model wrote, and its lengths by `find_verbatim`.
+        held_out: text that the model has not seen, and its lengths.
+    """
+    covers = {"what the model wrote": written, "held-out text": held_out}
+    shares = [compute_verbatim_shares(covered) for _, covered in covers.values()]
     rows = ""
     for length in LENGTHS:
-        cells = "".join(f"<td>{compute_verbatim_share(covered, length):.1%}</td>" for _, covered in covers.values())
+        cells = "".join(f"<td>{share[length]:.1%}</td>" for share in shares)
         rows += f"<tr><td>{length} characters or more</td>{cells}</tr>"
     heads = "".join(f"<th>{name}</th>" for name in covers)
     texts = "".join(f"<h2>{name}</h2><pre>\n{_shade(*pair)}</pre>" for name, pair in covers.items())
-    sentence = describe_copying(
-        *(({n: compute_verbatim_share(covered, n) for n in LENGTHS}) for _, covered in covers.values())
-    )
     return make_page(
         title,
-        f"<p><b>{sentence}</b></p><p>A darker character belongs to a longer match with the training text; a match of "
+        f"<p><b>{describe_copying(*shares)}</b></p>"
+        "<p>A darker character belongs to a longer match with the training text; a match of "
         f"{DARKEST} characters or more is darkest. Point at a character to read the length.</p>"
         f"<table><tr><th>word for word in the training text, in passages of</th>{heads}</tr>{rows}</table>{texts}",
     )

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from minigpt.generation.filters import apply_temperature
 from minigpt.model import LanguageModel
+from minigpt.model.language_model import evaluation_mode
 from minigpt.model.loss import nats_to_bits
 from minigpt.system.plotting import create_figure, replace_undrawable
 
@@ -21,12 +22,8 @@ TOP = 12  # most likely tokens in the picture
 @torch.no_grad()
 def compute_next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
     """Compute the probabilities of the token after the ids (T,) at each of TEMPERATURES: (3, V)."""
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         logits, _ = model(idx[None, -model.config.block_size :])
-    finally:
-        model.train(was_training)
     last = logits[:, -1].double().cpu()  # (1, V)
     return torch.cat([F.softmax(apply_temperature(last, temperature), dim=-1) for temperature in TEMPERATURES])
 

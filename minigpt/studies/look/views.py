@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minigpt.data.dataset import Dataset, take_spaced_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
+from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -18,7 +19,12 @@ from minigpt.studies.look.attention import compute_attention_maps, draw_attentio
 from minigpt.studies.look.curves import draw_curves
 from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbour_kinds
 from minigpt.studies.look.heads import draw_heads, find_unused_heads, measure_head_ablation, round_rise
-from minigpt.studies.look.memorization import describe_copying, make_memorization_page, measure_verbatim_shares
+from minigpt.studies.look.memorization import (
+    compute_verbatim_shares,
+    describe_copying,
+    find_verbatim,
+    make_memorization_page,
+)
 from minigpt.studies.look.position import compute_loss_by_position, draw_positions
 from minigpt.studies.look.temperature import (
     TEMPERATURES,
@@ -77,7 +83,7 @@ class ViewInput:
     def ids(self) -> Tensor:
         """The last token ids of the text, at most block_size (T,), on the model's device."""
         ids = self.run.tokenizer.encode(self.text)[-self.run.config.model.block_size :]
-        return torch.tensor(ids, device=next(iter(self.run.model.parameters())).device)
+        return torch.tensor(ids, device=get_device(self.run.model))
 
     @property
     def vocabulary(self) -> list[str]:
@@ -173,11 +179,10 @@ def _view_copied(given: ViewInput) -> ViewResult:
     source = given.decode(dataset.train[:MAX_EVALUATED_TOKENS])
     held_out = given.decode(dataset.val[:GENERATED_LENGTH])
     written = "".join(run.stream(max_new_tokens=GENERATED_LENGTH, seed=run.config.training.seed))
-    shares = {
-        "written": measure_verbatim_shares(written, source),
-        "validation": measure_verbatim_shares(held_out, source),
-    }
-    page = make_memorization_page(f"Does {run.path.name} copy?", written, held_out, source)
+    texts = [(text, find_verbatim(text, source)) for text in (written, held_out)]
+    names = ("written", "validation")
+    shares = {name: compute_verbatim_shares(covered) for name, (_, covered) in zip(names, texts, strict=True)}
+    page = make_memorization_page(f"Does {run.path.name} copy?", *texts)
     return ViewResult("copied", describe_copying(shares["written"], shares["validation"]), shares, page)
 
 

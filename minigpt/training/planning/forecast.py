@@ -21,6 +21,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError
 from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel, count_parameters
+from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.training.callbacks import SNAPSHOT_TOKENS
 from minigpt.training.display import format_duration
@@ -107,7 +108,7 @@ def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> 
     Raises:
         DeviceError: the device lacks the precision.
     """
-    device = next(iter(model.parameters())).device
+    device = get_device(model)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     timings = _measure_timings(model, dataset, config)
@@ -156,7 +157,7 @@ def _measure_timings(model: TrainedModel, dataset: Dataset, config: Config) -> T
     sampling = SamplingConfig(max_new_tokens=SAMPLE_TOKENS, seed=0)
     with _rehearse(model, dataset) as rehearsed:
         steps = _time_steps(rehearsed, dataset, config, REHEARSAL_SECONDS, most)
-        start = torch.zeros(1, 1, dtype=torch.int64, device=next(iter(model.parameters())).device)
+        start = torch.zeros(1, 1, dtype=torch.int64, device=get_device(model))
         return Timings(
             first_step=steps.first_step,
             step=steps.step,
@@ -168,11 +169,13 @@ def _measure_timings(model: TrainedModel, dataset: Dataset, config: Config) -> T
 @contextmanager
 def _rehearse(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
     """Yield a copy of the model to train, and restore the batches and random numbers afterwards."""
-    device, state = next(iter(model.parameters())).device, dataset.state_dict()
+    device, state = get_device(model), dataset.state_dict()
     accelerator = "cuda" if device.type == "cpu" else device.type  # fork_rng wants one, even if there is none
     with torch.random.fork_rng([] if device.type == "cpu" else [device.index or 0], device_type=accelerator):
-        yield copy.deepcopy(model).train()
-    dataset.load_state_dict(state)
+        try:
+            yield copy.deepcopy(model).train()
+        finally:
+            dataset.load_state_dict(state)
 
 
 def _time_steps(model: TrainedModel, dataset: Dataset, config: Config, longest: float, max_steps: int) -> Timings:
@@ -204,7 +207,7 @@ def _time(work: Callable[[], object]) -> float:
 
 def _measure_peak_memory(model: TrainedModel) -> int | None:
     """Return the bytes at the rehearsal's peak, without the original of the copied model."""
-    device = next(iter(model.parameters())).device
+    device = get_device(model)
     original = 4 * count_parameters(model)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) - original

@@ -10,6 +10,7 @@ from minigpt.studies.look.memorization import (
     cover_matches,
     describe_copying,
     find_match_lengths,
+    find_verbatim,
     make_memorization_page,
     measure_verbatim_shares,
 )
@@ -66,7 +67,9 @@ def test_the_sentence_follows_from_the_shares() -> None:
 
 
 def test_the_page_shows_markup_as_text() -> None:
-    page = make_memorization_page("a <run>", "<script>evil()</script>\x1b[31m", "a & b", "a text with <script> in it")
+    source = "a text with <script> in it"
+    texts = [(text, find_verbatim(text, source)) for text in ("<script>evil()</script>\x1b[31m", "a & b")]
+    page = make_memorization_page("a <run>", *texts)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "\x1b" not in page
