@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.output import describe_run, format_loss, print_json, print_pieces
+from minigpt.cli.output import describe_run, format_loss, print_json, print_next_command, print_pieces
 
 if TYPE_CHECKING:
     from minigpt.finetuning.dpo import DPOResult
     from minigpt.finetuning.finetune import FinetuningResult
     from minigpt.finetuning.sft import SFTResult
-    from minigpt.runs.run import Run
 
 
 def show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
@@ -31,7 +30,7 @@ def show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
     if result.adapter:
         size = sum(file.stat().st_size for file in result.adapter.iterdir())
         print_pieces([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(result.adapter))}\n"])
-    _print_next_command(run, "sample")
+    print_next_command(run, "sample")
 
 
 def show_sft(result: "SFTResult", as_json: bool) -> None:
@@ -56,7 +55,7 @@ def show_sft(result: "SFTResult", as_json: bool) -> None:
         print_pieces([f"{task:<14} {after}; the most frequent answer {accuracy.majority.share:.1%}\n"])
     if result.own_loss_before is not None and result.own_loss_after is not None:
         print(f"loss {_format_own_loss(result.own_loss_before, result.own_loss_after)}")
-    _print_next_command(result.run, "chat")
+    print_next_command(result.run, "chat")
 
 
 def show_dpo(result: "DPOResult", as_json: bool) -> None:
@@ -68,7 +67,7 @@ def show_dpo(result: "DPOResult", as_json: bool) -> None:
         return
     print(f"the chosen answer is the likelier one in {after} of {after.total:,} held-out pairs", end="")
     print(f"; before {before.share:.1%}\nloss of these pairs {result.loss:.4f}; before {math.log(2):.4f}")
-    _print_next_command(result.run, "chat")
+    print_next_command(result.run, "chat")
 
 
 def _print_result_json(result: "FinetuningResult | SFTResult | DPOResult", **figures: Any) -> None:
@@ -79,9 +78,3 @@ def _print_result_json(result: "FinetuningResult | SFTResult | DPOResult", **fig
 def _format_own_loss(before: float, after: float) -> str:
     """Say how much the loss on the base's own text has changed."""
     return f"on the base's own text {after:.4f}, before {before:.4f}: {after - before:+.4f}"
-
-
-def _print_next_command(run: "Run", command: str) -> None:
-    """Say where the run is, and what to type next."""
-    path = shlex.quote(str(run.path))
-    print_pieces([f"the run is in {path}; next: minigpt {command} {path}\n"])

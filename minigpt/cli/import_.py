@@ -3,7 +3,7 @@
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import describe_run, print_json, print_pieces
+from minigpt.cli.output import describe_run, print_json, print_line, print_next_command
 
 
 @click.group("import", short_help="Import a model of another program.")
@@ -26,6 +26,5 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
     if as_json:
         print_json(describe_run(run))
     else:
-        print_pieces(
-            [f"the run is in {run.path}: {run.record.parameters:,} parameters; next: minigpt sample {run.path}\n"]
-        )
+        print_line(f"imported {run.record.parameters:,} parameters")
+        print_next_command(run, "sample")

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -51,6 +54,20 @@ def open_run(
 
         run = apply_adapters(run, adapters, adapter_scale)
     return run
+
+
+def print_next_command(run: "Run", command: str) -> None:
+    """Print where the run is, and the command to type next, as a shell understands it."""
+    path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
+    print_line(f"the run is in {run.path}; next: {_get_program_name()} {command} {path}")
+
+
+def _get_program_name() -> str:
+    """Return how this program was called, so that the user can type the suggested command."""
+    if shutil.which("minigpt"):
+        return "minigpt"
+    called = Path(sys.argv[0])
+    return "python -m minigpt" if called.name == "__main__.py" else os.path.relpath(called)
 
 
 def print_pieces(pieces: Iterable[str]) -> None:

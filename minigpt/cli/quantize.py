@@ -1,13 +1,12 @@
 """`minigpt quantize`."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from minigpt.cli.options import json_option, weights_option
-from minigpt.cli.output import describe_run, open_run, print_json, print_message, print_pieces
+from minigpt.cli.output import describe_run, open_run, print_json, print_message, print_next_command, print_pieces
 from minigpt.system.files import require_inside, require_writable
 
 if TYPE_CHECKING:
@@ -44,8 +43,7 @@ def quantize(
     print(f"weights {result.bytes_after:,} bytes, before {result.bytes_before:,}")
     if before is not None and after is not None:
         print(f"exact loss {after:.4f}, before {before:.4f}: {after - before:+.4f}")
-    path = shlex.quote(str(result.run.path))
-    print_pieces([f"the run is in {path}; next: minigpt sample {path}\n"])
+    print_next_command(result.run, "sample")
 
 
 def _show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:

@@ -1,17 +1,12 @@
 """`minigpt train`."""
 
-import os
-import shlex
-import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from minigpt.cli.config_file import describe_presets, read_config
 from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
-from minigpt.cli.output import describe_run, format_loss, format_times, print_json, print_line, print_pieces
+from minigpt.cli.output import describe_run, format_loss, format_times, print_json, print_next_command, print_pieces
 from minigpt.cli.torchrun import get_rank, get_world_size, is_started_by_torchrun
 from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
@@ -157,13 +152,4 @@ def _report(run: "Run", as_json: bool) -> None:
     loss = record.validation_loss
     exact = "" if loss is None else format_loss("validation loss", loss, run.config, record)
     print(f"\n\n{exact}; {record.step:,} steps, {format_times(record)}")
-    path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
-    print_line(f"the run is in {run.path}; next: {_program_name()} sample {path}")
-
-
-def _program_name() -> str:
-    """Return how this program was called, so that the user can type the suggested command."""
-    if shutil.which("minigpt"):
-        return "minigpt"
-    called = Path(sys.argv[0])
-    return "python -m minigpt" if called.name == "__main__.py" else os.path.relpath(called)
+    print_next_command(run, "sample")

@@ -172,11 +172,7 @@ class Run:
             )
         if self.record.instructions:
             raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: name one with --data")
-        place = data or self.record.data_path
-        corpus = find_data(place) if place else load_tiny_shakespeare()
-        if corpus.sha256 != self.record.data_sha256:
-            raise DataError(f"{corpus.source} is not the text this run was trained on: name that one with --data")
-        return corpus
+        return find_training_data(self.path, self.record, data)
 
     def dataset(self, data: str | Path | None = None) -> Dataset:
         """Return `corpus(data)` encoded and split as it was for the training. Errors are those of `corpus`."""
@@ -236,6 +232,27 @@ class Run:
             ids = [0]
         device = get_device(self.model)
         return torch.tensor([ids], device=device)
+
+
+def find_training_data(path: Path, record: Record, data: str | Path | None) -> Corpus | PreparedData:
+    """Return the data of a run's training.
+
+    Args:
+        path: the run's directory, for messages.
+        record: the run's record.
+        data: where the data are now; None for the recorded place.
+
+    Raises:
+        FileError: a file cannot be read.
+        DataError: the data have changed.
+    """
+    place = data or record.data_path
+    corpus = find_data(place) if place else load_tiny_shakespeare()
+    if corpus.sha256 != record.data_sha256:
+        raise DataError(
+            f"{corpus.source} is not the text that {str(path)!r} was trained on: name that text with --data"
+        )
+    return corpus
 
 
 def require_directory(path: Path) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
-from minigpt.data.corpus import find_data, load_tiny_shakespeare
 from minigpt.distributed.parallelism import require_parallel_config
 from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
-from minigpt.errors import ConfigError, DataError, RunError
+from minigpt.errors import ConfigError, RunError
 from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record
-from minigpt.runs.run import Run, require_directory
+from minigpt.runs.run import Run, find_training_data, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import Checkpoints
@@ -121,12 +120,7 @@ def _prepare(
         checkpoint = Checkpoints(directory.path).newest(messages.say)
     config = _apply_changes(before, checkpoint, record.status == "finished", restart_schedule, changes)
     require_parallel_config(config, processes)
-    where = data or record.data_path
-    corpus = find_data(where) if where else load_tiny_shakespeare()
-    if corpus.sha256 != record.data_sha256:
-        raise DataError(
-            f"{corpus.source} is not the text that {str(directory.path)!r} was trained on: name that text with --data"
-        )
+    corpus = find_training_data(directory.path, record, data)
 
     def load_model(shape: ModelConfig) -> TrainedModel:
         model = build_empty_model(shape)  # allocates no memory before the file has proved to fit

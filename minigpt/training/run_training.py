@@ -12,6 +12,7 @@ from minigpt.acceleration import describe_decoder
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.parallelism import is_sharded
+from minigpt.distributed.process_group import Processes
 from minigpt.errors import DivergedError
 from minigpt.model import LanguageModel, count_parameters
 from minigpt.model.language_model import get_device
@@ -86,17 +87,13 @@ def run_training(
     recorder, writer = _RunRecorder(run, display), AsyncWriter()
     try:
         with Interrupt(quiet=not processes.is_first) as interrupt:
+            usual = [recorder, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
+            checkpointer = Checkpointer(run.path, writer, display.say, merge)
             state = fit(
                 setup.model,
                 setup.dataset,
                 run.config,
-                [
-                    recorder,
-                    StopOnSignal(interrupt),
-                    *_make_callbacks(run, setup, display),
-                    Checkpointer(run.path, writer, display.say, merge),
-                    *callbacks,
-                ],
+                [*usual, checkpointer, *callbacks],
                 objective=objective,
                 estimate=estimate,
                 checkpoint=checkpoint,
@@ -109,13 +106,14 @@ def run_training(
             writer.flush()
             record = recorder.write("finished" if state.is_finished else "interrupted", exact)
             run = dataclasses.replace(run, record=record, metrics=state.metrics)
-            run = _finish_run(run, state, display, replaces if state.is_finished else None)
+            if processes.is_first:
+                _draw_loss(run, state)
+            if replaces and state.is_finished:
+                run = _move_run(run, replaces, processes)
+            if processes.is_first:
+                _print_diagnosis(run, state, display)
             if interrupt.received:
-                display.say(f"saved in {run.path}: {state.step:,} steps, validation loss {exact.loss:.4f}")
-                if replaces and not state.is_finished:
-                    display.say(f"{replaces.path} stays as it is")
-                if record.status == "interrupted" and record.base is None:
-                    display.say(suggest_resume(run.path))
+                _describe_stop(run, display, replaces)
     except DivergedError as error:
         writer.flush()
         recorder.write("diverged")
@@ -263,19 +261,33 @@ def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Ca
     ]
 
 
-def _finish_run(run: Run, state: TrainingState, display: Display, replaced: RunDirectory | None) -> Run:
-    """Draw loss.png, move the run to the place of the one it replaces, and say what the diagnostics find."""
-    directory = RunDirectory(run.path)
-    run = dataclasses.replace(run, path=replaced.path if replaced else run.path)
-    if not state.processes.is_first:
-        return run
+def _draw_loss(run: Run, state: TrainingState) -> None:
+    """Write loss.png."""
     title = f"{run.config.preset}: {run.record.parameters:,} parameters"
     unit = "character" if run.config.training.tokenizer == "char" else "token"
-    draw_loss(directory.loss_plot, title, state.metrics, state.snapshots, unit)
-    if replaced:
+    draw_loss(RunDirectory(run.path).loss_plot, title, state.metrics, state.snapshots, unit)
+
+
+def _move_run(run: Run, replaced: RunDirectory, processes: Processes) -> Run:
+    """Move the run to the place of the one that it replaces, and return it with its new path."""
+    if processes.is_first:
         with replaced.lock():
-            directory.replace(replaced)
+            RunDirectory(run.path).replace(replaced)
+    return dataclasses.replace(run, path=replaced.path)
+
+
+def _print_diagnosis(run: Run, state: TrainingState, display: Display) -> None:
+    """Print the most serious problem of a finished pre-training, if there is one."""
     can_diagnose = state.is_finished and run.record.base is None
     if can_diagnose and isinstance(state.data, Dataset) and (problem := diagnose(run, state.data)):
         display.say(problem, "yellow")
-    return run
+
+
+def _describe_stop(run: Run, display: Display, replaces: RunDirectory | None) -> None:
+    """Say what is saved after a signal, and how to go on."""
+    display.say(f"saved in {run.path}: {run.record.step:,} steps, validation loss {run.record.validation_loss:.4f}")
+    if run.record.status == "interrupted":
+        if replaces:
+            display.say(f"{replaces.path} stays as it is")
+        if run.record.base is None:
+            display.say(suggest_resume(run.path))
