@@ -430,7 +430,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 def find_control_characters(shown: str) -> set[str]:
-    """Return the control characters in a text, without those of our own colours and line ends."""
+    """Return the control characters in a text, without those of our own colors and line ends."""
     return CONTROL_CHARACTERS & set(shown)
 
 

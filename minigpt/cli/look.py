@@ -57,7 +57,7 @@ def look(
 
 
 def _print_token_losses(tokens: list[str], losses: list[float]) -> None:
-    """Print the text on the terminal, coloured by its loss."""
+    """Print the text on the terminal, colored by its loss."""
     from rich.console import Console
 
     from minigpt.studies.look.token_loss import color_by_loss

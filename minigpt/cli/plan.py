@@ -76,7 +76,7 @@ def _summary_lines(made: "Plan", config: Config, machine: Machine) -> list[str]:
         f"{'parameters':<12}{counts.total:,}: {blocks}",
         f"{'tokens':<12}{made.tokens_per_step:,} a step, {made.tokens:,} in {config.training.max_iters:,} steps",
         f"{'FLOPs':<12}{format_amount(made.flops_per_token, 'FLOP')} a token",
-        f"{'speed':<12}{speed}: {gpus}, at {machine.utilisation:.0%} of their peak",
+        f"{'speed':<12}{speed}: {gpus}, at {machine.utilization:.0%} of their peak",
     ]
 
 

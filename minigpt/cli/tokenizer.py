@@ -12,7 +12,7 @@ from minigpt.cli.output import print_json, print_line, print_message, print_piec
 from minigpt.config import DEFAULT_VOCAB_SIZE
 from minigpt.errors import ConfigError, DataError, FileError
 
-COLOURS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # tokens have them in turn
+COLORS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # tokens have them in turn
 MAX_TEXT = 2**26  # bytes
 file_argument = click.argument("tokenizer_file", metavar="FILE|RUN")
 
@@ -91,10 +91,10 @@ def _require_options_of(kind: str) -> None:
 
 @tokenizer.command(short_help="Show a tokenizer, and how it splits a text.")
 @file_argument
-@click.option("--text", help="a text to colour by token; '-' reads standard input")
+@click.option("--text", help="a text to color by token; '-' reads standard input")
 @click.option("--limit", type=click.IntRange(min=0), default=50, help="number of merges, or tokens, to list [50]")
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
-    """Show the merges of a tokenizer in the order of training, or its tokens, and a text coloured by token."""
+    """Show the merges of a tokenizer in the order of training, or its tokens, and a text colored by token."""
     from minigpt.system.terminal import escape_control_characters
     from minigpt.tokenizers.base import compute_fingerprint
     from minigpt.tokenizers.bpe import BPETokenizer
@@ -115,7 +115,7 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     print_pieces(line + "\n" for line in lines)
     if text is not None:
         tokens = [opened.decode_bytes([i]) for i in opened.encode(_read_text(text))]
-        _print_coloured(tokens)
+        _print_colored(tokens)
 
 
 def _format_token(token: bytes) -> str:
@@ -126,7 +126,7 @@ def _format_token(token: bytes) -> str:
         return repr(token)
 
 
-def _print_coloured(tokens: list[bytes]) -> None:
+def _print_colored(tokens: list[bytes]) -> None:
     """Print a text with its tokens on different backgrounds. Without a terminal, print bars between them."""
     from rich.console import Console
     from rich.text import Text
@@ -138,7 +138,7 @@ def _print_coloured(tokens: list[bytes]) -> None:
     if console.is_terminal:
         line = Text()
         for n, piece in enumerate(pieces):
-            line.append(piece.replace("\n", "⏎\n"), COLOURS[n % len(COLOURS)])
+            line.append(piece.replace("\n", "⏎\n"), COLORS[n % len(COLORS)])
         console.print(line)
     else:
         print_line("|".join(pieces))

@@ -143,7 +143,7 @@ def apply_merges(ids: list[int], ranks: Mapping[Pair, tuple[int, int]]) -> list[
 def apply_merges_with_heap(ids: list[int], ranks: Mapping[Pair, tuple[int, int]]) -> list[int]:
     """Encode a long piece of text in n log n: a heap returns the pair whose merge was learned first."""
     ids = list(ids)
-    before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids) + 1)]  # each token's neighbours, a linked list
+    before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids) + 1)]  # each token's neighbors, a linked list
     heap = [(*ranks[pair], i, pair) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
     heapq.heapify(heap)
     end, gone = len(ids), -1

@@ -1,6 +1,6 @@
 """tiktoken, which encodes large texts faster than Python can, from our merges; and our merges from its vocabularies.
 
-tiktoken knows a vocabulary as ranks: tokens in the order learned. It merges any two neighbours whose bytes together are
+tiktoken knows a vocabulary as ranks: tokens in the order learned. It merges any two neighbors whose bytes together are
 a token, the lowest rank first. A list of merges can say more than that, so tiktoken is used only where both agree.
 """
 

@@ -68,7 +68,7 @@ def test_settings_come_from_a_file_and_a_plan_that_does_not_fit_says_so(tmp_path
         (["--preset", "lectur"], "there is no preset 'lectur': choose from"),
         (["--flops", "nan"], "flops must be a number at least 1, not nan"),
         (["--memory", "-1"], "memory must be a number above 0, not -1.0"),
-        (["--utilisation", "40"], "utilisation must be a number at least 0.01 and at most 1, not 40.0"),
+        (["--utilization", "40"], "utilization must be a number at least 0.01 and at most 1, not 40.0"),
         (["--n-head", "3"], "n_embd must be divisible by n_head"),
     ],
 )

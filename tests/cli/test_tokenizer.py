@@ -184,7 +184,7 @@ def test_show_lists_merges_in_the_order_of_training(tokenizer_file: Path, comman
     assert [line.split("  ", 1)[1].strip() for line in (x.strip() for x in lines[2:])] == expected
 
 
-def test_a_terminal_gets_tokens_in_colours(tokenizer_file: Path, tmp_path: Path) -> None:
+def test_a_terminal_gets_tokens_in_colors(tokenizer_file: Path, tmp_path: Path) -> None:
     status, shown = in_terminal("tokenizer", "show", tokenizer_file, "--text", "sea wind", cwd=tmp_path)
     assert status == 0
     assert "\x1b[48" in shown

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HEADER = f"{'':>3} {'rung':<22}{'loss':>8}{'spread':>8}{'change':>9}{'bits':>7}{'parameters':>12}{'chars/s':>11}"
 SAMPLE_WIDTH = 90  # characters of a sample that fit in a table
 POWERS_OF_TWO = {str(2**i) for i in range(32)}  # the positions that the table shows
-COLOURS = {"counted": "#7f7f7f", "learned": "#1f77b4", "n-gram": "#2ca02c", "blend": "#d62728"}
+COLORS = {"counted": "#7f7f7f", "learned": "#1f77b4", "n-gram": "#2ca02c", "blend": "#d62728"}
 
 
 def format_terminal_lines(ladder: Ladder, seeds: int, full: bool) -> list[str]:
@@ -239,8 +239,8 @@ def draw_ladder(ladder: Ladder) -> "Figure":
     figure = create_figure(11, 0.52 * len(bars) + 1.6)
     axes = figure.subplots()
     for place, (_, loss, kind) in enumerate(bars):
-        axes.barh(place, loss, color=COLOURS[kind], height=0.74)
-        axes.text(loss + 0.04, place, f"{loss:.2f}", va="center", size=17, weight="bold", color=COLOURS[kind])
+        axes.barh(place, loss, color=COLORS[kind], height=0.74)
+        axes.text(loss + 0.04, place, f"{loss:.2f}", va="center", size=17, weight="bold", color=COLORS[kind])
     axes.set_yticks(range(len(bars)), [replace_undrawable(name) for name, _, _ in bars], size=17, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, max(loss for _, loss, _ in bars) * 1.12)

@@ -195,6 +195,6 @@ RUNGS = (
     Rung("+ feed-forward", "compute on what was read", network=_make_one_block),
     Rung("several blocks", "repeat both, block after block", network=_make_plain_blocks),
     Rung("+ residual", "each block adds to its input", network=_make_residual_blocks),
-    Rung("+ layer norm", "each block reads a normalised input: the lecture's GPT", network=GPTLanguageModel),
+    Rung("+ layer norm", "each block reads a normalized input: the lecture's GPT", network=GPTLanguageModel),
 )
 FULL = Rung("+ dropout and scale", "lecture-large, its own batches", network=GPTLanguageModel, preset="lecture-large")

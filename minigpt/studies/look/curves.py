@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(runs: Sequence[Run]) -> "Figure":
-    """Draw each run's losses over the characters read: validation in full colour, training faint.
+    """Draw each run's losses over the characters read: validation in full color, training faint.
 
     Raises:
         DataError: no run has two evaluations.

@@ -14,9 +14,9 @@ from minigpt.system.plotting import create_figure, replace_undrawable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 MAX_TOKENS = 4096  # every pair is compared
-COLOURS = {
+COLORS = {
     "vowels": "#d62728",
     "consonants": "#1f77b4",
     "letters": "#17becf",  # of other alphabets
@@ -29,7 +29,7 @@ COLOURS = {
 
 
 def classify_character(character: str) -> str:
-    """Return the kind of a character, a key of COLOURS. A longer token has the kind of its first non-blank."""
+    """Return the kind of a character, a key of COLORS. A longer token has the kind of its first non-blank."""
     character = character.lstrip(" ")[:1] or " "
     category = unicodedata.category(character)
     if character.isspace():
@@ -44,22 +44,22 @@ def classify_character(character: str) -> str:
 
 def project_to_plane(table: Tensor) -> Tensor:
     """Project the rows of a table (V, C) to their two principal components (V, 2)."""
-    centred = table.detach().double() - table.detach().double().mean(dim=0)
-    U, S, _ = torch.linalg.svd(centred, full_matrices=False)
+    centered = table.detach().double() - table.detach().double().mean(dim=0)
+    U, S, _ = torch.linalg.svd(centered, full_matrices=False)
     plane = F.pad(U * S, (0, 2))[:, :2]  # a table of one column has one component
     largest = plane.gather(0, plane.abs().argmax(dim=0, keepdim=True))  # (1, 2)
     return plane * largest.sign()  # the sign is arbitrary: make the largest entry positive
 
 
-def measure_neighbour_kinds(table: Tensor, kinds: list[str]) -> tuple[float, float]:
-    """Measure how often one of a row's three nearest neighbours (by cosine) has the row's kind.
+def measure_neighbor_kinds(table: Tensor, kinds: list[str]) -> tuple[float, float]:
+    """Measure how often one of a row's three nearest neighbors (by cosine) has the row's kind.
 
     Args:
         table: the embedding (V, C).
         kinds: the kind of each row.
 
     Returns:
-        The share of such neighbours, and the share expected by chance.
+        The share of such neighbors, and the share expected by chance.
 
     Raises:
         ConfigError: the table has too many rows.
@@ -72,7 +72,7 @@ def measure_neighbour_kinds(table: Tensor, kinds: list[str]) -> tuple[float, flo
         return 0.0, 0.0
     unit = F.normalize(table.detach().double(), dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)  # (V, V)
-    nearest = similarity.topk(min(NEIGHBOURS, V - 1), dim=1).indices.tolist()
+    nearest = similarity.topk(min(NEIGHBORS, V - 1), dim=1).indices.tolist()
     hits = [kinds[j] == kinds[i] for i, row in enumerate(nearest) for j in row]
     chance = sum(count * (count - 1) for count in Counter(kinds).values()) / (V * (V - 1))
     return sum(hits) / len(hits), chance
@@ -82,22 +82,22 @@ def draw_embedding(table: Tensor, characters: list[str]) -> "Figure":
     """Draw the rows of a table (V, C), one for each character, in their two principal components."""
     kinds = [classify_character(c) for c in characters]
     plane = project_to_plane(table).tolist()
-    share, chance = measure_neighbour_kinds(table, kinds)
+    share, chance = measure_neighbor_kinds(table, kinds)
     figure = create_figure(10, 8)
     axes = figure.subplots()
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         points = [(x, y, c) for (x, y), c, k in zip(plane, characters, kinds, strict=True) if k == name]
         if points:
-            axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=0, color=colour)
-            axes.plot([], [], "o", color=colour, label=name)
+            axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=0, color=color)
+            axes.plot([], [], "o", color=color, label=name)
         for x, y, c in points:
             sign = {" ": "space", "\n": "¶"}.get(c, replace_undrawable(c))
-            axes.text(x, y, sign, ha="center", va="center", size=16, weight="bold", color=colour, parse_math=False)
+            axes.text(x, y, sign, ha="center", va="center", size=16, weight="bold", color=color, parse_math=False)
     axes.legend(fontsize=12, loc="best")
     axes.set_xlabel("first principal component", size=12)
     axes.set_ylabel("second", size=12)
     axes.set_title(
-        f"{share:.0%} of a character's {NEIGHBOURS} nearest neighbours are of its kind (by chance: {chance:.0%})",
+        f"{share:.0%} of a character's {NEIGHBORS} nearest neighbors are of its kind (by chance: {chance:.0%})",
         size=14,
     )
     return figure

@@ -81,8 +81,8 @@ def draw_heads(rise: Tensor, loss: float) -> "Figure":
         for head in range(H):
             value = float(rise[block, head])
             label = f"{round_rise(value):.3f}" + ("\nunused" if value < UNUSED else "")
-            colour = "white" if value > 0.65 * darkest else "black"
-            axes.text(head, block, label, ha="center", va="center", size=12, color=colour)
+            color = "white" if value > 0.65 * darkest else "black"
+            axes.text(head, block, label, ha="center", va="center", size=12, color=color)
     axes.set_xticks(range(H), [f"head {i + 1}" for i in range(H)], size=12)
     axes.set_yticks(range(L), [f"block {i + 1}" for i in range(L)], size=12)
     axes.set_title(f"Rise of the validation loss ({loss:.3f} nats)\nwithout each head", size=14)

@@ -1,4 +1,4 @@
-"""The view `surprise`: a text coloured by the loss of each token."""
+"""The view `surprise`: a text colored by the loss of each token."""
 
 import html
 import math
@@ -14,7 +14,7 @@ from minigpt.studies.look.html_page import make_page
 from minigpt.system.device import limit_threads
 from minigpt.system.terminal import escape_control_characters
 
-STRONGEST = 10.0  # bits: a token of probability 1/1000 has the full colour
+STRONGEST = 10.0  # bits: a token of probability 1/1000 has the full color
 TERMINAL_STYLES = (  # up to this loss in bits, this style
     (1, ""),
     (2.5, "white on #4a2a2a"),
@@ -54,13 +54,13 @@ def make_token_loss_page(title: str, tokens: Sequence[str], losses: list[float])
     legend = "".join(f'<span style="--s:{b / STRONGEST}">&nbsp;{b:g}&nbsp;</span>' for b in (0, 1, 2, 4, 6, 8, 10))
     return make_page(
         title,
-        f"<p>A stronger colour marks a token that the model expected less: {legend} bits. The mean is "
+        f"<p>A stronger color marks a token that the model expected less: {legend} bits. The mean is "
         f"{mean:.2f} bits per token. Point at a token to read its loss.</p><pre>\n{''.join(spans)}</pre>",
     )
 
 
 def color_by_loss(tokens: Sequence[str], losses: list[float]) -> Text:
-    """Return the text for a terminal, with a background colour by the loss of each token."""
+    """Return the text for a terminal, with a background color by the loss of each token."""
     shown = Text(escape_control_characters(tokens[0]))
     for token, loss in zip(tokens[1:], losses, strict=True):
         style = next(style for limit, style in TERMINAL_STYLES if nats_to_bits(loss) < limit)

@@ -17,7 +17,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention
 from minigpt.studies.look.curves import draw_curves
-from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbour_kinds
+from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbor_kinds
 from minigpt.studies.look.heads import draw_heads, find_unused_heads, measure_head_ablation, round_rise
 from minigpt.studies.look.memorization import (
     compute_verbatim_shares,
@@ -150,8 +150,8 @@ def _view_token_loss(given: ViewInput) -> ViewResult:
 def _view_embedding(given: ViewInput) -> ViewResult:
     """Show whether similar characters have similar vectors."""
     table = given.run.model.token_embedding_table.weight.cpu()
-    share, chance = measure_neighbour_kinds(table, [classify_character(c) for c in given.vocabulary])
-    summary = f"{share:.0%} of a character's nearest neighbours are of its kind, {chance:.0%} by chance"
+    share, chance = measure_neighbor_kinds(table, [classify_character(c) for c in given.vocabulary])
+    summary = f"{share:.0%} of a character's nearest neighbors are of its kind, {chance:.0%} by chance"
     return ViewResult("embedding", summary, {"share": share, "chance": chance}, draw_embedding(table, given.vocabulary))
 
 

@@ -19,9 +19,9 @@ class Machine(ValidatedSettings):
 
     gpus: int = setting(1, "how many GPUs share each batch", at_least=1)
     flops: float | None = setting(None, "FLOP/s of one GPU [an H100's: 495e12 in fp32, 989e12 in 16 bits]", at_least=1)
-    utilisation: float = setting(0.4, "share of those FLOP/s that the training reaches", at_least=0.01, at_most=1)
+    utilization: float = setting(0.4, "share of those FLOP/s that the training reaches", at_least=0.01, at_most=1)
     memory: float | None = setting(None, "memory of one GPU in GB: also says what fits", above=0)
 
     def flops_reached(self, config: Config) -> float:
         """Return the FLOP/s that all GPUs together reach in this training."""
-        return self.gpus * self.utilisation * (self.flops or H100[config.training.precision])
+        return self.gpus * self.utilization * (self.flops or H100[config.training.precision])

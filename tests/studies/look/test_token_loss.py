@@ -32,7 +32,7 @@ def test_the_page_shades_each_token_by_its_loss() -> None:
     assert "The mean is 51.42 bits per token" in page
 
 
-def test_the_terminal_shows_the_whole_text_in_colour(trained: Run, text: str) -> None:
+def test_the_terminal_shows_the_whole_text_in_color(trained: Run, text: str) -> None:
     piece = "KEEPER:\nThe sea\n"
     shown = color_by_loss(piece, compute_text_losses(trained, piece))
     assert shown.plain.replace("⏎", "") == piece

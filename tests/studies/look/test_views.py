@@ -18,7 +18,7 @@ from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel, Head
 from minigpt.model.loss import compute_exact_loss, compute_mean_loss
 from minigpt.runs.run import Run
 from minigpt.studies.look.attention import compute_attention_maps
-from minigpt.studies.look.embedding import classify_character, measure_neighbour_kinds, project_to_plane
+from minigpt.studies.look.embedding import classify_character, measure_neighbor_kinds, project_to_plane
 from minigpt.studies.look.heads import find_unused_heads, measure_head_ablation
 from minigpt.studies.look.position import compute_loss_by_position
 from minigpt.studies.look.temperature import TEMPERATURES, compute_entropies, compute_next_distributions
@@ -109,22 +109,22 @@ def test_the_losses_by_position_average_to_the_exact_loss(length: int) -> None:
 def test_the_plane_has_the_two_largest_principal_components() -> None:
     table = torch.randn(30, 6, dtype=torch.float64) * torch.tensor([5.0, 3, 1, 1, 1, 1], dtype=torch.float64)
     plane = project_to_plane(table)
-    centred = table - table.mean(dim=0)
-    eigenvalues, vectors = torch.linalg.eigh(centred.T @ centred)
+    centered = table - table.mean(dim=0)
+    eigenvalues, vectors = torch.linalg.eigh(centered.T @ centered)
     assert plane.square().sum(dim=0).tolist() == pytest.approx(eigenvalues.flip(0)[:2].tolist())
-    assert (centred @ vectors[:, -1]).abs().allclose(plane[:, 0].abs())
+    assert (centered @ vectors[:, -1]).abs().allclose(plane[:, 0].abs())
     assert project_to_plane(torch.randn(5, 1)).shape == (5, 2)
     assert torch.equal(project_to_plane(table), project_to_plane(table.clone()))
 
 
-def test_neighbours_are_of_one_kind_in_a_clustered_table_and_at_chance_in_a_random_one() -> None:
+def test_neighbors_are_of_one_kind_in_a_clustered_table_and_at_chance_in_a_random_one() -> None:
     kinds = ["vowels"] * 10 + ["capitals"] * 10
     apart = torch.cat(
         [torch.tensor([[1.0, 0.1]]) + torch.rand(10, 2) / 9, torch.tensor([[-1.0, 0]]) - torch.rand(10, 2) / 9]
     )
-    assert measure_neighbour_kinds(apart, kinds) == (1.0, pytest.approx(9 / 19))
+    assert measure_neighbor_kinds(apart, kinds) == (1.0, pytest.approx(9 / 19))
     torch.manual_seed(0)
-    share, chance = measure_neighbour_kinds(torch.randn(400, 20), (["vowels"] * 200 + ["capitals"] * 200))
+    share, chance = measure_neighbor_kinds(torch.randn(400, 20), (["vowels"] * 200 + ["capitals"] * 200))
     assert share == pytest.approx(chance, abs=0.06)
     assert [classify_character(c) for c in "aéxZ3. \n€あ"] == [
         *("vowels", "vowels", "consonants", "capitals", "digits", "punctuation"),
@@ -134,7 +134,7 @@ def test_neighbours_are_of_one_kind_in_a_clustered_table_and_at_chance_in_a_rand
 
 def test_a_vocabulary_too_large_to_draw_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"drawn for 4,096 different tokens at most, and this run has 50,257"):
-        measure_neighbour_kinds(torch.zeros(50_257, 2), ["vowels"] * 50_257)
+        measure_neighbor_kinds(torch.zeros(50_257, 2), ["vowels"] * 50_257)
 
 
 def test_temperature_divides_the_logits() -> None:
