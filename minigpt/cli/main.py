@@ -36,12 +36,28 @@ MAX_MESSAGE = 2000  # characters
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+SECTIONS = {
+    "Train": (train, plan, data, tokenizer),
+    "Write": (sample, chat),
+    "Look inside": (info, evaluate, look, ladder),
+    "Fine-tune and shrink": (finetune, quantize),
+    "Share": (import_,),
+}
+
+
 class _Commands(click.Group):
-    """A group that lists its commands in the order in which they were added."""
+    """A group whose `--help` shows its commands in sections, by purpose."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Return the names of the commands."""
+        """Return the names of the commands, in the order of the sections."""
         return list(self.commands)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a title for each section, and its commands below it."""
+        width = max(len(name) for name in self.commands)  # the same in all sections, so that the texts are aligned
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{command.name:<{width}}", command.get_short_help_str()) for command in commands])
 
 
 @click.group(cls=_Commands, context_settings=CONTEXT)
@@ -61,9 +77,9 @@ def cli(context: click.Context) -> None:
         raise error
 
 
-COMMANDS = (train, sample, info, evaluate, look, ladder, tokenizer, data, finetune, chat, quantize, import_, plan)
-for command in COMMANDS:
-    cli.add_command(command)
+for commands in SECTIONS.values():
+    for command in commands:
+        cli.add_command(command)
 
 
 def run(arguments: list[str]) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pytest
 
-from minigpt.cli.main import cli
+from minigpt.cli.main import cli, run
 
 FROZEN = Path(__file__).with_name("surface.txt")
 
@@ -43,6 +44,18 @@ def test_every_command_and_flag_has_a_help_text() -> None:
         assert command.help
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+def test_help_lists_every_command_once_in_sections_by_purpose(capsys: pytest.CaptureFixture) -> None:
+    assert run(["--help"]) == 0
+    sections = {}
+    for block in capsys.readouterr().out.split("\n\n"):
+        title, *lines = block.splitlines()
+        sections[title] = [line.split()[0] for line in lines]
+    titles = ["Train:", "Write:", "Look inside:", "Fine-tune and shrink:", "Share:"]
+    assert list(sections)[-len(titles) :] == titles
+    assert sections["Write:"] == ["sample", "chat"]
+    assert [name for title in titles for name in sections[title]] == list(cli.commands)
 
 
 if __name__ == "__main__":
