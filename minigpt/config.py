@@ -34,7 +34,9 @@ class ModelConfig(ValidatedSettings):
     """
 
     architecture: Literal["gpt", "modern", "bigram"] = setting(
-        "gpt", "gpt: the lecture's transformer; modern: the record's; bigram: the baseline"
+        "gpt",
+        "gpt: the lecture's transformer; modern: a newer transformer with rotary embedding and RMS norm "
+        "(docs/record.md); bigram: a table of which token follows which",
     )
     vocab_size: int = setting(65, "number of different tokens; for characters, the text decides", at_least=1)
     block_size: int = setting(32, "tokens of context that the model sees", at_least=1)
@@ -93,7 +95,9 @@ class TrainingConfig(ValidatedSettings):
         ConfigError: a value is not allowed, or two values do not fit together.
     """
 
-    tokenizer: TokenizerKind = setting("char", "kind of tokenizer; or the file, or the run, of an existing one")
+    tokenizer: TokenizerKind = setting(
+        "char", "kind of tokenizer, or a tokenizer file, or a run whose tokenizer to use"
+    )
     batch_size: int = setting(16, "windows of text in a batch", at_least=1)
     order: Literal["random", "epochs"] = setting(
         "random", "random: draw windows at random; epochs: read each window once before any repeats"
@@ -126,9 +130,13 @@ class TrainingConfig(ValidatedSettings):
     )
     checkpoint_activations: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = setting(False, "compile the model first: training starts later, and steps may be faster")
-    train_fraction: float = setting(0.9, "share of the text to train on; the rest validates", above=0, below=1)
+    train_fraction: float = setting(
+        0.9, "share of the text to train on; the rest is the validation split", above=0, below=1
+    )
     seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)
-    patience: int = setting(0, "stop after this many evaluations without a better one (0: never)", at_least=0)
+    patience: int = setting(
+        0, "stop after this many evaluations without a lower validation loss (0: never)", at_least=0
+    )
     on_spike: Literal["stop", "rollback"] = setting(
         "stop", "if the loss jumps: stop, or go back to the last checkpoint once"
     )

@@ -34,7 +34,7 @@ RECORD = {  # docs/record.md says how they were found
 }
 LONGER = {"block_size": 256, "n_embd": 128, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {
-    "lecture": Preset("the lecture's small transformer: a few minutes on a laptop CPU", {}),
+    "lecture": Preset("the lecture's small transformer: about a minute on a laptop CPU", {}),
     "lecture-large": Preset(
         "the lecture's large transformer, 10.8 million parameters: for a GPU",
         {
@@ -49,7 +49,7 @@ PRESETS = {
         },
     ),
     "bigram": Preset(
-        "the baseline: a table of what follows each character: a few seconds",
+        "the baseline, a table of which character follows which: a few seconds",
         {
             "architecture": "bigram",
             "batch_size": 32,
@@ -77,9 +77,9 @@ PRESETS = {
             "grad_clip": 1.0,
         },
     ),
-    "cpu-2min": Preset("the lowest loss in two minutes of two CPU cores", RECORD | {"max_minutes": 2.0}),
-    "cpu-10min": Preset("the lowest loss in ten minutes of two CPU cores", RECORD | LONGER | {"max_minutes": 10.0}),
+    "cpu-2min": Preset("the lowest loss in two minutes on two CPU cores", RECORD | {"max_minutes": 2.0}),
+    "cpu-10min": Preset("the lowest loss in ten minutes on two CPU cores", RECORD | LONGER | {"max_minutes": 10.0}),
     "cpu-60min": Preset(
-        "the lowest loss in an hour of two CPU cores", RECORD | LONGER | {"max_minutes": 60.0, "dropout": 0.2}
+        "the lowest loss in an hour on two CPU cores", RECORD | LONGER | {"max_minutes": 60.0, "dropout": 0.2}
     ),
 }

@@ -24,19 +24,21 @@ def data() -> None:
 @data.command(short_help="Encode files, folders and patterns into a folder.")
 @click.argument("paths", nargs=-1, required=True)
 @click.option(
-    "--out", required=True, metavar="FOLDER", help="the folder of the shards; an interrupted one is continued"
+    "--out", required=True, metavar="FOLDER", help="the folder of the shards; an interrupted preparation continues here"
 )
 @click.option(
     "--tokenizer",
     metavar="KIND|FILE",
     default="char",
-    help=f"kind of tokenizer: {', '.join(KINDS)}; or the file, or the run, of an existing one [char]",
+    help=f"kind of tokenizer: {', '.join(KINDS)}; or a tokenizer file, or a run whose tokenizer to use [char]",
 )
 @click.option("--vocab-size", type=int, help=f"number of tokens of bpe or sentencepiece [{DEFAULT_VOCAB_SIZE}]")
 @click.option("--min-count", type=int, help="replace characters that occur less often by U+FFFD [keep all]")
 @click.option("--field", default="text", help="the JSON field, or Parquet column, that has the text [text]")
 @click.option(
-    "--separator", metavar="TEXT", help=r"text between two documents of a text file, such as '\n\n' [a file is one]"
+    "--separator",
+    metavar="TEXT",
+    help=r"text between two documents of a text file, such as '\n\n' [each file is one document]",
 )
 @click.option(
     "--errors",
@@ -45,7 +47,10 @@ def data() -> None:
     help="text that is not UTF-8: refuse it, or replace it by U+FFFD [strict]",
 )
 @click.option(
-    "--train-fraction", type=float, default=0.9, help="share of documents to train on; the rest validates [0.9]"
+    "--train-fraction",
+    type=float,
+    default=0.9,
+    help="share of documents to train on; the rest is the validation split [0.9]",
 )
 @click.option("--processes", type=click.IntRange(min=1), help="number of processes that encode [one for each core]")
 @json_option
@@ -56,8 +61,8 @@ def prepare(
 
     Files are .txt, .md, .jsonl or .parquet, each also with .gz or .zst. A text file is one document, unless
     --separator splits it. JSON lines and Parquet have a document in each line or row. An end-of-text token follows
-    each document. The SHA-256 of a document's text decides whether it trains or validates. After an interruption,
-    the same command continues.
+    each document. The SHA-256 of a document's text decides whether the document is in the training or in the
+    validation split. After an interruption, the same command continues.
     """
     from minigpt.data.prepare import PrepareSettings, prepare_corpus
 

@@ -14,7 +14,7 @@ ADAPTERS = "Adapters"
 DEFAULTS = {
     "max_iters": "500",
     "optimizer": "adamw",
-    "learning_rate": "1e-3, all weights 1e-4; of preferences 2e-4 and 2e-5",
+    "learning_rate": "1e-3 with adapters, 1e-4 without; with --preferences 2e-4 and 2e-5",
     "min_learning_rate": "0",
 }
 # Settings without a flag: they are the base run's, or do not apply to fine-tuning.
@@ -54,7 +54,9 @@ FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "sav
     help="a layer with an adapter, such as qkv; may be repeated [all]",
 )
 @click.option("--rslora", is_flag=True, cls=Option, group=ADAPTERS, help="divide alpha by the square root of the rank")
-@click.option("--dora", is_flag=True, cls=Option, group=ADAPTERS, help="train the length of each weight row too")
+@click.option(
+    "--dora", is_flag=True, cls=Option, group=ADAPTERS, help="also train the norm of each row of the weight matrices"
+)
 @settings_options("Training", TrainingConfig, without=FIXED, defaults=DEFAULTS, other_defaults="the base run's")
 def finetune(
     run: str,
@@ -81,18 +83,18 @@ def finetune(
     "adapter" has the adapters alone, in PEFT's format, for minigpt sample RUN --adapter FOLDER.
     """
     if lora and qlora:
-        raise ConfigError("--lora and --qlora are two methods: name one")
+        raise ConfigError("--lora and --qlora cannot be combined: name one")
     method: Literal["full", "lora", "qlora"] = "qlora" if qlora else "lora" if lora else "full"
     shape = drop_unset({"rank": rank, "alpha": alpha, "dropout": lora_dropout})
     asked = [*shape, *(["target"] if target else []), *(["rslora"] if rslora else []), *(["dora"] if dora else [])]
     if method == "full" and asked:
         raise ConfigError(f"{asked[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
     if sum((data is not None, bool(task), preferences is not None)) != 1:
-        raise ConfigError("what to learn is --data, --task or --preferences: name one of them")
+        raise ConfigError("give exactly one of --data, --task and --preferences")
     if ask and not task:
-        raise ConfigError("--ask is for what goes with --task: name tasks to learn")
+        raise ConfigError("--ask needs --task: add --task NAME, or leave --ask out")
     if beta is not None and preferences is None:
-        raise ConfigError("--beta is for --preferences: name a file of them, or leave it out")
+        raise ConfigError("--beta needs --preferences: add --preferences FILE, or leave --beta out")
     from minigpt.finetuning.dpo import train_dpo
     from minigpt.finetuning.finetune import finetune
     from minigpt.finetuning.lora import LoRAConfig

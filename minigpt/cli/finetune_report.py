@@ -52,7 +52,7 @@ def show_sft(result: "SFTResult", as_json: bool) -> None:
     for task, accuracy in result.accuracies.items():
         before = f", before {accuracy.before.share:.1%}" if accuracy.before else ""
         after = f"{accuracy.after} of {accuracy.after.total:,} right{before}"
-        print_pieces([f"{task:<14} {after}; the most frequent answer {accuracy.majority.share:.1%}\n"])
+        print_pieces([f"{task:<14} {after}; always the most frequent answer: {accuracy.majority.share:.1%} right\n"])
     if result.own_loss_before is not None and result.own_loss_after is not None:
         print(f"loss {_format_own_loss(result.own_loss_before, result.own_loss_after)}")
     print_next_command(result.run, "chat")

@@ -6,17 +6,17 @@ from minigpt.cli.options import json_option
 from minigpt.cli.output import describe_run, print_json, print_line, print_next_command
 
 
-@click.group("import", short_help="Import a model of another program.")
+@click.group("import", short_help="Import a model from another program.")
 def import_() -> None:
-    """Import a model of another program as a run."""
+    """Import a model from another program as a run."""
 
 
-@import_.command(short_help="Import a GPT-2 of transformers.")
+@import_.command(short_help="Import a GPT-2 model from transformers.")
 @click.argument("source", metavar="FOLDER|NAME")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/NAME]")
 @json_option
 def hf(source: str, out: str | None, as_json: bool) -> None:
-    """Import a GPT-2 that transformers saved to a FOLDER, or that is on the Hugging Face hub under a NAME.
+    """Import a GPT-2 model that transformers saved to a FOLDER, or that is on the Hugging Face hub under a NAME.
 
     It needs the weights as safetensors, config.json, and tokenizer.json (or vocab.json and merges.txt).
     """

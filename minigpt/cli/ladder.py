@@ -17,7 +17,7 @@ QUICK = {"max_iters": 800}
 
 @click.command(cls=GroupedCommand, short_help="Measure what each idea of the lecture is worth.")
 @click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
-@click.option("--out", metavar="FOLDER", help="the ladder's folder; an interrupted ladder is continued [runs/ladder]")
+@click.option("--out", metavar="FOLDER", help="the ladder's folder; an interrupted ladder continues here [runs/ladder]")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, help="number of seeds to train each rung with [1]")
 @click.option(
     "--quick", is_flag=True, help=f"{QUICK['max_iters']} steps for each rung; the folder is runs/ladder-quick"

@@ -107,7 +107,7 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Evalu
     from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 
     if getattr(measured, "instructions", False) and measured.bits_per_byte is None:
-        return f"{name} {nats:.4f} of held-out pairs of answers (to guess which was chosen: {math.log(2):.4f})"
+        return f"{name} {nats:.4f} on held-out pairs of answers (loss of a random guess: {math.log(2):.4f})"
     characters = config.training.tokenizer == "char"
     in_bits = (
         f"{nats_to_bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"

@@ -30,7 +30,11 @@ LABEL_WIDTH, COLUMN_WIDTH = 26, 20
 FIT_WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
-@click.command(cls=GroupedCommand, epilog=describe_presets(GPT_PRESETS), short_help="Compute what a training takes.")
+@click.command(
+    cls=GroupedCommand,
+    epilog=describe_presets(GPT_PRESETS),
+    short_help="Compute the memory and time of a training run.",
+)
 @click.option("--preset", metavar="NAME", help=f"the settings to start from: {', '.join(GPT_PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @json_option
@@ -39,7 +43,7 @@ FIT_WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accum
 @settings_options("Model", ModelConfig, without={"architecture", "implementation"})
 @settings_options("Training", TrainingConfig, without={*TrainingConfig.names()} - TRAINING)
 def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: Any) -> None:
-    """Compute what a training takes: memory, communication, FLOPs, hours. Nothing is trained.
+    """Compute the memory, communication, FLOPs and hours of a training run. Nothing is trained.
 
     On several GPUs the table compares DDP, which copies the model to every GPU, with FSDP, which splits it. Each is
     shown with all activations kept, and with activations recomputed. --device auto means a GPU here.

@@ -47,7 +47,7 @@ def quantize(
 
 
 def _show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
-    """The loss and the text at each depth, and a picture of them."""
+    """Print the loss and the text at each number of bits, and draw a picture."""
     from minigpt.studies.bit_depth import format_table, measure_bit_depths, write_picture
 
     picture = Path(out) if out else run.path / "bits.png"

@@ -19,7 +19,7 @@ file_argument = click.argument("tokenizer_file", metavar="FILE|RUN")
 
 @click.group(short_help="Train, show, use and compare tokenizers.")
 def tokenizer() -> None:
-    """Train a tokenizer on a text, show it, use it, compare several."""
+    """Train a tokenizer on a text, show it, use it, and compare several tokenizers."""
 
 
 @tokenizer.command(short_help="Train a tokenizer on a text.")
@@ -94,7 +94,7 @@ def _require_options_of(kind: str) -> None:
 @click.option("--text", help="a text to color by token; '-' reads standard input")
 @click.option("--limit", type=click.IntRange(min=0), default=50, help="number of merges, or tokens, to list [50]")
 def show(tokenizer_file: str, text: str | None, limit: int) -> None:
-    """Show the merges of a tokenizer in the order of training, or its tokens, and a text colored by token."""
+    """Show a tokenizer: its merges in the order of training, or its tokens. --text adds a text colored by token."""
     from minigpt.system.terminal import escape_control_characters
     from minigpt.tokenizers.base import compute_fingerprint
     from minigpt.tokenizers.bpe import BPETokenizer
@@ -165,7 +165,7 @@ def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
 @file_argument
 @click.argument("ids", nargs=-1)
 def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
-    """Decode token IDS, or those on standard input with '-', to text. Output that is no terminal gets raw bytes."""
+    """Decode token IDS to text. '-' reads the ids from standard input. A file or a pipe gets the exact bytes."""
     from minigpt.tokenizers.loading import load_tokenizer
 
     words = _read_text("-").split() if ids == ("-",) else ids
@@ -217,8 +217,8 @@ def _read_text(text: str) -> str:
 def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed: int, out: str, as_json: bool) -> None:
     """Train the lecture's model on characters, BPE and SentencePiece tokens, and compare the three.
 
-    Each model trains with the same number of multiplications. The unit is bits per byte of the text, because losses
-    per token cannot be compared between tokenizers.
+    Each model trains with the same number of FLOPs. The losses are in bits per byte of the text, because losses per
+    token cannot be compared between tokenizers.
     """
     from minigpt.studies.tokenizer_comparison import compare_tokenizers, format_table
 

@@ -1,4 +1,4 @@
-"""Which of torchrun's processes this one is, from the environment, without a heavy import."""
+"""Read rank and world size from torchrun's environment variables."""
 
 import os
 

@@ -43,7 +43,7 @@ KINDS = get_args(TokenizerKind)
     cls=Option,
     group="Model",
     metavar="KIND|FILE",
-    help=f"kind of tokenizer: {', '.join(KINDS)}; or the file, or the run, of an existing one [char]",
+    help=f"kind of tokenizer: {', '.join(KINDS)}; or a tokenizer file, or a run whose tokenizer to use [char]",
 )
 @click.option(
     "--vocab-size", cls=Option, group="Model", type=int, help="number of tokens of bpe or sentencepiece [1024]"

@@ -133,6 +133,6 @@ def test_training_makes_the_chosen_answers_the_likelier_ones(
     if not method:
         assert "knows no instructions" in refused(trained.path, "--preferences", file)
         assert "beta must be a number above 0" in refused(undecided.path, "--preferences", file, "--beta", "0")
-        assert "--beta is for --preferences" in refused(undecided.path, "--task", "upper", "--beta", "1")
+        assert "--beta needs --preferences" in refused(undecided.path, "--task", "upper", "--beta", "1")
         write_pairs(file, rows[0])
         assert "1 pairs: too few" in refused(undecided.path, "--preferences", file)
