@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from minigpt.cli.main import cli
-from minigpt.cli.plan import format_amount, format_duration
+from minigpt.cli.plan import _format_hours, format_amount
 from minigpt.config import Config
 from minigpt.training.planning.machine import Machine
 from minigpt.training.planning.plan import plan
@@ -91,4 +91,4 @@ def test_an_amount_has_three_digits_and_a_prefix(number: float, shown: str) -> N
     [(0.0168, "0.0168 s"), (99, "99 s"), (150, "2 min"), (12_345, "3 h 26 min"), (7e6, "1,944 h 27 min")],
 )
 def test_a_duration_is_in_seconds_minutes_or_hours(seconds: float, shown: str) -> None:
-    assert format_duration(seconds) == shown
+    assert _format_hours(seconds) == shown
