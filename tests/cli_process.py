@@ -1,49 +1,170 @@
 """Run the command line in a process forked from one that has imported everything: it starts at once.
 
-Tests of how the installed program starts, ends or is interrupted use conftest.COMMAND instead.
+Tests of how the installed program starts or ends use conftest.COMMAND instead.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
+import torch.distributed as dist
 from fault_injection import PROCESSES
 
 from minigpt.__main__ import main
 
 TIMEOUT = 120.0  # seconds
+Stream = int | IO | None  # as for subprocess.Popen: PIPE, STDOUT, DEVNULL, a descriptor or a file
+
+
+class CommandProcess:
+    """`minigpt` in a forked process, with those methods of subprocess.Popen that the tests use."""
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.PIPE,
+        stderr: Stream = subprocess.PIPE,
+        prepare: Callable[[], object] | None = None,
+    ) -> None:
+        """Start it in the folder `cwd`. The process calls `prepare`, a function of a module, first."""
+        self.arguments = [*map(str, arguments)]
+        given, self.stdin = _open_stream(stdin, "w")
+        out, self.stdout = _open_stream(stdout, "r")
+        err, self.stderr = (out, None) if stderr == subprocess.STDOUT else _open_stream(stderr, "r")
+        variables = dict(os.environ if environment is None else environment)
+        self.process = PROCESSES.Process(
+            target=_run_main, args=(self.arguments, cwd, variables, (given, out, err), prepare)
+        )
+        self.process.start()
+        for connection in {given, out, err}:
+            connection.close()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Wait for the end of the process; its exit status."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.arguments, timeout)
+        return self.process.exitcode
+
+    def communicate(self, given: str = "", timeout: float = TIMEOUT) -> tuple[str, str]:
+        """Write `given` to standard input, and return the rest of standard output and error, after the end."""
+        read: dict[str, str] = {}
+
+        def read_rest(name: str, stream: IO[str] | None) -> None:
+            read[name] = stream.read() if stream and not stream.closed else ""
+
+        threads = [
+            threading.Thread(target=read_rest, args=stream, daemon=True)
+            for stream in (("out", self.stdout), ("err", self.stderr))
+        ]
+        for thread in threads:
+            thread.start()
+        if self.stdin:
+            self.stdin.write(given)
+            self.stdin.close()
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        for thread in threads:
+            thread.join()
+        return read["out"], read["err"]
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+def _open_stream(stream: Stream, mode: str) -> tuple[Connection, IO[str] | None]:
+    """Return the process's end of a standard stream, and ours if the stream is a pipe; `mode` is that of ours."""
+    if stream == subprocess.PIPE:
+        ends = os.pipe()
+        ours, theirs = ends if mode == "r" else ends[::-1]
+        return Connection(theirs), os.fdopen(ours, mode, encoding="utf-8")
+    if stream == subprocess.DEVNULL:
+        return Connection(os.open(os.devnull, os.O_RDWR)), None
+    assert stream is not None
+    return Connection(os.dup(stream if isinstance(stream, int) else stream.fileno())), None
 
 
 def run_command(
-    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], given: bytes | None = None
+    arguments: Sequence[object],
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    given: bytes | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess:
     """Run `minigpt` with these arguments in the folder `cwd`, with `given` on standard input, or nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder) / name for name in ("in", "out", "err")]
-        for path in streams:
-            path.write_bytes((given or b"") if path.name == "in" else b"")
-        if given is None:
-            streams[0] = Path(os.devnull)
-        process = PROCESSES.Process(target=_run_main, args=(arguments, cwd, dict(environment), streams))
-        process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        stdin.write(given or b"")
+        stdin.seek(0)
+        streams = {"stdin": stdin if given is not None else subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
+        process = CommandProcess(arguments, cwd, environment, prepare=prepare, **streams)
+        try:
+            status = process.wait()
+        except subprocess.TimeoutExpired:
             process.kill()
-            raise subprocess.TimeoutExpired(list(arguments), TIMEOUT)
-        out, err = (path.read_text(encoding="utf-8") for path in streams[1:])
-        return subprocess.CompletedProcess(["minigpt", *arguments], process.exitcode, out, err)
+            raise
+        for file in (stdout, stderr):
+            file.seek(0)
+        out, err = (file.read().decode() for file in (stdout, stderr))
+        return subprocess.CompletedProcess(["minigpt", *process.arguments], status, out, err)
 
 
-def _run_main(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[Path]) -> None:
+@contextlib.contextmanager
+def serve_torchrun(count: int) -> Iterator[list[dict[str, str]]]:
+    """Do what torchrun does for `count` processes; yield the environment variables that it gives to each of them."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    sizes = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    yield [shared | sizes | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def _run_main(
+    arguments: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    streams: Sequence[Connection],
+    prepare: Callable[[], object] | None,
+) -> None:
     """Set the process up as a new program would be, and run the command line."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    for number, path in enumerate(streams):
-        os.dup2(os.open(path, os.O_RDWR | os.O_APPEND if number else os.O_RDONLY), number)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+    for stream in set(streams):
+        stream.close()
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
     sys.argv = ["minigpt", *arguments]
+    if prepare:
+        prepare()
     main()

@@ -21,8 +21,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-import cli_process  # noqa: E402
 import pytest  # noqa: E402
+from cli_process import CommandProcess, run_command  # noqa: E402
 
 import minigpt  # noqa: E402
 from minigpt.finetuning.sft import SFTResult, train_sft  # noqa: E402
@@ -98,14 +98,7 @@ def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
     """Run `minigpt` in a terminal of 100 columns; return its exit status and what the terminal shows."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    process = subprocess.Popen(
-        [COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment,
-    )
+    process = CommandProcess(arguments, cwd, environment, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:
@@ -127,7 +120,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     def call(*arguments: object, env: Mapping[str, str] | None = None, input: str | bytes | None = None) -> Any:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}
         given = input.encode() if isinstance(input, str) else input
-        return cli_process.run_command([*map(str, arguments)], tmp_path, environment, given)
+        return run_command(arguments, tmp_path, environment, given)
 
     return call
 

@@ -1,8 +1,9 @@
-"""The trainings that two processes run together; torchrun starts this file with a folder and a text."""
+"""The trainings that two processes run together."""
 
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "modern-sharded": {"architecture": "modern", "parallel": "fsdp"},
 }
 RANDOM = EXACT | {"dropout": 0.2, "max_iters": 16, "eval_interval": 8}
+LONG = RANDOM | {"max_iters": 400, "eval_interval": 40}  # so long that a test can stop it several times
 
 
 class LossLog(Callback):
@@ -76,9 +78,8 @@ def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> t
     }, log.losses
 
 
-def main(folder: Path, text: Path) -> None:
+def train_all(folder: Path, text: Path) -> None:
     """Train each way, resume what one process or two have begun, and fail in the second process alone."""
-    dist.init_process_group("gloo")
     with join_processes() as processes:
         torch.set_default_dtype(torch.float64)
         for parallel in PARALLEL:
@@ -96,15 +97,24 @@ def main(folder: Path, text: Path) -> None:
             minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
             minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 8})
             resume(folder / f"{parallel}-resumed", max_iters=16)
-    second = os.environ["RANK"] == "1"
-    said = ""
-    try:
-        minigpt.train(data=folder / "nothing.txt" if second else text, out=folder / "never")
-    except MinigptError as error:
-        said = f"{type(error).__name__}{', silent' if error.silent else ''}: {error}"
-    (folder / f"said-{os.environ['RANK']}.json").write_text(json.dumps(said))
+        minigpt.train(data=text, out=folder / "long", **LONG)
+        said = ""
+        try:
+            minigpt.train(data=text if processes.is_first else folder / "nothing.txt", out=folder / "never")
+        except MinigptError as error:
+            said = f"{type(error).__name__}{', silent' if error.silent else ''}: {error}"
+        (folder / f"said-{processes.rank}.json").write_text(json.dumps(said))
+
+
+def resume_run(run: Path) -> None:
+    """Resume a run in as many processes as there are."""
+    resume(run)
+
+
+def work(environment: Mapping[str, str], folder: Path, task: str, *arguments: Path) -> None:
+    """Do a task, a function of this file, in one of the processes; its errors go to a file in the folder."""
+    os.environ.update(environment)
+    sys.stderr = (folder / f"errors-{os.environ['RANK']}.txt").open("a")
+    dist.init_process_group("gloo")
+    globals()[task](*arguments)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -17,16 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.backends.backend_agg  # noqa: F401  (what takes long to import is there before a process forks)
-import torch._dynamo  # noqa: F401
-
 import minigpt
 from minigpt.errors import MinigptError
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.resume import resume
 
-PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported PyTorch once
+PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported what takes long
 
 
 SERVER = "FAULTS_SERVER"  # set where that one runs
@@ -37,7 +34,9 @@ def start_server() -> None:
     before = dict(os.environ)
     path = filter(None, (str(Path(__file__).parent), before.get("PYTHONPATH")))
     os.environ.update({SERVER: "1", "PYTHONPATH": os.pathsep.join(path)})
-    PROCESSES.set_forkserver_preload(["fault_injection"])
+    slow = ["matplotlib.backends.backend_agg", "matplotlib.figure", "minigpt.cli.main", "numba"]
+    slow += ["torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"]
+    PROCESSES.set_forkserver_preload(["fault_injection", *slow])
     multiprocessing.forkserver.ensure_running()
     os.environ.clear()
     os.environ.update(before)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,16 +13,25 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import COMMAND, TINY_FLAGS
-from ddp_worker import EXACT, OTHERS, PARALLEL, fit_briefly
+from cli_process import CommandProcess, serve_torchrun
+from ddp_worker import EXACT, LONG, OTHERS, PARALLEL, fit_briefly, work
+from fault_injection import PROCESSES
 from safetensors.torch import load_file
 
 import minigpt
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.resume import resume
 
-TORCHRUN = Path(sys.executable).with_name("torchrun")
-PAIR = Path(__file__).parent.parent / "ddp_worker.py"
+
+def run_two_processes(folder: Path, task: str, *arguments: Path) -> None:
+    """Do a task of `ddp_worker.py` in two processes."""
+    with serve_torchrun(2) as environments:
+        pair = [PROCESSES.Process(target=work, args=(each, folder, task, *arguments)) for each in environments]
+        for process in pair:
+            process.start()
+        for process in pair:
+            process.join(300)
+        assert [process.exitcode for process in pair] == [0, 0], (folder / "errors-0.txt").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +44,7 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 12})
         for parallel in PARALLEL:
             shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
-        together = [TORCHRUN, "--standalone", "--nproc-per-node=2", PAIR, folder, text_file]
-        done = subprocess.run(together, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_two_processes(folder, "train_all", folder, text_file)
         for parallel in PARALLEL:
             resume(folder / f"{parallel}-begun", max_iters=20)
     finally:
@@ -111,21 +117,14 @@ def test_an_error_in_one_process_ends_all_and_is_printed_once_with_its_rank(runs
     assert second.startswith("FileError, silent: cannot read")
 
 
-def start(folder: Path, *arguments: object) -> subprocess.Popen:
+def start(folder: Path, *arguments: object) -> CommandProcess:
     """`minigpt train` in two processes, about to train."""
-    flags = ["--data", folder / "text", "--out", folder / "run", "--processes", 2, *TINY_FLAGS, *arguments]
-    return subprocess.Popen(
-        [COMMAND, "train", *map(str, flags)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    words = ["train", "--processes", 2, *arguments]
+    return CommandProcess(words, folder, os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.STDOUT)
 
 
-def wait_for_checkpoint(run: Path, process: subprocess.Popen, after: str = "") -> str:
-    """Wait until the run has a checkpoint after that one; its name."""
+def wait_for_checkpoint(run: Path, process: CommandProcess, after: str = "") -> str:
+    """Wait until the run has a checkpoint after that one; the name of the newest."""
     while not (
         found := [
             path.parent.name for path in (run / "checkpoints").glob("*/checkpoint.json") if path.parent.name > after
@@ -136,47 +135,43 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen, after: str = "") -
     return max(found)
 
 
-def find_workers(process: subprocess.Popen) -> list[psutil.Process]:
+def find_workers(process: CommandProcess) -> list[psutil.Process]:
     """The processes that the launcher started, by rank."""
     children = [child for child in psutil.Process(process.pid).children() if "minigpt" in child.cmdline()]
     return sorted(children, key=lambda child: child.environ()["RANK"])
 
 
-def test_after_a_kill_the_restarted_processes_give_the_same_bits(tmp_path: Path, text_file: Path) -> None:
-    shutil.copy(text_file, tmp_path / "text")
-    steps = ("--max-iters", 240, "--eval-interval", 60, "--dropout", 0.1)
-    whole = start(tmp_path, *steps, "--out", tmp_path / "whole")
-    assert whole.wait() == 0, whole.communicate()[0]
-    killed = start(tmp_path, *steps, "--max-restarts", 1)
-    wait_for_checkpoint(tmp_path / "run", killed)
-    find_workers(killed)[1].send_signal(signal.SIGKILL)
-    said = killed.communicate(timeout=120)[0]
-    assert killed.returncode == 0, said
-    assert "resumed after step" in said
-    assert compare_weights(tmp_path / "whole", tmp_path / "run") == 0
-    assert losses(tmp_path / "whole") == losses(tmp_path / "run")
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in (["whole", "run"], ["run", "whole"])
-
-
-def test_without_restarts_a_kill_is_an_error_and_sigterm_saves_the_run(tmp_path: Path, text_file: Path) -> None:
-    shutil.copy(text_file, tmp_path / "text")
-    process = start(tmp_path, "--max-iters", 100_000)
-    wait_for_checkpoint(tmp_path / "run", process)
-    find_workers(process)[0].send_signal(signal.SIGKILL)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 1, said
-    assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume continues from the last checkpoint" in said
-    assert "Traceback" not in said
-    last = max(path.parent.name for path in (tmp_path / "run" / "checkpoints").glob("*/checkpoint.json"))
-    flags = [COMMAND, "train", "--resume", tmp_path / "run", "--processes", "2"]
-    process = subprocess.Popen(flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for_checkpoint(tmp_path / "run", process, last)
+def test_a_training_that_was_killed_restarted_stopped_and_resumed_has_the_same_bits(
+    runs: Path, tmp_path: Path, text_file: Path
+) -> None:
+    flags = [word for name, value in LONG.items() for word in (f"--{name.replace('_', '-')}", value)]
+    run = tmp_path / "run"
+    process = start(tmp_path, "--data", text_file, "--out", run, "--max-restarts", 1, *flags)
+    last = wait_for_checkpoint(run, process)
+    find_workers(process)[1].send_signal(signal.SIGKILL)
+    wait_for_checkpoint(run, process, last)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
+    said = process.communicate()[0]
     assert process.returncode == 143, said
     assert "Traceback" not in said
+    assert "resumed after step" in said
     assert said.count("stopping: evaluating and saving") == 1
-    assert RunDirectory(tmp_path / "run").read_record().status == "interrupted"
+    assert RunDirectory(run).read_record().status == "interrupted"
+    last = max(path.parent.name for path in run.glob("checkpoints/*/checkpoint.json"))
+
+    process = start(tmp_path, "--resume", run)
+    wait_for_checkpoint(run, process, last)
+    find_workers(process)[0].send_signal(signal.SIGKILL)
+    said = process.communicate()[0]
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume continues from the last checkpoint" in said
+    assert RunDirectory(run).read_record().status == "unfinished"
+
+    run_two_processes(tmp_path, "resume_run", run)
+    assert compare_weights(runs / "long", run) == 0
+    assert losses(runs / "long") == losses(run)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
 
 
 @pytest.mark.parametrize(
