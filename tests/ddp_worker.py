@@ -34,8 +34,8 @@ EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a s
     "block_size": 16,
     "batch_size": 7,
     "gradient_accumulation": 2,
-    "max_iters": 20,
-    "eval_interval": 5,
+    "max_iters": 12,
+    "eval_interval": 4,
     "eval_windows": 16,
     "grad_clip": 0.5,
     "weight_decay": 0.1,
@@ -49,8 +49,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp"},
     "modern-sharded": {"architecture": "modern", "parallel": "fsdp"},
 }
-RANDOM = EXACT | {"dropout": 0.2, "max_iters": 16, "eval_interval": 8}
-LONG = RANDOM | {"max_iters": 400, "eval_interval": 40}  # so long that a test can stop it several times
+RANDOM = EXACT | {"dropout": 0.2, "max_iters": 8}
+# Long enough for a test to stop it several times.
+LONG = RANDOM | {"n_layer": 1, "gradient_accumulation": 1, "max_iters": 200, "eval_interval": 25}
 
 
 class LossLog(Callback):
@@ -84,8 +85,8 @@ def train_all(folder: Path, text: Path) -> None:
         torch.set_default_dtype(torch.float64)
         for parallel in PARALLEL:
             minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
-            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 12})
-            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=20)
+            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 8})
+            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=12)
         for name, settings in OTHERS.items():
             weights, _ = fit_briefly(text, processes, **settings)
             if processes.is_first:
@@ -95,8 +96,8 @@ def train_all(folder: Path, text: Path) -> None:
             _, losses = fit_briefly(text, processes, parallel=parallel)
             (folder / f"{parallel}-{processes.rank}.json").write_text(json.dumps(losses))
             minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
-            minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 8})
-            resume(folder / f"{parallel}-resumed", max_iters=16)
+            minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 4})
+            resume(folder / f"{parallel}-resumed", max_iters=8)
         minigpt.train(data=text, out=folder / "long", **LONG)
         said = ""
         try:

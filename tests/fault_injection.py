@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import minigpt
+from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.errors import MinigptError
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.checkpoint_directory import Checkpoints
@@ -114,6 +115,37 @@ def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None)
         os._exit(2)
     except KeyboardInterrupt:
         os._exit(130)
+
+
+class SilentProgress:
+    """Shows no progress of a preparation."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def begin(self, title: str, total: int) -> None:
+        pass
+
+    def update(self, position: int) -> None:
+        pass
+
+
+def finish_preparation(folder: Path, out: str, processes: int, fault: tuple[int, str] | None = None) -> int | None:
+    """Prepare `folder / "documents.jsonl"` in small parts, or go on with it; the exit code of the process."""
+    process = PROCESSES.Process(target=prepare, args=(folder, out, processes, fault))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def prepare(folder: Path, out: str, processes: int, fault: tuple[int, str] | None) -> None:
+    """What such a process does."""
+    os.chdir(folder)
+    if fault:
+        strike(*fault)
+    settings = PrepareSettings(tokenizer="bpe", vocab_size=300)
+    sizes = {"part_characters": 10_000, "batch_characters": 5_000, "parallel_from_bytes": 0}
+    prepare_corpus(["documents.jsonl"], out, settings, SilentProgress(), processes, **sizes)
 
 
 def strike(at: int, how: str) -> None:

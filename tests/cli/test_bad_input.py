@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli_process import give_up_root, run_command
 from conftest import TINY_FLAGS
 
 from minigpt.runs.run import Run
@@ -172,11 +173,6 @@ def test_a_folder_that_is_not_a_run_is_never_overwritten(command: Callable, text
 @pytest.fixture
 def unprivileged() -> Iterator[tuple[Path, Callable[..., subprocess.CompletedProcess]]]:
     """A folder, and the command run in it as a user who isn't root: root becomes nobody after the imports."""
-    program = (
-        "import os, sys, minigpt.training.train, minigpt.cli.main, minigpt.__main__\n"
-        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "minigpt.__main__.main()"
-    )
     public = Path(tempfile.mkdtemp(dir="/tmp"))  # tmp_path lies in a folder that only its owner may enter
     public.chmod(0o755)
     theirs = public / "theirs"
@@ -185,8 +181,7 @@ def unprivileged() -> Iterator[tuple[Path, Callable[..., subprocess.CompletedPro
         os.chown(theirs, 65534, 65534)
 
     def call(*arguments: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", program, *map(str, arguments)]
-        return subprocess.run(command, cwd=theirs, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        return run_command(arguments, theirs, prepare=give_up_root)
 
     yield public, call
     shutil.rmtree(public)

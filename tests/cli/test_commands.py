@@ -204,7 +204,9 @@ def test_without_numba_pytorch_writes_the_text_and_a_line_says_so(
     command: Callable, program: Callable, text_file: Path, tmp_path: Path
 ) -> None:
     shape = ["--block-size", "140", "--n-embd", "8", "--n-head", "1", "--n-layer", "1", "--batch-size", "2"]
-    trained = command("train", "--data", text_file, "--out", "long", "--max-iters", "2", "--snapshots", "0", *shape)
+    trained = command(
+        "train", "--data", text_file, "--out", "long", "--max-iters", 2, "--snapshots", 0, "--json", *shape
+    )
     assert trained.returncode == 0, trained.stderr
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "numba.py").write_text("raise ImportError('not for this processor')")

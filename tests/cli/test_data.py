@@ -1,7 +1,7 @@
 """`minigpt data`: prepare and train; interruptions, full disks, wrong input."""
 
+import functools
 import json
-import random
 import resource
 import shutil
 import signal
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, TINY_FLAGS, in_terminal, make_text
+from cli_process import CommandProcess, run_command
+from conftest import TINY_FLAGS, in_terminal, make_text
 
 from minigpt.data.prepared_data import PreparedData
-from minigpt.data.shards import Index
 
 STORIES = 400
 
@@ -29,7 +29,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prepared(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "data"
-    subprocess.run([COMMAND, "data", "prepare", stories, "--out", out], check=True, capture_output=True)
+    assert run_command(["data", "prepare", stories, "--out", out], out.parent).returncode == 0
     return out
 
 
@@ -75,64 +75,26 @@ def test_info_shows_what_was_prepared(command: Callable, prepared: Path) -> None
     assert "uint16" in plain
 
 
-def test_prepare_continues_after_it_was_killed_at_any_moment(command: Callable, tmp_path: Path) -> None:
-    rng = random.Random(time.time_ns())
-    text = tmp_path / "large.jsonl"
-    with text.open("w") as file:
-        for seed in range(28):
-            story = make_text(3000, seed)
-            for n in range(80):
-                file.write(json.dumps({"text": f"{n} {seed} " + story * 12}) + "\n")
-    wanted = ["data", "prepare", text, "--tokenizer", "bpe", "--vocab-size", "300"]
-    whole, out = tmp_path / "whole", tmp_path / "killed"
-    began = time.monotonic()
-    assert command(*wanted, "--out", whole).returncode == 0
-    took = time.monotonic() - began
-    assert len(Index.read(whole).parts) > 2
-    kept: dict[str, int] = {}
-    for _ in range(4):
-        process = subprocess.Popen([COMMAND, *wanted, "--out", out], cwd=tmp_path, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=rng.uniform(0.1, took))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        if (out / "data.json").exists():
-            index = Index.read(out)
-            shards = {s.name for split in ("train", "val") for s in index.shards(split)}
-            now = {name: (out / name).stat().st_mtime_ns for name in shards}
-            assert kept.items() <= now.items()  # what was finished is not written again
-            kept = now
-    assert command(*wanted, "--out", out).returncode == 0
-    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
-    names = {path.name for path in whole.iterdir()} - {".lock"}
-    assert {path.name for path in out.iterdir()} - {".lock"} == names
-    for name in names:
-        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-def test_a_full_disk_keeps_the_finished_shards(program: Callable, stories: Path, tmp_path: Path) -> None:
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-    done = program("data", "prepare", stories, "--out", "out", preexec_fn=no_room)
+def test_a_full_disk_keeps_the_finished_shards(stories: Path, tmp_path: Path) -> None:
+    limit_files = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (50_000, 50_000))
+    done = run_command(["data", "prepare", stories, "--out", "out"], tmp_path, prepare=limit_files)
     refused(done, "cannot write to 'out'", "it would be larger than files may be here")
     assert not list((tmp_path / "out").glob(".*.tmp"))
-    assert program("data", "prepare", stories, "--out", "out").returncode == 0
+    assert run_command(["data", "prepare", stories, "--out", "out"], tmp_path).returncode == 0
     assert PreparedData(tmp_path / "out").index.total("documents") == STORIES
 
 
 def test_ctrl_c_stops_and_the_same_command_continues(stories: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.jsonl"
-    large.write_text(stories.read_text() * 300)
-    wanted = [COMMAND, "data", "prepare", large, "--out", tmp_path / "out", "--tokenizer", "bpe", "--vocab-size", "300"]
-    process = subprocess.Popen(wanted, stderr=subprocess.PIPE, encoding="utf-8")
+    large.write_text(stories.read_text() * 80)  # enough for several processes to encode it
+    wanted = ["data", "prepare", large, "--out", tmp_path / "out", "--tokenizer", "bpe", "--vocab-size", "300"]
+    process = CommandProcess(wanted, tmp_path)
     while process.poll() is None and not (tmp_path / "out" / "data.json").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert "stopped" in process.communicate()[1]
     assert process.returncode == 130
-    assert subprocess.run(wanted, capture_output=True).returncode == 0
+    assert run_command(wanted, tmp_path).returncode == 0
 
 
 def test_wrong_input_is_refused_in_one_sentence(

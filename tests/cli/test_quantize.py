@@ -46,7 +46,7 @@ def test_what_has_no_kernel_or_few_bits_already_is_refused(
     assert "quantized already" in refused("quantize", "small")
     assert "cannot be trained" in refused("finetune", "small", "--data", text_file)
     assert "train without it" in refused("train", "--data", text_file, "--config", "small/config.toml")
-    tuned = command("finetune", "small", "--data", text_file, "--lora", "--max-iters", 5, "--out", "tuned")
+    tuned = command("finetune", "small", "--data", text_file, "--lora", "--max-iters", 5, "--out", "tuned", "--json")
     assert tuned.returncode == 0, tuned.stderr
     assert minigpt.load(tmp_path / "tuned").config.model.quantization == "none"
     weights = tmp_path / "small" / "model.safetensors"

@@ -5,9 +5,11 @@ import os
 import random
 import resource
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import fault_injection
 import numpy as np
 import pytest
 from texts import PROSE, random_text
@@ -16,7 +18,7 @@ from minigpt.data.document_split import Passage, hash_to_fraction
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shard_writer import lock_folder, write_shards
-from minigpt.data.shards import Index
+from minigpt.data.shards import INDEX, Index
 from minigpt.data.tokenizer_training import build_char_tokenizer, sample_texts
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.tokenizers.base import END_OF_TEXT
@@ -134,6 +136,32 @@ def test_an_interrupted_preparation_continues_without_repeating_finished_parts(l
     progress = RecordingProgress()
     prepare_corpus([lines], out, PrepareSettings(), progress)
     assert progress.messages == [f"{str(out)!r} is finished: nothing to do"]
+
+
+def test_a_preparation_killed_at_any_write_continues(tmp_path: Path) -> None:
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS * 4))
+    assert fault_injection.finish_preparation(tmp_path, "whole", 1, (0, "count")) == 0
+    operations = int((tmp_path / "operations").read_text())
+    whole = tmp_path / "whole"
+    assert len(Index.read(whole).parts) > 5
+    kept: dict[str, int] = {}
+    moments = random.Random(0)
+    for processes in (1, 2, 1, 2):
+        fault = (moments.randint(operations // 8, operations // 3), "kill")
+        assert fault_injection.finish_preparation(tmp_path, "out", processes, fault) == -signal.SIGKILL
+        if (tmp_path / "out" / INDEX).exists():
+            index = Index.read(tmp_path / "out")
+            shards = {shard.name for split in ("train", "val") for shard in index.shards(split)}
+            now = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
+            assert kept.items() <= now.items()  # what was finished is not written again
+            kept = now
+    assert kept
+    assert fault_injection.finish_preparation(tmp_path, "out", 1) == 0
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in kept} == kept
+    names = {path.name for path in whole.iterdir()}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_documents_stay_in_their_split_when_files_are_added(lines: Path, tmp_path: Path) -> None:

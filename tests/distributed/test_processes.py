@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 from cli_process import CommandProcess, serve_torchrun
+from conftest import TINY_FLAGS
 from ddp_worker import EXACT, LONG, OTHERS, PARALLEL, fit_briefly, work
 from fault_injection import PROCESSES
 from safetensors.torch import load_file
@@ -41,12 +42,12 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     torch.set_default_dtype(torch.float64)
     try:
         minigpt.train(data=text_file, out=folder / "alone", **EXACT)
-        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 12})
+        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 8})
         for parallel in PARALLEL:
             shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
         run_two_processes(folder, "train_all", folder, text_file)
         for parallel in PARALLEL:
-            resume(folder / f"{parallel}-begun", max_iters=20)
+            resume(folder / f"{parallel}-begun", max_iters=12)
     finally:
         torch.set_default_dtype(torch.float32)
     yield folder
@@ -81,7 +82,7 @@ def test_two_processes_train_as_one_does(runs: Path, parallel: str) -> None:
 @pytest.mark.parametrize("parallel", PARALLEL)
 def test_in_float32_two_processes_have_the_losses_of_one(runs: Path, text_file: Path, parallel: str) -> None:
     _, alone = fit_briefly(text_file)
-    assert len(alone) == 6  # both splits after 0, 5 and 6 steps
+    assert len(alone) == 6  # both splits after 0, 4 and 6 steps
     for rank in (0, 1):
         assert json.loads((runs / f"{parallel}-{rank}.json").read_text()) == pytest.approx(alone, rel=1e-5)
 
@@ -189,6 +190,27 @@ def test_settings_that_processes_cannot_share_are_refused_in_one_sentence(
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("minigpt:")]) == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-minutes", "1"], "max_minutes is measured on one process: set max_iters for several"),
+        (["--parallel", "fsdp", "--optimizer", "muon"], "but fsdp splits them: choose --parallel ddp"),
+    ],
+)
+def test_the_first_process_prints_the_error_of_all(
+    arguments: list[str], message: str, tmp_path: Path, text_file: Path
+) -> None:
+    words = ["train", "--data", text_file, "--out", tmp_path / "run", *TINY_FLAGS, *arguments]
+    with serve_torchrun(2) as environments:
+        pair = [CommandProcess(words, tmp_path, os.environ | each) for each in environments]
+        (shown, said), (shown_by_second, said_by_second) = (process.communicate() for process in pair)
+    assert [process.returncode for process in pair] == [2, 2], said
+    assert message in said.splitlines()[-1]
+    assert shown + shown_by_second + said_by_second == ""
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_commands_refuse_several_processes(command: Callable) -> None:

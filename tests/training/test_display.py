@@ -49,7 +49,7 @@ def test_a_training_does_not_need_its_outputs(ending: str, text_file: Path, tmp_
 def test_an_unknown_matplotlib_backend_does_not_stop_a_training(
     command: Callable, text_file: Path, tmp_path: Path
 ) -> None:
-    flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2"]
+    flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2", "--json"]
     done = command("train", *flags, env={"MPLBACKEND": "module://absent.backend"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "bigram" / "loss.png").exists()

@@ -6,11 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, TINY, TINY_FLAGS
+from cli_process import CommandProcess
+from conftest import TINY, TINY_FLAGS
 
 import minigpt
 from minigpt.training.checkpoint_directory import Checkpoints
@@ -18,20 +19,26 @@ from minigpt.training.resume import resume
 
 
 @pytest.fixture
-def long_run(text_file: Path, tmp_path: Path) -> subprocess.Popen:
+def long_run(text_file: Path, tmp_path: Path) -> Iterator[CommandProcess]:
     """A training by the command, after its evaluation at step 40; it runs until it is stopped."""
-    call = [COMMAND, "train", *TINY_FLAGS, "--max-iters", "1000000", "--out", "run", "--data", str(text_file)]
-    process = subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for said in process.stderr:
-        if said.split()[:1] == ["40"]:
-            break
+    process = start(text_file, "run", tmp_path)
     yield process
     process.kill()
     process.communicate()
 
 
+def start(text_file: Path, run: object, folder: Path) -> CommandProcess:
+    """Start a long training, and wait for its evaluation at step 40."""
+    words = ["train", *TINY_FLAGS, "--max-iters", "1000000", "--out", run, "--data", text_file]
+    process = CommandProcess(words, folder, stdout=subprocess.DEVNULL)
+    for said in process.stderr:
+        if said.split()[:1] == ["40"]:
+            break
+    return process
+
+
 def test_a_second_process_cannot_train_the_same_run(
-    long_run: subprocess.Popen, command: Callable, tmp_path: Path
+    long_run: CommandProcess, command: Callable, tmp_path: Path
 ) -> None:
     done = command("train", "--resume", "run")
     assert done.returncode == 2
@@ -39,7 +46,7 @@ def test_a_second_process_cannot_train_the_same_run(
     assert long_run.poll() is None
 
 
-def test_a_training_survives_deleted_files(long_run: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_training_survives_deleted_files(long_run: CommandProcess, tmp_path: Path) -> None:
     for name in ("model.safetensors", "metrics.jsonl", "snapshots.jsonl"):
         (tmp_path / "run" / name).unlink(missing_ok=True)
     time.sleep(0.5)
@@ -50,7 +57,7 @@ def test_a_training_survives_deleted_files(long_run: subprocess.Popen, tmp_path:
 
 
 def test_a_moved_run_directory_ends_the_training_and_the_run_can_resume(
-    long_run: subprocess.Popen, tmp_path: Path
+    long_run: CommandProcess, tmp_path: Path
 ) -> None:
     (tmp_path / "run").rename(tmp_path / "moved")
     assert long_run.wait(60) == 2
@@ -61,7 +68,7 @@ def test_a_moved_run_directory_ends_the_training_and_the_run_can_resume(
 
 
 def test_a_read_only_run_directory_ends_the_training_and_the_run_can_resume(
-    long_run: subprocess.Popen, tmp_path: Path
+    long_run: CommandProcess, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     if subprocess.run(["mount", "--bind", run, run], capture_output=True).returncode:
@@ -80,8 +87,8 @@ def test_a_read_only_run_directory_ends_the_training_and_the_run_can_resume(
 
 
 def test_a_closed_output_does_not_end_the_training(text_file: Path, tmp_path: Path) -> None:
-    call = [COMMAND, "train", "--data", text_file, "--out", tmp_path / "run", *TINY_FLAGS]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = ["train", "--data", text_file, "--out", tmp_path / "run", *TINY_FLAGS]
+    process = CommandProcess(words, tmp_path, stderr=subprocess.STDOUT)
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(60) == 0
@@ -106,11 +113,7 @@ def test_a_full_disk_ends_the_training_and_the_run_can_resume(text_file: Path, t
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("only root can mount a small disk; test_resume.py lets every write fail in turn")
     try:
-        call = [COMMAND, "train", *TINY_FLAGS, "--max-iters", "1000000", "--out", disk / "run", "--data", text_file]
-        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for said in process.stderr:
-            if said.split()[:1] == ["40"]:
-                break
+        process = start(text_file, disk / "run", tmp_path)
         with (disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(bytes(4096))

@@ -13,7 +13,8 @@ from typing import Any
 import fault_injection
 import pytest
 import torch
-from conftest import COMMAND, TINY, TINY_FLAGS
+from cli_process import CommandProcess
+from conftest import TINY, TINY_FLAGS
 
 import minigpt
 from minigpt.config import Config
@@ -103,11 +104,11 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 
 def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
-    """Stop a training by the command with a signal after 400 steps; its exit status and messages."""
-    call = [COMMAND, "train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", str(text_file), *flags]
-    process = subprocess.Popen(call, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    """Stop a training by the command with a signal after 200 steps; its exit status and messages."""
+    words = ["train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", text_file, *flags]
+    process = CommandProcess(words, folder, stdout=subprocess.DEVNULL)
     for line in process.stderr:
-        if line.split()[:1] == ["400"]:
+        if line.split()[:1] == ["200"]:
             break
     process.send_signal(number)
     return process.wait(60), process.stderr.read()
@@ -117,14 +118,14 @@ def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> t
 def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
-    long = ["--max-iters", "1200", "--eval-interval", "200", "--snapshots", "0"]
+    long = ["--max-iters", "600", "--eval-interval", "200", "--snapshots", "0"]
     code, said = stop_by_signal(text_file, tmp_path, number, *long)
     assert code == status, said
     assert "minigpt train --resume run" in said
     run = minigpt.load(tmp_path / "run")
     assert run.record.status == "interrupted"
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
-    assert [metrics.step for metrics in run.metrics] == [0, 200, 400]  # that made on stopping is not among them
+    assert [metrics.step for metrics in run.metrics] == [0, 200]  # that made on stopping is not among them
     again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
     assert "run is not finished; to resume: minigpt train --resume run" in again.stderr
     if number == signal.SIGINT:
@@ -134,7 +135,7 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
             data=text_file,
             out=tmp_path / "whole",
             device="cpu",
-            **TINY | {"max_iters": 1200, "eval_interval": 200, "snapshots": 0, "dropout": 0.1},
+            **TINY | {"max_iters": 600, "eval_interval": 200, "snapshots": 0, "dropout": 0.1},
         )
         assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
         assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.record.validation_loss, rel=1e-6)
@@ -220,7 +221,7 @@ def test_changes_that_would_make_another_run_are_refused(finished: Path, command
     assert "--restart-schedule is for --resume" in command("train", "--restart-schedule").stderr
     with RunDirectory(finished).lock():
         assert f"another process is training '{finished}'" in refused("--max-iters", "99")
-    assert command("train", "--resume", finished, "--max-iters", "62", "--n-embd", "16").returncode == 0
+    assert command("train", "--resume", finished, "--max-iters", "62", "--n-embd", "16", "--json").returncode == 0
     shutil.rmtree(finished / "checkpoints")
     assert "has no checkpoint" in refused("--max-iters", "99")
     assert "there is no run" in command("train", "--resume", "nowhere").stderr

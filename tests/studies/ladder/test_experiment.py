@@ -4,13 +4,13 @@ import dataclasses
 import json
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import COMMAND, TINY
+from cli_process import CommandProcess
+from conftest import TINY
 
 import minigpt
 from minigpt.config import Config
@@ -106,9 +106,7 @@ def test_a_ladder_measures_only_what_is_missing(measured_ladder: Measured, text_
 
 def test_a_stopped_ladder_continues(text_file: Path, tmp_path: Path, command: Callable) -> None:
     arguments = ["ladder", "--data", text_file, "--out", tmp_path / "ladder", *FLAGS]
-    process = subprocess.Popen(
-        [COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = CommandProcess(arguments, tmp_path)
     for line in process.stdout:
         if "bigram, learned" in line:
             break
