@@ -117,6 +117,13 @@ def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None)
         os._exit(130)
 
 
+def replace_run(folder: Path, fault: tuple[int, str] | None = None) -> None:
+    """Let the run `run-2` take the place of the run `run`."""
+    if fault:
+        strike(*fault)
+    RunDirectory(folder / "run-2").take_place_of(RunDirectory(folder / "run"))
+
+
 class SilentProgress:
     """Shows no progress of a preparation."""
 

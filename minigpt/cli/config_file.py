@@ -25,7 +25,7 @@ def read_config(path: str | None, preset: str | None) -> Config:
     if path is None:
         return Config.from_preset(preset or "lecture")
     try:
-        config = Config.from_toml(read_text(path, MAX_BYTES), preset)
+        config = Config.from_toml(read_text(path, MAX_BYTES, allow_pipe=True), preset)
         return config.override(schedule_start=0, schedule_end=0)  # a resumed run's file may have others
     except ConfigError as error:
         raise ConfigError(f"{path!r}: {error}") from None

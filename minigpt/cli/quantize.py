@@ -48,9 +48,10 @@ def quantize(
 
 def _show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
     """Print the loss and the text at each number of bits, and draw a picture."""
+    from minigpt.runs.run_directory import RunDirectory
     from minigpt.studies.bit_depth import format_table, measure_bit_depths, write_picture
 
-    picture = Path(out) if out else run.path / "bits.png"
+    picture = Path(out) if out else RunDirectory(run.path).bit_depths
     if not out:
         require_inside(run.path, [picture])
     require_writable(picture)

@@ -69,7 +69,7 @@ def find_corpus(
         if is_prepared(data):
             raise FileError(f"{str(data)!r} was made by minigpt data prepare, and this needs a text: name a file")
         raise FileError(f"{str(data)!r} is a folder: name a file, or prepare it: minigpt data prepare")
-    text = read_text(data, MAX_TEXT_BYTES)
+    text = read_text(data, MAX_TEXT_BYTES, allow_pipe=True)
     return Corpus(text, f"the file {data}", str(Path(data).absolute()), compute_sha256(text.encode()))
 
 

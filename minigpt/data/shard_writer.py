@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 
 from minigpt.data.document_split import Passage, batch_passages
 from minigpt.data.encoding import EncodeBatches, EncodedBatch
 from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard
 from minigpt.errors import DataError, FileError
-from minigpt.system.files import explain_os_errors, flush_folder, require_inside
+from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, find_end_of_text
 
 _LOCK = ".lock"
@@ -46,21 +45,13 @@ def lock_folder(folder: Path) -> Iterator[Path]:
             if foreign:
                 raise FileError(f"{str(folder)!r} is not empty, it has {foreign!r}: name a new --out")
         require_inside(folder, folder.iterdir())
-        lock = filelock.FileLock(folder / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise FileError(
-                f"another process is writing to {str(folder)!r}: wait until it ends, or name a new --out"
-            ) from None
-    try:
+    message = f"another process is writing to {str(folder)!r}: wait until it ends, or name a new --out"
+    with lock_file(folder / _LOCK, message):
         with explain_os_errors("write to", folder):
             for path in folder.glob(".*.tmp"):
                 if _UNFINISHED.fullmatch(path.name):
                     path.unlink()
         yield folder
-    finally:
-        lock.release()
 
 
 def create_index(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Index:

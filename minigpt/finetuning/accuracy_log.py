@@ -2,18 +2,17 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from minigpt.finetuning.accuracy import measure_accuracy_by_task
 from minigpt.finetuning.examples import Example
 from minigpt.model import TrainedModel
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import write_atomic
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.training_state import TrainingState
 
-LINES, FIGURE = "tasks.jsonl", "tasks.png"
 EXAMPLES_PER_TASK = 100
 
 
@@ -27,7 +26,7 @@ class AccuracyLog(Callback):
 
     def __init__(
         self,
-        run: Path,
+        run: RunDirectory,
         model: TrainedModel,
         template: ChatTemplate,
         test: Mapping[str, Sequence[Example]],
@@ -58,7 +57,7 @@ class AccuracyLog(Callback):
             json.dumps({"step": step, "accuracy": {task: shares[n] for task, shares in self.shares.items()}})
             for n, step in enumerate(self.steps)
         ]
-        write_atomic(self.run / LINES, "".join(f"{line}\n" for line in lines).encode())
+        write_atomic(self.run.task_log, "".join(f"{line}\n" for line in lines).encode())
         summary = ", ".join(f"{task} {shares[-1]:.0%}" for task, shares in self.shares.items())
         self.say(f"         {summary}", "italic cyan")
 
@@ -79,4 +78,4 @@ class AccuracyLog(Callback):
         )
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)
-        write_png(self.run / FIGURE, figure)
+        write_png(self.run.task_plot, figure)

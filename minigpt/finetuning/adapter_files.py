@@ -34,11 +34,11 @@ from minigpt.finetuning.vocabulary_resize import TOKENIZER, TOKENS, load_new_tok
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import BLOCK_NAMES
 from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
 from minigpt.system.safetensors_files import read_tensors
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-ADAPTER = "adapter"  # the adapter's folder within a run
 MAX_CONFIG_BYTES = 2**20
 PREFIX = "base_model.model."
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}  # our name and PEFT's
@@ -163,7 +163,8 @@ def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run
     scales, with_tokens = {}, []
     for number, adapter in enumerate(adapters):
         path, own_scale = _split_scale(adapter)
-        path = path / ADAPTER if (path / ADAPTER).is_dir() else path
+        inside = RunDirectory(path).adapter
+        path = inside if inside.is_dir() else path
         load_adapter(run.model, path, f"{number}")
         scales[f"{number}"] = own_scale * scale
         if (path / TOKENS).exists():

@@ -10,7 +10,7 @@ from torch import Tensor
 from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.config import Config
 from minigpt.errors import ConfigError
-from minigpt.finetuning.adapter_files import ADAPTER, compute_base_fingerprint, save_adapter
+from minigpt.finetuning.adapter_files import compute_base_fingerprint, save_adapter
 from minigpt.finetuning.lora import (
     LoRAConfig,
     apply_lora,
@@ -131,7 +131,7 @@ def run_finetuning(
     """
     if method == "full":
         return run_training(run, setup, display, **(options or {})), None
-    adapter, base_sha256 = run.path / ADAPTER, compute_base_fingerprint(base.model)
+    adapter, base_sha256 = RunDirectory(run.path).adapter, compute_base_fingerprint(base.model)
 
     def merge() -> Mapping[str, Tensor]:
         """Save the adapter, and return the merged weights."""

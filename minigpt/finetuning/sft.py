@@ -31,6 +31,7 @@ from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
 from minigpt.runs.evaluation import Evaluation, measure_token_lengths
 from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.display import Display
@@ -135,7 +136,7 @@ def train_sft(
         setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
         record = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
         run = create_run(base, setup, method, choose_path(base, out, "instructed"), display, record, old_ids)
-        log = AccuracyLog(run.path, model, template, split.test, display.say)
+        log = AccuracyLog(RunDirectory(run.path), model, template, split.test, display.say)
         options = {"callbacks": [log], "measure": lambda: _evaluate_answers(run, dataset)}
         run, adapter = run_finetuning(base, run, setup, method, display, options, old_ids)
         log.draw()

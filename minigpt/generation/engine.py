@@ -18,6 +18,7 @@ from minigpt.generation.filters import apply_temperature, keep_top_k, keep_top_p
 from minigpt.model import LanguageModel
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow, KVCache
+from minigpt.model.language_model import evaluation_mode
 from minigpt.model.modern import Modern
 
 STOPPED = -1  # stands for a token in a row that has already ended
@@ -136,20 +137,18 @@ def _sample_tokens(
 ) -> Iterator[Tensor]:
     """Yield max_new_tokens tokens (B,): the first after the prefill, the others by the decoder or by `decode`."""
     sampler = Sampler(config)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):  # never around a yield: the caller may train meanwhile, or stop reading
         window, logits = prefill(model, idx)
-        token = sampler.choose(logits)
-        yield token
         left = config.max_new_tokens - 1
         decoder = build_decoder(window, left)
-        if decoder is not None:
-            for next_one in decoder.stream(token, left, sampler):
-                yield next_one
-                left, token = left - 1, next_one
-        for _ in range(left):
-            token = sampler.choose(decode(window, token[:, None].to(idx.device)))
-            yield token
-    finally:
-        model.train(was_training)
+    token = sampler.choose(logits)
+    yield token
+    if decoder is not None:
+        for next_one in decoder.stream(token, left, sampler):  # it has no dropout, whatever the model's mode
+            yield next_one
+            left, token = left - 1, next_one
+    for _ in range(left):
+        with evaluation_mode(model):
+            logits = decode(window, token[:, None].to(idx.device))
+        token = sampler.choose(logits)
+        yield token

@@ -87,12 +87,14 @@ class _MaskSkipper(TorchFunctionMode):
 @contextmanager
 def evaluation_mode(model: nn.Module | LanguageModel) -> Iterator[None]:
     """Switch dropout off within the block. Afterwards the model has its former mode, also after an error."""
-    was_training = model.training
+    if not model.training:
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train()
 
 
 def get_device(model: nn.Module | LanguageModel) -> torch.device:

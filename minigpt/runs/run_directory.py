@@ -10,6 +10,10 @@
     loss.png            the learning curves
     run.json            the record: data, versions, parameters, exact validation loss, times
     checkpoints/        what the training needs in order to resume: training/checkpoint_format.py
+    adapter/            of a fine-tuned run: the adapter alone, in PEFT's format
+    tasks.jsonl, .png   of a run that learned tasks: the accuracy at each evaluation
+    look/               the views of `minigpt look`
+    bits.png            the loss by bits per weight, from `minigpt quantize --study`
 
 Each file is replaced as a whole or not at all. No file is a pickle: opening an untrusted run never executes code.
 """
@@ -17,13 +21,14 @@ Each file is replaced as a whole or not at all. No file is a pickle: opening an 
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-import filelock
 import safetensors.torch
 import torch
 from torch import nn
@@ -31,7 +36,7 @@ from torch import nn
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.record import FORMAT, Metrics, Record, Snapshot
-from minigpt.system.files import explain_os_errors, require_inside, write_atomic
+from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
     format_json_lines,
     parse_dataclass,
@@ -74,6 +79,11 @@ class RunDirectory:
         self.loss_plot = path / "loss.png"
         self.record = path / "run.json"
         self.checkpoints = path / "checkpoints"
+        self.adapter = path / "adapter"
+        self.task_log = path / "tasks.jsonl"
+        self.task_plot = path / "tasks.png"
+        self.look = path / "look"
+        self.bit_depths = path / "bits.png"
 
     @classmethod
     def create(cls, wanted: Path) -> "RunDirectory":
@@ -114,31 +124,36 @@ class RunDirectory:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from training this run during the block. Raise RunError if one already does."""
-        lock = filelock.FileLock(self.path / LOCK)
-        require_inside(self.path, [self.path / LOCK])
-        with explain_os_errors("lock the run", self.path):
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                raise RunError(f"another process is training {str(self.path)!r}: wait for it, or stop it") from None
-        try:
+        message = f"another process is training {str(self.path)!r}: wait for it, or stop it"
+        with lock_file(self.path / LOCK, message, RunError):
             yield
-        finally:
-            lock.release()  # the file stays: without it two processes could hold two locks of one name
 
-    def replace(self, old: "RunDirectory") -> None:
-        """Delete the files of another run, and move this run's files there. Raise FileError."""
-        with explain_os_errors("replace the run", old.path):
-            for file in [*old.files(), *old.path.glob(".*.tmp")]:
-                if file.is_dir() and not file.is_symlink():
-                    shutil.rmtree(file)
-                else:
-                    file.unlink(missing_ok=True)
-            for source, target in zip(self.files(), old.files(), strict=True):
-                if source.exists():
-                    source.replace(target)
-            (self.path / LOCK).unlink(missing_ok=True)
-            self.path.rmdir()
+    def take_place_of(self, old: "RunDirectory") -> None:
+        """Move this run to the path of another run, and delete that one.
+
+        The user's own files in the old run's directory move along. After a kill at any moment, both directories are
+        whole, or only old files are left to delete.
+
+        Raises:
+            FileError: the directory cannot be moved; then the old run is where it was.
+        """
+        path = Path(os.path.realpath(old.path))  # through a link, so that the link stays
+        with explain_os_errors("replace the run", path):
+            aside = next(
+                p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}-replaced-{n}")).exists()
+            )
+            path.replace(aside)
+            try:
+                self.path.replace(path)
+            except OSError:
+                aside.replace(path)
+                raise
+            ours = {file.name for file in self.files()} | {LOCK}
+            for file in aside.iterdir():
+                if file.name not in ours and not fnmatch(file.name, ".*.tmp"):
+                    file.replace(path / file.name)
+            flush_folder(path.parent)
+            shutil.rmtree(aside)
 
     def require_run_or_empty(self) -> None:
         """Raise RunError if the directory holds something other than a run, which must not be overwritten."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from minigpt.errors import FileError
+from minigpt.errors import FileError, InputError
 
 _REASONS = {
     errno.ENOENT: "there is no such file or folder: check the name",
@@ -51,20 +51,24 @@ def explain_os_errors(action: str, path: Path | str) -> Iterator[None]:
         raise FileError(f"cannot {action} {str(path)!r}: {error}; choose another name") from error
 
 
-def read_bytes(path: Path | str, limit: int) -> bytes:
-    """Read a file or a pipe.
+def read_bytes(path: Path | str, limit: int, allow_pipe: bool = False) -> bytes:
+    """Read a file.
 
     Args:
         path: the file.
         limit: the largest size in bytes.
+        allow_pipe: True also reads a pipe, and waits for its content. This is for paths that the user named.
 
     Raises:
-        FileError: the file is missing, unreadable or larger, or is neither a file nor a pipe.
+        FileError: the file is missing, unreadable or larger, or is a device or another pipe.
     """
-    with explain_os_errors("read", path), Path(path).open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+    with explain_os_errors("read", path):
+        kind = Path(path).stat().st_mode  # before the file is opened: opening a pipe waits for its other end
+        if stat.S_ISFIFO(kind) and not allow_pipe:
+            raise FileError(f"cannot read {str(path)!r}: it is a pipe, not a file: put the file itself there")
+        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind) or stat.S_ISDIR(kind)):
             raise FileError(f"cannot read {str(path)!r}: it is a device, not a file: name a file")
+    with explain_os_errors("read", path), Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # 0 for pipes, and for files such as those in /proc
         content = file.read(size + 1 if size else limit + 1) if size <= limit else None
     if content is None or len(content) > limit:
@@ -72,9 +76,9 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
     return content
 
 
-def read_text(path: Path | str, limit: int) -> str:
+def read_text(path: Path | str, limit: int, allow_pipe: bool = False) -> str:
     """Read a UTF-8 file, with its line ends unchanged. Raise FileError as `read_bytes` and `decode_text` do."""
-    return decode_text(read_bytes(path, limit), repr(str(path)))
+    return decode_text(read_bytes(path, limit, allow_pipe), repr(str(path)))
 
 
 def decode_text(content: bytes, name: str) -> str:
@@ -97,14 +101,16 @@ def decode_text(content: bytes, name: str) -> str:
         raise FileError(f"{name} is not UTF-8: {byte}; save it as UTF-8 first") from None
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, like: Path | None = None) -> None:
     """Write a file so that even after a crash either the old or the new content is there.
 
     The content goes to a temporary file beside it and is flushed to disk; then that file is renamed.
 
     Args:
-        path: the file. Through a symbolic link the file that it leads to is written.
+        path: the file. Through a symbolic link the file that it leads to is written. A file that is replaced keeps its
+            access rights.
         content: the new content.
+        like: an existing file whose access rights a new file gets.
 
     Raises:
         FileError: the file cannot be written; nothing has changed.
@@ -120,12 +126,48 @@ def write_atomic(path: Path, content: bytes) -> None:
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
+                _copy_mode(path if path.exists() else like, file.fileno())
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         flush_folder(path.parent)
+
+
+def _copy_mode(source: Path | None, descriptor: int) -> None:
+    """Give an open file the access rights of another file, where the system has such rights."""
+    if source and source.exists() and hasattr(os, "fchmod"):
+        with contextlib.suppress(OSError):  # some network disks have fixed rights
+            os.fchmod(descriptor, stat.S_IMODE(source.stat().st_mode))
+
+
+@contextmanager
+def lock_file(path: Path, message: str, error: type[InputError] = FileError) -> Iterator[None]:
+    """Hold a lock during the block.
+
+    Args:
+        path: the lock's file. It stays afterwards: without it, two processes could hold two locks of one name.
+        message: what to say if another process holds the lock.
+        error: what to raise then.
+
+    Raises:
+        InputError: another process holds the lock.
+        FileError: the file cannot be made.
+    """
+    import filelock  # takes a tenth of the start of a command
+
+    lock = filelock.FileLock(path)
+    require_inside(path.parent, [path])
+    with explain_os_errors("lock", path.parent):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise error(message) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_inside(folder: Path, paths: Iterable[Path]) -> None:

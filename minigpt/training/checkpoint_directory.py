@@ -68,7 +68,7 @@ class Checkpoints:
         path = self.begin(metadata.step)
         contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
         for name, content in contents.items():
-            write_atomic(path / name, content)
+            write_atomic(path / name, content, like=self.run.model)
         files = {name: describe_content(content) for name, content in contents.items()}
         self.commit(metadata, metrics, snapshots, files, is_best=is_best, merged=merged)
 

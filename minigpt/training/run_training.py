@@ -272,7 +272,7 @@ def _move_run(run: Run, replaced: RunDirectory, processes: Processes) -> Run:
     """Move the run to the place of the one that it replaces, and return it with its new path."""
     if processes.is_first:
         with replaced.lock():
-            RunDirectory(run.path).replace(replaced)
+            RunDirectory(run.path).take_place_of(replaced)
     return dataclasses.replace(run, path=replaced.path)
 
 

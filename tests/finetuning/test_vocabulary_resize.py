@@ -14,7 +14,7 @@ from texts import PROSE
 import minigpt
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, DataError, ExchangeError
-from minigpt.finetuning.adapter_files import ADAPTER, apply_adapters
+from minigpt.finetuning.adapter_files import apply_adapters
 from minigpt.finetuning.lora import compute_merged_weights, count_trained_parameters
 from minigpt.finetuning.vocabulary_resize import (
     OLD_IDS,
@@ -71,9 +71,9 @@ def test_the_adapter_over_its_base_gives_the_fine_tuned_run(euro_run: Run, train
     assert whole.record.exchanges == opened.record.exchanges == 1
     for name, tensor in opened.model.state_dict().items():
         assert torch.allclose(whole.model.state_dict()[name], tensor, atol=1e-6), name
-    sizes = sum(path.stat().st_size for path in (euro_run.path / ADAPTER).iterdir())
+    sizes = sum(path.stat().st_size for path in (euro_run.path / "adapter").iterdir())
     assert sizes < (euro_run.path / "model.safetensors").stat().st_size * 2
-    for where in ([euro_run.path], [trained.path, "--adapter", euro_run.path / ADAPTER]):
+    for where in ([euro_run.path], [trained.path, "--adapter", euro_run.path / "adapter"]):
         said = command("chat", *where, "--temperature", "0", "--max-new-tokens", "3", input="q1\nq500\nq2\n")
         assert said.stdout == "€\n€\n€\n", said.stderr
         assert "answers each without the earlier ones" in said.stderr
@@ -85,9 +85,9 @@ def test_damaged_or_unfitting_tokens_are_refused(euro_run: Run, trained: Run, tm
 
     with pytest.raises(ConfigError, match="both bring tokens of their own"):
         opened(f"{euro_run.path}:0.5", f"{euro_run.path}:0.5")
-    good = safetensors.torch.load((euro_run.path / ADAPTER / TOKENS).read_bytes())
+    good = safetensors.torch.load((euro_run.path / "adapter" / TOKENS).read_bytes())
     folder = tmp_path / "adapter"
-    shutil.copytree(euro_run.path / ADAPTER, folder)
+    shutil.copytree(euro_run.path / "adapter", folder)
     bad = {
         "its tokens are not": {**good, OLD_IDS: torch.full_like(good[OLD_IDS], 10_000)},
         "tokens are not the base's": {**good, OLD_IDS: good[OLD_IDS][:-1]},
@@ -103,7 +103,7 @@ def test_damaged_or_unfitting_tokens_are_refused(euro_run: Run, trained: Run, tm
     (folder / TOKENS).write_bytes(b"nonsense")
     with pytest.raises(ExchangeError, match="cannot be read as safetensors"):
         opened(str(folder))
-    shutil.copy(euro_run.path / ADAPTER / TOKENS, folder / TOKENS)
+    shutil.copy(euro_run.path / "adapter" / TOKENS, folder / TOKENS)
     (folder / TOKENIZER).write_text("{}")
     with pytest.raises(ExchangeError, match="is damaged"):
         opened(str(folder))

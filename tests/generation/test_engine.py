@@ -146,3 +146,14 @@ def test_a_stream_that_is_closed_leaves_the_model_as_it_was() -> None:
     next(steps)
     steps.close()
     assert model.training
+
+
+def test_a_stream_changes_no_mode_between_its_tokens() -> None:
+    model = GPTLanguageModel(ModelConfig(vocab_size=5, n_embd=8, n_head=2, n_layer=1, block_size=8, dropout=0.5))
+    tokens = stream(model, torch.zeros(1, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=20, seed=0))
+    next(tokens)
+    assert model.training
+    model.eval()
+    next(tokens)
+    del tokens  # abandoned: its end must not switch dropout on again
+    assert not model.training

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_injection
 import pytest
 import safetensors.torch
 import torch
@@ -238,3 +240,74 @@ def test_the_newest_run_is_the_one_written_last(trained: Run, tmp_path: Path) ->
         shutil.copytree(trained.path, tmp_path / name)
         (tmp_path / name / "run.json").write_text((trained.path / "run.json").read_text())
     assert find_newest_run(tmp_path).name == "a"
+
+
+@pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "run.json", "metrics.jsonl", "model.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(name: str, trained: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(trained.path, tmp_path / "run")
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(RunError, match=re.escape(str(run / name))):
+        minigpt.load(run)
+
+
+OF_A_RUN = ["adapter/adapter_config.json", "tasks.jsonl", "tasks.png", "look/attention.png", "bits.png"]
+OF_THE_USER = ["notes.txt", "figures/mine.png"]
+
+
+def make_two_runs(trained: Run, folder: Path) -> tuple[RunDirectory, RunDirectory]:
+    """An old run with everything that commands add to it and with files of the user, and a new run."""
+    old, new = (shutil.copytree(trained.path, folder / name) for name in ("run", "run-2"))
+    for name in [*OF_A_RUN, *OF_THE_USER]:
+        (old / name).parent.mkdir(exist_ok=True)
+        (old / name).write_text(name)
+    (new / "look").mkdir()
+    (new / "look" / "new.png").write_text("new")
+    write_seed(old, 1)
+    write_seed(new, 2)
+    return RunDirectory(old), RunDirectory(new)
+
+
+def write_seed(run: Path, seed: int) -> None:
+    directory = RunDirectory(run)
+    directory.write_config(directory.read_config().override(seed=seed))
+
+
+def test_a_run_that_takes_the_place_of_another_keeps_nothing_of_it_but_the_users_files(
+    trained: Run, tmp_path: Path
+) -> None:
+    old, new = make_two_runs(trained, tmp_path)
+    new.take_place_of(old)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert minigpt.load(old.path).config.training.seed == 2
+    assert not [name for name in OF_A_RUN if (old.path / name).exists()]
+    assert [(old.path / name).read_text() for name in OF_THE_USER] == OF_THE_USER
+    assert [path.name for path in old.look.iterdir()] == ["new.png"]
+
+
+def test_a_kill_while_a_run_takes_the_place_of_another_leaves_whole_runs(trained: Run, tmp_path: Path) -> None:
+    operations = 5  # two directories move, then two entries of the user's, then the old run is deleted
+    for at in range(1, operations + 1):
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        make_two_runs(trained, folder)
+        process = fault_injection.PROCESSES.Process(target=fault_injection.replace_run, args=(folder, (at, "kill")))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, at
+        seeds = {minigpt.load(path).config.training.seed for path in folder.iterdir() if (path / "run.json").exists()}
+        assert seeds == ({1, 2} if at <= operations else {2})
+        assert len([*folder.glob("*/notes.txt")]) == len([*folder.glob("*/figures/mine.png")]) == 1
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    make_two_runs(trained, folder)
+    fault_injection.replace_run(folder)
+
+
+def test_a_run_whose_place_cannot_be_taken_stays(trained: Run, tmp_path: Path) -> None:
+    old, new = make_two_runs(trained, tmp_path)
+    shutil.rmtree(new.path)
+    with pytest.raises(FileError, match="cannot replace the run"):
+        new.take_place_of(old)
+    assert minigpt.load(old.path).config.training.seed == 1
+    assert (old.path / "look" / "attention.png").exists()

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,23 @@ def test_folders_and_pipes_are_never_replaced(name: str, tmp_path: Path) -> None
         write_atomic(tmp_path / "folder" / name if name == ".." else tmp_path / name, b"new")
     assert (tmp_path / "folder").is_dir()
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_replaced_file_keeps_its_access_rights_and_a_new_one_gets_those_of_another(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    write_atomic(secret, b"old")
+    secret.chmod(0o600)
+    write_atomic(secret, b"new")
+    write_atomic(tmp_path / "beside", b"new", like=secret)
+    assert [path.stat().st_mode & 0o777 for path in (secret, tmp_path / "beside")] == [0o600, 0o600]
+
+
+def test_a_pipe_is_read_only_where_the_user_may_have_named_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileError, match="it is a pipe, not a file"):
+        read_bytes(pipe, 100)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"piped",))
+    writer.start()
+    assert read_bytes(pipe, 100, allow_pipe=True) == b"piped"
+    writer.join()

@@ -8,6 +8,8 @@ ladder.png    the loss of each rung
 import dataclasses
 import json
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from minigpt.config import Config
 from minigpt.data.corpus import Corpus
 from minigpt.errors import FileError, RunError
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
-from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
+from minigpt.system.files import explain_os_errors, lock_file, read_text, require_inside, write_atomic
 from minigpt.system.json_files import MAX_JSON_BYTES, parse_dataclass, parse_json
 from minigpt.system.plotting import write_png
 from minigpt.system.terminal import escape_control_characters
@@ -129,6 +131,15 @@ class LadderDirectory:
         self.report = path / "ladder.md"
         self.figure = path / "ladder.png"
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from measuring into it. Raise RunError if one already does."""
+        with explain_os_errors("create the ladder's folder", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        message = f"another process is measuring the ladder in {str(self.path)!r}: wait for it, or choose another --out"
+        with lock_file(self.path / ".lock", message, RunError):
+            yield
+
     def open(self, config: Config, corpus: Corpus) -> Ladder:
         """Return the ladder in this folder, or start a new one.
 
@@ -139,7 +150,6 @@ class LadderDirectory:
         settings = {name: value for name, value in settings.items() if name not in UNRELATED}
         require_inside(self.path, [self.record, self.report, self.figure])
         with explain_os_errors("create the ladder's folder", self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
                 ours = {self.report.name, self.figure.name}  # these remain after the user deletes ladder.json
                 if any(path.name[0] != "." and path.name not in ours for path in self.path.iterdir()):

@@ -87,24 +87,36 @@ def run_ladder(
     if full:  # refuse a text that is too short now, not after all other rungs
         Dataset(ids, experiment.make_config(FULL, config.training.seed))
     folder = LadderDirectory(Path("runs/ladder" if out is None else out))
-    ladder = folder.open(config, corpus)
-    say(f"ladder {folder.path}" + (", which has a part of it already" if ladder.rungs else ""))
-
-    on_change(ladder)
-    started = time.perf_counter()
-    try:
-        with explain_memory_errors(MEMORY_WAY_OUT):
-            for _ in experiment.measure_missing(ladder, seeds, full):
-                ladder.seconds += time.perf_counter() - started
-                started = time.perf_counter()
-                folder.save(ladder)
-                on_change(ladder)
-    except BaseException:
-        with suppress(FileError):  # the first error is the one to report
-            _write_report(folder, ladder)
-        raise
-    _write_report(folder, ladder)
+    with folder.lock():
+        ladder = folder.open(config, corpus)
+        say(f"ladder {folder.path}" + (", which has a part of it already" if ladder.rungs else ""))
+        on_change(ladder)
+        try:
+            with explain_memory_errors(MEMORY_WAY_OUT):
+                _measure(experiment, ladder, folder, seeds, full, on_change)
+        except BaseException:
+            with suppress(FileError):  # the first error is the one to report
+                _write_report(folder, ladder)
+            raise
+        _write_report(folder, ladder)
     return ladder
+
+
+def _measure(
+    experiment: "LadderExperiment",
+    ladder: Ladder,
+    folder: LadderDirectory,
+    seeds: int,
+    full: bool,
+    on_change: Callable[[Ladder], None],
+) -> None:
+    """Measure what the ladder lacks, and save it after each measurement."""
+    started = time.perf_counter()
+    for _ in experiment.measure_missing(ladder, seeds, full):
+        ladder.seconds += time.perf_counter() - started
+        started = time.perf_counter()
+        folder.save(ladder)
+        on_change(ladder)
 
 
 def _write_report(folder: LadderDirectory, ladder: Ladder) -> None:

@@ -251,7 +251,7 @@ def look(
             raise DataError("the text to look at is empty: give at least one character")
         run.tokenizer.encode(text)  # refuse an unknown character before the first view
     if out is None:
-        out = run.path / "look"
+        out = RunDirectory(run.path).look
         require_inside(run.path, [out, *out.glob("*")])
     return _make_views(ViewInput(run, text, against, data), out, only)
 

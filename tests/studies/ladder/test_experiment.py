@@ -49,7 +49,7 @@ def test_the_ladder_measures_every_rung_with_every_seed(measured_ladder: Measure
     assert [result.number for result in ladder.ngrams] == [3, 4, 5, 6, 7, 8]
     assert [blend.seed for blend in ladder.blends] == [1337, 1338]
     assert all(len(result.sample) == 40 for result in ladder.rungs + ladder.ngrams)
-    assert {file.name for file in folder.iterdir()} == {"ladder.json", "ladder.md", "ladder.png"}
+    assert {file.name for file in folder.iterdir()} == {".lock", "ladder.json", "ladder.md", "ladder.png"}
 
 
 def test_the_last_rung_equals_a_run_of_train(measured_ladder: Measured, trained: minigpt.runs.run.Run) -> None:
@@ -250,3 +250,10 @@ def test_a_wrong_flag_of_ladder_is_refused(command: Callable, text_file: Path) -
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_two_processes_cannot_measure_into_one_folder(text_file: Path, tmp_path: Path) -> None:
+    message = "another process is measuring the ladder in"
+    with LadderDirectory(tmp_path / "ladder").lock(), pytest.raises(RunError, match=message):
+        run_ladder(CONFIG, text_file, tmp_path / "ladder")
+    assert [path.name for path in (tmp_path / "ladder").iterdir()] == [".lock"]
