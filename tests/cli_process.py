@@ -19,6 +19,7 @@ from fault_injection import PROCESSES
 
 from minigpt.__main__ import main
 
+COMMAND = Path(sys.executable).with_name("minigpt")
 TIMEOUT = 120.0  # seconds
 Stream = int | IO | None  # as for subprocess.Popen: PIPE, STDOUT, DEVNULL, a descriptor or a file
 
@@ -171,7 +172,7 @@ def _run_main(
         stream.close()
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
-    sys.argv = ["minigpt", *arguments]
+    sys.argv = [str(COMMAND), *arguments]
     if prepare:
         prepare()
     main()

@@ -6,7 +6,6 @@ import pty
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest  # noqa: E402
-from cli_process import CommandProcess, run_command  # noqa: E402
+from cli_process import COMMAND, CommandProcess, run_command  # noqa: E402
 
 import minigpt  # noqa: E402
 from minigpt.finetuning.sft import SFTResult, train_sft  # noqa: E402
 from minigpt.runs.run import Run  # noqa: E402
 
-COMMAND = Path(sys.executable).with_name("minigpt")
 TINY = {
     "n_embd": 16,
     "n_head": 2,

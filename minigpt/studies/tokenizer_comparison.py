@@ -64,7 +64,13 @@ def count_multiplications(config: Config) -> int:
 
 
 def compare_tokenizers(
-    data: str | Path | None, out: Path, vocab_size: int, max_iters: int, prompt: str, seed: int
+    data: str | Path | None,
+    out: Path,
+    vocab_size: int,
+    max_iters: int,
+    prompt: str,
+    seed: int,
+    settings: Config | None = None,
 ) -> list[TokenizerResult]:
     """Train a model with each tokenizer, and draw the comparison.
 
@@ -75,6 +81,7 @@ def compare_tokenizers(
         max_iters: training steps of the model on characters.
         prompt: a text that each model continues.
         seed: of weights, batches and samples.
+        settings: of all models; None for the lecture preset.
 
     Raises:
         MinigptError: as `minigpt.train`.
@@ -82,7 +89,7 @@ def compare_tokenizers(
     budget, found = 0, []
     for kind in NAMES:
         learned: dict[str, Any] = {} if kind == "char" else {"vocab_size": vocab_size}
-        wanted = Config.from_preset("lecture").override(tokenizer=kind, **learned)
+        wanted = (settings or Config.from_preset("lecture")).override(tokenizer=kind, **learned)
         budget = budget or max_iters * count_multiplications(wanted)
         steps = max(1, round(budget / count_multiplications(wanted)))
         config = wanted.override(max_iters=steps, eval_interval=max(1, steps // 20), seed=seed)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_process import CommandProcess
 from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 from minigpt.runs.run import Run
@@ -30,10 +31,10 @@ def test_train_prints_a_sample_and_the_next_command(command: Callable, text_file
 
 
 def test_the_next_command_has_the_name_by_which_the_program_was_called(
-    program: Callable, text_file: Path, tmp_path: Path
+    command: Callable, text_file: Path, tmp_path: Path
 ) -> None:
     flags = ["--preset", "bigram", "--max-iters", "1", "--data", str(text_file)]
-    done = program("train", *flags, env={"PATH": "/usr/bin:/bin"})
+    done = command("train", *flags, env={"PATH": "/usr/bin:/bin"})
     assert f"next: {os.path.relpath(COMMAND, tmp_path)} sample runs/bigram" in done.stdout
     module = subprocess.run(
         [sys.executable, "-m", "minigpt", "train", *flags],
@@ -98,19 +99,14 @@ def test_control_characters_of_an_untrusted_run_are_escaped_on_a_terminal(traine
     assert "\x1b]0" not in shown
 
 
-def test_sample_does_not_wait_for_an_idle_pipe(trained: Run) -> None:
+def test_sample_does_not_wait_for_an_idle_pipe(trained: Run, tmp_path: Path) -> None:
     idle, other_end = os.pipe()
-    done = subprocess.run(
-        [COMMAND, "sample", trained.path, "--max-new-tokens", "5"],
-        stdin=idle,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    process = CommandProcess(["sample", trained.path, "--max-new-tokens", 5], tmp_path, stdin=idle)
+    shown, said = process.communicate()
     os.close(idle)
     os.close(other_end)
-    assert (done.returncode, len(done.stdout)) == (0, 6)
-    assert "--prompt - waits for one" in done.stderr
+    assert (process.returncode, len(shown)) == (0, 6)
+    assert "--prompt - waits for one" in said
 
 
 def test_sample_without_a_run_takes_the_newest_and_prints_its_name(
@@ -139,15 +135,13 @@ def test_temperature_zero_gives_the_same_text_without_a_seed(command: Callable, 
     assert command("sample", trained.path, *flags).stdout == command("sample", trained.path, *flags).stdout
 
 
-def test_a_closed_pipe_ends_sample_without_an_error(trained: Run) -> None:
-    writer = subprocess.Popen(
-        [COMMAND, "sample", trained.path, "--max-new-tokens", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def test_a_closed_pipe_ends_sample_without_an_error(trained: Run, tmp_path: Path) -> None:
+    writer = CommandProcess(["sample", trained.path, "--max-new-tokens", 100_000], tmp_path)
     assert writer.stdout.read(20)
     writer.stdout.close()
     lines = writer.stderr.read().splitlines()
-    assert [line for line in lines if not line.startswith(b"minigpt: compiling")] == []
-    assert writer.wait(60) == 0
+    assert [line for line in lines if not line.startswith("minigpt: compiling")] == []
+    assert writer.wait() == 0
 
 
 def test_output_that_cannot_be_written_is_an_error(trained: Run) -> None:

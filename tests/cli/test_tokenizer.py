@@ -12,6 +12,7 @@ import torch
 from conftest import TINY, TINY_FLAGS, in_terminal
 
 import minigpt
+from minigpt.config import Config
 from minigpt.errors import ConfigError, RunError
 from minigpt.runs.run import Run
 from minigpt.studies.tokenizer_comparison import compare_tokenizers, count_multiplications
@@ -219,7 +220,8 @@ def test_tokenizer_commands_refuse_wrong_input_in_one_sentence(
 
 
 def test_the_comparison_gives_each_tokenizer_the_same_multiplications(text_file: Path, tmp_path: Path) -> None:
-    found = compare_tokenizers(text_file, tmp_path / "out", 300, 40, "sea ☃", 1)
+    small = Config().override(**TINY | {"n_embd": 64})
+    found = compare_tokenizers(text_file, tmp_path / "out", 300, 40, "sea ☃", 1, small)
     assert [model.tokenizer for model in found] == ["characters", "BPE", "SentencePiece"]
     assert (tmp_path / "out" / "tokenizers.png").stat().st_size > 1000
     budgets = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 from gradient_steps import prepare_steps
 
 import minigpt
@@ -101,7 +102,7 @@ def test_auto_precision_is_what_the_processor_multiplies_fastest(
     auto = CONFIG.override(precision="auto", device="cpu")
     assert resolve_precision(auto).training.precision == chosen
     assert resolve_precision(auto.override(precision="fp32")).training.precision == "fp32"
-    run = minigpt.train(data=text_file, out=tmp_path / "run", precision="auto", device="cpu", max_iters=2)
+    run = minigpt.train(data=text_file, out=tmp_path / "run", precision="auto", device="cpu", **TINY | {"max_iters": 2})
     assert Run.open(run.path).config.training.precision == chosen  # a run goes on as it began
 
 
@@ -153,7 +154,7 @@ def test_a_missing_compiler_is_reported_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
     torch._dynamo.reset()
-    config = CONFIG.override(compile=True, n_embd=24)
+    config = CONFIG.override(compile=True, n_embd=24, n_layer=1)
     idx = torch.zeros(6, 9, dtype=torch.int64)
     batch = (idx[:, :8], idx[:, 1:])
     with (
