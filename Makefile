@@ -16,7 +16,7 @@ test: $(VENV)/.installed-test  ## lint, types and tests; ARGS="..." adds flags f
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The hand-written kernels are optional: in a copy of the tree without them these tests pass as well.
 WITHOUT_KERNELS ?= tests/model tests/generation tests/training/test_loop.py tests/test_acceleration.py
@@ -28,7 +28,7 @@ test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigp
 	cp -R minigpt tests benchmarks docs notebooks README.md Makefile pyproject.toml constraints.txt $(COPY)
 	rm -r $(COPY)/minigpt/kernels $(COPY)/tests/kernels
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile \
-		$(WITHOUT_KERNELS)
+		--no-loadscope-reorder $(WITHOUT_KERNELS)
 
 release-check: test  ## what takes too long for every change: all tests without kernels, fuzzing, kills, the notebook
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests

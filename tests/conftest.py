@@ -41,6 +41,36 @@ TINY = {
 TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
+SLOWEST_FIRST = (  # by CPU time with an empty cache of Numba, which the first of these files fills
+    "kernels/test_numba_loops.py",
+    "distributed/test_processes.py",
+    "test_readme.py",
+    "training/test_resume.py",
+    "cli/test_commands.py",
+    "cli/test_tokenizer.py",
+    "cli/test_modern.py",
+    "training/test_wrapping.py",
+    "test_hostile_files.py",
+    "test_notebook.py",
+    "studies/ladder/test_experiment.py",
+    "training/test_fault_injection.py",
+    "training/test_interrupt.py",
+    "cli/test_data.py",
+    "training/test_display.py",
+    "training/test_diagnostics.py",
+    "distributed/test_two_hosts.py",
+    "cli/test_finetune.py",
+    "finetuning/test_dpo.py",
+    "studies/look/test_views.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the slowest files to the front, so that all workers of pytest-xdist end at about the same time."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def make_text(characters: int = 20_000, seed: int = 0) -> str:
     """Return nonsense verse in the form of a play; the same seed gives the same text."""
     rng = random.Random(seed)
