@@ -20,6 +20,11 @@ from typing import Any
 import minigpt
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.errors import MinigptError
+from minigpt.finetuning.dpo import train_dpo
+from minigpt.finetuning.finetune import finetune
+from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.resume_finetuning import resume_finetuning
+from minigpt.finetuning.sft import train_sft
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.resume import resume
@@ -115,6 +120,38 @@ def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None)
         os._exit(2)
     except KeyboardInterrupt:
         os._exit(130)
+
+
+def finetune_or_resume(bases: Path, folder: Path, kind: str, fault: tuple[int, str] | None = None) -> None:
+    """Fine-tune a base into `folder / "run"`, or resume that run if it has a checkpoint.
+
+    Args:
+        bases: a folder with the runs `base` and `instructed`, and the data.
+        folder: the folder of the run.
+        kind: what is learned and by which method, such as "text-lora".
+        fault: as for `strike`.
+    """
+    os.chdir(folder)
+    sys.stderr = (folder / "errors.txt").open("a")
+    if fault:
+        strike(*fault)
+    what, method = kind.split("-")
+    run = folder / "run"
+    if Checkpoints(run).paths():
+        resume_finetuning(run)
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    base = minigpt.load(bases / ("instructed" if what == "dpo" else "base"), device="cpu")
+    settings = {"max_iters": 12, "eval_interval": 4, "batch_size": 4, "out": run, "method": method}
+    settings |= {} if method == "full" else {"lora": LoRAConfig(rank=2, dropout=0.1)}
+    if what == "text":
+        finetune(base, bases / "text.txt", **settings)
+    elif what == "dpo":
+        train_dpo(base, bases / "pairs.jsonl", **settings)
+    elif what == "tasks":
+        train_sft(base, tasks=["upper"], **settings)
+    else:
+        train_sft(base, bases / "questions.jsonl", **settings)
 
 
 def replace_run(folder: Path, fault: tuple[int, str] | None = None) -> None:

@@ -1,34 +1,37 @@
 """`minigpt finetune`."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from minigpt.cli.finetune_report import show_dpo, show_finetuned, show_sft
 from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
-from minigpt.cli.output import open_run
+from minigpt.cli.output import open_run, print_finished
 from minigpt.config import TrainingConfig
 from minigpt.errors import ConfigError
+from minigpt.finetuning.settings import FIXED
 
 ADAPTERS = "Adapters"
+ADAPTER_FLAGS = ("lora", "qlora", "rank", "alpha", "lora_dropout", "target", "rslora", "dora")
 DEFAULTS = {
     "max_iters": "500",
     "optimizer": "adamw",
     "learning_rate": "1e-3 with adapters, 1e-4 without; with --preferences 2e-4 and 2e-5",
     "min_learning_rate": "0",
 }
-# Settings without a flag: they are the base run's, or do not apply to fine-tuning.
-FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "save_minutes", "on_spike"}
 
 
 @click.command(cls=GroupedCommand, short_help="Fine-tune a run on a text, tasks or preferences.")
-@click.argument("run")
+@click.argument("run", required=False)
 @click.option("--data", metavar="FILE|FOLDER", help="a text, prepared data, or .jsonl with instructions and answers")
 @click.option("--task", multiple=True, metavar="NAME", help="a built-in word task: upper, reverse, …; may be repeated")
 @click.option("--ask", multiple=True, metavar="A+B", help="two tasks one after the other, tested but not trained")
 @click.option("--preferences", metavar="FILE", help=".jsonl with prompt, chosen and rejected answer, for DPO")
 @click.option("--beta", type=float, help="how strongly DPO keeps the model near its base [0.1]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
+@click.option("--resume", metavar="FOLDER", help="continue a stopped fine-tuning, in its folder, with its own settings")
+@click.option("--base", metavar="FOLDER", help="for --resume: where the base run is now, if it was moved")
 @json_option
 @click.option("--lora", is_flag=True, cls=Option, group=ADAPTERS, help="train adapters, and freeze the weights")
 @click.option(
@@ -59,13 +62,15 @@ FIXED = {"tokenizer", "order", "train_fraction", "parallel", "max_minutes", "sav
 )
 @settings_options("Training", TrainingConfig, without=FIXED, defaults=DEFAULTS, other_defaults="the base run's")
 def finetune(
-    run: str,
+    run: str | None,
     data: str | None,
     task: tuple[str, ...],
     ask: tuple[str, ...],
     preferences: str | None,
     beta: float | None,
     out: str | None,
+    resume: str | None,
+    base: str | None,
     as_json: bool,
     lora: bool,
     qlora: bool,
@@ -82,6 +87,14 @@ def finetune(
     RUN is the base run's folder, which is not changed. The result is a new run with the adapters merged. Its folder
     "adapter" has the adapters alone, in PEFT's format, for minigpt sample RUN --adapter FOLDER.
     """
+    if resume is not None:
+        _require_resume_flags()
+        _resume(resume, base, data, drop_unset(fields), as_json)
+        return
+    if run is None:
+        raise ConfigError("name the run to fine-tune: minigpt finetune RUN, or --resume RUN to continue")
+    if base is not None:
+        raise ConfigError("--base needs --resume: name the base as RUN")
     if lora and qlora:
         raise ConfigError("--lora and --qlora cannot be combined: name one")
     method: Literal["full", "lora", "qlora"] = "qlora" if qlora else "lora" if lora else "full"
@@ -100,12 +113,44 @@ def finetune(
     from minigpt.finetuning.lora import LoRAConfig
     from minigpt.finetuning.sft import train_sft
 
-    base = open_run(run, device=fields["device"] or "auto")
+    base_run = open_run(run, device=fields["device"] or "auto")
     adapters, layers = LoRAConfig(**shape, rslora=rslora, dora=dora), target or None
     if preferences is not None:
         more = drop_unset({"beta": beta, **fields})
-        show_dpo(train_dpo(base, preferences, method, adapters, layers, out, **more), as_json)
+        show_dpo(train_dpo(base_run, preferences, method, adapters, layers, out, **more), as_json)
     elif data is None or data.endswith(".jsonl"):
-        show_sft(train_sft(base, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
+        show_sft(train_sft(base_run, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
     else:
-        show_finetuned(finetune(base, data, method, adapters, layers, out, **drop_unset(fields)), as_json)
+        show_finetuned(finetune(base_run, data, method, adapters, layers, out, **drop_unset(fields)), as_json)
+
+
+def _require_resume_flags() -> None:
+    """Raise ConfigError for a flag that does not go with --resume."""
+    context = click.get_current_context()
+    for name in context.params:
+        given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        if given and name in ("run", "task", "ask", "preferences", "beta", "out", *ADAPTER_FLAGS):
+            flag = "RUN" if name == "run" else f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} cannot go with --resume, which uses the run's own settings: leave it out")
+
+
+def _resume(path: str, base: str | None, data: str | None, changes: dict[str, Any], as_json: bool) -> None:
+    """Continue a fine-tuning, and report."""
+    from minigpt.finetuning.dpo import DPOResult
+    from minigpt.finetuning.resume_finetuning import read_finetuned_record, resume_finetuning
+    from minigpt.finetuning.sft import SFTResult
+    from minigpt.runs.run import Run
+    from minigpt.runs.run_directory import RunDirectory
+    from minigpt.training.resume import has_work_left
+
+    directory = RunDirectory(Path(path))
+    if not has_work_left(directory, read_finetuned_record(directory), changes):
+        print_finished(Run.open(path), "finetune", as_json)
+        return
+    result = resume_finetuning(path, base, data, **changes)
+    if isinstance(result, DPOResult):
+        show_dpo(result, as_json)
+    elif isinstance(result, SFTResult):
+        show_sft(result, as_json)
+    else:
+        show_finetuned(result, as_json)

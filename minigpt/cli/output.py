@@ -58,8 +58,26 @@ def open_run(
 
 def print_next_command(run: "Run", command: str) -> None:
     """Print where the run is, and the command to type next, as a shell understands it."""
-    path = shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
-    print_line(f"the run is in {run.path}; next: {_get_program_name()} {command} {path}")
+    print_line(f"the run is in {run.path}; next: {_get_program_name()} {command} {_quote_path(run)}")
+
+
+def print_finished(run: "Run", command: str, as_json: bool) -> None:
+    """Print that a run needs no resuming: its loss, and the commands to type next."""
+    if as_json:
+        print_json(describe_run(run))
+        return
+    record, loss = run.record, run.record.validation_loss
+    exact = "" if loss is None else ": " + format_loss("validation loss", loss, run.config, record)
+    print_line(f"the run is finished after {record.step:,} steps{exact}")
+    is_complete = record.step == run.config.training.max_iters  # otherwise it ended early, for want of patience
+    change = f"--max-iters {2 * record.step}" if is_complete else "--patience 0"
+    print_line(f"for more steps: {_get_program_name()} {command} --resume {_quote_path(run)} {change}")
+    print_next_command(run, "sample")
+
+
+def _quote_path(run: "Run") -> str:
+    """Return the run's path as a word of a command."""
+    return shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
 
 
 def _get_program_name() -> str:

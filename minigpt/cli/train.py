@@ -1,12 +1,21 @@
 """`minigpt train`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from minigpt.cli.config_file import describe_presets, read_config
 from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
-from minigpt.cli.output import describe_run, format_loss, format_times, print_json, print_next_command, print_pieces
+from minigpt.cli.output import (
+    describe_run,
+    format_loss,
+    format_times,
+    print_finished,
+    print_json,
+    print_next_command,
+    print_pieces,
+)
 from minigpt.cli.torchrun import get_rank, get_world_size, is_started_by_torchrun
 from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.errors import ConfigError
@@ -134,9 +143,18 @@ def _refuse_flags_of_a_new_run() -> None:
 
 def _resume_run(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
     """Continue a run, and report."""
-    from minigpt.training.resume import resume
+    from minigpt.runs.run import Run, require_directory
+    from minigpt.runs.run_directory import RunDirectory
+    from minigpt.training.resume import has_work_left, require_trained_here, resume
 
-    _report(resume(path, data, restart_schedule, **drop_unset(fields)), as_json)
+    changes, directory = drop_unset(fields), RunDirectory(Path(path))
+    require_directory(directory.path)
+    record = directory.read_record()
+    require_trained_here(directory, record)
+    if has_work_left(directory, record, changes, restart_schedule):
+        _report(resume(path, data, restart_schedule, **changes), as_json)
+    elif not get_rank():
+        print_finished(Run.open(path), "train", as_json)
 
 
 def _report(run: "Run", as_json: bool) -> None:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from minigpt.errors import RunError
 from minigpt.finetuning.accuracy import measure_accuracy_by_task
 from minigpt.finetuning.examples import Example
 from minigpt.model import TrainedModel
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import write_atomic
+from minigpt.system.json_files import parse_json, read_run_file
 from minigpt.system.plotting import create_figure, replace_undrawable, write_png
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.callbacks import Callback, Losses
@@ -46,11 +48,33 @@ class AccuracyLog(Callback):
         self.steps: list[int] = []
         self.shares: dict[str, list[float]] = {task: [] for task in test}
 
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Read the accuracies of a resumed run up to its checkpoint. Raise RunError if the file is damaged."""
+        if self.run.task_log.exists():
+            self._read(state.step)
+        if state.is_evaluated and state.step not in self.steps:  # the process ended before it wrote them
+            self._measure(state.step)
+
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
         """Measure, write and print the accuracies, where the evaluation is also saved."""
-        if state.saved_step != state.step:
-            return
-        self.steps.append(state.step)
+        if state.saved_step == state.step:
+            self._measure(state.step)
+
+    def _read(self, last_step: int) -> None:
+        where = f"{str(self.run.task_log)!r}"
+        for line in read_run_file(self.run.task_log).splitlines():
+            content = parse_json(line, where)
+            try:
+                step, accuracy = int(content["step"]), {task: float(content["accuracy"][task]) for task in self.shares}
+            except (KeyError, TypeError, ValueError):
+                raise RunError(f"{where} is damaged: delete it, and the curves begin here") from None
+            if step <= last_step:
+                self.steps.append(step)
+                for task, share in accuracy.items():
+                    self.shares[task].append(share)
+
+    def _measure(self, step: int) -> None:
+        self.steps.append(step)
         for task, found in measure_accuracy_by_task(self.model, self.template, self.test).items():
             self.shares[task].append(found.share)
         lines = [

@@ -18,10 +18,13 @@ from minigpt.finetuning.example_split import make_corpus, split_by_hash
 from minigpt.finetuning.lora import LoRAConfig
 from minigpt.finetuning.run_finetuning import (
     Method,
+    Resumption,
     choose_path,
     create_run,
     derive_config,
+    describe_finetuning,
     prepare_model,
+    reopen_run,
     run_finetuning,
 )
 from minigpt.finetuning.target_layers import select_layers
@@ -65,6 +68,7 @@ def train_dpo(
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     beta: float = DEFAULT_BETA,
+    resumption: Resumption | None = None,
     **settings: Any,
 ) -> DPOResult:
     """Train a copy of a run's model on pairs of answers, and save it as a new run. The base is the reference.
@@ -77,6 +81,7 @@ def train_dpo(
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-preferring by default.
         beta: how close the model stays to the reference; larger is closer.
+        resumption: a run that goes on, see `resume_finetuning`; the other arguments are those that it began with.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -85,7 +90,8 @@ def train_dpo(
         MinigptError: as `minigpt.train` does.
     """
     defaults = {"learning_rate": DPO_RATES[method], "order": "epochs", "snapshots": 0}
-    config = derive_config(base, method, **defaults | settings)
+    config = resumption.config if resumption else derive_config(base, method, defaults, **settings)
+    lora = lora or LoRAConfig()
     template = ChatTemplate(base.tokenizer)
     pairs = read_pairs(data)
     train, test = split_by_hash(pairs, [pair.chosen.prompt_as_json for pair in pairs], f"{str(data)!r}", "pairs")
@@ -100,20 +106,24 @@ def train_dpo(
             display.say(f"       {dataset.truncated:,} answers are longer than block_size: their beginning is cut off")
         torch.manual_seed(config.training.seed)
         model = copy.deepcopy(base.model).to(device)
-        prepare_model(model, method, lora or LoRAConfig(), targets)
+        prepare_model(model, method, lora, targets)
         objective = DPOModel(model, copy.deepcopy(base.model).to(device).eval(), beta)
         examples = [example for pair in train + test for example in (pair.chosen, pair.rejected)]
         corpus = make_corpus(examples, f"the pairs in {data}")
         setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
         preferred_before = _measure_preferred(base.model, dataset)
-        record = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
-        run = create_run(base, setup, method, choose_path(base, out, "preferring"), display, record)
+        if resumption:
+            run = reopen_run(base, setup, resumption, display)
+        else:
+            finetuning = describe_finetuning("dpo", base, method, lora, targets, data=str(data), beta=beta)
+            record = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
+            run = create_run(base, setup, finetuning, choose_path(base, out, "preferring"), display, record)
         options = {
             "objective": objective,
             "estimate": _estimate_loss,
             "measure": lambda: _evaluate_pairs(objective, dataset, corpus),
         }
-        run, adapter = run_finetuning(base, run, setup, method, display, options)
+        run, adapter = run_finetuning(base, run, setup, method, display, options, resumption=resumption)
         preferred_after = _measure_preferred(run.model, dataset)
     assert run.record.validation_loss is not None
     return DPOResult(run, preferred_before, preferred_after, run.record.validation_loss, dataset.truncated, adapter)

@@ -46,7 +46,12 @@ class ExampleSplit:
 
 
 def make_example_split(
-    base: Run, data: str | Path | None, tasks: Sequence[str], test_only: Sequence[str], seed: int
+    base: Run,
+    data: str | Path | None,
+    tasks: Sequence[str],
+    test_only: Sequence[str],
+    seed: int,
+    own_text: str | Path | None = None,
 ) -> ExampleSplit:
     """Read the examples of a file or, without one, make examples of tasks.
 
@@ -56,13 +61,16 @@ def make_example_split(
         tasks: names of tasks.
         test_only: tasks that are tested and never learned.
         seed: for the draws.
+        own_text: where the base's text is; None for the recorded place.
 
     Raises:
         DataError: there are too few examples, or a line of the file is not an example.
         FileError: the file cannot be read.
         ConfigError: an unknown task.
     """
-    return _make_task_examples(base, tasks, test_only, seed) if data is None else _split_file(data, seed)
+    if data is None:
+        return _make_task_examples(base, tasks, test_only, seed, own_text)
+    return _split_file(data, seed)
 
 
 def split_by_hash(items: Sequence[T], questions: Sequence[str], source: str, kind: str) -> tuple[list[T], list[T]]:
@@ -101,11 +109,13 @@ def _split_file(path: str | Path, seed: int) -> ExampleSplit:
     return ExampleSplit({FILE_TASK: train}, {FILE_TASK: test[:MAX_TEST_EXAMPLES]}, f"the examples in {path}")
 
 
-def _make_task_examples(base: Run, tasks: Sequence[str], test_only: Sequence[str], seed: int) -> ExampleSplit:
+def _make_task_examples(
+    base: Run, tasks: Sequence[str], test_only: Sequence[str], seed: int, own_text: str | Path | None
+) -> ExampleSplit:
     """Make examples of tasks from the base's text, if it can be read, and from random words."""
     require_tasks(tasks, test_only)
     try:
-        corpus = base.corpus()
+        corpus = base.corpus(own_text)
         text = corpus.text if isinstance(corpus, Corpus) else ""
     except (DataError, FileError):
         text = ""

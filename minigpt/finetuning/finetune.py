@@ -13,10 +13,13 @@ from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
     Method,
+    Resumption,
     choose_path,
     create_run,
     derive_config,
+    describe_finetuning,
     prepare_model,
+    reopen_run,
     run_finetuning,
 )
 from minigpt.finetuning.target_layers import select_layers
@@ -57,6 +60,7 @@ def finetune(
     lora: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
+    resumption: Resumption | None = None,
     **settings: Any,
 ) -> FinetuningResult:
     """Fine-tune a copy of a run's model on a text, and save it as a new run.
@@ -69,6 +73,7 @@ def finetune(
         lora: the size and scaling of the adapters.
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-<method> by default.
+        resumption: a run that goes on, see `resume_finetuning`; the other arguments are those that it began with.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -77,13 +82,14 @@ def finetune(
     """
     if base.config.model.quantization != "none" and method == "full":
         raise ConfigError("a quantized run cannot be trained: fine-tune the original run, or add --lora")
-    config = derive_config(base, method, **settings)
+    config = resumption.config if resumption else derive_config(base, method, {}, **settings)
+    lora = lora or LoRAConfig()
     if method != "full":
         select_layers(base.model, targets)  # checked before anything is written
 
     def build_model(_: ModelConfig) -> TrainedModel:
         model = copy.deepcopy(base.model)
-        prepare_model(model, method, lora or LoRAConfig(), targets)
+        prepare_model(model, method, lora, targets)
         return model
 
     with (
@@ -95,9 +101,14 @@ def finetune(
         assert isinstance(setup.dataset, Dataset)
         val, source = setup.dataset.val, setup.corpus.source
         before = Evaluation.measure(base.model, val, base.tokenizer, "validation split", source)
-        run = create_run(base, setup, method, choose_path(base, out, method), display)
-        run, adapter = run_finetuning(base, run, setup, method, display)
-        own_before, own_after = measure_forgetting(base, run, ReplayDataset.from_run(base))
+        if resumption:
+            run = reopen_run(base, setup, resumption, display)
+        else:
+            finetuning = describe_finetuning("text", base, method, lora, targets)
+            run = create_run(base, setup, finetuning, choose_path(base, out, method), display)
+        run, adapter = run_finetuning(base, run, setup, method, display, resumption=resumption)
+        own_text = ReplayDataset.from_run(base, data=resumption.own_text if resumption else None)
+        own_before, own_after = measure_forgetting(base, run, own_text)
     assert run.record.validation_loss is not None
     return FinetuningResult(
         run, trained_parameters, before.loss, run.record.validation_loss, own_before, own_after, adapter

@@ -1,6 +1,7 @@
 """Replay: batches of the base's own text, mixed into fine-tuning so that the model does not forget it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,13 +26,16 @@ class ReplayDataset:
         self.dataset, self.new_ids = dataset, new_ids
 
     @classmethod
-    def from_run(cls, base: Run, old_ids: Sequence[int | None] | None = None) -> "ReplayDataset | None":
+    def from_run(
+        cls, base: Run, old_ids: Sequence[int | None] | None = None, data: str | Path | None = None
+    ) -> "ReplayDataset | None":
         """Read the text of a base.
 
         Args:
             base: the run that is fine-tuned.
             old_ids: what each token of the fine-tuned model is in the base, None for a new one. By default the
                 vocabularies are the same.
+            data: where the text is; None for the recorded place.
 
         Returns:
             The dataset, or None if the text is missing or has changed.
@@ -41,7 +45,7 @@ class ReplayDataset:
             if old is not None:
                 new_ids[old] = new
         try:
-            return cls(base.dataset(), new_ids)
+            return cls(base.dataset(data), new_ids)
         except (DataError, FileError):
             return None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.config import Config
-from minigpt.errors import ConfigError
+from minigpt.distributed.sharded_checkpoint import load_into
+from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint, save_adapter
 from minigpt.finetuning.lora import (
     LoRAConfig,
@@ -18,22 +20,49 @@ from minigpt.finetuning.lora import (
     count_trained_parameters,
     merge_and_unload,
 )
+from minigpt.finetuning.settings import require_settings
 from minigpt.finetuning.vocabulary_resize import save_new_tokens
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import quantize_layers
+from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.precision import resolve_precision
+from minigpt.training.resume import reopen_record
 from minigpt.training.run_training import create_record, run_training
 from minigpt.training.setup import TrainingSetup
+from minigpt.training.training_state import get_trained_weights
 
 Method = Literal["full", "lora", "qlora"]
 DEFAULT_STEPS = 500
 DEFAULT_RATES: dict[Method, float] = {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}
 
 
-def derive_config(base: Run, method: Method, **settings: Any) -> Config:
+@dataclasses.dataclass(frozen=True)
+class Resumption:
+    """A fine-tuned run that goes on.
+
+    Attributes:
+        directory: the run's directory, locked by this process.
+        record: its record.
+        finetuning: how it is fine-tuned.
+        config: its settings, with the changes for the rest of the training.
+        checkpoint: where it goes on from.
+        own_text: where the base's own text is; None for the recorded place.
+    """
+
+    directory: RunDirectory
+    record: Record
+    finetuning: FinetuningRecord
+    config: Config
+    checkpoint: Checkpoint
+    own_text: str | Path | None
+
+
+def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **settings: Any) -> Config:
     """Return the configuration of a fine-tuning: the base's, with fewer steps and a rate for the method.
 
     The optimizer is AdamW by default, whatever the base was trained with.
@@ -41,23 +70,23 @@ def derive_config(base: Run, method: Method, **settings: Any) -> Config:
     Args:
         base: the run that is fine-tuned.
         method: what trains.
-        **settings: settings that replace these.
+        defaults: settings of this kind of fine-tuning, which replace the base's.
+        **settings: the user's settings, which replace all others.
 
     Raises:
-        ConfigError: an impossible setting.
+        ConfigError: a setting is impossible, or is not one of a fine-tuning.
     """
+    require_settings(settings)
     if settings.get("optimizer") == "muon" and method != "full":
         raise ConfigError("muon moves whole matrices, and adapters are parts of some: choose --optimizer adamw")
-    if settings.get("max_minutes") is not None:
-        raise ConfigError("max_minutes is for training from the start: name max_iters")
-    defaults = {
+    common = {
         "max_iters": DEFAULT_STEPS,
         "learning_rate": DEFAULT_RATES[method],
         "min_learning_rate": 0.0,
         "optimizer": "adamw",
         "quantization": "none",
     }
-    return resolve_precision(base.config.override(**(defaults | settings)))
+    return resolve_precision(base.config.override(**common | dict(defaults) | settings))
 
 
 def prepare_model(model: TrainedModel, method: Method, lora: LoRAConfig, targets: Sequence[str] | None) -> None:
@@ -68,10 +97,38 @@ def prepare_model(model: TrainedModel, method: Method, lora: LoRAConfig, targets
         apply_lora(model, lora.rank, lora.alpha, lora.dropout, targets, rslora=lora.rslora, dora=lora.dora)
 
 
+def describe_finetuning(
+    kind: Literal["text", "sft", "dpo"],
+    base: Run,
+    method: Method,
+    lora: LoRAConfig,
+    targets: Sequence[str] | None,
+    **fields: Any,
+) -> FinetuningRecord:
+    """Return the record of a fine-tuning, from which it can resume.
+
+    Args:
+        kind: what is learned.
+        base: the run that is fine-tuned.
+        method: what trains.
+        lora: the size and scaling of the adapters.
+        targets: the layers that get an adapter, as for `apply_lora`.
+        **fields: more fields of the record.
+    """
+    return FinetuningRecord(
+        kind=kind,
+        method=method,
+        base_sha256=compute_base_fingerprint(base.model),
+        targets=None if targets is None else ",".join(targets),
+        **dataclasses.asdict(lora),
+        **fields,
+    )
+
+
 def create_run(
     base: Run,
     setup: TrainingSetup,
-    method: Method,
+    finetuning: FinetuningRecord,
     path: Path,
     display: Display,
     fields: Mapping[str, Any] | None = None,
@@ -82,13 +139,13 @@ def create_run(
     Args:
         base: the run that is fine-tuned.
         setup: the data and the model, adapters included.
-        method: what trains.
+        finetuning: how the run is fine-tuned.
         path: the directory; if it is taken, a number is added.
         display: says what trains and where the run is.
         fields: more fields of the record.
         old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
     """
-    directory = RunDirectory.create(path)
+    directory, method = RunDirectory.create(path), finetuning.method
     trained = count_trained_parameters(setup.model)
     record = dataclasses.replace(
         create_record(setup),
@@ -100,10 +157,41 @@ def create_run(
     )
     directory.write_config(setup.config)
     directory.write_record(record)
+    directory.write_finetuning(finetuning)
     directory.write_tokenizer(setup.tokenizer, setup.config)
     share = f"{trained:,} of {record.parameters:,} parameters train"
     display.say(f"model  {base.path}, {method}: {share}\nrun    {directory.path}\n")
     return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
+
+
+def reopen_run(base: Run, setup: TrainingSetup, resumption: Resumption, display: Display) -> Run:
+    """Return a fine-tuned run as it was at its checkpoint.
+
+    Args:
+        base: the run that is fine-tuned.
+        setup: the data and the model, adapters included. The model gets the checkpoint's weights.
+        resumption: the run.
+        display: says where the run goes on.
+
+    Raises:
+        DataError: the data are not those that the run was trained on.
+        RunError: the checkpoint does not fit the model.
+    """
+    directory, checkpoint = resumption.directory, resumption.checkpoint
+    if setup.corpus.sha256 != resumption.record.data_sha256:
+        raise DataError(
+            f"{setup.corpus.source} are not what {str(directory.path)!r} was trained on: name that with --data"
+        )
+    load_into(get_trained_weights(setup.model), checkpoint.model)
+    is_merged = resumption.finetuning.method != "full"
+    weights = compute_merged_weights(setup.model) if is_merged else setup.model.state_dict()
+    step = Checkpoints(directory.path).restore_run(checkpoint, weights, is_merged)
+    record = dataclasses.replace(reopen_record(resumption.record, setup, step), base=str(base.path))
+    directory.write_config(setup.config)
+    directory.write_record(record)
+    display.say(f"model  {base.path}, {resumption.finetuning.method}")
+    display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
+    return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, list(checkpoint.metrics))
 
 
 def run_finetuning(
@@ -114,8 +202,9 @@ def run_finetuning(
     display: Display,
     options: Mapping[str, Any] | None = None,
     old_ids: Sequence[int | None] = (),
+    resumption: Resumption | None = None,
 ) -> tuple[Run, Path | None]:
-    """Train a run that `create_run` made. At the end adapters are merged into its weights.
+    """Train a run of `create_run` or `reopen_run`. At the end adapters are merged into its weights.
 
     Args:
         base: the run that is fine-tuned.
@@ -125,12 +214,27 @@ def run_finetuning(
         display: shows the progress.
         options: more arguments of `run_training`.
         old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
+        resumption: what the run goes on from; None for a new run.
 
     Returns:
         The trained run, and the directory of its adapter; None if all weights trained.
     """
-    if method == "full":
-        return run_training(run, setup, display, **(options or {})), None
+    options = {"checkpoint": resumption.checkpoint if resumption else None, **(options or {})}
+    with nullcontext() if resumption else RunDirectory(run.path).lock():
+        if method == "full":
+            return run_training(run, setup, display, **options), None
+        return _train_adapters(base, run, setup, display, options, old_ids)
+
+
+def _train_adapters(
+    base: Run,
+    run: Run,
+    setup: TrainingSetup,
+    display: Display,
+    options: Mapping[str, Any],
+    old_ids: Sequence[int | None],
+) -> tuple[Run, Path]:
+    """Train the adapters of a run, and merge them. The arguments are those of `run_finetuning`."""
     adapter, base_sha256 = RunDirectory(run.path).adapter, compute_base_fingerprint(base.model)
 
     def merge() -> Mapping[str, Tensor]:
@@ -142,7 +246,7 @@ def run_finetuning(
         return weights
 
     try:
-        trained_run = run_training(run, setup, display, merge=merge, **(options or {}))
+        trained_run = run_training(run, setup, display, merge=merge, **options)
     finally:
         merge_and_unload(setup.model)
         accelerate(setup.model, setup.config)

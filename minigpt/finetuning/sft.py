@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from minigpt.acceleration import accelerate
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy_by_task
 from minigpt.finetuning.accuracy_log import AccuracyLog
 from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split
@@ -18,10 +18,13 @@ from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
     Method,
+    Resumption,
     choose_path,
     create_run,
     derive_config,
+    describe_finetuning,
     prepare_model,
+    reopen_run,
     run_finetuning,
 )
 from minigpt.finetuning.sft_dataset import SFTDataset
@@ -36,6 +39,8 @@ from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.display import Display
 from minigpt.training.setup import TrainingSetup
+
+DEFAULTS = {"order": "epochs", "snapshots": 0}
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def train_sft(
     lora: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
+    resumption: Resumption | None = None,
     **settings: Any,
 ) -> SFTResult:
     """Train a copy of a run's model on instructions and answers, and save it as a new run.
@@ -100,6 +106,7 @@ def train_sft(
         lora: the size and scaling of the adapters.
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-instructed by default.
+        resumption: a run that goes on, see `resume_finetuning`; the other arguments are those that it began with.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -107,17 +114,18 @@ def train_sft(
         ConfigError: an impossible setting, adapter or task.
         MinigptError: as `minigpt.train` does.
     """
-    config = derive_config(base, method, **{"order": "epochs", "snapshots": 0} | settings)
+    config = resumption.config if resumption else derive_config(base, method, DEFAULTS, **settings)
+    lora, own_text = lora or LoRAConfig(), resumption.own_text if resumption else None
     if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
-    split = make_example_split(base, data, tasks, test_only, config.training.seed)
+    split = make_example_split(base, data, tasks, test_only, config.training.seed, own_text)
     train, test = split.all_train, split.all_test
     texts = (turn.text for example in train + test for turn in example.turns)
     tokenizer, old_ids = extend_tokenizer(base.tokenizer, CHAT_TOKENS, texts)
     if method != "full":
         _require_targets(base.model, targets, has_new_tokens=None in old_ids)
     config = config.override(vocab_size=tokenizer.vocab_size)
-    template, replay = ChatTemplate(tokenizer), ReplayDataset.from_run(base, old_ids)
+    template, replay = ChatTemplate(tokenizer), _find_replay(base, old_ids, resumption)
     dataset = SFTDataset(train, test, template, config, replay)
     before = {} if None in old_ids else measure_accuracy_by_task(base.model, template, split.test)
     with Display(config.training) as display, limit_threads(config.activations_per_batch) as threads:
@@ -128,21 +136,44 @@ def train_sft(
         model = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
         model = model.to(pick_device(config.training.device))
         accelerate(model, config)
-        prepare_model(model, method, lora or LoRAConfig(), targets)
+        prepare_model(model, method, lora, targets)
         if method != "full" and None in old_ids:
             train_new_rows(model, old_ids)
         trained_parameters = count_trained_parameters(model)
         corpus = make_corpus(train + test, split.source)
         setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
-        record = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
-        run = create_run(base, setup, method, choose_path(base, out, "instructed"), display, record, old_ids)
+        if resumption:
+            run = reopen_run(base, setup, resumption, display)
+        else:
+            names = {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
+            place = None if data is None else str(data)
+            more = {"data": place, "replays": replay is not None, **names}
+            finetuning = describe_finetuning("sft", base, method, lora, targets, **more)
+            record = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
+            run = create_run(base, setup, finetuning, choose_path(base, out, "instructed"), display, record, old_ids)
         log = AccuracyLog(RunDirectory(run.path), model, template, split.test, display.say)
         options = {"callbacks": [log], "measure": lambda: _evaluate_answers(run, dataset)}
-        run, adapter = run_finetuning(base, run, setup, method, display, options, old_ids)
+        run, adapter = run_finetuning(base, run, setup, method, display, options, old_ids, resumption)
         log.draw()
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)
     return SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)
+
+
+def _find_replay(base: Run, old_ids: Sequence[int | None], resumption: Resumption | None) -> ReplayDataset | None:
+    """Return the base's own text, if it is there. Raise DataError if a resumed run needs it and it is not there."""
+    if resumption is None:
+        return ReplayDataset.from_run(base, old_ids)
+    if not resumption.finetuning.replays:
+        return None
+    replay = ReplayDataset.from_run(base, old_ids, resumption.own_text)
+    if replay is None:
+        run = str(resumption.directory.path)
+        raise DataError(
+            f"{run!r} trains on the text of its base {str(base.path)!r} too, which is missing or has changed: "
+            "name it with --data"
+        )
+    return replay
 
 
 def _require_targets(model: TrainedModel, targets: Sequence[str] | None, has_new_tokens: bool) -> None:

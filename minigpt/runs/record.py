@@ -114,6 +114,39 @@ class Record:
     launch: str | None = None
 
 
+@dataclass(frozen=True)
+class FinetuningRecord:
+    """What finetuning.json holds: how a run was fine-tuned, beside the settings in config.toml.
+
+    Attributes:
+        kind: what was learned: a text, instructions (sft) or preferences (dpo).
+        method: which weights trained, such as "lora".
+        base_sha256: SHA-256 of the base's weights.
+        data: the file of examples or pairs; None for a text, and for built-in tasks.
+        tasks: names of the built-in tasks that were learned, separated by commas.
+        test_only: names of the tasks that were tested only, separated by commas.
+        replays: True if the training mixes in the base's own text.
+        targets: names of the layers with adapters, separated by commas; None for the default.
+        rank: of the adapters; likewise alpha, dropout, rslora and dora.
+        beta: how close DPO keeps the model to its base.
+    """
+
+    kind: Literal["text", "sft", "dpo"]
+    method: Literal["full", "lora", "qlora"]
+    base_sha256: str
+    data: str | None = None
+    tasks: str | None = None
+    test_only: str | None = None
+    replays: bool = False
+    targets: str | None = None
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+    beta: float | None = None
+
+
 def describe_environment() -> dict[str, Any]:
     """Return the fields of a new record that say when and where the run began."""
     return {

@@ -10,6 +10,7 @@
     loss.png            the learning curves
     run.json            the record: data, versions, parameters, exact validation loss, times
     checkpoints/        what the training needs in order to resume: training/checkpoint_format.py
+    finetuning.json     of a fine-tuned run: what was learned, and which weights trained
     adapter/            of a fine-tuned run: the adapter alone, in PEFT's format
     tasks.jsonl, .png   of a run that learned tasks: the accuracy at each evaluation
     look/               the views of `minigpt look`
@@ -35,7 +36,7 @@ from torch import nn
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.runs.record import FORMAT, Metrics, Record, Snapshot
+from minigpt.runs.record import FORMAT, FinetuningRecord, Metrics, Record, Snapshot
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
     format_json_lines,
@@ -79,6 +80,7 @@ class RunDirectory:
         self.loss_plot = path / "loss.png"
         self.record = path / "run.json"
         self.checkpoints = path / "checkpoints"
+        self.finetuning = path / "finetuning.json"
         self.adapter = path / "adapter"
         self.task_log = path / "tasks.jsonl"
         self.task_plot = path / "tasks.png"
@@ -220,6 +222,15 @@ class RunDirectory:
                 "train the run again"
             )
         return parse_dataclass(Record, content, f"{str(self.record)!r}")
+
+    def write_finetuning(self, finetuning: FinetuningRecord) -> None:
+        """Write how the run is fine-tuned."""
+        write_atomic(self.finetuning, json.dumps(dataclasses.asdict(finetuning), indent=2).encode() + b"\n")
+
+    def read_finetuning(self) -> FinetuningRecord:
+        """Return how the run was fine-tuned."""
+        where = f"{str(self.finetuning)!r}"
+        return parse_dataclass(FinetuningRecord, parse_json(read_run_file(self.finetuning), where), where)
 
     def write_metrics(self, metrics: list[Metrics]) -> None:
         """Write every evaluation, one line each."""

@@ -159,22 +159,23 @@ class Checkpoints:
             if path.is_symlink():
                 raise RunError(f"{str(path)!r} is a link, so the run cannot resume safely: put the file itself there")
 
-    def restore_run(self, checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> int:
+    def restore_run(self, checkpoint: Checkpoint, weights: Mapping[str, Tensor], is_merged: bool = False) -> int:
         """Make the run's files what they were at a checkpoint, and drop the checkpoints after it, which are broken.
 
         Args:
             checkpoint: the checkpoint to resume from.
             weights: its weights, whole.
+            is_merged: True if the run's weights are not a file of the checkpoint, but merged from adapters.
 
         Returns:
             The step of the run's model.safetensors.
         """
         self.run.remove_temporary_files()
         self._remove([path for path in self.paths() if int(path.name) > checkpoint.metadata.step])
-        source = checkpoint
-        if not checkpoint.metadata.is_published and not checkpoint.is_sharded:
+        source, has_own_file = checkpoint, checkpoint.is_sharded or is_merged
+        if not checkpoint.metadata.is_published and not has_own_file:
             source = self._newest_published() or checkpoint
-        self._publish(source.path, checkpoint.path / BEST, weights if checkpoint.is_sharded else None)
+        self._publish(source.path, checkpoint.path / BEST, weights if has_own_file else None)
         if checkpoint.metrics:
             self.run.write_metrics(checkpoint.metrics)
         if checkpoint.snapshots:
@@ -228,16 +229,16 @@ def _is_published(path: Path) -> bool:
         return False
 
 
-def suggest_resume(run: Path) -> str:
+def suggest_resume(run: Path, is_finetuned: bool = False) -> str:
     """Return what to type to resume a run."""
-    return f"to resume: minigpt train --resume {shlex.quote(str(run))}"
+    return f"to resume: minigpt {'finetune' if is_finetuned else 'train'} --resume {shlex.quote(str(run))}"
 
 
 def describe_unfinished(run: Path) -> str:
     """Return a line that says how to resume an unfinished run; an empty string for any other directory."""
     try:
-        can_resume = RunDirectory(run).read_record().status in ("unfinished", "interrupted")
-        can_resume = can_resume and bool(Checkpoints(run).paths())
+        record = RunDirectory(run).read_record()
+        can_resume = record.status in ("unfinished", "interrupted") and bool(Checkpoints(run).paths())
     except (RunError, FileError):
         return ""
-    return f"       {run} is not finished; {suggest_resume(run)}" if can_resume else ""
+    return f"       {run} is not finished; {suggest_resume(run, record.base is not None)}" if can_resume else ""

@@ -1,7 +1,7 @@
 """Resume a run from its newest checkpoint, or make a finished run longer."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ CHANGEABLE = (
     "checkpoint_activations",
     "parallel",
 )
+LENGTHENING = ("max_iters", "patience")  # settings that can make a finished run longer
 FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 
@@ -50,7 +51,8 @@ def resume(
 ) -> Run:
     """Resume a run from its newest whole checkpoint, and return it as `minigpt.train` does.
 
-    With the same settings, on a CPU in float32, the run gets the same bits as without the stop.
+    With the same settings, on a CPU in float32, the run gets the same bits as without the stop. A finished run is
+    returned as it is, unless `changes` make it longer.
 
     Args:
         path: the run's directory.
@@ -74,7 +76,9 @@ def resume(
             require_directory(directory.path)
             Checkpoints(directory.path).require_no_links()
             before = directory.read_record()
-            _require_trained_here(directory, before)
+            require_trained_here(directory, before)
+            if not has_work_left(directory, before, changes, restart_schedule):
+                return Run.open(directory.path)
             if processes.is_first:
                 stack.enter_context(directory.lock())
             if get_job_name() and before.launch == get_job_name():
@@ -85,18 +89,7 @@ def resume(
             step = checkpoint.metadata.step
             if processes.is_first:
                 step = Checkpoints(directory.path).restore_run(checkpoint, setup.model.state_dict())
-            not_measured: dict[str, Any] = dict.fromkeys(FINAL_FIELDS)
-            record = dataclasses.replace(
-                before,
-                status="unfinished",
-                step=step,
-                device=str(get_device(setup.model)),
-                threads=setup.threads,
-                data_source=setup.corpus.source,
-                data_path=setup.corpus.path,
-                launch=get_job_name(),
-                **not_measured,
-            )
+            record = dataclasses.replace(reopen_record(before, setup, step), data_path=setup.corpus.path)
             if processes.is_first:
                 directory.write_config(setup.config)
                 directory.write_record(record)
@@ -118,7 +111,7 @@ def _prepare(
     tokenizer = directory.read_tokenizer(before, record)
     with Display(before.training, quiet=not processes.is_first) as messages:
         checkpoint = Checkpoints(directory.path).newest(messages.say)
-    config = _apply_changes(before, checkpoint, record.status == "finished", restart_schedule, changes)
+    config = change_config(before, checkpoint, record.status == "finished", restart_schedule, changes)
     require_parallel_config(config, processes)
     corpus = find_training_data(directory.path, record, data)
 
@@ -137,16 +130,48 @@ def _prepare(
     return display, checkpoint, setup
 
 
-def _require_trained_here(directory: RunDirectory, record: Record) -> None:
+def reopen_record(record: Record, setup: TrainingSetup, step: int) -> Record:
+    """Return the record of a run that goes on: unfinished, without final losses.
+
+    Args:
+        record: the record before.
+        setup: what the run goes on with.
+        step: the step of the weights in model.safetensors.
+    """
+    not_measured: dict[str, Any] = dict.fromkeys(FINAL_FIELDS)
+    return dataclasses.replace(
+        record,
+        status="unfinished",
+        step=step,
+        device=str(get_device(setup.model)),
+        threads=setup.threads,
+        data_source=setup.corpus.source,
+        launch=get_job_name(),
+        **not_measured,
+    )
+
+
+def require_trained_here(directory: RunDirectory, record: Record) -> None:
     """Raise RunError for a run that `minigpt train` has not made."""
+    if directory.finetuning.exists():
+        raise RunError(f"{str(directory.path)!r} was fine-tuned: resume it with minigpt finetune --resume")
     if record.base is not None or record.status == "imported":
         raise RunError(
-            f"{str(directory.path)!r} was fine-tuned or imported, so there is no training to resume: "
+            f"{str(directory.path)!r} was quantized or imported, so there is no training to resume: "
             "train it further with minigpt finetune"
         )
 
 
-def _apply_changes(
+def has_work_left(
+    directory: RunDirectory, record: Record, changes: Mapping[str, Any], restart_schedule: bool = False
+) -> bool:
+    """Return True unless the run is finished, and no change makes it longer."""
+    training = directory.read_config().training
+    can_lengthen = any(name in changes and changes[name] != getattr(training, name) for name in LENGTHENING)
+    return record.status != "finished" or can_lengthen or restart_schedule
+
+
+def change_config(
     before: Config, checkpoint: Checkpoint, finished: bool, restart_schedule: bool, changes: dict[str, Any]
 ) -> Config:
     """Return the config of the resumed training. Raise ConfigError for a change that is not possible."""

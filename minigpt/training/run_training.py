@@ -289,5 +289,4 @@ def _describe_stop(run: Run, display: Display, replaces: RunDirectory | None) ->
     if run.record.status == "interrupted":
         if replaces:
             display.say(f"{replaces.path} stays as it is")
-        if run.record.base is None:
-            display.say(suggest_resume(run.path))
+        display.say(suggest_resume(run.path, is_finetuned=run.record.base is not None))

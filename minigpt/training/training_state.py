@@ -87,11 +87,7 @@ class TrainingState:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the model's weights by name; of a model with frozen parameters only those that train."""
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        weights = self.model.state_dict()
-        if len(trained) == sum(1 for _ in self.model.parameters()):
-            return weights
-        return {name: tensor for name, tensor in weights.items() if name in trained}
+        return get_trained_weights(self.model)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything but the weights by name: the optimizer's own tensors, and copies of the rest."""
@@ -147,3 +143,12 @@ class TrainingState:
     def _rank_name(self, name: str) -> str:
         """The name of a tensor that differs from process to process, such as the generator of dropout."""
         return name if self.processes.is_first else f"{name}.{self.processes.rank}"
+
+
+def get_trained_weights(model: nn.Module) -> Mapping[str, Tensor]:
+    """Return a model's weights by name; of a model with frozen parameters only those that train."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    weights = model.state_dict()
+    if len(trained) == sum(1 for _ in model.parameters()):
+        return weights
+    return {name: tensor for name, tensor in weights.items() if name in trained}

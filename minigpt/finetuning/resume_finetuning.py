@@ -1,0 +1,102 @@
+"""Resume a fine-tuning from its newest checkpoint: on a text, on instructions or on preferences."""
+
+from pathlib import Path
+from typing import Any
+
+from minigpt.config import TrainingConfig
+from minigpt.errors import DataError, RunError
+from minigpt.finetuning.adapter_files import compute_base_fingerprint
+from minigpt.finetuning.dpo import DPOResult, train_dpo
+from minigpt.finetuning.dpo_loss import DEFAULT_BETA
+from minigpt.finetuning.finetune import FinetuningResult, finetune
+from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.run_finetuning import Resumption
+from minigpt.finetuning.sft import SFTResult, train_sft
+from minigpt.runs.record import FinetuningRecord, Record
+from minigpt.runs.run import Run, require_directory
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.display import Display
+from minigpt.training.resume import change_config, has_work_left
+
+EXAMPLES_SUFFIX = ".jsonl"  # of a file of examples or pairs; any other file is a text
+
+
+def resume_finetuning(
+    path: str | Path, base: str | Path | None = None, data: str | Path | None = None, **changes: Any
+) -> FinetuningResult | SFTResult | DPOResult:
+    """Resume a fine-tuned run, and return it as the function does that began it.
+
+    With the same settings, on a CPU in float32, the run gets the same bits as without the stop.
+
+    Args:
+        path: the run's directory.
+        base: where the base run is now, if it has moved.
+        data: where the text, the examples or the pairs are now, if they have moved. For a run that learns examples, a
+            file that is not JSON lines is the base's own text.
+        changes: new values of the settings in `training.resume.CHANGEABLE`.
+
+    Raises:
+        RunError: the run was not fine-tuned, is finished, has no checkpoint, or its base is missing or another one.
+        ConfigError: a change would make it another run.
+        DataError: the data are missing or others.
+        MinigptError: as `minigpt.train` does.
+    """
+    directory = RunDirectory(Path(path))
+    record = read_finetuned_record(directory)
+    if not has_work_left(directory, record, changes):
+        raise RunError(f"{str(path)!r} is finished after {record.step:,} steps: choose a larger max_iters")
+    with directory.lock():
+        finetuning = directory.read_finetuning()
+        before = directory.read_config()
+        with Display(before.training) as display:
+            checkpoint = Checkpoints(directory.path).newest(display.say)
+        config = change_config(before, checkpoint, record.status == "finished", False, changes)
+        base_run = _open_base(record, finetuning, base, config.training)
+        examples = data if data is not None and Path(data).suffix == EXAMPLES_SUFFIX else finetuning.data
+        own_text = data if data is not None and examples != data else None
+        resumption = Resumption(directory, record, finetuning, config, checkpoint, own_text)
+        return _continue(base_run, resumption, examples, data)
+
+
+def read_finetuned_record(directory: RunDirectory) -> Record:
+    """Return the record of a fine-tuned run. Raise RunError for any other directory."""
+    require_directory(directory.path)
+    Checkpoints(directory.path).require_no_links()
+    record = directory.read_record()
+    if not directory.finetuning.exists():
+        raise RunError(f"{str(directory.path)!r} was not fine-tuned, so there is no fine-tuning to resume")
+    return record
+
+
+def _open_base(record: Record, finetuning: FinetuningRecord, base: str | Path | None, training: TrainingConfig) -> Run:
+    """Open the base. Raise RunError if it is missing or another one."""
+    place = Path(base or record.base or "")
+    where = "name it with --base"
+    if not (place / "run.json").exists():
+        raise RunError(f"the base run {str(place)!r} is not there: {where}")
+    run = Run.open(place, device=training.device)
+    if compute_base_fingerprint(run.model) != finetuning.base_sha256:
+        raise RunError(f"{str(place)!r} is not the base that was fine-tuned, its weights differ: {where}")
+    return run
+
+
+def _continue(
+    base: Run, resumption: Resumption, examples: str | Path | None, data: str | Path | None
+) -> FinetuningResult | SFTResult | DPOResult:
+    """Call the function that began the run."""
+    how = resumption.finetuning
+    lora = LoRAConfig(how.rank, how.alpha, how.dropout, how.rslora, how.dora)
+    targets = None if how.targets is None else how.targets.split(",")
+    if how.kind == "text":
+        place = data or resumption.record.data_path
+        if place is None:
+            raise DataError("the text of the run is not known: name it with --data")
+        return finetune(base, place, how.method, lora, targets, resumption=resumption)
+    if how.kind == "sft":
+        tasks, test_only = ((names or "").split(",") if names else [] for names in (how.tasks, how.test_only))
+        return train_sft(base, examples, tasks, test_only, how.method, lora, targets, resumption=resumption)
+    if examples is None:
+        raise DataError("the pairs of the run are not known: name them with --data")
+    beta = DEFAULT_BETA if how.beta is None else how.beta
+    return train_dpo(base, examples, how.method, lora, targets, beta=beta, resumption=resumption)
