@@ -23,6 +23,8 @@ def reader(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "input.txt").write_text(text_file.read_text() * 5 + "ROMEO: my lantern\n" * 200 + README)
     BPETokenizer.train(README, 300).save(folder / "tokenizer.json")
     (code,) = find_blocks("python")
+    assert "max_iters=500" in code
+    code = code.replace("max_iters=500", "max_iters=50")  # a shorter training, for the tests
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)
