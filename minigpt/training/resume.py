@@ -37,7 +37,6 @@ CHANGEABLE = (
     "checkpoint_activations",
     "parallel",
 )
-LENGTHENING = ("max_iters", "patience")  # settings that can make a finished run longer
 FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 
@@ -165,10 +164,11 @@ def require_trained_here(directory: RunDirectory, record: Record) -> None:
 def has_work_left(
     directory: RunDirectory, record: Record, changes: Mapping[str, Any], restart_schedule: bool = False
 ) -> bool:
-    """Return True unless the run is finished, and no change makes it longer."""
-    training = directory.read_config().training
-    can_lengthen = any(name in changes and changes[name] != getattr(training, name) for name in LENGTHENING)
-    return record.status != "finished" or can_lengthen or restart_schedule
+    """Return True unless the run is finished, and nothing changes."""
+    config = directory.read_config()
+    settings = {**vars(config.model), **vars(config.training)}
+    is_changed = any(value != settings.get(name) for name, value in changes.items())
+    return record.status != "finished" or is_changed or restart_schedule
 
 
 def change_config(
