@@ -47,11 +47,10 @@ def check_resumed(folder: Path, settings: dict[str, Any], never_stopped: dict[st
     minigpt.load(folder / "run")
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_a_training_killed_at_random_moments_resumes_with_the_same_bits(
-    seed: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert fault_injection.killed(tmp_path, settings, random.Random(seed))
+    assert fault_injection.killed(tmp_path, settings, random.Random(0))
     check_resumed(tmp_path, settings, never_stopped)
 
 
@@ -63,8 +62,9 @@ def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
     return int((folder / "operations").read_text())
 
 
-@pytest.mark.parametrize("how", ["kill", "fail"])
-@pytest.mark.parametrize("share", [0.15, 0.35, 0.5, 0.7, 0.95])
+@pytest.mark.parametrize(  # benchmarks/soak.py stops a training at every write in both ways
+    ("share", "how"), [(0.15, "kill"), (0.35, "fail"), (0.5, "kill"), (0.7, "fail"), (0.95, "kill")]
+)
 def test_a_training_killed_or_refused_at_a_write_resumes_with_the_same_bits(
     how: str, share: float, operations: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -118,7 +118,7 @@ def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> t
 def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
-    long = ["--max-iters", "600", "--eval-interval", "200", "--snapshots", "0"]
+    long = ["--max-iters", "600", "--eval-interval", "200", "--n-layer", "1", "--snapshots", "0"]
     code, said = stop_by_signal(text_file, tmp_path, number, *long)
     assert code == status, said
     assert "minigpt train --resume run" in said
@@ -135,7 +135,7 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
             data=text_file,
             out=tmp_path / "whole",
             device="cpu",
-            **TINY | {"max_iters": 600, "eval_interval": 200, "snapshots": 0, "dropout": 0.1},
+            **TINY | {"max_iters": 600, "eval_interval": 200, "n_layer": 1, "snapshots": 0, "dropout": 0.1},
         )
         assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
         assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.record.validation_loss, rel=1e-6)
