@@ -17,7 +17,7 @@ from minigpt.training.wrapping import wrap_model
 class FixedBatch:
     """One batch (x, y), again and again."""
 
-    position = skipped = 0
+    position, skip_positions = 0, ()
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.batch = x, y

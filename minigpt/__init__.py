@@ -35,7 +35,7 @@ def train(
     Raises:
         MinigptError: the input cannot be used, or the training failed (see `minigpt.errors`).
     """
-    from minigpt.config import Config, TokenizerKind
+    from minigpt.config import UNSETTABLE, Config, TokenizerKind
     from minigpt.errors import ConfigError
     from minigpt.training.train import train
 
@@ -43,6 +43,9 @@ def train(
     if not isinstance(tokenizer, str | Path):
         raise ConfigError(f"tokenizer must be a kind or the path of a file, not a {type(tokenizer).__name__}")
     file = fields.pop("tokenizer") if tokenizer not in get_args(TokenizerKind) else None
+    for name in UNSETTABLE:
+        if name in fields:
+            raise ConfigError(f"{name} is no setting of a new training run: leave it out")
     if "vocab_size" in fields and tokenizer not in ("bpe", "sentencepiece"):
         raise ConfigError(
             "vocab_size is only for the tokenizers bpe and sentencepiece, which are trained: leave it out"

@@ -21,6 +21,7 @@ MAX_EVALUATIONS = 50_000  # a run keeps a line for each
 MAX_HEADS, MAX_BLOCKS = 256, 512  # far above any model here: an untrusted config must not keep Python busy for hours
 MAX_LECTURE_HEADS = 2**12  # each head of the lecture's model is a module
 MAX_TOML, MAX_LINE = 2**16, 1000  # characters; the parser's time and memory grow with the square of a dotted key
+UNSETTABLE = ("quantization", "schedule_start", "schedule_end")  # `minigpt quantize` and resume set them
 DEFAULT_VOCAB_SIZE = 1024  # of a tokenizer that is trained
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
 

@@ -350,7 +350,7 @@ PREFERENCES = [
 
 def use_examples(path: Path) -> None:
     for example in read_examples(path):
-        example.as_json.encode(), example.prompt_as_json.encode()
+        example.as_json.encode(), [question.encode() for question in example.questions]
         tokenizer, _ = extend_tokenizer(char_tokenizer(), CHAT_TOKENS, [turn.text for turn in example.turns])
         tokenizer.decode_bytes(tokenizer.encode(example.answer))
 

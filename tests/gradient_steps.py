@@ -16,7 +16,7 @@ from minigpt.training.wrapping import WrappedModel, wrap_model
 class FixedBatches:
     """The given batches (x, y), again and again."""
 
-    position = skipped = 0
+    position, skip_positions = 0, ()
 
     def __init__(self, *batches: tuple[Tensor, Tensor]) -> None:
         self.batches = itertools.cycle(batches)

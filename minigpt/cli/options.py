@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import click
 
-from minigpt.config import TrainingConfig
+from minigpt.config import UNSETTABLE, TrainingConfig
 from minigpt.config_fields import ValidatedSettings, get_choices, get_value_type
 
+NOT_FLAGS = {"vocab_size", *UNSETTABLE}  # a command that takes vocab_size adds the flag itself
 Command = TypeVar("Command", bound=Callable[..., Any])
-NOT_FLAGS = {"vocab_size", "quantization", "schedule_start", "schedule_end"}  # set by the text or by other commands
 DEVICES = get_choices(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
 
 

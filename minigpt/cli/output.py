@@ -126,14 +126,19 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Evalu
 
     if getattr(measured, "instructions", False) and measured.bits_per_byte is None:
         return f"{name} {nats:.4f} on held-out pairs of answers (loss of a random guess: {math.log(2):.4f})"
-    characters = config.training.tokenizer == "char"
-    in_bits = (
-        f"{nats_to_bits(nats):.4f} bits" if characters else f"{measured.bits_per_byte:.4f} bits per byte of the text"
-    )
-    unit = "character" if characters else "token"
+    per_byte, per_character = measured.bits_per_byte, measured.bits_per_character
+    is_of_characters = config.training.tokenizer == "char"
+    unit, in_bits = "token", ""
+    if is_of_characters and per_character is not None:
+        if math.isclose(per_character, nats_to_bits(nats)):
+            unit, in_bits = "character", f"{per_character:.4f} bits, "
+        else:  # tokens between documents cost bits too
+            in_bits = f"{per_character:.4f} bits per character of the text, "
+    elif per_byte is not None:
+        in_bits = f"{per_byte:.4f} bits per byte of the text, "
     made, of = measured.predictions, measured.possible_predictions
     part = f" on {made:,} of {of:,} tokens, evenly spread" if made and of and made < of else ""
-    return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}, perplexity {nats_to_perplexity(nats):,.3f})"
+    return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}perplexity {nats_to_perplexity(nats):,.3f})"
 
 
 def format_times(record: "Record") -> str:

@@ -27,6 +27,7 @@ MEMORY_ROWS = {
     "total": "memory",
 }
 LABEL_WIDTH, COLUMN_WIDTH = 26, 20
+TIME_NOTE = "(the time leaves out evaluations, reading the data, and waiting for the other GPUs)"
 FIT_WAY_OUT = "take more GPUs, a smaller --batch-size with more --gradient-accumulation, or a smaller model"
 
 
@@ -58,7 +59,14 @@ def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: A
     if as_json:
         print_json(_to_json(made, machine))
     else:
-        lines = [*_summary_lines(made, config, machine), "", *_table_lines(made), "", _describe_fit(made, machine)]
+        lines = [
+            *_summary_lines(made, config, machine),
+            "",
+            *_table_lines(made),
+            TIME_NOTE,
+            "",
+            _describe_fit(made, machine),
+        ]
         print("\n".join(lines))
 
 

@@ -30,7 +30,7 @@ class Dataset:
         block_size: T, the length of a window.
         batch_size: B, the windows in a batch, of all processes together.
         position: how many training windows have been drawn, by all processes together.
-        skipped: `get_batch` skips the batch that ends at this position, because the loss jumped there; 0: none.
+        skip_positions: `get_batch` skips the batches that end at these positions, because the loss diverged there.
         generator: draws the training windows. Its state is part of a checkpoint.
         val_generator: draws the validation windows, so that looking at them does not change the training.
     """
@@ -66,7 +66,7 @@ class Dataset:
         self.rank, self.world_size = rank, world_size
         self.generator = torch.Generator().manual_seed(self.seed)
         self.val_generator = torch.Generator().manual_seed(self.seed)
-        self.position = self.skipped = 0
+        self.position, self.skip_positions = 0, list[int]()
         self._ahead = (0, np.empty(0, np.int64))  # a position in the shuffled order, and the starts from there on
         for name, split in (("training", self.train), ("validation", self.val)):
             if len(split) < self.block_size + 1:
@@ -98,7 +98,7 @@ class Dataset:
             starts = torch.randint(len(ids) - self.block_size, (self.batch_size,), generator=generator)  # (B,)
         if split == "train":
             self.position += self.batch_size
-            if self.position == self.skipped:
+            if self.position in self.skip_positions:
                 return self.get_batch(split)
         if self.world_size > 1:
             starts = starts.tensor_split(self.world_size)[self.rank]

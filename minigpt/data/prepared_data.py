@@ -53,6 +53,11 @@ class PreparedData:
         )
 
     @property
+    def is_altered(self) -> bool:
+        """True if U+FFFD was written for characters or bytes of the documents."""
+        return self.index.replaced > 0
+
+    @property
     def characters(self) -> int:
         """The number of characters in all documents."""
         return self.index.total("characters")

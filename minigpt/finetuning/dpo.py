@@ -14,7 +14,7 @@ from minigpt.data.shards import SPLITS
 from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
-from minigpt.finetuning.example_split import make_corpus, split_by_hash
+from minigpt.finetuning.example_split import make_corpus, split_by_questions
 from minigpt.finetuning.lora import LoRAConfig
 from minigpt.finetuning.run_finetuning import (
     Method,
@@ -94,7 +94,7 @@ def train_dpo(
     lora = lora or LoRAConfig()
     template = ChatTemplate(base.tokenizer)
     pairs = read_pairs(data)
-    train, test = split_by_hash(pairs, [pair.chosen.prompt_as_json for pair in pairs], f"{str(data)!r}", "pairs")
+    train, test = split_by_questions(pairs, [pair.chosen.questions for pair in pairs], f"{str(data)!r}", "pairs")
     random.Random(config.training.seed).shuffle(test)
     if method != "full":
         select_layers(base.model, targets)  # checked before anything is written

@@ -67,8 +67,8 @@ class ExampleDataset:
     Attributes:
         items: the encoded items of each split.
         truncated: how many examples were longer than block_size; their beginning is cut off.
-        position: how many training items have been drawn.
-        skipped: the position after a batch that is left out; 0 for none.
+        position: how many training items have been drawn, windows of the base's own text included.
+        skip_positions: the positions after batches that are left out, because the loss diverged there.
     """
 
     def __init__(self, items: dict[Split, list[Item]], config: Config) -> None:
@@ -86,7 +86,7 @@ class ExampleDataset:
                 raise DataError(f"there is no example to {purpose}: name more of them")
         self.items = items
         self.batch_size = config.training.batch_size
-        self.position = self.skipped = 0
+        self.position, self.skip_positions = 0, list[int]()
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.val_generator = torch.Generator().manual_seed(config.training.seed)
         self.truncated = sum(example.truncated for example in self._get_examples())
@@ -104,7 +104,7 @@ class ExampleDataset:
             return _stack_items([items[i] for i in chosen])
         chosen = next(self.batches)
         self.position += len(chosen)
-        if self.position == self.skipped:
+        if self.position in self.skip_positions:
             return self.get_batch(split)
         return _stack_items([items[i] for i in chosen])
 

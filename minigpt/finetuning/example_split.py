@@ -11,7 +11,7 @@ from minigpt.data.corpus import Corpus, compute_sha256
 from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.examples import Example, read_examples
-from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, require_tasks, split_source
+from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, make_test_examples, require_tasks, split_source
 from minigpt.runs.run import Run
 
 MAX_TEST_EXAMPLES = 500  # of each task
@@ -73,12 +73,18 @@ def make_example_split(
     return _split_file(data, seed)
 
 
-def split_by_hash(items: Sequence[T], questions: Sequence[str], source: str, kind: str) -> tuple[list[T], list[T]]:
-    """Split items into a training and a test part by the SHA-256 of their questions, so that no question is in both.
+def split_by_questions(
+    items: Sequence[T], questions: Sequence[Sequence[str]], source: str, kind: str
+) -> tuple[list[T], list[T]]:
+    """Split items into a training and a test part, so that no question of a test item is learned.
+
+    The SHA-256 of an item's first question decides its part, so conversations that begin alike stay together. A test
+    item is left out if one of its questions occurs anywhere in a training item: there it is learned. If this leaves no
+    test item, as where every conversation goes on with "continue", only the first questions count.
 
     Args:
         items: what is split.
-        questions: the question of each item.
+        questions: the questions of each item, in their order.
         source: where the items are from, for the message.
         kind: what they are called in the message, in the plural.
 
@@ -86,9 +92,16 @@ def split_by_hash(items: Sequence[T], questions: Sequence[str], source: str, kin
         DataError: a part is empty.
     """
     train: list[T] = []
-    test: list[T] = []
-    for item, question in zip(items, questions, strict=True):
-        (test if hash_to_fraction(question) < TEST_SHARE else train).append(item)
+    held_out: list[tuple[T, Sequence[str]]] = []
+    learned: set[str] = set()
+    for item, asked in zip(items, questions, strict=True):
+        if hash_to_fraction(asked[0]) < TEST_SHARE:
+            held_out.append((item, asked))
+        else:
+            train.append(item)
+            learned.update(asked)
+    test = [item for item, asked in held_out if learned.isdisjoint(asked)]
+    test = test or [item for item, asked in held_out if asked[0] not in learned]
     if not train or not test:
         raise DataError(f"{source} has {len(items)} {kind}: too few to learn from some and test with others")
     return train, test
@@ -103,7 +116,7 @@ def make_corpus(examples: Iterable[Example], source: str) -> Corpus:
 def _split_file(path: str | Path, seed: int) -> ExampleSplit:
     """Split the examples of a file; repeated test examples count once."""
     examples = read_examples(path)
-    train, test = split_by_hash(examples, [each.prompt_as_json for each in examples], f"{str(path)!r}", "examples")
+    train, test = split_by_questions(examples, [each.questions for each in examples], f"{str(path)!r}", "examples")
     test = list(dict.fromkeys(test))
     random.Random(seed).shuffle(test)
     return ExampleSplit({FILE_TASK: train}, {FILE_TASK: test[:MAX_TEST_EXAMPLES]}, f"the examples in {path}")
@@ -121,6 +134,8 @@ def _make_task_examples(
         text = ""
     max_characters = base.config.model.block_size - SPECIAL_TOKENS
     train_source, test_source = split_source(text, max_characters, seed, test_only)
-    train = make_examples(tasks, train_source, None, seed)
-    test = make_examples([*dict.fromkeys([*tasks, *test_only])], test_source, MAX_TEST_EXAMPLES, seed + 1)
+    asked = [*dict.fromkeys([*tasks, *test_only])]
+    test = make_test_examples(asked, test_source, MAX_TEST_EXAMPLES, seed + 1)
+    prompts = {question for example in itertools.chain(*test.values()) for question in example.questions}
+    train = make_examples(tasks, train_source, None, seed, prompts)
     return ExampleSplit(train, test, f"tasks made here: {', '.join(tasks)}")

@@ -48,9 +48,9 @@ class Example:
         return sum(turn.role == "user" for turn in self.turns)
 
     @property
-    def prompt_as_json(self) -> str:
-        """The prompt as JSON."""
-        return json.dumps([[turn.role, turn.text] for turn in self.prompt])
+    def questions(self) -> list[str]:
+        """What the user says, turn by turn. The training learns an answer to each."""
+        return [turn.text for turn in self.turns if turn.role == "user"]
 
     @property
     def as_json(self) -> str:

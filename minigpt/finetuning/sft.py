@@ -191,7 +191,7 @@ def _evaluate_answers(run: Run, dataset: SFTDataset) -> Evaluation:
     size, characters = measure_token_lengths(run.tokenizer)[answers].sum(0).tolist()
     count = len(answers)
     bits = nats_to_bits(loss) * count
-    per_byte, per_character = bits / max(1, size), bits / max(1, characters)
+    per_byte, per_character = bits / size if size else None, bits / characters if characters else None
     return Evaluation(
         loss, per_byte, per_character, "held-out answers", characters, run.record.data_source, count, count
     )

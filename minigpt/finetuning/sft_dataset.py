@@ -49,7 +49,9 @@ class SFTDataset(ExampleDataset):
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return the next batch of examples, or of the base's own text: x and y, (B, T), int64."""
         if split == "train" and self.replay and torch.rand((), generator=self.generator) < REPLAY_FRACTION:
-            return self.replay.get_batch()
+            self.position += self.batch_size
+            batch = self.replay.get_batch()
+            return self.get_batch(split) if self.position in self.skip_positions else batch
         return super().get_batch(split)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 Two word tasks make a third: "reverse+upper" applies both in turn, and its answer has both results, "noom, NOOM". Test
 examples are held out: a tenth of the words and of the sums, chosen by the SHA-256 of each, and the last tenth of a
-play's dialogue.
+play's dialogue. No test prompt occurs twice, or in the training.
 """
 
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from minigpt.data.document_split import hash_to_fraction
@@ -26,6 +26,7 @@ EXAMPLES = {"add": 40_000, "reverse": 40_000, "sort": 60_000, "upper": 20_000, "
 DEFAULT_EXAMPLES = 10_000
 CASES: tuple[Callable[[str], str], ...] = (str, str, str.title, str.upper, str.upper)  # two of five words in capitals
 MAX_TRIES = 1000  # at an example that fits
+TRIES_PER_TEST_EXAMPLE = 20  # at a prompt that is new
 PromptAnswer = tuple[str, str]
 
 
@@ -98,7 +99,7 @@ def _draw_sum(source: TaskSource, rng: random.Random) -> PromptAnswer:
     """Add two numbers of three digits as on paper: the last digits, the last two, then all."""
     while True:
         a, b = rng.randrange(100, 1000), rng.randrange(100, 1000)
-        if is_held_out(f"{a} {b}") == source.held_out:
+        if is_held_out(f"{min(a, b)} {max(a, b)}") == source.held_out:  # a + b and b + a are one sum
             return f"add: {a} {b}", ", ".join(str(a % power + b % power) for power in (10, 100, 1000))
 
 
@@ -183,26 +184,57 @@ def is_held_out(question: str) -> bool:
     return hash_to_fraction(question) < HELD_OUT
 
 
-def make_examples(tasks: Sequence[str], source: TaskSource, number: int | None, seed: int) -> dict[str, list[Example]]:
-    """Return examples of each task.
+def make_examples(
+    tasks: Sequence[str], source: TaskSource, number: int | None, seed: int, excluded: Collection[str] = ()
+) -> dict[str, list[Example]]:
+    """Return training examples of each task.
 
     Args:
         tasks: names of tasks.
         source: what the examples are made of.
         number: examples of each task; None for as many as it takes to learn it.
         seed: for the draws.
+        excluded: prompts that are never drawn: those of the test.
+
+    Raises:
+        DataError: the text has nothing for a task, or nothing that the test leaves.
+    """
+    counts = {name: number or EXAMPLES.get(name, DEFAULT_EXAMPLES) for name in tasks}
+    return {
+        name: list(_draw_examples(name, source, count, random.Random(seed), excluded)) for name, count in counts.items()
+    }
+
+
+def make_test_examples(tasks: Sequence[str], source: TaskSource, number: int, seed: int) -> dict[str, list[Example]]:
+    """Return test examples of each task; no prompt occurs twice in a task.
+
+    Args:
+        tasks: names of tasks.
+        source: what the examples are made of.
+        number: examples of each task. There are fewer if the source has no more.
+        seed: for the draws.
 
     Raises:
         DataError: the text has nothing for a task.
     """
-    return {
-        name: list(_draw_examples(name, source, number or EXAMPLES.get(name, DEFAULT_EXAMPLES), random.Random(seed)))
-        for name in tasks
-    }
+    return {name: _draw_distinct(name, source, number, random.Random(seed)) for name in tasks}
 
 
-def _draw_examples(task: str, source: TaskSource, number: int, rng: random.Random) -> Iterator[Example]:
-    """Draw examples of a task that fit."""
+def _draw_distinct(task: str, source: TaskSource, number: int, rng: random.Random) -> list[Example]:
+    """Draw at most `number` examples whose prompts are different."""
+    found: dict[str, Example] = {}
+    for example in _draw_examples(task, source, number * TRIES_PER_TEST_EXAMPLE, rng):
+        [prompt] = example.questions
+        found.setdefault(prompt, example)
+        if len(found) == number:
+            break
+    return [*found.values()]
+
+
+def _draw_examples(
+    task: str, source: TaskSource, number: int, rng: random.Random, excluded: Collection[str] = ()
+) -> Iterator[Example]:
+    """Draw examples of a task that fit, and whose prompts are not excluded."""
     if task in ("who", "line") and len(source.speeches) < 4:
         raise DataError(
             f"task {task!r} needs a play, a name and a colon in a line above each speech: take another text"
@@ -210,8 +242,10 @@ def _draw_examples(task: str, source: TaskSource, number: int, rng: random.Rando
     for _ in range(number):
         for _ in range(MAX_TRIES):
             prompt, answer = TASKS[task](source, rng)
-            if answer and len(prompt) + len(answer) <= source.max_characters:
+            if answer and len(prompt) + len(answer) <= source.max_characters and prompt not in excluded:
                 yield Example.from_pair(prompt, answer)
                 break
         else:
+            if excluded:
+                raise DataError(f"the text has too few prompts for task {task!r} to learn some and test with others")
             raise DataError(f"what task {task!r} asks is longer than the model sees: take one with a larger block_size")

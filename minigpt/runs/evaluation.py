@@ -15,6 +15,7 @@ from minigpt.model.loss import (
     split_into_windows,
 )
 from minigpt.tokenizers.base import Tokenizer
+from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Evaluation:
     Attributes:
         loss: the mean over all predictions, in nats per token.
         bits_per_byte: the bits of all predictions divided by the UTF-8 bytes of the predicted text. Special tokens
-            cost bits and have no bytes. None where no text was predicted.
+            cost bits and have no bytes. None where no text was predicted, and where U+FFFD stands for other
+            characters: what was predicted is not the text.
         bits_per_character: the same, divided by the characters.
         split: which part of the data was measured, for messages.
         characters: of the measured text.
@@ -51,6 +53,7 @@ class Evaluation:
         split: str,
         source: str,
         max_predictions: int = MAX_EVALUATED_TOKENS,
+        is_altered: bool = False,
     ) -> "Evaluation":
         """Measure a model on a text; every token but the first is predicted once.
 
@@ -61,6 +64,7 @@ class Evaluation:
             split: which part of the data this is.
             source: where the text is from.
             max_predictions: limit on predictions; a longer text is measured in evenly spread windows.
+            is_altered: True if U+FFFD was written for characters of the text before it was encoded.
 
         Raises:
             DataError: there are fewer than two tokens.
@@ -69,20 +73,22 @@ class Evaluation:
         loss = compute_exact_loss(model, ids, max_predictions)
         lengths = measure_token_lengths(tokenizer)
         count, size, characters = 0, 0, 0
+        unknown = tokenizer.stoi.get(UNKNOWN) if isinstance(tokenizer, CharTokenizer) else None
         for _, y in split_into_windows(ids, model.config.block_size, max_predictions):
             y_size, y_characters = lengths[y].sum((0, 1)).tolist()
             count, size, characters = count + y.numel(), size + y_size, characters + y_characters
+            is_altered = is_altered or (unknown is not None and bool((y == unknown).any()))
         bits = nats_to_bits(loss) * count
         first = int(lengths[torch.as_tensor(ids[:1])][0, 1])
         return cls(
-            loss,
-            bits / max(1, size),
-            bits / max(1, characters),
-            split,
-            characters + first,
-            source,
-            count,
-            len(ids) - 1,
+            loss=loss,
+            bits_per_byte=bits / size if size and not is_altered else None,
+            bits_per_character=bits / characters if characters and not is_altered else None,
+            split=split,
+            characters=characters + first,
+            source=source,
+            predictions=count,
+            possible_predictions=len(ids) - 1,
         )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from minigpt.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 
 

@@ -209,7 +209,8 @@ class Run:
             else:
                 split = "whole text"
         with self._limit_evaluation_threads():
-            return Evaluation.measure(self.model, ids, self.tokenizer, split, corpus.source)
+            altered = isinstance(corpus, PreparedData) and corpus.is_altered
+            return Evaluation.measure(self.model, ids, self.tokenizer, split, corpus.source, is_altered=altered)
 
     def _limit_generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
         at_least = 2 * NUMBERS_PER_THREAD  # the compiled loops use two threads even for a small model

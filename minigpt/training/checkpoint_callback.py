@@ -11,7 +11,7 @@ from minigpt.distributed.sharded_checkpoint import save_sharded_tensors
 from minigpt.errors import DivergedError
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.checkpoint_directory import Checkpoints
-from minigpt.training.checkpoint_format import SHARDS, CheckpointMetadata
+from minigpt.training.checkpoint_format import MAX_SKIPS, SHARDS, CheckpointMetadata
 from minigpt.training.evaluation_schedule import is_logged
 from minigpt.training.training_state import TrainingState
 
@@ -84,9 +84,9 @@ class Checkpointer(Callback):
         self.saved_at = state.clock.seconds
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
-        """Write a checkpoint of a regular evaluation, or of the last step."""
+        """Write a checkpoint of a regular evaluation, or of the last step, but not while the loss may be diverging."""
         is_regular = is_logged(state.step, state.config)
-        if is_regular or state.is_last:
+        if (is_regular and not state.spike_detector.is_suspicious) or state.is_last:
             is_best = is_regular and state.best is not None and state.best.step == state.step
             self._write(state, is_evaluated=is_regular, is_published=True, is_best=is_best)
             state.saved_step = state.step
@@ -94,22 +94,28 @@ class Checkpointer(Callback):
     def on_step_end(self, state: TrainingState) -> None:
         """Write a checkpoint if the last one is too old, but not of broken weights: the next loss will report them."""
         is_due = state.clock.seconds - self.saved_at > 60 * state.config.save_minutes
+        is_due = is_due and not state.spike_detector.is_suspicious
         if state.processes.any(is_due) and not state.processes.any(not state.has_finite_weights()):
             self._write(state, is_evaluated=False, is_published=False, is_best=False)
 
     def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
-        """Go back to the last checkpoint once, and leave out the batch whose loss jumped, if the config asks for it."""
-        if state.data.skipped:
-            return False
+        """Go back to the last checkpoint, and leave out the batch at which the loss diverged.
+
+        Only if the config asks for it, and not for more than MAX_SKIPS batches.
+        """
         if state.config.on_spike != "rollback":
             raise DivergedError(f"{error}; or go back and leave out that batch, with --on-spike rollback")
-        bad_position = state.data.position
+        detector = state.spike_detector
+        bad_position = detector.first_position if detector.is_suspicious else state.data.position
+        skips = [*state.data.skip_positions, bad_position]
+        if len(skips) > MAX_SKIPS:
+            raise DivergedError(f"{error}; {MAX_SKIPS} batches are left out already")
         self.writer.flush()
         state.processes.barrier()
         checkpoint = self.checkpoints.newest(self.say)
         state.restore(checkpoint)
         state.restore_weights(checkpoint)
-        state.data.skipped = bad_position
+        state.data.skip_positions = skips
         self.say(f"{error}; back to step {state.step:,}, and on without that batch", "yellow")
         return True
 
@@ -121,7 +127,7 @@ class Checkpointer(Callback):
             position=state.data.position,
             training_seconds=state.clock.training_seconds,
             evaluation_seconds=state.clock.evaluation_seconds,
-            skipped=state.data.skipped,
+            skip_positions=" ".join(map(str, state.data.skip_positions)),
             is_published=is_published,
         )
         metrics, snapshots = [*state.metrics], [*state.snapshots]

@@ -22,6 +22,7 @@ from minigpt.system.files import explain_os_errors
 from minigpt.system.json_files import parse_dataclass, parse_json, read_run_file
 
 MAX_NUMBER = 2**53  # steps, windows or seconds; more is damage
+MAX_SKIPS, MAX_DIGITS = 8, 17  # batches that may be left out, and digits of a position
 MODEL, TRAINING, BEST, MARKER = "model.safetensors", "training.safetensors", "best.safetensors", "checkpoint.json"
 SHARDS = "shards"
 
@@ -36,7 +37,7 @@ class CheckpointMetadata:
         position: training windows drawn.
         training_seconds: spent on steps.
         evaluation_seconds: spent on evaluations.
-        skipped: the position after a batch with a loss spike, which is left out; 0 for none.
+        skip_positions: the positions after batches that are left out, separated by blanks.
         is_published: True if these are also the weights of the run's model.safetensors: not between evaluations.
     """
 
@@ -45,13 +46,20 @@ class CheckpointMetadata:
     position: int
     training_seconds: float
     evaluation_seconds: float
-    skipped: int
+    skip_positions: str
     is_published: bool
 
     def __post_init__(self) -> None:
-        numbers = (self.step, self.position, self.skipped, self.training_seconds, self.evaluation_seconds)
+        numbers = (self.step, self.position, *self.get_skip_positions(), self.training_seconds, self.evaluation_seconds)
         if not all(0 <= number < MAX_NUMBER for number in numbers):
             raise RunError(f"a checkpoint is damaged: {max(numbers, key=abs)} steps, windows or seconds are too many")
+
+    def get_skip_positions(self) -> list[int]:
+        """Return the skip positions as numbers. Raise RunError if they are none."""
+        words = self.skip_positions.split()
+        if len(words) > MAX_SKIPS or not all(word.isdecimal() and len(word) < MAX_DIGITS for word in words):
+            raise RunError(f"a checkpoint is damaged: {self.skip_positions!r:.60} are no positions")
+        return [int(word) for word in words]
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
     """Add up the gradients of `gradient_accumulation` batches, and return their mean loss in nats.
 
     Several processes share each batch. DDP and FSDP average their gradients, so each loss counts by its share.
-    Raise DivergedError if a batch's loss jumps or is not finite.
+    Raise DivergedError if the losses have jumped and stay high, or one is not finite.
     """
     losses = []
     config, scaler, processes = state.config, state.optimizer.scaler, state.processes
@@ -116,7 +116,7 @@ def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
         weight = 1 / config.gradient_accumulation * share * processes.size
         scaler.scale(loss * weight).backward()
         losses.append(processes.sum(loss.item() * share))
-        state.spike_detector.check(losses[-1], state.step, config)
+        state.spike_detector.check(losses[-1], state.step, state.data.position, config)
     return sum(losses) / len(losses)
 
 

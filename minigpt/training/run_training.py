@@ -240,7 +240,9 @@ def _prepare_run(
 
     def measure_validation_loss() -> Evaluation:
         assert isinstance(setup.dataset, Dataset)
-        return Evaluation.measure(model, setup.dataset.val, run.tokenizer, "validation split", run.record.data_source)
+        val, source, corpus = setup.dataset.val, run.record.data_source, setup.corpus
+        altered = isinstance(corpus, PreparedData) and corpus.is_altered
+        return Evaluation.measure(model, val, run.tokenizer, "validation split", source, is_altered=altered)
 
     if processes.size > 1:
         merge = run.model.state_dict

@@ -12,11 +12,11 @@ class TrainingData(Protocol):
 
     Attributes:
         position: training windows, or examples, drawn so far.
-        skipped: the position after a batch that is left out; 0 for none.
+        skip_positions: the positions after batches that are left out, because the loss diverged there.
     """
 
     position: int
-    skipped: int
+    skip_positions: list[int]
 
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return the next batch of a split: x and y, both (B, T), int64."""

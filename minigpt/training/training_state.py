@@ -117,7 +117,7 @@ class TrainingState:
         try:
             saved = {name: tensors[f"{DATA}{name}"] for name in self.data.state_dict() if name != "position"}
             self.data.load_state_dict({**saved, "position": metadata.position})
-            self.data.skipped = metadata.skipped
+            self.data.skip_positions = metadata.get_skip_positions()
             torch.set_rng_state(tensors[cpu])
             if self._device.type == "cuda" and tensors[cuda].any():
                 torch.cuda.set_rng_state(tensors[cuda], self._device)

@@ -1,5 +1,7 @@
 """The built-in tasks: their answers, what they hold out for the test, and what they refuse."""
 
+import random
+
 import pytest
 from conftest import make_text
 
@@ -13,6 +15,7 @@ from minigpt.finetuning.tasks import (
     TaskSource,
     is_held_out,
     make_examples,
+    make_test_examples,
     require_tasks,
     split_source,
 )
@@ -65,7 +68,14 @@ def test_dialogue_tasks_complete_speeches_and_name_the_next_speaker() -> None:
 
 
 def test_test_examples_are_never_in_the_training_examples() -> None:
-    text = make_text()
+    rng = random.Random(0)
+    text = (
+        "".join(
+            f"{name}:\nsays {rng.random()} and {rng.random()} or more\n"
+            for name in rng.choices("ABCDEFGHIJKLMNO", k=400)
+        )
+        + make_text()
+    )
     train, test = split_source(text, 30, seed=0, test_only=["reverse+upper"])
     assert not set(train.words) & set(test.words)
     assert all(is_held_out(word) for word in test.words)
@@ -73,13 +83,30 @@ def test_test_examples_are_never_in_the_training_examples() -> None:
     assert [*train.speeches, *test.speeches] == SPEECH.findall(text)
     assert 0 < len(test.speeches) < len(train.speeches)
     for task in TASKS:
-        if task not in ("line", "who"):
-            learned = {e.turns[0].text for e in make_task_examples(task, train)}
-            assert not learned & {e.turns[0].text for e in make_task_examples(task, test)}, task
+        prompts = [e.turns[0].text for e in make_test_examples([task], test, 50, seed=2)[task]]
+        assert len(prompts) == len(set(prompts)) > 0, task
+        learned = make_examples([task], train, 200, seed=1, excluded=prompts)[task]
+        assert not {e.turns[0].text for e in learned} & {*prompts}, task
     pairs = {tuple(e.turns[0].text.split(":")[0].split(", ")) for e in make_task_examples("pairs", train, 2000)}
     assert len(pairs) == len(PAIRS) - 2
     assert not {("reverse", "upper"), ("upper", "reverse")} & pairs
     assert make_task_examples("pairs", train, 5) == make_task_examples("pairs", train, 5)
+
+
+def test_a_sum_is_held_out_in_both_orders() -> None:
+    train, test = split_source("", 40, seed=0)
+    sums = [
+        {frozenset(e.turns[0].text.split()[1:]) for e in make_task_examples("add", part, 20_000)}
+        for part in (train, test)
+    ]
+    assert not sums[0] & sums[1]
+
+
+def test_a_source_with_few_prompts_gives_few_test_examples() -> None:
+    [example] = make_test_examples(["who"], BANANA, 500, seed=0)["who"]
+    assert example == Example.from_pair("next: A, B, C", "D")
+    with pytest.raises(DataError, match="too few prompts for task 'who' to learn some and test with others"):
+        make_examples(["who"], BANANA, 5, seed=0, excluded=example.questions)
 
 
 def test_every_example_fits_into_the_context() -> None:

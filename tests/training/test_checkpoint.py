@@ -18,7 +18,7 @@ from minigpt.training.resume import resume
 
 def write(run: Path, step: int, *, is_published: bool = True, is_best: bool = True) -> Path:
     """Write a checkpoint whose single weight is its step."""
-    metadata = CheckpointMetadata(step, is_published, 8 * step, 1.0, 0.1, 0, is_published)
+    metadata = CheckpointMetadata(step, is_published, 8 * step, 1.0, 0.1, "", is_published)
     weights = {"weight": torch.full((1, 1), float(step))}
     Checkpoints(run).write(metadata, weights, {"step": torch.zeros(1)}, [], [], is_best=is_best)
     return Checkpoints(run).locate(step)

@@ -22,8 +22,9 @@ def test_without_patience_left_the_training_ends(text_file: Path, tmp_path: Path
     assert run.record.status == "finished"
     assert run.record.step == run.metrics[-1].step < 4000
     assert run.metrics.index(run.best) == len(run.metrics) - 4
+    assert resume(run.path).record == run.record
     with pytest.raises(ConfigError, match="a patience of 3 ended the run at step"):
-        resume(run.path)
+        resume(run.path, eval_interval=20)
     assert resume(run.path, patience=0, max_iters=run.record.step + 3).record.status == "finished"
 
 

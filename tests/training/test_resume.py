@@ -253,7 +253,7 @@ def test_an_untrusted_run_cannot_make_a_training_write_elsewhere(finished: Path,
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("training_seconds", 10**400), ("position", -5), ("step", 10**30), ("skipped", "x")]
+    ("name", "value"), [("training_seconds", 10**400), ("position", -5), ("step", 10**30), ("skip_positions", "x")]
 )
 def test_a_checkpoint_with_impossible_numbers_is_broken(name: str, value: object, finished: Path) -> None:
     for path in Checkpoints(finished).paths():

@@ -77,8 +77,11 @@ def _format_change(row: RungSummary, below: RungSummary | None) -> str:
 
 
 def describe_difference(row: RungSummary, below: RungSummary | None) -> str:
-    """Return a warning if a rung is worse than the rung below, or the difference is within the spread of the seeds."""
-    if below is None:
+    """Return a warning if a rung is worse than the rung below, or the difference is within the spread of the seeds.
+
+    One seed has no spread, so there is no verdict between two rungs that learn.
+    """
+    if below is None or (row.result.learned and min(row.seeds, below.seeds if below.result.learned else 2) < 2):
         return ""
     where, rise, spread = f"rung {below.result.number}", row.loss - below.loss, max(row.spread, below.spread)
     if abs(rise) <= spread:

@@ -11,6 +11,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def get_unit(run: Run) -> str:
+    """Return what a token of the run is: a character, or a token of several."""
+    return "character" if run.config.training.tokenizer == "char" else "token"
+
+
+def describe_ranking(runs: Sequence[Run]) -> str:
+    """Return the best run in a sentence: by the bits per byte of the text, which do not depend on the tokenizer.
+
+    Runs are compared only if they were trained on the same text, with the same split.
+    """
+    measured = [run for run in runs if run.record.validation_loss is not None]
+    if not measured:
+        return "no run has an exact loss yet"
+    texts = {(run.record.data_sha256, run.config.training.train_fraction) for run in measured}
+    if len(texts) > 1:
+        return "the runs were trained on different texts, so their losses cannot be compared"
+    if len({run.record.tokenizer_sha256 for run in measured}) == 1:
+        best = min(measured, key=lambda run: run.record.validation_loss or 0.0)
+        return f"lowest exact validation loss: {best.record.validation_loss:.4f} nats per {get_unit(best)}, {best.path}"
+    if any(run.record.bits_per_byte is None for run in measured):
+        return "the runs have different tokenizers and no bits per byte, so their losses cannot be compared"
+    best = min(measured, key=lambda run: run.record.bits_per_byte or 0.0)
+    return f"fewest bits per byte of the text: {best.record.bits_per_byte:.4f}, {best.path}"
+
+
 def draw_curves(runs: Sequence[Run]) -> "Figure":
     """Draw each run's losses over the characters read: validation in full color, training faint.
 
@@ -29,7 +54,8 @@ def draw_curves(runs: Sequence[Run]) -> "Figure":
         axes.plot(characters, [m.validation_loss for m in run.metrics], color=f"C{i % 10}", linewidth=2.5, label=label)
         axes.plot(characters, [m.train_loss for m in run.metrics], color=f"C{i % 10}", alpha=0.4)
     axes.set_xlabel("characters read", size=13)
-    axes.set_ylabel("loss (nats per character)", size=13)
+    units = {get_unit(run) for run in runs}
+    axes.set_ylabel(f"loss (nats per {units.pop() if len(units) == 1 else 'token of each run'})", size=13)
     axes.set_title("Learning curves: validation loss, and training loss (faint)", size=15)
     axes.grid(alpha=0.3)
     for text in axes.legend(fontsize=12, title="exact validation loss").get_texts():

@@ -33,9 +33,9 @@ def compute_entropies(distributions: Tensor) -> list[float]:
     return [nats_to_bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
 
 
-def draw_temperature(distributions: Tensor, characters: list[str], text: str) -> "Figure":
+def draw_temperature(distributions: Tensor, tokens: list[str], text: str, unit: str = "character") -> "Figure":
     """Draw the most likely tokens after the text, with their probabilities (3, V) side by side."""
-    top = distributions[TEMPERATURES.index(1.0)].topk(min(TOP, len(characters))).indices.tolist()
+    top = distributions[TEMPERATURES.index(1.0)].topk(min(TOP, len(tokens))).indices.tolist()
     figure = create_figure(10, 5)
     axes = figure.subplots()
     for i, (temperature, row, entropy) in enumerate(
@@ -44,9 +44,9 @@ def draw_temperature(distributions: Tensor, characters: list[str], text: str) ->
         places = [place + 0.27 * (i - 1) for place in range(len(top))]
         label = f"temperature {temperature:g}: {entropy:.2f} bits"
         axes.bar(places, row[top].tolist(), width=0.27, label=label, color=("#1f77b4", "#7f7f7f", "#d62728")[i])
-    names = [{" ": "space"}.get(characters[i], replace_undrawable(characters[i])) for i in top]
+    names = [{" ": "space"}.get(tokens[i], replace_undrawable(tokens[i])) for i in top]
     axes.set_xticks(range(len(top)), names, size=14, parse_math=False)
     axes.set_ylabel("probability", size=13)
-    axes.set_title(f"The character after “{replace_undrawable(text[-30:])}”", size=14, parse_math=False)
+    axes.set_title(f"The {unit} after “{replace_undrawable(text[-30:])}”", size=14, parse_math=False)
     axes.legend(fontsize=12)
     return figure

@@ -16,7 +16,7 @@ from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_b
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention
-from minigpt.studies.look.curves import draw_curves
+from minigpt.studies.look.curves import describe_ranking, draw_curves, get_unit
 from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbor_kinds
 from minigpt.studies.look.heads import draw_heads, find_unused_heads, measure_head_ablation, round_rise
 from minigpt.studies.look.memorization import (
@@ -84,6 +84,11 @@ class ViewInput:
         """The last token ids of the text, at most block_size (T,), on the model's device."""
         ids = self.run.tokenizer.encode(self.text)[-self.run.config.model.block_size :]
         return torch.tensor(ids, device=get_device(self.run.model))
+
+    @property
+    def unit(self) -> str:
+        """What a token of the run is."""
+        return get_unit(self.run)
 
     @property
     def vocabulary(self) -> list[str]:
@@ -160,7 +165,9 @@ def _view_position(given: ViewInput) -> ViewResult:
     curve = compute_loss_by_position(given.run.model, torch.as_tensor(given.dataset.val[:MAX_EVALUATED_TOKENS]))
     summary = f"with 1 token of context the loss is {curve[0]:.3f}"
     summary += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
-    return ViewResult("position", summary, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}))
+    return ViewResult(
+        "position", summary, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}, given.unit)
+    )
 
 
 def _view_temperature(given: ViewInput) -> ViewResult:
@@ -169,7 +176,7 @@ def _view_temperature(given: ViewInput) -> ViewResult:
     values = compute_entropies(distributions)
     parts = [f"{value:.2f} bits at {temperature:g}" for temperature, value in zip(TEMPERATURES, values, strict=True)]
     figures = {"temperatures": list(TEMPERATURES), "entropy_bits": values}
-    picture = draw_temperature(distributions, given.vocabulary, given.text)
+    picture = draw_temperature(distributions, given.vocabulary, given.text, given.unit)
     return ViewResult("temperature", f"entropy of the next token by temperature: {', '.join(parts)}", figures, picture)
 
 
@@ -190,9 +197,10 @@ def _view_curves(given: ViewInput) -> ViewResult:
     """Show the learning curves of the runs."""
     runs = [given.run, *given.others]
     losses = {str(run.path): run.record.validation_loss for run in runs}
-    best = min(((loss, path) for path, loss in losses.items() if loss is not None), default=None)
-    summary = f"lowest exact validation loss: {best[0]:.4f}, {best[1]}" if best else "no run has an exact loss yet"
-    return ViewResult("curves", summary, {"validation_losses": losses}, draw_curves(runs))
+    bits = {str(run.path): run.record.bits_per_byte for run in runs}
+    summary = describe_ranking(runs)
+    figures = {"validation_losses": losses, "bits_per_byte": bits}
+    return ViewResult("curves", summary, figures, draw_curves(runs))
 
 
 def _view_timeline(given: ViewInput) -> ViewResult:

@@ -11,6 +11,9 @@ from minigpt.errors import ConfigError
 from minigpt.training.planning.machine import Machine
 from minigpt.training.planning.memory_model import FLOAT, Memory, Parallel, ParameterCounts, estimate_memory
 
+KERNELS_PER_BLOCK, KERNELS_OUTSIDE = 50, 50  # launched by forward, backward and optimizer (docs/performance.md)
+LAUNCH_SECONDS = 5e-6  # of one kernel on a GPU; a small model waits for the launches, not for the arithmetic
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -22,7 +25,8 @@ class Strategy:
         memory: bytes on each GPU.
         bytes_sent: bytes that each GPU sends in a step. It receives as many.
         flops: floating-point operations of the whole training.
-        seconds: the time of these operations.
+        seconds: the time of these operations, and no less than the time to launch the kernels. It leaves out
+            evaluations, reading the data, and waiting for the other GPUs.
     """
 
     parallel: Parallel
@@ -83,7 +87,7 @@ def plan(config: Config, machine: Machine) -> Plan:
                     memory=estimate_memory(variant, machine.gpus, parallel),
                     bytes_sent=count_bytes_sent_per_step(config, machine.gpus, parallel),
                     flops=flops,
-                    seconds=flops / machine.flops_reached(config),
+                    seconds=max(flops / machine.flops_reached(config), estimate_launch_seconds(config)),
                 )
             )
     return Plan(
@@ -116,6 +120,12 @@ def count_flops_per_token(model: ModelConfig, recompute: bool = False) -> int:
     last_product = 8 * C * C
     again = (block if model.dropout else block - last_product) if recompute else 0
     return model.n_layer * (3 * block + again) + 6 * model.vocab_size * C
+
+
+def estimate_launch_seconds(config: Config) -> float:
+    """Return the time of a training run in which every kernel takes as long as its launch: a lower bound."""
+    kernels = config.model.n_layer * KERNELS_PER_BLOCK + KERNELS_OUTSIDE
+    return config.training.max_iters * config.training.gradient_accumulation * kernels * LAUNCH_SECONDS
 
 
 def count_bytes_sent_per_step(config: Config, gpus: int, parallel: Parallel) -> int:

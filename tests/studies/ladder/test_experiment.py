@@ -257,3 +257,13 @@ def test_two_processes_cannot_measure_into_one_folder(text_file: Path, tmp_path:
     with LadderDirectory(tmp_path / "ladder").lock(), pytest.raises(RunError, match=message):
         run_ladder(CONFIG, text_file, tmp_path / "ladder")
     assert [path.name for path in (tmp_path / "ladder").iterdir()] == [".lock"]
+
+
+def test_one_seed_gives_no_verdict_between_rungs_that_learn(measured_ladder: Measured) -> None:
+    row, below = (dataclasses.replace(each, seeds=1, spread=0.0) for each in measured_ladder[0].summarize()[5:7])
+    for rise in (0.0001, 0.5, -0.5):
+        assert describe_difference(dataclasses.replace(row, loss=below.loss + rise), below) == ""
+    counted = measured_ladder[0].summarize()[1:3]
+    assert describe_difference(dataclasses.replace(counted[1], loss=counted[0].loss + 1), counted[0]).startswith(
+        "worse"
+    )

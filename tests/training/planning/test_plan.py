@@ -16,7 +16,12 @@ from minigpt.model import build, count_parameters
 from minigpt.training.loop import compute_gradients, train_step
 from minigpt.training.planning.machine import Machine
 from minigpt.training.planning.memory_model import FLOAT, ParameterCounts, estimate_memory
-from minigpt.training.planning.plan import count_bytes_sent_per_step, count_flops_per_token, plan
+from minigpt.training.planning.plan import (
+    count_bytes_sent_per_step,
+    count_flops_per_token,
+    estimate_launch_seconds,
+    plan,
+)
 from minigpt.training.precision import autocast
 from minigpt.training.wrapping import wrap_model
 
@@ -150,3 +155,11 @@ def test_another_model_and_more_gpus_than_windows_are_refused() -> None:
     for settings in ({"architecture": "bigram"}, {"implementation": "lecture"}):
         with pytest.raises(ConfigError, match=r"a GPT of model/gpt\.py only"):
             plan(SMALL.override(**settings), Machine())
+
+
+def test_a_small_model_takes_at_least_the_time_to_launch_its_kernels() -> None:
+    config = Config.from_preset("lecture").override(vocab_size=65, max_iters=5000, precision="bf16")
+    [strategy, _] = plan(config, Machine(gpus=1)).strategies
+    assert strategy.seconds == estimate_launch_seconds(config) == pytest.approx(5000 * 250 * 5e-6)
+    often = config.override(gradient_accumulation=4)
+    assert plan(often, Machine(gpus=1)).strategies[0].seconds == pytest.approx(4 * strategy.seconds)
