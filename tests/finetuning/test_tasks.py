@@ -69,13 +69,9 @@ def test_dialogue_tasks_complete_speeches_and_name_the_next_speaker() -> None:
 
 def test_test_examples_are_never_in_the_training_examples() -> None:
     rng = random.Random(0)
-    text = (
-        "".join(
-            f"{name}:\nhas {rng.randrange(99)} or {rng.randrange(99)}\n"
-            for name in rng.choices("ABCDEFGHIJKLMNO", k=400)
-        )
-        + make_text()
-    )
+    names = rng.choices("ABCDEFGHIJKLMNO", k=400)
+    speeches = [f"{name}:\nhas {rng.randrange(99)} or {rng.randrange(99)}" for name in names]
+    text = "\n\n".join([make_text(), *speeches])
     train, test = split_source(text, 30, seed=0, test_only=["reverse+upper"])
     assert not set(train.words) & set(test.words)
     assert all(is_held_out(word) for word in test.words)
