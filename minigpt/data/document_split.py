@@ -2,7 +2,9 @@
 
 A short document is wholly in one split. The SHA-256 of its text decides which: so it stays there when files are added,
 and a copy of it goes to the same split. A long document, such as a book, is cut into passages. Every tenth passage
-validates (with the default share), and the hash of the first passage decides where the counting begins.
+validates (with the default share), and the hash of the first passage decides where the counting begins. So exact copies
+are split alike. Near-copies need not be: those of a short document may be in different splits, and those of a long one
+that differ in the first passage are cut alike but counted from another place.
 """
 
 import hashlib

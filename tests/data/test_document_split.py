@@ -81,3 +81,15 @@ def test_batches_have_whole_passages() -> None:
     lists = list(batch_passages(found, 10_000))
     assert [piece for part in lists for piece in part] == found
     assert all(sum(len(piece.text) for piece in part[:-1]) < 10_000 for part in lists)
+
+
+def test_exact_copies_are_split_alike_and_near_copies_need_not_be() -> None:
+    document = PROSE * (LONG_DOCUMENT // len(PROSE) + 10)
+    assert cut(document) == cut(f"{document}")
+    first, second = (
+        [place for place, passage in enumerate(cut(text)) if passage.split == "val"]
+        for text in (document, f"x{document[1:]}")
+    )
+    assert first != second
+    short = [f"{n} {PROSE[:500]}" for n in range(200)]
+    assert {passage.split for text in short for passage in cut(text)} == {"train", "val"}
