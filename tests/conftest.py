@@ -65,11 +65,6 @@ SLOWEST_FIRST = (  # by CPU time with an empty cache of Numba, which the first o
 )
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are cores: some tests wait for processes of their own."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the slowest files to the front, so that all workers of pytest-xdist end at about the same time."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST_FIRST)}

@@ -224,7 +224,7 @@ def make_training_state(folder: Path) -> TrainingState:
         return TrainingState(run.model, run.dataset(), Optimizer(wrapped.parameters, training), training)
 
 
-METADATA = CheckpointMetadata(2, True, 4, 0.1, 0.1, 0, True)
+METADATA = CheckpointMetadata(2, True, 4, 0.1, 0.1, "", True)
 
 
 def make_checkpoint(folder: Path) -> Path:

@@ -129,7 +129,7 @@ def test_a_truncated_file_of_a_run_is_named(name: str, command: Callable, traine
 @pytest.mark.parametrize(
     ("name", "old", "new", "parts"),
     [
-        ("run.json", '"format": 2', '"format": 3', ["run.json' has format 3, but this version reads 2"]),
+        ("run.json", '"format": 3', '"format": 4', ["run.json' has format 4, but this version reads 3"]),
         ("config.toml", "[model]", "[model]\nrotary = true", ["config.toml", "another version", "'rotary'"]),
         ("config.toml", "n_embd = 16", "n_embd = 32", ["model.safetensors' does not fit config.toml", "shape"]),
     ],
