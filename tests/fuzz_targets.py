@@ -51,11 +51,11 @@ from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.examples import read_examples
-from minigpt.finetuning.lora import apply_lora
+from minigpt.finetuning.lora import LoRAConfig, apply_lora
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantize_model
-from minigpt.runs.record import Metrics, Record, Snapshot
+from minigpt.runs.record import FinetuningRecord, Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
@@ -225,6 +225,18 @@ def make_training_state(folder: Path) -> TrainingState:
 
 
 METADATA = CheckpointMetadata(2, True, 4, 0.1, 0.1, "", True)
+
+
+def make_finetuning(folder: Path) -> Path:
+    run = make_run(folder)
+    run.write_finetuning(FinetuningRecord("sft", "lora", "0" * 64, "questions.jsonl", targets="qkv", rank=4))
+    return run.finetuning
+
+
+def read_finetuning(folder: Path) -> None:
+    """Read how a run is fine-tuned, as resume does."""
+    found = RunDirectory(folder).read_finetuning()
+    LoRAConfig(found.rank, found.alpha, found.dropout, found.rslora, found.dora)
 
 
 def make_checkpoint(folder: Path) -> Path:
@@ -430,6 +442,7 @@ TARGETS = [
     FuzzTarget("run: config.toml, bigram", make_bigram_config, IN_TEXT, open_run),
     run_target("config.toml", IN_TEXT, implementation="lecture"),
     FuzzTarget("run: run.json", lambda folder: make_run(folder).record, IN_JSON, open_record),
+    FuzzTarget("run: finetuning.json", make_finetuning, IN_JSON, read_finetuning),
     run_target("tokenizer.json", IN_JSON),
     run_target("model.safetensors", IN_TENSORS),
     run_target("metrics.jsonl", mutations.mutate_json_lines),
