@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from minigpt.config import ModelConfig, TrainingConfig
+from minigpt.config import UNSETTABLE, ModelConfig, TrainingConfig
 from minigpt.config_fields import require_known
 from minigpt.errors import ConfigError
 
@@ -14,5 +14,5 @@ def require_settings(names: Iterable[str]) -> None:
     """Raise ConfigError for a setting that a fine-tuning does not take, from Python as on the command line."""
     for name in names:
         require_known([name], ModelConfig.names() + TrainingConfig.names())
-        if name in FIXED or name in ModelConfig.names():
+        if name in (*FIXED, *UNSETTABLE) or name in ModelConfig.names():
             raise ConfigError(f"{name} is the base run's, and a fine-tuning cannot change it: leave it out")

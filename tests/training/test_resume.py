@@ -158,6 +158,18 @@ def test_a_finished_run_can_be_made_longer(finished: Path) -> None:
         resume(finished, max_iters=90)
 
 
+def test_resuming_a_finished_run_says_that_it_is_finished(finished: Path, command: Callable) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    done = command("train", "--resume", finished)
+    assert done.returncode == 0, done.stderr
+    loss = minigpt.load(finished).record.validation_loss
+    assert f"the run is finished after 60 steps: validation loss {loss:.4f} nats per character" in done.stdout
+    assert f"train --resume {finished} --max-iters 120" in done.stdout
+    assert f"sample {finished}" in done.stdout
+    assert json.loads(command("train", "--resume", finished, "--json").stdout)["step"] == 60
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("architecture", ["gpt", "modern"])
 def test_muon_resumes_with_the_same_bits(architecture: str, text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {
