@@ -128,6 +128,12 @@ def test_a_finished_fine_tuning_can_be_made_longer(folder: Path, tmp_path: Path)
     assert resume_finetuning(tmp_path / "run", max_iters=15).run.record.step == 15
 
 
+def test_a_fine_tuning_that_another_process_trains_cannot_be_resumed(stopped: Callable[[str], Path]) -> None:
+    run = stopped("text-full")
+    with RunDirectory(run).lock(), pytest.raises(RunError, match="another process is training"):
+        resume_finetuning(run)
+
+
 def test_what_was_not_fine_tuned_is_refused(folder: Path) -> None:
     with pytest.raises(RunError, match="was not fine-tuned, so there is no fine-tuning to resume"):
         resume_finetuning(folder / "base")
