@@ -20,12 +20,11 @@ from minigpt.finetuning.run_finetuning import (
     Method,
     Resumption,
     choose_path,
-    create_run,
     derive_config,
     describe_finetuning,
     prepare_model,
-    reopen_run,
     run_finetuning,
+    start_run,
 )
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
@@ -81,7 +80,7 @@ def train_dpo(
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-preferring by default.
         beta: how close the model stays to the reference; larger is closer.
-        resumption: a run that goes on, see `resume_finetuning`; the other arguments are those that it began with.
+        resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -112,18 +111,16 @@ def train_dpo(
         corpus = make_corpus(examples, f"the pairs in {data}")
         setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
         preferred_before = _measure_preferred(base.model, dataset)
-        if resumption:
-            run = reopen_run(base, setup, resumption, display)
-        else:
-            finetuning = describe_finetuning("dpo", base, method, lora, targets, data=str(data), beta=beta)
-            record = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
-            run = create_run(base, setup, finetuning, choose_path(base, out, "preferring"), display, record)
+        how = describe_finetuning("dpo", base, method, lora, targets, resumption, data=str(data), beta=beta)
+        fields = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
+        path = choose_path(base, out, "preferring")
+        run = start_run(base, setup, how, path, display, fields, resumption=resumption)
         options = {
             "objective": objective,
             "estimate": _estimate_loss,
             "measure": lambda: _evaluate_pairs(objective, dataset, corpus),
         }
-        run, adapter = run_finetuning(base, run, setup, method, display, options, resumption=resumption)
+        run, adapter = run_finetuning(run, setup, how, display, options, resumption=resumption)
         preferred_after = _measure_preferred(run.model, dataset)
     assert run.record.validation_loss is not None
     return DPOResult(run, preferred_before, preferred_after, run.record.validation_loss, dataset.truncated, adapter)

@@ -15,12 +15,11 @@ from minigpt.finetuning.run_finetuning import (
     Method,
     Resumption,
     choose_path,
-    create_run,
     derive_config,
     describe_finetuning,
     prepare_model,
-    reopen_run,
     run_finetuning,
+    start_run,
 )
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
@@ -73,7 +72,7 @@ def finetune(
         lora: the size and scaling of the adapters.
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-<method> by default.
-        resumption: a run that goes on, see `resume_finetuning`; the other arguments are those that it began with.
+        resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -101,12 +100,9 @@ def finetune(
         assert isinstance(setup.dataset, Dataset)
         val, source = setup.dataset.val, setup.corpus.source
         before = Evaluation.measure(base.model, val, base.tokenizer, "validation split", source)
-        if resumption:
-            run = reopen_run(base, setup, resumption, display)
-        else:
-            finetuning = describe_finetuning("text", base, method, lora, targets)
-            run = create_run(base, setup, finetuning, choose_path(base, out, method), display)
-        run, adapter = run_finetuning(base, run, setup, method, display, resumption=resumption)
+        how = describe_finetuning("text", base, method, lora, targets, resumption)
+        run = start_run(base, setup, how, choose_path(base, out, method), display, resumption=resumption)
+        run, adapter = run_finetuning(run, setup, how, display, resumption=resumption)
         own_text = ReplayDataset.from_run(base, data=resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
     assert run.record.validation_loss is not None

@@ -43,14 +43,14 @@ DEFAULT_RATES: dict[Method, float] = {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}
 
 @dataclasses.dataclass(frozen=True)
 class Resumption:
-    """A fine-tuned run that goes on.
+    """A fine-tuned run that is resumed.
 
     Attributes:
         directory: the run's directory, locked by this process.
         record: its record.
         finetuning: how it is fine-tuned.
         config: its settings, with the changes for the rest of the training.
-        checkpoint: where it goes on from.
+        checkpoint: what it resumes from.
         own_text: where the base's own text is; None for the recorded place.
     """
 
@@ -103,9 +103,10 @@ def describe_finetuning(
     method: Method,
     lora: LoRAConfig,
     targets: Sequence[str] | None,
+    resumption: Resumption | None,
     **fields: Any,
 ) -> FinetuningRecord:
-    """Return the record of a fine-tuning, from which it can resume.
+    """Return the record of a fine-tuning, from which it can resume; of a resumed run, the record that it has.
 
     Args:
         kind: what is learned.
@@ -113,8 +114,11 @@ def describe_finetuning(
         method: what trains.
         lora: the size and scaling of the adapters.
         targets: the layers that get an adapter, as for `apply_lora`.
+        resumption: what the run resumes from; None for a new run.
         **fields: more fields of the record.
     """
+    if resumption:
+        return resumption.finetuning
     return FinetuningRecord(
         kind=kind,
         method=method,
@@ -125,7 +129,7 @@ def describe_finetuning(
     )
 
 
-def create_run(
+def start_run(
     base: Run,
     setup: TrainingSetup,
     finetuning: FinetuningRecord,
@@ -133,18 +137,39 @@ def create_run(
     display: Display,
     fields: Mapping[str, Any] | None = None,
     old_ids: Sequence[int | None] = (),
+    resumption: Resumption | None = None,
 ) -> Run:
-    """Make the directory of a fine-tuned run, and return the run before its first step.
+    """Return a run before its next step: a new run, or a resumed one as it was at its checkpoint.
 
     Args:
         base: the run that is fine-tuned.
         setup: the data and the model, adapters included.
         finetuning: how the run is fine-tuned.
-        path: the directory; if it is taken, a number is added.
+        path: the directory of a new run; if it is taken, a number is added.
         display: says what trains and where the run is.
-        fields: more fields of the record.
+        fields: more fields of a new run's record.
         old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
+        resumption: what the run resumes from; None for a new run.
+
+    Raises:
+        DataError: the data are not those that the run was trained on.
+        RunError: the checkpoint does not fit the model.
     """
+    if resumption:
+        return _reopen_run(base, setup, resumption, display)
+    return _create_run(base, setup, finetuning, path, display, fields, old_ids)
+
+
+def _create_run(
+    base: Run,
+    setup: TrainingSetup,
+    finetuning: FinetuningRecord,
+    path: Path,
+    display: Display,
+    fields: Mapping[str, Any] | None,
+    old_ids: Sequence[int | None],
+) -> Run:
+    """Make the directory of a new run, and return the run. The arguments are those of `start_run`."""
     directory, method = RunDirectory.create(path), finetuning.method
     trained = count_trained_parameters(setup.model)
     record = dataclasses.replace(
@@ -164,19 +189,8 @@ def create_run(
     return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
 
 
-def reopen_run(base: Run, setup: TrainingSetup, resumption: Resumption, display: Display) -> Run:
-    """Return a fine-tuned run as it was at its checkpoint.
-
-    Args:
-        base: the run that is fine-tuned.
-        setup: the data and the model, adapters included. The model gets the checkpoint's weights.
-        resumption: the run.
-        display: says where the run goes on.
-
-    Raises:
-        DataError: the data are not those that the run was trained on.
-        RunError: the checkpoint does not fit the model.
-    """
+def _reopen_run(base: Run, setup: TrainingSetup, resumption: Resumption, display: Display) -> Run:
+    """Give the model the checkpoint's weights, and return the run. Arguments and errors are those of `start_run`."""
     directory, checkpoint = resumption.directory, resumption.checkpoint
     if setup.corpus.sha256 != resumption.record.data_sha256:
         raise DataError(
@@ -195,47 +209,45 @@ def reopen_run(base: Run, setup: TrainingSetup, resumption: Resumption, display:
 
 
 def run_finetuning(
-    base: Run,
     run: Run,
     setup: TrainingSetup,
-    method: Method,
+    finetuning: FinetuningRecord,
     display: Display,
     options: Mapping[str, Any] | None = None,
     old_ids: Sequence[int | None] = (),
     resumption: Resumption | None = None,
 ) -> tuple[Run, Path | None]:
-    """Train a run of `create_run` or `reopen_run`. At the end adapters are merged into its weights.
+    """Train a run of `start_run`. At the end adapters are merged into its weights.
 
     Args:
-        base: the run that is fine-tuned.
-        run: the new run.
+        run: the run.
         setup: the data and the model, adapters included.
-        method: what trains.
+        finetuning: how the run is fine-tuned.
         display: shows the progress.
         options: more arguments of `run_training`.
         old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
-        resumption: what the run goes on from; None for a new run.
+        resumption: what the run resumes from; None for a new run.
 
     Returns:
         The trained run, and the directory of its adapter; None if all weights trained.
     """
     options = {"checkpoint": resumption.checkpoint if resumption else None, **(options or {})}
     with nullcontext() if resumption else RunDirectory(run.path).lock():
-        if method == "full":
+        if finetuning.method == "full":
             return run_training(run, setup, display, **options), None
-        return _train_adapters(base, run, setup, display, options, old_ids)
+        return _train_adapters(run, setup, finetuning.base_sha256, display, options, old_ids)
 
 
 def _train_adapters(
-    base: Run,
     run: Run,
     setup: TrainingSetup,
+    base_sha256: str,
     display: Display,
     options: Mapping[str, Any],
     old_ids: Sequence[int | None],
 ) -> tuple[Run, Path]:
-    """Train the adapters of a run, and merge them. The arguments are those of `run_finetuning`."""
-    adapter, base_sha256 = RunDirectory(run.path).adapter, compute_base_fingerprint(base.model)
+    """Train the adapters of a run, and merge them. The other arguments are those of `run_finetuning`."""
+    adapter = RunDirectory(run.path).adapter
 
     def merge() -> Mapping[str, Tensor]:
         """Save the adapter, and return the merged weights."""

@@ -20,12 +20,11 @@ from minigpt.finetuning.run_finetuning import (
     Method,
     Resumption,
     choose_path,
-    create_run,
     derive_config,
     describe_finetuning,
     prepare_model,
-    reopen_run,
     run_finetuning,
+    start_run,
 )
 from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.target_layers import OUTSIDE_BLOCKS, select_layers
@@ -106,7 +105,7 @@ def train_sft(
         lora: the size and scaling of the adapters.
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-instructed by default.
-        resumption: a run that goes on, see `resume_finetuning`; the other arguments are those that it began with.
+        resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -142,18 +141,15 @@ def train_sft(
         trained_parameters = count_trained_parameters(model)
         corpus = make_corpus(train + test, split.source)
         setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
-        if resumption:
-            run = reopen_run(base, setup, resumption, display)
-        else:
-            names = {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
-            place = None if data is None else str(data)
-            more = {"data": place, "replays": replay is not None, **names}
-            finetuning = describe_finetuning("sft", base, method, lora, targets, **more)
-            record = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
-            run = create_run(base, setup, finetuning, choose_path(base, out, "instructed"), display, record, old_ids)
+        more = {"data": None if data is None else str(data), "replays": replay is not None}
+        names = {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
+        how = describe_finetuning("sft", base, method, lora, targets, resumption, **more, **names)
+        fields = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
+        path = choose_path(base, out, "instructed")
+        run = start_run(base, setup, how, path, display, fields, old_ids, resumption)
         log = AccuracyLog(RunDirectory(run.path), model, template, split.test, display.say)
         options = {"callbacks": [log], "measure": lambda: _evaluate_answers(run, dataset)}
-        run, adapter = run_finetuning(base, run, setup, method, display, options, old_ids, resumption)
+        run, adapter = run_finetuning(run, setup, how, display, options, old_ids, resumption)
         log.draw()
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)

@@ -4,20 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from conversations import CONVERSATION
 
 from minigpt.errors import DataError, FileError
 from minigpt.finetuning.examples import Example, read_examples
-from minigpt.tokenizers.chat_format import Turn
-
-CONVERSATION = Example(
-    (
-        Turn("system", "Be brief."),
-        Turn("user", "Hi"),
-        Turn("assistant", "Ho"),
-        Turn("user", "a?"),
-        Turn("assistant", "b"),
-    )
-)
 
 
 def write_lines(path: Path, *lines: object) -> Path:

@@ -82,7 +82,7 @@ def change_record(run: Path, **changes: str) -> None:
 
 
 @pytest.fixture
-def stopped(folder: Path, tmp_path: Path) -> Callable[[str], Path]:
+def make_unfinished(folder: Path, tmp_path: Path) -> Callable[[str], Path]:
     """A function that returns a run of some kind that ended before its record said so."""
 
     def stop(kind: str) -> Path:
@@ -94,9 +94,9 @@ def stopped(folder: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def test_a_moved_base_is_asked_for_and_another_one_is_refused(
-    stopped: Callable[[str], Path], folder: Path, tmp_path: Path
+    make_unfinished: Callable[[str], Path], folder: Path, tmp_path: Path
 ) -> None:
-    run = stopped("text-lora")
+    run = make_unfinished("text-lora")
     change_record(run, base=str(tmp_path / "gone"))
     with pytest.raises(RunError, match=r"the base run .* is not there: name it with --base"):
         resume_finetuning(run)
@@ -115,10 +115,10 @@ def test_a_moved_base_is_asked_for_and_another_one_is_refused(
     ],
 )
 def test_other_data_are_refused(
-    kind: str, changed: str, message: str, stopped: Callable[[str], Path], folder: Path
+    kind: str, changed: str, message: str, make_unfinished: Callable[[str], Path], folder: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
-        resume_finetuning(stopped(kind), data=folder / changed)
+        resume_finetuning(make_unfinished(kind), data=folder / changed)
 
 
 def test_a_finished_fine_tuning_can_be_made_longer(folder: Path, tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_a_finished_fine_tuning_can_be_made_longer(folder: Path, tmp_path: Path)
     assert resume_finetuning(tmp_path / "run", max_iters=15).run.record.step == 15
 
 
-def test_a_fine_tuning_that_another_process_trains_cannot_be_resumed(stopped: Callable[[str], Path]) -> None:
-    run = stopped("text-full")
+def test_a_fine_tuning_that_another_process_trains_cannot_be_resumed(make_unfinished: Callable[[str], Path]) -> None:
+    run = make_unfinished("text-full")
     with RunDirectory(run).lock(), pytest.raises(RunError, match="another process is training"):
         resume_finetuning(run)
 

@@ -1,6 +1,7 @@
 """The chat format: its tokens cannot be forged by text, and only answers count in the loss."""
 
 import pytest
+from conversations import CONVERSATION
 from texts import PROSE
 
 from minigpt.finetuning.examples import Example
@@ -8,17 +9,7 @@ from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
-from minigpt.tokenizers.chat_format import CHAT_TOKENS, END_OF_ANSWER, ROLE_TOKENS, ChatTemplate, Turn
-
-CONVERSATION = Example(
-    (
-        Turn("system", "Be brief."),
-        Turn("user", "Hi"),
-        Turn("assistant", "Ho"),
-        Turn("user", "a?"),
-        Turn("assistant", "b"),
-    )
-)
+from minigpt.tokenizers.chat_format import CHAT_TOKENS, END_OF_ANSWER, ROLE_TOKENS, ChatTemplate
 
 
 def build_tokenizers() -> list[Tokenizer]:
