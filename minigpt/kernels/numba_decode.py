@@ -17,7 +17,7 @@ from numba import prange
 from numpy import ndarray
 from torch.nn import functional as F
 
-from minigpt.kernels.numba_jit import njit_allocating, njit_fast, njit_parallel
+from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
 from minigpt.kernels.numba_ops import activate, add_product, empty_array, exp, find_largest, layer_norm
 from minigpt.kernels.numba_sampling import Sampling, sample_token
 from minigpt.kernels.numba_weights import Weights, extract_weights
@@ -114,33 +114,29 @@ def decode_tokens(
     return tokens
 
 
-@njit_fast
+@njit_inner
 def decode_token(w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int) -> None:
     """Add a token at a position to the cache and write the logits of the next token to the scratch memory."""
     embed(w, s, token, position)
-    for layer in range(len(w.up)):
-        _compute_attention(w, keys, values, s, layer, position, 0)
-        _add_sums(s, w.proj_affine[layer])
-        _compute_feed_forward(w, relu, s, layer, 0)
-        _add_sums(s, w.down_affine[layer])
-    compute_logits(w, s, 0)
+    for stage in range(2 * len(w.up) + 1):
+        for part in range(len(s.sums)):
+            _run_part(w, relu, keys, values, s, stage, position, part)
+        _add_sums(w, s, stage)
 
 
 @njit_parallel
 def decode_token_in_parts(
     w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
 ) -> None:
-    """Do the same with each layer in parts."""
+    """Do the same with a thread for each part."""
     embed(w, s, token, position)
     for stage in range(2 * len(w.up) + 1):
-        for part in prange(len(s.sums)):
-            _run_part(w, relu, keys, values, s, stage, position, part)
-        if stage < 2 * len(w.up):
-            affines = w.down_affine if stage % 2 else w.proj_affine
-            _add_sums(s, affines[stage // 2])
+        for part in prange(len(s.sums)):  # unsigned: without the conversion, Numba compiles each function twice
+            _run_part(w, relu, keys, values, s, stage, position, np.int64(part))
+        _add_sums(w, s, stage)
 
 
-@njit_fast
+@njit_inner
 def _run_part(
     w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, stage: int, position: int, part: int
 ) -> None:
@@ -154,14 +150,14 @@ def _run_part(
         _compute_attention(w, keys, values, s, layer, position, part)
 
 
-@njit_fast
+@njit_inner
 def embed(w: Weights, s: Scratch, token: int, position: int) -> None:
     """Add the embeddings of the token and of its position."""
     for c in range(len(s.x)):
         s.x[c] = w.tokens[token, c] + w.positions[position, c]
 
 
-@njit_fast
+@njit_inner
 def _compute_attention(
     w: Weights, keys: ndarray, values: ndarray, s: Scratch, layer: int, position: int, part: int
 ) -> None:
@@ -182,7 +178,7 @@ def _compute_attention(
     add_product(attended, w.proj[layer, part], s.sums[part], s.rows[part])
 
 
-@njit_fast
+@njit_inner
 def _compute_feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> None:
     """Compute what one part of the hidden units adds to x."""
     layer_norm(s.x, w.ln2[layer], s.normed[part])
@@ -192,14 +188,14 @@ def _compute_feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: 
     add_product(s.hidden[part], w.down[layer, part], s.sums[part], s.rows[part])
 
 
-@njit_fast
+@njit_inner
 def compute_logits(w: Weights, s: Scratch, part: int) -> None:
     """Compute one part of the logits."""
     layer_norm(s.x, w.ln_f, s.normed[part])
     multiply(s.normed[part], w.head[part], w.head_affine[part], s.logits[part], s.rows[part])
 
 
-@njit_fast
+@njit_inner
 def multiply(x: ndarray, matrix: ndarray, affine: ndarray, out: ndarray, rows: ndarray) -> None:
     """Compute x @ matrix, multiply by the scale and add the bias, into out."""
     out[:] = 0
@@ -208,9 +204,13 @@ def multiply(x: ndarray, matrix: ndarray, affine: ndarray, out: ndarray, rows: n
         out[o] = out[o] * affine[0, o] + affine[1, o]
 
 
-@njit_fast
-def _add_sums(s: Scratch, affine: ndarray) -> None:
-    """Add to x the sum over all parts, multiplied by its scale and with its bias."""
+@njit_inner
+def _add_sums(w: Weights, s: Scratch, stage: int) -> None:
+    """Add to x what the parts of a stage computed: the sum, multiplied by its scale and with its bias."""
+    layer = stage // 2
+    if layer == len(w.up):
+        return
+    affine = w.down_affine[layer] if stage % 2 else w.proj_affine[layer]
     for c in range(len(s.x)):
         total = s.sums[0, c]
         for part in range(1, len(s.sums)):
@@ -218,7 +218,7 @@ def _add_sums(s: Scratch, affine: ndarray) -> None:
         s.x[c] += total * affine[0, c] + affine[1, c]
 
 
-@njit_fast
+@njit_inner
 def attend(q: ndarray, keys: ndarray, values: ndarray, scores: ndarray, out: ndarray, rows: ndarray) -> None:
     """Attend with the query (D,) of one head to the first len(scores) positions of keys and values (D, T)."""
     D, T = len(q), len(scores)

@@ -59,6 +59,7 @@ def hash_sources() -> str:
 
 
 njit_fast = njit_cached(**NO_ALLOCATION)
+njit_inner = njit_cached(**NO_ALLOCATION, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # Python cannot call these
 njit_allocating = njit_cached(**FAST)
 njit_parallel = njit_cached(**FAST, parallel=_has_openmp())  # for a function with a `prange`
 njit_exact = njit_cached(cache=True, error_model="numpy")

@@ -16,7 +16,7 @@ import numpy as np
 from numba import prange
 from numpy import ndarray
 
-from minigpt.kernels.numba_jit import njit_allocating, njit_fast, njit_parallel
+from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
 from minigpt.kernels.numba_ops import activate, add, add_product, copy, empty_array, exp, find_largest, layer_norm
 from minigpt.kernels.numba_sampling import Sampling, sample_token
 from minigpt.kernels.numba_weights import Weights, extract_weights
@@ -96,27 +96,32 @@ def decode_window_tokens(
 @njit_parallel
 def compute_window_logits(w: Weights, relu: bool, s: WindowScratch, idx: ndarray) -> None:
     """Write the logits after the window idx (T,) to the scratch memory."""
-    T, L = len(idx), len(w.up)
-    for layer in range(L):
-        for part in prange(PARTS):
-            _run_positions(w, relu, s, idx, layer, T * part // PARTS, T * (part + 1) // PARTS)
-    _finish_block(w, relu, s, L - 1, T - 1, T)  # only the last position of the last block is needed
+    T = len(idx)
+    for stage in range(len(w.up) + 1):
+        for part in prange(PARTS):  # unsigned: without the conversion, Numba compiles each function twice
+            _run_part(w, relu, s, idx, stage, np.int64(part))
     layer_norm(s.x[T - 1], w.ln_f, s.normed[T - 1])
     copy(w.head_affine[0, 1], s.logits)
     add_product(s.normed[T - 1], w.head[0], s.logits, s.rows)
 
 
-@njit_fast
-def _run_positions(w: Weights, relu: bool, s: WindowScratch, idx: ndarray, layer: int, first: int, last: int) -> None:
-    """Compute a block's keys and values, and all before them, for the positions from `first` to `last` - 1."""
-    if layer == 0:
+@njit_inner
+def _run_part(w: Weights, relu: bool, s: WindowScratch, idx: ndarray, stage: int, part: int) -> None:
+    """Compute the keys and values of a block, and all before them, for one part of the positions.
+
+    The stage after the last block finishes that block, for the last position only.
+    """
+    T, L = len(idx), len(w.up)
+    first, last = T * part // PARTS, T * (part + 1) // PARTS
+    if stage == 0:
         embed_window(w, s, idx, first, last)
     else:
-        _finish_block(w, relu, s, layer - 1, first, last)
-    _compute_qkv(w, s, layer, first, last)
+        _finish_block(w, relu, s, stage - 1, first if stage < L else max(first, T - 1), last)
+    if stage < L:
+        _compute_qkv(w, s, stage, first, last)
 
 
-@njit_fast
+@njit_inner
 def embed_window(w: Weights, s: WindowScratch, idx: ndarray, first: int, last: int) -> None:
     """Add the embeddings of tokens and positions, for the positions from `first` to `last` - 1."""
     for t in range(first, last):
@@ -124,7 +129,7 @@ def embed_window(w: Weights, s: WindowScratch, idx: ndarray, first: int, last: i
         add(w.positions[t], s.x[t])
 
 
-@njit_fast
+@njit_inner
 def _compute_qkv(w: Weights, s: WindowScratch, layer: int, first: int, last: int) -> None:
     """Compute a block's queries, keys and values, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
@@ -142,7 +147,7 @@ def _compute_qkv(w: Weights, s: WindowScratch, layer: int, first: int, last: int
                 values[h, t, d] = s.qkv[t, 3 * D * h + 2 * D + d]
 
 
-@njit_fast
+@njit_inner
 def _finish_block(w: Weights, relu: bool, s: WindowScratch, layer: int, first: int, last: int) -> None:
     """Compute the rest of a block, attention and feed-forward, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
@@ -162,7 +167,7 @@ def _finish_block(w: Weights, relu: bool, s: WindowScratch, layer: int, first: i
     _add_products(s.hidden, w.down[layer, 0], s.x, first, last, F, C)
 
 
-@njit_fast
+@njit_inner
 def attend_window(
     queries: ndarray,  # (T, D)
     keys: ndarray,  # (D, T)
@@ -192,7 +197,7 @@ def attend_window(
         _add_products(scores, values, attended, start, end, end, D)
 
 
-@njit_fast
+@njit_inner
 def _add_products(x: ndarray, matrix: ndarray, out: ndarray, first: int, last: int, inputs: int, outputs: int) -> None:
     """Add x @ matrix to out, for (T, I), (I, O) and (T, O), in the rows from `first` to `last` - 1.
 
