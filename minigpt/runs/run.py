@@ -1,14 +1,12 @@
 """A trained run that has been opened: generate text with it, and measure texts with it."""
 
-import codecs
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
 from minigpt.acceleration import accelerate
 from minigpt.config import Config, SamplingConfig
@@ -27,7 +25,7 @@ from minigpt.runs.record import Metrics, Record
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
-from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, find_end_of_text
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream, find_end_of_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,20 +106,26 @@ class Run:
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """Yield the new text in pieces while it is generated. Arguments and errors are those of `generate`."""
         config = SamplingConfig.from_keywords(**sampling)
-        idx = self._encode_prompt(prompt)
-        return self._stream(idx, config)  # a generator of its own, so that errors above are raised at once
+        return self.stream_from_ids(self.encode_prompt(prompt), config)  # a second generator: errors come at once
 
-    def _stream(self, idx: Tensor, config: SamplingConfig) -> Iterator[str]:
-        tokens = engine.stream(self.model, idx, config)
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # holds an incomplete character back
+    def stream_from_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int] = ()) -> Iterator[str]:
+        """Yield the text that continues a prompt of token ids, in pieces, while it is generated.
+
+        Args:
+            ids: the prompt, at least one token.
+            config: how to sample, and how many tokens.
+            stop: tokens that end the text.
+        """
+        return decode_stream(self.tokenizer, self._generate_ids(ids, config, stop))
+
+    def _generate_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int]) -> Iterator[int]:
+        tokens = engine.stream(self.model, torch.tensor([ids], device=get_device(self.model)), config, stop)
         while True:
-            with self._limit_generation_threads(len(idx)):  # not around the yield: the caller computes meanwhile
+            with self._limit_generation_threads(1):  # not around the yield: the caller computes meanwhile
                 token = next(tokens, None)
-            content = b"" if token is None else self.tokenizer.decode_bytes(token.tolist())
-            if piece := decoder.decode(content, final=token is None):
-                yield piece
             if token is None:
                 return
+            yield int(token)
 
     def generate_several(self, num_samples: int, prompt: str = "", **sampling: Any) -> list[str]:
         """Return several different texts, generated as one batch.
@@ -140,7 +144,7 @@ class Run:
             raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
         config = SamplingConfig.from_keywords(**sampling)
         with self._limit_generation_threads(num_samples), explain_memory_errors("lower num_samples"):
-            idx = self._encode_prompt(prompt).expand(num_samples, -1)
+            idx = torch.tensor([self.encode_prompt(prompt)], device=get_device(self.model)).expand(num_samples, -1)
             rows = engine.generate(self.model, idx, config).tolist()
         return [prompt + self.tokenizer.decode(row) for row in rows]
 
@@ -219,20 +223,18 @@ class Run:
     def _limit_evaluation_threads(self) -> AbstractContextManager[int]:
         return limit_threads(TOKENS_PER_BATCH * self.config.model.n_embd)
 
-    def _encode_prompt(self, prompt: str) -> Tensor:
-        """Return the prompt's ids, (1, T); for an empty prompt that of the start token.
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the prompt's ids; for an empty prompt that of the start token.
 
         The start token is the end of a document if the run was trained on documents, else a newline, else token 0.
         """
         end = find_end_of_text(self.tokenizer) if self.record.documents else None
         try:
-            ids = self.tokenizer.encode(prompt or "\n") if prompt or end is None else [end]
+            return self.tokenizer.encode(prompt or "\n") if prompt or end is None else [end]
         except UnknownCharacterError:
             if prompt:
                 raise
-            ids = [0]
-        device = get_device(self.model)
-        return torch.tensor([ids], device=device)
+            return [0]
 
 
 def find_training_data(path: Path, record: Record, data: str | Path | None) -> Corpus | PreparedData:

@@ -1,7 +1,8 @@
 """The protocol that every tokenizer follows, and what works with any of them."""
 
+import codecs
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -47,6 +48,30 @@ class Tokenizer(Protocol):
     @classmethod
     def load(cls, path: Path | str) -> Self:
         """Read a tokenizer from a file that `save` wrote."""
+
+
+def decode_stream(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Decode token ids one by one.
+
+    A character may take several tokens. It is yielded with the last of them, so the pieces together are
+    `decode(ids)`. Decoding each token alone would turn every part of the character into U+FFFD.
+
+    Args:
+        tokenizer: the tokenizer.
+        ids: the token ids, which are read as the text is asked for.
+
+    Yields:
+        Pieces of the text; none is empty.
+
+    Raises:
+        DataError: an id is not a token.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for i in ids:
+        if piece := decoder.decode(tokenizer.decode_bytes([i])):
+            yield piece
+    if piece := decoder.decode(b"", final=True):
+        yield piece
 
 
 def find_end_of_text(tokenizer: Tokenizer) -> int | None:
