@@ -89,7 +89,9 @@ def _run_chat_command(conversation: "Chat", line: str) -> bool:
     elif command == "/save":
         if not argument.strip():
             raise ConfigError("/save needs the name of a file: /save chat.jsonl")
-        conversation.save(Path(argument.strip()))
+        path = Path(argument.strip())
+        saved = conversation.save(path)
+        print_message(f"{path} has {saved} of {len(conversation.turns) // 2} questions, with their answers")
     else:
         raise ConfigError(f"there is no command {command!r}: {HELP}")
     return True

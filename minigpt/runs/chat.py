@@ -5,12 +5,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError
-from minigpt.generation import engine
-from minigpt.model.language_model import get_device
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
@@ -49,13 +45,31 @@ class Chat:
             raise ConfigError(f"temperature must be a number at least 0, not {value!r}") from None
         self.config = dataclasses.replace(self.config, temperature=temperature)
 
-    def save(self, path: Path) -> None:
-        """Write the conversation as a line of JSON that `minigpt finetune --data` reads. Raise FileError."""
-        messages = [{"role": turn.role, "content": turn.text} for turn in self.turns]
+    def save(self, path: Path) -> int:
+        """Write the conversation as a line of JSON that `minigpt finetune --data` reads.
+
+        Questions with an empty answer are left out: there is nothing to learn from them.
+
+        Returns:
+            The number of questions with their answers in the file.
+
+        Raises:
+            DataError: there is no answer to save.
+            FileError: the file cannot be written.
+        """
+        pairs = zip(self.turns[::2], self.turns[1::2], strict=True)
+        turns = [turn for pair in pairs if pair[1].text.strip() for turn in pair]
+        if not turns:
+            raise DataError("the conversation has no answer to save: ask something first")
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         write_atomic(path, json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n")
+        return len(turns) // 2
 
     def answer(self, text: str) -> Iterator[str]:
         """Answer a question; the question and the answer become turns once the answer is complete.
+
+        A special token ends the answer. So a turn never has the name of one because the model sampled it: as text,
+        the name is not what the model was trained on, and a character tokenizer may lack its letters.
 
         Args:
             text: what the user says.
@@ -67,16 +81,14 @@ class Chat:
             UnknownCharacterError: the text has a character that the tokenizer does not know.
             DataError: the text is longer than the model's context.
         """
-        if not self.knows_instructions:
-            yield from self.run.stream(text, **vars(self.config))
-            return
-        template = ChatTemplate(self.run.tokenizer)
         turns = [*self.turns, Turn("user", text)]
-        ids = fit_prompt(template, turns, self.run.config.model.block_size, self.exchanges)
-        idx = torch.tensor([ids], device=get_device(self.run.model))  # (1, T)
+        if self.knows_instructions:
+            template = ChatTemplate(self.run.tokenizer)
+            ids = fit_prompt(template, turns, self.run.config.model.block_size, self.exchanges)
+        else:
+            ids = self.run.encode_prompt(text)
         answer = ""
-        for token in engine.stream(self.run.model, idx, self.config, stop=[template.end]):
-            piece = self.run.tokenizer.decode(token.tolist())
+        for piece in self.run.stream_from_ids(ids, self.config, stop=self.run.tokenizer.special_tokens.values()):
             answer += piece
             yield piece
         self.turns = [*turns, Turn("assistant", answer)]

@@ -1,24 +1,40 @@
 """`minigpt chat`: turns, commands and typing errors."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import train_to_answer
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
 from minigpt.finetuning.examples import read_examples
+from minigpt.model.lecture import BigramLanguageModel
 from minigpt.runs.chat import Chat, fit_prompt
 from minigpt.runs.run import Run
-from minigpt.tokenizers.chat_format import ChatTemplate, Turn
+from minigpt.tokenizers.base import Tokenizer
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
 
 
 @pytest.fixture(scope="module")
 def parrot(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model that has learned to answer every question with "a"."""
     return train_to_answer(trained, tmp_path_factory.mktemp("parrot"), "a", max_iters=150, learning_rate=1e-2).run
+
+
+def build_bigram(run: Run, tokenizer: Tokenizer, *tokens: int) -> Run:
+    """Return a run whose model writes these tokens, each of them after the one before it; tokens do not repeat."""
+    config = run.config.override(architecture="bigram", vocab_size=tokenizer.vocab_size)
+    model = BigramLanguageModel(config.model)
+    with torch.no_grad():
+        for token, following in itertools.pairwise(tokens):
+            model.token_embedding_table.weight[token, following] = 100.0
+    return dataclasses.replace(run, model=model.eval(), tokenizer=tokenizer, config=config)
 
 
 def test_questions_are_answered_and_commands_are_obeyed(parrot: Run, command: Callable, tmp_path: Path) -> None:
@@ -38,7 +54,7 @@ def test_questions_are_answered_and_commands_are_obeyed(parrot: Run, command: Ca
 
 
 def test_typing_errors_are_explained_and_the_conversation_continues(parrot: Run, command: Callable) -> None:
-    typed = "/dance\n/temperature hot\n/temperature -1\n/save\n/save nowhere/talk\n漢\n" + "q" * 40 + "\nq1\n"
+    typed = "/dance\n/temperature hot\n/temperature -1\n/save\n漢\n" + "q" * 40 + "\nq1\n/save nowhere/talk\n"
     done = command("chat", parrot.path, "--temperature", "0", "--max-new-tokens", "3", input=typed)
     assert done.returncode == 0
     assert done.stdout == "a\n"
@@ -87,3 +103,47 @@ def test_the_same_seed_gives_the_same_answers(parrot: Run) -> None:
         assert "".join(first.answer(question)) == "".join(again.answer(question))
     assert first.turns == again.turns
     assert dataclasses.replace(config, seed=7) == first.config
+
+
+def test_characters_of_several_tokens_are_answered_and_kept_whole(trained: Run) -> None:
+    tokenizer = BPETokenizer([], CHAT_TOKENS)  # a token for each byte
+    special = tokenizer.special_tokens
+    answer = "é漢🙂"
+    run = build_bigram(trained, tokenizer, special["<|assistant|>"], *tokenizer.encode(answer), special["<|end|>"])
+    conversation = Chat(run, SamplingConfig(temperature=0))
+    assert list(conversation.answer("q")) == list(answer)
+    assert conversation.turns == [Turn("user", "q"), Turn("assistant", answer)]
+
+
+@pytest.mark.parametrize("mark", [*CHAT_TOKENS, "<|endoftext|>"])
+def test_a_special_token_ends_the_answer_and_the_conversation_continues(trained: Run, mark: str) -> None:
+    tokenizer = CharTokenizer("aq", [*CHAT_TOKENS, "<|endoftext|>"])  # it cannot encode the name of any of these
+    special = tokenizer.special_tokens
+    run = build_bigram(trained, tokenizer, special["<|assistant|>"], *tokenizer.encode("a"), special[mark])
+    conversation = Chat(run, SamplingConfig(temperature=0))
+    for _ in range(2):
+        assert "".join(conversation.answer("q")) == "a"
+    assert conversation.turns == [Turn("user", "q"), Turn("assistant", "a")] * 2
+
+
+def test_what_a_model_without_instruction_tuning_writes_is_saved_too(trained: Run, tmp_path: Path) -> None:
+    conversation = Chat(trained, SamplingConfig(max_new_tokens=20, seed=3))
+    continued = ["".join(conversation.answer(text)) for text in ("GULL:\n", "the sea")]
+    assert continued == [trained.generate("GULL:\n", max_new_tokens=20, seed=3)[6:], continued[1]]
+    assert conversation.save(tmp_path / "talk.jsonl") == 2
+    (talk,) = read_examples(tmp_path / "talk.jsonl")
+    assert [turn.text for turn in talk.turns] == ["GULL:\n", continued[0], "the sea", continued[1]]
+
+
+def test_only_what_finetune_reads_is_saved(trained: Run, tmp_path: Path) -> None:
+    conversation = Chat(trained, SamplingConfig())
+    with pytest.raises(DataError, match="no answer to save: ask something first"):
+        conversation.save(tmp_path / "talk.jsonl")
+    conversation.turns = [Turn("user", "q1"), Turn("assistant", "")]
+    with pytest.raises(DataError, match="no answer to save"):
+        conversation.save(tmp_path / "talk.jsonl")
+    assert not (tmp_path / "talk.jsonl").exists()
+    conversation.turns += [Turn("user", "q2"), Turn("assistant", "a")]
+    assert conversation.save(tmp_path / "talk.jsonl") == 1
+    (talk,) = read_examples(tmp_path / "talk.jsonl")
+    assert talk.questions == ["q2"]
