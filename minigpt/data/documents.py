@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, import_library, open_decompressed
+from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, open_decompressed
+from minigpt.data.parquet import read_text_column
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors
 
@@ -21,7 +22,6 @@ _CHUNK_BYTES = 2**20
 _MAX_DOCUMENT_CHARACTERS = (
     2**26
 )  # characters between two separators; a longer stretch means that the separator is wrong
-_ROWS_AT_A_TIME = 256  # of a Parquet file
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # some programs write it at the start of a file
 
@@ -131,53 +131,12 @@ class DocumentReader:
             yield self._replace_surrogates(entry[self.field] or "", where), True
 
     def _read_parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
-        pyarrow, parquet = import_library("pyarrow"), import_library("pyarrow.parquet")
-        try:
-            table = parquet.ParquetFile(file)
-            self._require_text_column(table, path)
-            limit = max(self.allowed_bytes, MAX_RATIO * path.stat().st_size)
-            groups = [table.metadata.row_group(n) for n in range(table.num_row_groups)]
-            unpacked = sum(g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns))
-            rows = self._iterate_rows(parquet.ParquetFile(file, read_dictionary=[self.field]))
-            for row, content in enumerate(rows, 1):
-                unpacked += len(content)
-                if unpacked > limit:
-                    raise FileError(
-                        f"{str(path)!r} unpacks to {MAX_RATIO} times its size, as hardly any text does: leave it out"
-                    )
-                try:
-                    yield content.decode("utf-8", self._register_error_handler()), True
-                except UnicodeDecodeError as error:
-                    raise self._utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
-        except (pyarrow.ArrowException, IndexError) as error:  # IndexError: a dictionary lacks an entry
-            reason = " ".join(str(error).split())[:120]
-            raise FileError(
-                f"{str(path)!r} cannot be read as Parquet ({reason}): make it again, or leave it out"
-            ) from None
-
-    def _require_text_column(self, table: Any, path: Path) -> None:
-        """Raise DataError unless the Parquet file has one column of text with the name `field`."""
-        types = import_library("pyarrow").types
-        names = table.schema_arrow.names
-        if self.field not in names:
-            listed = ", ".join(map(repr, names[:8]))
-            raise DataError(f"{str(path)!r} has no column {self.field!r} (it has {listed}): name the one with --field")
-        if names.count(self.field) > 1:
-            raise DataError(f"{str(path)!r} has several columns {self.field!r}: name them differently first")
-        kind = table.schema_arrow.field(self.field).type
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        if str(kind) not in ("string", "large_string", "string_view"):
-            raise DataError(f"{str(path)!r}: its column {self.field!r} is not text but {kind}: name another")
-
-    def _iterate_rows(self, table: Any) -> Iterator[bytes]:
-        """Yield the texts of the column one by one; a repeated text of a dictionary is kept once."""
-        pyarrow = import_library("pyarrow")
-        for batch in table.iter_batches(batch_size=_ROWS_AT_A_TIME, columns=[self.field]):
-            column = batch.column(batch.schema.names.index(self.field))
-            values = getattr(column, "dictionary", column).cast(pyarrow.large_binary())
-            places = column.indices.to_pylist() if hasattr(column, "indices") else range(len(column))
-            for place in places:
-                yield b"" if place is None else values[place].as_py() or b""
+        limit = max(self.allowed_bytes, MAX_RATIO * path.stat().st_size)
+        for row, content in enumerate(read_text_column(file, path, self.field, limit), 1):
+            try:
+                yield content.decode("utf-8", self._register_error_handler()), True
+            except UnicodeDecodeError as error:
+                raise self._utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
 
     def _replace_surrogates(self, text: str, where: str) -> str:
         """Replace halves of surrogate pairs, which JSON can express and UTF-8 cannot; raise DataError if strict."""
