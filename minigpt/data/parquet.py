@@ -6,6 +6,7 @@ and each page's header say how large it will be. Both are checked before the fir
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,10 +43,12 @@ def read_text_column(file: IO[bytes], path: Path, field: str, limit: int) -> Ite
     """
     pyarrow, parquet = import_library("pyarrow"), import_library("pyarrow.parquet")
     try:
-        options = {"pre_buffer": False, "buffer_size": 2**20}
-        table = parquet.ParquetFile(file, **options)
+        guarded = _GuardedFile(file)
+        table = parquet.ParquetFile(guarded, pre_buffer=False, buffer_size=2**20)
         _require_text_column(table, path, field)
-        chunks = _list_chunks(table.metadata, field)
+        guarded.has_pages = False
+        chunks = _list_chunks(table, field)
+        guarded.has_pages = True
         unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
         _require_at_most(unpacked, limit, path)
         if sum(chunk.total_compressed_size for chunk in chunks) > file.seek(0, os.SEEK_END):  # they overlap
@@ -53,12 +56,14 @@ def read_text_column(file: IO[bytes], path: Path, field: str, limit: int) -> Ite
         largest = max((_find_largest_page(file, chunk, path) for chunk in chunks), default=1)
         rows = max(1, min(_MAX_ROWS, _BATCH_BYTES // largest))
         if not any("DELTA_BYTE_ARRAY" in chunk.encodings for chunk in chunks):  # which cannot be read as a dictionary
-            table = parquet.ParquetFile(file, read_dictionary=[field], **options)
+            table = parquet.ParquetFile(file, read_dictionary=[field], pre_buffer=False, buffer_size=2**20)
         for content in _iterate_rows(table, field, rows):
             unpacked += len(content) + _ROW_BYTES
             _require_at_most(unpacked, limit, path)
             yield content
-    except (pyarrow.ArrowException, IndexError) as error:  # IndexError: a dictionary lacks an entry
+    except (pyarrow.ArrowException, OSError, IndexError) as error:  # IndexError: a dictionary lacks an entry
+        if isinstance(error, OSError) and error.errno:  # of the system, not of the library
+            raise
         raise _build_damage_error(" ".join(str(error).split())[:120], path) from None
 
 
@@ -77,11 +82,46 @@ def _require_text_column(table: Any, path: Path, field: str) -> None:
         raise DataError(f"{str(path)!r}: its column {field!r} is not text but {kind}: name another")
 
 
-def _list_chunks(metadata: Any, field: str) -> list[Any]:
-    """Return what the metadata say about each part of the column, and of all that the library reads with it."""
-    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-    chunks = [group.column(n) for group in groups for n in range(group.num_columns)]
-    return [chunk for chunk in chunks if chunk.path_in_schema == field or chunk.path_in_schema.startswith(f"{field}.")]
+def _list_chunks(table: Any, field: str) -> list[Any]:
+    """Return the metadata of each part of the column, and of all that the library reads with it.
+
+    The library ends the process if they are damaged and asked for. It raises an error if it reads by them, so the first
+    page is asked for before.
+    """
+    paths = [table.metadata.schema.column(n).path for n in range(table.metadata.num_columns)]
+    columns = [n for n, path in enumerate(paths) if path == field or path.startswith(f"{field}.")]
+    chunks = []
+    for n in range(table.metadata.num_row_groups):
+        with suppress(_PageNeededError):
+            next(table.iter_batches(batch_size=1, row_groups=[n], columns=[field]), None)
+        group = table.metadata.row_group(n)
+        chunks += [group.column(column) for column in columns]
+    return chunks
+
+
+class _PageNeededError(Exception):
+    """A page would be read."""
+
+
+class _GuardedFile:
+    """A file for pyarrow; while `has_pages` is False, a read raises _PageNeededError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.has_pages, self.closed = file, True, False
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        if not self.has_pages:
+            raise _PageNeededError
+        return self.file.read(size)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Leave the file open: its owner closes it."""
 
 
 def _iterate_rows(table: Any, field: str, rows: int) -> Iterator[bytes]:

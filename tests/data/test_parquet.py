@@ -1,7 +1,7 @@
 """A Parquet file takes little memory and time, whatever its metadata and its pages say."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,3 +95,13 @@ def test_a_page_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
     for header in (b"\x19", b"\x00", b"\xff" * 20, b"\x15\x00\x15\x01\x15\x10\x00", b"\x1c" * 20):
         with pytest.raises(FileError, match="a page's header is damaged"):
             read(tmp_path / "a.parquet", content[:4] + header + content[4 + len(header) :])
+
+
+def test_metadata_that_end_the_library_are_refused(command: Callable, tmp_path: Path) -> None:
+    content = as_parquet(["once", None, "upon"], row_group_size=1)
+    optional = b"\x25\x02\x18\x04text"  # of the column; now it has missing rows and must not have any
+    assert content.count(optional) == 1
+    (tmp_path / "a.parquet").write_bytes(content.replace(optional, b"\x25\x00\x18\x04text"))
+    done = command("data", "prepare", "a.parquet", "--out", "data")
+    assert done.returncode == 2
+    assert "cannot be read as Parquet (Definition level" in done.stderr
