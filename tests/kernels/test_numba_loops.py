@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fault_injection import PROCESSES
@@ -26,6 +27,7 @@ LONG = dataclasses.replace(SMALL, block_size=200, n_embd=32)
 ALWAYS = Limits(min_tokens=1)
 IN_PARTS = Limits(min_tokens=1, min_shared_weights=1)
 START = torch.zeros(1, 1, dtype=torch.int64)
+GREEDY = numba_sampling.Sampling(temperature=0.0, top_k=0, top_p=1.0)
 
 
 def build(limits: Limits) -> Any:
@@ -84,9 +86,12 @@ def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: 
     idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
     head_size = config.n_embd // config.n_head
     keys, values = torch.full((2, config.n_layer, config.n_head, head_size, config.block_size), torch.nan).numpy()
-    step = numba_decode.decode_token if parts == 1 else numba_decode.decode_token_in_parts
+    state = weights, relu, keys, values, scratch
     for position, token in enumerate(idx.tolist()):
-        step(weights, relu, keys, values, scratch, token, position)
+        if parts == 1:
+            numba_decode.decode_tokens(*state, token, position, GREEDY, np.zeros(1))
+        else:
+            numba_decode.decode_token_in_parts(*state, token, position)
         logits = torch.from_numpy(scratch.logits).flatten()[: config.vocab_size]
         expected = model(idx[None, : position + 1])[0][0, -1]
         torch.testing.assert_close(logits, expected, rtol=TOLERANCE, atol=TOLERANCE)
