@@ -13,6 +13,9 @@ from snippets import README, find_blocks
 from minigpt.tokenizers.bpe import BPETokenizer
 
 QUICK = [line for block in find_blocks("sh", quick_only=True) for line in block.splitlines()]
+# Smaller trainings, for the tests: settings of the run that all commands use, and flags that the tests append.
+SMALLER = "max_iters=50, n_embd=32, n_layer=2, eval_windows=16, snapshots=2"
+SHORTER = ["--max-iters", "20", "--eval-windows", "16", "--snapshots", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def reader(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     BPETokenizer.train(README, 300).save(folder / "tokenizer.json")
     (code,) = find_blocks("python")
     assert "max_iters=500" in code
-    code = code.replace("max_iters=500", "max_iters=50")  # a shorter training, for the tests
+    code = code.replace("max_iters=500", SMALLER)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)
@@ -39,6 +42,9 @@ def test_the_python_lines_run(reader: Path) -> None:
 
 @pytest.mark.parametrize("line", QUICK)
 def test_the_quick_commands_run(line: str, reader: Path) -> None:
-    done = cli_process.run_command(shlex.split(line, comments=True)[1:], reader, os.environ)
+    _, *words = shlex.split(line, comments=True)
+    if words[0] in ("train", "finetune"):
+        words += SHORTER
+    done = cli_process.run_command(words, reader, os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout
