@@ -1,8 +1,6 @@
 """`minigpt chat`."""
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +8,7 @@ import click
 
 from minigpt.cli.options import adapter_options, device_option, weights_option
 from minigpt.cli.output import open_run, print_message, print_pieces
+from minigpt.cli.standard_input import decode_line, get_standard_input, iterate_lines
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError, FileError
 
@@ -45,6 +44,7 @@ def chat(
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
     config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    standard_input = get_standard_input()
     opened = open_run(run, weights, device, adapters, adapter_scale)
     from minigpt.runs.chat import Chat
 
@@ -54,8 +54,9 @@ def chat(
     elif conversation.exchanges == 1:
         click.echo("this model was trained on single questions: it answers each without the earlier ones", err=True)
     click.echo(HELP, err=True)
-    for line in _read_lines():
+    for content in iterate_lines(standard_input):
         try:
+            line = decode_line(content)
             if line.startswith("/"):
                 if not _run_chat_command(conversation, line):
                     return
@@ -64,17 +65,6 @@ def chat(
                 print(flush=True)
         except (ConfigError, DataError, FileError) as error:  # a mistake of the user: the chat continues
             print_message(f"minigpt: {error}")
-
-
-def _read_lines() -> Iterator[str]:
-    """Yield the lines of standard input, with a prompt if it is a terminal."""
-    while True:
-        if sys.stdin.isatty():
-            click.echo("> ", nl=False, err=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield line.rstrip("\n")
 
 
 def _run_chat_command(conversation: "Chat", line: str) -> bool:

@@ -20,9 +20,8 @@ from minigpt.cli.options import (
     weights_option,
 )
 from minigpt.cli.output import open_run, print_json, print_line, print_pieces
+from minigpt.cli.standard_input import read_standard_input
 from minigpt.config import SamplingConfig
-from minigpt.errors import FileError
-from minigpt.system.files import decode_text
 
 MAX_PROMPT = 2**20  # bytes
 PIPE_WAIT = 0.5  # seconds until an idle pipe counts as empty
@@ -59,8 +58,10 @@ def sample(
         )  # --json prints the seed, so that the text can be repeated
     sampling = vars(SamplingConfig(**drop_unset(fields)))  # refuses a wrong value before PyTorch is imported
     opened = open_run(run, weights, device, adapters, adapter_scale)
-    if prompt is None or prompt == "-":
-        prompt = _read_standard_input(wait=prompt == "-")
+    if prompt is None:
+        prompt = _read_prompt()
+    elif prompt == "-":
+        prompt = read_standard_input(MAX_PROMPT)
     if as_json:
         samples = opened.generate_several(num_samples, prompt, **sampling)
         print_json({"run": str(opened.path), "prompt": prompt, "samples": samples, **sampling})
@@ -72,11 +73,11 @@ def sample(
             print_line(f"--- {number} ---\n{text}")
 
 
-def _read_standard_input(wait: bool) -> str:
+def _read_prompt() -> str:
     """Return the text of standard input if it is a file or a pipe.
 
-    A program may start this one with an idle pipe, for which it must not wait forever. So without `wait` a pipe is
-    read only if something arrives soon.
+    A program may start this one with an idle pipe, for which it must not wait forever. So a pipe is read only if
+    something arrives soon.
 
     Raises:
         FileError: the input is too long, or not text.
@@ -84,13 +85,8 @@ def _read_standard_input(wait: bool) -> str:
     if sys.stdin is None:
         return ""
     mode = os.fstat(sys.stdin.fileno()).st_mode
-    if not wait and stat.S_ISFIFO(mode):
-        wait = os.name == "posix" and bool(select.select([sys.stdin], [], [], PIPE_WAIT)[0])
-        if not wait:
-            click.echo("the pipe is empty, so there is no prompt; --prompt - waits for one", err=True)
-    if not (wait or stat.S_ISREG(mode)):
-        return ""
-    content = sys.stdin.buffer.read(MAX_PROMPT + 1)
-    if len(content) > MAX_PROMPT:
-        raise FileError(f"standard input is larger than {MAX_PROMPT:,} bytes, the limit of a prompt: use a part of it")
-    return decode_text(content, "standard input")
+    if stat.S_ISFIFO(mode):
+        if os.name == "posix" and select.select([sys.stdin], [], [], PIPE_WAIT)[0]:
+            return read_standard_input(MAX_PROMPT)
+        click.echo("the pipe is empty, so there is no prompt; --prompt - waits for one", err=True)
+    return read_standard_input(MAX_PROMPT) if stat.S_ISREG(mode) else ""

@@ -9,6 +9,7 @@ import click
 
 from minigpt.cli.options import json_option
 from minigpt.cli.output import print_json, print_line, print_message, print_pieces
+from minigpt.cli.standard_input import read_standard_input
 from minigpt.config import DEFAULT_VOCAB_SIZE
 from minigpt.errors import ConfigError, DataError, FileError
 
@@ -187,16 +188,7 @@ def _parse_id(word: str) -> int:
 
 def _read_text(text: str) -> str:
     """Return the text, or for '-' the text of standard input."""
-    if text != "-":
-        return text
-    from minigpt.system.files import decode_text
-
-    content = sys.stdin.buffer.read(MAX_TEXT + 1)
-    if len(content) > MAX_TEXT:
-        raise FileError(
-            f"standard input is larger than {MAX_TEXT:,} bytes, the limit of this command: use a part of it"
-        )
-    return decode_text(content, "standard input")
+    return read_standard_input(MAX_TEXT) if text == "-" else text
 
 
 @tokenizer.command(short_help="Train a model with each kind of tokenizer, and compare them.")
