@@ -2,12 +2,15 @@
 
 import unicodedata
 
-JOINER = "\u200d"  # zero-width joiner, which composed emoji need
-_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs"}  # Unicode's control, format and surrogate characters
+_HIDDEN_CATEGORIES = {"Cc", "Cs"}  # Unicode's control and surrogate characters
+# Of the format characters (Cf), those that change the order or the shapes of the text after them: the embeddings,
+# overrides and isolates of bidirectional text, and the deprecated ones. The others belong to words of some script:
+# Persian and Hindi need joiners, Hebrew and Arabic need marks of direction, flags need tags.
+_REORDERING = {*range(0x202A, 0x202F), *range(0x2066, 0x2070)}
 
 
 def escape_control_characters(text: str, keep: str = "\n\t") -> str:
-    r"""Replace control and format characters by visible signs.
+    r"""Replace characters that a terminal obeys, or that reorder other text, by visible signs.
 
     Args:
         text: any text.
@@ -16,10 +19,11 @@ def escape_control_characters(text: str, keep: str = "\n\t") -> str:
     >>> escape_control_characters("two\nlines \x1b[31m", keep="")
     'two␊lines ␛[31m'
     """
-    kept = keep + JOINER
-    return "".join(
-        _to_visible_sign(c) if unicodedata.category(c) in _HIDDEN_CATEGORIES and c not in kept else c for c in text
-    )
+    return "".join([_to_visible_sign(c) if _is_hidden(c) and c not in keep else c for c in text])
+
+
+def _is_hidden(character: str) -> bool:
+    return ord(character) in _REORDERING or unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
 def _to_visible_sign(character: str) -> str:

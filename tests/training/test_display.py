@@ -10,7 +10,6 @@ from cli_process import COMMAND, CommandProcess
 from conftest import TINY_FLAGS, in_terminal
 
 import minigpt
-from minigpt.system.terminal import escape_control_characters
 from minigpt.training.display import format_duration
 
 
@@ -62,13 +61,6 @@ def test_an_unknown_matplotlib_backend_does_not_stop_a_training(
     done = command("train", *flags, env={"MPLBACKEND": "module://absent.backend"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "bigram" / "loss.png").exists()
-
-
-def test_control_characters_are_escaped() -> None:
-    assert escape_control_characters("a\x1b[31mb\x07\r\n\tc\x9b") == "a␛[31mb␇␍\n\tc⟨U+009B⟩"
-    assert escape_control_characters("two\nlines", keep="") == "two␊lines"
-    assert escape_control_characters("right\u202eleft\x7f") == "right⟨U+202E⟩left␡"
-    assert escape_control_characters("👩‍👩‍👧 é 漢\u2028") == "👩‍👩‍👧 é 漢\u2028"
 
 
 def test_a_duration_is_minutes_and_seconds() -> None:
