@@ -6,11 +6,12 @@ a token, the lowest rank first. A list of merges can say more than that, so tikt
 
 import logging
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from typing import Any
 
 import regex
 
 from minigpt.errors import DataError
+from minigpt.tokenizers.bpe_fast import Pair, apply_merges
 
 MIN_CHARACTERS = 2**20  # below this length, setting up tiktoken takes longer than it saves
 _MAX_PIECE = 5000  # characters; tiktoken's time for a piece is quadratic, so for longer ones Python is faster
@@ -74,17 +75,36 @@ def recover_merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
     Raises:
         DataError: a token is not made of two earlier ones.
     """
-    merges = []
+    merges, known = [], _KnownTokens()
     for token in sorted(ranks, key=ranks.__getitem__):
-        parts = [token[i : i + 1] for i in range(len(token))]
-        while len(parts) > 2:
-            rank, i = min((ranks.get(a + b, len(ranks)), i) for i, (a, b) in enumerate(pairwise(parts)))
-            if rank >= ranks[token]:
-                raise DataError(f"the token {token!r} is not made of two that come before it")
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        if len(parts) == 2:
+        if len(token) > 1:
+            parts = [known.tokens[i] for i in apply_merges(list(token), known)]
+            if len(parts) != 2:
+                raise DataError(f"the token {token[:40]!r} is not made of two that come before it")
             merges.append((parts[0], parts[1]))
+            known.add(token)
     return merges
+
+
+class _KnownTokens(dict[Pair, tuple[int, int]]):
+    """The merges of any two tokens that together are a known token, the earliest known first: tiktoken's rule."""
+
+    def __init__(self) -> None:
+        self.tokens = [bytes([byte]) for byte in range(256)]
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
+
+    def add(self, token: bytes) -> None:
+        """Add a token."""
+        self.ids[token] = len(self.tokens)
+        self.tokens.append(token)
+
+    def __contains__(self, pair: Any) -> bool:
+        first, second = pair
+        return self.tokens[first] + self.tokens[second] in self.ids
+
+    def __missing__(self, pair: Pair) -> tuple[int, int]:
+        i = self.ids[self.tokens[pair[0]] + self.tokens[pair[1]]]
+        return i, i
 
 
 def _has_merges(ranks: Mapping[bytes, int], merges: list[tuple[bytes, bytes]]) -> bool:

@@ -205,6 +205,11 @@ def test_tiktoken_is_not_used_for_merges_that_its_ranks_cannot_express() -> None
     assert odd.encode("abc ") == odd.encode_in_python("abc ")
 
 
+def test_tiktoken_is_set_up_for_a_very_long_token_in_a_second() -> None:
+    doubled = [(b"a" * 2**n, b"a" * 2**n) for n in range(13)]  # a search through all pairs takes minutes
+    assert tiktoken_adapter.recover_merges({b"a" * 2**n: n for n in range(14)}) == doubled
+
+
 def test_a_text_without_anything_to_learn_from_is_refused() -> None:
     with pytest.raises(DataError, match="the text is empty"):
         BPETokenizer.train("", 300)
