@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import functools
 import os
 import stat
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +31,25 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
+# The answers of network and shared file systems that cannot flush a folder, or have no locks. A folder that must not be
+# read cannot be opened to flush it.
+_CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+_CANNOT_LOCK = {errno.ENOLCK, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_FLUSH = (
+    "this file system cannot flush the names of files to disk: every file is written, but after a power failure the "
+    "newest ones may be missing"
+)
+_NO_LOCKS = (
+    "this file system has no locks: a second process that writes to the same folder would not be refused, so start "
+    "only one"
+)
 _OTHER_OPEN_FILES = 256  # that a process has open for other reasons, at most
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Warn the first time that a message comes. Python itself repeats it when libraries change its filters."""
+    warnings.warn(message, stacklevel=2)
 
 
 @contextmanager
@@ -144,7 +164,7 @@ def _copy_mode(source: Path | None, descriptor: int) -> None:
 
 @contextmanager
 def lock_file(path: Path, message: str, error: type[InputError] = FileError) -> Iterator[None]:
-    """Hold a lock during the block.
+    """Hold a lock during the block. On a file system without locks the block runs unlocked, after a warning.
 
     Args:
         path: the lock's file. It stays afterwards: without it, two processes could hold two locks of one name.
@@ -164,6 +184,10 @@ def lock_file(path: Path, message: str, error: type[InputError] = FileError) -> 
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise error(message) from None
+        except (OSError, NotImplementedError) as failure:  # filelock raises NotImplementedError for ENOSYS
+            if isinstance(failure, OSError) and failure.errno not in _CANNOT_LOCK:
+                raise
+            warn_once(_NO_LOCKS)
     try:
         yield
     finally:
@@ -204,13 +228,19 @@ def require_writable(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, where the system can (Windows cannot)."""
-    if os.name == "posix":
+    """Flush the names in a folder to disk, where the system can. Windows cannot; a file system that cannot is named."""
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+        warn_once(_NO_FLUSH)
 
 
 def allow_open_files(count: int) -> None:

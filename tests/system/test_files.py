@@ -1,16 +1,19 @@
 """Files are written all or nothing, even when the file system refuses."""
 
+import errno
+import fcntl
 import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from minigpt.errors import FileError
-from minigpt.system.files import read_bytes, write_atomic
+from minigpt.system.files import flush_folder, link_or_copy, lock_file, read_bytes, warn_once, write_atomic
 
 
 @pytest.fixture
@@ -93,3 +96,62 @@ def test_a_pipe_is_read_only_where_the_user_may_have_named_it(tmp_path: Path) ->
     writer.start()
     assert read_bytes(pipe, 100, allow_pipe=True) == b"piped"
     writer.join()
+
+
+def fail_with(number: int, folders_only: bool = False) -> Callable[..., None]:
+    """Return a function to replace one of the system, which fails as a file system does that lacks it."""
+
+    def fail(descriptor: int, *_: object) -> None:
+        if not folders_only or Path(f"/proc/self/fd/{descriptor}").is_dir():
+            raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES])
+def test_files_are_written_where_a_folder_cannot_be_flushed(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(number, folders_only=True))
+    warn_once.cache_clear()
+    with pytest.warns(UserWarning, match="after a power failure the newest ones may be missing"):
+        write_atomic(tmp_path / "file", b"new")
+    link_or_copy(tmp_path / "file", tmp_path / "second")
+    assert (tmp_path / "second").read_bytes() == b"new"
+
+
+def test_a_disk_that_fails_to_flush_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EIO, folders_only=True))
+    with pytest.raises(FileError, match="cannot write"):
+        write_atomic(tmp_path / "file", b"new")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_work_goes_on_without_locks_where_the_file_system_has_none(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", fail_with(number))
+    warn_once.cache_clear()
+    done = []
+    with pytest.warns(UserWarning, match="has no locks: a second process"), lock_file(tmp_path / ".lock", "busy"):
+        done.append(True)
+    assert done
+
+
+def test_a_lock_that_another_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with lock_file(path, "busy"), pytest.raises(FileError, match="busy"), lock_file(path, "busy"):
+        pass
+
+
+def test_what_is_lost_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EINVAL, folders_only=True))
+    monkeypatch.setattr(fcntl, "flock", fail_with(errno.ENOLCK))
+    warn_once.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            flush_folder(tmp_path)
+            with lock_file(tmp_path / ".lock", "busy"):
+                pass
+    assert len(said) == 2
