@@ -9,7 +9,9 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
+from pathlib import Path
 
 import click
 
@@ -107,13 +109,24 @@ def run(arguments: list[str]) -> int:
     except MinigptError as error:
         return error.exit_status if error.silent else _print_error(str(error), error.exit_status)
     except OSError as error:
+        operation = _name_failed_operation(error)
         silence_stream(sys.stdout)
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, closed the pipe
             return 0
-        return _print_error(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
+        return _print_error(f"{operation}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return 130 if get_rank() else _print_error("stopped", 130)
+
+
+def _name_failed_operation(error: OSError) -> str:
+    """Say what the system refused: the file, standard output, or the function that asked for something else."""
+    if error.filename is not None:
+        return f"cannot use {str(error.filename)!r}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    if Path(place.filename).parent in (Path(__file__).parent, Path(click.__file__).parent):
+        return "cannot write to standard output"  # of what these modules do, only printing can raise it
+    return f"the system refused {place.name}() in {Path(place.filename).name}"
 
 
 def _print_error(message: str, status: int) -> int:

@@ -1,35 +1,46 @@
 """A pool of processes that end with the process that started them."""
 
+import functools
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
+
+from minigpt.system.files import warn_once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # a terminal sends them to all processes; only the first one handles them
 
 
-def start_pool(processes: int, initialize: Callable[..., None] | None = None, *args: object) -> ProcessPoolExecutor:
+def start_pool(processes: int, initialize: Callable[..., None] | None = None, *args: object) -> Executor:
     """Start worker processes, which leave signals to the process that starts them.
+
+    Worker processes need semaphores, which Linux keeps in /dev/shm. Where the system refuses them, for example because
+    /dev/shm is read-only or full, a thread of this process does the work, after a warning.
 
     Args:
         processes: how many.
         initialize: each worker calls it first, with `args`.
         *args: the arguments of `initialize`.
     """
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _initialize_worker, (initialize, args))
+    try:
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _initialize_worker, (initialize, args))
+    except (OSError, ImportError, NotImplementedError) as error:  # Python without semaphores raises the last two
+        reason = getattr(error, "strerror", None) or error
+        warn_once(f"worker processes need semaphores in /dev/shm ({reason}): one thread does the work")
+        return ThreadPoolExecutor(1, initializer=functools.partial(initialize, *args) if initialize else None)
     with _block_signals():  # the workers inherit the block, so no signal reaches them while they start
         for _ in range(processes):
             pool.submit(int)  # each call starts a worker
     return pool
 
 
-def map_in_order(pool: ProcessPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the results of `work` in the order of the items.
 
     `pool.map` cancels the waiting jobs if its result is not read to the end. That blocks the pool if a worker dies at

@@ -1,5 +1,7 @@
 """The commands `train`, `sample`, `info` and `eval`, as a user and a program call them."""
 
+import errno
+import functools
 import json
 import math
 import os
@@ -10,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from cli_process import CommandProcess
 from conftest import COMMAND, TINY_FLAGS, in_terminal
 
+from minigpt.cli.main import run
 from minigpt.runs.run import Run
 
 
@@ -147,7 +151,22 @@ def test_a_closed_pipe_ends_sample_without_an_error(trained: Run, tmp_path: Path
 def test_output_that_cannot_be_written_is_an_error(trained: Run) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([COMMAND, "info", trained.path], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (2, "minigpt: standard output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (2, "minigpt: cannot write to standard output: No space left on device\n")
+
+
+def test_what_the_system_refuses_is_named(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*names: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), *names)
+
+    for names, message in (
+        (["a.bin"], "cannot use 'a.bin': Read-only file system"),
+        ([], "the system refused refuse() in test_commands.py: Read-only file system"),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", functools.partial(refuse, *names))
+        assert run(["info", str(trained.path)]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"minigpt: {message}"
 
 
 @pytest.mark.parametrize("ending", [">&-", "<&-", "2>&-"])
