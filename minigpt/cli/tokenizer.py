@@ -106,9 +106,10 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
             print_line(f"{i:>7}  {escape_control_characters(name, keep='')}  special")
-        ids = {token: i for i, token in reversed(opened.vocab.items())}
+        for token in opened.added_tokens:
+            print_line(f"{token.id:>7}  {escape_control_characters(token.text, keep='')}  added")
         lines = [
-            f"{ids[a + b]:>7}  {_format_token(a)} + {_format_token(b)} → {_format_token(a + b)}"
+            f"{opened.ids[a + b]:>7}  {_format_token(a)} + {_format_token(b)} → {_format_token(a + b)}"
             for a, b in opened.merges[:limit]
         ]
     else:

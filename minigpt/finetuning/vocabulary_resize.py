@@ -51,9 +51,8 @@ def extend_tokenizer(
         return _extend_characters(tokenizer, missing, texts)
     if isinstance(tokenizer, BPETokenizer):
         count, specials = tokenizer.vocab_size, tokenizer.special_tokens
-        ids = {token: i for i, token in tokenizer.vocab.items() if i not in specials.values()}
         all_specials = {**specials, **{name: count + n for n, name in enumerate(missing)}}
-        larger = BPETokenizer(tokenizer.merges, all_specials, tokenizer.pattern, ids)
+        larger = BPETokenizer(tokenizer.merges, all_specials, tokenizer.pattern, tokenizer.ids, tokenizer.added_tokens)
         return larger, [*range(count), *[None] * len(missing)]
     if missing:
         raise DataError("a SentencePiece model cannot be given special tokens: take a base of characters or BPE")

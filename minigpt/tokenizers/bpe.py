@@ -32,7 +32,8 @@ from minigpt.config import TokenizerKind
 from minigpt.errors import ConfigError, DataError, FileError, MinigptError
 from minigpt.system.files import write_atomic
 from minigpt.tokenizers import bpe_fast, tiktoken_adapter
-from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS, token_to_text
+from minigpt.tokenizers.added_tokens import AddedToken, encode_between, group_by_priority, require_distinct, split_at
+from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS
 from minigpt.tokenizers.huggingface_json import format_tokenizer_json, read_tokenizer_files
 
 Pair = tuple[int, int]
@@ -121,6 +122,8 @@ class BPETokenizer:
         merges: pairs of tokens that are merged, in the order learned.
         special_tokens: the ids of the special tokens, such as "<|endoftext|>". `encode` returns them only on request.
         pattern: the key in `PATTERNS` of the pattern that cuts a text into pieces.
+        added_tokens: words that are tokens too, at which `encode` splits every text.
+        ids: the ids of bytes and merged tokens.
         vocab: the bytes of every token, by id.
         tiktoken_threshold: texts of at least this many characters are encoded by tiktoken if it is installed.
 
@@ -139,6 +142,7 @@ class BPETokenizer:
         special_tokens: Sequence[str] | Mapping[str, int] = (),
         pattern: str = "gpt2",
         ids: Mapping[bytes, int] | None = None,
+        added_tokens: Iterable[AddedToken] = (),
     ) -> None:
         """Number the tokens.
 
@@ -147,11 +151,12 @@ class BPETokenizer:
             special_tokens: the names of the special tokens; they get the last ids, unless a mapping gives others.
             pattern: a key of `PATTERNS`.
             ids: the ids of bytes and merged tokens. Without them the bytes are numbered first, then the merges.
+            added_tokens: words at which every text is split.
 
         Raises:
             ConfigError: the pattern is unknown.
-            DataError: a merge joins something that is not a token, the ids have gaps, or a special token is empty or
-                reads like another token.
+            DataError: a merge joins something that is not a token, the ids have gaps, or a special or added token is
+                empty or reads like another token.
         """
         if pattern not in PATTERNS:
             raise ConfigError(f"there is no pattern '{pattern}': choose from {', '.join(PATTERNS)}")
@@ -166,18 +171,23 @@ class BPETokenizer:
                 stray = min(ids.keys() ^ known.keys())
                 raise DataError(f"the token {stray!r} is in only one of vocabulary and merges")
             known = dict(ids)
-        _require_distinct(special_tokens, known)
+        self.ids, self.added_tokens = known, list(added_tokens)
+        require_distinct(special_tokens, self.added_tokens, known)
         if not isinstance(special_tokens, Mapping):
             special_tokens = {name: len(known) + i for i, name in enumerate(special_tokens)}
         self.special_tokens = dict(special_tokens)
         self.vocab = {i: token for token, i in known.items()}
         self.vocab |= {i: name.encode() for name, i in self.special_tokens.items()}
-        if self.vocab.keys() != set(range(len(known) + len(self.special_tokens))):
+        self.vocab |= {token.id: token.text.encode() for token in self.added_tokens}
+        named_twice = sum(known.get(token.text.encode()) == token.id for token in self.added_tokens)
+        count = len(known) + len(self.special_tokens) + len(self.added_tokens) - named_twice
+        if self.vocab.keys() != set(range(count)):
             raise DataError("ids must run from 0 without gaps, each for one token")
         self._byte_ids = [known[bytes([byte])] for byte in range(256)]
         self._ranks: dict[Pair, tuple[int, int]] = {}
         for rank, (first, second) in enumerate(self.merges):
             self._ranks.setdefault((known[first], known[second]), (rank, known[first + second]))
+        self._first, self._then = group_by_priority(self.added_tokens)
         self._encode_piece = functools.lru_cache(maxsize=2**16)(self._merge_piece)
 
     @classmethod
@@ -232,17 +242,16 @@ class BPETokenizer:
         Raises:
             DataError: the text has half a surrogate pair, which UTF-8 cannot express.
         """
-        if allow_special and self.special_tokens:
-            ids: list[int] = []
-            for n, part in enumerate(_split_at(text, tuple(self.special_tokens))):
-                ids += [self.special_tokens[part]] if n % 2 else self.encode(part)
-            return ids
+        first = self._first | self.special_tokens if allow_special else self._first
+        return encode_between(text, (first, self._then), self._encode_ordinary)
+
+    def _encode_ordinary(self, text: str) -> list[int]:
         if tiktoken_adapter.should_use_tiktoken(text, self.tiktoken_threshold) and self._encode_by_tiktoken:
             return self._encode_by_tiktoken(text)
         return self.encode_in_python(text)
 
     def encode_in_python(self, text: str) -> list[int]:
-        """Convert text to the same ids without tiktoken."""
+        """Convert text that has no added token to the same ids without tiktoken."""
         try:
             return [i for piece in _cut_into_pieces(text, (), self.pattern) for i in self._encode_piece(piece)]
         except UnicodeEncodeError as error:
@@ -269,7 +278,7 @@ class BPETokenizer:
 
     def to_bytes(self) -> bytes:
         """Return the content of a Hugging Face tokenizer.json."""
-        return format_tokenizer_json(self.vocab, self.merges, self.special_tokens, self.pattern)
+        return format_tokenizer_json(self.vocab, self.merges, self.special_tokens, self.pattern, self.added_tokens)
 
     def save(self, path: Path | str) -> None:
         """Write a Hugging Face tokenizer.json, all or nothing. Raise FileError."""
@@ -294,23 +303,8 @@ class BPETokenizer:
 
     @functools.cached_property
     def _encode_by_tiktoken(self) -> Callable[[str], list[int]] | None:
-        ordinary = {i: token for i, token in self.vocab.items() if i not in self.special_tokens.values()}
+        ordinary = {i: token for token, i in self.ids.items()}
         return tiktoken_adapter.build_encoder(self.merges, ordinary, PATTERNS[self.pattern])
-
-
-def _require_distinct(special_tokens: Iterable[str], tokens: Iterable[bytes]) -> None:
-    """Raise DataError unless the special tokens are different, not empty, and read like no other token."""
-    ordinary = {token_to_text(token) for token in tokens}
-    seen: set[str] = set()
-    for name in special_tokens:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"the special token {name!r} is not UTF-8: choose another") from None
-        if not name or name in seen or name in ordinary:
-            why = "is empty" if not name else "is named twice" if name in seen else "is an ordinary token too"
-            raise DataError(f"the special token {name!r} {why}: choose another, such as '<|endoftext|>'")
-        seen.add(name)
 
 
 def _build_surrogate_error(error: UnicodeEncodeError) -> DataError:
@@ -322,15 +316,7 @@ def _build_surrogate_error(error: UnicodeEncodeError) -> DataError:
 def _cut_into_pieces(text: str, special_tokens: tuple[str, ...], pattern: str) -> list[str]:
     """Cut the text between special tokens into pieces; merges happen only within a piece."""
     cut = _compile(PATTERNS[pattern])
-    return [piece for part in _split_at(text, special_tokens)[::2] for piece in cut.findall(part)]
-
-
-def _split_at(text: str, special_tokens: tuple[str, ...]) -> list[str]:
-    """Split the text at special tokens, preferring longer ones: every second part is a special token."""
-    if not special_tokens:
-        return [text]
-    names = sorted(special_tokens, key=len, reverse=True)
-    return _compile("(" + "|".join(map(regex.escape, names)) + ")").split(text)
+    return [piece for part in split_at(text, special_tokens)[::2] for piece in cut.findall(part)]
 
 
 @functools.cache

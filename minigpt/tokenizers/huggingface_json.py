@@ -1,12 +1,14 @@
 """The files of byte-level BPE tokenizers: Hugging Face's tokenizer.json, and GPT-2's vocab.json with merges.txt."""
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minigpt.errors import FileError
 from minigpt.system.files import read_bytes, read_text
+from minigpt.tokenizers.added_tokens import AddedToken
 from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 from minigpt.tokenizers.byte_level import BYTE_CHARACTERS, PATTERNS, text_to_token, token_to_text
 
@@ -26,6 +28,7 @@ def format_tokenizer_json(
     merges: Sequence[tuple[bytes, bytes]],
     special_tokens: Mapping[str, int],
     pattern: str,
+    added_tokens: Sequence[AddedToken] = (),
 ) -> bytes:
     """Return the content of a tokenizer.json that Hugging Face's tokenizers encodes with in the same way.
 
@@ -34,13 +37,18 @@ def format_tokenizer_json(
         merges: pairs of tokens, in the order learned.
         special_tokens: the id of each special token.
         pattern: a key of `PATTERNS`.
+        added_tokens: words that are tokens too.
     """
-    special = {i: name for name, i in special_tokens.items()}
+    names = {i: name for name, i in special_tokens.items()} | {token.id: token.text for token in added_tokens}
+    listed = [{"id": i, "content": name, **_ADDED_TOKEN} for name, i in special_tokens.items()]
+    for token in added_tokens:
+        flags = _ADDED_TOKEN | {"normalized": token.normalized, "special": False}
+        listed.append({"id": token.id, "content": token.text, **flags})
     content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": special[i], **_ADDED_TOKEN} for i in sorted(special)],
+        "added_tokens": sorted(listed, key=operator.itemgetter("id")),
         "normalizer": None,
         "pre_tokenizer": _format_pre_tokenizer(pattern),
         "post_processor": None,
@@ -54,7 +62,7 @@ def format_tokenizer_json(
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {special.get(i) or token_to_text(vocab[i]): i for i in sorted(vocab)},
+            "vocab": {names.get(i) or token_to_text(vocab[i]): i for i in sorted(vocab)},
             "merges": [[token_to_text(first), token_to_text(second)] for first, second in merges],
         },
     }
@@ -68,7 +76,7 @@ def read_tokenizer_files(path: Path) -> dict[str, Any]:
         path: the file or the folder.
 
     Returns:
-        The arguments of `BPETokenizer`: merges, ids, special_tokens and pattern.
+        The arguments of `BPETokenizer`: merges, ids, special_tokens, pattern and added_tokens.
 
     Raises:
         FileError: a file is missing or damaged, or is not byte-level BPE with one of `PATTERNS`.
@@ -81,9 +89,9 @@ def _read_tokenizer_json(path: Path) -> dict[str, Any]:
     try:
         _require_supported(content, path)
         model = content["model"]
-        special = {added["content"]: added["id"] for added in content.get("added_tokens", [])}
+        special, added = _parse_added_tokens(content.get("added_tokens", []), path)
         merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-        return _to_arguments(path, model["vocab"], merges, special, _parse_pattern(content, path))
+        return _to_arguments(path, model["vocab"], merges, special, _parse_pattern(content, path), added)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         why = f"{type(error).__name__} {error}"
         raise FileError(f"{str(path)!r} is damaged: {why}; use the original file") from None
@@ -113,21 +121,44 @@ def _require_supported(content: dict[str, Any], path: Path) -> None:
         raise FileError(f"{str(path)!r} adds tokens after encoding or cuts them off: that is not supported")
 
 
+def _parse_added_tokens(entries: list[dict[str, Any]], path: Path) -> tuple[dict[str, int], list[AddedToken]]:
+    """Return the ids of special tokens, and the words that are not special. Raise FileError for an unsupported one."""
+    special, added = {}, []
+    for entry in entries:
+        if entry["special"]:
+            special[entry["content"]] = entry["id"]
+            continue
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if entry.get(flag):
+                name = entry["content"]
+                raise FileError(f"{str(path)!r} has the added token {name!r} with {flag}, which is not supported")
+        added.append(AddedToken(entry["content"], entry["id"], bool(entry["normalized"])))
+    return special, added
+
+
 def _to_arguments(
-    path: Path, vocab: dict[str, int], merges: list[tuple[str, ...]], special: dict[str, int], pattern: str
+    path: Path,
+    vocab: dict[str, int],
+    merges: list[tuple[str, ...]],
+    special: dict[str, int],
+    pattern: str,
+    added: Sequence[AddedToken] = (),
 ) -> dict[str, Any]:
     """Convert the tokens from text to bytes. Raise FileError for what is not byte-level or not an id."""
     try:
         if len(set(merges)) < len(merges):
             raise FileError(f"{str(path)!r} is damaged: it has a merge twice")
-        for i in [*vocab.values(), *special.values()]:
+        merged = {*BYTE_CHARACTERS, *map("".join, merges)}
+        named = special.keys() | ({token.text for token in added} - merged)
+        for i in [*vocab.values(), *special.values(), *(token.id for token in added)]:
             if not isinstance(i, int) or isinstance(i, bool):
                 raise FileError(f"{str(path)!r} is damaged: {i!r} is no id")
         return {
             "merges": [(text_to_token(first), text_to_token(second)) for first, second in merges],
-            "ids": {text_to_token(name): i for name, i in vocab.items() if name not in special},
+            "ids": {text_to_token(name): i for name, i in vocab.items() if name not in named},
             "special_tokens": special,
             "pattern": pattern,
+            "added_tokens": added,
         }
     except KeyError as error:
         raise FileError(f"{str(path)!r} is not byte-level: {error} stands for no byte") from None

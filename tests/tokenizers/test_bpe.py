@@ -14,6 +14,8 @@ from conftest import make_text
 from texts import PROSE, random_text
 
 from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.finetuning.vocabulary_resize import extend_tokenizer
+from minigpt.runs.evaluation import measure_token_lengths
 from minigpt.tokenizers import bpe_fast, tiktoken_adapter
 from minigpt.tokenizers.bpe import BPETokenizer, apply_merges, count_pairs, find_merges
 from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS, token_to_text
@@ -129,6 +131,90 @@ def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path: Path) -> None:
         assert ours.special_tokens == {"<|endoftext|>": 0}
         assert ours.encode(PROSE) == theirs.encode(PROSE).ids
         assert ours.decode(ours.encode(PROSE)) == PROSE
+
+
+MERGED = "in"
+ADDED = [MERGED, "covid19", "New York", "the", "covid", "ovid19<", "ß<"]
+ADDED_FIRST = ["<", ">", "in>"]  # tokenizers splits at those that are not normalized first
+
+
+@pytest.fixture
+def with_added_words(tmp_path: Path) -> tokenizers.Tokenizer:
+    """A tokenizer to which words were added that are not special; it is in tokenizer.json too."""
+    made = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
+    made.train_from_iterator([PROSE], vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
+    made.save(str(tmp_path / "tokenizer.json"))
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert theirs.token_to_id(MERGED) in range(257, 400)
+    theirs.add_tokens([*ADDED, *(tokenizers.AddedToken(word, normalized=False) for word in ADDED_FIRST)])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    return theirs
+
+
+def test_words_that_were_added_to_a_vocabulary_are_tokens(
+    with_added_words: tokenizers.Tokenizer, tmp_path: Path
+) -> None:
+    ours = BPETokenizer.load(tmp_path / "tokenizer.json")
+    assert ours.vocab_size == with_added_words.get_vocab_size()
+    ours.save(tmp_path / "again.json")
+    again, theirs_again = (
+        kind(str(tmp_path / "again.json")) for kind in (BPETokenizer.load, tokenizers.Tokenizer.from_file)
+    )
+    rng = random.Random(5)
+    words = [
+        *map(str, ADDED),
+        "covid19",
+        "th",
+        ">",
+        "ovid19<",
+        "ß<",
+        " ",
+        "b",
+        "\n",
+        "covi",
+        "d19",
+        "th>",
+        "they",
+        "漢",
+    ]
+    for _ in range(500):
+        text = "".join(rng.choices(words, k=rng.randint(1, 12)))
+        expected = with_added_words.encode(text).ids
+        assert ours.encode(text) == expected == again.encode(text) == theirs_again.encode(text).ids, text
+        assert ours.decode(expected) == text
+    marked = "<|endoftext|>the<|endoftext|><"
+    assert ours.encode(marked, allow_special=True) == with_added_words.encode(marked).ids
+
+
+def test_an_added_word_has_its_bytes_and_stays_in_a_larger_vocabulary(
+    with_added_words: tokenizers.Tokenizer, tmp_path: Path
+) -> None:
+    ours = BPETokenizer.load(tmp_path / "tokenizer.json")
+    i = with_added_words.token_to_id("covid19")
+    assert measure_token_lengths(ours)[i].tolist() == [7, 7]
+    larger, _ = extend_tokenizer(ours, ["<|user|>"])
+    assert larger.encode("the covid19") == ours.encode("the covid19")
+    ours.tiktoken_threshold = 10
+    assert ours.encode(f"{PROSE} covid19 {PROSE}") == with_added_words.encode(f"{PROSE} covid19 {PROSE}").ids
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"id": 259, "content": "x y", "lstrip": True}, "'x y' with lstrip, which is not supported"),
+        ({"id": 259, "content": "x y", "single_word": True}, "single_word"),
+        ({"id": 163, "content": "é"}, "'é' and an ordinary token of that name differ"),  # where é stands for a byte
+        ({"id": 259, "content": "abc"}, "'abc' and an ordinary token of that name differ"),
+        ({"id": 260, "content": "x y"}, "without gaps"),
+        ({"id": 259, "content": ""}, "is empty"),
+        ({"id": 259, "content": "<|x|>"}, "is named twice"),
+    ],
+)
+def test_an_added_word_that_cannot_be_a_token_is_refused(entry: dict, message: str, tmp_path: Path) -> None:
+    added = [*GOOD["added_tokens"], {"special": False, "normalized": True, **entry}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(GOOD | {"added_tokens": added}))
+    with pytest.raises(FileError, match=message):
+        BPETokenizer.load(tmp_path / "tokenizer.json")
 
 
 def test_tiktoken_encodes_large_texts_without_long_pieces() -> None:
