@@ -24,6 +24,7 @@ _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581 stands for a blank in a model, s
 _MAX_SENTENCE = 2**12  # characters of a sentence, as the trainer calls its examples
 _COVERAGE = 0.9995  # the share of characters that get a piece of their own where not all of them can
 _PROBE = f"  a  b\n\n\tﬁ ½ {'x' * 3} "  # a model that changes text does not return this one
+_NORMALIZER_SPEC, _CHARACTER_MAP = 3, 2  # fields of sentencepiece_model.proto
 Method = Literal["unigram", "bpe"]
 
 
@@ -54,7 +55,7 @@ class SentencePieceTokenizer:
         for name, i in self.special_tokens.items():
             self._pieces[i] = name.encode()
         try:
-            is_lossless = self.decode(self.encode(_PROBE)) == _PROBE
+            is_lossless = not _has_character_map(model) and self.decode(self.encode(_PROBE)) == _PROBE
         except DataError:
             is_lossless = False
         if not is_lossless:
@@ -189,6 +190,42 @@ def _get_piece_bytes(processor: "SentencePieceProcessor", i: int) -> bytes:
     if processor.is_control(i) or processor.is_unknown(i):
         return b""
     return piece.replace(_BLANK, " ").encode()
+
+
+def _has_character_map(model: bytes) -> bool:
+    """Return True if a model replaces characters before it encodes: its normalizer_spec has a precompiled_charsmap."""
+    try:
+        normalizers = [content for field, content in _parse_fields(model) if field == _NORMALIZER_SPEC]
+        fields = [each for content in normalizers for each in _parse_fields(content)]
+    except IndexError:
+        raise FileError("this SentencePiece model is damaged: it is cut short") from None
+    return any(field == _CHARACTER_MAP and content for field, content in fields)
+
+
+def _parse_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the content of each field of a Protocol Buffers message that holds bytes."""
+    i = 0
+
+    def read_varint() -> int:
+        nonlocal i
+        number = 0
+        for shift in range(0, 70, 7):
+            i += 1
+            number |= (message[i - 1] & 127) << shift
+            if message[i - 1] < 128:
+                return number
+        raise IndexError
+
+    while i < len(message):
+        field, kind = divmod(read_varint(), 8)
+        if kind == 0:
+            read_varint()
+        elif kind == 2:
+            size = read_varint()
+            yield field, message[i : i + size]
+            i += size
+        else:
+            i += {1: 8, 5: 4}.get(kind, 0)
 
 
 def _require_no_blank(text: str) -> None:

@@ -81,6 +81,23 @@ def test_a_model_that_changes_the_text_is_refused(options: dict, tmp_path: Path)
         SentencePieceTokenizer.load(tmp_path / "x.model")
 
 
+@pytest.mark.parametrize("rule", ["41\t61\n", "4E00 4E01\t62\n"])  # "A" becomes "a"; two characters become "b"
+def test_a_model_that_changes_a_few_characters_is_refused(rule: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.tsv").write_text(rule)
+    options = {"vocab_size": 400, "byte_fallback": True, "add_dummy_prefix": False, "remove_extra_whitespaces": False}
+    for rules in ({"normalization_rule_tsv": str(tmp_path / "rules.tsv")}, {"normalization_rule_name": "identity"}):
+        written = io.BytesIO()
+        lines = iter(PROSE.splitlines())
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=written, minloglevel=2, **options, **rules
+        )
+        if "normalization_rule_tsv" in rules:
+            with pytest.raises(FileError, match="changes the text"):
+                SentencePieceTokenizer(written.getvalue())
+        else:
+            assert SentencePieceTokenizer(written.getvalue()).encode("A")
+
+
 def test_a_damaged_model_is_refused_or_still_works(tokenizer: SentencePieceTokenizer) -> None:
     rng = random.Random(0)
     for _ in range(300):
