@@ -1,6 +1,5 @@
 """`minigpt tokenizer`: train a tokenizer, show it, use it, compare several."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ def train(
 ) -> None:
     """Train a tokenizer on a text and write it to a file, for minigpt train --tokenizer."""
     from minigpt.data.corpus import find_corpus
+    from minigpt.system.cpus import count_cpus
     from minigpt.tokenizers.base import Tokenizer
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.char import CharTokenizer
@@ -65,7 +65,7 @@ def train(
     corpus = find_corpus(data, print_message)
     learned: Tokenizer
     if kind == "bpe":
-        learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=os.cpu_count() or 1)
+        learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=count_cpus())
     elif kind == "sentencepiece":
         learned = SentencePieceTokenizer.train(corpus.text, vocab_size, method)
     else:

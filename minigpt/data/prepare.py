@@ -6,7 +6,6 @@ After an interruption the same command continues: it reads the texts again and r
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from minigpt.data.shard_writer import create_index, lock_folder, write_missing_p
 from minigpt.data.shards import INDEX, Index, Part, check_shards
 from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError
+from minigpt.system.cpus import count_cpus
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
@@ -97,7 +97,7 @@ def prepare_corpus(
         out: the folder of the shards.
         settings: how to read, split and encode the documents.
         progress: receives messages and positions.
-        processes: how many processes encode; None for as many as there are cores.
+        processes: how many processes encode; None for as many as this process may use.
         part_characters: how much text is encoded and saved at a time.
         batch_characters: how much text a process encodes at a time.
         parallel_from_bytes: files of this total size or more, in bytes, are encoded by several processes.
@@ -128,7 +128,7 @@ def prepare_corpus(
                 check_shards(folder, index)
                 progress.say(f"{str(folder)!r} is finished: nothing to do")
                 return index
-        workers = 1 if found.bytes < parallel_from_bytes else processes or os.cpu_count() or 1
+        workers = 1 if found.bytes < parallel_from_bytes else processes or count_cpus()
         with start_encoder(folder / index.tokenizer, tokenizer, index.dtype, workers) as encode:
             parts = batch_passages(corpus.read("encoding"), part_characters)
             index = write_missing_parts(folder, index, parts, encode, batch_characters, corpus.report_part)

@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from minigpt.errors import LostProcessError
+from minigpt.system.cpus import count_cpus
 
 POLL_SECONDS = 0.1
 SHUTDOWN_SECONDS = 300  # time to evaluate and to write a checkpoint after a signal
@@ -33,7 +34,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     Raises:
         LostProcessError: a process was killed, and no restart is left.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cpus() // processes)))
     logging.disable()  # the processes print their own errors; the launcher would repeat them with tracebacks
     config = LaunchConfig(
         min_nodes=1,

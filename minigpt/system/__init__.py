@@ -1,10 +1,11 @@
-"""What differs by machine: files and locks, JSON, safetensors, devices and threads, the terminal, fonts, process pools.
+"""What differs by machine: files, locks, JSON, safetensors, CPUs, devices, threads, the terminal, fonts, process pools.
 
 Import from its modules, such as `minigpt.system.files`: some of them load PyTorch or rich, others must not.
 """
 
 __all__ = [
     "console",
+    "cpus",
     "device",
     "files",
     "json_files",

@@ -2,12 +2,14 @@
 
 import ctypes
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
 
 from minigpt.errors import DeviceError, OutOfMemoryError
+from minigpt.system.cpus import count_cpus
 
 NUMBERS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
 _MALLOPT = {  # glibc: keep freed memory instead of returning it to the system
@@ -48,18 +50,21 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def limit_threads(numbers: int) -> Iterator[int]:
+def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
     """Limit PyTorch's CPU threads within the block. Small operations are slower on several threads.
 
     Args:
         numbers: elements of one activation tensor. There is one thread for each 2**14 elements, and never more than
             PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
+        cpus: how many CPUs this process may use, which limits the threads too unless OMP_NUM_THREADS is set; None
+            counts them.
 
     Yields:
         The number of threads.
     """
     before = torch.get_num_threads()
-    threads = min(before, max(1, numbers // NUMBERS_PER_THREAD))
+    most = before if "OMP_NUM_THREADS" in os.environ else min(before, cpus or count_cpus())
+    threads = min(most, max(1, numbers // NUMBERS_PER_THREAD))
     torch.set_num_threads(threads)
     try:
         yield threads
