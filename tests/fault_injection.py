@@ -15,7 +15,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
 
 import minigpt
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
@@ -69,52 +71,50 @@ SETTINGS = {  # of a training in which everything that is random or kept has a p
 STARTED = "started"  # a file that says that the process is about to train
 
 
-def start(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None = None) -> Any:
-    """A process that trains the run in `folder / "run"`, or goes on with it; `fault` as for `strike`."""
-    process = PROCESSES.Process(target=train, args=(folder, settings, fault))
-    process.start()
-    return process
+class Work(NamedTuple):
+    """What a process does in a folder: it makes `folder / "run"`, or goes on with it after a kill."""
 
+    function: Callable[..., None]  # called with the folder and the arguments
+    arguments: tuple[Any, ...]
 
-def finish(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None = None) -> int | None:
-    """The same to its end; its exit code."""
-    process = start(folder, settings, fault)
-    process.join()
-    return process.exitcode
+    def start(self, folder: Path, fault: tuple[int, str] | None = None) -> Any:
+        """Start the process and return it; `fault` as for `strike`."""
+        process = PROCESSES.Process(target=run_work, args=(self, folder, fault))
+        process.start()
+        return process
 
-
-def killed(folder: Path, settings: dict[str, Any], rng: random.Random) -> int:
-    """Such a training killed up to five times at random moments; how often it was."""
-    kills = 0
-    for _ in range(5):
-        process = start(folder, settings)
-        while not (folder / STARTED).exists():
-            time.sleep(0.001)
-        process.join(rng.uniform(0, MAX_KILL_SECONDS))
-        process.kill()
+    def finish(self, folder: Path, fault: tuple[int, str] | None = None) -> int | None:
+        """Start the process, wait for its end, and return its exit code."""
+        process = self.start(folder, fault)
         process.join()
-        kills += process.exitcode == -signal.SIGKILL
-        (folder / STARTED).unlink()
-        if process.exitcode == 0:
-            break
-    return kills
+        return process.exitcode
+
+    def kill(self, folder: Path, rng: random.Random, seconds: float = MAX_KILL_SECONDS) -> int:
+        """Kill the process up to five times, at a random moment within the seconds; return how often that happened."""
+        kills = 0
+        for _ in range(5):
+            process = self.start(folder)
+            while not (folder / STARTED).exists():
+                time.sleep(0.001)
+            process.join(rng.uniform(0, seconds))
+            process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+            (folder / STARTED).unlink()
+            if process.exitcode == 0:
+                break
+        return kills
 
 
-def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None) -> None:
-    """What such a process does; 2 is the status of an error that was said in a sentence."""
+def run_work(work: Work, folder: Path, fault: tuple[int, str] | None) -> None:
+    """Do the work in this process. The exit status 2 is that of an error with a message."""
     os.chdir(folder)
     sys.stderr = (folder / "errors.txt").open("a")
     (folder / STARTED).touch()
     if fault:
         strike(*fault)
     try:
-        run = RunDirectory(folder / "run")
-        if Checkpoints(run.path).paths():
-            if run.read_record().status != "finished":  # one may be killed after all is done
-                resume(run.path)
-        else:
-            shutil.rmtree(folder / "run", ignore_errors=True)
-            minigpt.train(out=folder / "run", device="cpu", **settings)
+        work.function(folder, *work.arguments)
     except MinigptError as error:
         print(f"minigpt: {error}", file=sys.stderr, flush=True)
         os._exit(2)
@@ -122,27 +122,53 @@ def train(folder: Path, settings: dict[str, Any], fault: tuple[int, str] | None)
         os._exit(130)
 
 
-def finetune_or_resume(bases: Path, folder: Path, kind: str, fault: tuple[int, str] | None = None) -> None:
-    """Fine-tune a base into `folder / "run"`, or resume that run if it has a checkpoint.
+def training(settings: dict[str, Any]) -> Work:
+    """A training with these settings."""
+    return Work(_train_or_resume, (settings,))
 
-    Args:
-        bases: a folder with the runs `base` and `instructed`, and the data.
-        folder: the folder of the run.
-        kind: what is learned and by which method, such as "text-lora".
-        fault: as for `strike`.
-    """
-    os.chdir(folder)
-    sys.stderr = (folder / "errors.txt").open("a")
-    if fault:
-        strike(*fault)
+
+def fine_tuning(bases: Path, kind: str) -> Work:
+    """A fine-tuning of a run in a folder that `make_bases` filled; `kind` is one of FINE_TUNINGS."""
+    return Work(_finetune_or_resume, (bases, kind))
+
+
+def _train_or_resume(folder: Path, settings: dict[str, Any]) -> None:
+    run = RunDirectory(folder / "run")
+    if Checkpoints(run.path).paths():
+        if run.read_record().status != "finished":  # a process may be killed after all is done
+            resume(run.path)
+    else:
+        shutil.rmtree(run.path, ignore_errors=True)
+        minigpt.train(out=run.path, device="cpu", **settings)
+
+
+FINE_TUNINGS = ("text-full", "text-lora", "text-qlora", "sft-full", "sft-lora", "tasks-lora", "dpo-full", "dpo-qlora")
+
+
+def make_bases(folder: Path, text: str) -> None:
+    """Write a base, a base that follows instructions, and the data of each kind of fine-tuning to a folder."""
+    (folder / "text.txt").write_text(text)
+    (folder / "other.txt").write_text(text[::-1])
+    questions = [{"instruction": f"{n}", "output": "ab"[n % 2]} for n in range(60)]
+    pairs = [{"prompt": f"{n}", "chosen": "a", "rejected": "b"} for n in range(60)]
+    for name, lines in (("questions.jsonl", questions), ("pairs.jsonl", pairs)):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = SETTINGS | {"block_size": 32, "max_iters": 10, "eval_interval": 10, "eval_windows": 16}
+    minigpt.train(data=folder / "text.txt", out=folder / "base", device="cpu", **settings)
+    base = minigpt.load(folder / "base", device="cpu")
+    train_sft(base, folder / "questions.jsonl", out=folder / "instructed", max_iters=4)
+
+
+def _finetune_or_resume(folder: Path, bases: Path, kind: str) -> None:
     what, method = kind.split("-")
-    run = folder / "run"
-    if Checkpoints(run).paths():
-        resume_finetuning(run)
+    run = RunDirectory(folder / "run")
+    if Checkpoints(run.path).paths():
+        if run.read_record().status != "finished":
+            resume_finetuning(run.path)
         return
-    shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(run.path, ignore_errors=True)
     base = minigpt.load(bases / ("instructed" if what == "dpo" else "base"), device="cpu")
-    settings = {"max_iters": 12, "eval_interval": 4, "batch_size": 4, "out": run, "method": method}
+    settings = {"max_iters": 12, "eval_interval": 4, "batch_size": 4, "out": run.path, "method": method}
     settings |= {} if method == "full" else {"lora": LoRAConfig(rank=2, dropout=0.1)}
     if what == "text":
         finetune(base, bases / "text.txt", **settings)
@@ -154,10 +180,12 @@ def finetune_or_resume(bases: Path, folder: Path, kind: str, fault: tuple[int, s
         train_sft(base, bases / "questions.jsonl", **settings)
 
 
-def replace_run(folder: Path, fault: tuple[int, str] | None = None) -> None:
+def replacement() -> Work:
     """Let the run `run-2` take the place of the run `run`."""
-    if fault:
-        strike(*fault)
+    return Work(_replace_run, ())
+
+
+def _replace_run(folder: Path) -> None:
     RunDirectory(folder / "run-2").take_place_of(RunDirectory(folder / "run"))
 
 
@@ -174,19 +202,12 @@ class SilentProgress:
         pass
 
 
-def finish_preparation(folder: Path, out: str, processes: int, fault: tuple[int, str] | None = None) -> int | None:
-    """Prepare `folder / "documents.jsonl"` in small parts, or go on with it; the exit code of the process."""
-    process = PROCESSES.Process(target=prepare, args=(folder, out, processes, fault))
-    process.start()
-    process.join()
-    return process.exitcode
+def preparation(out: str, processes: int) -> Work:
+    """Prepare `folder / "documents.jsonl"` in small parts, or go on with it."""
+    return Work(_prepare, (out, processes))
 
 
-def prepare(folder: Path, out: str, processes: int, fault: tuple[int, str] | None) -> None:
-    """What such a process does."""
-    os.chdir(folder)
-    if fault:
-        strike(*fault)
+def _prepare(folder: Path, out: str, processes: int) -> None:
     settings = PrepareSettings(tokenizer="bpe", vocab_size=300)
     sizes = {"part_characters": 10_000, "batch_characters": 5_000, "parallel_from_bytes": 0}
     prepare_corpus(["documents.jsonl"], out, settings, SilentProgress(), processes, **sizes)
@@ -265,6 +286,9 @@ def story(run: Path) -> dict[str, Any]:
     for timed in (record, *metrics):
         for name in ("seconds", "training_seconds", "evaluation_seconds", "started"):
             timed.pop(name, None)
-    names = ("model.safetensors", "best.safetensors", "snapshots.jsonl", "config.toml", "tokenizer.json")
-    files = {name: (run / name).read_bytes() if (run / name).exists() else None for name in names}
+    names = ["snapshots.jsonl", "config.toml", "tokenizer.json", "tasks.jsonl", "adapter/adapter_config.json"]
+    files = {name: (run / name).read_bytes() for name in names if (run / name).exists()}
+    for name in ("model.safetensors", "best.safetensors", "adapter/adapter_model.safetensors"):
+        if (run / name).exists():  # the order of a file's metadata is random
+            files[name] = {key: tensor.numpy().tobytes() for key, tensor in load_file(run / name).items()}
     return {"record": record, "metrics": metrics, **files}

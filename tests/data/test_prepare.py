@@ -140,7 +140,7 @@ def test_an_interrupted_preparation_continues_without_repeating_finished_parts(l
 
 def test_a_preparation_killed_at_any_write_continues(tmp_path: Path) -> None:
     (tmp_path / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS * 4))
-    assert fault_injection.finish_preparation(tmp_path, "whole", 1, (0, "count")) == 0
+    assert fault_injection.preparation("whole", 1).finish(tmp_path, (0, "count")) == 0
     operations = int((tmp_path / "operations").read_text())
     whole = tmp_path / "whole"
     assert len(Index.read(whole).parts) > 5
@@ -148,7 +148,7 @@ def test_a_preparation_killed_at_any_write_continues(tmp_path: Path) -> None:
     moments = random.Random(0)
     for processes in (1, 2, 1, 2):
         fault = (moments.randint(operations // 8, operations // 3), "kill")
-        assert fault_injection.finish_preparation(tmp_path, "out", processes, fault) == -signal.SIGKILL
+        assert fault_injection.preparation("out", processes).finish(tmp_path, fault) == -signal.SIGKILL
         if (tmp_path / "out" / INDEX).exists():
             index = Index.read(tmp_path / "out")
             shards = {shard.name for split in ("train", "val") for shard in index.shards(split)}
@@ -156,7 +156,7 @@ def test_a_preparation_killed_at_any_write_continues(tmp_path: Path) -> None:
             assert kept.items() <= now.items()  # what was finished is not written again
             kept = now
     assert kept
-    assert fault_injection.finish_preparation(tmp_path, "out", 1) == 0
+    assert fault_injection.preparation("out", 1).finish(tmp_path) == 0
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in kept} == kept
     names = {path.name for path in whole.iterdir()}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names

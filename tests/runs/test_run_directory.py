@@ -291,17 +291,14 @@ def test_a_kill_while_a_run_takes_the_place_of_another_leaves_whole_runs(trained
         folder = tmp_path / f"{at}"
         folder.mkdir()
         make_two_runs(trained, folder)
-        process = fault_injection.PROCESSES.Process(target=fault_injection.replace_run, args=(folder, (at, "kill")))
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, at
+        assert fault_injection.replacement().finish(folder, (at, "kill")) == -signal.SIGKILL, at
         seeds = {minigpt.load(path).config.training.seed for path in folder.iterdir() if (path / "run.json").exists()}
         assert seeds == ({1, 2} if at <= operations else {2})
         assert len([*folder.glob("*/notes.txt")]) == len([*folder.glob("*/figures/mine.png")]) == 1
     folder = tmp_path / "whole"
     folder.mkdir()
     make_two_runs(trained, folder)
-    fault_injection.replace_run(folder)
+    assert fault_injection.replacement().finish(folder) == 0
 
 
 def test_a_run_whose_place_cannot_be_taken_stays(trained: Run, tmp_path: Path) -> None:

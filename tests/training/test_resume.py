@@ -35,13 +35,13 @@ def settings(text_file: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def never_stopped(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("whole")
-    assert fault_injection.finish(folder, settings) == 0
+    assert fault_injection.training(settings).finish(folder) == 0
     return fault_injection.story(folder / "run")
 
 
 def check_resumed(folder: Path, settings: dict[str, Any], never_stopped: dict[str, Any]) -> None:
     """The run resumes, and becomes what it would have been."""
-    assert fault_injection.finish(folder, settings) == 0, (folder / "errors.txt").read_text()
+    assert fault_injection.training(settings).finish(folder) == 0, (folder / "errors.txt").read_text()
     assert fault_injection.story(folder / "run") == never_stopped
     assert not list((folder / "run").rglob("*.tmp"))
     minigpt.load(folder / "run")
@@ -50,7 +50,7 @@ def check_resumed(folder: Path, settings: dict[str, Any], never_stopped: dict[st
 def test_a_training_killed_at_random_moments_resumes_with_the_same_bits(
     settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert fault_injection.killed(tmp_path, settings, random.Random(0))
+    assert fault_injection.training(settings).kill(tmp_path, random.Random(0))
     check_resumed(tmp_path, settings, never_stopped)
 
 
@@ -58,7 +58,7 @@ def test_a_training_killed_at_random_moments_resumes_with_the_same_bits(
 def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> int:
     """The number of writes, flushes, renames and removals of such a training."""
     folder = tmp_path_factory.mktemp("count")
-    assert fault_injection.finish(folder, settings, (0, "count")) == 0
+    assert fault_injection.training(settings).finish(folder, (0, "count")) == 0
     return int((folder / "operations").read_text())
 
 
@@ -68,7 +68,7 @@ def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 def test_a_training_killed_or_refused_at_a_write_resumes_with_the_same_bits(
     how: str, share: float, operations: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
-    code = fault_injection.finish(tmp_path, settings, (round(share * operations), how))
+    code = fault_injection.training(settings).finish(tmp_path, (round(share * operations), how))
     assert code == (-signal.SIGKILL if how == "kill" else 2)
     if how == "fail":
         assert "the disk is full" in (tmp_path / "errors.txt").read_text()
@@ -79,11 +79,11 @@ def test_checkpoints_at_every_step_do_not_change_the_run(
     settings: dict[str, Any], never_stopped: dict[str, Any], operations: int, tmp_path: Path
 ) -> None:
     often = settings | {"save_minutes": 1e-9}
-    assert fault_injection.finish(tmp_path, often, (operations, "kill")) == -signal.SIGKILL
+    assert fault_injection.training(often).finish(tmp_path, (operations, "kill")) == -signal.SIGKILL
     checkpoints = Checkpoints(tmp_path / "run")
     assert checkpoints.newest().metadata.step % 20  # between evaluations
     assert len(checkpoints.paths()) <= 3
-    assert fault_injection.finish(tmp_path, often) == 0
+    assert fault_injection.training(often).finish(tmp_path) == 0
     story = fault_injection.story(tmp_path / "run")
     assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
 
@@ -242,11 +242,13 @@ def test_the_best_weights_outlive_a_checkpoint_between_evaluations(settings: dic
     fast = settings | {"learning_rate": 1.0, "schedule": "constant"}  # so that it gets worse, on every machine
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    assert fault_injection.finish(tmp_path / "a", fast) == 0
+    assert fault_injection.training(fast).finish(tmp_path / "a") == 0
     expected = fault_injection.story(tmp_path / "a/run")
-    assert expected["best.safetensors"]
-    assert fault_injection.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}, (250, "kill")) == -signal.SIGKILL
-    assert fault_injection.finish(tmp_path / "b", fast | {"save_minutes": 1e-9}) == 0
+    assert "best.safetensors" in expected
+    assert (
+        fault_injection.training(fast | {"save_minutes": 1e-9}).finish(tmp_path / "b", (250, "kill")) == -signal.SIGKILL
+    )
+    assert fault_injection.training(fast | {"save_minutes": 1e-9}).finish(tmp_path / "b") == 0
     assert {**fault_injection.story(tmp_path / "b/run"), "config.toml": None} == {**expected, "config.toml": None}
 
 
