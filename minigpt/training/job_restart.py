@@ -18,11 +18,11 @@ def get_job_name() -> str | None:
     return os.environ.get(JOB_NAME)
 
 
-def find_restarted_run(wanted: RunDirectory) -> tuple[Path, Status] | None:
+def find_restarted_run(target: RunDirectory) -> tuple[Path, Status] | None:
     """Return the run that this job started before a restart, with its status; None if there is none.
 
     Args:
-        wanted: the path given by --out. The run may have a number added to it.
+        target: the path given by --out. The run may have a number added to it.
 
     A run without a checkpoint does not count. Jobs without a name all have the same one, so such a job counts only
     where torchrun says that it was restarted.
@@ -31,7 +31,7 @@ def find_restarted_run(wanted: RunDirectory) -> tuple[Path, Status] | None:
     if job is None or (job == UNNAMED and not was_restarted):
         return None
     found: list[tuple[str, Path, Status]] = []
-    for path in [wanted.path, *wanted.path.parent.glob(f"{glob.escape(wanted.path.name)}-*")]:
+    for path in [target.path, *target.path.parent.glob(f"{glob.escape(target.path.name)}-*")]:
         with suppress(RunError, FileError):
             record = RunDirectory(path).read_record()
             if record.launch == job and Checkpoints(path).paths():

@@ -71,7 +71,7 @@ def prepare_training(
     config: Config,
     data: str | Path | Corpus | PreparedData | None,
     display: Display,
-    given: Tokenizer | None = None,
+    existing: Tokenizer | None = None,
     model: Callable[[ModelConfig], TrainedModel] = build,
     processes: Processes = SINGLE,
 ) -> Iterator[TrainingSetup]:
@@ -81,7 +81,7 @@ def prepare_training(
         config: the settings.
         data: the text, or where it is; None for the default text.
         display: says what was read.
-        given: a tokenizer to use; without it one is made from the text.
+        existing: a tokenizer to use; without it one is made from the text.
         model: builds the model.
         processes: the processes that train together; each gets its share of a batch.
 
@@ -96,10 +96,10 @@ def prepare_training(
         raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
     corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, display.say)
     if isinstance(corpus, PreparedData):
-        config = _adopt_prepared_data(config, corpus, given)
+        config = _adopt_prepared_data(config, corpus, existing)
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config, **shares)
     else:
-        tokenizer = given or _train_tokenizer(corpus, config)
+        tokenizer = existing or _train_tokenizer(corpus, config)
         config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
     about = f"{tokenizer.vocab_size} different"
@@ -115,12 +115,12 @@ def prepare_training(
         yield TrainingSetup(corpus, tokenizer, config, dataset, built, threads, processes)
 
 
-def _adopt_prepared_data(config: Config, data: PreparedData, given: Tokenizer | None) -> Config:
+def _adopt_prepared_data(config: Config, data: PreparedData, existing: Tokenizer | None) -> Config:
     """Return the config with the tokenizer and split of prepared data. Raise DataError if it asks for others."""
     asked, was = config.training, data.index.settings
     kind, size = data.tokenizer.kind, data.index.vocab_size
     other = None
-    if given and compute_fingerprint(given) != data.index.tokenizer_sha256:
+    if existing and compute_fingerprint(existing) != data.index.tokenizer_sha256:
         other = "tokenizer that was named"
     elif asked.tokenizer not in (TrainingConfig.tokenizer, kind, was.get("tokenizer")):
         other = f"tokenizer {asked.tokenizer}"

@@ -53,26 +53,26 @@ def train(
         DivergedError: the loss jumped or is not finite.
         OutOfMemoryError: the model or a batch does not fit in memory.
     """
-    wanted = RunDirectory(Path(f"runs/{config.preset}" if out is None else out))
+    target = RunDirectory(Path(f"runs/{config.preset}" if out is None else out))
     with join_processes() as processes, ExitStack() as stack:
-        if restarted := processes.broadcast(find_restarted_run(wanted) if processes.is_first else None):
+        if restarted := processes.broadcast(find_restarted_run(target) if processes.is_first else None):
             path, status = restarted
-            return _continue_job(path, status, data, wanted if overwrite else None, processes)
+            return _continue_job(path, status, data, target if overwrite else None, processes)
         with processes.share_errors():
             require_parallel_config(config, processes)
-            given = None if tokenizer is None else load_tokenizer(tokenizer)
+            existing = None if tokenizer is None else load_tokenizer(tokenizer)
             display = stack.enter_context(Display(config.training, quiet=not processes.is_first))
-            setup = stack.enter_context(prepare_training(config, data, display, given, processes=processes))
+            setup = stack.enter_context(prepare_training(config, data, display, existing, processes=processes))
             setup = resolve_max_minutes(setup, display)
         processes.require_same(setup.corpus.sha256, compute_fingerprint(setup.tokenizer), setup.config)
         with processes.share_errors():
-            directory, record = wanted, create_record(setup)
+            directory, record = target, create_record(setup)
             if processes.is_first:
-                directory = _create_run(wanted, setup, record, display, overwrite)
+                directory = _create_run(target, setup, record, display, overwrite)
                 stack.enter_context(directory.lock())
         directory = RunDirectory(processes.broadcast(directory.path))
-        replaces = wanted if overwrite and directory.path != wanted.path else None
-        replacing = f", in the place of {wanted.path} when it is finished" if replaces else ""
+        replaces = target if overwrite and directory.path != target.path else None
+        replacing = f", in the place of {target.path} when it is finished" if replaces else ""
         display.say(f"run    {directory.path}{replacing}")
         prediction = _forecast(setup) if processes.size == 1 else None
         display.say(f"takes  {prediction}\n" if prediction else "")
@@ -89,8 +89,8 @@ def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Pa
 
     Nothing is written. The arguments and errors are those of `train`.
     """
-    given = None if tokenizer is None else load_tokenizer(tokenizer)
-    with Display(config.training) as display, prepare_training(config, data, display, given) as setup:
+    existing = None if tokenizer is None else load_tokenizer(tokenizer)
+    with Display(config.training) as display, prepare_training(config, data, display, existing) as setup:
         return _forecast(resolve_max_minutes(setup, display))
 
 
@@ -113,16 +113,16 @@ def _continue_job(
 
 
 def _create_run(
-    wanted: RunDirectory, setup: TrainingSetup, record: Record, display: Display, overwrite: bool
+    target: RunDirectory, setup: TrainingSetup, record: Record, display: Display, overwrite: bool
 ) -> RunDirectory:
     """Make the run's directory, and write what is known before the first step. Raise FileError."""
     if overwrite:
-        wanted.require_run_or_empty()
-        if wanted.record.is_file():
-            with wanted.lock():
+        target.require_run_or_empty()
+        if target.record.is_file():
+            with target.lock():
                 pass  # if another process trains it, say so before the training and not after it
-    directory = RunDirectory.create(wanted.path)
-    if directory.path != wanted.path and (unfinished := describe_unfinished(wanted.path)):
+    directory = RunDirectory.create(target.path)
+    if directory.path != target.path and (unfinished := describe_unfinished(target.path)):
         display.say(unfinished)
     directory.write_config(setup.config)
     directory.write_record(record)

@@ -115,11 +115,11 @@ class ViewResult:
     path: Path | None = None
 
 
-def _view_attention(given: ViewInput) -> ViewResult:
+def _view_attention(inputs: ViewInput) -> ViewResult:
     """Show where each head looks."""
-    ids = given.ids
-    maps = compute_attention_maps(given.run.model, ids)
-    tokens = [given.run.tokenizer.decode([i]) for i in ids.tolist()]
+    ids = inputs.ids
+    maps = compute_attention_maps(inputs.run.model, ids)
+    tokens = [inputs.run.tokenizer.decode([i]) for i in ids.tolist()]
     entropy = torch.special.entr(maps).sum(dim=-1).mean(dim=-1)  # (L, H)
     L, H = divmod(int(entropy.argmin()), entropy.shape[1])
     summary = f"attention over {len(ids)} tokens; the most focused head is block {L + 1}, head {H + 1}"
@@ -127,11 +127,11 @@ def _view_attention(given: ViewInput) -> ViewResult:
     return ViewResult("attention", summary, figures, draw_attention(maps, tokens))
 
 
-def _view_heads(given: ViewInput) -> ViewResult:
+def _view_heads(inputs: ViewInput) -> ViewResult:
     """Show how much the loss rises without each head."""
-    block_size = given.run.config.model.block_size
-    windows = take_spaced_windows(given.dataset.val, max(1, ABLATION_PREDICTIONS // block_size), block_size)
-    loss, rise = measure_head_ablation(given.run.model, *windows)
+    block_size = inputs.run.config.model.block_size
+    windows = take_spaced_windows(inputs.dataset.val, max(1, ABLATION_PREDICTIONS // block_size), block_size)
+    loss, rise = measure_head_ablation(inputs.run.model, *windows)
     unused = find_unused_heads(rise)
     L, H = divmod(int(rise.argmax()), rise.shape[1])
     names = ", ".join(f"block {block} head {head}" for block, head in unused)
@@ -141,50 +141,51 @@ def _view_heads(given: ViewInput) -> ViewResult:
     return ViewResult("heads", summary, figures, draw_heads(rise, loss))
 
 
-def _view_token_loss(given: ViewInput) -> ViewResult:
+def _view_token_loss(inputs: ViewInput) -> ViewResult:
     """Show which tokens surprised the model."""
-    losses, tokens = compute_text_losses(given.run, given.text), split_tokens(given.run, given.text)
+    losses, tokens = compute_text_losses(inputs.run, inputs.text), split_tokens(inputs.run, inputs.text)
     worst = max(range(len(losses)), key=losses.__getitem__)
     before, token = "".join(tokens[max(0, worst - 9) : worst + 1]), tokens[worst + 1]
     summary = f"{nats_to_bits(sum(losses) / len(losses)):.2f} bits per token; the most surprising is {token!r} after "
     summary += f"{before!r}: {nats_to_bits(losses[worst]):.1f} bits"
-    page = make_token_loss_page(f"What surprised {given.run.path.name}", tokens, losses)
-    return ViewResult("surprise", summary, {"text": given.text, "tokens": tokens, "losses": losses}, page)
+    page = make_token_loss_page(f"What surprised {inputs.run.path.name}", tokens, losses)
+    return ViewResult("surprise", summary, {"text": inputs.text, "tokens": tokens, "losses": losses}, page)
 
 
-def _view_embedding(given: ViewInput) -> ViewResult:
+def _view_embedding(inputs: ViewInput) -> ViewResult:
     """Show whether similar characters have similar vectors."""
-    table = given.run.model.token_embedding_table.weight.cpu()
-    share, chance = measure_neighbor_kinds(table, [classify_character(c) for c in given.vocabulary])
+    table = inputs.run.model.token_embedding_table.weight.cpu()
+    share, chance = measure_neighbor_kinds(table, [classify_character(c) for c in inputs.vocabulary])
     summary = f"{share:.0%} of a character's nearest neighbors are of its kind, {chance:.0%} by chance"
-    return ViewResult("embedding", summary, {"share": share, "chance": chance}, draw_embedding(table, given.vocabulary))
+    picture = draw_embedding(table, inputs.vocabulary)
+    return ViewResult("embedding", summary, {"share": share, "chance": chance}, picture)
 
 
-def _view_position(given: ViewInput) -> ViewResult:
+def _view_position(inputs: ViewInput) -> ViewResult:
     """Show the loss by the length of the context."""
-    curve = compute_loss_by_position(given.run.model, torch.as_tensor(given.dataset.val[:MAX_EVALUATED_TOKENS]))
+    curve = compute_loss_by_position(inputs.run.model, torch.as_tensor(inputs.dataset.val[:MAX_EVALUATED_TOKENS]))
     summary = f"with 1 token of context the loss is {curve[0]:.3f}"
     summary += f", with {len(curve)} it is {curve[-1]:.3f}" if len(curve) > 1 else ", and the model never sees more"
     return ViewResult(
-        "position", summary, {"losses": curve.tolist()}, draw_positions({given.run.path.name: curve}, given.unit)
+        "position", summary, {"losses": curve.tolist()}, draw_positions({inputs.run.path.name: curve}, inputs.unit)
     )
 
 
-def _view_temperature(given: ViewInput) -> ViewResult:
+def _view_temperature(inputs: ViewInput) -> ViewResult:
     """Show how temperature changes the next token's distribution."""
-    distributions = compute_next_distributions(given.run.model, given.ids)
+    distributions = compute_next_distributions(inputs.run.model, inputs.ids)
     values = compute_entropies(distributions)
     parts = [f"{value:.2f} bits at {temperature:g}" for temperature, value in zip(TEMPERATURES, values, strict=True)]
     figures = {"temperatures": list(TEMPERATURES), "entropy_bits": values}
-    picture = draw_temperature(distributions, given.vocabulary, given.text, given.unit)
+    picture = draw_temperature(distributions, inputs.vocabulary, inputs.text, inputs.unit)
     return ViewResult("temperature", f"entropy of the next token by temperature: {', '.join(parts)}", figures, picture)
 
 
-def _view_copied(given: ViewInput) -> ViewResult:
+def _view_copied(inputs: ViewInput) -> ViewResult:
     """Show how much the model copies from its training text."""
-    run, dataset = given.run, given.dataset
-    source = given.decode(dataset.train[:MAX_EVALUATED_TOKENS])
-    held_out = given.decode(dataset.val[:GENERATED_LENGTH])
+    run, dataset = inputs.run, inputs.dataset
+    source = inputs.decode(dataset.train[:MAX_EVALUATED_TOKENS])
+    held_out = inputs.decode(dataset.val[:GENERATED_LENGTH])
     written = "".join(run.stream(max_new_tokens=GENERATED_LENGTH, seed=run.config.training.seed))
     texts = [(text, find_verbatim(text, source)) for text in (written, held_out)]
     names = ("written", "validation")
@@ -193,9 +194,9 @@ def _view_copied(given: ViewInput) -> ViewResult:
     return ViewResult("copied", describe_copying(shares["written"], shares["validation"]), shares, page)
 
 
-def _view_curves(given: ViewInput) -> ViewResult:
+def _view_curves(inputs: ViewInput) -> ViewResult:
     """Show the learning curves of the runs."""
-    runs = [given.run, *given.others]
+    runs = [inputs.run, *inputs.others]
     losses = {str(run.path): run.record.validation_loss for run in runs}
     bits = {str(run.path): run.record.bits_per_byte for run in runs}
     summary = describe_ranking(runs)
@@ -203,10 +204,10 @@ def _view_curves(given: ViewInput) -> ViewResult:
     return ViewResult("curves", summary, figures, draw_curves(runs))
 
 
-def _view_timeline(given: ViewInput) -> ViewResult:
+def _view_timeline(inputs: ViewInput) -> ViewResult:
     """Show what the model wrote during training."""
-    snapshots = RunDirectory(given.run.path).read_snapshots()
-    title = f"{given.run.path.name}: {given.run.record.parameters:,} parameters learn to write"
+    snapshots = RunDirectory(inputs.run.path).read_snapshots()
+    title = f"{inputs.run.path.name}: {inputs.run.record.parameters:,} parameters learn to write"
     picture = draw_timeline(snapshots, title)
     return ViewResult("timeline", f"{len(snapshots)} samples from training, all from the same start", {}, picture)
 
@@ -264,15 +265,15 @@ def look(
     return _make_views(ViewInput(run, text, against, data), out, only)
 
 
-def _make_views(given: ViewInput, out: Path, only: Sequence[str]) -> Iterator[ViewResult]:
+def _make_views(inputs: ViewInput, out: Path, only: Sequence[str]) -> Iterator[ViewResult]:
     """Make each view and write it."""
     with explain_os_errors("create the folder", out):
         out.mkdir(parents=True, exist_ok=True)
-    activations = TOKENS_PER_BATCH * given.run.config.model.n_embd
+    activations = TOKENS_PER_BATCH * inputs.run.config.model.n_embd
     for name in only or VIEWS:
         try:
             with limit_threads(activations), explain_memory_errors("use a smaller run"):
-                result = VIEWS[name](given)
+                result = VIEWS[name](inputs)
         except (InputError, OutOfMemoryError) as error:
             if only:
                 raise
