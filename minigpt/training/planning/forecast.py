@@ -1,11 +1,10 @@
 """The forecast of a training run: its time, its memory, and roughly its loss.
 
-Time and memory come from a rehearsal: a few real steps, an evaluation and a short sample, on a copy of the model. The
-loss comes from a formula that was fitted to trainings of this project (`LOSS` below).
+Time and memory come from a rehearsal: a few real steps, an evaluation and a short sample, on a copy of the model.
+loss_forecast.py predicts the loss.
 """
 
 import copy
-import math
 import statistics
 import sys
 import time
@@ -14,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.data.dataset import Dataset
@@ -29,6 +27,7 @@ from minigpt.training.evaluation import estimate_loss
 from minigpt.training.evaluation_schedule import choose_snapshot_steps
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import Optimizer
+from minigpt.training.planning.loss_forecast import predict_loss
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model
 
@@ -38,13 +37,6 @@ REHEARSAL_SECONDS = 0.7  # … for about this time
 BUDGET_SHARE, MAX_REHEARSAL_SECONDS = 0.02, 20.0  # of a time budget, steps are timed for this share, up to this time
 MAX_WINDOWS = 64  # windows of the timed evaluation
 SAMPLE_TOKENS = 16  # tokens of the timed sample
-LOSS_RANGE = 0.08  # the formula is within 8% for 19 of 20 of the trainings that it was fitted to
-MAX_EPOCHS = 20  # with more, the model may memorize the text, which the formula does not cover
-LEARNING_RATES = (3e-4, 3e-3)  # the range that the formula covers
-
-# The loss divided by the text's bigram entropy is A / N^a + B / D^b + W / T, for N weights in matrices, D characters
-# read and T characters of context. benchmarks/forecast.py trains the models and fits the numbers.
-LOSS = {"A": 1.653, "a": 0.3123, "B": 3.217, "b": 0.1029, "W": 0.0946}
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ class Forecast:
     Attributes:
         seconds: of training, evaluations and snapshots together.
         memory: peak bytes of the process, or of the GPU; None where the system does not report it.
-        loss: range of the exact validation loss in nats; None for settings that the formula does not cover.
+        loss: range of the exact validation loss in nats; None for a training that the formula does not cover.
     """
 
     seconds: float
@@ -113,7 +105,7 @@ def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> 
         torch.cuda.reset_peak_memory_stats(device)
     timings = _measure_timings(model, dataset, config)
     seconds = add_up_seconds(timings, config, len(dataset.val))
-    return Forecast(seconds, _measure_peak_memory(model), _predict_loss(dataset, config))
+    return Forecast(seconds, _measure_peak_memory(model), predict_loss(dataset, config))
 
 
 def count_steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: Config) -> int:
@@ -217,35 +209,3 @@ def _measure_peak_memory(model: TrainedModel) -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) - original
-
-
-def _predict_loss(dataset: Dataset, config: Config) -> tuple[float, float] | None:
-    """Return the range of the exact validation loss, or None if the formula does not cover the training."""
-    shape, training = config.model, config.training
-    read = training.max_iters * config.tokens_per_step
-    entropy = compute_bigram_entropy(torch.as_tensor(dataset.train[:MAX_EVALUATED_TOKENS]), shape.vocab_size)
-    covered = (
-        shape.architecture == "gpt"
-        and training.optimizer == "adamw"
-        and training.tokenizer == "char"
-        and shape.vocab_size <= 256
-        and shape.dropout <= 0.2
-        and LEARNING_RATES[0] <= training.learning_rate <= LEARNING_RATES[1]
-        and read <= MAX_EPOCHS * len(dataset.train)
-        and entropy > 0.5
-    )
-    if not covered:
-        return None
-    N = 12 * shape.n_layer * shape.n_embd**2 + 2 * shape.vocab_size * shape.n_embd
-    share = LOSS["A"] / N ** LOSS["a"] + LOSS["B"] / read ** LOSS["b"] + LOSS["W"] / shape.block_size
-    uniform = math.log(shape.vocab_size)  # the loss of a blind guess
-    loss = min(share * entropy, uniform)
-    return loss * (1 - LOSS_RANGE), min(loss * (1 + LOSS_RANGE), uniform)
-
-
-def compute_bigram_entropy(ids: Tensor, vocab_size: int) -> float:
-    """Compute the entropy of a token given the one before it, in nats, from the counts of pairs in the ids (N,)."""
-    pairs, counts = (ids[:-1] * vocab_size + ids[1:]).unique(return_counts=True)
-    counts = counts.double()
-    before = torch.zeros(vocab_size, dtype=torch.float64).index_add(0, pairs // vocab_size, counts)
-    return float((counts * (before[pairs // vocab_size] / counts).log()).sum() / counts.sum())

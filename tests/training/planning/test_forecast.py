@@ -14,15 +14,15 @@ from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DeviceError
 from minigpt.model import build
-from minigpt.studies.ladder.rungs import fit_bigram_counts
+from minigpt.model.ngram import NGramModel
 from minigpt.training.planning.forecast import (
     Forecast,
     Timings,
     add_up_seconds,
-    compute_bigram_entropy,
     divide_budget,
     forecast_training,
 )
+from minigpt.training.planning.loss_forecast import measure_trigram_loss, predict_loss
 from minigpt.training.train import forecast
 
 
@@ -75,33 +75,65 @@ def test_the_forecast_as_text_and_compared_with_the_result() -> None:
     assert "the loss is above" in predicted.compare(90.0, 2.0)
 
 
-def test_the_bigram_entropy_is_the_loss_of_the_counted_bigram_on_its_own_text(text: str) -> None:
-    ids = torch.tensor([ord(c) % 40 for c in text])
-    pairs = fit_bigram_counts(
-        ids.repeat(50), Config().override(vocab_size=40).model
-    )  # so often that adding one is nothing
-    _, loss = pairs(ids[None, :-1], ids[None, 1:])
-    assert compute_bigram_entropy(ids, 40) == pytest.approx(loss.item(), abs=0.01)
+SHAPE = {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32, "batch_size": 16}
+
+
+def create_dataset(config: Config, random: float = 0.42, length: int = 120_000) -> Dataset:
+    """A dataset in which this share of the tokens is random; the others are 0. With 30 tokens, 0.42 gives 2.0 nats."""
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.model.vocab_size, (length,), generator=rng)
+    return Dataset(ids * (torch.rand(length, generator=rng) < random), config)
+
+
+def test_the_trigram_loss_of_random_tokens_is_their_entropy() -> None:
+    config = Config().override(vocab_size=8, **SHAPE)
+    ids = torch.randint(8, (300_000,), generator=torch.Generator().manual_seed(0))
+    assert measure_trigram_loss(Dataset(ids, config), 8) == pytest.approx(math.log(8), abs=0.01)
+
+
+def test_the_trigram_loss_is_that_of_the_model_fitted_to_the_training_split(text: str) -> None:
+    config = Config().override(vocab_size=128, **SHAPE)
+    dataset = Dataset([min(ord(c), 127) for c in text], config)
+    expected = NGramModel.fit(dataset.train, 128, 3).token_losses(dataset.val).mean()
+    assert measure_trigram_loss(dataset, 128) == pytest.approx(expected.item())
+
+
+def test_the_forecast_of_the_loss_is_a_tenth_around_the_formula() -> None:
+    config = Config().override(vocab_size=30, **SHAPE)
+    dataset = create_dataset(config)
+    low, high = predict_loss(dataset, config.override(max_iters=1000))
+    weights = 4 * 12 * 64**2 + 2 * 30 * 64
+    ratio = 0.784 / weights**0.1 + 5.64 / (1000 * 16 * 32) ** 0.15
+    trigram_loss = measure_trigram_loss(dataset, 30)
+    assert (low, high) == pytest.approx((0.9 * ratio * trigram_loss, 1.1 * ratio * trigram_loss))
 
 
 @pytest.mark.parametrize(
-    ("settings", "known"),
-    [({}, True), ({"architecture": "bigram"}, False), ({"max_iters": 100_000, "eval_interval": 100_000}, False)],
+    ("settings", "random", "length"),
+    [
+        ({"architecture": "bigram"}, 0.42, 120_000),
+        ({"optimizer": "muon"}, 0.42, 120_000),
+        ({"dropout": 0.5}, 0.42, 120_000),
+        ({"learning_rate": 0.1}, 0.42, 120_000),
+        ({"n_embd": 4, "n_layer": 1}, 0.42, 120_000),
+        ({"max_iters": 100}, 0.42, 120_000),  # it reads 51,200 characters
+        ({"max_iters": 2000}, 0.42, 120_000),  # it reads the text nine times
+        ({}, 0.42, 90_000),
+        ({}, 0.15, 120_000),  # 0.9 nats, as of a log or a table
+        ({}, 0.8, 120_000),  # 3.1 nats
+    ],
 )
-def test_a_training_unlike_the_fitted_runs_gets_no_loss_forecast(settings: dict, known: bool) -> None:
-    config = Config().override(vocab_size=9, **TINY | settings)
-    predicted = forecast_training(build(config.model), Dataset(torch.randint(9, (2000,)), config), config)
-    assert (predicted.loss is not None) == known
-    if known:
-        low, high = predicted.loss
-        assert 0 <= low < high <= math.log(9)
+def test_a_training_unlike_those_of_the_fit_gets_no_loss_forecast(settings: dict, random: float, length: int) -> None:
+    config = Config().override(vocab_size=30, max_iters=1000, eval_interval=1000, **SHAPE)
+    assert predict_loss(create_dataset(config), config)
+    assert predict_loss(create_dataset(config, random, length), config.override(**settings)) is None
 
 
 def test_train_forecast_trains_nothing(command: Callable, text_file: Path, tmp_path: Path) -> None:
     done = command("train", "--data", text_file, "--forecast", *TINY_FLAGS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("about 0:0")
-    assert "MB of memory, a validation loss of" in done.stdout
+    assert "MB of memory" in done.stdout
     assert not (tmp_path / "runs").exists()
     content = json.loads(command("train", "--data", text_file, "--forecast", "--json", *TINY_FLAGS).stdout)
     assert content.keys() == {"seconds", "memory_bytes", "validation_loss_from", "validation_loss_to"}
