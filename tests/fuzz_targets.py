@@ -36,6 +36,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 import zstandard
 from mutations import Mutate
+from safetensors import safe_open
 
 from minigpt.cli.config_file import read_config
 from minigpt.cli.info import list_facts
@@ -48,6 +49,7 @@ from minigpt.data.shards import INDEX
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import MinigptError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
+from minigpt.exchange.weight_files import INDEX as INDEX_OF_PARTS
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.examples import read_examples
@@ -402,6 +404,16 @@ def gpt2_target(name: str, change: Mutate) -> FuzzTarget:
     return FuzzTarget(f"GPT-2: {name}", make, change, load_gpt2)
 
 
+def make_gpt2_index(folder: Path) -> Path:
+    """A GPT-2 in one part, which an index names."""
+    file = gpt2_target("model.safetensors", mutations.mutate_safetensors).make(folder)
+    with safe_open(file, framework="pt") as tensors:
+        places = dict.fromkeys(tensors.keys(), "part.safetensors")
+    file.rename(folder / "part.safetensors")
+    (folder / INDEX_OF_PARTS).write_text(json.dumps({"weight_map": places}))
+    return folder / INDEX_OF_PARTS
+
+
 def make_ladder(folder: Path) -> Path:
     results = [Result(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
     counted = [Result(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
@@ -510,6 +522,7 @@ TARGETS = [
     adapter_target("tokenizer.json", IN_JSON, open_tokens),
     gpt2_target("config.json", IN_JSON),
     gpt2_target("model.safetensors", IN_TENSORS),
+    FuzzTarget(f"GPT-2: {INDEX_OF_PARTS}", make_gpt2_index, IN_JSON, load_gpt2),
     FuzzTarget("ladder.json", make_ladder, IN_JSON, open_ladder),
 ]
 

@@ -3,7 +3,7 @@
 import click
 
 from minigpt.cli.options import json_option
-from minigpt.cli.output import describe_run, print_json, print_line, print_next_command
+from minigpt.cli.output import describe_run, print_json, print_line, print_message, print_next_command
 
 
 @click.group("import", short_help="Import a model from another program.")
@@ -22,7 +22,7 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
     """
     from minigpt.exchange.huggingface import import_gpt2
 
-    run = import_gpt2(source, out)
+    run = import_gpt2(source, out, print_message)
     if as_json:
         print_json(describe_run(run))
     else:

@@ -5,6 +5,7 @@ can run any code.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from minigpt.acceleration import describe_decoder
 from minigpt.config import Config, ModelConfig, TrainingConfig
 from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraError
+from minigpt.exchange.weight_files import INDEX, read_weight_files
 from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
@@ -23,12 +25,11 @@ from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
-from minigpt.system.safetensors_files import open_safetensors
 from minigpt.tokenizers.base import compute_fingerprint, find_end_of_text
 from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
-FILE_PATTERNS = ["config.json", "*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
+FILE_PATTERNS = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "vocab.json", "merges.txt"]
 ACTIVATIONS: dict[str, Literal["relu", "gelu"]] = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
 REQUIRED_SETTINGS = {  # GPT-2's config.json can hold other values; our GPT supports these only
     "layer_norm_epsilon": 1e-5,
@@ -38,18 +39,21 @@ REQUIRED_SETTINGS = {  # GPT-2's config.json can hold other values; our GPT supp
 }
 
 
-def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
+def import_gpt2(
+    source: str | Path, out: str | Path | None = None, say: Callable[[str], None] = lambda message: None
+) -> Run:
     """Make a run of a GPT-2 and its tokenizer.
 
     Args:
         source: a folder that transformers has saved, or the name of a model on the Hugging Face hub.
         out: the run's directory; runs/<name> by default.
+        say: is called with a message about files that are left out.
 
     Raises:
         ExchangeError: there is no tokenizer that fits the model, and as `load_gpt2` does.
     """
     folder = _find_folder(source)
-    model = load_gpt2(folder)
+    model = load_gpt2(folder, say)
     try:
         tokenizer = load_tokenizer(folder)
     except FileError as error:
@@ -79,11 +83,12 @@ def import_gpt2(source: str | Path, out: str | Path | None = None) -> Run:
     return Run.open(target.path)
 
 
-def load_gpt2(source: str | Path) -> GPT:
+def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: None) -> GPT:
     """Load a GPT-2 in evaluation mode, its weights in float32.
 
     Args:
         source: a folder that transformers has saved, or the name of a model on the Hugging Face hub.
+        say: is called with a message about files that are left out.
 
     Raises:
         ExchangeError: it is not a GPT-2, or its weights are missing, pickled or of the wrong shape.
@@ -97,7 +102,7 @@ def load_gpt2(source: str | Path) -> GPT:
     except RuntimeError:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
     assert isinstance(model, GPT)
-    model.load_state_dict(_read_weights(folder, model), assign=True)
+    model.load_state_dict(_read_weights(folder, model, say), assign=True)
     return model.eval()
 
 
@@ -211,9 +216,11 @@ def _convert_config(content: dict[str, Any], folder: Path) -> ModelConfig:
     return config
 
 
-def _read_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
+def _read_weights(folder: Path, model: GPT, say: Callable[[str], None]) -> dict[str, Tensor]:
     """Read the tensors of a folder under our names, in float32, and check their shapes against `model`."""
-    found = _read_tensors(folder)
+    found = read_weight_files(folder, say)
+    if model.config.tied_head and "lm_head.weight" in found:  # either name may have the one tensor
+        found.setdefault("wte.weight", found["lm_head.weight"])
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = {}
     for ours, theirs in map_gpt2_names(model.config).items():
@@ -232,18 +239,3 @@ def _read_weights(folder: Path, model: GPT) -> dict[str, Tensor]:
     if not model.config.tied_head:
         weights["lm_head.bias"] = torch.zeros(model.config.vocab_size)
     return weights
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read every tensor of model.safetensors, or of its numbered shards, under GPT-2's names."""
-    single = folder / "model.safetensors"
-    files = [single] if single.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
-    if not files:
-        pickle = next((path.name for path in sorted(folder.glob("*.bin"))), None)
-        why = f"its {pickle} is a pickle, which could run anything" if pickle else "it has no model.safetensors"
-        raise ExchangeError(f"{str(folder)!r} cannot be read: {why}; save it with safe_serialization=True")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        with open_safetensors(file, ExchangeError) as content:
-            tensors |= {name.removeprefix("transformer."): content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    return tensors

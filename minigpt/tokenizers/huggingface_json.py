@@ -99,7 +99,7 @@ def _read_tokenizer_json(path: Path) -> dict[str, Any]:
 
 def _read_gpt2_folder(folder: Path) -> dict[str, Any]:
     vocab = _read_json_object(folder / "vocab.json")
-    lines = read_text(folder / "merges.txt", MAX_TOKENIZER_BYTES).split("\n")
+    lines = read_text(folder / "merges.txt", MAX_TOKENIZER_BYTES).splitlines()  # also of Windows
     merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
     merged = {*BYTE_CHARACTERS, *("".join(pair) for pair in merges)}
     special = {name: i for name, i in vocab.items() if name not in merged}  # such as <|endoftext|>

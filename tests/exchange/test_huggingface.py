@@ -191,3 +191,68 @@ def test_sharded_weights_are_read(folder: Path) -> None:
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
     after = load_gpt2(folder)
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def logits_differ(folder: Path, say: Callable[[str], None] = lambda message: None) -> float:
+    """The largest difference between our logits and transformers' for the model in a folder."""
+    theirs, ids = GPT2LMHeadModel.from_pretrained(folder).eval(), torch.arange(12)[None]
+    with torch.no_grad():
+        return float((load_gpt2(folder, say)(ids)[0] - theirs(ids).logits).abs().max())
+
+
+def save_in_parts(folder: Path) -> None:
+    make_transformers_model().save_pretrained(folder, max_shard_size="8KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+
+
+def test_a_part_of_an_older_model_that_the_index_does_not_name_is_left_out(folder: Path) -> None:
+    save_in_parts(folder)
+    old = {name: torch.zeros_like(w) for name, w in make_transformers_model().state_dict().items()}
+    safetensors.torch.save_file(old, folder / "model-00099-of-00099.safetensors", {"format": "pt"})
+    messages: list[str] = []
+    assert logits_differ(folder, messages.append) < 1e-5
+    assert messages == ["model-00099-of-00099.safetensors: left out, as model.safetensors.index.json does not name it"]
+
+
+def test_a_part_may_have_any_name_and_a_tensor_is_read_where_the_index_places_it(folder: Path) -> None:
+    save_in_parts(folder)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    *_, last = sorted(set(index["weight_map"].values()))
+    weights = safetensors.torch.load_file(folder / last)
+    assert "transformer.wpe.weight" not in weights
+    stale = {"transformer.wpe.weight": torch.zeros(12, 16)}
+    safetensors.torch.save_file(weights | stale, folder / "z.safetensors", {"format": "pt"})
+    (folder / last).unlink()
+    named = {name: "z.safetensors" if part == last else part for name, part in index["weight_map"].items()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index | {"weight_map": named}))
+    theirs, ours = make_transformers_model().state_dict(), load_gpt2(folder).state_dict()
+    assert torch.equal(ours["position_embedding_table.weight"], theirs["transformer.wpe.weight"])
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (None, r"has parts of a model, and no model\.safetensors\.index\.json"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"weight_map": {"a": "../b.safetensors"}}', "leads out of its folder"),
+        ('{"weight_map": {"a": "b.safetensors"}}', "'b.safetensors', which .* names, is missing"),
+        ('{"weight_map": {}}', r"wte\.weight is missing"),
+    ],
+)
+def test_an_index_that_is_missing_or_wrong_is_refused(index: str | None, message: str, folder: Path) -> None:
+    save_in_parts(folder)
+    path = folder / "model.safetensors.index.json"
+    path.unlink() if index is None else path.write_text(index)
+    with pytest.raises(InputError, match=message):
+        load_gpt2(folder)
+
+
+def test_a_shared_weight_that_is_kept_as_that_of_the_head_is_read(folder: Path) -> None:
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("transformer.wte.weight")
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert logits_differ(folder) < 1e-5
+    change_config(tie_word_embeddings=False)(folder)
+    with pytest.raises(ExchangeError, match=r"wte\.weight is missing"):
+        load_gpt2(folder)

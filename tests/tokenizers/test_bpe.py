@@ -126,7 +126,10 @@ def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path: Path) -> None:
     theirs.train_from_iterator([PROSE], vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
     theirs.save(str(tmp_path / "tokenizer.json"))  # its special token has id 0, so every other id is moved by one
     theirs.save_model(str(tmp_path))
-    for path in (tmp_path / "tokenizer.json", tmp_path):
+    (tmp_path / "windows").mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / "windows" / name).write_bytes((tmp_path / name).read_bytes().replace(b"\n", b"\r\n"))
+    for path in (tmp_path / "tokenizer.json", tmp_path, tmp_path / "windows"):
         ours = BPETokenizer.load(path)
         assert ours.special_tokens == {"<|endoftext|>": 0}
         assert ours.encode(PROSE) == theirs.encode(PROSE).ids
