@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from minigpt.errors import ExchangeError
-from minigpt.system.files import read_text, require_inside
+from minigpt.system.files import explain_os_errors, read_text, require_inside
 from minigpt.system.safetensors_files import open_safetensors
 
 INDEX = "model.safetensors.index.json"
@@ -32,7 +32,9 @@ def read_weight_files(folder: Path, say: Callable[[str], None]) -> dict[str, Ten
     tensors: dict[str, Tensor] = {}
     for name, wanted in places.items():
         require_inside(folder, [folder / name])
-        if not (folder / name).is_file():
+        with explain_os_errors("read", folder / name):
+            is_there = (folder / name).is_file()
+        if not is_there:
             raise ExchangeError(f"{str(folder)!r} is not complete: {name!r}, which {INDEX} names, is missing")
         with open_safetensors(folder / name, ExchangeError) as content:
             for tensor in content.keys():  # noqa: SIM118 (the handle is not a dict)

@@ -237,6 +237,7 @@ def test_a_part_may_have_any_name_and_a_tensor_is_read_where_the_index_places_it
         ("[]", "is damaged"),
         ('{"weight_map": {"a": "../b.safetensors"}}', "leads out of its folder"),
         ('{"weight_map": {"a": "b.safetensors"}}', "'b.safetensors', which .* names, is missing"),
+        (json.dumps({"weight_map": {"a": "b" * 300}}), "the name is too long"),
         ('{"weight_map": {}}', r"wte\.weight is missing"),
     ],
 )
