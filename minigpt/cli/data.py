@@ -1,5 +1,6 @@
 """`minigpt data`: encode files of text into token ids on disk, for corpora of any size."""
 
+import re
 import time
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from minigpt.data.shards import Index
 
 KINDS = get_args(TokenizerKind)
+ESCAPES = re.compile(r"\\(?:[\\nrtfv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 SECONDS_BETWEEN_UPDATES = 0.1
 
 
@@ -67,7 +69,7 @@ def prepare(
     from minigpt.data.prepare import PrepareSettings, prepare_corpus
 
     if separator is not None:
-        separator = separator.replace(r"\n", "\n").replace(r"\t", "\t")
+        separator = ESCAPES.sub(lambda found: found[0].encode().decode("unicode_escape"), separator)
     with _EncodingProgress() as progress:
         index = prepare_corpus(paths, out, PrepareSettings(separator=separator, **settings), progress, processes)
     _print_index(out, index, as_json)

@@ -6,7 +6,7 @@ A file is read as a stream, so its size does not matter. A document comes in chu
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -25,6 +25,9 @@ _MAX_DOCUMENT_CHARACTERS = (
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # some programs write it at the start of a file
 
+_LINE_END = re.compile("\r\n|\r|\n")
+_ANY_LINE_END = "(?>\r\n|\r|\n)"  # atomic, so that the two characters of Windows are never two line ends
+
 Errors = Literal["strict", "replace"]
 Chunk = tuple[str, bool]  # a part of a document, and whether it is the last
 
@@ -34,7 +37,8 @@ class DocumentReader:
 
     Attributes:
         field: the field of JSON lines, or the column of Parquet, that has the text.
-        separator: the text between two documents of a plain text file; None reads a file as one document.
+        separator: the text between two documents of a plain text file; None reads a file as one document. A line end in
+            it stands for those of Unix, Windows and old Macs.
         errors: what to do about bytes that are not UTF-8: "strict" raises an error, "replace" writes U+FFFD.
         chunk_bytes: how many bytes of a plain text file are read at a time.
         allowed_bytes: the size that any compressed file may unpack to; a larger one may have 200 times its size.
@@ -84,9 +88,10 @@ class DocumentReader:
             yield from ((chunk, False) for chunk in chunks)
             yield "", True
             return
+        separator = re.compile(_ANY_LINE_END.join(map(re.escape, _LINE_END.split(self.separator))))
         rest = ""
-        for chunk in chunks:
-            *documents, rest = (rest + chunk).split(self.separator)
+        for chunk in _hold_back_returns(chunks):
+            *documents, rest = separator.split(rest + chunk)
             yield from ((document.strip("\r\n"), True) for document in documents)
             if len(rest) > _MAX_DOCUMENT_CHARACTERS:
                 most = f"{_MAX_DOCUMENT_CHARACTERS:,} characters"
@@ -164,6 +169,16 @@ class DocumentReader:
     def _utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
         return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or use --errors replace")
+
+
+def _hold_back_returns(chunks: Iterable[str]) -> Iterator[str]:
+    """Yield chunks of which none ends with a carriage return before the last: a line feed may follow it."""
+    held = ""
+    for chunk in chunks:
+        chunk = held + chunk
+        held = "\r" if chunk.endswith("\r") else ""
+        yield chunk.removesuffix("\r")
+    yield held
 
 
 def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:

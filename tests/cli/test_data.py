@@ -142,6 +142,26 @@ def test_errors_replace_counts_what_is_not_utf8(command: Callable, tmp_path: Pat
     assert "2 places were not UTF-8 and became U+FFFD" in command("data", "info", "out").stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        (r"\r\n\r\n", "\n\n"),
+        (r"\n\n", "\r\n\r\n"),
+        (r"\f", "\f"),
+        (r"\x0c\u2029", "\f\u2029"),
+        (r"\\n", r"\n"),
+        (r"\d", r"\d"),
+    ],
+)
+def test_escapes_in_a_separator_stand_for_their_characters(
+    typed: str, written: str, command: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text(written.join(f"story {n}" for n in range(60)), encoding="utf-8", newline="")
+    done = command("data", "prepare", "a.txt", "--separator", typed, "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["documents"] == 60
+
+
 def test_a_terminal_gets_a_progress_bar(stories: Path, tmp_path: Path) -> None:
     status, shown = in_terminal("data", "prepare", stories, "--out", tmp_path / "out", cwd=tmp_path)
     assert status == 0

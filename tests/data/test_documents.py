@@ -66,6 +66,17 @@ def test_a_separator_ends_a_document(tmp_path: Path) -> None:
         assert reader.empty == 1
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", ["\n\n", "\r\n\r\n", "\n---\n"])
+def test_a_line_end_of_a_separator_stands_for_that_of_any_system(separator: str, line_end: str, tmp_path: Path) -> None:
+    stories = ["One.\nTwo.", "Three.", "Four\nfive\nsix."]
+    written = separator.replace("\r", "").join(stories).replace("\n", line_end).encode()
+    (tmp_path / "a.txt").write_bytes(written)
+    for chunk in (1, 2, 3, 1000):
+        found = read(tmp_path / "a.txt", DocumentReader(separator=separator, chunk_bytes=chunk))
+        assert found == [story.replace("\n", line_end) for story in stories]
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
 def test_bytes_that_are_not_utf8_are_refused_or_replaced_and_counted(chunk: int, tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
