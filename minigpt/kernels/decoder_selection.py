@@ -5,6 +5,7 @@ The rules are fixed. They come from the table in docs/performance.md, never from
 
 import functools
 import logging
+import os
 import threading
 import warnings
 from typing import NamedTuple
@@ -26,6 +27,8 @@ LINEAR = {nn.Linear, OneDNNLinear}
 KNOWN = {GPT, Block, FusedBlock, CausalSelfAttention, ScaledDotProductAttention, FeedForward}
 KNOWN |= {FunctionalLinear, OneDNNFunctionalLinear, Linear8bit}
 KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
+
+_numba_process: int | None = None  # the process in which Numba started its threads
 
 
 class Limits(NamedTuple):
@@ -71,10 +74,11 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
         limits: when loops are worth it.
 
     Returns:
-        The loops, or None where PyTorch is faster or the model has something that the loops do not know.
+        The loops, or None where PyTorch is faster, the model has something that the loops do not know, or this process
+        was forked from one that used the loops.
     """
     size, block_size = count_weights(model), model.config.block_size
-    if rows > 1 or size > limits.max_weights or not _is_known(model):
+    if rows > 1 or size > limits.max_weights or _is_forked() or not _is_known(model):
         return None
     room = block_size - length
     window = tokens > room and size * block_size <= limits.max_window
@@ -110,9 +114,16 @@ def _build_graph_decoder(window: ContextWindow) -> Decoder | None:
         return None
 
 
+def _is_forked() -> bool:
+    """Return True if another process, from which this one was forked, started Numba's threads: they end this one."""
+    return _numba_process not in (None, os.getpid())
+
+
 @functools.cache
 def _can_compile(loops: Loops) -> bool:
     """Compile loops, or load them. Warn once and return False where Numba is missing or cannot work."""
+    global _numba_process
+    _numba_process = os.getpid()
     notice = threading.Timer(1.5, logger.info, ["compiling the loops that generate text, once on this machine ..."])
     notice.start()
     try:

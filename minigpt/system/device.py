@@ -17,6 +17,7 @@ _MALLOPT = {  # glibc: keep freed memory instead of returning it to the system
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free memory at the end of the heap that is kept
     -2: 2**26,  # M_TOP_PAD: how much more memory than needed is requested at a time
 }
+_threads_process: int | None = None  # the process in which `limit_threads` allowed several threads
 _OUT_OF_MEMORY_SIGNS = ("allocate memory", "out of memory", "overflow", "Invalid buffer size")
 
 
@@ -53,6 +54,9 @@ def has_fast_bf16(device: torch.device) -> bool:
 def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
     """Limit PyTorch's CPU threads within the block. Small operations are slower on several threads.
 
+    A process that was forked from one with several threads gets one thread: those of its parent are gone, and GNU's
+    OpenMP would wait for them forever.
+
     Args:
         numbers: elements of one activation tensor. There is one thread for each 2**14 elements, and never more than
             PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
@@ -65,6 +69,11 @@ def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
     before = torch.get_num_threads()
     most = before if "OMP_NUM_THREADS" in os.environ else min(before, cpus or count_cpus())
     threads = min(most, max(1, numbers // NUMBERS_PER_THREAD))
+    global _threads_process
+    if _threads_process not in (None, os.getpid()):
+        threads = 1
+    elif threads > 1:
+        _threads_process = os.getpid()
     torch.set_num_threads(threads)
     try:
         yield threads

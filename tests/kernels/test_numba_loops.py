@@ -159,6 +159,20 @@ assert torch.equal(generate(model, idx, config, build_decoder=decoder), expected
     assert len(texts) == 1
 
 
+def test_a_process_forked_from_one_that_used_the_loops_generates_the_same_text() -> None:
+    code = """
+import os
+expected = generate(model, idx, config, build_decoder=decoder)
+child = os.fork()
+if not child:
+    torch.set_num_threads(1)
+    os._exit(not torch.equal(generate(model, idx, config, build_decoder=decoder), expected))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert torch.equal(generate(model, idx, config, build_decoder=decoder), expected)
+"""
+    run_forked(CODE + code)
+
+
 def test_without_numba_pytorch_generates_the_same_text_and_warns_once() -> None:
     code = """
 import sys, warnings

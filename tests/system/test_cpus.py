@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,24 @@ def test_threads_are_limited_to_the_cpus_unless_the_user_chose_their_number(monk
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+FORKING = """
+import os, torch
+from minigpt.system.device import limit_threads
+torch.set_num_threads(2)
+def compute():
+    with limit_threads(2**20, cpus=2) as threads:
+        torch.randn(2**20).tanh().sum()
+    return threads
+assert compute() == 2
+child = os.fork()
+if not child:
+    os._exit(compute() != 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert compute() == 2
+"""
+
+
+def test_a_process_forked_from_one_with_threads_uses_one_thread() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING], check=True, timeout=60)
