@@ -61,7 +61,7 @@ def prepare(
 ) -> None:
     r"""Encode PATHS (files, folders, patterns) into shards of token ids, with an index and the tokenizer.
 
-    Files are .txt, .md, .jsonl or .parquet, each also with .gz or .zst. A text file is one document, unless
+    Files are .txt, .md, .jsonl, .ndjson or .parquet, each also with .gz or .zst. A text file is one document, unless
     --separator splits it. JSON lines and Parquet have a document in each line or row. An end-of-text token follows
     each document. The SHA-256 of a document's text decides whether the document is in the training or in the
     validation split. After an interruption, the same command continues.

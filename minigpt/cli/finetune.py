@@ -24,10 +24,10 @@ DEFAULTS = {
 
 @click.command(cls=GroupedCommand, short_help="Fine-tune a run on a text, tasks or preferences.")
 @click.argument("run", required=False)
-@click.option("--data", metavar="FILE|FOLDER", help="a text, prepared data, or .jsonl with instructions and answers")
+@click.option("--data", metavar="FILE|FOLDER", help="a text, prepared data, or JSON with instructions and answers")
 @click.option("--task", multiple=True, metavar="NAME", help="a built-in word task: upper, reverse, …; may be repeated")
 @click.option("--ask", multiple=True, metavar="A+B", help="two tasks one after the other, tested but not trained")
-@click.option("--preferences", metavar="FILE", help=".jsonl with prompt, chosen and rejected answer, for DPO")
+@click.option("--preferences", metavar="FILE", help="JSON with prompt, chosen and rejected answer, for DPO")
 @click.option("--beta", type=float, help="how strongly DPO keeps the model near its base [0.1]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
 @click.option("--resume", metavar="FOLDER", help="continue a stopped fine-tuning, in its folder, with its own settings")
@@ -109,6 +109,7 @@ def finetune(
     if beta is not None and preferences is None:
         raise ConfigError("--beta needs --preferences: add --preferences FILE, or leave --beta out")
     from minigpt.finetuning.dpo import train_dpo
+    from minigpt.finetuning.examples import has_examples
     from minigpt.finetuning.finetune import finetune
     from minigpt.finetuning.lora import LoRAConfig
     from minigpt.finetuning.sft import train_sft
@@ -118,7 +119,7 @@ def finetune(
     if preferences is not None:
         more = drop_unset({"beta": beta, **fields})
         show_dpo(train_dpo(base_run, preferences, method, adapters, layers, out, **more), as_json)
-    elif data is None or data.endswith(".jsonl"):
+    elif data is None or has_examples(data):
         show_sft(train_sft(base_run, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
     else:
         show_finetuned(finetune(base_run, data, method, adapters, layers, out, **drop_unset(fields)), as_json)

@@ -70,9 +70,8 @@ class DocumentReader:
         """
         with explain_os_errors("read", path), open_decompressed(path, self.allowed_bytes) as (file, name, raw):
             self.position = raw.tell
-            read = {".jsonl": self._read_json_lines, ".parquet": self._read_parquet}.get(
-                Path(name).suffix, self._read_text
-            )
+            kinds = {".jsonl": self._read_json_lines, ".ndjson": self._read_json_lines, ".parquet": self._read_parquet}
+            read = kinds.get(Path(name).suffix, self._read_text)
             has_text = False
             for chunk, is_last in read(file, path):
                 has_text = has_text or bool(chunk)

@@ -11,7 +11,7 @@ from minigpt.data.decompression import COMPRESSIONS
 from minigpt.errors import FileError
 from minigpt.system.files import explain_os_errors
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
+SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
 
     Args:
         paths: files, patterns such as 'texts/**/*.md', and folders. A file that is named, or that a pattern matches, is
-            read whatever its ending. In a folder, and in the folders in it, the files that end in .txt, .md, .jsonl or
-            .parquet are read, compressed or not; hidden files are left out.
+            read whatever its ending. In a folder, and in the folders in it, the files that end in .txt, .md, .jsonl,
+            .ndjson or .parquet are read, compressed or not; hidden files are left out.
 
     Raises:
         FileError: a path leads nowhere, or a named file is empty.

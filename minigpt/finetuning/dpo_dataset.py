@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config
+from minigpt.data.json_rows import iterate_json_rows
 from minigpt.errors import DataError
 from minigpt.finetuning.example_dataset import ExampleDataset, Item, encode_example
-from minigpt.finetuning.examples import Example, iterate_json_lines, parse_conversation
+from minigpt.finetuning.examples import Example, parse_conversation
 from minigpt.tokenizers.chat_format import ChatTemplate
 
 
@@ -30,7 +31,7 @@ def read_pairs(path: str | Path) -> list[PreferencePair]:
         DataError: a line is not a pair; the message has the file, the line and the reason.
         FileError: the file cannot be read or is empty.
     """
-    return [parse_pair(content, where) for where, content in iterate_json_lines(path, "pairs")]
+    return [parse_pair(content, where) for where, content in iterate_json_rows(path, "pairs")]
 
 
 def parse_pair(content: Any, where: str) -> PreferencePair:

@@ -1,20 +1,20 @@
-"""Examples for instruction tuning: what one is, and how they are read from a file of JSON lines.
+"""Examples for instruction tuning: what one is, and how they are read from a file of JSON lines or an array.
 
-A line is in Alpaca's format (instruction, input, output) or has messages, each with a role and a content.
+A row is in Alpaca's format (instruction, input, output) or has messages, each with a role and a content.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt.data.documents import SURROGATE, read_numbered_lines
-from minigpt.errors import DataError, FileError
-from minigpt.system.files import explain_os_errors
+from minigpt.data.documents import SURROGATE
+from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix, iterate_json_rows, read_first_row
+from minigpt.errors import DataError
 from minigpt.tokenizers.chat_format import ROLE_TOKENS, Turn
 
-MAX_LINE_BYTES = 2**24
+FORMATS = ({"instruction", "output"}, {"messages"})  # the fields of an example, one set for each format
+_TEXT_SUFFIXES = (".txt", ".md")
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,27 @@ def read_examples(path: str | Path) -> list[Example]:
         DataError: a line is not an example; the message has the file, the line and the reason.
         FileError: the file cannot be read or is empty.
     """
-    return [parse_example(content, where) for where, content in iterate_json_lines(path, "examples")]
+    return [parse_example(content, where) for where, content in iterate_json_rows(path, "examples")]
 
 
-def iterate_json_lines(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
-    """Read the lines of a JSON Lines file.
-
-    Args:
-        path: the file.
-        kind: what a line is called in messages, in the plural.
-
-    Yields:
-        The place of a line, for messages, and its content.
+def has_examples(path: str | Path) -> bool:
+    """Return True if a file has examples, and False if it has a text: its content decides.
 
     Raises:
-        DataError: a line is not JSON in UTF-8.
-        FileError: the file cannot be read or is empty.
+        DataError: the name says that it is a text, and the content that it has examples.
+        FileError: the file cannot be read.
     """
-    path = Path(path)
-    is_empty = True
-    with explain_os_errors("read", path), path.open("rb") as file:
-        for _, where, line in read_numbered_lines(file, path, MAX_LINE_BYTES, "no example is"):
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-                raise DataError(f"{where}, is not JSON in UTF-8 ({error}): correct it or leave it out") from None
-            is_empty = False
-            yield where, content
-    if is_empty:
-        raise FileError(f"{str(path)!r} has no {kind}: a line of JSON each")
+    suffix = get_suffix(path)
+    if suffix in JSON_SUFFIXES:
+        return not Path(path).is_dir()
+    row = read_first_row(path)
+    is_example = isinstance(row, dict) and any(names <= row.keys() for names in FORMATS)
+    if is_example and suffix in _TEXT_SUFFIXES:
+        raise DataError(
+            f"{str(path)!r} is named like a text and has examples: rename it to end in .jsonl to learn the answers, or "
+            "train on it as text after minigpt data prepare"
+        )
+    return is_example
 
 
 def parse_example(content: Any, where: str) -> Example:
@@ -102,7 +94,8 @@ def parse_example(content: Any, where: str) -> Example:
         return parse_conversation(content["messages"], where)
     if not isinstance(content, dict) or not {"instruction", "output"} <= content.keys():
         names = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{where}, is neither instruction and output nor messages (it has {names})")
+        what = f"is neither instruction and output nor messages (it has {names})"
+        raise DataError(f"{where}, {what}: for texts without answers use minigpt data prepare --field")
     parts = [content["instruction"], content.get("input") or "", content["output"]]
     if not all(isinstance(part, str) for part in parts):
         raise DataError(f"{where}: instruction, input and output must be text")

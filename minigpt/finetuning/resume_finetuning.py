@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import TrainingConfig
+from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix, read_first_row
 from minigpt.errors import DataError, RunError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint
 from minigpt.finetuning.dpo import DPOResult, train_dpo
@@ -19,8 +20,6 @@ from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.display import Display
 from minigpt.training.resume import change_config, has_work_left
 
-EXAMPLES_SUFFIX = ".jsonl"  # of a file of examples or pairs; any other file is a text
-
 
 def resume_finetuning(
     path: str | Path, base: str | Path | None = None, data: str | Path | None = None, **changes: Any
@@ -33,7 +32,7 @@ def resume_finetuning(
         path: the run's directory.
         base: where the base run is now, if it has moved.
         data: where the text, the examples or the pairs are now, if they have moved. For a run that learns examples, a
-            file that is not JSON lines is the base's own text.
+            file that is not JSON is the base's own text.
         changes: new values of the settings in `training.resume.CHANGEABLE`.
 
     Raises:
@@ -53,10 +52,15 @@ def resume_finetuning(
             checkpoint = Checkpoints(directory.path).newest(display.say)
         config = change_config(before, checkpoint, record.status == "finished", False, changes)
         base_run = _open_base(record, finetuning, base, config.training)
-        examples = data if data is not None and Path(data).suffix == EXAMPLES_SUFFIX else finetuning.data
+        examples = data if data is not None and _has_rows(data) else finetuning.data
         own_text = data if data is not None and examples != data else None
         resumption = Resumption(directory, record, finetuning, config, checkpoint, own_text)
         return _continue(base_run, resumption, examples, data)
+
+
+def _has_rows(data: str | Path) -> bool:
+    """Return True for a file of examples or pairs, False for a text."""
+    return get_suffix(data) in JSON_SUFFIXES or isinstance(read_first_row(data), dict)
 
 
 def read_finetuned_record(directory: RunDirectory) -> Record:

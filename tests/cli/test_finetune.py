@@ -95,6 +95,18 @@ def test_what_cannot_be_is_refused(trained: Run, other_text: Path, command: Call
     assert "is no adapter" in refused("sample", trained.path, "--adapter", "new")
 
 
+def test_an_array_of_examples_is_learned_as_examples(trained: Run, command: Callable, tmp_path: Path) -> None:
+    rows = [{"instruction": f"say {n}", "output": f"number {n}"} for n in range(80)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    done = command("finetune", trained.path, "--data", "rows.json", "--max-iters", "2", "--out", "told")
+    assert done.returncode == 0, done.stderr
+    assert "the examples in rows.json: " in done.stderr
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": "to be"}]))
+    done = command("finetune", trained.path, "--data", "texts.json")
+    assert done.returncode == 2
+    assert "row 1, is neither instruction and output nor messages (it has 'text')" in done.stderr
+
+
 def test_from_python(trained: Run, other_text: Path, tmp_path: Path) -> None:
     from minigpt.finetuning.finetune import finetune
 

@@ -41,9 +41,11 @@ def as_parquet(texts: list[str]) -> bytes:
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
-@pytest.mark.parametrize("kind", [".txt", ".md", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind", [".txt", ".md", ".jsonl", ".NDJSON", ".parquet"])
 def test_documents_are_read_from_every_format_compressed_or_not(kind: str, ending: str, tmp_path: Path) -> None:
-    written = {".jsonl": as_lines, ".parquet": as_parquet}.get(kind, lambda texts: "".join(texts).encode())(TEXTS)
+    written = {".jsonl": as_lines, ".NDJSON": as_lines, ".parquet": as_parquet}.get(
+        kind, lambda texts: "".join(texts).encode()
+    )(TEXTS)
     packed = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending](written)
     path = tmp_path / f"texts{kind}{ending}"
     path.write_bytes(packed)
@@ -186,7 +188,7 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
     for path, error in (
         ("missing.txt", "there is no such file or folder"),
         ("*.txt.gz", "no file fits the pattern"),
-        ("folder", r"has no \.txt, \.md, \.jsonl, \.parquet in it"),
+        ("folder", r"has no \.txt, \.md, \.jsonl, \.ndjson, \.parquet in it"),
         ("empty.txt", "is empty: leave it out"),
     ):
         with pytest.raises(FileError, match=error):

@@ -1,5 +1,6 @@
 """Examples in files: both formats are read, and a line that holds none is refused by its place."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from conversations import CONVERSATION
 
 from minigpt.errors import DataError, FileError
-from minigpt.finetuning.examples import Example, read_examples
+from minigpt.finetuning.examples import Example, has_examples, read_examples
 
 
 def write_lines(path: Path, *lines: object) -> Path:
@@ -60,3 +61,36 @@ def test_a_line_that_is_not_an_example_is_refused_by_its_place(line: object, err
         read_examples(path)
     with pytest.raises(FileError, match="has no examples"):
         read_examples(write_lines(tmp_path / "b.jsonl", ""))
+
+
+ROW = json.dumps({"instruction": "a", "output": "b"})
+TEXTS = {
+    "plain.txt": "To be",
+    "a.md": "{curly}",
+    "notes": "[1] See below.",
+    "code.py": "{}\n",
+    "rows.log": '{"a": 1}\n',
+}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "A.JSONL", "a.ndjson", "a.json", "a.Json.gz", "a", "a.data"])
+def test_examples_are_recognized_by_their_content(name: str, tmp_path: Path) -> None:
+    for content in (f"{ROW}\n{ROW}\n", f"[{ROW}, {ROW}]", f"\n[\n{ROW}]"):
+        written = content.encode()
+        (tmp_path / name).write_bytes(gzip.compress(written) if name.endswith(".gz") else written)
+        assert has_examples(tmp_path / name)
+
+
+def test_texts_and_folders_are_not_taken_for_examples(tmp_path: Path) -> None:
+    for name, text in TEXTS.items():
+        (tmp_path / name).write_text(text)
+        assert not has_examples(tmp_path / name)
+    (tmp_path / "data.json").mkdir()
+    assert not has_examples(tmp_path / "data.json")
+    assert not has_examples(tmp_path / "missing.txt")
+
+
+def test_examples_in_a_file_that_is_named_like_a_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"{ROW}\n")
+    with pytest.raises(DataError, match=r"named like a text and has examples: rename it to end in \.jsonl"):
+        has_examples(tmp_path / "a.txt")
