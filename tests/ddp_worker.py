@@ -34,9 +34,9 @@ EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a s
     "block_size": 16,
     "batch_size": 7,
     "gradient_accumulation": 2,
-    "max_iters": 12,
-    "eval_interval": 4,
-    "eval_windows": 16,
+    "max_iters": 6,
+    "eval_interval": 2,
+    "eval_windows": 8,
     "grad_clip": 0.5,
     "weight_decay": 0.1,
     "snapshots": 0,
@@ -49,7 +49,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp"},
     "modern-sharded": {"architecture": "modern", "parallel": "fsdp"},
 }
-RANDOM = EXACT | {"dropout": 0.2, "max_iters": 8}
+RANDOM = EXACT | {"dropout": 0.2, "max_iters": 4}
 # Long enough for a test to stop it several times.
 LONG = RANDOM | {"n_layer": 1, "gradient_accumulation": 1, "max_iters": 200, "eval_interval": 25}
 
@@ -65,10 +65,10 @@ class LossLog(Callback):
 
 
 def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> tuple[dict[str, Tensor], list[float]]:
-    """Six steps of the training loop alone, without a run on disk: the weights and the losses."""
+    """Three steps of the training loop alone, without a run on disk: the weights and the losses."""
     content = text.read_text()
     tokenizer = CharTokenizer.from_text(content)
-    config = Config().override(**EXACT | {"max_iters": 6} | settings, vocab_size=tokenizer.vocab_size)
+    config = Config().override(**EXACT | {"max_iters": 3} | settings, vocab_size=tokenizer.vocab_size)
     data = Dataset(tokenizer.encode(content), config, rank=processes.rank, world_size=processes.size)
     torch.manual_seed(config.training.seed)
     model, log = build(config.model), LossLog()
@@ -85,8 +85,8 @@ def train_all(folder: Path, text: Path) -> None:
         torch.set_default_dtype(torch.float64)
         for parallel in PARALLEL:
             minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
-            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 8})
-            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=12)
+            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 4})
+            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=6)
         for name, settings in OTHERS.items():
             weights, _ = fit_briefly(text, processes, **settings)
             if processes.is_first:
@@ -96,8 +96,8 @@ def train_all(folder: Path, text: Path) -> None:
             _, losses = fit_briefly(text, processes, parallel=parallel)
             (folder / f"{parallel}-{processes.rank}.json").write_text(json.dumps(losses))
             minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
-            minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 4})
-            resume(folder / f"{parallel}-resumed", max_iters=8)
+            minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 2})
+            resume(folder / f"{parallel}-resumed", max_iters=4)
         minigpt.train(data=text, out=folder / "long", **LONG)
         said = ""
         try:

@@ -37,7 +37,7 @@ def test_train_prints_a_sample_and_the_next_command(command: Callable, text_file
 def test_the_next_command_has_the_name_by_which_the_program_was_called(
     command: Callable, text_file: Path, tmp_path: Path
 ) -> None:
-    flags = ["--preset", "bigram", "--max-iters", "1", "--data", str(text_file)]
+    flags = ["--preset", "bigram", "--max-iters", "1", "--eval-windows", "4", "--data", str(text_file)]
     done = command("train", *flags, env={"PATH": "/usr/bin:/bin"})
     assert f"next: {os.path.relpath(COMMAND, tmp_path)} sample runs/bigram" in done.stdout
     module = subprocess.run(
@@ -179,7 +179,7 @@ def test_sample_works_with_closed_streams(ending: str, trained: Run) -> None:
 
 
 def test_a_huge_loss_is_reported(command: Callable, text_file: Path) -> None:
-    flags = ["--preset", "bigram", "--data", text_file, "--learning-rate", "300", "--max-iters", "20"]
+    flags = ["--preset", "bigram", "--data", text_file, "--learning-rate", "300", "--max-iters", "20", "--eval-windows", "4"]
     done = command("train", *flags)
     assert done.returncode == 0, done.stderr
     assert "perplexity inf" in done.stdout

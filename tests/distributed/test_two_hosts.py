@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY_FLAGS
 
 TORCHRUN = Path(sys.executable).with_name("torchrun")
+SHORT = ["--max-iters", "4", "--eval-interval", "2", "--snapshots", "0"]
 HOSTS = {"minigpt-a": "10.77.31.1", "minigpt-b": "10.77.31.2"}
 
 
@@ -47,7 +48,7 @@ def test_two_hosts_train_one_run(hosts: list[str], text_file: Path, tmp_path: Pa
         command = ["ip", "netns", "exec", host, *torchrun.split(), "-m", "minigpt", "train", "--parallel", "fsdp"]
         started.append(
             subprocess.Popen(
-                [*command, "--data", str(text_file), "--out", str(tmp_path / "run"), *TINY_FLAGS],
+                [*command, "--data", str(text_file), "--out", str(tmp_path / "run"), *TINY_FLAGS, *SHORT],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -25,7 +25,7 @@ def test_a_pipe_gets_plain_lines(command: Callable, text_file: Path) -> None:
 
 
 def test_a_terminal_gets_a_progress_bar(text_file: Path, tmp_path: Path) -> None:
-    status, text = in_terminal("train", "--data", text_file, *TINY_FLAGS, "--max-iters", "400", cwd=tmp_path)
+    status, text = in_terminal("train", "--data", text_file, *TINY_FLAGS, "--max-iters", "200", cwd=tmp_path)
     assert status == 0
     bars = re.findall(r"([\d,.]+) it/s · ([\d,]+) characters/s", text)
     assert bars
@@ -33,13 +33,13 @@ def test_a_terminal_gets_a_progress_bar(text_file: Path, tmp_path: Path) -> None
         steps, characters = (float(number.replace(",", "")) for number in (steps, characters))
         assert characters == pytest.approx(steps * 8 * 16, rel=0.05)
     assert "characters/s" in text
-    assert "400/400" in text
+    assert "200/200" in text
     assert "\x1b[?25h" in text  # the cursor is given back
 
 
 @pytest.mark.parametrize("lost", ["closed", "full", "pipe"])
 def test_a_training_does_not_need_its_outputs(lost: str, text_file: Path, tmp_path: Path) -> None:
-    words = f"train --data {text_file} --preset bigram --max-iters 40 --eval-interval 2 --out run".split()
+    words = f"train --data {text_file} --preset bigram --max-iters 40 --eval-interval 2 --eval-windows 4 --out run".split()
     if lost == "closed":  # before the program starts
         subprocess.run(["sh", "-c", f"{COMMAND} {' '.join(words)} >/dev/null 2>&-"], cwd=tmp_path, check=True)
     elif lost == "full":
@@ -57,7 +57,7 @@ def test_a_training_does_not_need_its_outputs(lost: str, text_file: Path, tmp_pa
 def test_an_unknown_matplotlib_backend_does_not_stop_a_training(
     command: Callable, text_file: Path, tmp_path: Path
 ) -> None:
-    flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2", "--json"]
+    flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2", "--eval-windows", "4", "--json"]
     done = command("train", *flags, env={"MPLBACKEND": "module://absent.backend"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "bigram" / "loss.png").exists()

@@ -96,7 +96,7 @@ def test_a_killed_run_is_whole_up_to_its_last_evaluation(text_file: Path, tmp_pa
 def test_a_signal_that_the_caller_ignores_stays_ignored(text_file: Path, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2)
+        minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2, eval_windows=4)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -104,5 +104,5 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(text_file: Path, tmp_pat
 
 def test_signal_handlers_are_restored_after_training(text_file: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert isinstance(minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2), Run)
+    assert isinstance(minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=2, eval_windows=4), Run)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
