@@ -6,6 +6,7 @@ from torch import nn
 
 from minigpt.distributed.parallelism import gather_full_tensor
 from minigpt.errors import DivergedError
+from minigpt.model.language_model import evaluation_mode
 from minigpt.runs.record import Metrics, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -138,7 +139,8 @@ class SnapshotWriter(Callback):
         step = state.step
         if not state.processes.is_first or step not in self.steps or step in {s.step for s in state.snapshots}:
             return
-        text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=state.config.seed)
+        with evaluation_mode(self.run.model):  # once, not for each token
+            text = self.run.generate(max_new_tokens=SNAPSHOT_TOKENS, seed=state.config.seed)
         state.snapshots.append(Snapshot(step, losses["val"], text))
         RunDirectory(self.run.path).write_snapshots(state.snapshots)
         self.display.show_snapshot(text)
