@@ -34,7 +34,7 @@ EXACT: dict[str, Any] = {  # seven windows for two processes, in two batches a s
     "block_size": 16,
     "batch_size": 7,
     "gradient_accumulation": 2,
-    "max_iters": 6,
+    "max_iters": 4,
     "eval_interval": 2,
     "eval_windows": 8,
     "grad_clip": 0.5,
@@ -49,7 +49,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp"},
     "modern-sharded": {"architecture": "modern", "parallel": "fsdp"},
 }
-RANDOM = EXACT | {"dropout": 0.2, "max_iters": 4}
+RANDOM = EXACT | {"dropout": 0.2}
 # Long enough for a test to stop it several times.
 LONG = RANDOM | {"n_layer": 1, "gradient_accumulation": 1, "max_iters": 200, "eval_interval": 25}
 
@@ -85,8 +85,8 @@ def train_all(folder: Path, text: Path) -> None:
         torch.set_default_dtype(torch.float64)
         for parallel in PARALLEL:
             minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
-            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 4})
-            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=6)
+            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 2})
+            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=4)
         for name, settings in OTHERS.items():
             weights, _ = fit_briefly(text, processes, **settings)
             if processes.is_first:

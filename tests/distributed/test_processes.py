@@ -42,12 +42,12 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     torch.set_default_dtype(torch.float64)
     try:
         minigpt.train(data=text_file, out=folder / "alone", **EXACT)
-        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 4})
+        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 2})
         for parallel in PARALLEL:
             shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
         run_two_processes(folder, "train_all", folder, text_file)
         for parallel in PARALLEL:
-            resume(folder / f"{parallel}-begun", max_iters=6)
+            resume(folder / f"{parallel}-begun", max_iters=4)
     finally:
         torch.set_default_dtype(torch.float32)
     yield folder
