@@ -21,6 +21,8 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError, DivergedError, FileError
 from minigpt.generation.engine import generate
 from minigpt.model import count_parameters
+from minigpt.model.gpt import GPT
+from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
 from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
@@ -268,6 +270,8 @@ class LadderExperiment:
 
     def _generate(self, model: Any, tokens: int, seed: int) -> str:
         """Generate text after a line break, or after token 0 if the text has no line break."""
+        if isinstance(model, GPTLanguageModel):  # GPT computes the same logits, with a KV cache
+            model = GPT.from_lecture(model.state_dict()).eval()
         start = self.tokenizer.encode("\n") if "\n" in self.tokenizer.stoi else [0]
         config = SamplingConfig(max_new_tokens=tokens, seed=seed)
         with limit_threads(self.config.model.block_size * self.config.model.n_embd):
