@@ -116,6 +116,8 @@ def prepare_corpus(
     with lock_folder(Path(out)) as folder:
         if found.others:
             progress.say(f"{found.others:,} files with other endings are left out")
+        if found.dead_links:
+            progress.say(f"{found.dead_links:,} links lead nowhere and are left out")
         corpus = _CorpusReader(found, settings, progress)
         if not (folder / INDEX).exists():
             tokenizer = given or corpus.train_tokenizer()

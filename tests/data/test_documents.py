@@ -241,6 +241,38 @@ def test_a_pattern_matches_folders_but_not_pipes_or_circular_links(tmp_path: Pat
         find_files([""])
 
 
+def test_links_in_a_folder_are_followed_and_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("x")
+    (tmp_path / "beside.txt").write_text("x")
+    (tmp_path / "corpus" / "sub").mkdir(parents=True)
+    (tmp_path / "corpus" / "a.txt").write_text("x")
+    (tmp_path / "corpus" / "linked").symlink_to("../elsewhere")
+    (tmp_path / "corpus" / "file.md").symlink_to("../elsewhere/b.txt")
+    for circle in ("up", "sub/root", "sub/self"):
+        (tmp_path / "corpus" / circle).symlink_to({"up": "..", "sub/root": "..", "sub/self": "."}[circle])
+    found = find_files([tmp_path / "corpus"])
+    assert [str(path.relative_to(tmp_path / "corpus")) for path in found.files] == ["a.txt", "file.md"]
+    (tmp_path / "corpus" / "file.md").unlink()
+    found = find_files([tmp_path / "corpus"])
+    assert [str(path.relative_to(tmp_path / "corpus")) for path in found.files] == ["a.txt", "linked/b.txt"]
+    assert found.dead_links == 0
+    for pattern in ("corpus/**/*.txt", "cor*/**", "**/**/*.txt"):  # the library goes in circles forty times
+        files = [str(path.relative_to(tmp_path)) for path in find_files([str(tmp_path / pattern)]).files]
+        assert [file for file in files if file != "beside.txt"] == ["corpus/a.txt", "corpus/linked/b.txt"]
+
+
+def test_dead_links_are_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "dead.txt").symlink_to("nowhere.txt")
+    (tmp_path / "round.txt").symlink_to("round.txt")
+    for path in (tmp_path, tmp_path / "*.txt", tmp_path / "**" / "*.txt"):
+        found = find_files([path])
+        assert (found.files, found.dead_links, found.others) == ([tmp_path / "a.txt"], 2, 0)
+    with pytest.raises(FileError, match="there is no such file"):
+        find_files([tmp_path / "dead.txt"])
+
+
 def test_a_large_window_of_zstandard_is_read(tmp_path: Path) -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=28, format=zstandard.FORMAT_ZSTD1)
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
