@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.data import tiny_shakespeare
+from minigpt.data.decompression import COMPRESSIONS, open_decompressed
+from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix
 from minigpt.data.prepared_data import PreparedData, is_prepared
 from minigpt.errors import FileError
-from minigpt.system.files import explain_os_errors, read_text
+from minigpt.system.files import decode_text, drop_byte_order_mark, explain_os_errors, read_text
 
 MAX_TEXT_BYTES = 512 * 2**20  # bytes; the text, its ids and the model share the machine's memory
+_ALLOWED_BYTES = 2**26  # that a compressed text may unpack to, whatever the ratio
 TINY_SHAKESPEARE = "tinyshakespeare"
 _DEFAULT_FILE = Path("input.txt")
 
@@ -50,9 +53,9 @@ def find_corpus(
     """Find the text to train on.
 
     Args:
-        data: the path of a file, or "tinyshakespeare" where no file has that name. None stands for input.txt in the
-            current folder if it exists, else Tiny Shakespeare.
-        say: is called with a message before a download.
+        data: the path of a file, perhaps compressed as .gz or .zst, or "tinyshakespeare" where no file has that name.
+            None stands for input.txt in the current folder if it exists, else Tiny Shakespeare.
+        say: is called with a message before a download, and for a file of JSON.
         sources: where to get Tiny Shakespeare.
 
     Raises:
@@ -69,8 +72,22 @@ def find_corpus(
         if is_prepared(data):
             raise FileError(f"{str(data)!r} was made by minigpt data prepare, and this needs a text: name a file")
         raise FileError(f"{str(data)!r} is a folder: name a file, or prepare it: minigpt data prepare")
-    text = read_text(data, MAX_TEXT_BYTES, allow_pipe=True)
+    text = _read_compressed_text(Path(data)) if Path(data).suffix.lower() in COMPRESSIONS else None
+    text = read_text(data, MAX_TEXT_BYTES, allow_pipe=True) if text is None else text
+    if get_suffix(data) in JSON_SUFFIXES:
+        say(f"{str(data)!r} is read as plain text: minigpt data prepare --field NAME reads the texts in it")
     return Corpus(text, f"the file {data}", str(Path(data).absolute()), compute_sha256(text.encode()))
+
+
+def _read_compressed_text(path: Path) -> str:
+    """Read a text that is compressed by gzip or Zstandard. Raise FileError, also for more than MAX_TEXT_BYTES."""
+    with explain_os_errors("read", path), open_decompressed(path, _ALLOWED_BYTES) as (file, _, _):
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise FileError(
+            f"{str(path)!r} unpacks to more than {MAX_TEXT_BYTES:,} bytes: prepare it, minigpt data prepare"
+        )
+    return drop_byte_order_mark(decode_text(content, repr(str(path))), repr(str(path)))
 
 
 def load_tiny_shakespeare(

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, open_decompressed
 from minigpt.data.parquet import read_text_column
 from minigpt.errors import DataError, FileError
-from minigpt.system.files import explain_os_errors
+from minigpt.system.files import BYTE_ORDER_MARK, explain_os_errors, require_no_utf16
 
 MAX_LINE_BYTES = 2**25  # bytes of a line of JSON; as Python objects it can take thirty times as much memory
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -23,7 +23,6 @@ _MAX_DOCUMENT_CHARACTERS = (
     2**26
 )  # characters between two separators; a longer stretch means that the separator is wrong
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # some programs write it at the start of a file
 
 _LINE_END = re.compile("\r\n|\r|\n")
 _ANY_LINE_END = "(?>\r\n|\r|\n)"  # atomic, so that the two characters of Windows are never two line ends
@@ -44,6 +43,7 @@ class DocumentReader:
         allowed_bytes: the size that any compressed file may unpack to; a larger one may have 200 times its size.
         replaced: how many times U+FFFD was written.
         empty: how many documents had no characters and were left out.
+        byte_order_marks: how many files began with one, which is left out.
         position: returns how many bytes of the current file are read.
     """
 
@@ -58,7 +58,7 @@ class DocumentReader:
         """Set how files are read."""
         self.field, self.separator, self.errors = field, separator, errors
         self.chunk_bytes, self.allowed_bytes = chunk_bytes, allowed_bytes
-        self.replaced = self.empty = 0
+        self.replaced = self.empty = self.byte_order_marks = 0
         self.position: Callable[[], int] = lambda: 0
 
     def read(self, path: Path) -> Iterator[Chunk]:
@@ -100,9 +100,11 @@ class DocumentReader:
 
     def _decode_chunks(self, file: IO[bytes], path: Path) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")(self._register_error_handler())
-        read = 0
+        read, is_start = 0, True
         while True:
             content = file.read(self.chunk_bytes)
+            if not read:
+                require_no_utf16(content, repr(str(path)))
             zero = content.find(0)
             if zero >= 0:
                 raise FileError(f"{str(path)!r} is binary, not text: byte {read + zero:,} is zero; leave it out")
@@ -111,7 +113,8 @@ class DocumentReader:
                 chunk = decoder.decode(content, final=not content)
             except UnicodeDecodeError as error:
                 raise self._utf8_error(path, f"byte {read - held + error.start:,}", error) from None
-            yield chunk
+            yield self._drop_byte_order_mark(chunk) if is_start else chunk
+            is_start = is_start and not chunk
             if not content:
                 return
             read += len(content)
@@ -120,7 +123,7 @@ class DocumentReader:
         for number, where, line in read_numbered_lines(file, path, MAX_LINE_BYTES, "cut it into several documents"):
             try:
                 text = line.decode("utf-8", self._register_error_handler())
-                text = text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
+                text = self._drop_byte_order_mark(text) if number == 1 else text
                 entry: Any = json.loads(text, parse_int=lambda digits: 0)  # Python refuses very long numbers
             except UnicodeDecodeError as error:
                 raise self._utf8_error(path, f"line {number:,}, byte {error.start:,}", error) from None
@@ -141,6 +144,10 @@ class DocumentReader:
                 yield content.decode("utf-8", self._register_error_handler()), True
             except UnicodeDecodeError as error:
                 raise self._utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
+
+    def _drop_byte_order_mark(self, text: str) -> str:
+        self.byte_order_marks += text.startswith(BYTE_ORDER_MARK)
+        return text.removeprefix(BYTE_ORDER_MARK)
 
     def _replace_surrogates(self, text: str, where: str) -> str:
         """Replace halves of surrogate pairs, which JSON can express and UTF-8 cannot; raise DataError if strict."""

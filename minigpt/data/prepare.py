@@ -22,7 +22,7 @@ from minigpt.data.shards import INDEX, Index, Part, check_shards
 from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError
 from minigpt.system.cpus import count_cpus
-from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
+from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
 _PART_CHARACTERS = 2**25  # an interruption loses at most the work on one part
@@ -137,6 +137,11 @@ def prepare_corpus(
         if not index.parts:
             raise DataError("there is no document with anything in it: name other files")
         reader = corpus.reader
+        if reader.byte_order_marks:
+            progress.say(f"{reader.byte_order_marks:,} files begin with a byte order mark, which is left out")
+        if corpus.marked:
+            what = f"{corpus.marked:,} passages have {END_OF_TEXT} as ordinary text"
+            progress.say(f"{what}: if it ends a document, add --separator '{END_OF_TEXT}' and name a new --out")
         index = dataclasses.replace(index, replaced=reader.replaced, empty=reader.empty, finished=True)
         _require_both_splits(index, settings)
         index.write(folder)
@@ -149,15 +154,17 @@ class _CorpusReader:
     def __init__(self, found: FoundFiles, settings: PrepareSettings, progress: Progress) -> None:
         self.found, self.settings, self.progress = found, settings, progress
         self.reader = DocumentReader()
+        self.marked = 0  # passages that have <|endoftext|> in their text
 
     def read(self, title: str) -> Iterator[Passage]:
         """Read all passages in order, and report the progress under a title."""
         settings = self.settings
         self.reader = DocumentReader(settings.field, settings.separator, settings.errors)
         self.progress.begin(title, self.found.bytes)
-        before = 0
+        before, self.marked = 0, 0
         for path, size in zip(self.found.files, self.found.sizes, strict=True):
             for passage in split_documents(self.reader.read(path), settings.train_fraction, str(path)):
+                self.marked += END_OF_TEXT in passage.text
                 yield passage
                 self.progress.update(before + min(size, self.reader.position()))
             before += size

@@ -17,7 +17,7 @@ from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
-from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
+from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer, compute_fingerprint
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
@@ -102,6 +102,9 @@ def prepare_training(
         tokenizer = existing or _train_tokenizer(corpus, config)
         config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
+        if marks := corpus.text.count(END_OF_TEXT):
+            way_out = f"minigpt data prepare --separator '{END_OF_TEXT}' makes documents of it"
+            display.say(f"{corpus.source} has {END_OF_TEXT} {marks:,} times, as ordinary text: {way_out}")
     about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
         about = f"{dataset.num_tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"

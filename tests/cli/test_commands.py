@@ -58,6 +58,30 @@ def test_flags_override_the_file_which_overrides_the_preset(command: Callable, t
     assert json.loads(again.stdout)["config"] == config
 
 
+def test_a_byte_order_mark_is_left_out_of_settings_texts_and_prompts(
+    command: Callable, trained: Run, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.toml").write_text('\ufeffarchitecture = "nothing"\n', encoding="utf-8")
+    refused = command("train", "--config", "a.toml")
+    assert refused.returncode == 2
+    assert "architecture must be one of" in refused.stderr
+    (tmp_path / "a.txt").write_text("\ufeff" + text, encoding="utf-8")
+    measured = command("eval", trained.path, "--data", "a.txt", "--json")
+    assert json.loads(measured.stdout)["split"] == "validation split"  # it is the text of the run
+    assert "'a.txt' begins with a byte order mark (U+FEFF), which is left out" in measured.stderr
+    written = command("sample", trained.path, "--prompt", "\ufefftime", "--max-new-tokens", "1", "--json")
+    assert json.loads(written.stdout)["prompt"] == "time"
+    assert "the prompt begins with a byte order mark" in written.stderr
+
+
+def test_a_text_that_marks_the_end_of_documents_gets_a_word(command: Callable, text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text + "<|endoftext|>\n" + text, encoding="utf-8")
+    done = command("train", "--data", "a.txt", "--preset", "bigram", "--max-iters", "1", "--out", "run")
+    assert "has <|endoftext|> 1 times, as ordinary text: minigpt data prepare --separator" in done.stderr
+    done = command("data", "prepare", "a.txt", "--out", "data")
+    assert "1 passages have <|endoftext|> as ordinary text: if it ends a document, add --separator" in done.stderr
+
+
 def test_info_prints_text_or_json(command: Callable, trained: Run) -> None:
     shown = command("info", trained.path)
     assert shown.returncode == 0

