@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import FileError
-from minigpt.system.files import read_bytes, read_text
+from minigpt.system.files import read_bytes, read_text, warn_once
 from minigpt.tokenizers.added_tokens import AddedToken
 from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 from minigpt.tokenizers.byte_level import BYTE_CHARACTERS, PATTERNS, text_to_token, token_to_text
@@ -117,8 +117,11 @@ def _require_supported(content: dict[str, Any], path: Path) -> None:
     if content.get("normalizer") is not None:
         raise FileError(f"{str(path)!r} has a normalizer, which changes the text: that is not supported")
     processor = content.get("post_processor")
-    if (processor and processor["type"] != "ByteLevel") or content.get("truncation") or content.get("padding"):
-        raise FileError(f"{str(path)!r} adds tokens after encoding or cuts them off: that is not supported")
+    if processor and processor["type"] != "ByteLevel":
+        raise FileError(f"{str(path)!r} adds tokens after encoding ({processor['type']}): that is not supported")
+    for name in ("truncation", "padding"):
+        if content.get(name):
+            warn_once(f"{str(path)!r} has a setting for {name}, which is left out: texts are encoded whole")
 
 
 def _parse_added_tokens(entries: list[dict[str, Any]], path: Path) -> tuple[dict[str, int], list[AddedToken]]:

@@ -201,6 +201,20 @@ def test_an_added_word_has_its_bytes_and_stays_in_a_larger_vocabulary(
     assert ours.encode(f"{PROSE} covid19 {PROSE}") == with_added_words.encode(f"{PROSE} covid19 {PROSE}").ids
 
 
+def test_truncation_and_padding_are_read_past_with_a_word(
+    with_added_words: tokenizers.Tokenizer, tmp_path: Path
+) -> None:
+    with_added_words.enable_truncation(3)
+    with_added_words.enable_padding(length=2000)
+    with_added_words.save(str(tmp_path / "tokenizer.json"))
+    with pytest.warns(UserWarning, match="which is left out: texts are encoded whole") as said:
+        ours = BPETokenizer.load(tmp_path / "tokenizer.json")
+    assert ["truncation" in str(said[0].message), "padding" in str(said[1].message)] == [True, True]
+    assert len(with_added_words.encode(PROSE).ids) == 2000
+    with_added_words.no_truncation(), with_added_words.no_padding()
+    assert ours.encode(PROSE) == with_added_words.encode(PROSE).ids
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -361,7 +375,6 @@ GOOD = json.loads(BPETokenizer([(b"a", b"b"), (b"ab", b"c")], ["<|x|>"]).to_byte
         ({"pre_tokenizer": None}, "GPT-2's and GPT-4's"),
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "damaged"),
         ({"post_processor": {"type": "TemplateProcessing"}}, "adds tokens"),
-        ({"truncation": {"max_length": 3}}, "cuts them off"),
         ({"model": GOOD["model"] | {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
         ({"model": GOOD["model"] | {"merges": [["a", "b"], ["ab", "c"], ["a", "b"]]}}, "a merge twice"),
         ({"pre_tokenizer": GOOD["pre_tokenizer"] | {"add_prefix_space": True}}, "GPT-2's and GPT-4's"),
