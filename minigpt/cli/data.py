@@ -36,7 +36,11 @@ def data() -> None:
 )
 @click.option("--vocab-size", type=int, help=f"number of tokens of bpe or sentencepiece [{DEFAULT_VOCAB_SIZE}]")
 @click.option("--min-count", type=int, help="replace characters that occur less often by U+FFFD [keep all]")
-@click.option("--field", default="text", help="the JSON field, or Parquet column, that has the text [text]")
+@click.option(
+    "--field",
+    default="text",
+    help="the JSON field, or Parquet column, that has the text; a.b is the field b in a [text]",
+)
 @click.option(
     "--separator",
     metavar="TEXT",

@@ -24,6 +24,7 @@ _MAX_DOCUMENT_CHARACTERS = (
 )  # characters between two separators; a longer stretch means that the separator is wrong
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+_MISSING = object()
 _LINE_END = re.compile("\r\n|\r|\n")
 _ANY_LINE_END = "(?>\r\n|\r|\n)"  # atomic, so that the two characters of Windows are never two line ends
 
@@ -35,7 +36,7 @@ class DocumentReader:
     """Reads the documents of files, and counts what it had to replace or leave out.
 
     Attributes:
-        field: the field of JSON lines, or the column of Parquet, that has the text.
+        field: the field of JSON lines, or the column of Parquet, that has the text; "a.b" is the field b in a.
         separator: the text between two documents of a plain text file; None reads a file as one document. A line end in
             it stands for those of Unix, Windows and old Macs.
         errors: what to do about bytes that are not UTF-8: "strict" raises an error, "replace" writes U+FFFD.
@@ -129,13 +130,14 @@ class DocumentReader:
                 raise self._utf8_error(path, f"line {number:,}, byte {error.start:,}", error) from None
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}, is not JSON ({error}): correct it or leave it out") from None
-            if not isinstance(entry, dict) or self.field not in entry:
+            found = _get_field(entry, self.field)
+            if found is _MISSING:
                 names = ", ".join(map(repr, list(entry)[:8])) if isinstance(entry, dict) else "none"
                 raise DataError(f"{where}, has no field {self.field!r} (it has {names}): name the one with --field")
-            if not isinstance(entry[self.field], str | None):
-                kind = type(entry[self.field]).__name__
+            if not isinstance(found, str | None):
+                kind = type(found).__name__
                 raise DataError(f"{where}: its field {self.field!r} is not text but {kind}: name another with --field")
-            yield self._replace_surrogates(entry[self.field] or "", where), True
+            yield self._replace_surrogates(found or "", where), True
 
     def _read_parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
         limit = max(self.allowed_bytes, MAX_RATIO * path.stat().st_size)
@@ -175,6 +177,17 @@ class DocumentReader:
     def _utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
         return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or use --errors replace")
+
+
+def _get_field(entry: Any, field: str) -> Any:
+    """Return the value of a field, or of a field in a field for a name such as "meta.text"; _MISSING if it has none."""
+    if isinstance(entry, dict) and field in entry:
+        return entry[field]
+    for name in field.split("."):
+        if not isinstance(entry, dict) or name not in entry:
+            return _MISSING
+        entry = entry[name]
+    return entry
 
 
 def _hold_back_returns(chunks: Iterable[str]) -> Iterator[str]:

@@ -31,7 +31,7 @@ def read_text_column(file: IO[bytes], path: Path, field: str, limit: int) -> Ite
     Args:
         file: the open file, which can seek.
         path: its path, for messages.
-        field: the name of the column.
+        field: the name of the column; "a.b" is the column b in a.
         limit: the largest size in bytes that the column may unpack to.
 
     Yields:
@@ -69,17 +69,24 @@ def read_text_column(file: IO[bytes], path: Path, field: str, limit: int) -> Ite
 
 def _require_text_column(table: Any, path: Path, field: str) -> None:
     """Raise DataError unless the file has one column of text with this name."""
-    types = import_library("pyarrow").types
-    names = table.schema_arrow.names
-    if field not in names:
-        listed = ", ".join(map(repr, names[:8]))
-        raise DataError(f"{str(path)!r} has no column {field!r} (it has {listed}): name the one with --field")
+    pyarrow = import_library("pyarrow")
+    types, names = pyarrow.types, table.schema_arrow.names
     if names.count(field) > 1:
         raise DataError(f"{str(path)!r} has several columns {field!r}: name them differently first")
-    kind = table.schema_arrow.field(field).type
+    kind = pyarrow.struct(list(table.schema_arrow))
+    for name in _split_name(names, field):
+        if not types.is_struct(kind) or name not in [each.name for each in kind]:
+            listed = ", ".join(map(repr, names[:8]))
+            raise DataError(f"{str(path)!r} has no column {field!r} (it has {listed}): name the one with --field")
+        kind = kind.field(name).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if str(kind) not in ("string", "large_string", "string_view"):
         raise DataError(f"{str(path)!r}: its column {field!r} is not text but {kind}: name another")
+
+
+def _split_name(columns: list[str], field: str) -> list[str]:
+    """Return the names that lead to a column: "a.b" is the column b in a, unless there is a column "a.b"."""
+    return [field] if field in columns else field.split(".")
 
 
 def _list_chunks(table: Any, field: str) -> list[Any]:
@@ -128,7 +135,10 @@ def _iterate_rows(table: Any, field: str, rows: int) -> Iterator[bytes]:
     """Yield the texts of the column one by one; a repeated text of a dictionary is kept once."""
     pyarrow = import_library("pyarrow")
     for batch in table.iter_batches(batch_size=rows, columns=[field]):
-        column = batch.column(batch.schema.names.index(field))
+        first, *inner = _split_name(batch.schema.names, field)
+        column = batch.column(batch.schema.names.index(first))
+        for name in inner:
+            column = import_library("pyarrow.compute").struct_field(column, name)
         values = getattr(column, "dictionary", column).cast(pyarrow.large_binary())
         places = column.indices.to_pylist() if hasattr(column, "indices") else range(len(column))
         for place in places:

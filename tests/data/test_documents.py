@@ -203,6 +203,20 @@ def test_a_byte_order_mark_and_large_numbers_in_json_lines_are_read(tmp_path: Pa
     assert reader.empty == 1
 
 
+def test_a_field_in_a_field_is_read(tmp_path: Path) -> None:
+    rows = [{"a": {"b": text, "c": 1}, "a.c": text} for text in TEXTS]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows, {"a": None}]), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        for field in ("a.b", "a.c"):  # the second is a name of its own
+            assert read(tmp_path / name, DocumentReader(field=field)) == TEXTS
+        for field in ("a.d", "a.b.c", "b", "."):
+            with pytest.raises(DataError, match=rf"has no (field|column) '{field}' \(it has 'a', 'a.c'\)"):
+                read(tmp_path / name, DocumentReader(field=field))
+        with pytest.raises(DataError, match=r"is not text but (dict|struct)"):
+            read(tmp_path / name, DocumentReader(field="a"))
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 1000])
 def test_a_byte_order_mark_before_a_text_is_left_out_and_counted(chunk: int, tmp_path: Path) -> None:
     reader = DocumentReader(chunk_bytes=chunk)
