@@ -33,7 +33,7 @@ test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigp
 release-check: test  ## what takes too long for every change: all tests without kernels, fuzzing, kills, the notebook
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
 	$(BIN)/python benchmarks/fuzz.py --files 6000
-	$(BIN)/python benchmarks/soak.py --kills 100
+	$(BIN)/python benchmarks/soak.py --kills 100 --fine-tuning-kills 10
 	$(BIN)/python notebooks/execute.py
 
 instruct: $(VENV)/.installed  ## train a base on Shakespeare, then teach it to follow instructions

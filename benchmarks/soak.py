@@ -29,7 +29,7 @@ def main() -> None:
     """Print a line for each part."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=500, help="kills of a training at random moments")
-    parser.add_argument("--fine-tuning-kills", type=int, default=50, help="the same of each kind of fine-tuning")
+    parser.add_argument("--fine-tuning-kills", type=int, default=10, help="the same of each kind of fine-tuning")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)

@@ -36,7 +36,7 @@ TINY = {
     "max_iters": 60,
     "eval_interval": 20,
     "eval_windows": 16,
-    "snapshots": 3,
+    "snapshots": 0,
 }
 TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
@@ -112,7 +112,8 @@ def text_file(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run, trained once; tests that change files work on a copy."""
-    return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", device="cpu", **TINY)
+    settings = TINY | {"snapshots": 3, "device": "cpu"}
+    return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", **settings)
 
 
 def train_to_answer(base: Run, folder: Path, answers: str, max_iters: int, **settings: Any) -> SFTResult:

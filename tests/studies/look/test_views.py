@@ -180,7 +180,7 @@ def test_a_view_that_a_bigram_lacks_is_left_out_or_refused(bigram: Run, tmp_path
 def test_a_run_without_its_text_still_has_the_views_that_need_none(trained: Run, text: str, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text(text)
-    run = minigpt.train(data=file, out=tmp_path / "run", device="cpu", **TINY | {"max_iters": 5})
+    run = minigpt.train(data=file, out=tmp_path / "run", device="cpu", **TINY | {"max_iters": 5, "snapshots": 3})
     file.unlink()
     views = {view.name: view for view in look(run, text="KEEPER:\nThe sea")}
     assert {name for name, view in views.items() if view.path is None} == {"heads", "position", "copied"}
