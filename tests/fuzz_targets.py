@@ -350,6 +350,10 @@ def make_messages(question: str, answer: str) -> list[dict[str, str]]:
 EXAMPLES = [
     {"instruction": "say a", "output": "a"},
     {"instruction": "say", "input": "b", "output": "b"},
+    {"prompt": "e?", "completion": "e", "system": "be kind"},
+    {"instruction": "f?", "output": "f", "history": [["g?", "g"]]},
+    {"conversations": [{"from": "human", "value": "h?"}, {"from": "gpt", "value": "h", "weight": 1}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "i?"}]}, *make_messages("", "i")[1:]]},
     {"messages": [{"role": "system", "content": "be kind"}, *make_messages("c?", "c"), *make_messages("d?", "d")]},
 ]
 PREFERENCES = [

@@ -12,6 +12,7 @@ from minigpt.config import Config
 from minigpt.data.json_rows import iterate_json_rows
 from minigpt.errors import DataError
 from minigpt.finetuning.example_dataset import ExampleDataset, Item, encode_example
+from minigpt.finetuning.example_formats import make_messages, require_supported
 from minigpt.finetuning.examples import Example, parse_conversation
 from minigpt.tokenizers.chat_format import ChatTemplate
 
@@ -39,19 +40,17 @@ def parse_pair(content: Any, where: str) -> PreferencePair:
     names = ("prompt", "chosen", "rejected")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str | list) for name in names):
         raise DataError(f"{where}: a pair needs prompt, chosen and rejected, each text or messages")
-    prompt = _make_messages(content["prompt"], "user")
-    chosen = parse_conversation(prompt + _make_messages(content["chosen"], "assistant"), where)
-    rejected = parse_conversation(prompt + _make_messages(content["rejected"], "assistant"), where)
+    require_supported(
+        {name: value for name, value in content.items() if name not in names}, where, ("system", "history")
+    )
+    prompt = make_messages(content["prompt"], "user")
+    chosen = parse_conversation(prompt + make_messages(content["chosen"], "assistant"), where)
+    rejected = parse_conversation(prompt + make_messages(content["rejected"], "assistant"), where)
     if chosen == rejected:
         raise DataError(f"{where}: chosen and rejected are the same, so there is nothing to prefer: leave it out")
     if chosen.prompt != rejected.prompt:
         raise DataError(f"{where}: chosen and rejected must be one answer each, to the same prompt")
     return PreferencePair(chosen, rejected)
-
-
-def _make_messages(content: str | list[Any], role: str) -> list[Any]:
-    """Return text as a message of that role, and messages as they are."""
-    return [{"role": role, "content": content}] if isinstance(content, str) else content
 
 
 class PreferenceDataset(ExampleDataset):

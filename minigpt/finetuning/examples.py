@@ -1,7 +1,4 @@
-"""Examples for instruction tuning: what one is, and how they are read from a file of JSON lines or an array.
-
-A row is in Alpaca's format (instruction, input, output) or has messages, each with a role and a content.
-"""
+"""Examples for instruction tuning: what one is, and how they are read from a file of JSON lines or an array."""
 
 import json
 from dataclasses import dataclass
@@ -11,9 +8,9 @@ from typing import Any
 from minigpt.data.documents import SURROGATE
 from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix, iterate_json_rows, read_first_row
 from minigpt.errors import DataError
-from minigpt.tokenizers.chat_format import ROLE_TOKENS, Turn
+from minigpt.finetuning.example_formats import convert_to_messages, is_example, parse_message
+from minigpt.tokenizers.chat_format import Turn
 
-FORMATS = ({"instruction", "output"}, {"messages"})  # the fields of an example, one set for each format
 _TEXT_SUFFIXES = (".txt", ".md")
 
 
@@ -22,7 +19,7 @@ class Example:
     """A conversation that ends with the assistant's answer.
 
     Attributes:
-        turns: perhaps one of the system, then user and assistant in turn.
+        turns: perhaps one of the system, then user and assistant in turn; the last answer is learned.
     """
 
     turns: tuple[Turn, ...]
@@ -55,7 +52,7 @@ class Example:
     @property
     def as_json(self) -> str:
         """The conversation as JSON."""
-        return json.dumps([[turn.role, turn.text] for turn in self.turns])
+        return json.dumps([[turn.role, turn.text, *([] if turn.is_learned else [False])] for turn in self.turns])
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -79,42 +76,22 @@ def has_examples(path: str | Path) -> bool:
     if suffix in JSON_SUFFIXES:
         return not Path(path).is_dir()
     row = read_first_row(path)
-    is_example = isinstance(row, dict) and any(names <= row.keys() for names in FORMATS)
-    if is_example and suffix in _TEXT_SUFFIXES:
+    if is_example(row) and suffix in _TEXT_SUFFIXES:
         raise DataError(
             f"{str(path)!r} is named like a text and has examples: rename it to end in .jsonl to learn the answers, or "
             "train on it as text after minigpt data prepare"
         )
-    return is_example
+    return is_example(row)
 
 
 def parse_example(content: Any, where: str) -> Example:
-    """Return the example that a line holds. Raise DataError, with the place, if it holds none."""
-    if isinstance(content, dict) and "messages" in content:
-        return parse_conversation(content["messages"], where)
-    if not isinstance(content, dict) or not {"instruction", "output"} <= content.keys():
-        names = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
-        what = f"is neither instruction and output nor messages (it has {names})"
-        raise DataError(f"{where}, {what}: for texts without answers use minigpt data prepare --field")
-    parts = [content["instruction"], content.get("input") or "", content["output"]]
-    if not all(isinstance(part, str) for part in parts):
-        raise DataError(f"{where}: instruction, input and output must be text")
-    instruction, extra, answer = parts
-    question = f"{instruction}\n{extra}" if extra else instruction
-    return _build_example((Turn("user", question), Turn("assistant", answer)), where)
+    """Return the example that a row holds. Raise DataError, with the place, if it holds none."""
+    return parse_conversation(convert_to_messages(content, where), where)
 
 
 def parse_conversation(messages: Any, where: str) -> Example:
     """Return the example that a list of messages holds. Raise DataError, with the place, if it holds none."""
-    turns = []
-    for message in messages if isinstance(messages, list) else []:
-        role, text = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if not isinstance(role, str) or role not in ROLE_TOKENS or not isinstance(text, str):
-            known = ", ".join(ROLE_TOKENS)
-            raise DataError(
-                f"{where}: a message needs a role ({known}) and a content that is text, not {message!r:.60}"
-            )
-        turns.append(Turn(role, text))
+    turns = [parse_message(message, where) for message in (messages if isinstance(messages, list) else [])]
     return _build_example(tuple(turns), where)
 
 
@@ -132,4 +109,7 @@ def _build_example(turns: tuple[Turn, ...], where: str) -> Example:
         if not turn.text.strip() and turn.role != "system":
             what = "an empty answer" if turn.role == "assistant" else "an empty instruction"
             raise DataError(f"{where}, has {what}: fill it in or leave the line out")
-    return Example(turns)
+    learned = [n for n, turn in enumerate(turns, 1) if turn.role == "assistant" and turn.is_learned]
+    if not learned:
+        raise DataError(f"{where}: every answer has the weight 0, so there is nothing to learn: leave it out")
+    return Example(turns[: learned[-1]])  # what comes after the last learned answer changes nothing

@@ -26,10 +26,12 @@ class Turn:
     Attributes:
         role: who speaks.
         text: what they say.
+        is_learned: False for an answer that a training reads and does not learn.
     """
 
     role: Role
     text: str
+    is_learned: bool = True
 
 
 class ChatTemplate:
@@ -63,8 +65,8 @@ class ChatTemplate:
             turns: the conversation so far.
 
         Returns:
-            The token ids, and for each id whether the loss counts it: True within answers and for the token that ends
-            them.
+            The token ids, and for each id whether the loss counts it: True within answers that are learned and for the
+            token that ends them.
         """
         ids: list[int] = []
         counted: list[bool] = []
@@ -72,7 +74,7 @@ class ChatTemplate:
             text = self.tokenizer.encode(turn.text)
             is_answer = turn.role == "assistant"
             ids += [self.role_ids[turn.role], *text] + [self.end] * is_answer
-            counted += [False] + [is_answer] * (len(text) + is_answer)
+            counted += [False] + [is_answer and turn.is_learned] * (len(text) + is_answer)
         return ids, counted
 
     def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:

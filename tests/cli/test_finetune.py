@@ -104,7 +104,7 @@ def test_an_array_of_examples_is_learned_as_examples(trained: Run, command: Call
     (tmp_path / "texts.json").write_text(json.dumps([{"text": "to be"}]))
     done = command("finetune", trained.path, "--data", "texts.json")
     assert done.returncode == 2
-    assert "row 1, is neither instruction and output nor messages (it has 'text')" in done.stderr
+    assert "row 1, has none of messages, conversations, " in done.stderr
 
 
 def test_from_python(trained: Run, other_text: Path, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def test_examples_in_alpacas_format_and_as_messages_are_read(tmp_path: Path) -> 
     ("line", "error"),
     [
         ("{", "line 2, is not JSON"),
-        ({"text": "x"}, r"line 2, is neither instruction and output nor messages \(it has 'text'\)"),
-        ([1], "line 2, is neither"),
+        ({"text": "x"}, r"line 2, has none of messages, .* \(it has 'text'\)"),
+        ([1], "line 2, has none of messages"),
         ({"instruction": "a", "output": 3}, "line 2: instruction, input and output must be text"),
         ({"instruction": "a", "output": " "}, "line 2, has an empty answer"),
         ({"instruction": "", "output": "b"}, "line 2, has an empty instruction"),
