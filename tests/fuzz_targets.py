@@ -136,6 +136,7 @@ def make_run(
         data_characters=len(TEXT),
         data_sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
         data_path=str(folder / "text.txt"),
+        data_bytes=len(TEXT.encode()),
         parameters=count_parameters(model),
         device="cpu",
         threads=1,

@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal without the character gets its number
     warnings.formatwarning = lambda message, *place: f"minigpt: {escape_control_characters(str(message))}\n"
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
-    logging.getLogger("minigpt").setLevel(logging.INFO)
+    logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)
     try:
         with cli.make_context("minigpt", list(arguments), obj=list(arguments)) as context:
             cli.invoke(context)

@@ -25,7 +25,7 @@ class Corpus:
     Attributes:
         text: the text, with its line ends unchanged.
         source: a description of where it came from, for messages.
-        path: the absolute path of its file, or None for Tiny Shakespeare.
+        path: the path of its file as the user named it, or None for Tiny Shakespeare.
         sha256: the SHA-256 of the text in UTF-8, in hexadecimal.
     """
 
@@ -76,7 +76,7 @@ def find_corpus(
     text = read_text(data, MAX_TEXT_BYTES, allow_pipe=True) if text is None else text
     if get_suffix(data) in JSON_SUFFIXES:
         say(f"{str(data)!r} is read as plain text: minigpt data prepare --field NAME reads the texts in it")
-    return Corpus(text, f"the file {data}", str(Path(data).absolute()), compute_sha256(text.encode()))
+    return Corpus(text, f"the file {data}", str(data), compute_sha256(text.encode()))
 
 
 def _read_compressed_text(path: Path) -> str:

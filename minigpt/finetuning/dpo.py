@@ -29,6 +29,7 @@ from minigpt.finetuning.run_finetuning import (
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
 from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.recorded_data import measure_data_file
 from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.tokenizers.chat_format import ChatTemplate
@@ -111,7 +112,8 @@ def train_dpo(
         corpus = make_corpus(examples, f"the pairs in {data}")
         setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
         preferred_before = _measure_preferred(base.model, dataset)
-        how = describe_finetuning("dpo", base, method, lora, targets, resumption, data=str(data), beta=beta)
+        more = {"data": str(data), "data_bytes": measure_data_file(data), "beta": beta}
+        how = describe_finetuning("dpo", base, method, lora, targets, resumption, **more)
         fields = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
         path = choose_path(base, out, "preferring")
         run = start_run(base, setup, how, path, display, fields, resumption=resumption)

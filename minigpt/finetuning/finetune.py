@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
+from minigpt.data.corpus import Corpus
 from minigpt.data.dataset import Dataset
+from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
 from minigpt.finetuning.replay import ReplayDataset
@@ -54,7 +56,7 @@ class FinetuningResult:
 
 def finetune(
     base: Run,
-    data: str | Path,
+    data: str | Path | Corpus | PreparedData,
     method: Method = "lora",
     lora: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
@@ -66,7 +68,7 @@ def finetune(
 
     Args:
         base: the run to start from; it stays as it is.
-        data: a text file or prepared data.
+        data: a text file or prepared data, or either of them opened.
         method: "full" trains all weights. "lora" trains adapters beside frozen weights. "qlora" does the same with the
             frozen weights in four bits.
         lora: the size and scaling of the adapters.

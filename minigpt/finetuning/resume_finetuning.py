@@ -1,5 +1,6 @@
 """Resume a fine-tuning from its newest checkpoint: on a text, on instructions or on preferences."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from minigpt.finetuning.lora import LoRAConfig
 from minigpt.finetuning.run_finetuning import Resumption
 from minigpt.finetuning.sft import SFTResult, train_sft
 from minigpt.runs.record import FinetuningRecord, Record
+from minigpt.runs.recorded_data import find_training_data, require_recorded_file
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.display import Display
 from minigpt.training.resume import change_config, has_work_left
+
+logger = logging.getLogger(__name__)
 
 
 def resume_finetuning(
@@ -52,8 +56,9 @@ def resume_finetuning(
             checkpoint = Checkpoints(directory.path).newest(display.say)
         config = change_config(before, checkpoint, record.status == "finished", False, changes)
         base_run = _open_base(record, finetuning, base, config.training)
-        examples = data if data is not None and _has_rows(data) else finetuning.data
-        own_text = data if data is not None and examples != data else None
+        has_examples = data is not None and _has_rows(data)
+        examples = data if has_examples else _find_examples(directory, finetuning)
+        own_text = None if has_examples else data
         resumption = Resumption(directory, record, finetuning, config, checkpoint, own_text)
         return _continue(base_run, resumption, examples, data)
 
@@ -73,10 +78,19 @@ def read_finetuned_record(directory: RunDirectory) -> Record:
     return record
 
 
+def _find_examples(directory: RunDirectory, finetuning: FinetuningRecord) -> str | None:
+    """Return the recorded file of examples or pairs, if there is one. Raise FileError or DataError if it is another."""
+    if finetuning.data is None:
+        return None
+    return require_recorded_file(finetuning.data, finetuning.data_bytes, directory.path)
+
+
 def _open_base(record: Record, finetuning: FinetuningRecord, base: str | Path | None, training: TrainingConfig) -> Run:
     """Open the base. Raise RunError if it is missing or another one."""
     place = Path(base or record.base or "")
     where = "name it with --base"
+    if base is None:
+        logger.info("opening %r, which the fine-tuned run names as its base", str(place))
     if not (place / "run.json").exists():
         raise RunError(f"the base run {str(place)!r} is not there: {where}")
     run = Run.open(place, device=training.device)
@@ -93,10 +107,8 @@ def _continue(
     lora = LoRAConfig(how.rank, how.alpha, how.dropout, how.rslora, how.dora)
     targets = None if how.targets is None else how.targets.split(",")
     if how.kind == "text":
-        place = data or resumption.record.data_path
-        if place is None:
-            raise DataError("the text of the run is not known: name it with --data")
-        return finetune(base, place, how.method, lora, targets, resumption=resumption)
+        corpus = find_training_data(resumption.directory.path, resumption.record, data)
+        return finetune(base, corpus, how.method, lora, targets, resumption=resumption)
     if how.kind == "sft":
         tasks, test_only = ((names or "").split(",") if names else [] for names in (how.tasks, how.test_only))
         return train_sft(base, examples, tasks, test_only, how.method, lora, targets, resumption=resumption)

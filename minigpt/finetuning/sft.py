@@ -32,6 +32,7 @@ from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embedd
 from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
 from minigpt.runs.evaluation import Evaluation, measure_token_lengths
+from minigpt.runs.recorded_data import measure_data_file
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.device import limit_threads, pick_device
@@ -141,9 +142,10 @@ def train_sft(
         trained_parameters = count_trained_parameters(model)
         corpus = make_corpus(train + test, split.source)
         setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
-        more = {"data": None if data is None else str(data), "replays": replay is not None}
-        names = {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
-        how = describe_finetuning("sft", base, method, lora, targets, resumption, **more, **names)
+        more = {"data": None if data is None else str(data), "data_bytes": measure_data_file(data)}
+        more |= {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
+        more["replays"] = replay is not None
+        how = describe_finetuning("sft", base, method, lora, targets, resumption, **more)
         fields = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
         path = choose_path(base, out, "instructed")
         run = start_run(base, setup, how, path, display, fields, old_ids, resumption)

@@ -9,7 +9,7 @@ import torch
 
 from minigpt.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 
 
@@ -59,7 +59,8 @@ class Record:
         minigpt_version: version of this package; likewise torch_version and python_version.
         platform: operating system and processor family.
         format: version of the run's files.
-        data_path: file or folder of the text; None for the downloaded Tiny Shakespeare.
+        data_path: file or folder of the text, as the user named it; None for the downloaded Tiny Shakespeare.
+        data_bytes: size of that file, or of the index of prepared data, in bytes; None for a pipe.
         step: training steps done.
         validation_loss: exact loss of the last weights in nats per token, or None before it is measured.
         training_seconds: time spent on training steps.
@@ -94,6 +95,7 @@ class Record:
     platform: str
     format: int = FORMAT
     data_path: str | None = None
+    data_bytes: int | None = None
     step: int = 0
     validation_loss: float | None = None
     training_seconds: float = 0.0
@@ -122,7 +124,8 @@ class FinetuningRecord:
         kind: what was learned: a text, instructions (sft) or preferences (dpo).
         method: which weights trained, such as "lora".
         base_sha256: SHA-256 of the base's weights.
-        data: the file of examples or pairs; None for a text, and for built-in tasks.
+        data: the file of examples or pairs, as the user named it; None for a text, and for built-in tasks.
+        data_bytes: size of that file in bytes; None for a pipe.
         tasks: names of the built-in tasks that were learned, separated by commas.
         test_only: names of the tasks that were tested only, separated by commas.
         replays: True if the training mixes in the base's own text.
@@ -135,6 +138,7 @@ class FinetuningRecord:
     method: Literal["full", "lora", "qlora"]
     base_sha256: str
     data: str | None = None
+    data_bytes: int | None = None
     tasks: str | None = None
     test_only: str | None = None
     replays: bool = False

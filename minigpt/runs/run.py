@@ -10,7 +10,7 @@ import torch
 
 from minigpt.acceleration import accelerate
 from minigpt.config import Config, SamplingConfig
-from minigpt.data.corpus import Corpus, find_data, load_tiny_shakespeare
+from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
@@ -22,6 +22,7 @@ from minigpt.model.meta_init import build_empty_model
 from minigpt.model.quantization import quantize_model
 from minigpt.runs.evaluation import Evaluation, require_two_tokens
 from minigpt.runs.record import Metrics, Record
+from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
@@ -164,7 +165,7 @@ class Run:
         """Return the data that the run was trained on.
 
         Args:
-            data: where the data are now; by default where they were then.
+            data: where the data are now; by default where the run's record says, relative to the current folder.
 
         Raises:
             FileError: a file cannot be read.
@@ -235,27 +236,6 @@ class Run:
             if prompt:
                 raise
             return [0]
-
-
-def find_training_data(path: Path, record: Record, data: str | Path | None) -> Corpus | PreparedData:
-    """Return the data of a run's training.
-
-    Args:
-        path: the run's directory, for messages.
-        record: the run's record.
-        data: where the data are now; None for the recorded place.
-
-    Raises:
-        FileError: a file cannot be read.
-        DataError: the data have changed.
-    """
-    place = data or record.data_path
-    corpus = find_data(place) if place else load_tiny_shakespeare()
-    if corpus.sha256 != record.data_sha256:
-        raise DataError(
-            f"{corpus.source} is not the text that {str(path)!r} was trained on: name that text with --data"
-        )
-    return corpus
 
 
 def require_directory(path: Path) -> None:

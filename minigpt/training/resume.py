@@ -15,7 +15,8 @@ from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record
-from minigpt.runs.run import Run, find_training_data, require_directory
+from minigpt.runs.recorded_data import find_training_data, measure_data_file
+from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import Checkpoints
@@ -88,7 +89,7 @@ def resume(
             step = checkpoint.metadata.step
             if processes.is_first:
                 step = Checkpoints(directory.path).restore_run(checkpoint, setup.model.state_dict())
-            record = dataclasses.replace(reopen_record(before, setup, step), data_path=setup.corpus.path)
+            record = reopen_record(before, setup, step)
             if processes.is_first:
                 directory.write_config(setup.config)
                 directory.write_record(record)
@@ -145,6 +146,8 @@ def reopen_record(record: Record, setup: TrainingSetup, step: int) -> Record:
         device=str(get_device(setup.model)),
         threads=setup.threads,
         data_source=setup.corpus.source,
+        data_path=setup.corpus.path,
+        data_bytes=measure_data_file(setup.corpus.path),
         launch=get_job_name(),
         **not_measured,
     )

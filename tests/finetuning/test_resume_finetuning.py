@@ -1,6 +1,7 @@
 """A fine-tuning that is killed goes on with the same bits, and finds its base and its data again or asks for them."""
 
 import json
+import logging
 import random
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import fault_injection
 import pytest
 
-from minigpt.errors import DataError, RunError
+from minigpt.errors import DataError, InputError, RunError
 from minigpt.finetuning.resume_finetuning import resume_finetuning
 from minigpt.runs.run_directory import RunDirectory
 
@@ -97,6 +98,25 @@ def test_other_data_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         resume_finetuning(make_unfinished(kind), data=folder / changed)
+
+
+def test_the_recorded_examples_are_opened_only_if_they_have_their_size(
+    make_unfinished: Callable[[str], Path], folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_unfinished("sft-lora")
+    content = json.loads((run / "finetuning.json").read_text())
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(Path(content["data"]).read_bytes() + b"\n")
+    for path, message in ((other, "is not the text that"), ("/dev/zero", "is a pipe, a device or a folder")):
+        (run / "finetuning.json").write_text(json.dumps(content | {"data": str(path)}))
+        with pytest.raises(InputError, match=message):
+            resume_finetuning(run)
+    (run / "finetuning.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO, "minigpt"):
+        resume_finetuning(run)
+    base = json.loads((run / "run.json").read_text())["base"]
+    assert f"opening {base!r}, which the fine-tuned run names as its base" in caplog.messages
+    assert f"reading {content['data']!r}, which {str(run)!r} names" in caplog.messages
 
 
 def test_a_finished_fine_tuning_can_be_made_longer(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import minigpt
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError, FileError, RunError
+from minigpt.runs.record import FORMAT
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory, find_newest_run
 from minigpt.training.train import train
@@ -189,7 +190,7 @@ BREAKAGES = (
         ("more blocks", "model.safetensors", replace("config.toml", "n_layer = 2", "n_layer = 3")),
         ("another model", "model.safetensors", replace("config.toml", '"gpt"', '"bigram"')),
         ("another tokenizer", "tokenizer.json", change_json("tokenizer.json", characters=["a", "b"])),
-        ("a later record", "run.json", change_json("run.json", format=4)),
+        ("a later record", "run.json", change_json("run.json", format=FORMAT + 1)),
         ("a record short of a key", "run.json", change_json("run.json", parameters="drop")),
         ("a key too many", "run.json", change_json("run.json", surprise=1)),
         ("a wrong type", "run.json", change_json("run.json", parameters="many")),
