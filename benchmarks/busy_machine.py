@@ -1,0 +1,64 @@
+"""Time trainings by the command beside another program that takes a whole core, and on a quiet machine.
+
+    python benchmarks/busy_machine.py --data input.txt --rounds 3
+
+The lecture preset trains with threads that sleep while they wait (the command's setting), with threads that spin
+(OpenMP's default), and on one thread, in turns. The other program is a Python loop. Prints the steps per second, and
+each as a part of what one thread makes on the quiet machine.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SETTINGS: dict[str, dict[str, str]] = {
+    "threads that sleep": {},
+    "threads that spin": {"GOMP_SPINCOUNT": "300000"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+BUSY = "while True: pass"
+
+
+def train(data: str, steps: int, environment: dict[str, str]) -> float:
+    """Return the steps per second of a training by the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        words = ["train", "--data", data, "--out", out, "--max-iters", steps, "--eval-interval", steps]
+        words += ["--eval-windows", "4", "--snapshots", "0", "--json"]
+        command = [sys.executable, "-m", "minigpt", *map(str, words)]
+        done = subprocess.run(command, check=True, capture_output=True, env=os.environ | environment)
+        return steps / json.loads(done.stdout)["training_seconds"]
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the text")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    rates: dict[tuple[str, bool], list[float]] = {(name, busy): [] for busy in (False, True) for name in SETTINGS}
+    for _ in range(arguments.rounds):
+        for (name, busy), measured in rates.items():
+            other = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
+            try:
+                measured.append(train(arguments.data, arguments.steps, SETTINGS[name]))
+            finally:
+                if other:
+                    other.kill()
+                    other.wait()
+    quiet = statistics.median(rates["one thread", False])
+    print("| threads | quiet: steps/s | of one quiet thread | busy: steps/s | of one quiet thread |")
+    print("| --- " * 5 + "|")
+    for name in SETTINGS:
+        medians = [statistics.median(rates[name, busy]) for busy in (False, True)]
+        print(f"| {name} | {' | '.join(f'{rate:.1f} | {rate / quiet:.2f}' for rate in medians)} |")
+
+
+if __name__ == "__main__":
+    main()
