@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from minigpt.config import Config
+from minigpt.distributed.process_group import SINGLE, Processes
+from minigpt.model.loss import IGNORE_INDEX
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import WrappedModel, wrap_model
@@ -24,10 +26,16 @@ class FixedBatches:
     def get_batch(self, split: str) -> tuple[Tensor, Tensor]:
         return next(self.batches)
 
+    def count_targets(self, y: Tensor) -> int:
+        return int((y != IGNORE_INDEX).sum())
+
 
 @contextmanager
-def prepare_steps(model: nn.Module, config: Config, *batches: Any) -> Iterator[tuple[WrappedModel, TrainingState]]:
+def prepare_steps(
+    model: nn.Module, config: Config, *batches: Any, processes: Processes = SINGLE
+) -> Iterator[tuple[WrappedModel, TrainingState]]:
     """The arguments of `compute_gradients` and `train_step`; a single dataset may stand in place of the batches."""
     data = batches[0] if len(batches) == 1 and hasattr(batches[0], "get_batch") else FixedBatches(*batches)
     with wrap_model(model, config) as wrapped:
-        yield wrapped, TrainingState(model, data, Optimizer(wrapped.parameters, config.training), config.training)
+        optimizer = Optimizer(wrapped.parameters, config.training)
+        yield wrapped, TrainingState(model, data, optimizer, config.training, processes)

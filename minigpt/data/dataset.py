@@ -104,6 +104,10 @@ class Dataset:
             starts = starts.tensor_split(self.world_size)[self.rank]
         return take_windows(ids, starts, self.block_size)
 
+    def count_targets(self, y: Tensor) -> int:
+        """Return the number of targets in y whose mean is the loss of its batch: all of them."""
+        return y.numel()
+
     def get_evaluation_batch(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """Return at most `count` evenly spaced windows of a split, always the same: x and y, both (N, T)."""
         return take_spaced_windows({"train": self.train, "val": self.val}[split], count, self.block_size)

@@ -6,6 +6,7 @@ batch, and DDP averages the gradients while backward still computes them. FSDP (
 processes, and puts a block together only while it is needed.
 """
 
+import inspect
 import warnings
 from typing import Any
 
@@ -57,7 +58,10 @@ def parallelize(model: nn.Module, config: Config, processes: Processes) -> nn.Mo
     if processes.size == 1:
         return model
     if not is_sharded(config, processes):
-        return DistributedDataParallel(model, broadcast_buffers=False)  # the buffers are masks, the same everywhere
+        known = inspect.signature(DistributedDataParallel).parameters  # newer versions of PyTorch have another name
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}  # the buffers are masks, the same everywhere
+        return DistributedDataParallel(model, **options)
     from torch.distributed.device_mesh import init_device_mesh  # takes a second to import
     from torch.distributed.fsdp import fully_shard
 

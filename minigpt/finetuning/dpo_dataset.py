@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from minigpt.config import Config
 from minigpt.data.json_rows import iterate_json_rows
 from minigpt.errors import DataError
@@ -73,3 +75,7 @@ class PreferenceDataset(ExampleDataset):
             return tuple(encode_example(answer, template, config.model.block_size) for answer in answers)
 
         super().__init__({"train": [*map(encode, train)], "val": [*map(encode, val)]}, config)
+
+    def count_targets(self, y: Tensor) -> int:
+        """Return the number of pairs, whose mean is the loss of DPO."""
+        return len(y) // 2

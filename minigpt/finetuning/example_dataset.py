@@ -108,6 +108,10 @@ class ExampleDataset:
             return self.get_batch(split)
         return _stack_items([items[i] for i in chosen])
 
+    def count_targets(self, y: Tensor) -> int:
+        """Return the number of targets in y whose mean is the loss of its batch: the tokens of the answers."""
+        return int((y != IGNORE_INDEX).sum())
+
     def get_evaluation_batch(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """Return at most `count` items, evenly spread, always the same: x and y, (N, T), int64."""
         items = self.items[split]

@@ -102,22 +102,25 @@ def train_step(model: WrappedModel, state: TrainingState) -> float:
 def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
     """Add up the gradients of `gradient_accumulation` batches, and return their mean loss in nats.
 
-    Several processes share each batch. DDP and FSDP average their gradients, so each loss counts by its share.
-    Raise DivergedError if the losses have jumped and stay high, or one is not finite.
+    The loss is the mean over all targets of all these batches, as if they were one batch. Batches of answers have
+    different numbers of targets, so each counts by its number. The same holds for the processes that share a batch:
+    DDP and FSDP average the gradients over them. Raise DivergedError if the losses have jumped and stay high, or one
+    is not finite.
     """
-    losses = []
-    config, scaler, processes = state.config, state.optimizer.scaler, state.processes
-    for micro_step in range(1, config.gradient_accumulation + 1):
-        x, y = state.data.get_batch("train")  # (B, T), (B, T)
-        share = len(x) / config.batch_size if processes.size > 1 else 1.0  # this process's part of the batch
-        set_gradient_sync(model.module, micro_step == config.gradient_accumulation)
+    mean_loss = 0.0
+    config, data, scaler, processes = state.config, state.data, state.optimizer.scaler, state.processes
+    batches = [(*data.get_batch("train"), data.position) for _ in range(config.gradient_accumulation)]
+    counts = [data.count_targets(y) for _, y, _ in batches]
+    totals = [processes.sum(count) for count in counts]  # of all processes
+    for n, (x, y, position) in enumerate(batches):  # x and y are (B, T)
+        set_gradient_sync(model.module, n == len(batches) - 1)
         with autocast(model.device, config.precision):
-            _, loss = model.forward(_move(x, model.device), _move(y, model.device))  # the mean of B * T predictions
-        weight = 1 / config.gradient_accumulation * share * processes.size
-        scaler.scale(loss * weight).backward()
-        losses.append(processes.sum(loss.item() * share))
-        state.spike_detector.check(losses[-1], state.step, state.data.position, config)
-    return sum(losses) / len(losses)
+            _, loss = model.forward(_move(x, model.device), _move(y, model.device))  # the mean over counts[n] targets
+        scaler.scale(loss * (counts[n] / sum(totals) * processes.size)).backward()
+        batch_loss = processes.sum(loss.item() * (counts[n] / totals[n]))
+        state.spike_detector.check(batch_loss, state.step, position, config)
+        mean_loss += batch_loss * (totals[n] / sum(totals))
+    return mean_loss
 
 
 def _move(tokens: Tensor, device: torch.device) -> Tensor:

@@ -21,6 +21,9 @@ class TrainingData(Protocol):
     def get_batch(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return the next batch of a split: x and y, both (B, T), int64."""
 
+    def count_targets(self, y: Tensor) -> int:
+        """Return the number of targets in y whose mean is the loss of its batch."""
+
     def get_evaluation_batch(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """Return at most `count` evenly spaced windows of a split, always the same: x and y, (N, T)."""
 

@@ -1,7 +1,8 @@
 """What is applied to a model from outside changes no gradient."""
 
 import copy
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from gradient_steps import prepare_steps
 
 import minigpt
 from minigpt.config import Config
+from minigpt.distributed.process_group import Processes
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.model import build
+from minigpt.model.loss import IGNORE_INDEX
 from minigpt.runs.run import Run
 from minigpt.training.loop import compute_gradients
 from minigpt.training.precision import require_precision, resolve_precision
@@ -70,6 +73,50 @@ def test_accumulated_gradients_equal_those_of_one_large_batch(dtype: torch.dtype
         assert compute_gradients(wrapped, state) == pytest.approx(loss)
         for a, flat in zip(accumulated, wrapped.parameters, strict=True):
             torch.testing.assert_close(a, flat.grad)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownCounts(Processes):
+    """One of several processes, which knows the numbers of targets of all of them without asking."""
+
+    totals: tuple[int, ...] = ()
+
+    def sum(self, number: float) -> float:
+        return next(self._totals, number)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_totals", iter(self.totals))
+
+
+def draw_answers(learned: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of 4 rows in which only so many targets are learned."""
+    batches = draw_batches(len(learned), 4)
+    for (_, y), count in zip(batches, learned, strict=True):
+        y.view(-1)[torch.randperm(32, generator=torch.Generator().manual_seed(count))[count:]] = IGNORE_INDEX
+    return batches
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_answers_of_different_lengths_accumulate_to_the_gradients_of_one_large_batch(processes: int) -> None:
+    learned = (1, 30, 7, 12)
+    batches = draw_answers(learned)
+    model = build(CONFIG.model).double()
+    micro_steps = len(batches) // processes  # batch n of process p is n * processes + p
+    totals = tuple(sum(learned[n * processes : (n + 1) * processes]) for n in range(micro_steps))
+    config = CONFIG.override(gradient_accumulation=micro_steps, batch_size=4)
+    averaged: list[torch.Tensor] = []
+    for p in range(processes):
+        known = KnownCounts(p, processes, totals=totals)
+        with prepare_steps(copy.deepcopy(model), config, *batches[p::processes], processes=known) as (wrapped, state):
+            loss = compute_gradients(wrapped, state)
+            gradients = [flat.grad / processes for flat in wrapped.parameters]  # as DDP does
+        averaged = [a + b for a, b in zip(averaged, gradients, strict=True)] if averaged else gradients
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    with prepare_steps(model, CONFIG, (x, y)) as (wrapped, state):
+        expected = compute_gradients(wrapped, state)
+        for a, flat in zip(averaged, wrapped.parameters, strict=True):
+            torch.testing.assert_close(a, flat.grad)
+    assert processes > 1 or loss == pytest.approx(expected)
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
