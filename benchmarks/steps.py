@@ -26,6 +26,10 @@ class FixedBatch:
         """Return the batch."""
         return self.batch
 
+    def count_targets(self, y: Tensor) -> int:
+        """Return the number of targets: all of them."""
+        return y.numel()
+
 
 def make_step(model: nn.Module, config: Config, data: Any, processes: Processes = SINGLE) -> Callable[[], float]:
     """Return a function that makes one training step and returns its loss. The model stays wrapped."""

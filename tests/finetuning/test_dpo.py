@@ -11,10 +11,12 @@ from conftest import train_to_answer
 
 import minigpt
 from minigpt.errors import ConfigError, DataError
-from minigpt.finetuning.dpo_dataset import read_pairs
+from minigpt.finetuning.dpo_dataset import PreferenceDataset, PreferencePair, read_pairs
 from minigpt.finetuning.dpo_loss import DPOModel, compute_dpo_loss, compute_log_probabilities
+from minigpt.finetuning.examples import Example
 from minigpt.model.loss import IGNORE_INDEX
 from minigpt.runs.run import Run
+from minigpt.tokenizers.chat_format import ChatTemplate
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,14 @@ def test_the_reference_gets_no_gradient_and_the_first_loss_is_ln_2(undecided: Ru
     assert any(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
     with pytest.raises(ConfigError, match="beta must be a number above 0, not 0"):
         DPOModel(model, undecided.model, beta=0)
+
+
+def test_a_batch_of_pairs_counts_its_pairs(undecided: Run) -> None:
+    pair = PreferencePair(Example.from_pair("q1", "a"), Example.from_pair("q1", "b"))
+    data = PreferenceDataset([pair] * 3, [pair], ChatTemplate(undecided.tokenizer), undecided.config)
+    x, y = data.get_evaluation_batch("train", 3)
+    assert len(x) == 6
+    assert data.count_targets(y) == 3
 
 
 @pytest.mark.parametrize(
