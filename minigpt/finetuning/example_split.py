@@ -17,6 +17,7 @@ from minigpt.runs.run import Run
 MAX_TEST_EXAMPLES = 500  # of each task
 TEST_SHARE = 0.1  # of a file's examples
 FILE_TASK = "the examples"  # the task of the examples of a file
+_SAME_QUESTION = "which all begin with the same question: at least two are needed, to learn from and to test with"
 T = TypeVar("T")
 
 
@@ -78,9 +79,11 @@ def split_by_questions(
 ) -> tuple[list[T], list[T]]:
     """Split items into a training and a test part, so that no question of a test item is learned.
 
-    The SHA-256 of an item's first question decides its part, so conversations that begin alike stay together. A test
-    item is left out if one of its questions occurs anywhere in a training item: there it is learned. If this leaves no
-    test item, as where every conversation goes on with "continue", only the first questions count.
+    The first questions are ranked by their SHA-256, and a tenth of them is held out, at least one. So conversations
+    that begin alike stay together, and a set that grows keeps most of its split. A test item is left out if one of its
+    questions occurs anywhere in a training item: there it is learned. If this leaves no test item, as where every
+    conversation goes on with "continue", only the first questions count; and if each of these is learned too, nothing
+    is left out.
 
     Args:
         items: what is split.
@@ -89,22 +92,24 @@ def split_by_questions(
         kind: what they are called in the message, in the plural.
 
     Raises:
-        DataError: a part is empty.
+        DataError: all items have the same first question.
     """
+    ranked = sorted({asked[0] for asked in questions}, key=lambda question: (hash_to_fraction(question), question))
+    if len(ranked) < 2:
+        raise DataError(f"{source} has {len(items)} {kind}, {_SAME_QUESTION}")
+    held_questions = set(ranked[: max(1, round(TEST_SHARE * len(ranked)))])
     train: list[T] = []
     held_out: list[tuple[T, Sequence[str]]] = []
     learned: set[str] = set()
     for item, asked in zip(items, questions, strict=True):
-        if hash_to_fraction(asked[0]) < TEST_SHARE:
+        if asked[0] in held_questions:
             held_out.append((item, asked))
         else:
             train.append(item)
             learned.update(asked)
     test = [item for item, asked in held_out if learned.isdisjoint(asked)]
     test = test or [item for item, asked in held_out if asked[0] not in learned]
-    if not train or not test:
-        raise DataError(f"{source} has {len(items)} {kind}: too few to learn from some and test with others")
-    return train, test
+    return train, test or [item for item, _ in held_out]
 
 
 def make_corpus(examples: Iterable[Example], source: str) -> Corpus:

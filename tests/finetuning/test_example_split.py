@@ -60,7 +60,32 @@ def test_pairs_are_split_by_their_questions_too() -> None:
     assert not [pair for pair in test if not learned.isdisjoint(pair.chosen.questions)]
 
 
-def test_a_file_whose_questions_are_all_learned_is_refused() -> None:
-    examples = [make_conversation("one question")] * 20
-    with pytest.raises(DataError, match="it has 20 examples: too few to learn from some and test with others"):
-        split_by_questions(examples, [each.questions for each in examples], "it", "examples")
+def split(examples: list[Example]) -> tuple[list[Example], list[Example]]:
+    return split_by_questions(examples, [each.questions for each in examples], "it", "examples")
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 14, 15, 100])
+def test_from_two_different_questions_on_both_parts_have_one(count: int) -> None:
+    for number in range(20):
+        train, test = split([make_conversation(f"set {number}, question {n}") for n in range(count)])
+        assert len(test) == max(1, round(count / 10))
+        assert len(train) == count - len(test)
+
+
+def test_questions_that_are_learned_elsewhere_leave_both_parts_an_item() -> None:
+    for number in range(20):
+        a, b = f"{number} a", f"{number} b"
+        train, test = split([make_conversation(a, b), make_conversation(b, a)])
+        assert (len(train), len(test)) == (1, 1)
+
+
+def test_a_set_that_grows_keeps_most_of_its_split() -> None:
+    examples = [make_conversation(f"question {n}") for n in range(400)]
+    before, after = set(split(examples[:200])[1]), set(split(examples)[1])
+    assert len(before) == 20
+    assert len(before - after) + len((after & set(examples[:200])) - before) <= 8
+
+
+def test_a_file_of_one_question_is_refused() -> None:
+    with pytest.raises(DataError, match="it has 20 examples, which all begin with the same question: at least two are"):
+        split([make_conversation("one question")] * 20)
