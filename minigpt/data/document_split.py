@@ -1,10 +1,11 @@
 """The split of documents into training and validation, always the same for the same text.
 
 A short document is wholly in one split. The SHA-256 of its text decides which: so it stays there when files are added,
-and a copy of it goes to the same split. A long document, such as a book, is cut into passages. Every tenth passage
-validates (with the default share), and the hash of the first passage decides where the counting begins. So exact copies
-are split alike. Near-copies need not be: those of a short document may be in different splits, and those of a long one
-that differ in the first passage are cut alike but counted from another place.
+and a copy of it goes to the same split. In a small corpus, where one split would be empty, it gets one document. A long
+document, such as a book, is cut into passages. Every tenth passage validates (with the default share), and the hash of
+the first passage decides where the counting begins. So exact copies are split alike. Near-copies need not be: those of
+a short document may be in different splits, and those of a long one that differ in the first passage are cut alike but
+counted from another place.
 """
 
 import hashlib
@@ -38,19 +39,23 @@ class Passage:
     source: str
 
 
-def split_documents(chunks: Iterable[Chunk], train_fraction: float, source: str = "") -> Iterator[Passage]:
+def split_documents(
+    chunks: Iterable[Chunk], train_fraction: float, source: str = "", threshold: float | None = None
+) -> Iterator[Passage]:
     """Cut documents into passages and assign each passage to a split.
 
     Args:
         chunks: the documents, in chunks.
         train_fraction: the share of the text for training.
         source: the file that the documents are from.
+        threshold: short documents with a hash of at least this validate, see `find_threshold`; None for train_fraction.
     """
+    threshold = train_fraction if threshold is None else threshold
     held: str | None = None  # a passage whose `ends_run` depends on the next one
     offset, number = 0.0, 0
     for text, is_last, is_whole in cut_passages(chunks):
         if is_whole:
-            split: Split = "val" if hash_to_fraction(text) >= train_fraction else "train"
+            split: Split = "val" if hash_to_fraction(text) >= threshold else "train"
             yield Passage(text, split, True, True, source)
             continue
         if held is None:
@@ -63,6 +68,23 @@ def split_documents(chunks: Iterable[Chunk], train_fraction: float, source: str 
         if is_last:
             yield Passage(held, _choose_split(number - 1, offset, train_fraction), True, True, source)
             held = None
+
+
+def find_threshold(chunks: Iterable[Chunk], train_fraction: float) -> float:
+    """Return the hash from which on short documents validate: train_fraction, moved if one split would be empty.
+
+    In a small corpus all hashes may lie on one side of train_fraction. Then the document with the largest hash
+    validates, or the one with the smallest is trained on. A long document has passages in both splits.
+
+    Args:
+        chunks: all documents, in chunks.
+        train_fraction: the share of the text for training.
+    """
+    passages = [(text, is_whole) for text, _, is_whole in cut_passages(chunks) if text]
+    hashes = sorted({hash_to_fraction(text) for text, is_whole in passages if is_whole})
+    if len(hashes) < 2 or not all(is_whole for _, is_whole in passages):
+        return train_fraction
+    return min(max(train_fraction, hashes[1]), hashes[-1])
 
 
 def _choose_split(number: int, offset: float, train_fraction: float) -> Split:

@@ -6,13 +6,14 @@ After an interruption the same command continues: it reads the texts again and r
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
-from minigpt.data.document_split import Passage, batch_passages, split_documents
+from minigpt.data.document_split import Passage, batch_passages, find_threshold, split_documents
 from minigpt.data.documents import DocumentReader, Errors
 from minigpt.data.encoding import start_encoder
 from minigpt.data.file_discovery import FoundFiles, find_files
@@ -27,6 +28,7 @@ from minigpt.tokenizers.loading import load_tokenizer
 
 _PART_CHARACTERS = 2**25  # an interruption loses at most the work on one part
 _BATCH_CHARACTERS = 2**20
+_SMALL_CORPUS = 2**23  # bytes; in a larger corpus both splits have documents
 _PARALLEL_FROM_BYTES = 2**23  # with fewer bytes of text further processes do not pay
 
 
@@ -155,6 +157,11 @@ class _CorpusReader:
         self.found, self.settings, self.progress = found, settings, progress
         self.reader = DocumentReader()
         self.marked = 0  # passages that have <|endoftext|> in their text
+        self.threshold = settings.train_fraction
+        if found.bytes < _SMALL_CORPUS:
+            reader = DocumentReader(settings.field, settings.separator, settings.errors)
+            chunks = itertools.chain.from_iterable(map(reader.read, found.files))
+            self.threshold = find_threshold(chunks, settings.train_fraction)
 
     def read(self, title: str) -> Iterator[Passage]:
         """Read all passages in order, and report the progress under a title."""
@@ -163,7 +170,8 @@ class _CorpusReader:
         self.progress.begin(title, self.found.bytes)
         before, self.marked = 0, 0
         for path, size in zip(self.found.files, self.found.sizes, strict=True):
-            for passage in split_documents(self.reader.read(path), settings.train_fraction, str(path)):
+            chunks = self.reader.read(path)
+            for passage in split_documents(chunks, settings.train_fraction, str(path), self.threshold):
                 self.marked += END_OF_TEXT in passage.text
                 yield passage
                 self.progress.update(before + min(size, self.reader.position()))

@@ -14,6 +14,8 @@ from minigpt.data.document_split import (
     Passage,
     batch_passages,
     cut_passages,
+    find_threshold,
+    hash_to_fraction,
     split_documents,
 )
 from minigpt.tokenizers.bpe import BPETokenizer
@@ -93,3 +95,35 @@ def test_exact_copies_are_split_alike_and_near_copies_need_not_be() -> None:
     assert first != second
     short = [f"{n} {PROSE[:500]}" for n in range(200)]
     assert {passage.split for text in short for passage in cut(text)} == {"train", "val"}
+
+
+def split_texts(texts: list[str]) -> tuple[list[str], list[str]]:
+    """Short documents of a small corpus: those that are trained on, and those that validate."""
+    chunks = [(text, True) for text in texts]
+    passages = list(split_documents(chunks, 0.9, "it", find_threshold(chunks, 0.9)))
+    train, val = ([passage.text for passage in passages if passage.split == split] for split in ("train", "val"))
+    return train, val
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 20])
+def test_of_two_different_documents_on_both_splits_have_one(count: int) -> None:
+    for number in range(30):
+        train, val = split_texts([f"corpus {number}, document {n}" for n in range(count)])
+        assert train
+        assert val
+        assert len(train) + len(val) == count
+
+
+def test_a_small_corpus_that_grows_keeps_most_of_its_split() -> None:
+    texts = [f"document {n}" for n in range(300)]
+    for n in range(2, 300):
+        (_, before), (_, after) = split_texts(texts[: n - 1]), split_texts(texts[:n])
+        assert len({*before} ^ ({*after} - {texts[n - 1]})) <= 1
+    assert all((hash_to_fraction(text) >= 0.9) == (text in after) for text in texts)
+
+
+def test_only_one_document_or_a_long_one_leaves_the_threshold() -> None:
+    assert find_threshold([("same", True)] * 3, 0.9) == 0.9
+    assert find_threshold([], 0.9) == 0.9
+    long = [*chunked(LONG_TEXTS[0], 10**9), ("a", True), ("b", True)]
+    assert find_threshold(long, 0.9) == 0.9

@@ -265,6 +265,15 @@ def test_impossible_settings_are_refused(settings: dict, error: str, lines: Path
     assert not (tmp_path / "out" / "data.json").exists()
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_a_small_corpus_has_both_splits_whatever_its_hashes(number: int, tmp_path: Path) -> None:
+    texts = [f"corpus {number}, document {n}" for n in range(3)]
+    for n, text in enumerate(texts):
+        (tmp_path / f"{n}.txt").write_text(text)
+    data = make([tmp_path / f"{n}.txt" for n in range(3)], tmp_path / "out")
+    assert sorted(documents_in(data, "train") + documents_in(data, "val")) == texts
+
+
 def test_a_corpus_too_small_to_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("one short document")
     with pytest.raises(DataError, match=r"of 1 documents none is left to .*minigpt train --data FILE"):
