@@ -90,7 +90,7 @@ def test_a_moved_base_is_asked_for_and_another_one_is_refused(
     [
         ("text-lora", "other.txt", "is not the text|are not what"),
         ("sft-lora", "other.txt", "which is missing or has changed: name it with --data"),
-        ("sft-lora", "pairs.jsonl", "neither instruction and output nor messages"),
+        ("sft-lora", "pairs.jsonl", "has none of messages"),
     ],
 )
 def test_other_data_are_refused(
