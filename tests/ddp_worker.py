@@ -24,6 +24,7 @@ from minigpt.tokenizers import CharTokenizer
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.loop import fit
 from minigpt.training.resume import resume
+from minigpt.training.train import train
 from minigpt.training.training_state import TrainingState
 
 PARALLEL = ("ddp", "fsdp")
@@ -79,14 +80,24 @@ def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> t
     }, log.losses
 
 
+def train_exactly(data: Path, out: Path, **settings: Any) -> None:
+    """Train as `minigpt.train` does, in PyTorch's default dtype instead of float32."""
+    train.__wrapped__(Config().override(**settings), data=data, out=out)
+
+
+def resume_exactly(path: Path, **changes: Any) -> None:
+    """Resume as `resume` does, in PyTorch's default dtype instead of float32."""
+    resume.__wrapped__(path, **changes)
+
+
 def train_all(folder: Path, text: Path) -> None:
     """Train each way, resume what one process or two have begun, and fail in the second process alone."""
     with join_processes() as processes:
         torch.set_default_dtype(torch.float64)
         for parallel in PARALLEL:
-            minigpt.train(data=text, out=folder / parallel, parallel=parallel, **EXACT)
-            minigpt.train(data=text, out=folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 2})
-            resume(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=4)
+            train_exactly(text, folder / parallel, parallel=parallel, **EXACT)
+            train_exactly(text, folder / f"{parallel}-begun", parallel=parallel, **EXACT | {"max_iters": 2})
+            resume_exactly(folder / f"alone-to-{parallel}", parallel=parallel, max_iters=4)
         for name, settings in OTHERS.items():
             weights, _ = fit_briefly(text, processes, **settings)
             if processes.is_first:

@@ -32,6 +32,7 @@ from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.recorded_data import measure_data_file
 from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads, pick_device
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.display import Display
 from minigpt.training.setup import TrainingSetup
@@ -60,6 +61,7 @@ class DPOResult:
     adapter: Path | None
 
 
+@use_pytorch_defaults()
 def train_dpo(
     base: Run,
     data: str | Path,

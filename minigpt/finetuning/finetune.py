@@ -27,6 +27,7 @@ from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.display import Display
 from minigpt.training.setup import prepare_training
 
@@ -54,6 +55,7 @@ class FinetuningResult:
     adapter: Path | None
 
 
+@use_pytorch_defaults()
 def finetune(
     base: Run,
     data: str | Path | Corpus | PreparedData,

@@ -18,6 +18,7 @@ from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.recorded_data import find_training_data, require_recorded_file
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.display import Display
 from minigpt.training.resume import change_config, has_work_left
@@ -25,6 +26,7 @@ from minigpt.training.resume import change_config, has_work_left
 logger = logging.getLogger(__name__)
 
 
+@use_pytorch_defaults()
 def resume_finetuning(
     path: str | Path, base: str | Path | None = None, data: str | Path | None = None, **changes: Any
 ) -> FinetuningResult | SFTResult | DPOResult:

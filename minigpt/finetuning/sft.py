@@ -36,6 +36,7 @@ from minigpt.runs.recorded_data import measure_data_file
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.device import limit_threads, pick_device
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.display import Display
 from minigpt.training.setup import TrainingSetup
@@ -81,6 +82,7 @@ class SFTResult:
     adapter: Path | None
 
 
+@use_pytorch_defaults()
 def train_sft(
     base: Run,
     data: str | Path | None = None,

@@ -15,6 +15,7 @@ from minigpt.model.quantization import Quantization, quantize_model
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 
 QUANTIZATION_BY_BITS: dict[int, Quantization] = {8: "int8", 4: "nf4"}
 
@@ -38,6 +39,7 @@ class QuantizationResult:
     bytes_after: int
 
 
+@use_pytorch_defaults()
 def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Path | None = None) -> QuantizationResult:
     """Save a copy of a run whose matrices have 8 or 4 bits a weight.
 

@@ -26,6 +26,7 @@ from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream, find_end_of_text
 
 
@@ -50,6 +51,7 @@ class Run:
     metrics: list[Metrics]
 
     @classmethod
+    @use_pytorch_defaults()
     def open(cls, path: str | Path, weights: Weights = "last", device: str = "auto") -> "Run":
         """Open a run's directory. Every file is validated first.
 
@@ -149,6 +151,7 @@ class Run:
             rows = engine.generate(self.model, idx, config).tolist()
         return [prompt + self.tokenizer.decode(row) for row in rows]
 
+    @use_pytorch_defaults()
     def loss(self, text: str) -> float:
         """Return the exact loss of a text in nats per token: each token is predicted once, in windows of block_size.
 
@@ -185,6 +188,7 @@ class Run:
         ids = corpus if isinstance(corpus, PreparedData) else self.tokenizer.encode(corpus.text)
         return Dataset(ids, self.config)
 
+    @use_pytorch_defaults()
     def evaluate(self, data: str | Path | None = None) -> Evaluation:
         """Measure the exact loss.
 

@@ -12,6 +12,7 @@ __all__ = [
     "lazy_imports",
     "plotting",
     "process_pool",
+    "pytorch_settings",
     "safetensors_files",
     "terminal",
 ]

@@ -18,6 +18,7 @@ from minigpt.runs.record import Record
 from minigpt.runs.recorded_data import find_training_data, measure_data_file
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.checkpoint_format import Checkpoint
@@ -41,6 +42,7 @@ CHANGEABLE = (
 FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 
+@use_pytorch_defaults()
 def resume(
     path: str | Path,
     data: str | Path | None = None,

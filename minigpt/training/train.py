@@ -12,6 +12,7 @@ from minigpt.errors import DivergedError
 from minigpt.runs.record import Record, Status
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.callbacks import Callback
@@ -24,6 +25,7 @@ from minigpt.training.run_training import create_record, run_training
 from minigpt.training.setup import TrainingSetup, prepare_training, resolve_max_minutes
 
 
+@use_pytorch_defaults()
 def train(
     config: Config,
     data: str | Path | None = None,
@@ -84,6 +86,7 @@ def train(
         return run
 
 
+@use_pytorch_defaults()
 def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Path | None = None) -> Forecast:
     """Return how long the training will take, its memory and roughly its loss, from a few real steps.
 

@@ -15,13 +15,11 @@ import pytest
 import torch
 from cli_process import CommandProcess, serve_torchrun
 from conftest import TINY_FLAGS
-from ddp_worker import EXACT, LONG, OTHERS, PARALLEL, fit_briefly, work
+from ddp_worker import EXACT, LONG, OTHERS, PARALLEL, fit_briefly, resume_exactly, train_exactly, work
 from fault_injection import PROCESSES
 from safetensors.torch import load_file
 
-import minigpt
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.resume import resume
 
 
 def run_two_processes(folder: Path, task: str, *arguments: Path) -> None:
@@ -41,13 +39,13 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("pair")
     torch.set_default_dtype(torch.float64)
     try:
-        minigpt.train(data=text_file, out=folder / "alone", **EXACT)
-        minigpt.train(data=text_file, out=folder / "alone-begun", **EXACT | {"max_iters": 2})
+        train_exactly(text_file, folder / "alone", **EXACT)
+        train_exactly(text_file, folder / "alone-begun", **EXACT | {"max_iters": 2})
         for parallel in PARALLEL:
             shutil.copytree(folder / "alone-begun", folder / f"alone-to-{parallel}")
         run_two_processes(folder, "train_all", folder, text_file)
         for parallel in PARALLEL:
-            resume(folder / f"{parallel}-begun", max_iters=4)
+            resume_exactly(folder / f"{parallel}-begun", max_iters=4)
     finally:
         torch.set_default_dtype(torch.float32)
     yield folder

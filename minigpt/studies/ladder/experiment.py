@@ -31,6 +31,7 @@ from minigpt.studies.ladder.report import draw_ladder, format_markdown
 from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
 from minigpt.studies.look.memorization import LENGTHS, measure_verbatim_shares
 from minigpt.system.device import explain_memory_errors, limit_threads, pick_device
+from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import ProgressBar
 from minigpt.training.display import Display
@@ -46,6 +47,7 @@ SHARED_SETTINGS = (  # the ladder's budget, which a rung with a preset keeps
 )
 
 
+@use_pytorch_defaults()
 def run_ladder(
     config: Config,
     data: str | Path | None = None,
