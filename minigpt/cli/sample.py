@@ -22,7 +22,7 @@ from minigpt.cli.options import (
 from minigpt.cli.output import open_run, print_json, print_line, print_pieces
 from minigpt.cli.standard_input import read_standard_input
 from minigpt.config import SamplingConfig
-from minigpt.system.files import drop_byte_order_mark
+from minigpt.system.text_encoding import drop_byte_order_mark
 
 MAX_PROMPT = 2**20  # bytes
 PIPE_WAIT = 0.5  # seconds until an idle pipe counts as empty

@@ -9,7 +9,8 @@ import click
 
 from minigpt.cli.output import print_message
 from minigpt.errors import FileError
-from minigpt.system.files import decode_text, explain_os_errors
+from minigpt.system.files import explain_os_errors
+from minigpt.system.text_encoding import decode_text
 
 NAME = "standard input"
 MAX_LINE = 2**20  # bytes

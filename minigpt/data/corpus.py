@@ -10,7 +10,8 @@ from minigpt.data.decompression import COMPRESSIONS, open_decompressed
 from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix
 from minigpt.data.prepared_data import PreparedData, is_prepared
 from minigpt.errors import FileError
-from minigpt.system.files import decode_text, drop_byte_order_mark, explain_os_errors, read_text
+from minigpt.system.files import explain_os_errors, read_text
+from minigpt.system.text_encoding import decode_text, drop_byte_order_mark
 
 MAX_TEXT_BYTES = 512 * 2**20  # bytes; the text, its ids and the model share the machine's memory
 _ALLOWED_BYTES = 2**26  # that a compressed text may unpack to, whatever the ratio

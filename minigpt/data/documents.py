@@ -13,7 +13,8 @@ from typing import IO, Any, Literal
 from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, open_decompressed
 from minigpt.data.parquet import read_text_column
 from minigpt.errors import DataError, FileError
-from minigpt.system.files import BYTE_ORDER_MARK, explain_os_errors, require_no_utf16
+from minigpt.system.files import explain_os_errors
+from minigpt.system.text_encoding import BYTE_ORDER_MARK, require_no_utf16
 
 MAX_LINE_BYTES = 2**25  # bytes of a line of JSON; as Python objects it can take thirty times as much memory
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -15,4 +15,6 @@ __all__ = [
     "pytorch_settings",
     "safetensors_files",
     "terminal",
+    "text_encoding",
+    "warn_once",
 ]

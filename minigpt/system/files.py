@@ -1,20 +1,18 @@
 """Files: read with a size limit, written all or nothing, and every error of the system explained in one sentence."""
 
-import codecs
 import contextlib
 import errno
-import functools
 import os
 import stat
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from minigpt.errors import FileError, InputError
+from minigpt.system.text_encoding import decode_text, drop_byte_order_mark
+from minigpt.system.warn_once import warn_once
 
-BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _REASONS = {
     errno.ENOENT: "there is no such file or folder: check the name",
     errno.EACCES: "permission denied: change its permissions, or choose another place",
@@ -46,12 +44,6 @@ _NO_LOCKS = (
     "only one"
 )
 _OTHER_OPEN_FILES = 256  # that a process has open for other reasons, at most
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Warn the first time that a message comes. Python itself repeats it when libraries change its filters."""
-    warnings.warn(message, stacklevel=2)
 
 
 @contextmanager
@@ -106,43 +98,6 @@ def read_text(path: Path | str, limit: int, allow_pipe: bool = False) -> str:
     """
     name = repr(str(path))
     return drop_byte_order_mark(decode_text(read_bytes(path, limit, allow_pipe), name), name)
-
-
-def drop_byte_order_mark(text: str, name: str) -> str:
-    """Return a text without the byte order mark that some programs write before it, and warn if there is one."""
-    if text.startswith(BYTE_ORDER_MARK):
-        warn_once(f"{name} begins with a byte order mark (U+FEFF), which is left out")
-    return text.removeprefix(BYTE_ORDER_MARK)
-
-
-def decode_text(content: bytes, name: str) -> str:
-    """Decode UTF-8.
-
-    Args:
-        content: the bytes.
-        name: where they are from, for messages.
-
-    Raises:
-        FileError: the bytes are not UTF-8, or have a zero byte, as binary files do.
-    """
-    require_no_utf16(content, name)
-    zero = content.find(0)
-    if zero >= 0:
-        raise FileError(f"{name} is binary, not text: byte {zero:,} is zero; use a text file")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte {error.start:,} is 0x{content[error.start]:02x}"
-        raise FileError(f"{name} is not UTF-8: {byte}; save it as UTF-8 first") from None
-
-
-def require_no_utf16(start: bytes, name: str) -> None:
-    """Raise FileError if bytes are the start of a text in UTF-16: it has a mark, or every second byte is zero."""
-    start = start[:1000]
-    halves = (start[::2], start[1::2])
-    has_zeros = any(2 * half.count(0) > len(half) > 1 for half in halves) and not all(0 in half for half in halves)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or has_zeros:
-        raise FileError(f"{name} is UTF-16, not UTF-8: save it as UTF-8 first")
 
 
 def write_atomic(path: Path, content: bytes, like: Path | None = None) -> None:

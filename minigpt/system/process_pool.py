@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from minigpt.system.files import warn_once
+from minigpt.system.warn_once import warn_once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import FileError
-from minigpt.system.files import read_bytes, read_text, warn_once
+from minigpt.system.files import read_bytes, read_text
+from minigpt.system.warn_once import warn_once
 from minigpt.tokenizers.added_tokens import AddedToken
 from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 from minigpt.tokenizers.byte_level import BYTE_CHARACTERS, PATTERNS, text_to_token, token_to_text

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import FileError
-from minigpt.system.files import flush_folder, link_or_copy, lock_file, read_bytes, warn_once, write_atomic
+from minigpt.system.files import flush_folder, link_or_copy, lock_file, read_bytes, write_atomic
+from minigpt.system.warn_once import warn_once
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from minigpt.system.files import warn_once
 from minigpt.system.process_pool import map_in_order, start_pool
+from minigpt.system.warn_once import warn_once
 
 assert multiprocessing.synchronize  # imported before a test replaces what it imports
 
