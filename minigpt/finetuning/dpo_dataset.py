@@ -1,6 +1,7 @@
 """Pairs of answers for DPO, read from a file and served in batches.
 
-A line of the file has prompt, chosen and rejected, each text or messages, as in trl's data sets.
+A line of the file has prompt, chosen and rejected, each text or messages, as in trl's data sets. Without a prompt,
+chosen and rejected are conversations in messages, which differ in their last answer only.
 """
 
 from collections.abc import Sequence
@@ -40,8 +41,13 @@ def read_pairs(path: str | Path) -> list[PreferencePair]:
 def parse_pair(content: Any, where: str) -> PreferencePair:
     """Return the pair that a line holds. Raise DataError, with the place, if it holds none."""
     names = ("prompt", "chosen", "rejected")
+    if isinstance(content, dict) and content.get("prompt") is None and isinstance(content.get("chosen"), list):
+        content = {**content, "prompt": []}  # the question is among the messages
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str | list) for name in names):
-        raise DataError(f"{where}: a pair needs prompt, chosen and rejected, each text or messages")
+        raise DataError(
+            f"{where}: a pair needs prompt, chosen and rejected, each text or messages; "
+            "the prompt can be left out only if the other two are messages"
+        )
     require_supported(
         {name: value for name, value in content.items() if name not in names}, where, ("system", "history")
     )

@@ -17,7 +17,6 @@ from minigpt.runs.run import Run
 MAX_TEST_EXAMPLES = 500  # of each task
 TEST_SHARE = 0.1  # of a file's examples
 FILE_TASK = "the examples"  # the task of the examples of a file
-_SAME_QUESTION = "which all begin with the same question: at least two are needed, to learn from and to test with"
 T = TypeVar("T")
 
 
@@ -96,7 +95,10 @@ def split_by_questions(
     """
     ranked = sorted({asked[0] for asked in questions}, key=lambda question: (hash_to_fraction(question), question))
     if len(ranked) < 2:
-        raise DataError(f"{source} has {len(items)} {kind}, {_SAME_QUESTION}")
+        raise DataError(
+            f"the {kind} in {source} have only one first question: at least two are needed, "
+            "one to learn and one to test"
+        )
     held_questions = set(ranked[: max(1, round(TEST_SHARE * len(ranked)))])
     train: list[T] = []
     held_out: list[tuple[T, Sequence[str]]] = []

@@ -77,10 +77,25 @@ def test_a_batch_of_pairs_counts_its_pairs(undecided: Run) -> None:
     assert data.count_targets(y) == 3
 
 
+def talk(*contents: str) -> list[dict[str, str]]:
+    """Messages of the user and the assistant in turn."""
+    return [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(contents)]
+
+
+def test_the_prompt_of_a_pair_may_be_the_messages_that_both_answers_follow(tmp_path: Path) -> None:
+    with_prompt = {"prompt": talk("a", "b", "c"), "chosen": "d", "rejected": "e"}
+    without = {"chosen": talk("a", "b", "c", "d"), "rejected": talk("a", "b", "c", "e")}
+    first, second = read_pairs(write_pairs(tmp_path / "a.jsonl", with_prompt, without))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [
         ("{", "line 2, is not JSON"),
+        ({"chosen": "b", "rejected": "c"}, "prompt can be left out only if the other two are messages"),
+        ({"chosen": [{"role": "user", "content": "a"}], "rejected": "c"}, "line 2: the roles are"),
+        ({"chosen": talk("a", "b"), "rejected": talk("A", "c")}, "must be one answer each, to the same prompt"),
         ({"prompt": "a", "chosen": "b"}, "line 2: a pair needs prompt, chosen and rejected"),
         ({"prompt": "a", "chosen": "b", "rejected": 3}, "line 2: a pair needs"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same, so there is nothing to prefer"),
@@ -145,4 +160,4 @@ def test_training_makes_the_chosen_answers_the_likelier_ones(
         assert "beta must be a number above 0" in refused(undecided.path, "--preferences", file, "--beta", "0")
         assert "--beta needs --preferences" in refused(undecided.path, "--task", "upper", "--beta", "1")
         write_pairs(file, rows[0])
-        assert "1 pairs: too few" in refused(undecided.path, "--preferences", file)
+        assert "have only one first question: at least two are needed" in refused(undecided.path, "--preferences", file)

@@ -87,5 +87,5 @@ def test_a_set_that_grows_keeps_most_of_its_split() -> None:
 
 
 def test_a_file_of_one_question_is_refused() -> None:
-    with pytest.raises(DataError, match="it has 20 examples, which all begin with the same question: at least two are"):
+    with pytest.raises(DataError, match="the examples in it have only one first question: at least two are"):
         split([make_conversation("one question")] * 20)
