@@ -5,6 +5,7 @@ Import from its modules, such as `minigpt.finetuning.lora`.
 
 __all__ = [
     "accuracy",
+    "adapter_config",
     "adapter_files",
     "dpo",
     "dpo_loss",

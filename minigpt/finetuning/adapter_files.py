@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 from minigpt.acceleration import accelerate
 from minigpt.errors import ConfigError, ExchangeError
+from minigpt.finetuning.adapter_config import CONFIG, AdapterConfig, read_adapter_config
 from minigpt.finetuning.lora import (
     Adapter,
-    LoRAConfig,
     add_adapter,
     find_lora_layers,
     list_adapters,
@@ -35,24 +34,12 @@ from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import BLOCK_NAMES
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
+from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.safetensors_files import read_tensors
 
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-MAX_CONFIG_BYTES = 2**20
+WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}  # our name and PEFT's
-SUPPORTED: dict[str, tuple[Any, ...]] = {  # PEFT has other values for these settings, and we do not
-    "bias": ("none",),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "lora_bias": (None, False),
-    "layer_replication": (None,),
-    "use_qalora": (None, False),
-    "init_lora_weights": (True, False, "gaussian", "orthogonal"),  # the others change the base
-    "alora_invocation_tokens": (None,),
-}
 
 
 def compute_base_fingerprint(model: nn.Module) -> str:
@@ -87,12 +74,13 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
     if not layers:
         raise ConfigError(f"there is no adapter {name!r}: known are {', '.join(list_adapters(model)) or 'none'}")
     config = next(iter(layers.values())).config
+    peft_names = {path: _convert_to_peft_name(model, path) for path in layers}
+    configs = {peft_names[path].removeprefix(PREFIX): adapter.config for path, adapter in layers.items()}
     weights = {
-        f"{_convert_to_peft_name(model, path)}.{PARTS[part]}": tensor.detach().cpu().contiguous()
+        f"{peft_names[path]}.{PARTS[part]}": tensor.detach().cpu().contiguous()
         for path, adapter in layers.items()
         for part, tensor in adapter.named_parameters()
     }
-    targets = {_convert_to_peft_name(model, path).removeprefix(PREFIX) for path in layers}
     content = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if isinstance(model, GPT) else None,
@@ -103,7 +91,9 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
         "lora_dropout": config.dropout,
         "use_rslora": config.rslora,
         "use_dora": config.dora,
-        "target_modules": sorted(targets),
+        "rank_pattern": {name: each.rank for name, each in configs.items() if each.rank != config.rank},
+        "alpha_pattern": {name: each.alpha for name, each in configs.items() if each.alpha != config.alpha},
+        "target_modules": sorted(configs),
         "fan_in_fan_out": isinstance(model, GPT),  # GPT-2 stores its matrices transposed
         "bias": "none",
     }
@@ -135,7 +125,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
     folder = Path(folder)
     require_inside(folder, [folder / CONFIG, folder / WEIGHTS, folder / TOKENS, folder / TOKENIZER])
-    config = _read_config(folder)
+    config = read_adapter_config(folder)
     weights, base = _read_weights(folder)
     if base not in (None, compute_base_fingerprint(model)):
         raise ExchangeError(
@@ -203,7 +193,7 @@ def _convert_to_peft_name(model: nn.Module, path: str) -> str:
 
 
 def _build_adapters(
-    model: nn.Module, config: LoRAConfig, weights: Mapping[str, Tensor], folder: Path
+    model: nn.Module, settings: AdapterConfig, weights: Mapping[str, Tensor], folder: Path
 ) -> dict[str, Adapter]:
     """Return an adapter for each layer that has weights. Raise ExchangeError if the weights do not fit the model."""
     layers = find_linear_layers(model)
@@ -218,7 +208,7 @@ def _build_adapters(
         name_of_a = f"{name}.{PARTS['A']}"
         if name_of_a not in weights:
             raise ExchangeError(f"{str(folder)!r} is not complete: {name_of_a} is missing")
-        found = weights[name_of_a]
+        found, config = weights[name_of_a], settings.for_layer(name.removeprefix(PREFIX))
         if found.dim() != 2 or found.shape[0] != config.rank:  # checked before memory is allocated for that rank
             wrong = f"{name_of_a} is of shape {list(found.shape)}, and the rank is {config.rank}"
             raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
@@ -232,32 +222,6 @@ def _build_adapters(
                 raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
             parameter.data.copy_(weights[key])
     return adapters
-
-
-def _read_config(folder: Path) -> LoRAConfig:
-    """Read adapter_config.json. Raise ExchangeError for a setting that we do not support."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ExchangeError(f"{str(folder)!r} is no adapter: it has no {CONFIG}")
-    try:
-        content: Any = json.loads(read_text(path, MAX_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
-    if not isinstance(content, dict) or content.get("peft_type") != "LORA":
-        raise ExchangeError(f"{str(path)!r} is not of a LoRA adapter, and only those can be read")
-    for name, values in SUPPORTED.items():
-        if content.get(name, values[0]) not in values:
-            raise ExchangeError(f"{str(path)!r} has {name} {content[name]!r}, and only {values[0]!r} can be read")
-    alpha, dropout = content.get("lora_alpha", 8), content.get("lora_dropout", 0.0)
-    rslora, dora = content.get("use_rslora", False), content.get("use_dora", False)
-    are_numbers = all(isinstance(n, int | float) and abs(n) < 1e30 for n in (alpha, dropout))
-    if not are_numbers or not isinstance(rslora, bool) or not isinstance(dora, bool):
-        names = "lora_alpha, lora_dropout, use_rslora or use_dora"
-        raise ExchangeError(f"{str(path)!r} is damaged: {names} has an impossible value")
-    try:
-        return LoRAConfig(content.get("r", 8), float(alpha), float(dropout), rslora, dora)
-    except ConfigError as error:
-        raise ExchangeError(f"{str(path)!r} is damaged: {error}") from None
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str | None]:

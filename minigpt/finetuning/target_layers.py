@@ -39,16 +39,16 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, 
             raise ConfigError("the model has no blocks, and so no layers for an adapter: take a transformer")
         return inside
     for target in targets:
-        if not any(_is_named(path, target) for path in layers):
+        if not any(is_named(path, target) for path in layers):
             known = list(dict.fromkeys(_get_short_name(path) for path in layers))
             hint = suggest_name(target, known) or f": choose from {', '.join(known)}"
             raise ConfigError(f"no layer is named {target!r}{hint}")
     if not targets:
         raise ConfigError("targets is empty: name layers, or leave it out")
-    return {path: layer for path, layer in layers.items() if any(_is_named(path, target) for target in targets)}
+    return {path: layer for path, layer in layers.items() if any(is_named(path, target) for target in targets)}
 
 
-def _is_named(path: str, target: str) -> bool:
+def is_named(path: str, target: str) -> bool:
     """Return True where the target is the path of a layer or its end."""
     return path == target or path.endswith("." + target)
 

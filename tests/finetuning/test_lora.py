@@ -193,6 +193,31 @@ def test_peft_opens_our_adapters_and_we_open_pefts(kind: dict, tmp_path: Path) -
         assert (theirs(x).logits - again(x)[0]).abs().max() < 2e-5
 
 
+def test_ranks_and_alphas_by_layer_are_read_and_written_as_peft_does(tmp_path: Path) -> None:
+    save_gpt2(build_random_model(GPT2), tmp_path / "base")
+    base = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=12.0,
+        target_modules=["c_attn", "attn.c_proj", "mlp.c_fc"],
+        rank_pattern={"c_attn": 2, "h.1.mlp.c_fc": 5},
+        alpha_pattern={"transformer.h.0.attn.c_proj": 3},
+        fan_in_fan_out=True,
+    )
+    theirs = peft.get_peft_model(base, config).eval()
+    for parameter in (p for name, p in theirs.named_parameters() if "lora_" in name):
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, x = load_gpt2(tmp_path / "base"), make_batch()[0]
+    load_adapter(ours, tmp_path / "theirs")
+    save_adapter(ours, tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours")
+    with torch.no_grad():
+        expected = theirs(x).logits
+        assert (ours(x)[0] - expected).abs().max() < 2e-5
+        assert (again.eval()(x).logits - expected).abs().max() < 2e-5
+
+
 @pytest.mark.parametrize("config", [LECTURE, FAST, GPT2], ids=["lecture", "fast", "gpt2"])
 def test_a_saved_adapter_gives_the_same_logits_when_loaded(config: ModelConfig, tmp_path: Path) -> None:
     model = build_random_model(config).eval()
