@@ -12,6 +12,7 @@ import pytest
 from cli_process import give_up_root, run_command
 from conftest import TINY_FLAGS
 
+from minigpt.runs.record import FORMAT
 from minigpt.runs.run import Run
 
 
@@ -129,7 +130,7 @@ def test_a_truncated_file_of_a_run_is_named(name: str, command: Callable, traine
 @pytest.mark.parametrize(
     ("name", "old", "new", "parts"),
     [
-        ("run.json", '"format": 3', '"format": 4', ["run.json' has format 4, but this version reads 3"]),
+        ("run.json", f'"format": {FORMAT}', '"format": 99', [f"has format 99, but this version reads {FORMAT}"]),
         ("config.toml", "[model]", "[model]\nrotary = true", ["config.toml", "another version", "'rotary'"]),
         ("config.toml", "n_embd = 16", "n_embd = 32", ["model.safetensors' does not fit config.toml", "shape"]),
     ],

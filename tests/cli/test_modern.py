@@ -20,7 +20,9 @@ SETTINGS = {"max_iters": 120, "learning_rate": 5e-3}
 @pytest.fixture(scope="module")
 def modern(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("modern") / "run"
-    return minigpt.train(data=text_file, out=out, architecture="modern", optimizer="muon", **TINY | SETTINGS)
+    return minigpt.train(
+        data=text_file, out=out, architecture="modern", optimizer="muon", **TINY | SETTINGS | {"snapshots": 2}
+    )
 
 
 def test_a_modern_run_learns_and_opens_unchanged(modern: Run) -> None:
