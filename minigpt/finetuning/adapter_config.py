@@ -33,10 +33,8 @@ class AdapterConfig(NamedTuple):
 
     def for_layer(self, name: str) -> LoRAConfig:
         """Return the settings of the layer that PEFT calls so. Raise ConfigError for an impossible value."""
-        rank, alpha = (
-            next((value for key, value in pattern.items() if is_named(name, key)), usual)
-            for pattern, usual in ((self.ranks, self.default.rank), (self.alphas, self.default.alpha))
-        )
+        rank = next((value for key, value in self.ranks.items() if is_named(name, key)), self.default.rank)
+        alpha = next((value for key, value in self.alphas.items() if is_named(name, key)), self.default.alpha)
         return dataclasses.replace(self.default, rank=rank, alpha=alpha)
 
 
