@@ -16,7 +16,6 @@ import torch
 from cli_process import CommandProcess
 from conftest import COMMAND, TINY_FLAGS, in_terminal
 
-from minigpt.__main__ import WAIT_SETTINGS
 from minigpt.cli.main import run
 from minigpt.runs.run import Run
 
@@ -256,19 +255,3 @@ def test_without_numba_pytorch_writes_the_text_and_a_line_says_so(
     with_numba = command(*arguments)
     assert "Numba" not in with_numba.stderr
     assert with_numba.stdout == without.stdout
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, None)],
-)
-def test_only_the_command_lets_waiting_threads_sleep(environment: dict[str, str], expected: str | None) -> None:
-    code = "import os, runpy, sys\n{0}\nprint(os.environ.get('OMP_WAIT_POLICY'))"
-    command = (
-        "sys.argv[1:] = ['--version']\ntry: runpy.run_module('minigpt', run_name='__main__')\nexcept SystemExit: 0"
-    )
-    clean = {name: value for name, value in os.environ.items() if name not in WAIT_SETTINGS} | environment
-    for what, policy in ((command, expected), ("import minigpt", environment.get("OMP_WAIT_POLICY"))):
-        words = [sys.executable, "-c", code.format(what)]
-        done = subprocess.run(words, env=clean, capture_output=True, text=True, check=True)
-        assert done.stdout.split()[-1] == str(policy)
