@@ -146,7 +146,9 @@ def test_training_makes_the_chosen_answers_the_likelier_ones(
         again = command("chat", *over, "--temperature", "0", "--max-new-tokens", "3", input=typed)
         assert again.stdout == said.stdout, again.stderr
     else:
-        assert [line[:1] for line in said.stdout.splitlines()] == ["b", "b"], said.stderr
+        answers = [line[:1] for line in said.stdout.splitlines()]
+        assert "b" in answers, said.stderr
+        assert "a" not in answers  # DPO makes b likelier than a, which need not be the likeliest of all
     assert command("info", "new").returncode == 0
 
     def refused(*arguments: object) -> str:
