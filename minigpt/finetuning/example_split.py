@@ -81,8 +81,8 @@ def split_by_questions(
     The first questions are ranked by their SHA-256, and a tenth of them is held out, at least one. So conversations
     that begin alike stay together, and a set that grows keeps most of its split. A test item is left out if one of its
     questions occurs anywhere in a training item: there it is learned. If this leaves no test item, as where every
-    conversation goes on with "continue", only the first questions count; and if each of these is learned too, nothing
-    is left out.
+    conversation goes on with "continue", only the first questions count. If each of these occurs in a training item,
+    those training items are left out instead, as long as one remains.
 
     Args:
         items: what is split.
@@ -100,18 +100,16 @@ def split_by_questions(
             "one to learn and one to test"
         )
     held_questions = set(ranked[: max(1, round(TEST_SHARE * len(ranked)))])
-    train: list[T] = []
-    held_out: list[tuple[T, Sequence[str]]] = []
-    learned: set[str] = set()
-    for item, asked in zip(items, questions, strict=True):
-        if asked[0] in held_questions:
-            held_out.append((item, asked))
-        else:
-            train.append(item)
-            learned.update(asked)
+    pairs = [*zip(items, questions, strict=True)]
+    held_out = [(item, asked) for item, asked in pairs if asked[0] in held_questions]
+    train = [(item, asked) for item, asked in pairs if asked[0] not in held_questions]
+    learned = {question for _, asked in train for question in asked}
     test = [item for item, asked in held_out if learned.isdisjoint(asked)]
     test = test or [item for item, asked in held_out if asked[0] not in learned]
-    return train, test or [item for item, _ in held_out]
+    if not test:
+        train = [(item, asked) for item, asked in train if held_questions.isdisjoint(asked)] or train
+        test = [item for item, _ in held_out]
+    return [item for item, _ in train], test
 
 
 def make_corpus(examples: Iterable[Example], source: str) -> Corpus:

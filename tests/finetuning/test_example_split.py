@@ -1,5 +1,6 @@
 """Examples of a file: no question of a test example is learned, in whatever conversation it stands."""
 
+import itertools
 import random
 
 import pytest
@@ -77,6 +78,15 @@ def test_questions_that_are_learned_elsewhere_leave_both_parts_an_item() -> None
         a, b = f"{number} a", f"{number} b"
         train, test = split([make_conversation(a, b), make_conversation(b, a)])
         assert (len(train), len(test)) == (1, 1)
+
+
+def test_conversations_that_ask_a_held_out_question_are_not_learned_if_nothing_else_could_be_tested() -> None:
+    questions = [f"question {n}" for n in range(30)]
+    train, test = split([make_conversation(*pair) for pair in itertools.pairwise([*questions, questions[0]])])
+    assert len(test) == 3
+    assert len(train) >= 20
+    learned = {question for example in train for question in example.questions}
+    assert learned.isdisjoint(example.questions[0] for example in test)
 
 
 def test_a_set_that_grows_keeps_most_of_its_split() -> None:
