@@ -67,8 +67,9 @@ def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
         The number of threads.
     """
     before = torch.get_num_threads()
-    most = before if "OMP_NUM_THREADS" in os.environ else min(before, cpus or count_cpus())
-    threads = min(most, max(1, numbers // NUMBERS_PER_THREAD))
+    threads = min(before, max(1, numbers // NUMBERS_PER_THREAD))
+    if threads > 1 and "OMP_NUM_THREADS" not in os.environ:  # one thread for each token written needs no count
+        threads = min(threads, cpus or count_cpus())
     global _threads_process
     if _threads_process not in (None, os.getpid()):
         threads = 1
