@@ -5,6 +5,7 @@ After an interruption the same command continues: it reads the texts again and r
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -157,11 +158,16 @@ class _CorpusReader:
         self.found, self.settings, self.progress = found, settings, progress
         self.reader = DocumentReader()
         self.marked = 0  # passages that have <|endoftext|> in their text
-        self.threshold = settings.train_fraction
-        if found.bytes < _SMALL_CORPUS:
-            reader = DocumentReader(settings.field, settings.separator, settings.errors)
-            chunks = itertools.chain.from_iterable(map(reader.read, found.files))
-            self.threshold = find_threshold(chunks, settings.train_fraction)
+
+    @functools.cached_property
+    def threshold(self) -> float:
+        """The hash from which on short documents validate. A small corpus is read for it, once."""
+        settings = self.settings
+        if self.found.bytes >= _SMALL_CORPUS:
+            return settings.train_fraction
+        reader = DocumentReader(settings.field, settings.separator, settings.errors)
+        chunks = itertools.chain.from_iterable(map(reader.read, self.found.files))
+        return find_threshold(chunks, settings.train_fraction)
 
     def read(self, title: str) -> Iterator[Passage]:
         """Read all passages in order, and report the progress under a title."""
