@@ -2,9 +2,9 @@
 
     python benchmarks/busy_machine.py --data input.txt --rounds 3
 
-The lecture preset trains with threads that spin while they wait for each other (OpenMP's default), with threads that
-sleep (OMP_WAIT_POLICY=passive), and on one thread, in turns. The other program is a Python loop. Prints the steps per
-second, and each as a part of what one thread makes on the quiet machine.
+The lecture preset trains in three ways, in turns: with threads that spin while they wait for each other (OpenMP's
+default), with threads that sleep (OMP_WAIT_POLICY=passive), and on one thread. The other program is a Python loop.
+Prints the steps per second of each, and their ratio to those of one thread on the quiet machine.
 """
 
 import argparse
