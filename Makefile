@@ -30,7 +30,8 @@ test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigp
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 		--no-loadscope-reorder $(WITHOUT_KERNELS)
 
-release-check: test  ## what takes too long for every change: all tests without kernels, fuzzing, kills, the notebook
+release-check: test  ## what takes too long for every change: the long tests, all tests without kernels, fuzzing, kills
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m long
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
 	$(BIN)/python benchmarks/fuzz.py --files 6000
 	$(BIN)/python benchmarks/soak.py --kills 100 --fine-tuning-kills 10

@@ -109,13 +109,17 @@ def train_all(folder: Path, text: Path) -> None:
             minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
             minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 2})
             resume(folder / f"{parallel}-resumed", max_iters=4)
-        minigpt.train(data=text, out=folder / "long", **LONG)
         said = ""
         try:
             minigpt.train(data=text if processes.is_first else folder / "nothing.txt", out=folder / "never")
         except MinigptError as error:
             said = f"{type(error).__name__}{', silent' if error.silent else ''}: {error}"
         (folder / f"said-{processes.rank}.json").write_text(json.dumps(said))
+
+
+def train_long(out: Path, text: Path) -> None:
+    """Train the run that a test stops several times, without a stop."""
+    minigpt.train(data=text, out=out, **LONG)
 
 
 def resume_run(run: Path) -> None:

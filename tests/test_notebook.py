@@ -21,6 +21,7 @@ def cells(kind: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == kind]
 
 
+@pytest.mark.long
 def test_the_notebook_runs_with_few_steps(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "input.txt").write_text(text[:8000])
     monkeypatch.setenv("MAX_ITERS", "2")

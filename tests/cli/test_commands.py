@@ -198,7 +198,10 @@ def test_sample_works_with_closed_streams(ending: str, trained: Run) -> None:
     line = f"{COMMAND} sample {trained.path} --max-new-tokens 5 {ending}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    missing = subprocess.run(["sh", "-c", f"{COMMAND} info nothing {ending}"], capture_output=True, text=True)
+
+
+def test_an_error_keeps_its_exit_status_without_standard_error() -> None:
+    missing = subprocess.run(["sh", "-c", f"{COMMAND} info nothing 2>&-"], capture_output=True, text=True)
     assert (missing.returncode, missing.stdout) == (2, "")
 
 

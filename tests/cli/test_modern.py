@@ -44,10 +44,12 @@ def test_info_names_the_parts_of_a_modern_run(modern: Run, command: Callable) ->
 
 
 def test_look_makes_every_view_of_a_modern_run(modern: Run, command: Callable, tmp_path: Path) -> None:
-    done = command("look", modern.path, "--out", tmp_path, "--json")
+    names = VIEWS.keys() - {"copied"}  # it writes 2,000 characters, which takes as long as all other views
+    only = [word for name in names for word in ("--only", name)]
+    done = command("look", modern.path, "--out", tmp_path, "--json", *only)
     views = json.loads(done.stdout)["views"]
     assert done.returncode == 0, done.stderr
-    assert views.keys() == VIEWS.keys()
+    assert views.keys() == names
     assert all(Path(view["path"]).is_file() for view in views.values())
     maps = compute_attention_maps(modern.model, torch.tensor(modern.tokenizer.encode("the sea and")))
     torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 2, 11))

@@ -140,8 +140,9 @@ def find_workers(process: CommandProcess) -> list[psutil.Process]:
     return sorted(children, key=lambda child: child.environ()["RANK"])
 
 
+@pytest.mark.long
 def test_a_training_that_was_killed_restarted_stopped_and_resumed_has_the_same_bits(
-    runs: Path, tmp_path: Path, text_file: Path
+    tmp_path: Path, text_file: Path
 ) -> None:
     flags = [word for name, value in LONG.items() for word in (f"--{name.replace('_', '-')}", value)]
     run = tmp_path / "run"
@@ -169,9 +170,10 @@ def test_a_training_that_was_killed_restarted_stopped_and_resumed_has_the_same_b
     assert RunDirectory(run).read_record().status == "unfinished"
 
     run_two_processes(tmp_path, "resume_run", run)
-    assert compare_weights(runs / "long", run) == 0
-    assert losses(runs / "long") == losses(run)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
+    run_two_processes(tmp_path, "train_long", tmp_path / "never-stopped", text_file)
+    assert compare_weights(tmp_path / "never-stopped", run) == 0
+    assert losses(tmp_path / "never-stopped") == losses(run)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"run", "never-stopped"}
 
 
 @pytest.mark.parametrize(

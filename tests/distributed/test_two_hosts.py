@@ -40,6 +40,7 @@ def hosts() -> Iterator[list[str]]:
         pytest.skip("no network namespaces can be made here")
 
 
+@pytest.mark.long
 def test_two_hosts_train_one_run(hosts: list[str], text_file: Path, tmp_path: Path) -> None:
     started = []
     for n, host in enumerate(hosts):

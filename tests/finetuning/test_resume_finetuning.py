@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fault_injection
 import pytest
+from fault_injection import FINE_TUNINGS
 
 from minigpt.errors import DataError, InputError, RunError
 from minigpt.finetuning.resume_finetuning import resume_finetuning
@@ -24,7 +25,11 @@ def folder(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", fault_injection.FINE_TUNINGS)
+SHORT = ("text-full", "sft-lora", "dpo-qlora")  # each of the three trainings, and each way to train the weights
+ALL_KINDS = [kind if kind in SHORT else pytest.param(kind, marks=pytest.mark.long) for kind in FINE_TUNINGS]
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_killed_fine_tuning_goes_on_with_the_same_bits(kind: str, folder: Path, tmp_path: Path) -> None:
     fine_tuning = fault_injection.fine_tuning(folder, kind)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -44,6 +49,7 @@ def test_a_killed_fine_tuning_goes_on_with_the_same_bits(kind: str, folder: Path
     assert ("adapter/adapter_model.safetensors" in never_stopped) == kind.endswith("lora")
 
 
+@pytest.mark.long
 def test_a_fine_tuning_killed_at_random_moments_goes_on_with_the_same_bits(folder: Path, tmp_path: Path) -> None:
     fine_tuning = fault_injection.fine_tuning(folder, "sft-lora")
     whole, killed = tmp_path / "whole", tmp_path / "killed"

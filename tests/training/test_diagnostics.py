@@ -61,7 +61,7 @@ def test_the_diagnostics_find_what_is_wrong_with_real_runs(
     def said(**settings: Any) -> str:
         capfd.readouterr()
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        minigpt.train(out=folder, **TINY | {"data": text_file, "snapshots": 0, "eval_interval": 10} | settings)
+        minigpt.train(out=folder, **TINY | {"n_layer": 1, "data": text_file, "eval_interval": 10} | settings)
         return capfd.readouterr().err
 
     assert "it is still improving" in said(learning_rate=1e-3, max_iters=100)

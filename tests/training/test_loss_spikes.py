@@ -114,6 +114,7 @@ def test_several_batches_may_be_left_out_but_not_any_number(text_file: Path, tmp
     assert len(bad.batches) == 31 + MAX_SKIPS * 11
 
 
+@pytest.mark.long
 def test_a_log_with_lines_of_base64_trains_to_the_end(tmp_path: Path) -> None:
     rng = random.Random(0)
     lines = [f"2026-01-0{n % 9 + 1} 12:00:{n % 60:02} INFO request {n % 7} served in {n % 90} ms" for n in range(9000)]

@@ -47,6 +47,7 @@ def check_resumed(folder: Path, settings: dict[str, Any], never_stopped: dict[st
     minigpt.load(folder / "run")
 
 
+@pytest.mark.long
 def test_a_training_killed_at_random_moments_resumes_with_the_same_bits(
     settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
 ) -> None:
