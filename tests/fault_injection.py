@@ -24,7 +24,7 @@ from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.errors import MinigptError
 from minigpt.finetuning.dpo import train_dpo
 from minigpt.finetuning.finetune import finetune
-from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.resume_finetuning import resume_finetuning
 from minigpt.finetuning.sft import train_sft
 from minigpt.runs.run_directory import RunDirectory

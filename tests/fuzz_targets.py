@@ -53,7 +53,9 @@ from minigpt.exchange.weight_files import INDEX as INDEX_OF_PARTS
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.examples import read_examples
-from minigpt.finetuning.lora import LoRAConfig, apply_lora
+from minigpt.finetuning.lora import apply_lora
+from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.finetuning.replaced_weights import Replacement, replace_weights
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantize_model
@@ -380,6 +382,8 @@ def make_adapter(folder: Path, name: str) -> Path:
     bigger = dataclasses.replace(run, model=resize_embeddings(run.model, old, 0), tokenizer=tokenizer)
     model = copy.deepcopy(run.model)
     apply_lora(model, rank=2, dora=True)
+    norm = {f"ln_f.{name}": Replacement(tensor) for name, tensor in model.ln_f.named_parameters()}
+    replace_weights(model, norm, "default")
     save_adapter(model, folder / "adapter")
     save_new_tokens(folder / "adapter", bigger.model.state_dict(), old, bigger)
     return folder / "adapter" / name

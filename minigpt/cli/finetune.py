@@ -111,7 +111,7 @@ def finetune(
     from minigpt.finetuning.dpo import train_dpo
     from minigpt.finetuning.examples import has_examples
     from minigpt.finetuning.finetune import finetune
-    from minigpt.finetuning.lora import LoRAConfig
+    from minigpt.finetuning.lora_layer import LoRAConfig
     from minigpt.finetuning.sft import train_sft
 
     base_run = open_run(run, device=fields["device"] or "auto")

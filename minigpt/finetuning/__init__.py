@@ -12,6 +12,7 @@ __all__ = [
     "examples",
     "finetune",
     "lora",
+    "lora_layer",
     "run_finetuning",
     "sft",
     "tasks",

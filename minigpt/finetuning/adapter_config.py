@@ -1,4 +1,4 @@
-"""PEFT's adapter_config.json: which layers an adapter has, and its rank and alpha, which may differ by layer."""
+"""PEFT's adapter_config.json: rank and alpha, which may differ by layer, and the weights that an adapter replaces."""
 
 import dataclasses
 import json
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minigpt.errors import ConfigError, ExchangeError
-from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.target_layers import is_named
 from minigpt.system.files import read_text
 
 CONFIG = "adapter_config.json"
+INPUT_TABLE = "wte"  # the table of trainable tokens that are a list
 MAX_CONFIG_BYTES = 2**20
 SUPPORTED: dict[str, tuple[Any, ...]] = {  # PEFT has other values for these settings, and we do not
     "bias": ("none",),
-    "modules_to_save": (None, []),
     "lora_bias": (None, False),
     "layer_replication": (None,),
     "use_qalora": (None, False),
@@ -25,11 +25,21 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {  # PEFT has other values for these set
 
 
 class AdapterConfig(NamedTuple):
-    """The settings of adapter_config.json: those of most layers, and the rank and alpha of others by name."""
+    """The settings of adapter_config.json.
+
+    Attributes:
+        default: the settings of most layers.
+        ranks: the rank of other layers, by name.
+        alphas: the alpha of other layers, by name.
+        modules: the names of modules that the adapter replaces.
+        tokens: the ids of rows that the adapter replaces, by the name of their table.
+    """
 
     default: LoRAConfig
     ranks: dict[str, Any]
     alphas: dict[str, Any]
+    modules: list[str]
+    tokens: dict[str, list[int]]
 
     def for_layer(self, name: str) -> LoRAConfig:
         """Return the settings of the layer that PEFT calls so. Raise ConfigError for an impossible value."""
@@ -58,16 +68,47 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if not are_numbers or not isinstance(rslora, bool) or not isinstance(dora, bool):
         names = "lora_alpha, lora_dropout, use_rslora or use_dora"
         raise ExchangeError(f"{str(path)!r} is damaged: {names} has an impossible value")
-    patterns = [content.get(name) or {} for name in ("rank_pattern", "alpha_pattern")]
-    for pattern in patterns:
-        if not isinstance(pattern, dict) or not all(re.fullmatch(r"[\w.]+", key) for key in pattern):
-            raise ExchangeError(f"{str(path)!r} has the pattern {pattern!r:.80}, and only names of layers can be read")
-        if not all(isinstance(value, int | float) and abs(value) < 1e30 for value in pattern.values()):
-            raise ExchangeError(f"{str(path)!r} is damaged: {pattern!r:.80} has an impossible value")
+    modules, tokens = _read_modules(content, path), _read_tokens(content, path)
+    ranks, alphas = (_read_pattern(content, name, path) for name in ("rank_pattern", "alpha_pattern"))
     try:
-        settings = AdapterConfig(LoRAConfig(content.get("r", 8), float(alpha), float(dropout), rslora, dora), *patterns)
+        default = LoRAConfig(content.get("r", 8), float(alpha), float(dropout), rslora, dora)
+        settings = AdapterConfig(default, ranks, alphas, modules, tokens)
         for name in [*settings.ranks, *settings.alphas]:
             settings.for_layer(name)
         return settings
     except ConfigError as error:
         raise ExchangeError(f"{str(path)!r} is damaged: {error}") from None
+
+
+def _read_pattern(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Return the ranks or alphas by the name of layers. Raise ExchangeError for anything else."""
+    pattern = content.get(name) or {}
+    if not isinstance(pattern, dict) or not all(re.fullmatch(r"[\w.]+", key) for key in pattern):
+        raise ExchangeError(f"{str(path)!r} has the pattern {pattern!r:.80}, and only names of layers can be read")
+    if not all(isinstance(value, int | float) and abs(value) < 1e30 for value in pattern.values()):
+        raise ExchangeError(f"{str(path)!r} is damaged: {pattern!r:.80} has an impossible value")
+    return pattern
+
+
+def _read_modules(content: dict[str, Any], path: Path) -> list[str]:
+    """Return the names of the modules to save. Raise ExchangeError for anything else."""
+    modules = content.get("modules_to_save") or []
+    if not isinstance(modules, list) or not all(isinstance(name, str) and name for name in modules):
+        raise ExchangeError(f"{str(path)!r} is damaged: modules_to_save {modules!r:.80} is not a list of names")
+    return modules
+
+
+def _read_tokens(content: dict[str, Any], path: Path) -> dict[str, list[int]]:
+    """Return the ids of the trainable tokens by table. Raise ExchangeError for impossible ones."""
+    tokens = content.get("trainable_token_indices") or {}
+    tokens = {INPUT_TABLE: tokens} if isinstance(tokens, list) else tokens
+    if not isinstance(tokens, dict) or not all(table and _are_ids(ids) for table, ids in tokens.items()):
+        why = f"trainable_token_indices {tokens!r:.80} are not lists of different token ids"
+        raise ExchangeError(f"{str(path)!r} is damaged: {why}")
+    return tokens
+
+
+def _are_ids(ids: Any) -> bool:
+    """Return True for a list of different whole numbers from 0."""
+    is_list = isinstance(ids, list) and ids and all(type(i) is int and 0 <= i < 2**63 for i in ids)
+    return bool(is_list) and len(set(ids)) == len(ids)

@@ -5,12 +5,13 @@ adapters over a GPT-2 from exchange/huggingface.py, and we open PEFT's. The laye
 names. The metadata of the tensors hold a fingerprint of the base, so that an adapter is refused over another base.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,27 +20,28 @@ from torch import Tensor, nn
 from minigpt.acceleration import accelerate
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.finetuning.adapter_config import CONFIG, AdapterConfig, read_adapter_config
+from minigpt.finetuning.adapter_replacements import convert_replacements, read_replacements
 from minigpt.finetuning.lora import (
-    Adapter,
     add_adapter,
     find_lora_layers,
     list_adapters,
     merge_and_unload,
+    require_free_weights,
     unmerge,
     use_adapters,
 )
+from minigpt.finetuning.lora_layer import Adapter, LoRAConfig
+from minigpt.finetuning.peft_names import PARTS, PREFIX, TOKEN_ROWS, convert_to_base_name, convert_to_peft_name
+from minigpt.finetuning.replaced_weights import HEAD, is_head_untied, untie_head
 from minigpt.finetuning.target_layers import find_linear_layers
 from minigpt.finetuning.vocabulary_resize import TOKENIZER, TOKENS, load_new_tokens
 from minigpt.model.gpt import GPT
-from minigpt.model.gpt2_names import BLOCK_NAMES
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.safetensors_files import read_tensors
 
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
-PREFIX = "base_model.model."
-PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}  # our name and PEFT's
 
 
 def compute_base_fingerprint(model: nn.Module) -> str:
@@ -48,16 +50,24 @@ def compute_base_fingerprint(model: nn.Module) -> str:
     merged = [layer for layer in find_lora_layers(model).values() if layer.unmerged_base]
     for layer in merged:
         layer.unmerge()
-    for name, tensor in sorted(model.state_dict().items()):
-        if ".adapters." not in name and not name.endswith(".tril"):
-            digest.update(name.replace(".base.", ".").encode())
+    weights = {convert_to_base_name(name): tensor for name, tensor in model.state_dict().items()}
+    has_own_head = not is_head_untied(model)
+    for name, tensor in sorted(weights.items()):
+        if ".adapters." not in name and not name.endswith(".tril") and (has_own_head or not name.startswith(HEAD)):
+            digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     for layer in merged:
         layer.merge()
     return digest.hexdigest()
 
 
-def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", base_sha256: str | None = None) -> None:
+def save_adapter(
+    model: nn.Module,
+    folder: str | Path,
+    name: str = "default",
+    base_sha256: str | None = None,
+    moved_ids: Sequence[int] = (),
+) -> None:
     """Write one of a model's adapters.
 
     Args:
@@ -65,25 +75,41 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
         folder: where the two files go.
         name: the adapter's name.
         base_sha256: the base's fingerprint; computed from the model by default.
+        moved_ids: rows that are not the base's at the same place, of tables of which the adapter replaces some rows.
 
     Raises:
         ConfigError: the model has no adapter of that name.
         FileError: a file cannot be written.
     """
-    layers = {path: layer.adapters[name] for path, layer in find_lora_layers(model).items() if name in layer.adapters}
-    if not layers:
+    if name not in list_adapters(model):
         raise ConfigError(f"there is no adapter {name!r}: known are {', '.join(list_adapters(model)) or 'none'}")
-    config = next(iter(layers.values())).config
-    peft_names = {path: _convert_to_peft_name(model, path) for path in layers}
-    configs = {peft_names[path].removeprefix(PREFIX): adapter.config for path, adapter in layers.items()}
+    layers = {
+        convert_to_peft_name(model, path): layer.adapters[name]
+        for path, layer in find_lora_layers(model).items()
+        if name in layer.adapters
+    }
     weights = {
-        f"{peft_names[path]}.{PARTS[part]}": tensor.detach().cpu().contiguous()
+        f"{path}.{PARTS[part]}": tensor.detach().cpu().contiguous()
         for path, adapter in layers.items()
         for part, tensor in adapter.named_parameters()
     }
-    content = {
+    replaced, settings = convert_replacements(model, name, moved_ids)
+    configs = {path.removeprefix(PREFIX): adapter.config for path, adapter in layers.items()}
+    content = {**_describe_layers(configs, is_gpt=isinstance(model, GPT)), **settings}
+    folder = Path(folder)
+    with explain_os_errors("create the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", "base_sha256": base_sha256 or compute_base_fingerprint(model)}
+    write_atomic(folder / WEIGHTS, safetensors.torch.save(weights | replaced, metadata))
+    write_atomic(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _describe_layers(configs: Mapping[str, LoRAConfig], is_gpt: bool) -> dict[str, Any]:
+    """Return the content of adapter_config.json for these layers, by PEFT's names."""
+    config = next(iter(configs.values()), LoRAConfig())
+    return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if isinstance(model, GPT) else None,
+        "task_type": "CAUSAL_LM" if is_gpt else None,
         "base_model_name_or_path": None,
         "inference_mode": True,
         "r": config.rank,
@@ -94,15 +120,9 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default", ba
         "rank_pattern": {name: each.rank for name, each in configs.items() if each.rank != config.rank},
         "alpha_pattern": {name: each.alpha for name, each in configs.items() if each.alpha != config.alpha},
         "target_modules": sorted(configs),
-        "fan_in_fan_out": isinstance(model, GPT),  # GPT-2 stores its matrices transposed
+        "fan_in_fan_out": is_gpt,  # GPT-2 stores its matrices transposed
         "bias": "none",
     }
-    folder = Path(folder)
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "base_sha256": base_sha256 or compute_base_fingerprint(model)}
-    write_atomic(folder / WEIGHTS, safetensors.torch.save(weights, metadata))
-    write_atomic(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")
 
 
 def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> list[str]:
@@ -119,7 +139,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     Raises:
         ExchangeError: it is not a LoRA adapter, is a pickle, belongs to another base or does not fit this one.
         FileError: a file cannot be read.
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or an active adapter replaces the same weights.
     """
     if name in list_adapters(model):
         raise ConfigError(f"the model has an adapter named {name!r} already: choose another name")
@@ -131,9 +151,20 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         raise ExchangeError(
             f"{str(folder)!r} is an adapter for another base than this: take it with the one it was made for"
         )
+    if (folder / TOKENS).exists():  # then `load_new_tokens` reads the rows of tokens
+        config = config._replace(tokens={})
+        weights = {key: tensor for key, tensor in weights.items() if not key.endswith(TOKEN_ROWS)}
     unmerge(model)
-    adapters = _build_adapters(model, config, weights, folder)
-    add_adapter(model, adapters, name)
+    low_rank = {key: tensor for key, tensor in weights.items() if key.endswith(tuple(PARTS.values()))}
+    rest = {key: tensor for key, tensor in weights.items() if key not in low_rank}
+    adapters = _build_adapters(model, config, low_rank, folder)
+    replacements, unties_head = read_replacements(model, config, rest, folder)
+    for both in (path for path in adapters if f"{path}.weight" in replacements):
+        raise ExchangeError(f"{str(folder)!r} is damaged: {both} is replaced, and has a low-rank update too")
+    require_free_weights(model, adapters, replacements)
+    if unties_head and isinstance(model, GPT):
+        untie_head(model)
+    add_adapter(model, adapters, name, replacements)
     return list(adapters)
 
 
@@ -166,6 +197,8 @@ def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run
     merge_and_unload(run.model)
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
         raise ExchangeError(f"with {', '.join(adapters)} the weights are no finite numbers any more: lower the scale")
+    config = run.config.override(tied_head=run.model.config.tied_head)  # an adapter may have untied the head
+    run = dataclasses.replace(run, config=config)
     run = load_new_tokens(run, with_tokens[0]) if with_tokens else run
     accelerate(run.model, run.config)
     return run
@@ -184,20 +217,12 @@ def _split_scale(adapter: str) -> tuple[Path, float]:
     raise ConfigError(f"{scale!r} is not the scale of an adapter: write FOLDER or FOLDER:0.7")
 
 
-def _convert_to_peft_name(model: nn.Module, path: str) -> str:
-    """Return what PEFT calls the layer at that path."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", path)
-    if isinstance(model, GPT) and found and found[2] in BLOCK_NAMES:
-        return f"{PREFIX}transformer.h.{found[1]}.{BLOCK_NAMES[found[2]]}"
-    return PREFIX + path
-
-
 def _build_adapters(
     model: nn.Module, settings: AdapterConfig, weights: Mapping[str, Tensor], folder: Path
 ) -> dict[str, Adapter]:
     """Return an adapter for each layer that has weights. Raise ExchangeError if the weights do not fit the model."""
     layers = find_linear_layers(model)
-    peft_names = {path: _convert_to_peft_name(model, path) for path in layers}
+    peft_names = {path: convert_to_peft_name(model, path) for path in layers}
     stray = weights.keys() - {f"{name}.{part}" for name in peft_names.values() for part in PARTS.values()}
     if stray:
         raise ExchangeError(f"{str(folder)!r} does not fit this model: there is no layer for its {min(stray)}")

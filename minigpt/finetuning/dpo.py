@@ -15,7 +15,7 @@ from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
 from minigpt.finetuning.example_split import make_corpus, split_by_questions
-from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import (
     Method,
     Resumption,

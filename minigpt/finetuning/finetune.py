@@ -11,7 +11,8 @@ from minigpt.data.corpus import Corpus
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError
-from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
+from minigpt.finetuning.lora import count_trained_parameters
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
     Method,

@@ -11,7 +11,7 @@ from minigpt.finetuning.adapter_files import compute_base_fingerprint
 from minigpt.finetuning.dpo import DPOResult, train_dpo
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA
 from minigpt.finetuning.finetune import FinetuningResult, finetune
-from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import Resumption
 from minigpt.finetuning.sft import SFTResult, train_sft
 from minigpt.runs.record import FinetuningRecord, Record

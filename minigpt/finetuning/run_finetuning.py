@@ -13,15 +13,10 @@ from minigpt.config import Config
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint, save_adapter
-from minigpt.finetuning.lora import (
-    LoRAConfig,
-    apply_lora,
-    compute_merged_weights,
-    count_trained_parameters,
-    merge_and_unload,
-)
+from minigpt.finetuning.lora import apply_lora, compute_merged_weights, count_trained_parameters, merge_and_unload
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.settings import require_settings
-from minigpt.finetuning.vocabulary_resize import save_new_tokens
+from minigpt.finetuning.vocabulary_resize import find_moved_ids, save_new_tokens
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import quantize_layers
 from minigpt.runs.record import FinetuningRecord, Record
@@ -252,7 +247,7 @@ def _train_adapters(
     def merge() -> Mapping[str, Tensor]:
         """Save the adapter, and return the merged weights."""
         weights = compute_merged_weights(run.model)
-        save_adapter(run.model, adapter, base_sha256=base_sha256)
+        save_adapter(run.model, adapter, base_sha256=base_sha256, moved_ids=find_moved_ids(old_ids))
         if None in old_ids:
             save_new_tokens(adapter, weights, old_ids, run)
         return weights

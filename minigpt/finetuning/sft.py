@@ -14,7 +14,8 @@ from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, mea
 from minigpt.finetuning.accuracy_log import AccuracyLog
 from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split
 from minigpt.finetuning.finetune import measure_forgetting
-from minigpt.finetuning.lora import LoRAConfig, count_trained_parameters
+from minigpt.finetuning.lora import count_trained_parameters
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
     Method,

@@ -2,6 +2,7 @@
 
 The tokenizer and the model's tables grow; every row that was there keeps its values. With adapters, only the rows of
 the new tokens train beside them. In the adapter's folder these rows lie in tokens.safetensors, beside the tokenizer.
+For PEFT they are in the adapter's own file too, as trainable tokens.
 
 A list called `old_ids` links the two vocabularies: entry n is the id of token n in the base, None for a new token.
 """
@@ -13,9 +14,9 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from minigpt.errors import DataError, ExchangeError, FileError
+from minigpt.finetuning.replaced_weights import Replacement, replace_weights
 from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
@@ -101,29 +102,22 @@ def _resize_rows(tensor: Tensor, old_ids: Sequence[int | None], generator: torch
     return rows.to(tensor.device)
 
 
-class _NewRows(nn.Module):
-    """A parametrization of a table (V, ...): some rows train, the others are frozen."""
+def train_new_rows(model: nn.Module, old_ids: Sequence[int | None], name: str = "default") -> None:
+    """Let the rows of new tokens train, in place; the other rows of their tables are frozen.
 
-    def __init__(self, table: Tensor, new_ids: Tensor) -> None:
-        super().__init__()
-        self.new_ids: Tensor
-        self.register_buffer("new_ids", new_ids, persistent=False)
-        self.rows = nn.Parameter(table.detach()[new_ids].clone())
-
-    def forward(self, table: Tensor) -> Tensor:
-        """Return the table with the trained rows in their places."""
-        return table.index_copy(0, self.new_ids, self.rows)
-
-
-def train_new_rows(model: nn.Module, old_ids: Sequence[int | None]) -> None:
-    """Let the rows of new tokens train, in place; the other rows of their tables are frozen."""
+    Args:
+        model: a model with a row for each entry of `old_ids`.
+        old_ids: what each token was in the base, None for a new one.
+        name: the adapter that the rows belong to.
+    """
     new_ids = torch.tensor([n for n, i in enumerate(old_ids) if i is None], device=get_device(model))
-    for table in TABLES:
-        path, _, name = table.rpartition(".")
-        module = getattr(model, path, None)
-        if module is not None and getattr(module, name, None) is not None:
-            rows = _NewRows(getattr(module, name).requires_grad_(False), new_ids)
-            parametrize.register_parametrization(module, name, rows, unsafe=True)  # unsafe skips a trial forward
+    tables = {table: weight for table, weight in model.named_parameters() if table in TABLES}
+    replace_weights(model, {table: Replacement(weight[new_ids], new_ids) for table, weight in tables.items()}, name)
+
+
+def find_moved_ids(old_ids: Sequence[int | None]) -> list[int]:
+    """Return the tokens that the base has under another id."""
+    return [n for n, i in enumerate(old_ids) if i not in (n, None)]
 
 
 def save_new_tokens(folder: Path, weights: Mapping[str, Tensor], old_ids: Sequence[int | None], run: Run) -> None:

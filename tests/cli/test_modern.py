@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, TINY_FLAGS, train_to_answer
 
 import minigpt
-from minigpt.finetuning.lora import LoRAConfig
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.runs.run import Run
 from minigpt.studies.look.attention import compute_attention_maps
 from minigpt.studies.look.views import VIEWS

@@ -62,7 +62,6 @@ BROKEN: list[tuple[str, Callable[[Path], object]]] = [
     ("does not fit this model: .* and the rank is 3", lambda f: change_config(f, rank_pattern={"c_attn": 3})),
     ("is not of a LoRA adapter", lambda f: (f / CONFIG).write_text("[]")),
     ("has bias 'all', and only 'none'", lambda f: change_config(f, bias="all")),
-    ("has modules_to_save", lambda f: change_config(f, modules_to_save=["lm_head"])),
     ("is damaged: rank must be a whole number", lambda f: change_config(f, r="4")),
     ("is damaged: rank must be a whole number", lambda f: change_config(f, r=-1)),
     ("is damaged: lora_alpha", lambda f: change_config(f, lora_alpha="16")),

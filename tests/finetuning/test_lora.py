@@ -18,7 +18,6 @@ from minigpt.errors import ConfigError
 from minigpt.exchange.huggingface import load_gpt2, save_gpt2
 from minigpt.finetuning.adapter_files import load_adapter, save_adapter
 from minigpt.finetuning.lora import (
-    LoRALinear,
     apply_lora,
     count_trained_parameters,
     find_lora_layers,
@@ -28,6 +27,7 @@ from minigpt.finetuning.lora import (
     unmerge,
     use_adapters,
 )
+from minigpt.finetuning.lora_layer import LoRALinear
 from minigpt.model import build
 from minigpt.model.gpt import GPT
 from minigpt.training.loop import train_step

@@ -1,6 +1,7 @@
 """New tokens beside an adapter: only their rows train, and over the base the adapter gives the fine-tuned run."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from texts import PROSE
 import minigpt
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, DataError, ExchangeError
-from minigpt.finetuning.adapter_files import apply_adapters
+from minigpt.finetuning.adapter_files import CONFIG, WEIGHTS, apply_adapters
 from minigpt.finetuning.lora import compute_merged_weights, count_trained_parameters
 from minigpt.finetuning.vocabulary_resize import (
     OLD_IDS,
@@ -77,6 +78,20 @@ def test_the_adapter_over_its_base_gives_the_fine_tuned_run(euro_run: Run, train
         said = command("chat", *where, "--temperature", "0", "--max-new-tokens", "3", input="q1\nq500\nq2\n")
         assert said.stdout == "€\n€\n€\n", said.stderr
         assert "answers each without the earlier ones" in said.stderr
+
+
+def test_the_adapter_has_the_rows_of_new_and_moved_tokens_for_peft(euro_run: Run, tmp_path: Path) -> None:
+    run = train_to_answer(euro_run, tmp_path, "£", method="lora", max_iters=2).run  # the special tokens move by one
+    folder = run.path / "adapter"
+    old_ids = safetensors.torch.load_file(folder / TOKENS)[OLD_IDS].tolist()
+    changed = [n for n, i in enumerate(old_ids) if i != n]
+    assert len(changed) > old_ids.count(-1) > 0
+    tables = json.loads((folder / CONFIG).read_text())["trainable_token_indices"]
+    assert tables == {"transformer.wte": changed, "lm_head": changed}
+    rows, weights = safetensors.torch.load_file(folder / WEIGHTS), minigpt.load(run.path).model.state_dict()
+    for table, name in zip(tables, ("token_embedding_table.weight", "lm_head.weight"), strict=True):
+        found = rows[f"base_model.model.{table}.token_adapter.trainable_tokens_delta"]
+        assert torch.equal(found, weights[name][changed])
 
 
 def test_damaged_or_unfitting_tokens_are_refused(euro_run: Run, trained: Run, tmp_path: Path) -> None:
