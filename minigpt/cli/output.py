@@ -136,8 +136,9 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Evalu
             in_bits = f"{per_character:.4f} bits per character of the text, "
     elif per_byte is not None:
         in_bits = f"{per_byte:.4f} bits per byte of the text, "
-    made, of = measured.predictions, measured.possible_predictions
-    part = f" on {made:,} of {of:,} tokens, evenly spread" if made and of and made < of else ""
+    measured_tokens, all_tokens = measured.predictions, measured.possible_predictions
+    is_part = measured_tokens and all_tokens and measured_tokens < all_tokens
+    part = f" on {measured_tokens:,} of {all_tokens:,} tokens, evenly spread" if is_part else ""
     return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}perplexity {nats_to_perplexity(nats):,.3f})"
 
 

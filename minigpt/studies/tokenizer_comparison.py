@@ -89,10 +89,10 @@ def compare_tokenizers(
     budget, found = 0, []
     for kind in NAMES:
         learned: dict[str, Any] = {} if kind == "char" else {"vocab_size": vocab_size}
-        wanted = (settings or Config.from_preset("lecture")).override(tokenizer=kind, **learned)
-        budget = budget or max_iters * count_multiplications(wanted)
-        steps = max(1, round(budget / count_multiplications(wanted)))
-        config = wanted.override(max_iters=steps, eval_interval=max(1, steps // 20), seed=seed)
+        shared = (settings or Config.from_preset("lecture")).override(tokenizer=kind, **learned)
+        budget = budget or max_iters * count_multiplications(shared)
+        steps = max(1, round(budget / count_multiplications(shared)))
+        config = shared.override(max_iters=steps, eval_interval=max(1, steps // 20), seed=seed)
         run = train(config, data=data, out=out / kind)
         read = run.metrics[-1].characters
         per_token = read / (steps * run.config.tokens_per_step)

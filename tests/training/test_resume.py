@@ -82,7 +82,7 @@ def test_checkpoints_at_every_step_do_not_change_the_run(
     often = settings | {"save_minutes": 1e-9}
     assert fault_injection.training(often).finish(tmp_path, (operations, "kill")) == -signal.SIGKILL
     checkpoints = Checkpoints(tmp_path / "run")
-    assert checkpoints.newest().metadata.step % 20  # between evaluations
+    assert checkpoints.newest().metadata.step % 10  # between evaluations
     assert len(checkpoints.paths()) <= 3
     assert fault_injection.training(often).finish(tmp_path) == 0
     story = fault_injection.story(tmp_path / "run")
@@ -105,11 +105,11 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 
 def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
-    """Stop a training by the command with a signal after 200 steps; its exit status and messages."""
+    """Stop a training by the command with a signal after 100 steps; its exit status and messages."""
     words = ["train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", text_file, *flags]
     process = CommandProcess(words, folder, stdout=subprocess.DEVNULL)
     for line in process.stderr:
-        if line.split()[:1] == ["200"]:
+        if line.split()[:1] == ["100"]:
             break
     process.send_signal(number)
     return process.wait(60), process.stderr.read()
@@ -119,14 +119,14 @@ def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> t
 def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
-    long = ["--max-iters", "600", "--eval-interval", "200", "--n-layer", "1", "--snapshots", "0"]
+    long = ["--max-iters", "400", "--eval-interval", "100", "--n-layer", "1", "--snapshots", "0"]
     code, said = stop_by_signal(text_file, tmp_path, number, *long)
     assert code == status, said
     assert "minigpt train --resume run" in said
     run = minigpt.load(tmp_path / "run")
     assert run.record.status == "interrupted"
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
-    assert [metrics.step for metrics in run.metrics] == [0, 200]  # that made on stopping is not among them
+    assert [metrics.step for metrics in run.metrics] == [0, 100]  # that made on stopping is not among them
     again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
     assert "run is not finished; to resume: minigpt train --resume run" in again.stderr
     if number == signal.SIGINT:
@@ -136,7 +136,7 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
             data=text_file,
             out=tmp_path / "whole",
             device="cpu",
-            **TINY | {"max_iters": 600, "eval_interval": 200, "n_layer": 1, "snapshots": 0, "dropout": 0.1},
+            **TINY | {"max_iters": 400, "eval_interval": 100, "n_layer": 1, "snapshots": 0, "dropout": 0.1},
         )
         assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
         assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.record.validation_loss, rel=1e-6)
