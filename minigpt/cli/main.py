@@ -32,6 +32,7 @@ from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.files import silence_stream
 from minigpt.system.terminal import escape_control_characters
+from minigpt.system.thread_waiting import sleep_on_a_busy_machine
 from minigpt.version import __version__
 
 MAX_MESSAGE = 2000  # characters
@@ -95,7 +96,8 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)
     try:
-        with cli.make_context("minigpt", list(arguments), obj=list(arguments)) as context:
+        context = cli.make_context("minigpt", list(arguments), obj=list(arguments))
+        with context, sleep_on_a_busy_machine():
             cli.invoke(context)
         sys.stdout.flush()
         return 0

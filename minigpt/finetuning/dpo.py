@@ -102,7 +102,9 @@ def train_dpo(
         select_layers(base.model, targets)  # checked before anything is written
     dataset = PreferenceDataset(train, test, template, config)
     device = pick_device(config.training.device)
-    with Display(config.training) as display, limit_threads(2 * config.activations_per_batch) as threads:
+    chosen = limit_threads(2 * config.activations_per_batch, config.training.threads)
+    with Display(config.training) as display, chosen as threads:
+        config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
         display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
         if dataset.truncated:
             display.say(f"       {dataset.truncated:,} answers are longer than block_size: their beginning is cut off")

@@ -80,6 +80,7 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
         "min_learning_rate": 0.0,
         "optimizer": "adamw",
         "quantization": "none",
+        "threads": 0,
     }
     return resolve_precision(base.config.override(**common | dict(defaults) | settings))
 

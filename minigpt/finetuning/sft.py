@@ -131,7 +131,9 @@ def train_sft(
     template, replay = ChatTemplate(tokenizer), _find_replay(base, old_ids, resumption)
     dataset = SFTDataset(train, test, template, config, replay)
     before = {} if None in old_ids else measure_accuracy_by_task(base.model, template, split.test)
-    with Display(config.training) as display, limit_threads(config.activations_per_batch) as threads:
+    chosen = limit_threads(config.activations_per_batch, config.training.threads)
+    with Display(config.training) as display, chosen as threads:
+        config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
         display.say(f"text   {split.source}: {len(train):,} examples to learn, {len(test):,} held out")
         if dataset.truncated:
             display.say(f"       {dataset.truncated:,} are longer than block_size: their beginning is cut off")

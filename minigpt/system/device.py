@@ -51,7 +51,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
+def limit_threads(numbers: int, exactly: int = 0, cpus: int | None = None) -> Iterator[int]:
     """Limit PyTorch's CPU threads within the block. Small operations are slower on several threads.
 
     A process that was forked from one with several threads gets one thread: those of its parent are gone, and GNU's
@@ -60,6 +60,7 @@ def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
     Args:
         numbers: elements of one activation tensor. There is one thread for each 2**14 elements, and never more than
             PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
+        exactly: the number of threads if it is not 0. Then none of the other rules holds.
         cpus: how many CPUs this process may use, which limits the threads too unless OMP_NUM_THREADS is set; None
             counts them.
 
@@ -67,8 +68,10 @@ def limit_threads(numbers: int, cpus: int | None = None) -> Iterator[int]:
         The number of threads.
     """
     before = torch.get_num_threads()
-    threads = min(before, max(1, numbers // NUMBERS_PER_THREAD))
-    if threads > 1 and "OMP_NUM_THREADS" not in os.environ:  # one thread for each token written needs no count
+    threads = exactly or min(before, max(1, numbers // NUMBERS_PER_THREAD))
+    if (
+        threads > 1 and not exactly and "OMP_NUM_THREADS" not in os.environ
+    ):  # one thread for each token written needs no count
         threads = min(threads, cpus or count_cpus())
     global _threads_process
     if _threads_process not in (None, os.getpid()):

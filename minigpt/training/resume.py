@@ -35,6 +35,7 @@ CHANGEABLE = (
     "patience",
     "on_spike",
     "device",
+    "threads",
     "compile",
     "checkpoint_activations",
     "parallel",

@@ -22,6 +22,7 @@ from minigpt.runs.recorded_data import measure_data_file
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import compute_fingerprint
+from minigpt.training.busy_machine import BusyMachineHint
 from minigpt.training.callbacks import (
     Callback,
     EarlyStopping,
@@ -262,6 +263,7 @@ def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Ca
         MetricsLog(RunDirectory(run.path), characters_per_step),
         SnapshotWriter(run, display),
         EarlyStopping(),
+        *([BusyMachineHint(display, setup.threads)] if get_device(run.model).type == "cpu" else []),
     ]
 
 

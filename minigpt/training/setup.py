@@ -111,7 +111,10 @@ def prepare_training(
     display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
     device, config = pick_device(config.training.device), resolve_precision(config)
     require_precision(config.training.precision, device)
-    with explain_memory_errors(MEMORY_WAY_OUT), limit_threads(config.activations_per_batch) as threads:
+    chosen = limit_threads(config.activations_per_batch, config.training.threads)
+    with explain_memory_errors(MEMORY_WAY_OUT), chosen as threads:
+        if processes.size == 1:
+            config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
         torch.manual_seed(config.training.seed)
         built = model(config.model).to(device)
         accelerate(built, config)

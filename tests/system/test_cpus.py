@@ -68,10 +68,10 @@ def test_threads_are_limited_to_the_cpus_unless_the_user_chose_their_number(monk
     try:
         monkeypatch.delenv("OMP_NUM_THREADS")
         for cpus in (1, 2):
-            with limit_threads(2**20, cpus) as threads:
+            with limit_threads(2**20, cpus=cpus) as threads:
                 assert threads == torch.get_num_threads() == cpus
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        with limit_threads(2**20, 1) as threads:
+        with limit_threads(2**20, cpus=1) as threads:
             assert threads == 2
         assert torch.get_num_threads() == 2
     finally:

@@ -260,7 +260,8 @@ class LadderExperiment:
     def _train(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> tuple[Any, float]:
         """Train a rung's network, and return it with the seconds of training."""
         assert rung.network is not None
-        with limit_threads(config.activations_per_batch), Display(config.training, title) as display:
+        chosen = limit_threads(config.activations_per_batch, config.training.threads)
+        with chosen, Display(config.training, title) as display:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:

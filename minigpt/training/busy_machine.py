@@ -1,0 +1,37 @@
+"""A hint for a training beside other programs: one thread may be faster than several that wait for each other."""
+
+import time
+from collections.abc import Callable
+
+from minigpt.system.thread_waiting import measure_waiting
+from minigpt.training.callbacks import Callback, Losses
+from minigpt.training.display import Display
+from minigpt.training.training_state import TrainingState
+
+BUSY_SHARE = 0.25  # of the time: the threads together waited for a CPU that long
+
+
+class BusyMachineHint(Callback):
+    """Says once, after an evaluation, that other programs use the CPUs."""
+
+    def __init__(self, display: Display, threads: int, measure: Callable[[], float] = measure_waiting) -> None:
+        """Begin to measure.
+
+        Args:
+            display: prints the hint.
+            threads: CPU threads of the training. With one thread there is nothing to say.
+            measure: returns for how many seconds the threads have waited for a CPU.
+        """
+        self.display, self.threads, self.measure = display, threads, measure
+        self.said = threads == 1
+        self.waited, self.start = measure(), time.monotonic()
+
+    def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
+        """Measure, and print the hint."""
+        waited, now = self.measure(), time.monotonic()
+        if state.step and not self.said and waited - self.waited > BUSY_SHARE * (now - self.start):
+            self.said = True
+            self.display.say(
+                f"other programs use the CPUs, and {self.threads} threads wait for each other: --threads 1 may be faster"
+            )
+        self.waited, self.start = waited, now

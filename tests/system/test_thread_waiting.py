@@ -1,0 +1,75 @@
+"""OpenMP's threads sleep while they wait for each other, as long as other programs use the CPUs."""
+
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from minigpt.system.thread_waiting import (
+    BUSY_SHARE,
+    QUIET_PERIODS,
+    QUIET_SHARE,
+    BusyDetector,
+    IdleThreads,
+    find_openmp_libraries,
+    measure_waiting,
+    watch,
+)
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long threads wait for a CPU")
+
+
+def test_the_machine_is_busy_at_once_and_quiet_after_some_periods() -> None:
+    detector = BusyDetector()
+    assert not detector.update(BUSY_SHARE)
+    assert detector.update(BUSY_SHARE + 0.01)
+    assert all(detector.update(0.0) for _ in range(QUIET_PERIODS - 1))
+    assert detector.update(QUIET_SHARE)  # not quiet: the periods are counted anew
+    assert all(detector.update(0.0) for _ in range(QUIET_PERIODS - 1))
+    assert not detector.update(0.0)
+
+
+def wait_for_threads(is_reached: Callable[[int], bool]) -> None:
+    """Wait until the number of this process's threads is as asked."""
+    for _ in range(2000):
+        if is_reached(len(os.listdir("/proc/self/task"))):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{len(os.listdir('/proc/self/task'))} threads")
+
+
+@linux
+def test_idle_threads_are_more_than_there_are_cpus_and_end() -> None:
+    torch.ones(1)
+    (before, copies) = len(os.listdir("/proc/self/task")), len(find_openmp_libraries())
+    assert copies
+    idle = IdleThreads()
+    wait_for_threads(lambda threads: threads == before + 1 + copies * len(os.sched_getaffinity(0)))
+    idle.end()
+    wait_for_threads(lambda threads: threads == before)
+
+
+@linux
+def test_idle_threads_come_while_the_threads_wait_for_a_cpu_and_go_afterwards() -> None:
+    before, ended, waited = len(os.listdir("/proc/self/task")), threading.Event(), itertools.count(0.0, 0.001)
+    is_busy = threading.Event()
+    is_busy.set()
+    watcher = threading.Thread(target=watch, args=(ended, 0.001, lambda: next(waited) if is_busy.is_set() else 0.0))
+    watcher.start()
+    wait_for_threads(lambda threads: threads > before + 1)
+    is_busy.clear()
+    wait_for_threads(lambda threads: threads == before + 1)
+    ended.set()
+    watcher.join()
+
+
+@linux
+def test_the_time_that_threads_wait_for_a_cpu_grows_and_is_known() -> None:
+    first = measure_waiting()
+    torch.ones(300, 300) @ torch.ones(300, 300)
+    assert measure_waiting() >= first > 0
