@@ -143,9 +143,7 @@ class TrainingConfig(ValidatedSettings):
     )
     save_minutes: float = setting(10.0, "minutes between checkpoints, besides those at evaluations", above=0)
     parallel: Literal["ddp", "fsdp"] = setting("ddp", "ddp copies the model to every process; fsdp splits it")
-    threads: int = setting(
-        0, "CPU threads; 0: chosen by the size of a batch and the number of CPUs", at_least=0, at_most=1024
-    )
+    threads: int = setting(0, "CPU threads; 0: by the batch's size and the number of CPUs", at_least=0, at_most=1024)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train; auto takes a GPU if there is one")
 
     def __post_init__(self) -> None:

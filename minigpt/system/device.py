@@ -69,9 +69,7 @@ def limit_threads(numbers: int, exactly: int = 0, cpus: int | None = None) -> It
     """
     before = torch.get_num_threads()
     threads = exactly or min(before, max(1, numbers // NUMBERS_PER_THREAD))
-    if (
-        threads > 1 and not exactly and "OMP_NUM_THREADS" not in os.environ
-    ):  # one thread for each token written needs no count
+    if not exactly and threads > 1 and "OMP_NUM_THREADS" not in os.environ:  # one thread needs no count of CPUs
         threads = min(threads, cpus or count_cpus())
     global _threads_process
     if _threads_process not in (None, os.getpid()):

@@ -83,9 +83,9 @@ def measure_waiting() -> float:
     """
     nanoseconds = 0
     with suppress(OSError):
-        for thread in os.listdir("/proc/self/task"):
+        for thread in Path("/proc/self/task").iterdir():
             with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-                nanoseconds += int(Path("/proc/self/task", thread, "schedstat").read_text().split()[1])
+                nanoseconds += int((thread / "schedstat").read_text().split()[1])
     return nanoseconds / 1e9
 
 

@@ -31,7 +31,6 @@ class BusyMachineHint(Callback):
         waited, now = self.measure(), time.monotonic()
         if state.step and not self.said and waited - self.waited > BUSY_SHARE * (now - self.start):
             self.said = True
-            self.display.say(
-                f"other programs use the CPUs, and {self.threads} threads wait for each other: --threads 1 may be faster"
-            )
+            way_out = f"instead of {self.threads} threads, --threads 1 may be faster"
+            self.display.say(f"other programs use the CPUs: {way_out}")
         self.waited, self.start = waited, now

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,19 +35,24 @@ def test_the_machine_is_busy_at_once_and_quiet_after_some_periods() -> None:
     assert not detector.update(0.0)
 
 
+def count_threads() -> int:
+    """Return the number of threads of this process."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 def wait_for_threads(is_reached: Callable[[int], bool]) -> None:
     """Wait until the number of this process's threads is as asked."""
     for _ in range(2000):
-        if is_reached(len(os.listdir("/proc/self/task"))):
+        if is_reached(count_threads()):
             return
         time.sleep(0.005)
-    raise AssertionError(f"{len(os.listdir('/proc/self/task'))} threads")
+    raise AssertionError(f"{count_threads()} threads")
 
 
 @linux
 def test_idle_threads_are_more_than_there_are_cpus_and_end() -> None:
     torch.ones(1)
-    (before, copies) = len(os.listdir("/proc/self/task")), len(find_openmp_libraries())
+    before, copies = count_threads(), len(find_openmp_libraries())
     assert copies
     idle = IdleThreads()
     wait_for_threads(lambda threads: threads == before + 1 + copies * len(os.sched_getaffinity(0)))
@@ -56,7 +62,7 @@ def test_idle_threads_are_more_than_there_are_cpus_and_end() -> None:
 
 @linux
 def test_idle_threads_come_while_the_threads_wait_for_a_cpu_and_go_afterwards() -> None:
-    before, ended, waited = len(os.listdir("/proc/self/task")), threading.Event(), itertools.count(0.0, 0.001)
+    before, ended, waited = count_threads(), threading.Event(), itertools.count(0.0, 0.001)
     is_busy = threading.Event()
     is_busy.set()
     watcher = threading.Thread(target=watch, args=(ended, 0.001, lambda: next(waited) if is_busy.is_set() else 0.0))
