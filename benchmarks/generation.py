@@ -19,7 +19,7 @@ from side_by_side import Side, choose_threads, time_in_turns
 
 from minigpt.acceleration import accelerate
 from minigpt.config import Config, ModelConfig, SamplingConfig
-from minigpt.exchange.huggingface import save_gpt2
+from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.generation.engine import generate
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel

@@ -9,7 +9,7 @@ import llama_cpp
 import numpy as np
 from side_by_side import Side, time_in_turns
 
-from minigpt.exchange.huggingface import convert_to_gpt2
+from minigpt.exchange.huggingface_export import convert_to_gpt2
 from minigpt.model.gpt import GPT
 
 NAMES = {

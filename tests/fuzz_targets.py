@@ -48,7 +48,8 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import MinigptError
-from minigpt.exchange.huggingface import load_gpt2, save_gpt2
+from minigpt.exchange.huggingface import load_gpt2
+from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.exchange.weight_files import INDEX as INDEX_OF_PARTS
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs

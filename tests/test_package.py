@@ -146,6 +146,9 @@ def test_make_installs_again_only_when_what_is_installed_changes(tmp_path: Path)
         os.utime(tmp_path / name, (0, 0))
 
 
-def test_nothing_is_pickled() -> None:
-    for file in PACKAGE.rglob("*.py"):
-        assert not re.search(r"import pickle|(?<!safetensors\.)torch\.(save|load)\(", file.read_text()), file
+def test_nothing_is_pickled_but_tensors_for_other_programs() -> None:
+    pickles = PACKAGE / "exchange" / "pickles.py"
+    assert len(re.findall(r"torch\.load\(", pickles.read_text())) == pickles.read_text().count("weights_only=True, ")
+    for file in {*PACKAGE.rglob("*.py")} - {pickles}:
+        code = re.sub(r"```python.*?```", "", file.read_text(), flags=re.S)  # of a model card
+        assert not re.search(r"import pickle|(?<!safetensors\.)torch\.(save|load)\(", code), file

@@ -18,6 +18,7 @@ import click
 from minigpt.cli.chat import chat
 from minigpt.cli.data import data
 from minigpt.cli.evaluate import evaluate
+from minigpt.cli.export import export
 from minigpt.cli.finetune import finetune
 from minigpt.cli.import_ import import_
 from minigpt.cli.info import info
@@ -44,7 +45,7 @@ SECTIONS = {
     "Write": (sample, chat),
     "Look inside": (info, evaluate, look, ladder),
     "Fine-tune and shrink": (finetune, quantize),
-    "Share": (import_,),
+    "Share": (export, import_),
 }
 
 

@@ -1,4 +1,4 @@
-"""GPT-2 in the format of Hugging Face transformers: load it, save it, and make a run of it.
+"""GPT-2 in the format of Hugging Face transformers: load it, and make a run of it.
 
 A model is a folder with config.json and model.safetensors. Weights that are pickles are never opened, because a pickle
 can run any code.
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.system.files import explain_os_errors, read_text, require_inside, write_atomic
+from minigpt.system.files import read_text, require_inside
 from minigpt.tokenizers.base import compute_fingerprint, find_end_of_text
 from minigpt.tokenizers.loading import load_tokenizer
 
@@ -104,53 +103,6 @@ def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: N
     assert isinstance(model, GPT)
     model.load_state_dict(_read_weights(folder, model, say), assign=True)
     return model.eval()
-
-
-def save_gpt2(model: GPT, folder: str | Path) -> None:
-    """Write a folder that `GPT2LMHeadModel.from_pretrained` opens.
-
-    Raises:
-        ExchangeError: the last layer has a bias, because GPT-2's has none.
-        FileError: the folder cannot be written.
-    """
-    if model.lm_head is not None and model.lm_head.bias.any():
-        raise ExchangeError("GPT-2 has no bias in its last layer, and this model has one: train it with --tied-head")
-    config, folder = model.config, Path(folder)
-    weights = {
-        (name if name.startswith("lm_head") else f"transformer.{name}"): tensor.contiguous()
-        for name, tensor in convert_to_gpt2(model).items()
-    }
-    content = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.block_size,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "activation_function": "gelu_new" if config.activation == "gelu" else "relu",
-        "embd_pdrop": 0.0,
-        "attn_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
-        "tie_word_embeddings": config.tied_head,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        **REQUIRED_SETTINGS,
-    }
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    write_atomic(folder / "config.json", json.dumps(content, indent=2).encode() + b"\n")
-
-
-def convert_to_gpt2(model: GPT) -> dict[str, Tensor]:
-    """Return a GPT's parameters under GPT-2's names and in GPT-2's layout."""
-    weights = model.state_dict()
-    for layer, block in enumerate(model.blocks):
-        qkv = block.attention.qkv
-        weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
-    names = map_gpt2_names(model.config)
-    return {theirs: weights[ours].T if is_transposed(theirs) else weights[ours] for ours, theirs in names.items()}
 
 
 def _find_folder(source: str | Path) -> Path:

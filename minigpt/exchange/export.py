@@ -1,0 +1,88 @@
+"""Export a run to another program's format, and check the result in that program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.errors import ConfigError
+from minigpt.exchange.export_target import replace_target
+from minigpt.exchange.huggingface_export import FILES, check_huggingface, write_huggingface
+from minigpt.exchange.lecture_export import FILES as LECTURE_FILES
+from minigpt.exchange.lecture_export import check_lecture, write_lecture
+from minigpt.runs.run import Run
+from minigpt.system.pytorch_settings import use_pytorch_defaults
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a run can be exported to.
+
+    Attributes:
+        files: names of the files in its folder.
+        write: writes the folder.
+        check: opens the folder in another program, and returns the largest difference of two logits; None if the
+            program is not installed.
+        program: the program that opens it.
+        install: what `pip install` needs for it.
+    """
+
+    files: tuple[str, ...]
+    write: Callable[[Run, Path, bool], None]
+    check: Callable[[Run, Path], float | None]
+    program: str
+    install: str
+
+
+FORMATS = {
+    "hf": Format(FILES, write_huggingface, check_huggingface, "transformers", "transformers"),
+    "lecture": Format(LECTURE_FILES, write_lecture, check_lecture, "the lecture's code", ""),
+}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An export that was written.
+
+    Attributes:
+        path: the folder.
+        bytes: the size of its files together.
+        program: the program that can open it.
+        difference: the largest difference of two logits between that program and the run; None if the program is not
+            installed, so that nothing was compared.
+        install: what `pip install` needs for the program.
+    """
+
+    path: Path
+    bytes: int
+    program: str
+    difference: float | None
+    install: str
+
+
+@use_pytorch_defaults()
+def export_run(
+    run: Run, to: str, out: str | Path | None = None, overwrite: bool = False, dequantize: bool = False
+) -> ExportResult:
+    """Export a run, and compare its logits in the other program where that is installed.
+
+    Args:
+        run: the run.
+        to: a key of FORMATS.
+        out: the folder; exports/<name>-<format> by default.
+        overwrite: whether to replace an earlier export.
+        dequantize: whether to write a quantized run's matrices in full precision.
+
+    Raises:
+        ConfigError: there is no such format.
+        ExchangeError: the format cannot hold the run, or the other program computes other logits.
+        FileError: the folder exists or cannot be written.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"there is no format {to!r}: choose {' or '.join(FORMATS)}")
+    chosen = FORMATS[to]
+    path = Path(f"exports/{run.path.resolve().name}-{to}" if out is None else out)
+    with replace_target(path, chosen.files, overwrite) as folder:
+        chosen.write(run, folder, dequantize)
+        difference = chosen.check(run, folder)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+    return ExportResult(path, size, chosen.program, difference, chosen.install)

@@ -1,0 +1,203 @@
+"""Export a run as a folder that transformers opens without custom code: `GPT2LMHeadModel` and `AutoTokenizer`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from minigpt.config import ModelConfig
+from minigpt.errors import ExchangeError
+from minigpt.exchange.bias_folding import append_constant_token, fold_head_bias
+from minigpt.exchange.export_check import choose_check_ids, choose_check_text, require_equal_logits
+from minigpt.exchange.gpt_source import read_gpt
+from minigpt.exchange.huggingface import REQUIRED_SETTINGS
+from minigpt.exchange.huggingface_tokenizer import (
+    UNKNOWN_TOKEN,
+    describe_tokenizer,
+    find_end,
+    format_tokenizer,
+    needs_unknown_token,
+)
+from minigpt.exchange.model_card import write_model_card
+from minigpt.model.gpt import GPT
+from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
+from minigpt.runs.run import Run
+from minigpt.system.files import explain_os_errors, write_atomic
+
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+)
+
+
+def write_huggingface(run: Run, folder: Path, dequantize: bool = False) -> None:
+    """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` open.
+
+    A bias of the last layer is moved elsewhere, see `bias_folding`. A character tokenizer gets a token <unk>, whose
+    logit is -100.
+
+    Args:
+        run: the run.
+        folder: the folder, which must not exist.
+        dequantize: whether to write a quantized run's matrices in float32.
+
+    Raises:
+        ExchangeError: GPT-2's format cannot hold the model, or a format of transformers the tokenizer.
+        FileError: the folder cannot be written.
+    """
+    tokenizer, has_instructions = format_tokenizer(run.tokenizer), bool(run.record.instructions)
+    model = read_gpt(run, dequantize)
+    config, weights = model.config, convert_to_gpt2(model)
+    if needs_unknown_token(run.tokenizer) or _has_bias(model):
+        config = dataclasses.replace(
+            config, tied_head=False, vocab_size=config.vocab_size + needs_unknown_token(run.tokenizer)
+        )
+        weights |= _replace_head(model, needs_unknown_token(run.tokenizer))
+    tokens = {
+        "bos_token_id": run.encode_prompt("")[0],
+        "eos_token_id": find_end(run.tokenizer, has_instructions),
+    }
+    _write_folder(folder, config, weights, tokens)
+    sampling = {"max_length": config.block_size, "do_sample": True, **tokens}
+    described = describe_tokenizer(run.tokenizer, config.block_size, has_instructions)
+    _write_json(folder / "generation_config.json", sampling)
+    _write_json(folder / "tokenizer_config.json", described)
+    write_atomic(folder / "tokenizer.json", tokenizer)
+    write_atomic(folder / "README.md", _describe(run, has_instructions).encode())
+
+
+def check_huggingface(run: Run, folder: Path) -> float | None:
+    """Open the folder in transformers, and compare its tokens and logits with the run's.
+
+    Returns:
+        The largest difference of two logits, or None if transformers is not installed.
+
+    Raises:
+        ExchangeError: the tokens or the logits are others.
+    """
+    try:
+        from transformers import AutoTokenizer, GPT2LMHeadModel
+        from transformers.utils import logging
+    except ImportError:
+        return None
+    ids = choose_check_ids(run)
+    text = choose_check_text(run, ids[0])
+    if AutoTokenizer.from_pretrained(folder)(text)["input_ids"] != run.tokenizer.encode(text):
+        raise ExchangeError(f"transformers gives other tokens than the run for {text[:40]!r}")
+    show_progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = GPT2LMHeadModel.from_pretrained(folder)
+    finally:
+        if show_progress:
+            logging.enable_progress_bar()
+    with torch.inference_mode():
+        theirs = model(ids).logits[..., : run.config.model.vocab_size]
+        ours, _ = run.model.eval().to("cpu")(ids)
+    return require_equal_logits(theirs, ours, "transformers")
+
+
+def save_gpt2(model: GPT, folder: str | Path) -> None:
+    """Write the weights and config.json of a folder that `GPT2LMHeadModel.from_pretrained` opens.
+
+    Raises:
+        ExchangeError: the last layer has a bias, because GPT-2's has none.
+        FileError: the folder cannot be written.
+    """
+    if _has_bias(model):
+        raise ExchangeError("GPT-2 has no bias in its last layer, and this model has one: train it with --tied-head")
+    _write_folder(Path(folder), model.config, convert_to_gpt2(model), {"bos_token_id": None, "eos_token_id": None})
+
+
+def convert_to_gpt2(model: GPT) -> dict[str, Tensor]:
+    """Return a GPT's parameters under GPT-2's names and in GPT-2's layout."""
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for layer, block in enumerate(model.blocks):
+        qkv = block.attention.qkv
+        weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
+    names = map_gpt2_names(model.config)
+    return {theirs: weights[ours].T if is_transposed(theirs) else weights[ours] for ours, theirs in names.items()}
+
+
+def _has_bias(model: GPT) -> bool:
+    """Return True if the last layer has a bias that is not zero."""
+    return model.lm_head is not None and bool(model.lm_head.bias.any())
+
+
+def _replace_head(model: GPT, add_unknown: bool) -> dict[str, Tensor]:
+    """Return a head without bias, the layer norm before it and the embedding, with the token <unk> if asked for."""
+    embedding = model.token_embedding_table.weight.detach()
+    head, bias = embedding, embedding.new_zeros(len(embedding))
+    if model.lm_head is not None:
+        head, bias = model.lm_head.weight.detach(), model.lm_head.bias.detach()
+    if add_unknown:
+        head, bias, embedding = append_constant_token(head, bias, embedding)
+    head, norm_bias = fold_head_bias(head, bias, model.ln_f.weight.detach(), model.ln_f.bias.detach())
+    return {"lm_head.weight": head, "ln_f.bias": norm_bias, "wte.weight": embedding}
+
+
+def _write_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokens: Mapping[str, Any]) -> None:
+    """Write model.safetensors and config.json."""
+    named = {
+        (name if name.startswith("lm_head") else f"transformer.{name}"): tensor.contiguous()
+        for name, tensor in weights.items()
+    }
+    content = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "activation_function": "gelu_new" if config.activation == "gelu" else "relu",
+        "embd_pdrop": 0.0,
+        "attn_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "tie_word_embeddings": config.tied_head,
+        "dtype": "float32",
+        **tokens,
+        **REQUIRED_SETTINGS,
+    }
+    with explain_os_errors("create the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(named, metadata={"format": "pt"}))
+    _write_json(folder / "config.json", content)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _describe(run: Run, has_instructions: bool) -> str:
+    """Return the model card."""
+    usage = """```python
+from transformers import pipeline
+
+write = pipeline("text-generation", model="PATH OF THIS FOLDER")
+print(write("the", do_sample=True)[0]["generated_text"])
+```"""
+    if has_instructions:
+        usage = usage.replace('write("the", do_sample=True)', 'write([{"role": "user", "content": "the"}])')
+    limits = [
+        f"- A prompt and its continuation have at most {run.config.model.block_size:,} tokens together.",
+        f"- Without a prompt, the text begins after the token {run.encode_prompt('')[0]}, "
+        f"{run.tokenizer.decode(run.encode_prompt('')[:1])!r}.",
+    ]
+    if needs_unknown_token(run.tokenizer):
+        limits.append(
+            f"- A character that is not in the vocabulary is read as {UNKNOWN_TOKEN}, which was not trained. The model "
+            "never writes it."
+        )
+    if run.tokenizer.special_tokens:
+        limits.append("- The name of a special token, typed as text, is read as that token.")
+    return write_model_card(run, usage, "\n".join(limits), "transformers")

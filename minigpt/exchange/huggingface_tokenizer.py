@@ -1,0 +1,95 @@
+"""A run's tokenizer as the files that `AutoTokenizer.from_pretrained` of transformers opens."""
+
+import json
+from typing import Any
+
+from minigpt.errors import ExchangeError
+from minigpt.tokenizers.base import Tokenizer, find_end_of_text
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.chat_format import END_OF_ANSWER, ROLE_TOKENS
+
+UNKNOWN_TOKEN = "<unk>"
+CHAT_TEMPLATE = (  # the format of tokenizers/chat_format.py, in Jinja
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ '" + END_OF_ANSWER + "' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '" + ROLE_TOKENS["assistant"] + "' }}{% endif %}"
+)
+_SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
+def needs_unknown_token(tokenizer: Tokenizer) -> bool:
+    """Return True if the exported model needs one more token, for characters outside the vocabulary."""
+    return isinstance(tokenizer, CharTokenizer) and tokenizer.unknown is None
+
+
+def format_tokenizer(tokenizer: Tokenizer) -> bytes:
+    """Return the content of tokenizer.json.
+
+    A character tokenizer becomes a BPE without merges. An unknown character becomes the token <unk>, whose id is
+    `tokenizer.vocab_size`, or the tokenizer's own character for unknown ones.
+
+    Raises:
+        ExchangeError: the tokenizer is a SentencePiece model.
+    """
+    if isinstance(tokenizer, BPETokenizer):
+        return tokenizer.to_bytes()
+    if not isinstance(tokenizer, CharTokenizer):
+        raise ExchangeError("a SentencePiece tokenizer cannot be exported: train a run with --tokenizer bpe or char")
+    vocab, special, unknown = dict(tokenizer.stoi), dict(tokenizer.special_tokens), tokenizer.unknown
+    if unknown is None:
+        unknown, special[UNKNOWN_TOKEN] = UNKNOWN_TOKEN, tokenizer.vocab_size
+    content: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": name, **_SPECIAL} for name, i in special.items()],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},  # joins the characters without blanks between them
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unknown,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab | special,
+            "merges": [],
+        },
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def describe_tokenizer(tokenizer: Tokenizer, block_size: int, has_instructions: bool) -> dict[str, Any]:
+    """Return the content of tokenizer_config.json.
+
+    Args:
+        tokenizer: the run's tokenizer.
+        block_size: the context of the model, in tokens.
+        has_instructions: whether the model was trained on instructions; then the chat template comes along.
+    """
+    content: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": block_size,
+        "clean_up_tokenization_spaces": False,
+    }
+    if needs_unknown_token(tokenizer):
+        content["unk_token"] = UNKNOWN_TOKEN
+    if (end := find_end(tokenizer, has_instructions)) is not None:
+        content["eos_token"] = next(name for name, i in tokenizer.special_tokens.items() if i == end)
+    if has_instructions:
+        content["chat_template"] = CHAT_TEMPLATE
+    return content
+
+
+def find_end(tokenizer: Tokenizer, has_instructions: bool) -> int | None:
+    """Return the id of the token that ends a text: that after an answer, or that between documents."""
+    if has_instructions:
+        return tokenizer.special_tokens[END_OF_ANSWER]
+    return find_end_of_text(tokenizer)
