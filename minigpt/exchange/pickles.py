@@ -1,4 +1,4 @@
-"""The only place that reads or writes pickles: the .pt files of other programs. Tensors are read, and nothing is run."""
+"""The only place that reads or writes pickles: the .pt files of other programs. They hold tensors; no code runs."""
 
 import io
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def serialize_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the content of a .pt file, which `torch.load(…, weights_only=True)` reads."""
+    """Return the content of a .pt file, which PyTorch reads with weights_only."""
     content = io.BytesIO()
     torch.save(dict(tensors), content)
     return content.getvalue()
