@@ -26,6 +26,7 @@ from minigpt.cli.ladder import ladder
 from minigpt.cli.look import look
 from minigpt.cli.plan import plan
 from minigpt.cli.quantize import quantize
+from minigpt.cli.runs import runs
 from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.torchrun import get_rank, get_world_size
@@ -43,7 +44,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 SECTIONS = {
     "Train": (train, plan, data, tokenizer),
     "Write": (sample, chat),
-    "Look inside": (info, evaluate, look, ladder),
+    "Look inside": (runs, info, evaluate, look, ladder),
     "Fine-tune and shrink": (finetune, quantize),
     "Share": (export, import_),
 }

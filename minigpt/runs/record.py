@@ -5,8 +5,6 @@ import platform
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from minigpt.version import __version__
 
 FORMAT = 4
@@ -153,6 +151,8 @@ class FinetuningRecord:
 
 def describe_environment() -> dict[str, Any]:
     """Return the fields of a new record that say when and where the run began."""
+    import torch  # here, so that a list of runs is printed at once
+
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "minigpt_version": __version__,
