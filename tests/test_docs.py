@@ -33,6 +33,7 @@ def test_every_command_exists(line: str) -> None:
             ("python3", "-m"),
             (".", ".venv/bin/activate"),
             ("pip", "install"),
+            (".venv/bin/pip", "install"),
             ("torchrun", "--standalone"),
         }
 
