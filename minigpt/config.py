@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import tomli_w
 
-from minigpt.config_fields import ValidatedSettings, format_value, require_known, setting
+from minigpt.config_fields import ValidatedSettings, format_value, make_html_table, require_known, setting
 from minigpt.errors import ConfigError, suggest_name
 from minigpt.presets import PRESETS
 
@@ -22,11 +22,24 @@ MAX_HEADS, MAX_BLOCKS = 256, 512  # far above any model here: an untrusted confi
 MAX_LECTURE_HEADS = 2**12  # each head of the lecture's model is a module
 MAX_TOML, MAX_LINE = 2**16, 1000  # characters; the parser's time and memory grow with the square of a dotted key
 UNSETTABLE = ("quantization", "schedule_start", "schedule_end")  # `minigpt quantize` and resume set them
+CHANGEABLE = (  # settings that a resumed run may change
+    "max_iters",
+    "eval_interval",
+    "eval_windows",
+    "save_minutes",
+    "patience",
+    "on_spike",
+    "device",
+    "threads",
+    "compile",
+    "checkpoint_activations",
+    "parallel",
+)
 DEFAULT_VOCAB_SIZE = 1024  # of a tokenizer that is trained
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig(ValidatedSettings):
     """The shape of a model. The defaults are the lecture's.
 
@@ -88,7 +101,7 @@ class ModelConfig(ValidatedSettings):
         return self.activation == "relu" and not self.qkv_bias and not self.tied_head
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingConfig(ValidatedSettings):
     """How a model is trained. The defaults are the lecture's.
 
@@ -168,7 +181,7 @@ class TrainingConfig(ValidatedSettings):
             raise ConfigError(f"warmup_iters must be below max_iters, but {steps}: lower it, or train longer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SamplingConfig(ValidatedSettings):
     """How the next token is chosen, and how many are written.
 
@@ -276,11 +289,23 @@ class Config:
             _require_complete(settings)
         return cls.from_preset(name).override(**settings)
 
+    def _repr_html_(self) -> str:
+        """Return the table that a notebook shows."""
+        return make_html_table({"preset": self.preset, **vars(self.model), **vars(self.training)})
+
     def to_toml(self) -> str:
         """Return TOML that `from_toml` reads back. It leaves out a setting that is None."""
         content = dataclasses.asdict(self)
         content["training"] = {name: value for name, value in content["training"].items() if value is not None}
         return tomli_w.dumps(content)
+
+
+def require_model_config(config: Any, model: str) -> ModelConfig:
+    """Return the configuration of a model. Raise ConfigError for anything else, such as the size of a vocabulary."""
+    if not isinstance(config, ModelConfig):
+        example = f"{model}(ModelConfig(vocab_size={config if isinstance(config, int) else 65}))"
+        raise ConfigError(f"{model} needs a ModelConfig, not {format_value(config)}: write {example}")
+    return config
 
 
 def find_largest_preset(max_block_size: int) -> str | None:

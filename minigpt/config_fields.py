@@ -1,17 +1,20 @@
 """Dataclass fields with a help text and bounds, and a base class that refuses wrong values in one sentence."""
 
 import dataclasses
+import html
+import inspect
 import operator
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from minigpt.errors import ConfigError, suggest_name
 
 COMPARISONS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 MAX_NUMBERS = {int: 2**63 - 1, float: sys.float_info.max}  # the largest numbers that PyTorch can hold
 MAX_SHOWN = 100  # characters of a refused value in a message
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def setting(default: Any, help: str, **bounds: float) -> Any:
@@ -26,7 +29,10 @@ def setting(default: Any, help: str, **bounds: float) -> Any:
 
 
 class ValidatedSettings:
-    """Base class of the settings' dataclasses: an instance with a wrong value cannot be made."""
+    """Base class of the settings' dataclasses: an instance with a wrong value cannot be made.
+
+    Its `repr` has only the values that differ from the defaults. A notebook shows a table of all values.
+    """
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -42,6 +48,51 @@ class ValidatedSettings:
     def names(cls) -> list[str]:
         """Return the names of the settings, in order."""
         return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
+
+    def _repr_html_(self) -> str:
+        """Return the table that a notebook shows."""
+        return make_html_table(vars(self))
+
+
+def make_html_table(rows: Mapping[str, Any]) -> str:
+    """Return a table of names and their values as HTML."""
+    cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items())
+    return f"<table>{''.join(cells)}</table>"
+
+
+def list_settings(
+    *kinds: type[ValidatedSettings], without: Collection[str] = (), has_defaults: bool = True
+) -> Callable[[Function], Function]:
+    """Return a decorator that lists settings in a function's signature, in place of its `**` argument.
+
+    So `help` shows them, and a notebook completes their names.
+
+    Args:
+        *kinds: the dataclasses of the settings.
+        without: names that the function does not take.
+        has_defaults: whether the settings' own defaults apply. Otherwise the signature shows None.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        given = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = {parameter.name for parameter in given}.union(without)
+        listed = [
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default if has_defaults else None, annotation=f.type
+            )
+            for kind in kinds
+            for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+            if f.name not in names
+        ]
+        function.__signature__ = signature.replace(parameters=[*given, *listed])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def validate(f: dataclasses.Field, value: Any) -> None:

@@ -61,7 +61,7 @@ LAYERS = (  # each may import from those before it; `kernels` stands beside, and
     ("cli",),
 )
 KERNELS_IMPORT = {"errors", "version", "config_fields", "presets", "config", "system", "model", "kernels"}
-UNLAYERED = {"__init__", "__main__"}  # the entry points, which import what they start
+UNLAYERED = {"__init__", "__main__", "entry_points"}  # the entry points, which import what they start
 
 
 def imported_modules(file: Path) -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import click
 
-from minigpt.cli.finetune_report import show_dpo, show_finetuned, show_sft
+from minigpt.cli.finetune_report import show_result
 from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
 from minigpt.cli.output import open_run, print_finished
 from minigpt.config import TrainingConfig
@@ -108,21 +108,15 @@ def finetune(
         raise ConfigError("--ask needs --task: add --task NAME, or leave --ask out")
     if beta is not None and preferences is None:
         raise ConfigError("--beta needs --preferences: add --preferences FILE, or leave --beta out")
-    from minigpt.finetuning.dpo import train_dpo
-    from minigpt.finetuning.examples import has_examples
-    from minigpt.finetuning.finetune import finetune
     from minigpt.finetuning.lora_layer import LoRAConfig
-    from minigpt.finetuning.sft import train_sft
+    from minigpt.finetuning.start_finetuning import start_finetuning
 
     base_run = open_run(run, device=fields["device"] or "auto")
     adapters, layers = LoRAConfig(**shape, rslora=rslora, dora=dora), target or None
-    if preferences is not None:
-        more = drop_unset({"beta": beta, **fields})
-        show_dpo(train_dpo(base_run, preferences, method, adapters, layers, out, **more), as_json)
-    elif data is None or has_examples(data):
-        show_sft(train_sft(base_run, data, task, ask, method, adapters, layers, out, **drop_unset(fields)), as_json)
-    else:
-        show_finetuned(finetune(base_run, data, method, adapters, layers, out, **drop_unset(fields)), as_json)
+    more = drop_unset({"beta": beta, **fields})
+    show_result(
+        start_finetuning(base_run, data, task, ask, preferences, method, adapters, layers, out, **more), as_json
+    )
 
 
 def _require_resume_flags() -> None:
@@ -137,9 +131,7 @@ def _require_resume_flags() -> None:
 
 def _resume(path: str, base: str | None, data: str | None, changes: dict[str, Any], as_json: bool) -> None:
     """Continue a fine-tuning, and report."""
-    from minigpt.finetuning.dpo import DPOResult
     from minigpt.finetuning.resume_finetuning import read_finetuned_record, resume_finetuning
-    from minigpt.finetuning.sft import SFTResult
     from minigpt.runs.run import Run
     from minigpt.runs.run_directory import RunDirectory
     from minigpt.training.resume import has_work_left
@@ -148,10 +140,4 @@ def _resume(path: str, base: str | None, data: str | None, changes: dict[str, An
     if not has_work_left(directory, read_finetuned_record(directory), changes):
         print_finished(Run.open(path), "finetune", as_json)
         return
-    result = resume_finetuning(path, base, data, **changes)
-    if isinstance(result, DPOResult):
-        show_dpo(result, as_json)
-    elif isinstance(result, SFTResult):
-        show_sft(result, as_json)
-    else:
-        show_finetuned(result, as_json)
+    show_result(resume_finetuning(path, base, data, **changes), as_json)

@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from minigpt.finetuning.sft import SFTResult
 
 
-def show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
+def show_result(result: "FinetuningResult | SFTResult | DPOResult", as_json: bool) -> None:
+    """Print what a fine-tuning has learned and forgotten, and what to type next."""
+    from minigpt.finetuning.dpo import DPOResult
+    from minigpt.finetuning.sft import SFTResult
+
+    if isinstance(result, DPOResult):
+        _show_dpo(result, as_json)
+    elif isinstance(result, SFTResult):
+        _show_sft(result, as_json)
+    else:
+        _show_finetuned(result, as_json)
+
+
+def _show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
     """Print a sample, what the model learned, what it forgot, and what to type next."""
     run = result.run
     if as_json:
@@ -33,7 +46,7 @@ def show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
     print_next_command(run, "sample")
 
 
-def show_sft(result: "SFTResult", as_json: bool) -> None:
+def _show_sft(result: "SFTResult", as_json: bool) -> None:
     """Print how many answers are right, what was forgotten, and what to type next."""
     if as_json:
         tasks = {
@@ -58,7 +71,7 @@ def show_sft(result: "SFTResult", as_json: bool) -> None:
     print_next_command(result.run, "chat")
 
 
-def show_dpo(result: "DPOResult", as_json: bool) -> None:
+def _show_dpo(result: "DPOResult", as_json: bool) -> None:
     """Print how often the better answer is the likelier one, and what to type next."""
     before, after = result.preferred_before, result.preferred_after
     if as_json:

@@ -32,6 +32,7 @@ from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.torchrun import get_rank, get_world_size
 from minigpt.cli.train import train
 from minigpt.errors import ConfigError, MinigptError
+from minigpt.system.advice import advise_commands
 from minigpt.system.files import silence_stream
 from minigpt.system.terminal import escape_control_characters
 from minigpt.system.thread_waiting import sleep_on_a_busy_machine
@@ -99,7 +100,7 @@ def run(arguments: list[str]) -> int:
     logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)
     try:
         context = cli.make_context("minigpt", list(arguments), obj=list(arguments))
-        with context, sleep_on_a_busy_machine():
+        with context, advise_commands(), sleep_on_a_busy_machine():
             cli.invoke(context)
         sys.stdout.flush()
         return 0

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.data import tiny_shakespeare
@@ -30,7 +30,7 @@ class Corpus:
         sha256: the SHA-256 of the text in UTF-8, in hexadecimal.
     """
 
-    text: str
+    text: str = field(repr=False)
     source: str
     path: str | None
     sha256: str

@@ -15,6 +15,7 @@ __all__ = [
     "lora_layer",
     "run_finetuning",
     "sft",
+    "start_finetuning",
     "tasks",
     "vocabulary_resize",
 ]

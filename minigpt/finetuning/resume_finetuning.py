@@ -39,7 +39,7 @@ def resume_finetuning(
         base: where the base run is now, if it has moved.
         data: where the text, the examples or the pairs are now, if they have moved. For a run that learns examples, a
             file that is not JSON is the base's own text.
-        changes: new values of the settings in `training.resume.CHANGEABLE`.
+        changes: new values of the settings in `config.CHANGEABLE`.
 
     Raises:
         RunError: the run was not fine-tuned, is finished, has no checkpoint, or its base is missing or another one.

@@ -21,7 +21,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.config import ModelConfig
+from minigpt.config import ModelConfig, require_model_config
 from minigpt.model.kv_cache import KVCache, sample_with_cache
 from minigpt.model.lecture import compute_next_token_loss, init_weights
 
@@ -121,7 +121,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = require_model_config(config, type(self).__name__)
         self.token_embedding_table = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding_table = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]

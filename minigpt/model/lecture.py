@@ -24,7 +24,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.config import ModelConfig
+from minigpt.config import ModelConfig, require_model_config
 
 # 1. The baseline.
 
@@ -37,7 +37,7 @@ class BigramLanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = require_model_config(config, type(self).__name__)
         self.token_embedding_table = nn.Embedding(config.vocab_size, config.vocab_size)
         self.apply(init_weights)
 
@@ -163,7 +163,7 @@ class GPTLanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = require_model_config(config, type(self).__name__)
         self.token_embedding_table = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding_table = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.n_layer)))

@@ -1,17 +1,44 @@
-"""A conversation with a model: the turns so far, cut to the context that the model sees, and the next answer."""
+"""A conversation with a model: the turns so far, cut to the context that the model sees, and the next answer.
+
+A `Run` starts one with `Run.chat`.
+"""
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from minigpt.config import SamplingConfig
+from minigpt.config import Config, SamplingConfig
 from minigpt.errors import ConfigError, DataError
-from minigpt.runs.run import Run
+from minigpt.runs.record import Record
 from minigpt.system.files import write_atomic
+from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
 
 _ANSWER_SHARE = 4  # a quarter of block_size is kept free for the answer
+
+
+class ChatRun(Protocol):
+    """What a conversation asks of a run."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+
+    @property
+    def record(self) -> Record:
+        """The record."""
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the prompt's ids."""
+
+    def stream_from_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int] = ()) -> Iterator[str]:
+        """Yield the text that continues a prompt."""
 
 
 class Chat:
@@ -26,7 +53,7 @@ class Chat:
             no more of them at a time.
     """
 
-    def __init__(self, run: Run, config: SamplingConfig) -> None:
+    def __init__(self, run: ChatRun, config: SamplingConfig) -> None:
         """Start a conversation without turns."""
         self.run, self.config = run, config
         self.turns: list[Turn] = []
@@ -64,6 +91,10 @@ class Chat:
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         write_atomic(path, json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n")
         return len(turns) // 2
+
+    def ask(self, text: str) -> str:
+        """Return the answer to a question. Both become turns. Errors are those of `answer`."""
+        return "".join(self.answer(text))
 
     def answer(self, text: str) -> Iterator[str]:
         """Answer a question; the question and the answer become turns once the answer is complete.

@@ -1,15 +1,16 @@
 """A trained run that has been opened: generate text with it, and measure texts with it."""
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
 import torch
 
 from minigpt.acceleration import accelerate
 from minigpt.config import Config, SamplingConfig
+from minigpt.config_fields import list_settings, make_html_table
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
@@ -20,6 +21,7 @@ from minigpt.model.language_model import get_device
 from minigpt.model.loss import TOKENS_PER_BATCH, TokenIds, compute_exact_loss
 from minigpt.model.meta_init import build_empty_model
 from minigpt.model.quantization import quantize_model
+from minigpt.runs.chat import Chat
 from minigpt.runs.evaluation import Evaluation, require_two_tokens
 from minigpt.runs.record import Metrics, Record
 from minigpt.runs.recorded_data import find_training_data
@@ -27,10 +29,11 @@ from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
 from minigpt.system.pytorch_settings import use_pytorch_defaults
+from minigpt.system.text_encoding import require_text
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream, find_end_of_text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A run: what `minigpt.train` returns and `minigpt.load` opens.
 
@@ -92,20 +95,49 @@ class Run:
         """The first evaluation with the lowest validation loss; None before the first evaluation."""
         return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
 
-    def generate(self, prompt: str = "", **sampling: Any) -> str:
-        """Return the prompt and the text with which the model continues it.
+    def __repr__(self) -> str:
+        return f"<Run {', '.join(f'{name} {value}' for name, value in self._describe().items())}>"
+
+    def _repr_html_(self) -> str:
+        """Return the table that a notebook shows."""
+        return make_html_table(self._describe())
+
+    def _describe(self) -> dict[str, str]:
+        """Return what somebody wants to know first about the run."""
+        record, loss = self.record, self.record.validation_loss
+        lines = {
+            "path": f"{str(self.path)!r}",
+            "preset": self.config.preset,
+            "parameters": f"{record.parameters:,}",
+            "steps": f"{record.step:,}",
+            "status": record.status,
+        }
+        return lines if loss is None else {**lines, "validation loss": f"{loss:.4f}"}
+
+    @overload
+    def generate(self, prompt: str = "", **sampling: Any) -> str: ...
+
+    @overload
+    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
+
+    @list_settings(SamplingConfig)
+    def generate(self, prompt: str | Sequence[str] = "", **sampling: Any) -> str | list[str]:
+        """Return the prompt and the text with which the model continues it; of a list of prompts, a list of texts.
 
         Args:
             prompt: the beginning of the text. Without one the model starts from a newline or, if it was trained on
-                documents, from the start of a document.
+                documents, from the start of a document. In a list, each prompt is continued as if it were alone.
             **sampling: settings of `SamplingConfig`: max_new_tokens, temperature, top_k, top_p, seed.
 
         Raises:
             ConfigError: an impossible setting.
             UnknownCharacterError: a character that is not in the vocabulary.
         """
-        return prompt + "".join(self.stream(prompt, **sampling))
+        if isinstance(prompt, str):
+            return prompt + "".join(self.stream(prompt, **sampling))
+        return [self.generate(each, **sampling) for each in prompt]
 
+    @list_settings(SamplingConfig)
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """Yield the new text in pieces while it is generated. Arguments and errors are those of `generate`."""
         config = SamplingConfig.from_keywords(**sampling)
@@ -121,6 +153,18 @@ class Run:
         """
         return decode_stream(self.tokenizer, self._generate_ids(ids, config, stop))
 
+    @list_settings(SamplingConfig)
+    def chat(self, *, temperature: float = 0.7, **sampling: Any) -> Chat:
+        """Start a conversation: `chat = run.chat()`, then `chat.ask("Hello")`, as often as you like.
+
+        A model that has learned no instructions continues what it is told.
+
+        Args:
+            temperature: as for `generate`; 0 takes the most likely token.
+            **sampling: as for `generate`.
+        """
+        return Chat(self, SamplingConfig.from_keywords(temperature=temperature, **sampling))
+
     def _generate_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int]) -> Iterator[int]:
         tokens = engine.stream(self.model, torch.tensor([ids], device=get_device(self.model)), config, stop)
         while True:
@@ -130,6 +174,7 @@ class Run:
                 return
             yield int(token)
 
+    @list_settings(SamplingConfig)
     def generate_several(self, num_samples: int, prompt: str = "", **sampling: Any) -> list[str]:
         """Return several different texts, generated as one batch.
 
@@ -156,9 +201,10 @@ class Run:
         """Return the exact loss of a text in nats per token: each token is predicted once, in windows of block_size.
 
         Raises:
-            DataError: the text has fewer than two tokens.
+            DataError: the text has fewer than two tokens, or is the name of a file.
             UnknownCharacterError: a character that is not in the vocabulary.
         """
+        require_text(text, "run.evaluate({name}) measures the file, and run.loss() a text")
         ids = torch.tensor(self.tokenizer.encode(text))
         require_two_tokens(ids)
         with self._limit_evaluation_threads():

@@ -1,3 +1,12 @@
 """Studies of models: what each idea is worth (`ladder`), what a run has learned (`look`), and two comparisons."""
 
-__all__ = ["bit_depth", "ladder", "look", "tokenizer_comparison"]
+from typing import TYPE_CHECKING
+
+from minigpt.system.lazy_imports import import_lazily
+
+if TYPE_CHECKING:
+    from minigpt.studies.loss import plot_loss
+
+__all__ = ["bit_depth", "ladder", "look", "loss", "plot_loss", "tokenizer_comparison"]
+
+__getattr__ = import_lazily(__name__, {"plot_loss": "loss"})

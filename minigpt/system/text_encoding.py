@@ -1,11 +1,15 @@
 """From bytes to text: UTF-8, without a byte order mark, and what to say of other encodings."""
 
 import codecs
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-from minigpt.errors import FileError
+from minigpt.errors import DataError, FileError
 from minigpt.system.warn_once import warn_once
 
 BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+MAX_NAME = 255  # characters of a file's name that could be taken for a text
 
 
 def drop_byte_order_mark(text: str, name: str) -> str:
@@ -43,3 +47,21 @@ def require_no_utf16(start: bytes, name: str) -> None:
     has_zeros = any(2 * half.count(0) > len(half) > 1 for half in halves) and not all(0 in half for half in halves)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or has_zeros:
         raise FileError(f"{name} is UTF-16, not UTF-8: save it as UTF-8 first")
+
+
+def require_text(text: Any, advice: str) -> None:
+    """Raise DataError for a path, and for a text that is the name of a file: the caller meant what is in it.
+
+    Args:
+        text: the text.
+        advice: the way out. "{name}" in it stands for the file's name.
+    """
+    is_name = isinstance(text, Path)
+    if isinstance(text, str) and 0 < len(text) <= MAX_NAME and "\n" not in text:
+        with suppress(OSError, ValueError):
+            is_name = Path(text).is_file()
+    if is_name:
+        name = repr(str(text))
+        raise DataError(f"{name} is the name of a file, not a text: {advice.format(name=name)}")
+    if not isinstance(text, str):
+        raise DataError(f"a text must be a str, not a {type(text).__name__}")

@@ -31,6 +31,7 @@ import regex
 from minigpt.config import TokenizerKind
 from minigpt.errors import ConfigError, DataError, FileError, MinigptError
 from minigpt.system.files import write_atomic
+from minigpt.system.text_encoding import require_text
 from minigpt.tokenizers import bpe_fast, tiktoken_adapter
 from minigpt.tokenizers.added_tokens import AddedToken, encode_between, group_by_priority, require_distinct, split_at
 from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS
@@ -205,8 +206,9 @@ class BPETokenizer:
 
         Raises:
             ConfigError: vocab_size is too small for the bytes and the special tokens.
-            DataError: the text is empty, or has too few pairs for vocab_size.
+            DataError: the text is empty, is the name of a file, or has too few pairs for vocab_size.
         """
+        require_text(text, "read it first, Path({name}).read_text()")
         if not text:
             raise DataError("the text is empty: there is nothing to learn a vocabulary from")
         cls([], special_tokens, pattern)  # raises for names that cannot be special tokens, before the long work

@@ -8,6 +8,7 @@ from typing import Any, Self
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError, UnknownCharacterError
 from minigpt.system.files import read_bytes, write_atomic
+from minigpt.system.text_encoding import require_text
 from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -52,7 +53,12 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Make a tokenizer of all characters that occur in a text. Raise DataError for an empty text."""
+        """Make a tokenizer of all characters that occur in a text.
+
+        Raises:
+            DataError: the text is empty, or is the name of a file.
+        """
+        require_text(text, "read it first, Path({name}).read_text()")
         if not text:
             raise DataError("the text is empty: a vocabulary needs at least one character")
         return cls(sorted(set(text)))

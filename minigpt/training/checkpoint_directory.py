@@ -20,6 +20,7 @@ from torch import Tensor
 from minigpt.errors import FileError, RunError
 from minigpt.runs.record import FORMAT, Metrics, Snapshot
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.advice import choose_advice
 from minigpt.system.files import explain_os_errors, flush_folder, link_or_copy, write_atomic
 from minigpt.system.json_files import parse_json, read_run_file
 from minigpt.training.checkpoint_format import (
@@ -231,7 +232,8 @@ def _is_published(path: Path) -> bool:
 
 def suggest_resume(run: Path, is_finetuned: bool = False) -> str:
     """Return what to type to resume a run."""
-    return f"to resume: minigpt {'finetune' if is_finetuned else 'train'} --resume {shlex.quote(str(run))}"
+    command = f"minigpt {'finetune' if is_finetuned else 'train'} --resume {shlex.quote(str(run))}"
+    return f"to resume: {choose_advice(command, f'minigpt.resume({str(run)!r})')}"
 
 
 def describe_unfinished(run: Path) -> str:

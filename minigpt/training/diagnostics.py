@@ -9,6 +9,7 @@ import torch
 from minigpt.data.dataset import Dataset
 from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
+from minigpt.system.advice import choose_advice, format_setting
 
 MIN_DIFFERENCE = 0.02  # share of the loss; a smaller difference may be chance
 MIN_FALL = 0.01  # share of the loss; a training run that falls more in its last fifth should go on
@@ -50,7 +51,7 @@ def _find_divergence(run: Run, dataset: Dataset, unigram: float) -> str | None:
         return None
     return (
         f"it diverged: the training loss was {best.train_loss:.2f} at step {best.step:,} and is {last.train_loss:.2f} "
-        f"now; try {_format_rate_flags(run, 1 / 10)}, a tenth of what it was"
+        f"now; try {_format_rates(run, 1 / 10)}, a tenth of what it was"
     )
 
 
@@ -61,7 +62,7 @@ def _find_plateau(run: Run, dataset: Dataset, unigram: float) -> str | None:
         return None
     return (
         f"it is stuck: {last.validation_loss:.2f} is no better than the loss of token frequencies "
-        f"({unigram:.2f}); try {_format_rate_flags(run, 1 / 10)}, or {_format_rate_flags(run, 10)}"
+        f"({unigram:.2f}); try {_format_rates(run, 1 / 10)}, or {_format_rates(run, 10)}"
     )
 
 
@@ -82,11 +83,13 @@ def _find_overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
     if not _is_rising(run.metrics):
         return None
     best, last = _find_best(run.metrics), run.metrics[-1]
+    weights = choose_advice("--weights best", "weights='best'")
     more = min(0.9, max(0.2, round(run.config.model.dropout + 0.1, 2)))
     return (
         f"it overfits since step {best.step:,}: the validation loss rose from {best.validation_loss:.4f} to "
         f"{last.validation_loss:.4f} while the training loss fell to {last.train_loss:.4f}; "
-        f"stop there (--weights best has those weights), or try --dropout {more:g} or a smaller model"
+        f"stop there ({weights} has those weights), "
+        f"or try {format_setting('dropout', f'{more:g}')} or a smaller model"
     )
 
 
@@ -95,18 +98,20 @@ def _find_improvement(run: Run, dataset: Dataset, unigram: float) -> str | None:
     fell = _compute_fall(run.metrics)
     if fell < MIN_FALL:
         return None
-    most = run.config.training.max_iters
+    path, iters = str(run.path), 2 * run.config.training.max_iters
+    command = f"minigpt train --resume {shlex.quote(path)} --max-iters {iters} --restart-schedule"
+    call = f"minigpt.resume({path!r}, max_iters={iters}, restart_schedule=True)"
     return (
         f"it is still improving: the validation loss fell by {fell:.1%} in the last {1 / LAST_PART:.0%} of the steps; "
-        f"train longer: minigpt train --resume {shlex.quote(str(run.path))} --max-iters {2 * most} --restart-schedule"
+        f"train longer: {choose_advice(command, call)}"
     )
 
 
-def _format_rate_flags(run: Run, factor: float) -> str:
-    """Return the flags that multiply the learning rates of a run by a factor."""
+def _format_rates(run: Run, factor: float) -> str:
+    """Return the flags or arguments that multiply the learning rates of a run by a factor."""
     training = run.config.training
-    muon = f"--muon-learning-rate {training.muon_learning_rate * factor:g} " if training.optimizer == "muon" else ""
-    return f"{muon}--learning-rate {training.learning_rate * factor:g}"
+    names = [*(["muon_learning_rate"] if training.optimizer == "muon" else []), "learning_rate"]
+    return " ".join(format_setting(name, f"{getattr(training, name) * factor:g}") for name in names)
 
 
 FINDERS: list[Callable[[Run, Dataset, float], str | None]] = [

@@ -1,36 +1,38 @@
 """loss.png: the learning curves, and below them some of the texts that the model wrote."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minigpt.runs.record import Metrics, Snapshot
-from minigpt.system.plotting import create_figure, replace_undrawable, write_png
+from minigpt.runs.record import Snapshot
+from minigpt.runs.run import Run
+from minigpt.system.plotting import create_figure, replace_undrawable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_TEXTS = 4
 MAX_CHARACTERS = 96  # of each text
 
 
-def draw_loss(path: Path, title: str, metrics: Sequence[Metrics], snapshots: Sequence[Snapshot], unit: str) -> None:
-    """Write the picture.
+def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
+    """Draw the learning curves of a run.
 
     Args:
-        path: the file.
-        title: stands above the curves.
-        metrics: the evaluations.
-        snapshots: the texts; at most four of them are shown, evenly spaced.
-        unit: what a token is called.
-
-    Raises:
-        FileError: the file cannot be written.
+        run: the run.
+        snapshots: texts that the model wrote; at most four of them are shown, evenly spaced.
+        name: what the title calls the run.
     """
     indices = [round(i * (len(snapshots) - 1) / (MAX_TEXTS - 1)) for i in range(MAX_TEXTS)] if snapshots else []
     texts = [snapshots[i] for i in dict.fromkeys(indices)]
     figure = create_figure(8, 4.1 + 0.3 * len(texts))
     axes, below = figure.subplots(2, 1, height_ratios=[4, 0.1 + 0.3 * len(texts)])
-    steps = [m.step for m in metrics]
-    axes.plot(steps, [m.train_loss for m in metrics], label="training", color="#1f77b4")
-    axes.plot(steps, [m.validation_loss for m in metrics], label="validation", color="#d62728")
-    axes.set(title=title, xlabel="step", ylabel=f"loss (nats per {unit})")
+    unit = "character" if run.config.training.tokenizer == "char" else "token"
+    steps = [m.step for m in run.metrics]
+    axes.plot(steps, [m.train_loss for m in run.metrics], label="training", color="#1f77b4")
+    axes.plot(steps, [m.validation_loss for m in run.metrics], label="validation", color="#d62728")
+    title = f"{replace_undrawable(name)}: {run.config.preset}, {run.record.parameters:,} parameters"
+    axes.set_title(title, parse_math=False)
+    axes.set(xlabel="step", ylabel=f"loss (nats per {unit})")
     axes.grid(alpha=0.3)
     axes.legend()
     below.axis("off")
@@ -40,4 +42,4 @@ def draw_loss(path: Path, title: str, metrics: Sequence[Metrics], snapshots: Seq
         below.text(0, y, f"step {snapshot.step:,}", weight="bold", **style)
         line = below.text(0.12, y, replace_undrawable(snapshot.text)[:MAX_CHARACTERS], family="monospace", **style)
         line.set_parse_math(False)  # a dollar sign is a dollar sign
-    write_png(path, figure)
+    return figure

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from minigpt.config import Config, ModelConfig
+from minigpt.config import CHANGEABLE, Config, ModelConfig
 from minigpt.distributed.parallelism import require_parallel_config
 from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
@@ -27,19 +27,6 @@ from minigpt.training.job_restart import get_job_name
 from minigpt.training.run_training import run_training
 from minigpt.training.setup import TrainingSetup, prepare_training
 
-CHANGEABLE = (
-    "max_iters",
-    "eval_interval",
-    "eval_windows",
-    "save_minutes",
-    "patience",
-    "on_spike",
-    "device",
-    "threads",
-    "compile",
-    "checkpoint_activations",
-    "parallel",
-)
 FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
 

@@ -21,6 +21,8 @@ from minigpt.runs.record import Record, Status, describe_environment
 from minigpt.runs.recorded_data import measure_data_file
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.advice import choose_advice
+from minigpt.system.plotting import write_png
 from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.training.busy_machine import BusyMachineHint
 from minigpt.training.callbacks import (
@@ -109,7 +111,7 @@ def run_training(
             record = recorder.write("finished" if state.is_finished else "interrupted", exact)
             run = dataclasses.replace(run, record=record, metrics=state.metrics)
             if processes.is_first:
-                _draw_loss(run, state)
+                _draw_loss(run, state, replaces or RunDirectory(run.path))
             if replaces and state.is_finished:
                 run = _move_run(run, replaces, processes)
             if processes.is_first:
@@ -196,10 +198,11 @@ class _RunRecorder(Callback):
         best = self.state and self.state.best
         if not best:
             return ""
-        path = shlex.quote(str(self.path))
+        command = f"minigpt sample {shlex.quote(str(self.path))} --weights best"
+        call = f"minigpt.load({str(self.path)!r}, weights='best')"
         return (
             f"; the weights of the best evaluation (step {best.step:,}, validation loss {best.validation_loss:.4f}) "
-            f"are kept: minigpt sample {path} --weights best"
+            f"are kept: {choose_advice(command, call)}"
         )
 
 
@@ -267,11 +270,9 @@ def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Ca
     ]
 
 
-def _draw_loss(run: Run, state: TrainingState) -> None:
-    """Write loss.png."""
-    title = f"{run.config.preset}: {run.record.parameters:,} parameters"
-    unit = "character" if run.config.training.tokenizer == "char" else "token"
-    draw_loss(RunDirectory(run.path).loss_plot, title, state.metrics, state.snapshots, unit)
+def _draw_loss(run: Run, state: TrainingState, named: RunDirectory) -> None:
+    """Write loss.png, whose title has the name that the run's directory will keep."""
+    write_png(RunDirectory(run.path).loss_plot, draw_loss(run, state.snapshots, named.path.name))
 
 
 def _move_run(run: Run, replaced: RunDirectory, processes: Processes) -> Run:

@@ -108,7 +108,7 @@ def test_a_run_stays_where_the_one_to_overwrite_it_is_stopped(
     said = capfd.readouterr().err
     assert f"saved in {tmp_path / 'run-2'}: " in said
     assert f"{old.path} stays as it is" in said
-    assert f"minigpt train --resume {tmp_path / 'run-2'}" in said
+    assert f"minigpt.resume('{tmp_path / 'run-2'}')" in said
 
 
 def test_what_is_not_a_run_is_never_overwritten(text_file: Path, tmp_path: Path) -> None:

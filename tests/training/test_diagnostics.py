@@ -12,6 +12,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError
 from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
+from minigpt.system.advice import advise_commands
 from minigpt.training.diagnostics import compute_unigram_loss, diagnose
 from minigpt.training.resume import resume
 
@@ -51,8 +52,11 @@ def test_the_diagnostics_find_what_is_wrong_with_a_curve(trained: Run) -> None:
     assert diagnose_losses(trained, [*down, *[(0.0, 0.0)] * 20]) == ""  # learned to the end
     by_muon = dataclasses.replace(trained, config=trained.config.override(optimizer="muon", dropout=0.4))
     said = diagnose_losses(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
+    assert "try muon_learning_rate=0.002 learning_rate=" in said
+    with advise_commands():
+        said = diagnose_losses(by_muon, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
     assert "try --muon-learning-rate 0.002 --learning-rate" in said
-    assert "try --dropout 0.5 or" in diagnose_losses(by_muon, down + overfit)
+    assert "try dropout=0.5 or" in diagnose_losses(by_muon, down + overfit)
 
 
 def test_the_diagnostics_find_what_is_wrong_with_real_runs(
