@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minigpt.cli.options import adapter_options, device_option, weights_option
-from minigpt.cli.output import open_run, print_message, print_pieces
+from minigpt.cli.options import adapter_options, device_option, json_option, weights_option
+from minigpt.cli.output import open_run, print_json, print_message, print_pieces
 from minigpt.cli.standard_input import decode_line, get_standard_input, iterate_lines
 from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, DataError, FileError
@@ -26,6 +26,7 @@ HELP = "/reset starts again, /temperature N sets the temperature, /save FILE sav
 @weights_option
 @device_option
 @adapter_options
+@json_option
 def chat(
     run: str | None,
     temperature: float,
@@ -35,6 +36,7 @@ def chat(
     device: str,
     adapters: tuple[str, ...],
     adapter_scale: float,
+    as_json: bool,
 ) -> None:
     """Chat with a model that was trained on instructions. Any other model continues your text.
 
@@ -59,12 +61,19 @@ def chat(
             line = decode_line(content)
             if line.startswith("/"):
                 if not _run_chat_command(conversation, line):
-                    return
+                    break
             elif line.strip():
-                print_pieces(conversation.answer(line))
-                print(flush=True)
+                pieces = conversation.answer(line)
+                if as_json:
+                    list(pieces)
+                else:
+                    print_pieces(pieces)
+                    print(flush=True)
         except (ConfigError, DataError, FileError) as error:  # a mistake of the user: the chat continues
             print_message(f"minigpt: {error}")
+    if as_json:
+        turns = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+        print_json({"run": str(opened.path), "messages": turns})
 
 
 def _run_chat_command(conversation: "Chat", line: str) -> bool:

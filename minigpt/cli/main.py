@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import click
+from click.shell_completion import shell_complete
 
 from minigpt.cli.chat import chat
 from minigpt.cli.data import data
@@ -31,6 +32,7 @@ from minigpt.cli.sample import sample
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.torchrun import get_rank, get_world_size
 from minigpt.cli.train import train
+from minigpt.cli.usage_hints import describe_usage_error
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.advice import advise_commands
 from minigpt.system.files import silence_stream
@@ -39,6 +41,7 @@ from minigpt.system.thread_waiting import sleep_on_a_busy_machine
 from minigpt.version import __version__
 
 MAX_MESSAGE = 2000  # characters
+COMPLETION = "_MINIGPT_COMPLETE"  # click's name for the variable
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -67,7 +70,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="minigpt")
+@click.version_option(__version__, "-V", "--version", prog_name="minigpt")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train a small GPT on your own text, and generate text with it.
@@ -99,6 +102,8 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)
     try:
+        if instruction := os.environ.get(COMPLETION):  # the shell asks for the words that may come next
+            return shell_complete(cli, {}, "minigpt", COMPLETION, instruction)
         context = cli.make_context("minigpt", list(arguments), obj=list(arguments))
         with context, advise_commands(), sleep_on_a_busy_machine():
             cli.invoke(context)
@@ -110,7 +115,7 @@ def run(arguments: list[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
     except click.ClickException as error:
-        return _print_error(error.format_message(), error.exit_code)
+        return _print_error(describe_usage_error(error), error.exit_code)
     except MinigptError as error:
         return error.exit_status if error.silent else _print_error(str(error), error.exit_status)
     except OSError as error:

@@ -33,7 +33,8 @@ def open_run(
     """Open a run and add adapters to its weights.
 
     Args:
-        path: the run's folder. None opens the newest run in runs/ and prints its name on standard error.
+        path: the run's folder, or a path inside it. None opens the newest run in runs/ and prints its name on standard
+            error.
         weights: "last" or "best".
         device: where to compute.
         adapters: FOLDER or FOLDER:SCALE of each adapter.
@@ -46,7 +47,7 @@ def open_run(
         found = find_newest_run()
         print_message(f"the newest run: {found}")
         path = str(found)
-    run = Run.open(Path(path), weights=weights, device=device)  # type: ignore[arg-type]
+    run = Run.open(_find_run(Path(path)), weights=weights, device=device)  # type: ignore[arg-type]
     if adapter_scale != 1 and not adapters:
         raise ConfigError("--adapter-scale is for adapters: name one with --adapter, or leave it out")
     if adapters:
@@ -54,6 +55,13 @@ def open_run(
 
         run = apply_adapters(run, adapters, adapter_scale)
     return run
+
+
+def _find_run(path: Path) -> Path:
+    """Return the run's folder for a path inside it, such as its model.safetensors; any other path as it is."""
+    if not path.exists():
+        return path
+    return next((folder for folder in (path, *path.parents) if (folder / "run.json").is_file()), path)
 
 
 def print_next_command(run: "Run", command: str) -> None:

@@ -94,7 +94,8 @@ def _require_options_of(kind: str) -> None:
 @file_argument
 @click.option("--text", help="a text to color by token; '-' reads standard input")
 @click.option("--limit", type=click.IntRange(min=0), default=50, help="number of merges, or tokens, to list [50]")
-def show(tokenizer_file: str, text: str | None, limit: int) -> None:
+@json_option
+def show(tokenizer_file: str, text: str | None, limit: int, as_json: bool) -> None:
     """Show a tokenizer: its merges in the order of training, or its tokens. --text adds a text colored by token."""
     from minigpt.system.terminal import escape_control_characters
     from minigpt.tokenizers.base import compute_fingerprint
@@ -102,6 +103,14 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     from minigpt.tokenizers.loading import load_tokenizer
 
     opened = load_tokenizer(tokenizer_file)
+    if as_json:
+        content = {"tokenizer": tokenizer_file, "kind": opened.kind, "vocab_size": opened.vocab_size}
+        content |= {"sha256": compute_fingerprint(opened), "special_tokens": dict(opened.special_tokens)}
+        content["tokens"] = [_decode(opened.decode_bytes([i])) for i in range(min(limit, opened.vocab_size))]
+        if text is not None:
+            content["text"] = [_decode(opened.decode_bytes([i])) for i in opened.encode(_read_text(text))]
+        print_json(content)
+        return
     print_line(f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {compute_fingerprint(opened)[:16]}…")
     if isinstance(opened, BPETokenizer):
         for name, i in opened.special_tokens.items():
@@ -118,6 +127,11 @@ def show(tokenizer_file: str, text: str | None, limit: int) -> None:
     if text is not None:
         tokens = [opened.decode_bytes([i]) for i in opened.encode(_read_text(text))]
         _print_colored(tokens)
+
+
+def _decode(content: bytes) -> str:
+    """Return bytes as text; what is not UTF-8, such as a part of a character, becomes U+FFFD."""
+    return content.decode("utf-8", "replace")
 
 
 def _format_token(token: bytes) -> str:
@@ -166,15 +180,18 @@ def encode(tokenizer_file: str, text: str, as_json: bool) -> None:
 @tokenizer.command(short_help="Decode token ids to text.")
 @file_argument
 @click.argument("ids", nargs=-1)
-def decode(tokenizer_file: str, ids: tuple[str, ...]) -> None:
+@json_option
+def decode(tokenizer_file: str, ids: tuple[str, ...], as_json: bool) -> None:
     """Decode token IDS to text. '-' reads the ids from standard input. A file or a pipe gets the exact bytes."""
     from minigpt.tokenizers.loading import load_tokenizer
 
     words = _read_text("-").split() if ids == ("-",) else ids
     numbers = [_parse_id(word) for word in words]
     content = load_tokenizer(tokenizer_file).decode_bytes(numbers)
-    if sys.stdout.isatty():
-        print_line(content.decode("utf-8", "replace"))
+    if as_json:
+        print_json({"text": _decode(content), "tokens": len(numbers)})
+    elif sys.stdout.isatty():
+        print_line(_decode(content))
     else:
         sys.stdout.buffer.write(content + b"\n")
 
