@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.output import describe_run, format_loss, print_json, print_next_command, print_pieces
+from minigpt.cli.output import describe_run, format_loss, print_json, print_message, print_next_command, print_pieces
+
+MUCH_FORGOTTEN = 0.5  # nats per token
 
 if TYPE_CHECKING:
     from minigpt.finetuning.dpo import DPOResult
@@ -38,8 +40,7 @@ def _show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
     print_pieces(run.stream(max_new_tokens=300, seed=run.config.training.seed))
     loss = format_loss("validation loss", result.loss_after, run.config, run.record)
     print(f"\n\n{loss}; before {result.loss_before:.4f}")
-    if result.own_loss_before is not None and result.own_loss_after is not None:
-        print(_format_own_loss(result.own_loss_before, result.own_loss_after))
+    print_own_loss(result.own_loss_before, result.own_loss_after)
     if result.adapter:
         size = sum(file.stat().st_size for file in result.adapter.iterdir())
         print_pieces([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(result.adapter))}\n"])
@@ -66,8 +67,7 @@ def _show_sft(result: "SFTResult", as_json: bool) -> None:
         before = f", before {accuracy.before.share:.1%}" if accuracy.before else ""
         after = f"{accuracy.after} of {accuracy.after.total:,} right{before}"
         print_pieces([f"{task:<14} {after}; always the most frequent answer: {accuracy.majority.share:.1%} right\n"])
-    if result.own_loss_before is not None and result.own_loss_after is not None:
-        print(f"loss {_format_own_loss(result.own_loss_before, result.own_loss_after)}")
+    print_own_loss(result.own_loss_before, result.own_loss_after)
     print_next_command(result.run, "chat")
 
 
@@ -88,6 +88,12 @@ def _print_result_json(result: "FinetuningResult | SFTResult | DPOResult", **fig
     print_json({**describe_run(result.run), **figures, "adapter": result.adapter and str(result.adapter)})
 
 
-def _format_own_loss(before: float, after: float) -> str:
-    """Say how much the loss on the base's own text has changed."""
-    return f"on the base's own text {after:.4f}, before {before:.4f}: {after - before:+.4f}"
+def print_own_loss(before: float | None, after: float | None) -> None:
+    """Say how much the loss on the base's own text has changed, with a warning where much is forgotten."""
+    if before is None or after is None:
+        return
+    figures = f"the loss on the base's own text {'rose' if after > before else 'fell'} by {abs(after - before):.2f}"
+    print(f"{'forgotten' if after > before else 'kept'}: {figures}, from {before:.4f} to {after:.4f}")
+    if after - before > MUCH_FORGOTTEN:
+        way_out = "fewer steps (--max-iters), a lower --learning-rate or --lora forget less"
+        print_message(f"warning: the model writes the base's text much worse than before: {way_out}")

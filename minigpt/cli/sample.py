@@ -69,7 +69,8 @@ def sample(
         print_json({"run": str(opened.path), "prompt": prompt, "samples": samples, **sampling})
     elif num_samples == 1:
         pieces = opened.stream(prompt, **sampling)
-        print_pieces(itertools.chain([prompt], pieces, ["\n"]))
+        first = next(pieces, "")  # what is said while the loops compile comes before the text, and not within it
+        print_pieces(itertools.chain([prompt, first], pieces, ["\n"]))
     else:
         for number, text in enumerate(opened.generate_several(num_samples, prompt, **sampling), 1):
             print_line(f"--- {number} ---\n{text}")

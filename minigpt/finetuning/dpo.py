@@ -107,7 +107,8 @@ def train_dpo(
         config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
         display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
         if dataset.truncated:
-            display.say(f"       {dataset.truncated:,} answers are longer than block_size: their beginning is cut off")
+            exceed = f"{dataset.truncated:,} answers exceed {config.model.block_size} tokens"
+            display.say(f"       {exceed}: their beginnings are cut off")
         torch.manual_seed(config.training.seed)
         model = copy.deepcopy(base.model).to(device)
         prepare_model(model, method, lora, targets)

@@ -136,7 +136,8 @@ def train_sft(
         config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
         display.say(f"text   {split.source}: {len(train):,} examples to learn, {len(test):,} held out")
         if dataset.truncated:
-            display.say(f"       {dataset.truncated:,} are longer than block_size: their beginning is cut off")
+            exceed = f"{dataset.truncated:,} examples exceed {config.model.block_size} tokens"
+            display.say(f"       {exceed}: their beginnings are cut off")
         torch.manual_seed(config.training.seed)
         model = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
         model = model.to(pick_device(config.training.device))

@@ -11,7 +11,7 @@ from typing import Any
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 REPEAT_SECONDS = 0.5  # a SIGTERM that follows within this time is the same one
-NOTICE = b"\nstopping: evaluating and saving (press again to stop at once)\n"
+NOTICE = b"\nstopping: evaluating and saving (press Ctrl-C again to stop at once)\n"
 
 
 class Interrupt:

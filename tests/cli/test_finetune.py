@@ -10,6 +10,7 @@ import pytest
 from conftest import make_text
 
 import minigpt
+from minigpt.cli.finetune_report import print_own_loss
 from minigpt.finetuning.adapter_files import CONFIG, WEIGHTS
 from minigpt.runs.run import Run
 
@@ -113,3 +114,20 @@ def test_from_python(trained: Run, other_text: Path, tmp_path: Path) -> None:
     found = finetune(minigpt.load(trained.path), other_text, "lora", out=tmp_path / "new", max_iters=10, snapshots=0)
     opened = minigpt.load(tmp_path / "new")
     assert opened.generate("GULL:", max_new_tokens=20, seed=3) == found.run.generate("GULL:", max_new_tokens=20, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "warned"),
+    [
+        (1.5, 2.07, "forgotten: the loss on the base's own text rose by 0.57, from 1.5000 to 2.0700", True),
+        (1.5, 1.6, "forgotten: the loss on the base's own text rose by 0.10, from 1.5000 to 1.6000", False),
+        (1.5, 1.4, "kept: the loss on the base's own text fell by 0.10, from 1.5000 to 1.4000", False),
+    ],
+)
+def test_what_a_fine_tuning_forgot_is_said_with_a_warning_where_it_is_much(
+    before: float, after: float, line: str, warned: bool, capsys: pytest.CaptureFixture
+) -> None:
+    print_own_loss(before, after)
+    shown = capsys.readouterr()
+    assert shown.out == line + "\n"
+    assert ("--lora forget less" in shown.err) == warned

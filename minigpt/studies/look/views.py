@@ -134,9 +134,8 @@ def _view_heads(inputs: ViewInput) -> ViewResult:
     loss, rise = measure_head_ablation(inputs.run.model, *windows)
     unused = find_unused_heads(rise)
     L, H = divmod(int(rise.argmax()), rise.shape[1])
-    names = ", ".join(f"block {block} head {head}" for block, head in unused)
     summary = f"without block {L + 1} head {H + 1} the loss rises by {round_rise(float(rise.max())):.3f}; "
-    summary += f"unused: {names}" if unused else "every head is used"
+    summary += f"{len(unused)} of {rise.numel()} heads hardly matter" if unused else "every head matters"
     figures = {"loss": loss, "rise": rise.tolist(), "unused": unused, "predictions": windows[0].numel()}
     return ViewResult("heads", summary, figures, draw_heads(rise, loss))
 

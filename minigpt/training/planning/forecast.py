@@ -85,8 +85,7 @@ class Forecast:
         if self.loss is None:
             return times
         low, high = self.loss
-        place = "within" if low <= validation_loss <= high else "below" if validation_loss < low else "above"
-        return f"{times}; the loss is {place} the forecast {low:.2f} to {high:.2f}"
+        return f"{times}; final loss {validation_loss:.2f} (forecast {low:.2f} to {high:.2f})"
 
 
 def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> Forecast:
