@@ -1,6 +1,7 @@
 """`minigpt info`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,11 +34,13 @@ def info(run: str | None, as_json: bool) -> None:
         print_json(describe_run(opened))
     else:
         for name, value in list_facts(opened):
-            print_line(f"{name:<12}{escape_control_characters(value, keep='')}")
+            print_line(f"{name:<12}{escape_control_characters(value, keep='')}", indent=12)
 
 
 def list_facts(run: "Run") -> list[tuple[str, str]]:
     """Return what to show about a run, as pairs of a name and a value."""
+    from minigpt.tokenizers.base import compute_fingerprint
+
     config, record = run.config, run.record
     used = (
         {"architecture", "block_size"}
@@ -48,14 +51,12 @@ def list_facts(run: "Run") -> list[tuple[str, str]]:
     lines = [
         ("run", f"{run.path}, {record.status}"),
         ("text", f"{record.data_source}: {record.data_characters:,} characters"),
-        ("tokenizer", f"{config.training.tokenizer}, {config.model.vocab_size:,} different tokens"),
         ("", f"SHA-256 {record.data_sha256}"),
+        ("tokenizer", f"{config.training.tokenizer}, {config.model.vocab_size:,} different tokens"),
+        ("", f"SHA-256 {compute_fingerprint(run.tokenizer)}"),
         ("preset", config.preset),
-        ("model", ", ".join(f"{name} {value}" for name, value in model.items())),
-        (
-            "training",
-            ", ".join(f"{name} {value}" for name, value in vars(config.training).items() if name != "tokenizer"),
-        ),
+        *_list_settings("model", model),
+        *_list_settings("training", {n: value for n, value in vars(config.training).items() if n != "tokenizer"}),
         ("parameters", f"{record.parameters:,}"),
     ]
     lines += [("", f"{count:>12,}  {part}") for part, count in count_parameters_by_part(run).items()]
@@ -69,3 +70,9 @@ def list_facts(run: "Run") -> list[tuple[str, str]]:
     lines.append(("time", f"{format_times(record)}, {where}, started {record.started}"))
     versions = f"minigpt {record.minigpt_version}, torch {record.torch_version}, Python {record.python_version}"
     return [*lines, ("made with", f"{versions}, {record.platform}")]
+
+
+def _list_settings(title: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return settings as the rows of a table, with a title before the first."""
+    rows = [f"{name:<23} {value}" for name, value in settings.items()]
+    return [(title if i == 0 else "", row) for i, row in enumerate(rows)]

@@ -36,7 +36,7 @@ from minigpt.cli.usage_hints import describe_usage_error
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.advice import advise_commands
 from minigpt.system.files import silence_stream
-from minigpt.system.terminal import escape_control_characters
+from minigpt.system.terminal import escape_control_characters, fit_to_terminal
 from minigpt.system.thread_waiting import sleep_on_a_busy_machine
 from minigpt.version import __version__
 
@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without the character gets its number
-    warnings.formatwarning = lambda message, *place: f"minigpt: {escape_control_characters(str(message))}\n"
+    warnings.formatwarning = lambda message, *place: _format_message(escape_control_characters(str(message)))
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)
     try:
@@ -144,5 +144,10 @@ def _print_error(message: str, status: int) -> int:
     where = f"rank {get_rank()}: " if get_rank() else ""
     if len(message) > MAX_MESSAGE:  # it may contain names from an untrusted file
         message = f"{message[:MAX_MESSAGE]}…"
-    print(f"minigpt: {where}{escape_control_characters(message, keep='')}", file=sys.stderr)
+    print(_format_message(where + escape_control_characters(message, keep="")), end="", file=sys.stderr)
     return status
+
+
+def _format_message(message: str) -> str:
+    """Return a message with the program's name and a line end; on a terminal it breaks between words."""
+    return fit_to_terminal(f"minigpt: {message}\n", sys.stderr)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union
 import click
 
 from minigpt.errors import ConfigError
-from minigpt.system.terminal import escape_control_characters
+from minigpt.system.terminal import escape_control_characters, fit_to_terminal
 
 if TYPE_CHECKING:
     from minigpt.config import Config
@@ -104,14 +104,19 @@ def print_pieces(pieces: Iterable[str]) -> None:
         sys.stdout.flush()
 
 
-def print_line(text: str) -> None:
-    """Print a line. A terminal gets visible marks instead of control characters."""
-    print_pieces([text, "\n"])
+def print_line(text: str, indent: int = 0) -> None:
+    """Print a line. A terminal gets visible marks instead of control characters, and line breaks between words.
+
+    Args:
+        text: the line.
+        indent: spaces before what does not fit in the terminal's first line.
+    """
+    print_pieces([fit_to_terminal(text, sys.stdout, indent), "\n"])
 
 
 def print_message(message: str) -> None:
     """Print a line on standard error, with visible marks instead of control characters."""
-    click.echo(escape_control_characters(message), err=True)
+    click.echo(fit_to_terminal(escape_control_characters(message), sys.stderr), err=True)
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from minigpt.system.files import silence_stream
-from minigpt.system.terminal import escape_control_characters
+from minigpt.system.terminal import escape_control_characters, wrap_words
 
 
 class PipeSafeConsole(Console):
@@ -16,8 +16,9 @@ class PipeSafeConsole(Console):
         silence_stream(self.file)
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line of text, with control characters made visible."""
+        """Print a line of text, with control characters made visible. On a terminal it breaks between words."""
+        text = escape_control_characters(text)
         try:
-            self.print(Text(escape_control_characters(text), style=style))
+            self.print(Text(wrap_words(text, self.width) if self.is_terminal else text, style=style))
         except OSError:
             self.on_broken_pipe()

@@ -18,6 +18,7 @@ from conftest import COMMAND, TINY_FLAGS, in_terminal
 
 from minigpt.cli.main import run
 from minigpt.runs.run import Run
+from minigpt.tokenizers.base import compute_fingerprint
 
 
 def test_train_prints_a_sample_and_the_next_command(command: Callable, text_file: Path, tmp_path: Path) -> None:
@@ -87,6 +88,9 @@ def test_info_prints_text_or_json(command: Callable, trained: Run) -> None:
     assert shown.returncode == 0
     assert f"{trained.record.parameters:,}" in shown.stdout
     assert "self-attention" in shown.stdout
+    assert f"SHA-256 {compute_fingerprint(trained.tokenizer)}" in shown.stdout
+    settings = {line[12:].split()[0]: line[12:].split()[1:] for line in shown.stdout.splitlines()}
+    assert (settings["n_embd"], settings["max_iters"]) == ([str(trained.config.model.n_embd)], ["60"])
     described = json.loads(command("info", trained.path, "--json").stdout)
     assert described["parameters"] == sum(described["parameters_by_part"].values()) == trained.record.parameters
     assert described["validation_loss"] == trained.record.validation_loss
@@ -120,11 +124,15 @@ def test_control_characters_of_an_untrusted_run_are_escaped_on_a_terminal(traine
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)
     record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"data_source": "\x1b]0;title\x07"}))
+    (run / "run.json").write_text(json.dumps(record | {"data_source": "\x1b]0;title\x07" + " sea" * 30}))
     status, shown = in_terminal("info", run, cwd=tmp_path)
     assert status == 0
     assert "␛]0;title␇" in shown
     assert "\x1b]0" not in shown
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 100
+    (start,) = [i for i, line in enumerate(lines) if line.startswith("text ")]
+    assert lines[start + 1].startswith(f"{'':12}sea sea")  # a long line breaks between words
 
 
 def test_sample_does_not_wait_for_an_idle_pipe(trained: Run, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""Text on a terminal: what a terminal obeys is hidden, what a script needs is not."""
+"""Text on a terminal: what a terminal obeys is hidden, what a script needs is not; lines break between words."""
+
+import io
 
 import pytest
 
-from minigpt.system.terminal import escape_control_characters
+from minigpt.system.terminal import escape_control_characters, fit_to_terminal, wrap_words
 
 
 def test_control_characters_are_escaped() -> None:
@@ -32,3 +34,20 @@ def test_what_reorders_other_text_is_escaped(code: int) -> None:
 )
 def test_what_a_script_needs_stays(text: str) -> None:
     assert escape_control_characters(text) == text
+
+
+def test_lines_break_between_words() -> None:
+    assert wrap_words("the sea sings, the wind keeps", 12) == "the sea\nsings, the\nwind keeps"
+    assert wrap_words("  model   gpt, of two blocks", 16, indent=4) == "  model   gpt,\n    of two\n    blocks"
+    assert wrap_words("a  table\nas   it is\n", 10) == "a  table\nas   it is\n"
+    assert wrap_words("one /a/path/that/is/longer two", 10) == "one\n/a/path/that/is/longer\ntwo"
+    assert wrap_words("日本語 日本語", 9) == "日本語\n日本語"  # a character takes two columns
+
+
+def test_a_command_at_the_end_of_a_line_stays_in_one_piece() -> None:
+    command = ".venv/bin/minigpt sample runs/lecture --weights best"
+    assert wrap_words(f"the run is there; next: {command}", 30) == f"the run is there; next:\n{command}"
+
+
+def test_a_file_or_a_pipe_gets_long_lines() -> None:
+    assert fit_to_terminal("sea " * 100, io.StringIO()) == "sea " * 100
