@@ -15,10 +15,12 @@ from minigpt.finetuning.settings import FIXED
 ADAPTERS = "Adapters"
 ADAPTER_FLAGS = ("lora", "qlora", "rank", "alpha", "lora_dropout", "target", "rslora", "dora")
 DEFAULTS = {
-    "max_iters": "500",
+    "max_iters": "500; with --task 1500 for each, with adapters 3000, and twice that at least",
     "optimizer": "adamw",
-    "learning_rate": "1e-3 with adapters, 1e-4 without; with --preferences 2e-4 and 2e-5",
+    "learning_rate": "1e-3 with adapters, 1e-4 without; with --preferences 2e-4 and 2e-5; for instructions 5e-3 and "
+    "2e-3 up to a width of 64, and less in proportion for wider models",
     "min_learning_rate": "0",
+    "schedule": "the base run's; for instructions cosine, with a warmup of 100 steps",
 }
 
 

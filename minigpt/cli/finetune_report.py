@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.output import describe_run, format_loss, print_json, print_message, print_next_command, print_pieces
+from minigpt.cli.output import (
+    describe_run,
+    format_loss,
+    print_json,
+    print_line,
+    print_message,
+    print_next_command,
+    print_pieces,
+)
 
 MUCH_FORGOTTEN = 0.5  # nats per token
 
@@ -44,7 +52,7 @@ def _show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
     if result.adapter:
         size = sum(file.stat().st_size for file in result.adapter.iterdir())
         print_pieces([f"the adapter alone, {size / 1000:,.0f} kB, is in {shlex.quote(str(result.adapter))}\n"])
-    print_next_command(run, "sample")
+    _print_next(result, "sample")
 
 
 def _show_sft(result: "SFTResult", as_json: bool) -> None:
@@ -68,7 +76,7 @@ def _show_sft(result: "SFTResult", as_json: bool) -> None:
         after = f"{accuracy.after} of {accuracy.after.total:,} right{before}"
         print_pieces([f"{task:<14} {after}; always the most frequent answer: {accuracy.majority.share:.1%} right\n"])
     print_own_loss(result.own_loss_before, result.own_loss_after)
-    print_next_command(result.run, "chat")
+    _print_next(result, "chat")
 
 
 def _show_dpo(result: "DPOResult", as_json: bool) -> None:
@@ -80,12 +88,21 @@ def _show_dpo(result: "DPOResult", as_json: bool) -> None:
         return
     print(f"the chosen answer is the likelier one in {after} of {after.total:,} held-out pairs", end="")
     print(f"; before {before.share:.1%}\nloss of these pairs {result.loss:.4f}; before {math.log(2):.4f}")
-    print_next_command(result.run, "chat")
+    _print_next(result, "chat")
 
 
 def _print_result_json(result: "FinetuningResult | SFTResult | DPOResult", **figures: Any) -> None:
     """Print the run, the figures and the adapter's path as JSON."""
-    print_json({**describe_run(result.run), **figures, "adapter": result.adapter and str(result.adapter)})
+    more = {"problem": result.problem, "adapter": result.adapter and str(result.adapter)}
+    print_json({**describe_run(result.run), **figures, **more})
+
+
+def _print_next(result: "FinetuningResult | SFTResult | DPOResult", command: str) -> None:
+    """Print where the run is and, unless it is useless, the command to type next."""
+    if result.problem:
+        print_line(f"the run is in {result.run.path}")
+    else:
+        print_next_command(result.run, command)
 
 
 def print_own_loss(before: float | None, after: float | None) -> None:

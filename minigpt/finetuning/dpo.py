@@ -21,6 +21,7 @@ from minigpt.finetuning.run_finetuning import (
     Resumption,
     choose_path,
     derive_config,
+    describe_failure,
     describe_finetuning,
     prepare_model,
     run_finetuning,
@@ -59,6 +60,15 @@ class DPOResult:
     loss: float
     truncated: int
     adapter: Path | None
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence that says that the preferences were not learned; None if they were."""
+        before, after = self.preferred_before, self.preferred_after
+        if after.correct > before.correct or before.share == 1:
+            return None
+        shares = f"of {after.share:.1%} of the held-out pairs, before of {before.share:.1%}"
+        return describe_failure(self.run, f"the chosen answer is the likelier one {shares}")
 
 
 @use_pytorch_defaults()
@@ -129,8 +139,12 @@ def train_dpo(
         }
         run, adapter = run_finetuning(run, setup, how, display, options, resumption=resumption)
         preferred_after = _measure_preferred(run.model, dataset)
-    assert run.record.validation_loss is not None
-    return DPOResult(run, preferred_before, preferred_after, run.record.validation_loss, dataset.truncated, adapter)
+        loss = run.record.validation_loss
+        assert loss is not None
+        result = DPOResult(run, preferred_before, preferred_after, loss, dataset.truncated, adapter)
+        if result.problem:
+            display.say(result.problem, "yellow")
+    return result
 
 
 def _measure_preferred(model: TrainedModel, dataset: PreferenceDataset) -> Accuracy:

@@ -19,6 +19,7 @@ from minigpt.finetuning.run_finetuning import (
     Resumption,
     choose_path,
     derive_config,
+    describe_failure,
     describe_finetuning,
     prepare_model,
     run_finetuning,
@@ -54,6 +55,14 @@ class FinetuningResult:
     own_loss_before: float | None
     own_loss_after: float | None
     adapter: Path | None
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence that says that the new text was not learned; None if it was."""
+        if self.loss_after < self.loss_before:
+            return None
+        change = f"from {self.loss_before:.4f} to {self.loss_after:.4f}"
+        return describe_failure(self.run, f"the loss on the new text went {change}")
 
 
 @use_pytorch_defaults()
@@ -110,10 +119,12 @@ def finetune(
         run, adapter = run_finetuning(run, setup, how, display, resumption=resumption)
         own_text = ReplayDataset.from_run(base, data=resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
-    assert run.record.validation_loss is not None
-    return FinetuningResult(
-        run, trained_parameters, before.loss, run.record.validation_loss, own_before, own_after, adapter
-    )
+        assert run.record.validation_loss is not None
+        after = run.record.validation_loss
+        result = FinetuningResult(run, trained_parameters, before.loss, after, own_before, own_after, adapter)
+        if result.problem:
+            display.say(result.problem, "yellow")
+    return result
 
 
 def measure_forgetting(base: Run, run: Run, own_text: ReplayDataset | None) -> tuple[float | None, float | None]:

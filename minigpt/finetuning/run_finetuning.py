@@ -22,6 +22,7 @@ from minigpt.model.quantization import quantize_layers
 from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.advice import format_setting
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
@@ -33,6 +34,7 @@ from minigpt.training.training_state import get_trained_weights
 
 Method = Literal["full", "lora", "qlora"]
 DEFAULT_STEPS = 500
+MIN_WARMUPS = 5  # a fine-tuning takes this many times the steps of its warmup, unless the user chooses
 DEFAULT_RATES: dict[Method, float] = {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}
 
 
@@ -82,7 +84,10 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
         "quantization": "none",
         "threads": 0,
     }
-    return resolve_precision(base.config.override(**common | dict(defaults) | settings))
+    merged: dict[str, Any] = {"warmup_iters": base.config.training.warmup_iters, **common, **defaults, **settings}
+    if "warmup_iters" not in settings and isinstance(merged["max_iters"], int):
+        merged["warmup_iters"] = min(merged["warmup_iters"], merged["max_iters"] // MIN_WARMUPS)
+    return resolve_precision(base.config.override(**merged))
 
 
 def prepare_model(model: TrainedModel, method: Method, lora: LoRAConfig, targets: Sequence[str] | None) -> None:
@@ -259,6 +264,14 @@ def _train_adapters(
         merge_and_unload(setup.model)
         accelerate(setup.model, setup.config)
     return trained_run, adapter
+
+
+def describe_failure(run: Run, problem: str) -> str:
+    """Return a sentence that calls a run useless, says why, and what to try."""
+    training = run.config.training
+    steps = format_setting("max_iters", 2 * training.max_iters)
+    higher, lower = (format_setting("learning_rate", f"{training.learning_rate * factor:.2g}") for factor in (3, 1 / 3))
+    return f"this run is useless: {problem}; try {steps}, or {higher} or {lower}"
 
 
 def choose_path(base: Run, out: str | Path | None, suffix: str) -> Path:

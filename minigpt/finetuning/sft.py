@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from minigpt.acceleration import accelerate
+from minigpt.config import Config
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy_by_task
 from minigpt.finetuning.accuracy_log import AccuracyLog
@@ -22,6 +23,7 @@ from minigpt.finetuning.run_finetuning import (
     Resumption,
     choose_path,
     derive_config,
+    describe_failure,
     describe_finetuning,
     prepare_model,
     run_finetuning,
@@ -29,6 +31,7 @@ from minigpt.finetuning.run_finetuning import (
 )
 from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.target_layers import OUTSIDE_BLOCKS, select_layers
+from minigpt.finetuning.tasks import TASKS
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings, train_new_rows
 from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
@@ -43,6 +46,12 @@ from minigpt.training.display import Display
 from minigpt.training.setup import TrainingSetup
 
 DEFAULTS = {"order": "epochs", "snapshots": 0}
+SFT_RATES: dict[Method, float] = {"full": 2e-3, "lora": 5e-3, "qlora": 5e-3}  # of a model 64 wide
+STEPS_PER_TASK: dict[Method, int] = {"full": 1500, "lora": 3000, "qlora": 3000}
+MIN_TASKS = 2  # one task gets the steps of two
+WARMUP = 100
+EVAL_INTERVAL = 500
+NARROW = 64  # n_embd of the lecture's model
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,11 @@ class TaskAccuracy:
     before: Accuracy | None
     after: Accuracy
     majority: Accuracy
+
+    @property
+    def is_better_than_majority(self) -> bool:
+        """True if the difference is more than chance."""
+        return self.after.interval[0] > self.majority.share
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,14 @@ class SFTResult:
     own_loss_after: float | None
     truncated: int
     adapter: Path | None
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence that says that no built-in task was learned; None if one was."""
+        found = {task: accuracy for task, accuracy in self.accuracies.items() if task in TASKS}
+        if not found or any(accuracy.is_better_than_majority for accuracy in found.values()):
+            return None
+        return describe_failure(self.run, f"of {', '.join(found)} it knows no more than the most frequent answer")
 
 
 @use_pytorch_defaults()
@@ -110,14 +132,15 @@ def train_sft(
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-instructed by default.
         resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
-        **settings: settings of the training. The others are the base's, except the steps and the learning rate.
+        **settings: settings of the training. The others are the base's, except the steps, the learning rate and its
+            schedule.
 
     Raises:
         DataError: the examples cannot be learned.
         ConfigError: an impossible setting, adapter or task.
         MinigptError: as `minigpt.train` does.
     """
-    config = resumption.config if resumption else derive_config(base, method, DEFAULTS, **settings)
+    config = resumption.config if resumption else derive_sft_config(base, tasks, method, **settings)
     lora, own_text = lora or LoRAConfig(), resumption.own_text if resumption else None
     if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
         raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
@@ -161,7 +184,22 @@ def train_sft(
         log.draw()
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)
-    return SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)
+        result = SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)
+        if result.problem:
+            display.say(result.problem, "yellow")
+    return result
+
+
+def derive_sft_config(base: Run, tasks: Sequence[str], method: Method, **settings: Any) -> Config:
+    """Return the configuration, whose defaults teach the tasks. Wider models take smaller steps."""
+    defaults = {**DEFAULTS, "learning_rate": SFT_RATES[method] * min(1.0, NARROW / base.config.model.n_embd)}
+    if tasks:
+        defaults["max_iters"] = STEPS_PER_TASK[method] * max(MIN_TASKS, len(tasks))
+        defaults["eval_interval"] = EVAL_INTERVAL
+    if "schedule" not in settings:
+        defaults["schedule"] = "cosine"
+        defaults["warmup_iters"] = WARMUP
+    return derive_config(base, method, defaults, **settings)
 
 
 def _find_replay(base: Run, old_ids: Sequence[int | None], resumption: Resumption | None) -> ReplayDataset | None:
