@@ -107,6 +107,7 @@ def finetune(
     lora: "LoRAConfig | None" = None,
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
+    new_characters: Literal["add", "replace"] | None = None,
     **settings: Any,
 ) -> "Run":
     """Fine-tune a copy of a run on a text, instructions or preferences, and return the new run.
@@ -125,6 +126,8 @@ def finetune(
         lora: the size and scaling of the adapters.
         targets: layers that get an adapter, such as ["qkv"]. Default: all layers of the blocks.
         out: the new run's folder. A name that is taken gets a number.
+        new_characters: what to do with characters of a text that are not in the run's vocabulary: "add" gives each a
+            token, "replace" makes one token of all.
         **settings: settings of the training. None, the default, is the base's value, except for the steps and the
             learning rate (docs/finetuning.md, docs/instructions.md).
 
@@ -145,7 +148,7 @@ def finetune(
         raise ConfigError("lora and targets are for adapters: add method='lora', or leave them out")
     settings = _drop_none(settings)
     base = run if isinstance(run, Run) else Run.open(run, device=settings.get("device", "auto"))
-    more = _drop_none({"beta": beta, **settings})
+    more = _drop_none({"beta": beta, "new_characters": new_characters, **settings})
     return start_finetuning(base, data, tasks, test_only, preferences, method, lora, targets, out, **more).run
 
 

@@ -15,7 +15,10 @@ from minigpt.errors import ConfigError, DataError, FileError
 if TYPE_CHECKING:
     from minigpt.runs.chat import Chat
 
-HELP = "/reset starts again, /temperature N sets the temperature, /save FILE saves the conversation, /quit ends"
+HELP = (
+    "/reset starts again, /temperature N sets the temperature, /save FILE saves the conversation, /quit ends; "
+    "a question goes on in the next line after \\"
+)
 
 
 @click.command(short_help="Chat with a model.")
@@ -41,7 +44,8 @@ def chat(
     """Chat with a model that was trained on instructions. Any other model continues your text.
 
     RUN is the run's folder [the newest in runs/]. In the chat, /reset starts again, /temperature N sets the
-    temperature, /save FILE saves the conversation, and /quit or Ctrl-D ends.
+    temperature, /save FILE saves the conversation, and /quit or Ctrl-D ends. A question goes on in the next line where
+    a line ends with a backslash.
     """
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
@@ -56,10 +60,14 @@ def chat(
     elif conversation.exchanges == 1:
         click.echo("this model was trained on single questions: it answers each without the earlier ones", err=True)
     click.echo(HELP, err=True)
+    begun = ""  # the lines of a question that goes on
     for content in iterate_lines(standard_input):
         try:
-            line = decode_line(content)
-            if line.startswith("/"):
+            line = begun + decode_line(content)
+            begun = ""
+            if line.endswith("\\"):
+                begun = line[:-1] + "\n"
+            elif line.startswith("/"):
                 if not _run_chat_command(conversation, line):
                     break
             elif line.strip():

@@ -31,6 +31,11 @@ DEFAULTS = {
 @click.option("--ask", multiple=True, metavar="A+B", help="two tasks one after the other, tested but not trained")
 @click.option("--preferences", metavar="FILE", help="JSON with prompt, chosen and rejected answer, for DPO")
 @click.option("--beta", type=float, help="how strongly DPO keeps the model near its base [0.1]")
+@click.option(
+    "--new-characters",
+    type=click.Choice(["add", "replace"]),
+    help="characters of a text outside the base's vocabulary: add a token for each, or replace them by one token",
+)
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
 @click.option("--resume", metavar="FOLDER", help="continue a stopped fine-tuning, in its folder, with its own settings")
 @click.option("--base", metavar="FOLDER", help="for --resume: where the base run is now, if it was moved")
@@ -70,6 +75,7 @@ def finetune(
     ask: tuple[str, ...],
     preferences: str | None,
     beta: float | None,
+    new_characters: str | None,
     out: str | None,
     resume: str | None,
     base: str | None,
@@ -115,7 +121,7 @@ def finetune(
 
     base_run = open_run(run, device=fields["device"] or "auto")
     adapters, layers = LoRAConfig(**shape, rslora=rslora, dora=dora), target or None
-    more = drop_unset({"beta": beta, **fields})
+    more = drop_unset({"beta": beta, "new_characters": new_characters, **fields})
     show_result(
         start_finetuning(base_run, data, task, ask, preferences, method, adapters, layers, out, **more), as_json
     )
@@ -126,7 +132,7 @@ def _require_resume_flags() -> None:
     context = click.get_current_context()
     for name in context.params:
         given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if given and name in ("run", "task", "ask", "preferences", "beta", "out", *ADAPTER_FLAGS):
+        if given and name in ("run", "task", "ask", "preferences", "beta", "new_characters", "out", *ADAPTER_FLAGS):
             flag = "RUN" if name == "run" else f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag} cannot go with --resume, which uses the run's own settings: leave it out")
 

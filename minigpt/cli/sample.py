@@ -5,7 +5,7 @@ import os
 import select
 import stat
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,11 @@ from minigpt.cli.options import (
 from minigpt.cli.output import open_run, print_json, print_line, print_pieces
 from minigpt.cli.standard_input import read_standard_input
 from minigpt.config import SamplingConfig
+from minigpt.errors import ConfigError, DataError
 from minigpt.system.text_encoding import drop_byte_order_mark
+
+if TYPE_CHECKING:
+    from minigpt.runs.run import Run
 
 MAX_PROMPT = 2**20  # bytes
 PIPE_WAIT = 0.5  # seconds until an idle pipe counts as empty
@@ -31,6 +35,12 @@ PIPE_WAIT = 0.5  # seconds until an idle pipe counts as empty
 @click.command(cls=GroupedCommand, short_help="Generate text.")
 @run_argument
 @click.option("--prompt", help="the text to continue; '-', or a pipe, reads it from standard input [none]")
+@click.option(
+    "--ask",
+    multiple=True,
+    metavar="QUESTION",
+    help="a question for a model that learned instructions; repeated, another line of it, such as an example's input",
+)
 @click.option("--num-samples", type=int, default=1, help="number of texts, written together [1]")
 @weights_option
 @device_option
@@ -40,6 +50,7 @@ PIPE_WAIT = 0.5  # seconds until an idle pipe counts as empty
 def sample(
     run: str | None,
     prompt: str | None,
+    ask: tuple[str, ...],
     num_samples: int,
     weights: str,
     device: str,
@@ -58,7 +69,12 @@ def sample(
             os.urandom(4), "big"
         )  # --json prints the seed, so that the text can be repeated
     sampling = vars(SamplingConfig(**drop_unset(fields)))  # refuses a wrong value before PyTorch is imported
+    if ask and prompt is not None:
+        raise ConfigError("--ask and --prompt cannot be combined: --prompt continues a text, and --ask asks a question")
     opened = open_run(run, weights, device, adapters, adapter_scale)
+    if ask:
+        _print_answers(opened, "\n".join(ask), num_samples, sampling, as_json)
+        return
     if prompt is None:
         prompt = _read_prompt()
     elif prompt == "-":
@@ -74,6 +90,21 @@ def sample(
     else:
         for number, text in enumerate(opened.generate_several(num_samples, prompt, **sampling), 1):
             print_line(f"--- {number} ---\n{text}")
+
+
+def _print_answers(run: "Run", question: str, num_samples: int, sampling: dict[str, Any], as_json: bool) -> None:
+    """Ask a question as often as there shall be answers, each with another seed, and print the answers."""
+    if num_samples < 1:
+        raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
+    chats = [run.chat(**sampling | {"seed": sampling["seed"] + n}) for n in range(num_samples)]
+    if not chats[0].knows_instructions:
+        raise DataError(f"{str(run.path)!r} has learned no instructions: continue a text with --prompt")
+    answers = [chat.ask(question) for chat in chats]
+    if as_json:
+        print_json({"run": str(run.path), "question": question, "samples": answers, **sampling})
+        return
+    for number, answer in enumerate(answers, 1):
+        print_line(answer if num_samples == 1 else f"--- {number} ---\n{answer}")
 
 
 def _read_prompt() -> str:

@@ -14,7 +14,7 @@ from minigpt.data.shards import SPLITS
 from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
-from minigpt.finetuning.example_split import make_corpus, split_by_questions
+from minigpt.finetuning.example_split import count_different, make_corpus, split_by_questions
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import (
     Method,
@@ -115,7 +115,7 @@ def train_dpo(
     chosen = limit_threads(2 * config.activations_per_batch, config.training.threads)
     with Display(config.training) as display, chosen as threads:
         config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
-        display.say(f"text   the pairs in {data}: {len(train):,} to learn, {len(test):,} held out")
+        display.say(f"text   {data}: {count_different(train, 'pairs')} to learn, {len(test):,} held out")
         if dataset.truncated:
             exceed = f"{dataset.truncated:,} answers exceed {config.model.block_size} tokens"
             display.say(f"       {exceed}: their beginnings are cut off")

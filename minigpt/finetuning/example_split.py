@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from minigpt.data.corpus import Corpus, compute_sha256
 from minigpt.data.document_split import hash_to_fraction
@@ -110,6 +110,14 @@ def split_by_questions(
         train = [(item, asked) for item, asked in train if held_questions.isdisjoint(asked)] or train
         test = [item for item, _ in held_out]
     return [item for item, _ in train], test
+
+
+def count_different(items: Sequence[Any], noun: str) -> str:
+    """Return how many items there are; where some are repeated, how many different ones in how many rows."""
+    different = len(set(items))
+    if different == len(items):
+        return f"{different:,} {noun}"
+    return f"{different:,} different {noun} in {len(items):,} rows"
 
 
 def make_corpus(examples: Iterable[Example], source: str) -> Corpus:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config, ModelConfig
-from minigpt.data.corpus import Corpus
+from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.finetuning.new_characters import fit_vocabulary
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
     Method,
@@ -25,7 +26,8 @@ from minigpt.finetuning.run_finetuning import (
     run_finetuning,
     start_run,
 )
-from minigpt.finetuning.target_layers import select_layers
+from minigpt.finetuning.target_layers import require_targets
+from minigpt.finetuning.vocabulary_resize import resize_embeddings, train_new_rows
 from minigpt.model import TrainedModel
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
@@ -74,6 +76,7 @@ def finetune(
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     resumption: Resumption | None = None,
+    new_characters: str | None = None,
     **settings: Any,
 ) -> FinetuningResult:
     """Fine-tune a copy of a run's model on a text, and save it as a new run.
@@ -87,6 +90,7 @@ def finetune(
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-<method> by default.
         resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
+        new_characters: what to do with characters outside the base's vocabulary, see `fit_vocabulary`.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -97,27 +101,37 @@ def finetune(
         raise ConfigError("a quantized run cannot be trained: fine-tune the original run, or add --lora")
     config = resumption.config if resumption else derive_config(base, method, {}, **settings)
     lora = lora or LoRAConfig()
+    with Display(config.training) as messages:
+        corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, messages.say)
+        tokenizer, old_ids = fit_vocabulary(base, corpus, new_characters)
+        if None in old_ids:
+            size = f"from {base.tokenizer.vocab_size:,} to {tokenizer.vocab_size:,} tokens"
+            messages.say(f"tokens the vocabulary grows {size}")
     if method != "full":
-        select_layers(base.model, targets)  # checked before anything is written
+        require_targets(base.model, targets, has_new_tokens=None in old_ids)
+    larger = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
 
     def build_model(_: ModelConfig) -> TrainedModel:
-        model = copy.deepcopy(base.model)
+        model = copy.deepcopy(larger)
         prepare_model(model, method, lora, targets)
+        if method != "full" and None in old_ids:
+            train_new_rows(model, old_ids)
         return model
 
     with (
         Display(config.training) as display,
-        prepare_training(config, data, display, base.tokenizer, build_model) as setup,
+        prepare_training(config, corpus, display, tokenizer, build_model) as setup,
     ):
         _require_same_model(base.config, setup.config)
         trained_parameters = count_trained_parameters(setup.model)
         assert isinstance(setup.dataset, Dataset)
         val, source = setup.dataset.val, setup.corpus.source
-        before = Evaluation.measure(base.model, val, base.tokenizer, "validation split", source)
-        how = describe_finetuning("text", base, method, lora, targets, resumption)
-        run = start_run(base, setup, how, choose_path(base, out, method), display, resumption=resumption)
-        run, adapter = run_finetuning(run, setup, how, display, resumption=resumption)
-        own_text = ReplayDataset.from_run(base, data=resumption.own_text if resumption else None)
+        before = Evaluation.measure(larger, val, tokenizer, "validation split", source)
+        how = describe_finetuning("text", base, method, lora, targets, resumption, new_characters=new_characters)
+        path = choose_path(base, out, method)
+        run = start_run(base, setup, how, path, display, old_ids=old_ids, resumption=resumption)
+        run, adapter = run_finetuning(run, setup, how, display, old_ids=old_ids, resumption=resumption)
+        own_text = ReplayDataset.from_run(base, old_ids, resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
         assert run.record.validation_loss is not None
         after = run.record.validation_loss
@@ -138,5 +152,5 @@ def _require_same_model(base: Config, config: Config) -> None:
     """Raise ConfigError for a setting that would make it another model."""
     for name in ModelConfig.names():
         old, new = getattr(base.model, name), getattr(config.model, name)
-        if name not in ("dropout", "quantization") and old != new:
+        if name not in ("dropout", "quantization", "vocab_size") and old != new:
             raise ConfigError(f"{name} is {old} in the base, and cannot be changed: leave it out")

@@ -110,7 +110,8 @@ def _continue(
     targets = None if how.targets is None else how.targets.split(",")
     if how.kind == "text":
         corpus = find_training_data(resumption.directory.path, resumption.record, data)
-        return finetune(base, corpus, how.method, lora, targets, resumption=resumption)
+        new = how.new_characters
+        return finetune(base, corpus, how.method, lora, targets, resumption=resumption, new_characters=new)
     if how.kind == "sft":
         tasks, test_only = ((names or "").split(",") if names else [] for names in (how.tasks, how.test_only))
         return train_sft(base, examples, tasks, test_only, how.method, lora, targets, resumption=resumption)

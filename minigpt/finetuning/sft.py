@@ -13,7 +13,7 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy_by_task
 from minigpt.finetuning.accuracy_log import AccuracyLog
-from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split
+from minigpt.finetuning.example_split import ExampleSplit, count_different, make_corpus, make_example_split
 from minigpt.finetuning.finetune import measure_forgetting
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
@@ -30,7 +30,7 @@ from minigpt.finetuning.run_finetuning import (
     start_run,
 )
 from minigpt.finetuning.sft_dataset import SFTDataset
-from minigpt.finetuning.target_layers import OUTSIDE_BLOCKS, select_layers
+from minigpt.finetuning.target_layers import require_targets
 from minigpt.finetuning.tasks import TASKS
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings, train_new_rows
 from minigpt.model import TrainedModel
@@ -149,7 +149,7 @@ def train_sft(
     texts = (turn.text for example in train + test for turn in example.turns)
     tokenizer, old_ids = extend_tokenizer(base.tokenizer, CHAT_TOKENS, texts)
     if method != "full":
-        _require_targets(base.model, targets, has_new_tokens=None in old_ids)
+        require_targets(base.model, targets, has_new_tokens=None in old_ids)
     config = config.override(vocab_size=tokenizer.vocab_size)
     template, replay = ChatTemplate(tokenizer), _find_replay(base, old_ids, resumption)
     dataset = SFTDataset(train, test, template, config, replay)
@@ -157,7 +157,7 @@ def train_sft(
     chosen = limit_threads(config.activations_per_batch, config.training.threads)
     with Display(config.training) as display, chosen as threads:
         config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
-        display.say(f"text   {split.source}: {len(train):,} examples to learn, {len(test):,} held out")
+        display.say(f"text   {split.source}: {count_different(train, 'examples')} to learn, {len(test):,} held out")
         if dataset.truncated:
             exceed = f"{dataset.truncated:,} examples exceed {config.model.block_size} tokens"
             display.say(f"       {exceed}: their beginnings are cut off")
@@ -216,13 +216,6 @@ def _find_replay(base: Run, old_ids: Sequence[int | None], resumption: Resumptio
             "name it with --data"
         )
     return replay
-
-
-def _require_targets(model: TrainedModel, targets: Sequence[str] | None, has_new_tokens: bool) -> None:
-    """Raise ConfigError for targets that match no layer, and for the last layer where its rows grow."""
-    layers = select_layers(model, targets)
-    if has_new_tokens and not layers.keys().isdisjoint(OUTSIDE_BLOCKS):
-        raise ConfigError("lm_head gets rows for new tokens, and so no adapter: leave it out of the targets")
 
 
 def _evaluate_answers(run: Run, dataset: SFTDataset) -> Evaluation:

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minigpt.errors import ConfigError
 from minigpt.finetuning.dpo import DPOResult, train_dpo
 from minigpt.finetuning.examples import has_examples
 from minigpt.finetuning.finetune import FinetuningResult, finetune
 from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.finetuning.new_characters import NewCharacters
 from minigpt.finetuning.run_finetuning import Method
 from minigpt.finetuning.sft import SFTResult, train_sft
 from minigpt.runs.run import Run
+from minigpt.system.advice import format_setting
 
 
 def start_finetuning(
@@ -23,6 +26,7 @@ def start_finetuning(
     lora: LoRAConfig | None,
     targets: Sequence[str] | None,
     out: str | Path | None,
+    new_characters: NewCharacters | None = None,
     **settings: Any,
 ) -> FinetuningResult | SFTResult | DPOResult:
     """Fine-tune a run on the one of `data`, `tasks` and `preferences` that is given.
@@ -30,8 +34,11 @@ def start_finetuning(
     The arguments and errors are those of `finetune`, `train_sft` and `train_dpo`. `data` is a text or has examples:
     its content decides.
     """
+    is_text = data is not None and not has_examples(data)
+    if new_characters is not None and not is_text:
+        raise ConfigError(f"{format_setting('new_characters', new_characters)} is for a text: leave it out")
     if preferences is not None:
         return train_dpo(base, preferences, method, lora, targets, out, **settings)
-    if data is None or has_examples(data):
-        return train_sft(base, data, tasks, test_only, method, lora, targets, out, **settings)
-    return finetune(base, data, method, lora, targets, out, **settings)
+    if data is not None and is_text:
+        return finetune(base, data, method, lora, targets, out, new_characters=new_characters, **settings)
+    return train_sft(base, data, tasks, test_only, method, lora, targets, out, **settings)

@@ -48,6 +48,13 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None) -> dict[str, 
     return {path: layer for path, layer in layers.items() if any(is_named(path, target) for target in targets)}
 
 
+def require_targets(model: nn.Module, targets: Sequence[str] | None, has_new_tokens: bool) -> None:
+    """Raise ConfigError for targets that match no layer, and for the last layer where its rows grow."""
+    layers = select_layers(model, targets)
+    if has_new_tokens and not layers.keys().isdisjoint(OUTSIDE_BLOCKS):
+        raise ConfigError("lm_head gets rows for new tokens, and so no adapter: leave it out of the targets")
+
+
 def is_named(path: str, target: str) -> bool:
     """Return True where the target is the path of a layer or its end."""
     return path == target or path.endswith("." + target)

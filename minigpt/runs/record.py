@@ -130,6 +130,7 @@ class FinetuningRecord:
         targets: names of the layers with adapters, separated by commas; None for the default.
         rank: of the adapters; likewise alpha, dropout, rslora and dora.
         beta: how close DPO keeps the model to its base.
+        new_characters: "add" or "replace": what became of a text's characters outside the base's vocabulary.
     """
 
     kind: Literal["text", "sft", "dpo"]
@@ -147,6 +148,7 @@ class FinetuningRecord:
     rslora: bool = False
     dora: bool = False
     beta: float | None = None
+    new_characters: str | None = None
 
 
 def describe_environment() -> dict[str, Any]:

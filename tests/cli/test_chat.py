@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import train_to_answer
 
+from minigpt.cli.main import run as run_minigpt
 from minigpt.config import SamplingConfig
 from minigpt.errors import DataError
 from minigpt.finetuning.examples import read_examples
@@ -147,3 +149,25 @@ def test_only_what_finetune_reads_is_saved(trained: Run, tmp_path: Path) -> None
     assert conversation.save(tmp_path / "talk.jsonl") == 1
     (talk,) = read_examples(tmp_path / "talk.jsonl")
     assert talk.questions == ["q2"]
+
+
+def test_an_example_with_an_input_can_be_asked_again(
+    parrot: Run, command: Callable, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    typed = "q1\\\nq2\n/save talk.jsonl\n"
+    done = command("chat", parrot.path, "--temperature", "0", "--max-new-tokens", "3", input=typed)
+    assert done.stdout == "a\n"
+    (talk,) = read_examples(tmp_path / "talk.jsonl")
+    assert talk.questions == ["q1\nq2"]
+    asked = ["sample", str(parrot.path), "--ask", "q1", "--ask", "q2", "--temperature", "0", "--max-new-tokens", "3"]
+    assert run_minigpt([*asked, "--seed", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["question"], found["samples"]) == ("q1\nq2", ["a"])
+    assert run_minigpt([*asked, "--num-samples", "2"]) == 0
+    assert capsys.readouterr().out == "--- 1 ---\na\n--- 2 ---\na\n"
+    assert run_minigpt([*asked, "--prompt", "q"]) == 2
+
+
+def test_a_model_without_instructions_is_not_asked(trained: Run, capsys: pytest.CaptureFixture) -> None:
+    assert run_minigpt(["sample", str(trained.path), "--ask", "q"]) == 2
+    assert "has learned no instructions: continue a text with --prompt" in capsys.readouterr().err

@@ -86,7 +86,9 @@ def test_what_cannot_be_is_refused(trained: Run, other_text: Path, command: Call
     assert "muon moves whole matrices" in refused(*tune, "--lora", "--optimizer", "muon")
     assert "name one" in refused(*tune, "--lora", "--qlora")
     (tmp_path / "strange.txt").write_text("漢字 " * 200)
-    assert "is not among the" in refused("finetune", trained.path, "--data", "strange.txt")
+    assert "that the base's vocabulary lacks: '字' '漢'; --new-characters add gives each a token" in refused(
+        "finetune", trained.path, "--data", "strange.txt"
+    )
     assert "there is no run" in refused("finetune", "nowhere", "--data", other_text)
     assert not (tmp_path / "runs").exists()
     run_json(command(*tune, "--lora", *QUICK, "--out", "new", "--json"))
