@@ -16,7 +16,9 @@ from minigpt.cli.output import open_run, print_json, print_line
 @click.option(
     "--against", multiple=True, metavar="RUN", help="a run whose learning curves are drawn too; may be repeated"
 )
-@click.option("--data", metavar="FILE|FOLDER", help="the run's training text, if it was moved")
+@click.option(
+    "--data", metavar="FILE|FOLDER", help="the run's training text, if it was moved; a text for an imported run"
+)
 @click.option("--out", metavar="FOLDER", help="the folder of the files [RUN/look]")
 @weights_option
 @device_option

@@ -214,12 +214,15 @@ class Run:
         """Return the data that the run was trained on.
 
         Args:
-            data: where the data are now; by default where the run's record says, relative to the current folder.
+            data: where the data are now; by default where the run's record says, relative to the current folder. Of an
+                imported or instruction-tuned run, any text.
 
         Raises:
             FileError: a file cannot be read.
             DataError: the data are unknown or have changed.
         """
+        if data is not None and (self.record.status == "imported" or self.record.instructions):
+            return find_data(data)
         if self.record.status == "imported":
             raise DataError(
                 f"{str(self.path)!r} was trained elsewhere, on a text that is not known: name one with --data"
@@ -231,6 +234,8 @@ class Run:
     def dataset(self, data: str | Path | None = None) -> Dataset:
         """Return `corpus(data)` encoded and split as it was for the training. Errors are those of `corpus`."""
         corpus = self.corpus(data)
+        if isinstance(corpus, PreparedData):
+            self._require_own_tokenizer(corpus)
         ids = corpus if isinstance(corpus, PreparedData) else self.tokenizer.encode(corpus.text)
         return Dataset(ids, self.config)
 
@@ -252,10 +257,7 @@ class Run:
         ids: TokenIds
         split = "validation split"
         if isinstance(corpus, PreparedData):
-            if corpus.index.tokenizer_sha256 != compute_fingerprint(self.tokenizer):
-                raise DataError(
-                    f"{corpus.source} has another tokenizer than this run: name one prepared with the run's"
-                )
+            self._require_own_tokenizer(corpus)
             ids = corpus.val
         else:
             ids = torch.tensor(self.tokenizer.encode(corpus.text))
@@ -266,6 +268,10 @@ class Run:
         with self._limit_evaluation_threads():
             altered = isinstance(corpus, PreparedData) and corpus.is_altered
             return Evaluation.measure(self.model, ids, self.tokenizer, split, corpus.source, is_altered=altered)
+
+    def _require_own_tokenizer(self, data: PreparedData) -> None:
+        if data.index.tokenizer_sha256 != compute_fingerprint(self.tokenizer):
+            raise DataError(f"{data.source} has another tokenizer than this run: name one prepared with the run's")
 
     def _limit_generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
         at_least = 2 * NUMBERS_PER_THREAD  # the compiled loops use two threads even for a small model

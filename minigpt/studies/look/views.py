@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Union
 import torch
 from torch import Tensor
 
+from minigpt.data.corpus import Corpus
 from minigpt.data.dataset import Dataset, take_spaced_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
 from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
+from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 TEXT_LENGTH = 500  # characters of the validation text to look at, unless the user gives a text
 ABLATION_PREDICTIONS = 2**14  # predictions that measure each head
+MAX_BASES = 100  # runs that were fine-tuned one from another
 GENERATED_LENGTH = 2000  # tokens written for the view `copied`
 
 
@@ -54,7 +57,7 @@ class ViewInput:
         run: the run.
         given_text: the text that the user gave, or None.
         others: other runs, for the learning curves.
-        data: where the run's training text is now, if it was moved.
+        data: where the run's training text is now, if it was moved; of an imported run, a text.
     """
 
     run: Run
@@ -64,8 +67,14 @@ class ViewInput:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's own text, split as in training. Raise DataError or FileError if it is missing."""
-        return self.run.dataset(self.data)
+        """The run's own text, split as in training. Raise DataError or FileError if it is missing.
+
+        Of a run that learned instructions or preferences, it is the text of the base.
+        """
+        run = self.run
+        if self.data is None and run.record.instructions:
+            return Dataset(run.tokenizer.encode(find_base_text(run).text), run.config)
+        return run.dataset(self.data)
 
     def decode(self, ids: Any) -> str:
         """Return the text of token ids (N,), without the tokens between documents."""
@@ -113,6 +122,22 @@ class ViewResult:
     figures: dict[str, Any] = field(default_factory=dict)
     picture: Union["Figure", str, None] = None
     path: Path | None = None
+
+
+def find_base_text(run: Run) -> Corpus:
+    """Return the text of the base of an instruction-tuned run, or of the base's base. Raise DataError or FileError."""
+    path, record = run.path, run.record
+    for _ in range(MAX_BASES):
+        if not record.instructions or record.base is None:
+            break
+        path = Path(record.base)
+        record = RunDirectory(path).read_record()
+    if record.instructions or record.status == "imported":
+        raise DataError(f"{str(run.path)!r} has a base whose text is not known: name a text with --data")
+    corpus = find_training_data(path, record, None)
+    if not isinstance(corpus, Corpus):
+        raise DataError(f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with --data")
+    return corpus
 
 
 def _view_attention(inputs: ViewInput) -> ViewResult:

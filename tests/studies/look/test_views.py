@@ -1,12 +1,13 @@
 """Each view's figures against an independent computation, and what happens where a view cannot be made."""
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, train_to_answer
 from torch.nn import functional as F
 
 import minigpt
@@ -205,3 +206,21 @@ def test_a_damaged_snapshots_file_is_named_in_the_error(trained: Run, tmp_path: 
     (path / "snapshots.jsonl").write_text("{}\n")
     with pytest.raises(RunError, match=r"snapshots\.jsonl"):
         list(look(minigpt.load(path), only=["timeline"]))
+
+
+def test_an_instruction_tuned_run_lacks_only_the_timeline(trained: Run, tmp_path: Path) -> None:
+    run = train_to_answer(trained, tmp_path, "ab", max_iters=2).run
+    left_out = {view.name: view.summary for view in look(run, tmp_path / "look") if view.picture is None}
+    assert list(left_out) == ["timeline"]
+    record = dataclasses.replace(run.record, base=str(tmp_path))
+    with pytest.raises(RunError):
+        list(look(dataclasses.replace(run, record=record), tmp_path / "look", only=["heads"]))
+
+
+def test_an_imported_run_is_looked_at_with_any_text(trained: Run, text_file: Path, tmp_path: Path) -> None:
+    record = dataclasses.replace(trained.record, status="imported", data_sha256="0" * 64)
+    run = dataclasses.replace(trained, record=record)
+    with pytest.raises(DataError, match="name one with --data"):
+        list(look(run, tmp_path / "look", only=["heads"]))
+    views = {view.name: view for view in look(run, tmp_path / "look", data=text_file)}
+    assert all(view.path for view in views.values())
