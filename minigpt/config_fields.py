@@ -58,6 +58,11 @@ class ValidatedSettings:
         return make_html_table(vars(self))
 
 
+def drop_unset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given: those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def make_html_table(rows: Mapping[str, Any]) -> str:
     """Return a table of names and their values as HTML."""
     cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items())

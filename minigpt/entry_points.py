@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from minigpt.config import CHANGEABLE, UNSETTABLE, Config, ModelConfig, TokenizerKind, TrainingConfig
-from minigpt.config_fields import list_settings
+from minigpt.config_fields import drop_unset, list_settings
 from minigpt.errors import ConfigError
 from minigpt.finetuning.settings import FIXED
 
@@ -82,7 +82,7 @@ def resume(
     from minigpt.runs.run_directory import RunDirectory
     from minigpt.training.resume import has_work_left, resume
 
-    directory, changes = RunDirectory(Path(path)), _drop_none(changes)
+    directory, changes = RunDirectory(Path(path)), drop_unset(changes)
     if not directory.finetuning.exists():
         if base is not None:
             raise ConfigError(f"base is for fine-tuned runs, and {str(path)!r} is none: leave it out")
@@ -146,9 +146,9 @@ def finetune(
         raise ConfigError("beta needs preferences: name a file of pairs, or leave beta out")
     if method == "full" and (lora is not None or targets is not None):
         raise ConfigError("lora and targets are for adapters: add method='lora', or leave them out")
-    settings = _drop_none(settings)
+    settings = drop_unset(settings)
     base = run if isinstance(run, Run) else Run.open(run, device=settings.get("device", "auto"))
-    more = _drop_none({"beta": beta, "new_characters": new_characters, **settings})
+    more = drop_unset({"beta": beta, "new_characters": new_characters, **settings})
     return start_finetuning(base, data, tasks, test_only, preferences, method, lora, targets, out, **more).run
 
 
@@ -167,8 +167,3 @@ def load(path: str | Path | None = None, *, weights: Literal["last", "best"] = "
     from minigpt.runs.run_directory import find_newest_run
 
     return Run.open(find_newest_run() if path is None else path, weights, device)
-
-
-def _drop_none(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not None."""
-    return {name: value for name, value in settings.items() if value is not None}

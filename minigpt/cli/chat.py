@@ -60,13 +60,13 @@ def chat(
     elif conversation.exchanges == 1:
         click.echo("this model was trained on single questions: it answers each without the earlier ones", err=True)
     click.echo(HELP, err=True)
-    begun = ""  # the lines of a question that goes on
+    unfinished = ""  # the lines of a question that goes on
     for content in iterate_lines(standard_input):
         try:
-            line = begun + decode_line(content)
-            begun = ""
+            line = unfinished + decode_line(content)
+            unfinished = ""
             if line.endswith("\\"):
-                begun = line[:-1] + "\n"
+                unfinished = line[:-1] + "\n"
             elif line.startswith("/"):
                 if not _run_chat_command(conversation, line):
                     break

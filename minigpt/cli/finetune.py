@@ -6,9 +6,10 @@ from typing import Any, Literal
 import click
 
 from minigpt.cli.finetune_report import show_result
-from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, Option, json_option, settings_options
 from minigpt.cli.output import open_run, print_finished
 from minigpt.config import TrainingConfig
+from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError
 from minigpt.finetuning.settings import FIXED
 

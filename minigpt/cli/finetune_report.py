@@ -16,12 +16,12 @@ from minigpt.cli.output import (
     print_pieces,
 )
 
-MUCH_FORGOTTEN = 0.5  # nats per token
-
 if TYPE_CHECKING:
     from minigpt.finetuning.dpo import DPOResult
     from minigpt.finetuning.finetune import FinetuningResult
     from minigpt.finetuning.sft import SFTResult
+
+MUCH_FORGOTTEN = 0.5  # nats per token
 
 
 def show_result(result: "FinetuningResult | SFTResult | DPOResult", as_json: bool) -> None:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.options import GroupedCommand, drop_unset, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, json_option, settings_options
 from minigpt.cli.output import print_json, print_line, print_message
 from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.config_fields import drop_unset
 
 if TYPE_CHECKING:
     from minigpt.studies.ladder.directory import Ladder

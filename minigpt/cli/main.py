@@ -14,7 +14,6 @@ import warnings
 from pathlib import Path
 
 import click
-from click.shell_completion import shell_complete
 
 from minigpt.cli.chat import chat
 from minigpt.cli.data import data
@@ -103,6 +102,8 @@ def run(arguments: list[str]) -> int:
     logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)
     try:
         if instruction := os.environ.get(COMPLETION):  # the shell asks for the words that may come next
+            from click.shell_completion import shell_complete
+
             return shell_complete(cli, {}, "minigpt", COMPLETION, instruction)
         context = cli.make_context("minigpt", list(arguments), obj=list(arguments))
         with context, advise_commands(), sleep_on_a_busy_machine():

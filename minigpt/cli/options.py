@@ -75,11 +75,6 @@ def _make_option(f: dataclasses.Field, group: str, default: Any) -> Callable[[Co
     return click.option(flag, f.name, cls=Option, group=group, type=kind, default=None, help=about)
 
 
-def drop_unset(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that were given on the command line."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def run_argument(command: Command) -> Command:
     """Add the argument RUN: a folder, or none for the newest run."""
     return click.argument("run", required=False)(command)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.config_file import describe_presets, read_config
-from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, Option, json_option, settings_options
 from minigpt.cli.output import print_json
 from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.config_fields import drop_unset
 from minigpt.presets import PRESETS
 from minigpt.training.planning.machine import Machine
 

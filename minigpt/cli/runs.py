@@ -23,15 +23,15 @@ HEADER = ("run", "started", "preset", "bits/byte", "size", "status")
 @click.argument("folder", default="runs")
 @click.option("--sort", type=click.Choice(SORTS), default="date", help="the order; loss puts the best first [date]")
 @click.option("--prune", is_flag=True, help="delete the checkpoints of finished runs; these cannot be trained further")
-@click.option("--delete", "doomed", multiple=True, metavar="RUN", help="delete a run; may be repeated")
+@click.option("--delete", "named", multiple=True, metavar="RUN", help="delete a run; may be repeated")
 @click.option("--yes", is_flag=True, help="delete without a question")
 @json_option
-def runs(folder: str, sort: str, prune: bool, doomed: tuple[str, ...], yes: bool, as_json: bool) -> None:
+def runs(folder: str, sort: str, prune: bool, named: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """List the runs in FOLDER [runs]: start, preset, loss in bits per byte of text, size on disk and status."""
     from minigpt.runs.run_listing import list_runs
 
-    if doomed:
-        _delete([Path(path) for path in doomed], yes)
+    if named:
+        _delete([Path(path) for path in named], yes)
     if prune:
         _prune(Path(folder), yes)
     found = list_runs(Path(folder), sort)

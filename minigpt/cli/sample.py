@@ -13,7 +13,6 @@ from minigpt.cli.options import (
     GroupedCommand,
     adapter_options,
     device_option,
-    drop_unset,
     json_option,
     run_argument,
     settings_options,
@@ -22,6 +21,7 @@ from minigpt.cli.options import (
 from minigpt.cli.output import open_run, print_json, print_line, print_pieces
 from minigpt.cli.standard_input import read_standard_input
 from minigpt.config import SamplingConfig
+from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError, DataError
 from minigpt.system.text_encoding import drop_byte_order_mark
 

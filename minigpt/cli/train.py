@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from minigpt.cli.config_file import describe_presets, read_config
-from minigpt.cli.options import GroupedCommand, Option, drop_unset, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, Option, json_option, settings_options
 from minigpt.cli.output import (
     describe_run,
     format_loss,
@@ -18,6 +18,7 @@ from minigpt.cli.output import (
 )
 from minigpt.cli.torchrun import get_rank, get_world_size, is_started_by_torchrun
 from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
+from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError
 from minigpt.presets import PRESETS
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from minigpt.config import SamplingConfig
 from minigpt.errors import ExchangeError, MinigptError
 from minigpt.generation.engine import generate
-from minigpt.model.language_model import get_device
+from minigpt.model.language_model import evaluation_mode, get_device
 from minigpt.runs.run import Run
 
 WINDOWS = 4
@@ -25,8 +25,23 @@ def choose_check_ids(run: Run) -> Tensor:
     return ids[: rows * T].view(rows, -1)
 
 
-def require_equal_logits(theirs: Tensor, ours: Tensor, program: str) -> float:
-    """Return the largest difference of the logits. Raise ExchangeError if it is more than rounding makes."""
+def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str) -> float:
+    """Compare another program's logits with the run's.
+
+    Args:
+        theirs: the other program's logits for `ids`, (B, T, V), on the CPU.
+        run: the run.
+        ids: token ids (B, T).
+        program: name of the program, for the message.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ExchangeError: it is larger than rounding makes it.
+    """
+    with torch.inference_mode(), evaluation_mode(run.model):
+        ours = run.model(ids.to(get_device(run.model)))[0].cpu()
     difference = (theirs - ours).abs().max().item()
     if not difference <= MAX_DIFFERENCE:
         raise ExchangeError(f"{program} computes other logits than the run: they differ by {difference:.3g}")

@@ -102,8 +102,7 @@ def check_huggingface(run: Run, folder: Path) -> float | None:
             logging.enable_progress_bar()
     with torch.inference_mode():
         theirs = model(ids).logits[..., : run.config.model.vocab_size]
-        ours, _ = run.model.eval().to("cpu")(ids)
-    return require_equal_logits(theirs, ours, "transformers")
+    return require_equal_logits(theirs, run, ids, "transformers")
 
 
 def save_gpt2(model: GPT, folder: str | Path) -> None:

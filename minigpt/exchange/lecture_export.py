@@ -67,7 +67,8 @@ def check_lecture(run: Run, folder: Path) -> float:
     model.load_state_dict(load_own_tensors(folder / "model.pt"), strict=True)
     ids = choose_check_ids(run)
     with torch.inference_mode():
-        return require_equal_logits(model(ids)[0], run.model.eval().to("cpu")(ids)[0], "the lecture's code")
+        theirs = model(ids)[0]
+    return require_equal_logits(theirs, run, ids, "the lecture's code")
 
 
 def _build(run: Run, dequantize: bool) -> BigramLanguageModel | GPTLanguageModel:

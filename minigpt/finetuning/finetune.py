@@ -104,17 +104,18 @@ def finetune(
     with Display(config.training) as messages:
         corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, messages.say)
         tokenizer, old_ids = fit_vocabulary(base, corpus, new_characters)
-        if None in old_ids:
+        grows = None in old_ids
+        if grows:
             size = f"from {base.tokenizer.vocab_size:,} to {tokenizer.vocab_size:,} tokens"
             messages.say(f"tokens the vocabulary grows {size}")
     if method != "full":
-        require_targets(base.model, targets, has_new_tokens=None in old_ids)
-    larger = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
+        require_targets(base.model, targets, has_new_tokens=grows)
+    larger = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed) if grows else base.model
 
     def build_model(_: ModelConfig) -> TrainedModel:
         model = copy.deepcopy(larger)
         prepare_model(model, method, lora, targets)
-        if method != "full" and None in old_ids:
+        if method != "full" and grows:
             train_new_rows(model, old_ids)
         return model
 

@@ -3,8 +3,11 @@
 import datetime
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from minigpt.errors import RunError
+from minigpt.system.json_files import parse_dataclass, parse_json, read_run_file
 from minigpt.version import __version__
 
 FORMAT = 4
@@ -149,6 +152,16 @@ class FinetuningRecord:
     dora: bool = False
     beta: float | None = None
     new_characters: str | None = None
+
+
+def read_record(path: Path) -> Record:
+    """Read run.json. Raise RunError if it is missing, damaged, or of another version of the run's files."""
+    content = parse_json(read_run_file(path), f"{str(path)!r}")
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        raise RunError(
+            f"{str(path)!r} has format {content.get('format')!r}, but this version reads {FORMAT}: train the run again"
+        )
+    return parse_dataclass(Record, content, f"{str(path)!r}")
 
 
 def describe_environment() -> dict[str, Any]:

@@ -36,7 +36,7 @@ from torch import nn
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.runs.record import FORMAT, FinetuningRecord, Metrics, Record, Snapshot
+from minigpt.runs.record import FinetuningRecord, Metrics, Record, Snapshot, read_record
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
     format_json_lines,
@@ -216,13 +216,7 @@ class RunDirectory:
 
     def read_record(self) -> Record:
         """Return the record."""
-        content = parse_json(read_run_file(self.record), f"{str(self.record)!r}")
-        if isinstance(content, dict) and content.get("format") != FORMAT:
-            raise RunError(
-                f"{str(self.record)!r} has format {content.get('format')!r}, but this version reads {FORMAT}: "
-                "train the run again"
-            )
-        return parse_dataclass(Record, content, f"{str(self.record)!r}")
+        return read_record(self.record)
 
     def write_finetuning(self, finetuning: FinetuningRecord) -> None:
         """Write how the run is fine-tuned."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from minigpt.config import Config
 from minigpt.errors import MinigptError, RunError
-from minigpt.runs.record import FORMAT, Record
+from minigpt.runs.record import read_record
 from minigpt.system.files import explain_os_errors, lock_file
-from minigpt.system.json_files import parse_dataclass, parse_json, read_run_file
+from minigpt.system.json_files import read_run_file
 
 CONFIG, RECORD, LOCK, CHECKPOINTS = "config.toml", "run.json", ".lock", "checkpoints"  # as in RunDirectory
 
@@ -44,8 +44,8 @@ class RunSummary:
 
 
 SORT_KEYS: dict[str, Callable[[RunSummary], Any]] = {
-    "name": lambda run: run.path.name,
     "date": lambda run: run.started,
+    "name": lambda run: run.path.name,
     "preset": lambda run: run.preset,
     "loss": lambda run: (run.bits_per_byte is None, run.bits_per_byte),
     "size": lambda run: run.bytes,
@@ -77,7 +77,7 @@ def summarize_run(path: Path) -> RunSummary:
     """Return what a list says of a run."""
     size = measure_size(path)
     try:
-        record = _read_record(path / RECORD)
+        record = read_record(path / RECORD)
         preset = Config.from_toml(read_run_file(path / CONFIG)).preset
     except MinigptError as error:
         return RunSummary(path, size, "broken", error=str(error))
@@ -134,13 +134,6 @@ def require_run(path: Path) -> None:
         raise RunError(f"{str(path)!r} is a link: name the run's own directory")
     if not is_run(path):
         raise RunError(f"{str(path)!r} is not a run: it has no {CONFIG} and {RECORD}")
-
-
-def _read_record(path: Path) -> Record:
-    content = parse_json(read_run_file(path), f"{str(path)!r}")
-    if isinstance(content, dict) and content.get("format") != FORMAT:
-        raise RunError(f"{str(path)!r} has format {content.get('format')!r}, but this version reads {FORMAT}")
-    return parse_dataclass(Record, content, f"{str(path)!r}")
 
 
 @contextmanager

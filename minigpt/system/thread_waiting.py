@@ -3,8 +3,8 @@
 GNU's OpenMP, which PyTorch and Numba use on Linux, lets a waiting thread spin: the thread asks again and again whether
 the others are done. On a quiet machine nothing is faster. Beside another program nothing is slower: the spinning thread
 keeps the CPU from the thread that it waits for. OpenMP has no function that changes this, but a thread spins only for
-an instant while the process has more OpenMP threads than CPUs [1]. So `ThreadWaiting` adds idle OpenMP threads for as
-long as the machine is busy. That changes the time of a step, and none of its numbers.
+an instant while the process has more OpenMP threads than CPUs [1]. So `watch` adds idle OpenMP threads for as long as
+the machine is busy. That changes the time of a step, and none of its numbers.
 
 [1] https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
 """

@@ -8,7 +8,7 @@ from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.display import Display
 from minigpt.training.training_state import TrainingState
 
-BUSY_SHARE = 0.25  # of the time: the threads together waited for a CPU that long
+HINT_SHARE = 0.25  # of the time: the threads together waited for a CPU that long
 
 
 class BusyMachineHint(Callback):
@@ -29,7 +29,7 @@ class BusyMachineHint(Callback):
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
         """Measure, and print the hint."""
         waited, now = self.measure(), time.monotonic()
-        if state.step and not self.said and waited - self.waited > BUSY_SHARE * (now - self.start):
+        if state.step and not self.said and waited - self.waited > HINT_SHARE * (now - self.start):
             self.said = True
             way_out = f"instead of {self.threads} threads, --threads 1 may be faster"
             self.display.say(f"other programs use the CPUs: {way_out}")

@@ -1,13 +1,12 @@
 """Adapters on disk: broken ones are refused by name, and each belongs to one base."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
+from adapter_damage import change_config, change_weights
 from torch import nn
 
 from minigpt.config import ModelConfig
@@ -38,17 +37,6 @@ def adapter_folder(base: nn.Module, tmp_path: Path) -> Path:
     apply_lora(model, rank=4)
     save_adapter(model, tmp_path / "adapter")
     return tmp_path / "adapter"
-
-
-def change_config(folder: Path, **changes: object) -> None:
-    content = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps({**content, **changes}))
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    weights = safetensors.torch.load_file(folder / WEIGHTS)
-    change(weights)
-    safetensors.torch.save_file(weights, folder / WEIGHTS)
 
 
 FIRST = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"

@@ -2,15 +2,14 @@
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
-import safetensors.torch
 import torch
+from adapter_damage import change_config, change_weights
 from torch import nn
 from transformers import GPT2LMHeadModel
 
@@ -212,17 +211,6 @@ def test_a_run_whose_head_an_adapter_unties_has_a_config_that_fits(
     assert not run.config.model.tied_head
     assert measure_difference(run.model, theirs) < TOLERANCE
     assert type(run.model) is GPT
-
-
-def change_config(folder: Path, **changes: object) -> None:
-    content = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps({**content, **changes}))
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    weights = safetensors.torch.load_file(folder / WEIGHTS)
-    change(weights)
-    safetensors.torch.save_file(weights, folder / WEIGHTS)
 
 
 def set_tokens(ids: object) -> Callable[[Path], None]:
