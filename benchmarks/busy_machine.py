@@ -2,10 +2,15 @@
 
     python benchmarks/busy_machine.py --data input.txt --rounds 3
 
-The lecture preset trains in four ways, in turns: with threads that sleep while they wait for each other on a busy
-machine and spin on a quiet one, as `minigpt` chooses; with threads that always spin, OpenMP's default; with threads
-that always sleep (OMP_WAIT_POLICY=passive); and on one thread. The other program is a Python loop. Prints the steps per
-second of each, and their ratio to those of one thread on the quiet machine.
+The lecture preset trains in four ways, in turns. They differ in what threads do while they wait for each other:
+
+- they sleep on a busy machine and spin on a quiet one, as `minigpt` chooses;
+- they always spin, as OpenMP's default is;
+- they always sleep (OMP_WAIT_POLICY=passive);
+- there is only one thread.
+
+The other program is a Python loop. Prints the steps per second of each way, and their ratio to those of one thread on
+the quiet machine.
 """
 
 import argparse

@@ -16,15 +16,15 @@ from minigpt.runs.run_directory import RunDirectory
 
 
 @pytest.fixture
-def accented(tmp_path: Path) -> Path:
-    path = tmp_path / "accented.txt"
+def accented_text(tmp_path: Path) -> Path:
+    path = tmp_path / "accented_text.txt"
     path.write_text(make_text(4000, seed=3).replace("sea", "séa").replace("salt", "sält"), encoding="utf-8")
     return path
 
 
-def test_all_new_characters_are_named_at_once(trained: Run, accented: Path, tmp_path: Path) -> None:
+def test_all_new_characters_are_named_at_once(trained: Run, accented_text: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 characters that .* lacks: 'ä' 'é'; new_characters=add gives each a token"):
-        minigpt.finetune(trained, data=accented, out=tmp_path / "run")
+        minigpt.finetune(trained, data=accented_text, out=tmp_path / "run")
     many = Corpus("".join(map(chr, range(0x4E00, 0x4E00 + 50))), "the text", None, "")
     with pytest.raises(DataError, match=r"50 characters .* and 10 more; "):
         fit_vocabulary(trained, many, None)
@@ -33,9 +33,9 @@ def test_all_new_characters_are_named_at_once(trained: Run, accented: Path, tmp_
 
 @pytest.mark.parametrize(("choice", "method"), [("add", "full"), ("add", "lora"), ("replace", "full")])
 def test_the_vocabulary_grows_or_replaces(
-    choice: str, method: Method, trained: Run, accented: Path, tmp_path: Path
+    choice: str, method: Method, trained: Run, accented_text: Path, tmp_path: Path
 ) -> None:
-    settings = {"data": accented, "method": method, "new_characters": choice, "max_iters": 2}
+    settings = {"data": accented_text, "method": method, "new_characters": choice, "max_iters": 2}
     run = minigpt.finetune(trained, out=tmp_path / "run", **settings)
     before = trained.tokenizer.vocab_size
     assert run.tokenizer.vocab_size == before + {"add": 2, "replace": 1}[choice]
@@ -50,12 +50,12 @@ def test_the_vocabulary_grows_or_replaces(
         assert (run.path / "adapter" / "tokens.safetensors").exists()
 
 
-def test_a_choice_is_refused_where_there_is_none(trained: Run, accented: Path, tmp_path: Path) -> None:
-    bigram = minigpt.train("bigram", data=accented, out=tmp_path / "bigram", max_iters=1)
+def test_a_choice_is_refused_where_there_is_none(trained: Run, accented_text: Path, tmp_path: Path) -> None:
+    bigram = minigpt.train("bigram", data=accented_text, out=tmp_path / "bigram", max_iters=1)
     with pytest.raises(ConfigError, match="the vocabulary of a bigram"):
         fit_vocabulary(bigram, Corpus("漢", "the text", None, ""), "add")
     with pytest.raises(ConfigError, match="must be one of add, replace, not 'drop'"):
-        minigpt.finetune(trained, data=accented, new_characters="drop", out=tmp_path / "run")
+        minigpt.finetune(trained, data=accented_text, new_characters="drop", out=tmp_path / "run")
     with pytest.raises(ConfigError, match="new_characters=add is for a text: leave it out"):
         minigpt.finetune(trained, tasks=["upper"], new_characters="add", out=tmp_path / "run")
 
