@@ -137,7 +137,7 @@ def main() -> None:
         whole = statistics.mean(training.result() for training in trainings[NOTHING])
         for name in IDEAS:
             losses = [training.result() for training in trainings[name]]
-            worth = "" if name == NOTHING else f"{statistics.mean(losses) - whole:+.4f}"
+            worth = "" if name == NOTHING else f"{statistics.mean(losses) - whole:+z.4f}"
             print(f"| {name} | {steps[name]:,} | {format_spread(losses)} | {worth} |", flush=True)
 
 

@@ -115,8 +115,10 @@ def draw(curves: dict[str, Curve], ngram: float, out: Path) -> None:
     axes.axhline(ngram, color="black", linewidth=1.5, linestyle=":", label="the n-gram model alone, in two seconds")
     axes.axhline(ON_A_GPU, color="gray", linewidth=1.5, linestyle="-.", label="nanoGPT's GPU recipe, on an A100")
     axes.set_xscale("log")
-    axes.set_xticks(MINUTES, [f"{minutes:g}" for minutes in MINUTES])
-    axes.set_xlim(MINUTES[0], MINUTES[-1])
+    longest = max(curve.points[-1][0] for curve in curves.values())
+    shown = [minutes for minutes in MINUTES if minutes <= 1.1 * longest]
+    axes.set_xticks(shown, [f"{minutes:g}" for minutes in shown])
+    axes.set_xlim(MINUTES[0], 1.1 * longest)
     axes.set_ylim(1.3, 2.6)
     axes.set_xlabel("minutes of training on two CPU cores", size=13)
     axes.set_ylabel("validation loss (nats per character)", size=13)

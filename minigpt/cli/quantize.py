@@ -42,7 +42,7 @@ def quantize(
         return
     print(f"weights {result.bytes_after:,} bytes, before {result.bytes_before:,}")
     if before is not None and after is not None:
-        print(f"exact loss {after:.4f}, before {before:.4f}: {after - before:+.4f}")
+        print(f"exact loss {after:.4f}, before {before:.4f}: {after - before:+z.4f}")
     print_next_command(result.run, "sample")
 
 

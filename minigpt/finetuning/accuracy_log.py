@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from minigpt.errors import RunError
 from minigpt.finetuning.accuracy import measure_accuracy_by_task
@@ -10,10 +11,13 @@ from minigpt.model import TrainedModel
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import write_atomic
 from minigpt.system.json_files import parse_json, read_run_file
-from minigpt.system.plotting import create_figure, replace_undrawable, write_png
+from minigpt.system.plotting import create_figure, replace_undrawable, write_plain_numbers, write_png
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.training_state import TrainingState
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXAMPLES_PER_TASK = 100
 
@@ -87,19 +91,27 @@ class AccuracyLog(Callback):
 
     def draw(self) -> None:
         """Write tasks.png into the run's directory: a curve for each task. Raise FileError."""
+        write_png(self.run.task_plot, self.plot())
+
+    def plot(self) -> "Figure":
+        """Draw a curve for each task."""
         figure = create_figure(9, 5)
         axes = figure.subplots()
         for n, (task, shares) in enumerate(self.shares.items()):
             axes.plot(
                 self.steps,
-                shares,
+                [100 * share for share in shares],
                 label=replace_undrawable(task),
                 color=f"C{n % 10}",
                 linestyle="-" if n < 10 else "--",
             )
         axes.set(
-            title=f"Held-out answers that are right, of {EXAMPLES_PER_TASK} a task", xlabel="step", ylim=(-0.03, 1.03)
+            title=f"Held-out answers that are right, of {EXAMPLES_PER_TASK} a task",
+            xlabel="step",
+            ylabel="right answers (%)",
+            ylim=(-3, 103),
         )
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)
-        write_png(self.run.task_plot, figure)
+        write_plain_numbers(axes.xaxis)
+        return figure

@@ -13,7 +13,7 @@ from minigpt.errors import ConfigError
 from minigpt.finetuning.target_layers import find_linear_layers
 from minigpt.model.quantization import BLOCK, dequantize_int8, get_levels, quantize_int8, quantize_to_levels
 from minigpt.runs.run import Run
-from minigpt.system.plotting import create_figure, replace_undrawable, write_png
+from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,9 +94,10 @@ def measure_bit_depths(
 
 
 def format_table(depths: list[Depth]) -> str:
-    """Return the depths as a Markdown table."""
-    rows = [f"| {d.bits} | {d.loss:.4f} | {d.loss - depths[0].loss:+.4f} | {d.text!r} |" for d in depths]
-    return "\n".join(["| bits | loss | change | text |", "| --- | --- | --- | --- |", *rows])
+    """Return the depths as a Markdown table, and below it the texts."""
+    rows = [f"| {d.bits} | {d.loss:.4f} | {d.loss - depths[0].loss:+z.4f} |" for d in depths]
+    texts = [f"\n{d.bits} bits:\n\n{d.text}" for d in depths]
+    return "\n".join(["| bits | loss | change |", "| --- | --- | --- |", *rows, *texts])
 
 
 def _draw_bit_depths(depths: list[Depth], title: str) -> "Figure":
@@ -109,7 +110,7 @@ def _draw_bit_depths(depths: list[Depth], title: str) -> "Figure":
     axes.set_xlabel("bits per weight")
     axes.set_ylabel("exact loss, nats")
     axes.set_title(title, parse_math=False)
-    lines = [f"{d.bits:>2}  {replace_undrawable(d.text)[:90]}" for d in depths]
+    lines = [f"{d.bits:>2}  {cut_to_width(replace_undrawable(d.text), 90)}" for d in depths]
     figure.supxlabel("\n".join(lines), family="monospace", size=9, ha="left", x=0.02, parse_math=False)
     return figure
 

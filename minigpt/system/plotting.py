@@ -1,15 +1,21 @@
 """What every plot shares: a figure that needs no screen, a PNG file, and text that the fonts can draw."""
 
-import functools
 import io
+import itertools
 import os
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigpt.system.files import write_atomic
+from minigpt.system.warn_once import warn_once
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+_missing: list[str] = []  # the characters that the warning has named
+MAX_NAMED = 10  # characters without a font that a warning names
 
 
 def create_figure(width: float, height: float) -> "Figure":
@@ -20,11 +26,18 @@ def create_figure(width: float, height: float) -> "Figure":
         height: in inches.
     """
     backend = os.environ.pop("MPLBACKEND", None)  # a file needs no backend, and the user's may not be installed
-    from matplotlib.figure import Figure
+    from minigpt.system.fonts import FallbackFigure
 
     if backend is not None:
         os.environ["MPLBACKEND"] = backend
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return FallbackFigure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def write_plain_numbers(axis: "Axis") -> None:
+    """Write the numbers of an axis as 5,000,000, and not as 5 with a power of ten elsewhere."""
+    from matplotlib.ticker import StrMethodFormatter
+
+    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def write_png(path: Path, figure: "Figure") -> None:
@@ -35,16 +48,28 @@ def write_png(path: Path, figure: "Figure") -> None:
 
 
 def replace_undrawable(text: str) -> str:
-    """Return the text on one line: a line break becomes ¶, and a character that the fonts lack a middle dot."""
-    known = _find_font_characters()
-    return "".join(c if c.isprintable() and ord(c) in known else "¶" if c == "\n" else "·" for c in text)
+    """Return the text on one line: a line break becomes ¶, and a character that no installed font has a middle dot.
+
+    The first time that a font is missing, a warning names the characters.
+    """
+    from minigpt.system.fonts import find_drawable
+
+    printable = {c for c in text if c.isprintable()}
+    drawable = find_drawable(printable)
+    if lost := sorted(printable - drawable):
+        named = " ".join(lost[:MAX_NAMED]) + (" …" if len(lost) > MAX_NAMED else "")
+        _warn_of_missing_font(named)
+    return "".join(c if c in drawable else "¶" if c == "\n" else "·" for c in text)
 
 
-@functools.cache
-def _find_font_characters() -> frozenset[int]:
-    """Return the code points that both fonts of the plots have: sans-serif and monospace."""
-    from matplotlib import font_manager
+def _warn_of_missing_font(characters: str) -> None:
+    """Warn of the first missing characters, and of no others later."""
+    if not _missing:
+        _missing.append(characters)
+        warn_once(f"no installed font has {characters}: pictures show · in their place; install a font that has them")
 
-    families = (font_manager.FontProperties(family=[name]) for name in ("sans-serif", "monospace"))
-    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in families]
-    return frozenset.intersection(*(frozenset(font.get_charmap()) for font in fonts))
+
+def cut_to_width(text: str, columns: int) -> str:
+    """Return the beginning of a text that fits into columns; a Chinese or Japanese character takes two of them."""
+    ends = itertools.accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return "".join(c for c, end in zip(text, ends, strict=True) if end <= columns)

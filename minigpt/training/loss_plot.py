@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from minigpt.runs.record import Snapshot
 from minigpt.runs.run import Run
-from minigpt.system.plotting import create_figure, replace_undrawable
+from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable, write_plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_TEXTS = 4
-MAX_CHARACTERS = 96  # of each text
+MAX_CHARACTERS = 96  # columns of each text
 
 
 def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
@@ -33,6 +33,7 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
     title = f"{replace_undrawable(name)}: {run.config.preset}, {run.record.parameters:,} parameters"
     axes.set_title(title, parse_math=False)
     axes.set(xlabel="step", ylabel=f"loss (nats per {unit})")
+    write_plain_numbers(axes.xaxis)
     axes.grid(alpha=0.3)
     axes.legend()
     below.axis("off")
@@ -40,6 +41,8 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
         y = 1 - (row + 0.5) / len(texts)
         style = {"transform": below.transAxes, "va": "center", "size": 8}
         below.text(0, y, f"step {snapshot.step:,}", weight="bold", **style)
-        line = below.text(0.12, y, replace_undrawable(snapshot.text)[:MAX_CHARACTERS], family="monospace", **style)
+        line = below.text(
+            0.12, y, cut_to_width(replace_undrawable(snapshot.text), MAX_CHARACTERS), family="monospace", **style
+        )
         line.set_parse_math(False)  # a dollar sign is a dollar sign
     return figure

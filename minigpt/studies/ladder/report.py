@@ -73,7 +73,7 @@ def _format_ngram(result: Result) -> str:
 
 def _format_change(row: RungSummary, below: RungSummary | None) -> str:
     """Return the change of the loss from the rung below, as text."""
-    return "" if below is None else f"{row.loss - below.loss:+.4f}"
+    return "" if below is None else f"{row.loss - below.loss:+z.4f}"
 
 
 def describe_difference(row: RungSummary, below: RungSummary | None) -> str:

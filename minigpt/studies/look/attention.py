@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -17,6 +18,7 @@ from minigpt.system.plotting import create_figure, replace_undrawable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MASKED = "#b0b0b0"  # the color of the positions that the causal mask hides
 MAX_LABELS = 48  # a map has room for this many characters
 FusedAttention = gpt.CausalSelfAttention | modern.CausalSelfAttention  # all heads in one module
 
@@ -96,14 +98,18 @@ def _compute_weights(q: Tensor, k: Tensor) -> Tensor:
 
 def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
     """Draw the maps (L, H, T, T) over a text's tokens as a grid: a row for each block, a column for each head."""
+    import matplotlib
+
     L, H, T, _ = maps.shape
     figure = create_figure(1 + 2.6 * H, 1 + 2.6 * L)
     grid = figure.subplots(L, H, squeeze=False, sharex=True, sharey=True)
     size = min(9.0, 230 / T)
+    later = np.triu(np.ones((T, T), dtype=bool), 1)  # positions that the mask hides from a row
+    colors = matplotlib.colormaps["magma"].with_extremes(bad=MASKED)
     for layer in range(L):
         for head in range(H):
             axes = grid[layer, head]
-            image = axes.imshow(maps[layer, head].numpy(), cmap="magma", vmin=0, vmax=1)
+            image = axes.imshow(np.ma.array(maps[layer, head].numpy(), mask=later), cmap=colors, vmin=0, vmax=1)
             axes.set_title(f"block {layer + 1}, head {head + 1}", size=11)
             axes.tick_params(length=0)
             if len(text) == T <= MAX_LABELS:
@@ -111,5 +117,5 @@ def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
                 axes.set_xticks(range(T), characters, size=size, family="monospace", parse_math=False)
                 axes.set_yticks(range(T), characters, size=size, family="monospace", parse_math=False)
     figure.colorbar(image, ax=grid, label="attention weight", shrink=0.6)
-    figure.suptitle("Attention weights: from each position (row) to those before it (columns)", size=15)
+    figure.suptitle("Attention weights: from each position (row) to those up to it (columns); gray: masked", size=15)
     return figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
 from minigpt.runs.run import Run
-from minigpt.system.plotting import create_figure, replace_undrawable
+from minigpt.system.plotting import create_figure, replace_undrawable, write_plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,7 @@ def draw_curves(runs: Sequence[Run]) -> "Figure":
         axes.plot(characters, [m.validation_loss for m in run.metrics], color=f"C{i % 10}", linewidth=2.5, label=label)
         axes.plot(characters, [m.train_loss for m in run.metrics], color=f"C{i % 10}", alpha=0.4)
     axes.set_xlabel("characters read", size=13)
+    write_plain_numbers(axes.xaxis)
     units = {get_unit(run) for run in runs}
     axes.set_ylabel(f"loss (nats per {units.pop() if len(units) == 1 else 'token of each run'})", size=13)
     axes.set_title("Learning curves: validation loss, and training loss (faint)", size=15)

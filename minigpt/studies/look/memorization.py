@@ -104,7 +104,7 @@ def make_memorization_page(title: str, written: tuple[str, np.ndarray], held_out
         cells = "".join(f"<td>{share[length]:.1%}</td>" for share in shares)
         rows += f"<tr><td>{length} characters or more</td>{cells}</tr>"
     heads = "".join(f"<th>{name}</th>" for name in covers)
-    texts = "".join(f"<h2>{name}</h2><pre>\n{_shade(*pair)}</pre>" for name, pair in covers.items())
+    texts = "".join(f'<h2>{name}</h2><pre dir="auto">\n{_shade(*pair)}</pre>' for name, pair in covers.items())
     return make_page(
         title,
         f"<p><b>{describe_copying(*shares)}</b></p>"

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
 from minigpt.runs.record import Snapshot
-from minigpt.system.plotting import create_figure, replace_undrawable
+from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 72  # characters of a text that fit in the picture
+SHORT_BAR = 0.25  # of the longest bar: a shorter bar has its figure beside it
+WIDTH = 72  # columns of a text that fit in the picture
 
 
 def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
@@ -26,13 +27,17 @@ def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
     bars, texts = figure.subplots(1, 2, sharey=True, width_ratios=[1, 3.4])
     losses = [s.validation_loss for s in snapshots]
     bars.barh(range(rows), losses, color="#4c9be8", height=0.72)
+    longest = max(losses)
     for row, snapshot in enumerate(snapshots):
-        bars.text(0.06, row, f"{snapshot.validation_loss:.2f}", va="center", size=11, weight="bold", color="white")
-        line = replace_undrawable(snapshot.text.strip("\n"))[:WIDTH]
+        loss = snapshot.validation_loss
+        is_inside = loss > SHORT_BAR * longest
+        place, color = (0.015 * longest, "white") if is_inside else (loss + 0.015 * longest, "black")
+        bars.text(place, row, f"{loss:.2f}", va="center", size=11, weight="bold", color=color)
+        line = cut_to_width(replace_undrawable(snapshot.text.strip("\n")), WIDTH)
         texts.text(0, row, line, va="center", size=13.5, family="monospace", parse_math=False)
     bars.set_yticks(range(rows), [f"{s.step:,}" for s in snapshots], size=11)
     bars.invert_yaxis()
-    bars.set_xlim(0, max(losses) * 1.02)
+    bars.set_xlim(0, longest * 1.02)
     bars.set_xticks([])
     bars.set_title("step, and validation loss", size=12, loc="left")
     texts.set_xlim(0, 1)

@@ -55,7 +55,7 @@ def make_token_loss_page(title: str, tokens: Sequence[str], losses: list[float])
     return make_page(
         title,
         f"<p>A stronger color marks a token that the model expected less: {legend} bits. The mean is "
-        f"{mean:.2f} bits per token. Point at a token to read its loss.</p><pre>\n{''.join(spans)}</pre>",
+        f'{mean:.2f} bits per token. Point at a token to read its loss.</p><pre dir="auto">\n{"".join(spans)}</pre>',
     )
 
 
