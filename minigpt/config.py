@@ -7,13 +7,21 @@ so every configuration that exists is valid.
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import tomli_w
 
-from minigpt.config_fields import ValidatedSettings, format_value, make_html_table, require_known, setting
+from minigpt.config_fields import (
+    ValidatedSettings,
+    format_value,
+    make_html_table,
+    require_encoding,
+    require_known,
+    setting,
+)
 from minigpt.errors import ConfigError, suggest_name
 from minigpt.presets import PRESETS
 
@@ -37,6 +45,9 @@ CHANGEABLE = (  # settings that a resumed run may change
 )
 DEFAULT_VOCAB_SIZE = 1024  # of a tokenizer that is trained
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
+Newlines: TypeAlias = Literal["keep", "unix"]
+Errors: TypeAlias = Literal["strict", "replace"]
+DataPath: TypeAlias = str | Path | Sequence[str | Path] | None  # where the text is; None: the default text
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,6 +158,9 @@ class TrainingConfig(ValidatedSettings):
     train_fraction: float = setting(
         0.9, "share of the text to train on; the rest is the validation split", above=0, below=1
     )
+    encoding: str = setting("utf-8", "encoding of the text file, such as utf-16, cp1252 or cp932")
+    newlines: Newlines = setting("keep", "line ends of the text file; unix: read those of Windows as one character")
+    errors: Errors = setting("strict", "bytes that are not text: refuse the file, or replace them by U+FFFD")
     seed: int = setting(1337, "seed of weights, batches, dropout and samples", at_least=0, at_most=2**63 - 1)
     patience: int = setting(
         0, "stop after this many evaluations without a lower validation loss (0: never)", at_least=0
@@ -161,6 +175,7 @@ class TrainingConfig(ValidatedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_encoding(self.encoding)
         if self.min_learning_rate > self.learning_rate:
             rates = f"{self.min_learning_rate:g} is above {self.learning_rate:g}"
             raise ConfigError(f"min_learning_rate must be at most learning_rate, but {rates}: lower it")

@@ -111,6 +111,9 @@ def validate(f: dataclasses.Field, value: Any) -> None:
     elif kind is bool:
         if not isinstance(value, bool):
             raise ConfigError(f"{f.name} must be true or false, not {format_value(value)}")
+    elif kind is str:
+        if not isinstance(value, str):
+            raise ConfigError(f"{f.name} must be a text, not {format_value(value)}")
     elif not _is_number(value, kind) or not _is_within(value, f.metadata["bounds"]):
         limits = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in f.metadata["bounds"].items())
         noun = "a number" if kind is float else "a whole number"
@@ -134,6 +137,17 @@ def require_known(names: Iterable[str], known: Collection[str]) -> None:
         if name not in known:
             hint = suggest_name(name, known) or f": known are {', '.join(known)}"
             raise ConfigError(f"there is no setting '{name}'{hint}")
+
+
+def require_encoding(name: str) -> None:
+    """Raise ConfigError if Python does not know an encoding of text by this name."""
+    try:
+        b"a".decode(name)
+    except UnicodeDecodeError:
+        pass  # a letter of UTF-16 has two bytes
+    except (LookupError, ValueError):
+        known = "utf-8, utf-16, cp1252 (Windows, Western Europe), cp932 (Windows, Japan) and gb18030 (China)"
+        raise ConfigError(f"there is no encoding {format_value(name)}: name one such as {known}") from None
 
 
 def format_value(value: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from minigpt.config import CHANGEABLE, UNSETTABLE, Config, ModelConfig, TokenizerKind, TrainingConfig
+from minigpt.config import CHANGEABLE, UNSETTABLE, Config, DataPath, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.config_fields import drop_unset, list_settings
 from minigpt.errors import ConfigError
 from minigpt.finetuning.settings import FIXED
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def train(
     preset: str = "lecture",
     *,
-    data: str | Path | None = None,
+    data: DataPath = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     **fields: Any,
@@ -27,8 +27,8 @@ def train(
 
     Args:
         preset: the settings to start from, such as "lecture" or "cpu-2min" (see `minigpt.presets.PRESETS`).
-        data: a text file, or a folder made by `minigpt data prepare`. Default: input.txt in the current folder, else
-            Tiny Shakespeare.
+        data: a text file, several of them, or a folder made by `minigpt data prepare`. Default: input.txt in the
+            current folder, else Tiny Shakespeare.
         out: the run's folder. Default: runs/<preset>. A name that is taken gets a number.
         overwrite: whether to take the place of the run with that name, once this one is finished.
         **fields: settings that differ from the preset's, such as `max_iters=500` (see `minigpt.config`; the defaults
@@ -58,7 +58,7 @@ def train(
 def resume(
     path: str | Path,
     *,
-    data: str | Path | None = None,
+    data: DataPath = None,
     base: str | Path | None = None,
     restart_schedule: bool = False,
     **changes: Any,
@@ -98,7 +98,7 @@ def resume(
 def finetune(
     run: "Run | str | Path",
     *,
-    data: str | Path | None = None,
+    data: DataPath = None,
     tasks: Sequence[str] = (),
     test_only: Sequence[str] = (),
     preferences: str | Path | None = None,

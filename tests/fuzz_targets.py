@@ -46,6 +46,7 @@ from minigpt.data.documents import DocumentReader
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
+from minigpt.data.text_format import TextFormat
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import MinigptError
 from minigpt.exchange.huggingface import load_gpt2
@@ -138,7 +139,7 @@ def make_run(
         data_source="the file text",
         data_characters=len(TEXT),
         data_sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
-        data_path=str(folder / "text.txt"),
+        data_paths=[str(folder / "text.txt")],
         data_bytes=len(TEXT.encode()),
         parameters=count_parameters(model),
         device="cpu",
@@ -292,7 +293,7 @@ def document_target(name: str, content: bytes, change: Mutate) -> FuzzTarget:
     def read(folder: Path) -> None:
         for errors in ("strict", "replace"):
             with contextlib.suppress(MinigptError) if errors == "strict" else contextlib.nullcontext():
-                for text, _ in DocumentReader(errors=errors).read(folder / name):
+                for text, _ in DocumentReader(text_format=TextFormat(errors=errors)).read(folder / name):
                     text.encode()
 
     return FuzzTarget(f"documents: {name}", make, change, read)

@@ -408,7 +408,7 @@ def test_links_within_the_cache_of_hugging_face_are_followed(tmp_path: Path) -> 
 @pytest.mark.parametrize("path", ["\0", "\ud800", "x" * 5000, "/dev/zero", "/"])
 def test_an_impossible_path_of_the_text_is_refused(path: str, tmp_path: Path) -> None:
     run = fuzz_targets.make_run(tmp_path)
-    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"data_path": path}))
+    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"data_paths": [path]}))
     with pytest.raises(FileError):
         minigpt.load(tmp_path).corpus()
 

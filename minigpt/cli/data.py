@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from minigpt.cli.options import json_option
+from minigpt.cli.options import json_option, text_format_options
 from minigpt.cli.output import print_json, print_line
 from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
+from minigpt.config_fields import drop_unset
 
 if TYPE_CHECKING:
     from minigpt.data.shards import Index
@@ -46,12 +47,7 @@ def data() -> None:
     metavar="TEXT",
     help=r"text between two documents of a text file, such as '\n\n' [each file is one document]",
 )
-@click.option(
-    "--errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    help="text that is not UTF-8: refuse it, or replace it by U+FFFD [strict]",
-)
+@text_format_options()
 @click.option(
     "--train-fraction",
     type=float,
@@ -75,7 +71,9 @@ def prepare(
     if separator is not None:
         separator = ESCAPES.sub(lambda found: found[0].encode().decode("unicode_escape"), separator)
     with _EncodingProgress() as progress:
-        index = prepare_corpus(paths, out, PrepareSettings(separator=separator, **settings), progress, processes)
+        index = prepare_corpus(
+            paths, out, PrepareSettings(separator=separator, **drop_unset(settings)), progress, processes
+        )
     _print_index(out, index, as_json)
 
 

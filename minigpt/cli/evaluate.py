@@ -1,26 +1,45 @@
 """`minigpt eval`."""
 
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from minigpt.cli.options import adapter_options, device_option, json_option, run_argument, weights_option
+from minigpt.cli.options import (
+    adapter_options,
+    data_option,
+    device_option,
+    json_option,
+    run_argument,
+    text_format_options,
+    weights_option,
+)
 from minigpt.cli.output import format_loss, open_run, print_json, print_line
+from minigpt.config import DataPath
+from minigpt.config_fields import drop_unset
+
+if TYPE_CHECKING:
+    from minigpt.data.text_format import TextFormat
+    from minigpt.runs.run import Run
 
 
 @click.command("eval", short_help="Measure a run's exact loss.")
 @run_argument
-@click.option("--data", metavar="FILE|FOLDER", help="another text, or prepared data [the run's own]")
+@data_option("another text, or prepared data [the run's own]")
 @weights_option
 @device_option
 @adapter_options
+@text_format_options("the run's")
 @json_option
 def evaluate(
     run: str | None,
-    data: str | None,
+    data: DataPath,
     weights: str,
     device: str,
     adapters: tuple[str, ...],
     adapter_scale: float,
     as_json: bool,
+    **text_format: Any,
 ) -> None:
     """Measure a run's exact loss: the mean over every prediction of the text.
 
@@ -30,7 +49,7 @@ def evaluate(
     from minigpt.model.loss import nats_to_perplexity
 
     opened = open_run(run, weights, device, adapters, adapter_scale)
-    measured = opened.evaluate(data)
+    measured = opened.evaluate(data, _change_format(opened, text_format))
     if as_json:
         name = "validation_loss" if measured.split == "validation split" else "loss"
         print_json(
@@ -51,3 +70,10 @@ def evaluate(
     else:
         print_line(f"{measured.source}, {measured.split}: {measured.characters:,} characters")
         print_line(format_loss("loss", measured.loss, opened.config, measured))
+
+
+def _change_format(run: "Run", changes: dict[str, Any]) -> "TextFormat":
+    """Return how the run reads texts, with the flags of the command line."""
+    from minigpt.data.text_format import TextFormat
+
+    return dataclasses.replace(TextFormat.from_settings(run.config.training), **drop_unset(changes))

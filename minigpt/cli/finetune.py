@@ -6,9 +6,9 @@ from typing import Any, Literal
 import click
 
 from minigpt.cli.finetune_report import show_result
-from minigpt.cli.options import GroupedCommand, Option, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, Option, data_option, json_option, settings_options
 from minigpt.cli.output import open_run, print_finished
-from minigpt.config import TrainingConfig
+from minigpt.config import DataPath, TrainingConfig
 from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError
 from minigpt.finetuning.settings import FIXED
@@ -27,7 +27,7 @@ DEFAULTS = {
 
 @click.command(cls=GroupedCommand, short_help="Fine-tune a run on a text, tasks or preferences.")
 @click.argument("run", required=False)
-@click.option("--data", metavar="FILE|FOLDER", help="a text, prepared data, or JSON with instructions and answers")
+@data_option("a text, prepared data, or JSON with instructions and answers")
 @click.option("--task", multiple=True, metavar="NAME", help="a built-in word task: upper, reverse, …; may be repeated")
 @click.option("--ask", multiple=True, metavar="A+B", help="two tasks one after the other, tested but not trained")
 @click.option("--preferences", metavar="FILE", help="JSON with prompt, chosen and rejected answer, for DPO")
@@ -71,7 +71,7 @@ DEFAULTS = {
 @settings_options("Training", TrainingConfig, without=FIXED, defaults=DEFAULTS, other_defaults="the base run's")
 def finetune(
     run: str | None,
-    data: str | None,
+    data: DataPath,
     task: tuple[str, ...],
     ask: tuple[str, ...],
     preferences: str | None,
@@ -138,7 +138,7 @@ def _require_resume_flags() -> None:
             raise ConfigError(f"{flag} cannot go with --resume, which uses the run's own settings: leave it out")
 
 
-def _resume(path: str, base: str | None, data: str | None, changes: dict[str, Any], as_json: bool) -> None:
+def _resume(path: str, base: str | None, data: DataPath, changes: dict[str, Any], as_json: bool) -> None:
     """Continue a fine-tuning, and report."""
     from minigpt.finetuning.resume_finetuning import read_finetuned_record, resume_finetuning
     from minigpt.runs.run import Run

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minigpt.cli.options import GroupedCommand, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, data_option, json_option, settings_options
 from minigpt.cli.output import print_json, print_line, print_message
-from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.config import Config, DataPath, ModelConfig, TrainingConfig
 from minigpt.config_fields import drop_unset
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ QUICK = {"max_iters": 800}
 
 
 @click.command(cls=GroupedCommand, short_help="Measure what each idea of the lecture is worth.")
-@click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
+@data_option("the text [input.txt here, or Tiny Shakespeare]", "FILE")
 @click.option("--out", metavar="FOLDER", help="the ladder's folder; an interrupted ladder continues here [runs/ladder]")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, help="number of seeds to train each rung with [1]")
 @click.option(
@@ -37,9 +37,7 @@ QUICK = {"max_iters": 800}
         *("tokenizer", "patience", "on_spike", "save_minutes"),
     },
 )
-def ladder(
-    data: str | None, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any
-) -> None:
+def ladder(data: DataPath, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any) -> None:
     """Measure what each idea of the lecture is worth, on one text and with one budget.
 
     The rungs go from a blind guess to the bigram and the transformer. Each is trained with the same batches, seed,

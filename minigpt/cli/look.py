@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from minigpt.cli.options import device_option, json_option, run_argument, weights_option
+from minigpt.cli.options import data_option, device_option, json_option, run_argument, weights_option
 from minigpt.cli.output import open_run, print_json, print_line
+from minigpt.config import DataPath
 
 
 @click.command(short_help="Look inside a run.")
@@ -16,9 +17,7 @@ from minigpt.cli.output import open_run, print_json, print_line
 @click.option(
     "--against", multiple=True, metavar="RUN", help="a run whose learning curves are drawn too; may be repeated"
 )
-@click.option(
-    "--data", metavar="FILE|FOLDER", help="the run's training text, if it was moved; a text for an imported run"
-)
+@data_option("the run's training text, if it was moved; a text for an imported run")
 @click.option("--out", metavar="FOLDER", help="the folder of the files [RUN/look]")
 @weights_option
 @device_option
@@ -28,7 +27,7 @@ def look(
     text: str | None,
     only: tuple[str, ...],
     against: tuple[str, ...],
-    data: str | None,
+    data: DataPath,
     out: str | None,
     weights: str,
     device: str,

@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 import click
 
-from minigpt.config import UNSETTABLE, TrainingConfig
+from minigpt.config import UNSETTABLE, DataPath, TrainingConfig
 from minigpt.config_fields import ValidatedSettings, get_choices, get_value_type
 
 NOT_FLAGS = {"vocab_size", *UNSETTABLE}  # a command that takes vocab_size adds the flag itself
+TEXT_FORMAT = {"encoding", "newlines", "errors"}
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEVICES = get_choices(next(f for f in dataclasses.fields(TrainingConfig) if f.name == "device"))
 
@@ -73,6 +74,33 @@ def _make_option(f: dataclasses.Field, group: str, default: Any) -> Callable[[Co
     elif default is not None:
         about = f"{about} [{default}]"
     return click.option(flag, f.name, cls=Option, group=group, type=kind, default=None, help=about)
+
+
+def data_option(about: str, metavar: str = "FILE|FOLDER") -> Callable[[Command], Command]:
+    """Return the decorator that adds `--data`: a path, or a list of paths where it is repeated.
+
+    Args:
+        about: the help text.
+        metavar: what it names.
+    """
+    return click.option(
+        "--data", multiple=True, metavar=metavar, help=about, callback=lambda context, option, paths: _unpack(paths)
+    )
+
+
+def _unpack(paths: tuple[str, ...]) -> DataPath:
+    """Return the only path, a list of several, or None."""
+    return list(paths) if len(paths) > 1 else paths[0] if paths else None
+
+
+def text_format_options(other_defaults: str | None = None) -> Callable[[Command], Command]:
+    """Return the decorator that adds `--encoding`, `--newlines` and `--errors`; a flag that is not given is None.
+
+    Args:
+        other_defaults: what `--help` shows as their defaults, if not the settings' own.
+    """
+    others = {f.name for f in dataclasses.fields(TrainingConfig)} - TEXT_FORMAT
+    return settings_options("Options", TrainingConfig, without=others, other_defaults=other_defaults)
 
 
 def run_argument(command: Command) -> Command:

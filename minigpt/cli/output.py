@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import math
-import os
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 import click
 
 from minigpt.errors import ConfigError
+from minigpt.system.advice import find_program_name
 from minigpt.system.terminal import escape_control_characters, fit_to_terminal
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def _find_run(path: Path) -> Path:
 
 def print_next_command(run: "Run", command: str) -> None:
     """Print where the run is, and the command to type next, as a shell understands it."""
-    print_line(f"the run is in {run.path}; next: {_get_program_name()} {command} {_quote_path(run)}")
+    print_line(f"the run is in {run.path}; next: {find_program_name()} {command} {_quote_path(run)}")
 
 
 def print_finished(run: "Run", command: str, as_json: bool) -> None:
@@ -79,21 +78,13 @@ def print_finished(run: "Run", command: str, as_json: bool) -> None:
     print_line(f"the run is finished after {record.step:,} steps{exact}")
     is_complete = record.step == run.config.training.max_iters  # otherwise it ended early, for want of patience
     change = f"--max-iters {2 * record.step}" if is_complete else "--patience 0"
-    print_line(f"for more steps: {_get_program_name()} {command} --resume {_quote_path(run)} {change}")
+    print_line(f"for more steps: {find_program_name()} {command} --resume {_quote_path(run)} {change}")
     print_next_command(run, "sample")
 
 
 def _quote_path(run: "Run") -> str:
     """Return the run's path as a word of a command."""
     return shlex.quote(f"./{run.path}" if str(run.path).startswith("-") else str(run.path))
-
-
-def _get_program_name() -> str:
-    """Return how this program was called, so that the user can type the suggested command."""
-    if shutil.which("minigpt"):
-        return "minigpt"
-    called = Path(sys.argv[0])
-    return "python -m minigpt" if called.name == "__main__.py" else os.path.relpath(called)
 
 
 def print_pieces(pieces: Iterable[str]) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minigpt.cli.options import json_option, weights_option
+from minigpt.cli.options import data_option, json_option, weights_option
 from minigpt.cli.output import describe_run, open_run, print_json, print_message, print_next_command, print_pieces
+from minigpt.config import DataPath
 from minigpt.system.files import require_inside, require_writable
 
 if TYPE_CHECKING:
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 @click.command(short_help="Quantize a run's matrices to 8 or 4 bits.")
 @click.argument("run")
 @click.option("--bits", type=int, default=4, help="8: int8 with a scale for each row; 4: NF4 in blocks of 64 [4]")
-@click.option("--data", metavar="FILE|FOLDER", help="the text to measure both runs on [the run's own]")
+@data_option("the text to measure both runs on [the run's own]")
 @click.option("--out", metavar="FOLDER", help="the new run's folder; a name already taken gets a number")
 @click.option("--study", is_flag=True, help="make no run: measure 32, 16, 8, 4, 3 and 2 bits, and draw a picture")
 @click.option("--prompt", default="", help="a text that the study continues at each number of bits [none]")
 @weights_option
 @json_option
 def quantize(
-    run: str, bits: int, data: str | None, out: str | None, study: bool, prompt: str, weights: str, as_json: bool
+    run: str, bits: int, data: DataPath, out: str | None, study: bool, prompt: str, weights: str, as_json: bool
 ) -> None:
     """Make a run with RUN's matrices quantized to 8 or 4 bits per weight, and measure the change of the loss.
 
@@ -46,7 +47,7 @@ def quantize(
     print_next_command(result.run, "sample")
 
 
-def _show_depths(run: "Run", prompt: str, data: str | None, out: str | None, as_json: bool) -> None:
+def _show_depths(run: "Run", prompt: str, data: DataPath, out: str | None, as_json: bool) -> None:
     """Print the loss and the text at each number of bits, and draw a picture."""
     from minigpt.runs.run_directory import RunDirectory
     from minigpt.studies.bit_depth import format_table, measure_bit_depths, write_picture

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from minigpt.cli.options import json_option
+from minigpt.cli.options import data_option, json_option, text_format_options
 from minigpt.cli.output import print_json, print_line, print_message, print_pieces
 from minigpt.cli.standard_input import read_standard_input
-from minigpt.config import DEFAULT_VOCAB_SIZE
+from minigpt.config import DEFAULT_VOCAB_SIZE, Config, DataPath
+from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError, DataError, FileError
 
 COLORS = ("on #31456a", "on #5a3a5e", "on #2f5a4c", "on #6a5130")  # tokens have them in turn
@@ -23,7 +24,7 @@ def tokenizer() -> None:
 
 
 @tokenizer.command(short_help="Train a tokenizer on a text.")
-@click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
+@data_option("the text [input.txt here, or Tiny Shakespeare]", "FILE")
 @click.option(
     "--kind", type=click.Choice(["bpe", "sentencepiece", "char"]), default="bpe", help="kind of tokenizer [bpe]"
 )
@@ -39,9 +40,10 @@ def tokenizer() -> None:
 )
 @click.option("--special", multiple=True, metavar="TOKEN", help="a special token of bpe; may be repeated")
 @click.option("--out", metavar="FILE", help="the file [tokenizer.json, or tokenizer.model of sentencepiece]")
+@text_format_options()
 @json_option
 def train(
-    data: str | None,
+    data: DataPath,
     kind: str,
     vocab_size: int,
     pattern: str,
@@ -49,9 +51,11 @@ def train(
     special: tuple[str, ...],
     out: str | None,
     as_json: bool,
+    **text_format: Any,
 ) -> None:
     """Train a tokenizer on a text and write it to a file, for minigpt train --tokenizer."""
     from minigpt.data.corpus import find_corpus
+    from minigpt.data.text_format import TextFormat
     from minigpt.system.cpus import count_cpus
     from minigpt.tokenizers.base import Tokenizer
     from minigpt.tokenizers.bpe import BPETokenizer
@@ -62,7 +66,7 @@ def train(
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
     if (path.suffix == ".model") != (kind == "sentencepiece"):
         raise FileError(f"{str(path)!r} has the wrong ending: .model is for SentencePiece, .json for other tokenizers")
-    corpus = find_corpus(data, print_message)
+    corpus = find_corpus(data, print_message, text_format=TextFormat(**drop_unset(text_format)))
     learned: Tokenizer
     if kind == "bpe":
         learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=count_cpus())
@@ -210,7 +214,7 @@ def _read_text(text: str) -> str:
 
 
 @tokenizer.command(short_help="Train a model with each kind of tokenizer, and compare them.")
-@click.option("--data", metavar="FILE", help="the text [input.txt here, or Tiny Shakespeare]")
+@data_option("the text [input.txt here, or Tiny Shakespeare]", "FILE")
 @click.option(
     "--vocab-size",
     type=int,
@@ -223,8 +227,18 @@ def _read_text(text: str) -> str:
 @click.option("--prompt", default="ROMEO:", help="a text that each model continues [ROMEO:]")
 @click.option("--seed", type=click.IntRange(min=0), default=1337, help="seed of weights, batches and samples [1337]")
 @click.option("--out", metavar="FOLDER", default="runs/tokenizers", help="the folder of the runs [runs/tokenizers]")
+@text_format_options()
 @json_option
-def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed: int, out: str, as_json: bool) -> None:
+def compare(
+    data: DataPath,
+    vocab_size: int,
+    max_iters: int,
+    prompt: str,
+    seed: int,
+    out: str,
+    as_json: bool,
+    **text_format: Any,
+) -> None:
     """Train the lecture's model on characters, BPE and SentencePiece tokens, and compare the three.
 
     Each model trains with the same number of FLOPs. The losses are in bits per byte of the text, because losses per
@@ -232,7 +246,8 @@ def compare(data: str | None, vocab_size: int, max_iters: int, prompt: str, seed
     """
     from minigpt.studies.tokenizer_comparison import compare_tokenizers, format_table
 
-    found = compare_tokenizers(data, Path(out), vocab_size, max_iters, prompt, seed)
+    settings = Config.from_preset("lecture").override(**drop_unset(text_format))
+    found = compare_tokenizers(data, Path(out), vocab_size, max_iters, prompt, seed, settings)
     if as_json:
         print_json({"out": out, "models": [vars(model) for model in found]})
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from minigpt.cli.config_file import describe_presets, read_config
-from minigpt.cli.options import GroupedCommand, Option, json_option, settings_options
+from minigpt.cli.options import GroupedCommand, Option, data_option, json_option, settings_options
 from minigpt.cli.output import (
     describe_run,
     format_loss,
@@ -17,7 +17,7 @@ from minigpt.cli.output import (
     print_pieces,
 )
 from minigpt.cli.torchrun import get_rank, get_world_size, is_started_by_torchrun
-from minigpt.config import Config, ModelConfig, TokenizerKind, TrainingConfig
+from minigpt.config import Config, DataPath, ModelConfig, TokenizerKind, TrainingConfig
 from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError
 from minigpt.presets import PRESETS
@@ -29,7 +29,7 @@ KINDS = get_args(TokenizerKind)
 
 
 @click.command(cls=GroupedCommand, epilog=describe_presets(PRESETS), short_help="Train a model on a text.")
-@click.option("--data", metavar="FILE|FOLDER", help="the text, or prepared data [input.txt here, or Tiny Shakespeare]")
+@data_option("the text, perhaps in several files, or prepared data [input.txt here, or Tiny Shakespeare]")
 @click.option("--preset", metavar="NAME", help=f"the settings to start from: {', '.join(PRESETS)} [lecture]")
 @click.option("--config", "config_file", metavar="FILE", help="a TOML file of settings, such as a run's own")
 @click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/PRESET]")
@@ -61,7 +61,7 @@ KINDS = get_args(TokenizerKind)
 @settings_options("Model", ModelConfig)
 @settings_options("Training", TrainingConfig, without={"tokenizer"})
 def train(
-    data: str | None,
+    data: DataPath,
     preset: str | None,
     config_file: str | None,
     out: str | None,
@@ -112,7 +112,7 @@ def _apply_fields(config: Config, tokenizer: str | None, fields: dict[str, Any])
     return config.override(**drop_unset({"tokenizer": kind, **fields})), file
 
 
-def _print_forecast(config: Config, data: str | None, tokenizer_file: str | None, as_json: bool) -> None:
+def _print_forecast(config: Config, data: DataPath, tokenizer_file: str | None, as_json: bool) -> None:
     """Estimate what the training takes, and print it."""
     from minigpt.training.train import forecast
 
@@ -142,7 +142,7 @@ def _refuse_flags_of_a_new_run() -> None:
             raise ConfigError(f"--{flag} cannot go with --resume, which uses the run's own settings: leave it out")
 
 
-def _resume_run(path: str, data: str | None, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
+def _resume_run(path: str, data: DataPath, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
     """Continue a run, and report."""
     from minigpt.runs.run import Run, require_directory
     from minigpt.runs.run_directory import RunDirectory

@@ -1,20 +1,21 @@
-"""Documents in files: plain text, JSON lines and Parquet, each also compressed by gzip or Zstandard.
+"""Documents in files: plain text, JSON and Parquet, each also compressed by gzip or Zstandard.
 
 A file is read as a stream, so its size does not matter. A document comes in chunks; the last chunk is marked.
 """
 
-import codecs
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from minigpt.data.decompression import ALLOWED_BYTES, MAX_RATIO, open_decompressed
+from minigpt.data.json_rows import read_numbered_lines, read_rows
 from minigpt.data.parquet import read_text_column
+from minigpt.data.text_format import UTF8, TextDecoder, TextFormat, choose_error_handler, register_error_handler
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors
-from minigpt.system.text_encoding import BYTE_ORDER_MARK, require_no_utf16
+from minigpt.system.text_encoding import BYTE_ORDER_MARK
 
 MAX_LINE_BYTES = 2**25  # bytes of a line of JSON; as Python objects it can take thirty times as much memory
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -29,7 +30,6 @@ _MISSING = object()
 _LINE_END = re.compile("\r\n|\r|\n")
 _ANY_LINE_END = "(?>\r\n|\r|\n)"  # atomic, so that the two characters of Windows are never two line ends
 
-Errors = Literal["strict", "replace"]
 Chunk = tuple[str, bool]  # a part of a document, and whether it is the last
 
 
@@ -40,12 +40,13 @@ class DocumentReader:
         field: the field of JSON lines, or the column of Parquet, that has the text; "a.b" is the field b in a.
         separator: the text between two documents of a plain text file; None reads a file as one document. A line end in
             it stands for those of Unix, Windows and old Macs.
-        errors: what to do about bytes that are not UTF-8: "strict" raises an error, "replace" writes U+FFFD.
+        format: how plain text is read. JSON and Parquet are always UTF-8, but `newlines` and `errors` hold for them.
         chunk_bytes: how many bytes of a plain text file are read at a time.
         allowed_bytes: the size that any compressed file may unpack to; a larger one may have 200 times its size.
         replaced: how many times U+FFFD was written.
         empty: how many documents had no characters and were left out.
         byte_order_marks: how many files began with one, which is left out.
+        windows_files: how many files of plain text have line ends of Windows.
         position: returns how many bytes of the current file are read.
     """
 
@@ -53,14 +54,14 @@ class DocumentReader:
         self,
         field: str = "text",
         separator: str | None = None,
-        errors: Errors = "strict",
+        text_format: TextFormat = UTF8,
         chunk_bytes: int = _CHUNK_BYTES,
         allowed_bytes: int = ALLOWED_BYTES,
     ) -> None:
         """Set how files are read."""
-        self.field, self.separator, self.errors = field, separator, errors
+        self.field, self.separator, self.format = field, separator, text_format
         self.chunk_bytes, self.allowed_bytes = chunk_bytes, allowed_bytes
-        self.replaced = self.empty = self.byte_order_marks = 0
+        self.replaced = self.empty = self.byte_order_marks = self.windows_files = 0
         self.position: Callable[[], int] = lambda: 0
 
     def read(self, path: Path) -> Iterator[Chunk]:
@@ -72,7 +73,8 @@ class DocumentReader:
         """
         with explain_os_errors("read", path), open_decompressed(path, self.allowed_bytes) as (file, name, raw):
             self.position = raw.tell
-            kinds = {".jsonl": self._read_json_lines, ".ndjson": self._read_json_lines, ".parquet": self._read_parquet}
+            kinds = {".jsonl": self._read_json_lines, ".ndjson": self._read_json_lines}
+            kinds |= {".json": self._read_json, ".parquet": self._read_parquet}
             read = kinds.get(Path(name).suffix, self._read_text)
             has_text = False
             for chunk, is_last in read(file, path):
@@ -101,52 +103,53 @@ class DocumentReader:
             yield rest.strip("\r\n"), True
 
     def _decode_chunks(self, file: IO[bytes], path: Path) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")(self._register_error_handler())
-        read, is_start = 0, True
+        decoder = TextDecoder(repr(str(path)), self.format)
         while True:
             content = file.read(self.chunk_bytes)
-            if not read:
-                require_no_utf16(content, repr(str(path)))
-            zero = content.find(0)
-            if zero >= 0:
-                raise FileError(f"{str(path)!r} is binary, not text: byte {read + zero:,} is zero; leave it out")
-            held = len(decoder.getstate()[0])  # bytes of a character that continues in this chunk
-            try:
-                chunk = decoder.decode(content, final=not content)
-            except UnicodeDecodeError as error:
-                raise self._utf8_error(path, f"byte {read - held + error.start:,}", error) from None
-            yield self._drop_byte_order_mark(chunk) if is_start else chunk
-            is_start = is_start and not chunk
+            yield decoder.decode(content, is_last=not content)
             if not content:
-                return
-            read += len(content)
+                break
+        self.replaced += decoder.replaced
+        self.byte_order_marks += decoder.has_byte_order_mark
+        self.windows_files += decoder.windows_line_ends > 0
 
     def _read_json_lines(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
         for number, where, line in read_numbered_lines(file, path, MAX_LINE_BYTES, "cut it into several documents"):
             try:
-                text = line.decode("utf-8", self._register_error_handler())
+                text = self._decode_row(line)
                 text = self._drop_byte_order_mark(text) if number == 1 else text
                 entry: Any = json.loads(text, parse_int=lambda digits: 0)  # Python refuses very long numbers
             except UnicodeDecodeError as error:
                 raise self._utf8_error(path, f"line {number:,}, byte {error.start:,}", error) from None
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}, is not JSON ({error}): correct it or leave it out") from None
-            found = _get_field(entry, self.field)
-            if found is _MISSING:
-                names = ", ".join(map(repr, list(entry)[:8])) if isinstance(entry, dict) else "none"
-                raise DataError(f"{where}, has no field {self.field!r} (it has {names}): name the one with --field")
-            if not isinstance(found, str | None):
-                kind = type(found).__name__
-                raise DataError(f"{where}: its field {self.field!r} is not text but {kind}: name another with --field")
-            yield self._replace_surrogates(found or "", where), True
+            yield self._take_field(entry, where), True
+
+    def _read_json(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
+        for where, entry in read_rows(file, path):
+            yield self._take_field(entry, where), True
+
+    def _take_field(self, entry: Any, where: str) -> str:
+        """Return the text of a row of JSON. Raise DataError, with the place, if it has none."""
+        found = _get_field(entry, self.field)
+        if found is _MISSING:
+            names = ", ".join(map(repr, list(entry)[:8])) if isinstance(entry, dict) else "none"
+            raise DataError(f"{where}, has no field {self.field!r} (it has {names}): name the one with --field")
+        if not isinstance(found, str | None):
+            kind = type(found).__name__
+            raise DataError(f"{where}: its field {self.field!r} is not text but {kind}: name another with --field")
+        return self._convert_newlines(self._replace_surrogates(found or "", where))
 
     def _read_parquet(self, file: IO[bytes], path: Path) -> Iterator[Chunk]:
         limit = max(self.allowed_bytes, MAX_RATIO * path.stat().st_size)
         for row, content in enumerate(read_text_column(file, path, self.field, limit), 1):
             try:
-                yield content.decode("utf-8", self._register_error_handler()), True
+                yield self._convert_newlines(self._decode_row(content)), True
             except UnicodeDecodeError as error:
                 raise self._utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
+
+    def _convert_newlines(self, text: str) -> str:
+        return _LINE_END.sub("\n", text) if self.format.newlines == "unix" else text
 
     def _drop_byte_order_mark(self, text: str) -> str:
         self.byte_order_marks += text.startswith(BYTE_ORDER_MARK)
@@ -155,25 +158,17 @@ class DocumentReader:
     def _replace_surrogates(self, text: str, where: str) -> str:
         """Replace halves of surrogate pairs, which JSON can express and UTF-8 cannot; raise DataError if strict."""
         half = SURROGATE.search(text)
-        if half and self.errors == "strict":
+        if half and self.format.errors == "strict":
             found = f"U+{ord(half[0]):04X}"
             raise DataError(f"{where}, has half a surrogate pair, {found}: correct it, or use --errors replace")
         text, replaced = SURROGATE.subn(_REPLACEMENT, text) if half else (text, 0)
         self.replaced += replaced
         return text
 
-    def _register_error_handler(self) -> str:
-        """Return the name of the codec error handler that does what `errors` says."""
-        if self.errors == "strict":
-            return "strict"
-
-        def replace(error: UnicodeError) -> tuple[str, int]:
-            assert isinstance(error, UnicodeDecodeError)
-            self.replaced += 1
-            return _REPLACEMENT, error.end
-
-        codecs.register_error("minigpt.replace", replace)
-        return "minigpt.replace"
+    def _decode_row(self, content: bytes) -> str:
+        """Decode a row of JSON or Parquet. Raise UnicodeDecodeError unless invalid bytes are to be replaced."""
+        register_error_handler(self)
+        return content.decode("utf-8", choose_error_handler(self))
 
     def _utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
@@ -199,26 +194,3 @@ def _hold_back_returns(chunks: Iterable[str]) -> Iterator[str]:
         held = "\r" if chunk.endswith("\r") else ""
         yield chunk.removesuffix("\r")
     yield held
-
-
-def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:
-    """Read the lines of a file that are not blank.
-
-    Args:
-        file: the open file.
-        path: its path, for messages.
-        longest: the largest length of a line, in bytes.
-        way_out: what the user can do about a longer line.
-
-    Yields:
-        The line's number, its place for messages, and its bytes.
-
-    Raises:
-        DataError: a line is longer.
-    """
-    for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
-        where = f"{str(path)!r}, line {number:,}"
-        if len(line) > longest:
-            raise DataError(f"{where}, is longer than {longest:,} bytes: {way_out}")
-        if line.strip():
-            yield number, where, line

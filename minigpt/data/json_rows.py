@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from minigpt.data.decompression import COMPRESSIONS, open_decompressed
-from minigpt.data.documents import read_numbered_lines
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors
 
@@ -36,12 +35,16 @@ def iterate_json_rows(path: str | Path, kind: str) -> Iterator[tuple[str, Any]]:
     path = Path(path)
     is_empty = True
     with explain_os_errors("read", path), open_decompressed(path) as (file, _, _):
-        read = _read_array if _is_array(file) else _read_lines
-        for row in read(file, path):
+        for row in read_rows(file, path):
             is_empty = False
             yield row
     if is_empty:
         raise FileError(f"{str(path)!r} has no {kind}: a line of JSON each")
+
+
+def read_rows(file: IO[bytes], path: Path) -> Iterator[tuple[str, Any]]:
+    """Read the rows of an open file, as `iterate_json_rows` does."""
+    return (_read_array if _is_array(file) else _read_lines)(file, path)
 
 
 def read_first_row(path: str | Path) -> Any:
@@ -64,6 +67,29 @@ def get_suffix(path: str | Path) -> str:
     """Return the ending of a file's name in lower case, without that of a compression."""
     path = Path(path)
     return (Path(path.stem) if path.suffix.lower() in COMPRESSIONS else path).suffix.lower()
+
+
+def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str) -> Iterator[tuple[int, str, bytes]]:
+    """Read the lines of a file that are not blank.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
+        longest: the largest length of a line, in bytes.
+        way_out: what the user can do about a longer line.
+
+    Yields:
+        The line's number, its place for messages, and its bytes.
+
+    Raises:
+        DataError: a line is longer.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
+        where = f"{str(path)!r}, line {number:,}"
+        if len(line) > longest:
+            raise DataError(f"{where}, is longer than {longest:,} bytes: {way_out}")
+        if line.strip():
+            yield number, where, line
 
 
 def _is_array(file: IO[bytes]) -> bool:

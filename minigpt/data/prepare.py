@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-from minigpt.config import DEFAULT_VOCAB_SIZE, TokenizerKind
+from minigpt.config import DEFAULT_VOCAB_SIZE, Errors, Newlines, TokenizerKind, TrainingConfig
 from minigpt.data.document_split import Passage, batch_passages, find_threshold, split_documents
-from minigpt.data.documents import DocumentReader, Errors
+from minigpt.data.documents import DocumentReader
 from minigpt.data.encoding import start_encoder
 from minigpt.data.file_discovery import FoundFiles, find_files
 from minigpt.data.prepared_data import open_tokenizer
 from minigpt.data.shard_writer import create_index, lock_folder, write_missing_parts
 from minigpt.data.shards import INDEX, Index, Part, check_shards
+from minigpt.data.text_format import TextFormat
 from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError
+from minigpt.system.advice import choose_advice
 from minigpt.system.cpus import count_cpus
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
@@ -42,7 +44,8 @@ class PrepareSettings:
         vocab_size: the number of tokens of "bpe" or "sentencepiece"; None for the default.
         field: the field of JSON lines, or the column of Parquet, that has the text.
         separator: the text between two documents of a plain text file; None reads a file as one document.
-        errors: what to do about bytes that are not UTF-8: "strict" raises an error, "replace" writes U+FFFD.
+        encoding: of plain text files, as in `TextFormat`; likewise newlines.
+        errors: what to do about bytes that are not text: "strict" raises an error, "replace" writes U+FFFD.
         train_fraction: the share of documents for training.
         min_count: how often a character must occur to be in the vocabulary; None keeps every character.
 
@@ -54,9 +57,16 @@ class PrepareSettings:
     vocab_size: int | None = None
     field: str = "text"
     separator: str | None = None
-    errors: Errors = "strict"
+    encoding: str = TrainingConfig.encoding
+    newlines: Newlines = TrainingConfig.newlines
+    errors: Errors = TrainingConfig.errors
     train_fraction: float = 0.9
     min_count: int | None = None
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How text files are read."""
+        return TextFormat(self.encoding, self.newlines, self.errors)
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction < 1:
@@ -142,6 +152,10 @@ def prepare_corpus(
         reader = corpus.reader
         if reader.byte_order_marks:
             progress.say(f"{reader.byte_order_marks:,} files begin with a byte order mark, which is left out")
+        if reader.windows_files and settings.newlines == "keep":
+            way_out = choose_advice("--newlines unix", "newlines='unix'") + " and a new --out"
+            kept = f"{reader.windows_files:,} files have line ends of Windows (\\r\\n), which are kept"
+            progress.say(f"{kept}: {way_out} read each as \\n")
         if corpus.marked:
             what = f"{corpus.marked:,} passages have {END_OF_TEXT} as ordinary text"
             progress.say(f"{what}: if it ends a document, add --separator '{END_OF_TEXT}' and name a new --out")
@@ -165,14 +179,14 @@ class _CorpusReader:
         settings = self.settings
         if self.found.bytes >= _SMALL_CORPUS:
             return settings.train_fraction
-        reader = DocumentReader(settings.field, settings.separator, settings.errors)
+        reader = DocumentReader(settings.field, settings.separator, settings.text_format)
         chunks = itertools.chain.from_iterable(map(reader.read, self.found.files))
         return find_threshold(chunks, settings.train_fraction)
 
     def read(self, title: str) -> Iterator[Passage]:
         """Read all passages in order, and report the progress under a title."""
         settings = self.settings
-        self.reader = DocumentReader(settings.field, settings.separator, settings.errors)
+        self.reader = DocumentReader(settings.field, settings.separator, settings.text_format)
         self.progress.begin(title, self.found.bytes)
         before, self.marked = 0, 0
         for path, size in zip(self.found.files, self.found.sizes, strict=True):

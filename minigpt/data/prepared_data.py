@@ -20,7 +20,7 @@ class PreparedData:
     """A folder that `minigpt data prepare` made, opened.
 
     Attributes:
-        folder: the folder; `path` is the same as text.
+        folder: the folder; `paths` has it as text.
         index: the content of its data.json.
         tokenizer: the tokenizer that made the ids.
         train: the ids of the training split.
@@ -37,7 +37,7 @@ class PreparedData:
             DataError: the preparation is not finished, or the tokenizer is another one.
         """
         self.folder = Path(folder)
-        self.path = str(folder)
+        self.paths = (str(folder),)
         self.source = f"the prepared data in {folder}"
         self.index = Index.read(self.folder)
         if not self.index.finished:

@@ -30,7 +30,7 @@ from minigpt.finetuning.run_finetuning import (
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
 from minigpt.runs.evaluation import Evaluation
-from minigpt.runs.recorded_data import measure_data_file
+from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -127,7 +127,7 @@ def train_dpo(
         corpus = make_corpus(examples, f"the pairs in {data}")
         setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
         preferred_before = _measure_preferred(base.model, dataset)
-        more = {"data": str(data), "data_bytes": measure_data_file(data), "beta": beta}
+        more = {"data": str(data), "data_bytes": measure_data_files([data]), "beta": beta}
         how = describe_finetuning("dpo", base, method, lora, targets, resumption, **more)
         fields = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
         path = choose_path(base, out, "preferring")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from minigpt.config import DataPath
 from minigpt.data.corpus import Corpus, compute_sha256
 from minigpt.data.document_split import hash_to_fraction
 from minigpt.errors import DataError, FileError
@@ -51,7 +52,7 @@ def make_example_split(
     tasks: Sequence[str],
     test_only: Sequence[str],
     seed: int,
-    own_text: str | Path | None = None,
+    own_text: DataPath = None,
 ) -> ExampleSplit:
     """Read the examples of a file or, without one, make examples of tasks.
 
@@ -123,7 +124,7 @@ def count_different(items: Sequence[Any], noun: str) -> str:
 def make_corpus(examples: Iterable[Example], source: str) -> Corpus:
     """Return examples as a corpus, for the run's record: its size and its SHA-256."""
     text = "\n".join(example.as_json for example in examples)
-    return Corpus(text, source, None, compute_sha256(text.encode()))
+    return Corpus(text, source, (), compute_sha256(text.encode()))
 
 
 def _split_file(path: str | Path, seed: int) -> ExampleSplit:
@@ -136,7 +137,7 @@ def _split_file(path: str | Path, seed: int) -> ExampleSplit:
 
 
 def _make_task_examples(
-    base: Run, tasks: Sequence[str], test_only: Sequence[str], seed: int, own_text: str | Path | None
+    base: Run, tasks: Sequence[str], test_only: Sequence[str], seed: int, own_text: DataPath
 ) -> ExampleSplit:
     """Make examples of tasks from the base's text, if it can be read, and from random words."""
     require_tasks(tasks, test_only)

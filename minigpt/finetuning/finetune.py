@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt.config import Config, ModelConfig
+from minigpt.config import Config, DataPath, ModelConfig
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
@@ -70,7 +71,7 @@ class FinetuningResult:
 @use_pytorch_defaults()
 def finetune(
     base: Run,
-    data: str | Path | Corpus | PreparedData,
+    data: DataPath | Corpus | PreparedData,
     method: Method = "lora",
     lora: LoRAConfig | None = None,
     targets: Sequence[str] | None = None,
@@ -102,7 +103,9 @@ def finetune(
     config = resumption.config if resumption else derive_config(base, method, {}, **settings)
     lora = lora or LoRAConfig()
     with Display(config.training) as messages:
-        corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, messages.say)
+        corpus = data
+        if not isinstance(corpus, Corpus | PreparedData):
+            corpus = find_data(corpus, messages.say, TextFormat.from_settings(config.training))
         tokenizer, old_ids = fit_vocabulary(base, corpus, new_characters)
         grows = None in old_ids
         if grows:

@@ -1,12 +1,12 @@
 """Replay: batches of the base's own text, mixed into fine-tuning so that the model does not forget it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from minigpt.config import DataPath
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DataError, FileError
 from minigpt.model import LanguageModel
@@ -27,7 +27,7 @@ class ReplayDataset:
 
     @classmethod
     def from_run(
-        cls, base: Run, old_ids: Sequence[int | None] | None = None, data: str | Path | None = None
+        cls, base: Run, old_ids: Sequence[int | None] | None = None, data: DataPath = None
     ) -> "ReplayDataset | None":
         """Read the text of a base.
 

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from minigpt.config import TrainingConfig
+from minigpt.config import DataPath, TrainingConfig
 from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix, read_first_row
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError, RunError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint
 from minigpt.finetuning.dpo import DPOResult, train_dpo
@@ -15,7 +16,7 @@ from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import Resumption
 from minigpt.finetuning.sft import SFTResult, train_sft
 from minigpt.runs.record import FinetuningRecord, Record
-from minigpt.runs.recorded_data import find_training_data, require_recorded_file
+from minigpt.runs.recorded_data import find_training_data, require_recorded_files
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @use_pytorch_defaults()
 def resume_finetuning(
-    path: str | Path, base: str | Path | None = None, data: str | Path | None = None, **changes: Any
+    path: str | Path, base: str | Path | None = None, data: DataPath = None, **changes: Any
 ) -> FinetuningResult | SFTResult | DPOResult:
     """Resume a fine-tuned run, and return it as the function does that began it.
 
@@ -58,9 +59,9 @@ def resume_finetuning(
             checkpoint = Checkpoints(directory.path).newest(display.say)
         config = change_config(before, checkpoint, record.status == "finished", False, changes)
         base_run = _open_base(record, finetuning, base, config.training)
-        has_examples = data is not None and _has_rows(data)
-        examples = data if has_examples else _find_examples(directory, finetuning)
-        own_text = None if has_examples else data
+        examples = data if isinstance(data, str | Path) and _has_rows(data) else None
+        own_text = data if examples is None else None
+        examples = examples or _find_examples(directory, finetuning)
         resumption = Resumption(directory, record, finetuning, config, checkpoint, own_text)
         return _continue(base_run, resumption, examples, data)
 
@@ -84,7 +85,8 @@ def _find_examples(directory: RunDirectory, finetuning: FinetuningRecord) -> str
     """Return the recorded file of examples or pairs, if there is one. Raise FileError or DataError if it is another."""
     if finetuning.data is None:
         return None
-    return require_recorded_file(finetuning.data, finetuning.data_bytes, directory.path)
+    require_recorded_files([finetuning.data], finetuning.data_bytes, directory.path)
+    return finetuning.data
 
 
 def _open_base(record: Record, finetuning: FinetuningRecord, base: str | Path | None, training: TrainingConfig) -> Run:
@@ -102,14 +104,15 @@ def _open_base(record: Record, finetuning: FinetuningRecord, base: str | Path | 
 
 
 def _continue(
-    base: Run, resumption: Resumption, examples: str | Path | None, data: str | Path | None
+    base: Run, resumption: Resumption, examples: str | Path | None, data: DataPath
 ) -> FinetuningResult | SFTResult | DPOResult:
     """Call the function that began the run."""
     how = resumption.finetuning
     lora = LoRAConfig(how.rank, how.alpha, how.dropout, how.rslora, how.dora)
     targets = None if how.targets is None else how.targets.split(",")
     if how.kind == "text":
-        corpus = find_training_data(resumption.directory.path, resumption.record, data)
+        text_format = TextFormat.from_settings(resumption.config.training)
+        corpus = find_training_data(resumption.directory.path, resumption.record, data, text_format)
         new = how.new_characters
         return finetune(base, corpus, how.method, lora, targets, resumption=resumption, new_characters=new)
     if how.kind == "sft":

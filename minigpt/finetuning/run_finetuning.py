@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from minigpt.acceleration import accelerate, describe_decoder
-from minigpt.config import Config
+from minigpt.config import Config, DataPath
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint, save_adapter
@@ -56,7 +56,7 @@ class Resumption:
     finetuning: FinetuningRecord
     config: Config
     checkpoint: Checkpoint
-    own_text: str | Path | None
+    own_text: DataPath
 
 
 def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **settings: Any) -> Config:

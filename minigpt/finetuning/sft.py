@@ -36,7 +36,7 @@ from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embedd
 from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
 from minigpt.runs.evaluation import Evaluation, measure_token_lengths
-from minigpt.runs.recorded_data import measure_data_file
+from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.device import limit_threads, pick_device
@@ -171,7 +171,7 @@ def train_sft(
         trained_parameters = count_trained_parameters(model)
         corpus = make_corpus(train + test, split.source)
         setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
-        more = {"data": None if data is None else str(data), "data_bytes": measure_data_file(data)}
+        more = {"data": data and str(data), "data_bytes": measure_data_files([data] if data else [])}
         more |= {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
         more["replays"] = replay is not None
         how = describe_finetuning("sft", base, method, lora, targets, resumption, **more)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minigpt.config import DataPath
 from minigpt.errors import ConfigError
 from minigpt.finetuning.dpo import DPOResult, train_dpo
 from minigpt.finetuning.examples import has_examples
@@ -18,7 +19,7 @@ from minigpt.system.advice import format_setting
 
 def start_finetuning(
     base: Run,
-    data: str | Path | None,
+    data: DataPath,
     tasks: Sequence[str],
     test_only: Sequence[str],
     preferences: str | Path | None,
@@ -34,11 +35,12 @@ def start_finetuning(
     The arguments and errors are those of `finetune`, `train_sft` and `train_dpo`. `data` is a text or has examples:
     its content decides.
     """
-    is_text = data is not None and not has_examples(data)
+    is_text = data is not None and not (isinstance(data, str | Path) and has_examples(data))
     if new_characters is not None and not is_text:
         raise ConfigError(f"{format_setting('new_characters', new_characters)} is for a text: leave it out")
     if preferences is not None:
         return train_dpo(base, preferences, method, lora, targets, out, **settings)
-    if data is not None and is_text:
+    if is_text:
         return finetune(base, data, method, lora, targets, out, new_characters=new_characters, **settings)
+    assert data is None or isinstance(data, str | Path)
     return train_sft(base, data, tasks, test_only, method, lora, targets, out, **settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from minigpt.acceleration import accelerate, describe_decoder
+from minigpt.config import DataPath
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
@@ -40,7 +41,7 @@ class QuantizationResult:
 
 
 @use_pytorch_defaults()
-def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Path | None = None) -> QuantizationResult:
+def quantize(base: Run, bits: int, out: str | Path | None = None, data: DataPath = None) -> QuantizationResult:
     """Save a copy of a run whose matrices have 8 or 4 bits a weight.
 
     Args:
@@ -92,7 +93,7 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: str | Pa
     )
 
 
-def _evaluate_both(base: Run, run: Run, data: str | Path | None) -> tuple[Evaluation | None, Evaluation | None]:
+def _evaluate_both(base: Run, run: Run, data: DataPath) -> tuple[Evaluation | None, Evaluation | None]:
     """Measure both runs; None if the run's own text is missing."""
     try:
         return base.evaluate(data), run.evaluate(data)

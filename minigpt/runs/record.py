@@ -10,7 +10,7 @@ from minigpt.errors import RunError
 from minigpt.system.json_files import parse_dataclass, parse_json, read_run_file
 from minigpt.version import __version__
 
-FORMAT = 4
+FORMAT = 5
 Status = Literal["unfinished", "finished", "interrupted", "diverged", "imported"]
 
 
@@ -60,8 +60,8 @@ class Record:
         minigpt_version: version of this package; likewise torch_version and python_version.
         platform: operating system and processor family.
         format: version of the run's files.
-        data_path: file or folder of the text, as the user named it; None for the downloaded Tiny Shakespeare.
-        data_bytes: size of that file, or of the index of prepared data, in bytes; None for a pipe.
+        data_paths: files or folder of the text, as the user named them; None for the downloaded Tiny Shakespeare.
+        data_bytes: size of these files, or of the index of prepared data, in bytes; None for a pipe.
         step: training steps done.
         validation_loss: exact loss of the last weights in nats per token, or None before it is measured.
         training_seconds: time spent on training steps.
@@ -95,7 +95,7 @@ class Record:
     python_version: str
     platform: str
     format: int = FORMAT
-    data_path: str | None = None
+    data_paths: list[str] | None = None
     data_bytes: int | None = None
     step: int = 0
     validation_loss: float | None = None

@@ -3,11 +3,14 @@
 import hashlib
 import logging
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
+from minigpt.config import DataPath
 from minigpt.data.corpus import Corpus, find_data, load_tiny_shakespeare
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX, MAX_INDEX_BYTES
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError, FileError
 from minigpt.runs.record import Record
 from minigpt.system.files import explain_os_errors, read_bytes
@@ -15,66 +18,68 @@ from minigpt.system.files import explain_os_errors, read_bytes
 logger = logging.getLogger(__name__)
 
 
-def measure_data_file(path: str | Path | None) -> int | None:
-    """Return the size of a file, or of the index of prepared data, in bytes.
+def measure_data_files(paths: Sequence[str | Path]) -> int | None:
+    """Return the size of files, or of the index of prepared data, in bytes.
 
-    None stands for no path, and for a pipe, such as of `--data <(zcat text.gz)`: it cannot be read again.
+    None stands for no file, and for a pipe, such as of `--data <(zcat text.gz)`: it cannot be read again.
     """
-    if path is None:
-        return None
-    with explain_os_errors("read", path):
-        status = _locate(Path(path)).stat()
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    sizes = []
+    for path in paths:
+        with explain_os_errors("read", path):
+            status = _locate(Path(path)).stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        sizes.append(status.st_size)
+    return sum(sizes) if sizes else None
 
 
-def require_recorded_file(path: str, size: int | None, run: Path) -> str:
-    """Check that a path, which a run's files name, leads to a file of the recorded size, and log the path.
+def require_recorded_files(paths: Sequence[str], size: int | None, run: Path) -> None:
+    """Check that paths, which a run's files name, lead to files of the recorded size, and log the paths.
 
     Args:
-        path: the path, relative to the current folder.
-        size: the recorded size in bytes; None if it was a pipe.
+        paths: the paths, relative to the current folder.
+        size: the recorded size of all files in bytes; None if there was a pipe.
         run: the run's directory, for messages.
-
-    Returns:
-        The path.
 
     Raises:
         FileError: there is no such file, or it is a pipe, a device or a folder.
-        DataError: its size is another.
+        DataError: the size is another.
     """
+    name = _list(paths)
     where = f"the text of {str(run)!r}: name that text with --data"
     if size is None:
-        raise FileError(f"{path!r} was a pipe, which cannot be read again, and is {where}")
+        raise FileError(f"{name} was a pipe, which cannot be read again, and is {where}")
     try:
-        found = measure_data_file(path)
+        found = measure_data_files(paths)
     except FileError as error:
         raise FileError(f"{error}; it is {where}") from None
     if found is None:
-        raise FileError(f"{path!r} is a pipe, a device or a folder, and is {where}")
+        raise FileError(f"{name} is a pipe, a device or a folder, and is {where}")
     if found != size:
-        raise DataError(_describe_change(path, run))
-    logger.info("reading %r, which %r names", path, str(run))
-    return path
+        raise DataError(_describe_change(name, run))
+    logger.info("reading %s, which %r names", name, str(run))
 
 
-def find_training_data(run: Path, record: Record, data: str | Path | None) -> Corpus | PreparedData:
+def find_training_data(run: Path, record: Record, data: DataPath, text_format: TextFormat) -> Corpus | PreparedData:
     """Return the data of a run's training.
 
     Args:
         run: the run's directory, for messages.
         record: the run's record.
         data: where the data are now; None for the recorded place.
+        text_format: how the training read its text.
 
     Raises:
         FileError: a file cannot be read.
         DataError: the data have changed.
     """
-    if data is None and record.data_path is not None:
-        data = require_recorded_file(record.data_path, record.data_bytes, run)
-        index = _locate(Path(data))
-        if index.name == INDEX and index != Path(data):  # prepared data: checked before its other files are opened
-            _require_hash(hashlib.sha256(read_bytes(index, MAX_INDEX_BYTES)).hexdigest(), record, data, run)
-    corpus = load_tiny_shakespeare() if data is None else find_data(data)
+    if data is None and record.data_paths:
+        require_recorded_files(record.data_paths, record.data_bytes, run)
+        data = record.data_paths
+        index = _locate(Path(data[0]))
+        if index.name == INDEX and index != Path(data[0]):  # prepared data: checked before its other files are opened
+            _require_hash(hashlib.sha256(read_bytes(index, MAX_INDEX_BYTES)).hexdigest(), record, data[0], run)
+    corpus = load_tiny_shakespeare() if data is None else find_data(data, text_format=text_format)
     _require_hash(corpus.sha256, record, corpus.source, run)
     return corpus
 
@@ -91,3 +96,8 @@ def _describe_change(source: str | Path, run: Path) -> str:
 def _locate(path: Path) -> Path:
     """Return the file that stands for the data: itself, or the index of prepared data."""
     return path / INDEX if path.is_dir() else path
+
+
+def _list(paths: Sequence[str]) -> str:
+    """Return paths for a message: the first, and how many more there are."""
+    return repr(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")

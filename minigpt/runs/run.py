@@ -9,11 +9,12 @@ from typing import Any, get_args, overload
 import torch
 
 from minigpt.acceleration import accelerate
-from minigpt.config import Config, SamplingConfig
+from minigpt.config import Config, DataPath, SamplingConfig
 from minigpt.config_fields import list_settings, make_html_table
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
@@ -210,7 +211,7 @@ class Run:
         with self._limit_evaluation_threads():
             return compute_exact_loss(self.model, ids)
 
-    def corpus(self, data: str | Path | None = None) -> Corpus | PreparedData:
+    def corpus(self, data: DataPath = None) -> Corpus | PreparedData:
         """Return the data that the run was trained on.
 
         Args:
@@ -221,17 +222,18 @@ class Run:
             FileError: a file cannot be read.
             DataError: the data are unknown or have changed.
         """
+        text_format = TextFormat.from_settings(self.config.training)
         if data is not None and (self.record.status == "imported" or self.record.instructions):
-            return find_data(data)
+            return find_data(data, text_format=text_format)
         if self.record.status == "imported":
             raise DataError(
                 f"{str(self.path)!r} was trained elsewhere, on a text that is not known: name one with --data"
             )
         if self.record.instructions:
             raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: name one with --data")
-        return find_training_data(self.path, self.record, data)
+        return find_training_data(self.path, self.record, data, text_format)
 
-    def dataset(self, data: str | Path | None = None) -> Dataset:
+    def dataset(self, data: DataPath = None) -> Dataset:
         """Return `corpus(data)` encoded and split as it was for the training. Errors are those of `corpus`."""
         corpus = self.corpus(data)
         if isinstance(corpus, PreparedData):
@@ -240,20 +242,22 @@ class Run:
         return Dataset(ids, self.config)
 
     @use_pytorch_defaults()
-    def evaluate(self, data: str | Path | None = None) -> Evaluation:
+    def evaluate(self, data: DataPath = None, text_format: TextFormat | None = None) -> Evaluation:
         """Measure the exact loss.
 
         Of the run's own training text, and of prepared data, only the validation split is measured; any other text is
         measured as a whole. With more than ten million tokens, evenly spread windows are measured.
 
         Args:
-            data: a text file or prepared data; by default the data that the run was trained on.
+            data: a text, in one or more files, or prepared data; by default the data that the run was trained on.
+            text_format: how the text is read; by default as the run's own text.
 
         Raises:
             FileError: a file cannot be read.
             DataError: the training text has changed, or the data were prepared with another tokenizer.
         """
-        corpus = self.corpus() if data is None else find_data(data)
+        text_format = text_format or TextFormat.from_settings(self.config.training)
+        corpus = self.corpus() if data is None else find_data(data, text_format=text_format)
         ids: TokenIds
         split = "validation split"
         if isinstance(corpus, PreparedData):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from minigpt.config import DataPath
 from minigpt.errors import ConfigError
 from minigpt.finetuning.target_layers import find_linear_layers
 from minigpt.model.quantization import BLOCK, dequantize_int8, get_levels, quantize_int8, quantize_to_levels
@@ -61,7 +62,7 @@ def round_weight(weight: Tensor, bits: int) -> Tensor:
 
 
 def measure_bit_depths(
-    run: Run, prompt: str = "", data: str | Path | None = None, say: Callable[[str], None] = lambda line: None
+    run: Run, prompt: str = "", data: DataPath = None, say: Callable[[str], None] = lambda line: None
 ) -> list[Depth]:
     """Measure a run's model with its blocks' matrices rounded to each of DEPTHS bits.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt.config import Config
+from minigpt.config import Config, DataPath
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.training.train import train
@@ -64,7 +64,7 @@ def count_multiplications(config: Config) -> int:
 
 
 def compare_tokenizers(
-    data: str | Path | None,
+    data: DataPath,
     out: Path,
     vocab_size: int,
     max_iters: int,

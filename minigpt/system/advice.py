@@ -1,26 +1,48 @@
 """What to type next: a command for somebody at a shell, a call for somebody in Python."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
-_is_at_shell: ContextVar[bool] = ContextVar("is_at_shell", default=False)
+_program: ContextVar[str | None] = ContextVar("program", default=None)  # None: the caller is in Python
 
 
 @contextmanager
 def advise_commands() -> Iterator[None]:
     """Within the block, advice names commands. Without it, advice names calls of Python."""
-    token = _is_at_shell.set(True)
+    token = _program.set(find_program_name())
     try:
         yield
     finally:
-        _is_at_shell.reset(token)
+        _program.reset(token)
+
+
+def find_program_name() -> str:
+    """Return how this program was called, so that the user can type a suggested command."""
+    called = Path(sys.argv[0])
+    found = shutil.which("minigpt")
+    is_found = found and Path(found).resolve().with_suffix("") == called.resolve().with_suffix("")  # of Windows: .exe
+    if is_found or not called.is_file():  # of `python -c`: there is no file
+        return "minigpt"
+    return "python -m minigpt" if called.name == "__main__.py" else os.path.relpath(called)
 
 
 def choose_advice(command: str, call: str) -> str:
-    """Return the command, or the call that does the same."""
-    return command if _is_at_shell.get() else call
+    """Return the command, or the call that does the same.
+
+    Args:
+        command: a flag, or a command that begins with "minigpt".
+        call: a call or an argument of Python.
+    """
+    program = _program.get()
+    if program is None:
+        return call
+    return command.replace("minigpt", program, 1) if command.startswith("minigpt ") else command
 
 
 def format_setting(name: str, value: Any) -> str:

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from minigpt.config_fields import MAX_NUMBERS, format_value, get_choices, get_value_type
 from minigpt.errors import FileError, RunError
@@ -90,6 +90,8 @@ def _is_valid(f: dataclasses.Field, value: Any) -> bool:
     if value is None and f.default is None:
         return True
     choices = get_choices(f)
+    if get_origin(get_value_type(f)) is list:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
     kind = str if choices else get_value_type(f)
     accepted: tuple[Any, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):  # Python's bool is an int

@@ -12,7 +12,7 @@ _HIDDEN_CATEGORIES = {"Cc", "Cs"}  # Unicode's control and surrogate characters
 _REORDERING = {*range(0x202A, 0x202F), *range(0x2066, 0x2070)}
 
 # A word with the spaces before it. A command at the end of a line is one word, so that it can be copied.
-_WORD = re.compile(r" *(?:(?<=: )\S*minigpt .*|\S+)")
+_WORD = re.compile(r" *(?:(?<=: )(?:python -m |\S*)minigpt .*|\S+)")
 
 
 def escape_control_characters(text: str, keep: str = "\n\t") -> str:

@@ -40,13 +40,19 @@ def decode_text(content: bytes, name: str) -> str:
         raise FileError(f"{name} is not UTF-8: {byte}; save it as UTF-8 first") from None
 
 
-def require_no_utf16(start: bytes, name: str) -> None:
-    """Raise FileError if bytes are the start of a text in UTF-16: it has a mark, or every second byte is zero."""
+def require_no_utf16(start: bytes, name: str, way_out: str = "save it as UTF-8 first") -> None:
+    """Raise FileError if bytes are the start of a text in UTF-16: it has a mark, or every second byte is zero.
+
+    Args:
+        start: the first bytes of a file.
+        name: the file, for the message.
+        way_out: what the user can do, for the message.
+    """
     start = start[:1000]
     halves = (start[::2], start[1::2])
     has_zeros = any(2 * half.count(0) > len(half) > 1 for half in halves) and not all(0 in half for half in halves)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or has_zeros:
-        raise FileError(f"{name} is UTF-16, not UTF-8: save it as UTF-8 first")
+        raise FileError(f"{name} is UTF-16, not UTF-8: {way_out}")
 
 
 def require_text(text: Any, advice: str) -> None:

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from minigpt.config import CHANGEABLE, Config, ModelConfig
+from minigpt.config import CHANGEABLE, Config, DataPath, ModelConfig
+from minigpt.data.text_format import TextFormat
 from minigpt.distributed.parallelism import require_parallel_config
 from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
@@ -15,7 +16,7 @@ from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.record import Record
-from minigpt.runs.recorded_data import find_training_data, measure_data_file
+from minigpt.runs.recorded_data import find_training_data, measure_data_files
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -33,7 +34,7 @@ FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predi
 @use_pytorch_defaults()
 def resume(
     path: str | Path,
-    data: str | Path | None = None,
+    data: DataPath = None,
     restart_schedule: bool = False,
     replaces: RunDirectory | None = None,
     callbacks: Sequence[Callback] = (),
@@ -90,7 +91,7 @@ def resume(
 def _prepare(
     directory: RunDirectory,
     record: Record,
-    data: str | Path | None,
+    data: DataPath,
     restart_schedule: bool,
     changes: dict[str, Any],
     processes: Processes,
@@ -103,7 +104,7 @@ def _prepare(
         checkpoint = Checkpoints(directory.path).newest(messages.say)
     config = change_config(before, checkpoint, record.status == "finished", restart_schedule, changes)
     require_parallel_config(config, processes)
-    corpus = find_training_data(directory.path, record, data)
+    corpus = find_training_data(directory.path, record, data, TextFormat.from_settings(config.training))
 
     def load_model(shape: ModelConfig) -> TrainedModel:
         model = build_empty_model(shape)  # allocates no memory before the file has proved to fit
@@ -136,8 +137,8 @@ def reopen_record(record: Record, setup: TrainingSetup, step: int) -> Record:
         device=str(get_device(setup.model)),
         threads=setup.threads,
         data_source=setup.corpus.source,
-        data_path=setup.corpus.path,
-        data_bytes=measure_data_file(setup.corpus.path),
+        data_paths=list(setup.corpus.paths) or None,
+        data_bytes=measure_data_files(setup.corpus.paths),
         launch=get_job_name(),
         **not_measured,
     )

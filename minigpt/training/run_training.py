@@ -18,7 +18,7 @@ from minigpt.model import LanguageModel, count_parameters
 from minigpt.model.language_model import get_device
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.record import Record, Status, describe_environment
-from minigpt.runs.recorded_data import measure_data_file
+from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.advice import choose_advice
@@ -212,8 +212,8 @@ def create_record(setup: TrainingSetup) -> Record:
     return Record(
         status="unfinished",
         data_source=corpus.source,
-        data_path=corpus.path,
-        data_bytes=measure_data_file(corpus.path),
+        data_paths=list(corpus.paths) or None,
+        data_bytes=measure_data_files(corpus.paths),
         data_characters=corpus.characters,
         data_sha256=corpus.sha256,
         parameters=count_parameters(setup.model),

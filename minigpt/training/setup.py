@@ -4,15 +4,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from minigpt.acceleration import accelerate
-from minigpt.config import DEFAULT_VOCAB_SIZE, Config, ModelConfig, TrainingConfig
+from minigpt.config import DEFAULT_VOCAB_SIZE, Config, DataPath, ModelConfig, TrainingConfig
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
+from minigpt.data.text_format import TextFormat
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import ConfigError, DataError
 from minigpt.model import TrainedModel, build
@@ -69,7 +69,7 @@ def resolve_max_minutes(setup: TrainingSetup, display: Display) -> TrainingSetup
 @contextmanager
 def prepare_training(
     config: Config,
-    data: str | Path | Corpus | PreparedData | None,
+    data: DataPath | Corpus | PreparedData,
     display: Display,
     existing: Tokenizer | None = None,
     model: Callable[[ModelConfig], TrainedModel] = build,
@@ -94,7 +94,9 @@ def prepare_training(
     shares = {"rank": processes.rank, "world_size": processes.size}
     if model is build and config.model.quantization != "none":
         raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
-    corpus = data if isinstance(data, Corpus | PreparedData) else find_data(data, display.say)
+    corpus = data
+    if not isinstance(corpus, Corpus | PreparedData):
+        corpus = find_data(corpus, display.say, TextFormat.from_settings(config.training))
     if isinstance(corpus, PreparedData):
         config = _adopt_prepared_data(config, corpus, existing)
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config, **shares)
@@ -134,6 +136,10 @@ def _adopt_prepared_data(config: Config, data: PreparedData, existing: Tokenizer
         other = f"vocab_size of {config.model.vocab_size:,}"
     elif asked.train_fraction not in (TrainingConfig.train_fraction, was.get("train_fraction")):
         other = f"train_fraction of {asked.train_fraction:g}"
+    for name in ("encoding", "newlines", "errors"):
+        value = getattr(asked, name)
+        if existing is None and value not in (getattr(TrainingConfig, name), was.get(name)):
+            other = f"{name} {value}"
     if other:
         made = f"a {kind} tokenizer of {size:,} and a train_fraction of {was.get('train_fraction')}"
         raise DataError(f"{data.source} cannot have the {other}: they were prepared with {made}; leave it out")

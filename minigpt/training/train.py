@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from minigpt.config import Config
+from minigpt.config import Config, DataPath
 from minigpt.data.dataset import Dataset
 from minigpt.distributed.parallelism import require_parallel_config
 from minigpt.distributed.process_group import Processes, join_processes
@@ -28,7 +28,7 @@ from minigpt.training.setup import TrainingSetup, prepare_training, resolve_max_
 @use_pytorch_defaults()
 def train(
     config: Config,
-    data: str | Path | None = None,
+    data: DataPath = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     tokenizer: str | Path | None = None,
@@ -41,7 +41,7 @@ def train(
 
     Args:
         config: the settings.
-        data: a text file, or a directory of prepared data; None for input.txt, or Tiny Shakespeare.
+        data: text files, or a directory of prepared data; None for input.txt, or Tiny Shakespeare.
         out: the run's directory; None for runs/PRESET. If the name is taken, a number is added.
         overwrite: whether to take the place of the run with that name, once this one is finished.
         tokenizer: the file of a tokenizer to use; without it one is made from the text.
@@ -87,7 +87,7 @@ def train(
 
 
 @use_pytorch_defaults()
-def forecast(config: Config, data: str | Path | None = None, tokenizer: str | Path | None = None) -> Forecast:
+def forecast(config: Config, data: DataPath = None, tokenizer: str | Path | None = None) -> Forecast:
     """Return how long the training will take, its memory and roughly its loss, from a few real steps.
 
     Nothing is written. The arguments and errors are those of `train`.
@@ -103,7 +103,7 @@ def _forecast(setup: TrainingSetup) -> Forecast:
 
 
 def _continue_job(
-    path: Path, status: Status, data: str | Path | None, replaces: RunDirectory | None, processes: Processes
+    path: Path, status: Status, data: DataPath, replaces: RunDirectory | None, processes: Processes
 ) -> Run:
     """Return the run that this job started before a restart, resumed if it is not finished."""
     if status == "finished":

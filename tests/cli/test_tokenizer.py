@@ -198,21 +198,23 @@ def test_a_terminal_gets_tokens_in_colors(tokenizer_file: Path, tmp_path: Path) 
         (["decode", "t.json", "²"], "'²' is not a token id"),
         (["decode", "t.json", "9" * 5000], "is not a token id"),
         (["decode", "t.json", "300"], "ids run from 0 to 299"),
-        (["train", "--data", "t.json", "--vocab-size", "300", "--out", "."], "it is a folder"),
-        (["train", "--data", "t.json", "--kind", "char", "--vocab-size", "9", "--out", "x"], "has no --vocab-size"),
-        (["train", "--data", "t.json", "--kind", "char", "--special", "x", "--out", "x"], "has no --special"),
-        (["train", "--data", "t.json", "--special", "a", "--vocab-size", "300"], "'a' is an ordinary token too"),
-        (["train", "--data", "t.json", "--kind", "sentencepiece", "--vocab-size", "9" * 30], "cannot learn 999"),
+        (["train", "--data", "t.txt", "--vocab-size", "300", "--out", "."], "it is a folder"),
+        (["train", "--data", "t.txt", "--kind", "char", "--vocab-size", "9", "--out", "x"], "has no --vocab-size"),
+        (["train", "--data", "t.txt", "--kind", "char", "--special", "x", "--out", "x"], "has no --special"),
+        (["train", "--data", "t.txt", "--special", "a", "--vocab-size", "300"], "'a' is an ordinary token too"),
+        (["train", "--data", "t.txt", "--kind", "sentencepiece", "--vocab-size", "9" * 30], "cannot learn 999"),
         (["encode", "", "x"], "has no name"),
         (["encode", "absent.json", "x"], "cannot read 'absent.json'"),
         (["train", "--kind", "bpe", "--out", "x.model"], "has the wrong ending"),
-        (["train", "--vocab-size", "20", "--data", "t.json"], "256 tokens at least"),
+        (["train", "--vocab-size", "20", "--data", "t.txt"], "256 tokens at least"),
+        (["train", "--data", "t.json"], "is JSON, not a text"),
         (["show", "nothing"], "cannot read"),
     ],
 )
 def test_tokenizer_commands_refuse_wrong_input_in_one_sentence(
-    arguments: list[str], message: str, tokenizer_file: Path, command: Callable
+    arguments: list[str], message: str, tokenizer_file: Path, command: Callable, text: str
 ) -> None:
+    tokenizer_file.with_suffix(".txt").write_text(text)
     done = command("tokenizer", *arguments)
     assert done.returncode == 2
     assert message in done.stderr

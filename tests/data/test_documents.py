@@ -13,6 +13,7 @@ import zstandard
 
 from minigpt.data.documents import DocumentReader
 from minigpt.data.file_discovery import find_files
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError, FileError
 
 TEXTS = ["The first.\n", "Zwölf Boxkämpfer 漢字 👍", "a\nb\n\nc"]
@@ -84,9 +85,9 @@ def test_bytes_that_are_not_utf8_are_refused_or_replaced_and_counted(chunk: int,
     path = tmp_path / "bad.txt"
     content = "né".encode() + b"\xff good \xe6\xbc x \xf0\x9f"
     path.write_bytes(content)
-    with pytest.raises(FileError, match=r"bad\.txt' is not UTF-8: byte 3 is 0xff; .*--errors replace"):
+    with pytest.raises(FileError, match=r"bad\.txt' is not UTF-8: byte 3 is 0xff; .*errors='replace'"):
         read(path, DocumentReader(chunk_bytes=chunk))
-    reader = DocumentReader(errors="replace", chunk_bytes=chunk)
+    reader = DocumentReader(text_format=TextFormat(errors="replace"), chunk_bytes=chunk)
     assert read(path, reader) == [content.decode("utf-8", "replace")]
     assert reader.replaced == 3
 
@@ -112,7 +113,7 @@ def test_a_line_that_is_not_a_document_is_refused_by_number(line: str, error: st
 def test_errors_replace_replaces_halves_of_surrogate_pairs_and_bytes_in_json(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a\\ud800b"}\n{"text": "c\xffd"}\n')
-    reader = DocumentReader(errors="replace")
+    reader = DocumentReader(text_format=TextFormat(errors="replace"))
     assert read(path, reader) == ["a\ufffdb", "c\ufffdd"]
     assert reader.replaced == 2
     path.write_bytes(b'{"text": "fine"}\n{"text": "c\xffd"}\n')
@@ -230,8 +231,8 @@ def test_a_byte_order_mark_before_a_text_is_left_out_and_counted(chunk: int, tmp
 def test_utf_16_is_named(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("once upon a time".encode(encoding))
     for errors in ("strict", "replace"):
-        with pytest.raises(FileError, match="is UTF-16, not UTF-8: save it as UTF-8 first"):
-            read(tmp_path / "a.txt", DocumentReader(errors=errors))
+        with pytest.raises(FileError, match="is UTF-16, not UTF-8: add encoding='utf-16'"):
+            read(tmp_path / "a.txt", DocumentReader(text_format=TextFormat(errors=errors)))
 
 
 def test_every_type_of_text_column_in_parquet_is_read(tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_every_type_of_text_column_in_parquet_is_read(tmp_path: Path) -> None:
     write([broken], ["text"])
     with pytest.raises(FileError, match="row 2, byte 1 is 0xff"):
         read(path)
-    reader = DocumentReader(errors="replace")
+    reader = DocumentReader(text_format=TextFormat(errors="replace"))
     assert read(path, reader) == ["fine", "b\ufffd", "\ufffd"]
     assert (reader.replaced, reader.empty) == (2, 1)
 

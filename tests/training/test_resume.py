@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 import shutil
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import fault_injection
 import pytest
 import torch
-from cli_process import CommandProcess
+from cli_process import COMMAND, CommandProcess
 from conftest import TINY, TINY_FLAGS
 
 import minigpt
@@ -128,7 +129,7 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
     assert [metrics.step for metrics in run.metrics] == [0, 100]  # that made on stopping is not among them
     again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
-    assert "run is not finished; to resume: minigpt train --resume run" in again.stderr
+    assert f"run is not finished; to resume: {os.path.relpath(COMMAND, tmp_path)} train --resume run" in again.stderr
     if number == signal.SIGINT:
         done = command("train", "--resume", "run", "--json")
         assert done.returncode == 0, done.stderr

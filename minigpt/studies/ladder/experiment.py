@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.config import Config, SamplingConfig
+from minigpt.config import Config, DataPath, SamplingConfig
 from minigpt.data.corpus import find_corpus
 from minigpt.data.dataset import Dataset
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError, DivergedError, FileError
 from minigpt.generation.engine import generate
 from minigpt.model import count_parameters
@@ -50,7 +51,7 @@ SHARED_SETTINGS = (  # the ladder's budget, which a rung with a preset keeps
 @use_pytorch_defaults()
 def run_ladder(
     config: Config,
-    data: str | Path | None = None,
+    data: DataPath = None,
     out: str | Path | None = None,
     seeds: int = 1,
     full: bool = False,
@@ -82,7 +83,7 @@ def run_ladder(
     """
     if seeds < 1:
         raise ConfigError(f"seeds must be a whole number at least 1, not {seeds}")
-    corpus = find_corpus(data, say)
+    corpus = find_corpus(data, say, text_format=TextFormat.from_settings(config.training))
     tokenizer = build_corpus_tokenizer(corpus)
     say(f"text   {corpus.source}: {len(corpus.text):,} characters, {tokenizer.vocab_size} different")
     config = config.override(vocab_size=tokenizer.vocab_size)

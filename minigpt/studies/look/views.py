@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Union
 import torch
 from torch import Tensor
 
+from minigpt.config import DataPath
 from minigpt.data.corpus import Corpus
 from minigpt.data.dataset import Dataset, take_spaced_windows
+from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
 from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
@@ -63,7 +65,7 @@ class ViewInput:
     run: Run
     given_text: str | None
     others: Sequence[Run]
-    data: str | Path | None
+    data: DataPath
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -134,7 +136,8 @@ def find_base_text(run: Run) -> Corpus:
         record = RunDirectory(path).read_record()
     if record.instructions or record.status == "imported":
         raise DataError(f"{str(run.path)!r} has a base whose text is not known: name a text with --data")
-    corpus = find_training_data(path, record, None)
+    text_format = TextFormat.from_settings(RunDirectory(path).read_config().training)
+    corpus = find_training_data(path, record, None, text_format)
     if not isinstance(corpus, Corpus):
         raise DataError(f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with --data")
     return corpus
@@ -255,7 +258,7 @@ def look(
     text: str | None = None,
     only: Sequence[str] = (),
     against: Sequence[Run] = (),
-    data: str | Path | None = None,
+    data: DataPath = None,
 ) -> Iterator[ViewResult]:
     """Look inside a run: make the views one after another, and write each to a file of its name.
 

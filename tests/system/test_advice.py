@@ -1,0 +1,51 @@
+"""Advice can be typed as it stands: a command by the name of this program, or a call of Python."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from minigpt.system.advice import advise_commands, choose_advice
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in a virtual environment of the current folder, which is not on the path."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / ".venv" / "bin" / "minigpt"
+    path.parent.mkdir(parents=True)
+    path.touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    return path
+
+
+def advise() -> str:
+    with advise_commands():
+        return choose_advice("minigpt train --resume run", "minigpt.resume('run')")
+
+
+def test_a_command_has_the_path_of_a_program_that_is_not_on_the_path(program: Path) -> None:
+    assert advise() == ".venv/bin/minigpt train --resume run"
+    assert choose_advice("minigpt train --resume run", "minigpt.resume('run')") == "minigpt.resume('run')"
+
+
+def test_a_command_has_the_name_of_a_program_that_is_on_the_path(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert advise() == "minigpt train --resume run"
+
+
+def test_another_program_of_the_same_name_on_the_path_is_not_advised(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "minigpt").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert advise() == ".venv/bin/minigpt train --resume run"
+
+
+def test_a_module_is_advised_as_a_module(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program.parent / "__main__.py").touch()
+    monkeypatch.setattr(sys, "argv", [str(program.parent / "__main__.py")])
+    assert advise() == "python -m minigpt train --resume run"
