@@ -235,9 +235,9 @@ class Config:
         if self.training.checkpoint_activations and bigram:
             raise ConfigError("checkpoint_activations needs a model with blocks, and the bigram has none: leave it out")
         if muon and self.training.precision == "fp16":
-            raise ConfigError("muon does not work with fp16, which scales the loss: choose --precision bf16 or fp32")
+            raise ConfigError("muon does not work with fp16, which scales the loss: choose the precision bf16 or fp32")
         if muon and bigram:
-            raise ConfigError("muon is for the matrices of blocks, and the bigram has none: choose --optimizer adamw")
+            raise ConfigError("muon is for the matrices of blocks, and the bigram has none: choose the optimizer adamw")
 
     @property
     def tokens_per_step(self) -> int:

@@ -17,6 +17,7 @@ from minigpt.config import Config
 from minigpt.distributed.process_group import Processes
 from minigpt.errors import ConfigError
 from minigpt.model.language_model import get_device
+from minigpt.system.advice import format_setting
 from minigpt.system.device import pick_device
 
 
@@ -33,13 +34,18 @@ def require_parallel_config(config: Config, processes: Processes) -> None:
     if training.max_minutes is not None:
         raise ConfigError("max_minutes is measured on one process: set max_iters for several")
     if pick_device(training.device).type == "mps":
-        raise ConfigError("several processes cannot share this machine's GPU: choose --device cpu")
+        raise ConfigError(
+            f"several processes cannot share this machine's GPU: choose {format_setting('device', 'cpu')}"
+        )
     if training.parallel == "fsdp" and training.optimizer == "muon":
         raise ConfigError(
-            "muon needs whole matrices, but fsdp splits them: choose --parallel ddp, or --optimizer adamw"
+            f"muon needs whole matrices, but fsdp splits them: "
+            f"choose {format_setting('parallel', 'ddp')}, or {format_setting('optimizer', 'adamw')}"
         )
     if training.parallel == "fsdp" and training.precision == "fp16":
-        raise ConfigError("fsdp does not support fp16 with its loss scaling: choose --precision bf16 or fp32")
+        raise ConfigError(
+            f"fsdp does not support fp16 with its loss scaling: choose {format_setting('precision', 'bf16', 'fp32')}"
+        )
 
 
 def is_sharded(config: Config, processes: Processes) -> bool:

@@ -32,6 +32,7 @@ from minigpt.finetuning.vocabulary_resize import resize_embeddings, train_new_ro
 from minigpt.model import TrainedModel
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
+from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.display import Display
 from minigpt.training.setup import prepare_training
@@ -99,7 +100,9 @@ def finetune(
         MinigptError: as `minigpt.train` does.
     """
     if base.config.model.quantization != "none" and method == "full":
-        raise ConfigError("a quantized run cannot be trained: fine-tune the original run, or add --lora")
+        raise ConfigError(
+            f"a quantized run cannot be trained: fine-tune the original run, or add {format_setting('lora')}"
+        )
     config = resumption.config if resumption else derive_config(base, method, {}, **settings)
     lora = lora or LoRAConfig()
     with Display(config.training) as messages:

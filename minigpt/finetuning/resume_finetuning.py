@@ -19,6 +19,7 @@ from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.recorded_data import find_training_data, require_recorded_files
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.display import Display
@@ -92,7 +93,7 @@ def _find_examples(directory: RunDirectory, finetuning: FinetuningRecord) -> str
 def _open_base(record: Record, finetuning: FinetuningRecord, base: str | Path | None, training: TrainingConfig) -> Run:
     """Open the base. Raise RunError if it is missing or another one."""
     place = Path(base or record.base or "")
-    where = "name it with --base"
+    where = f"name it with {format_setting('base')}"
     if base is None:
         logger.info("opening %r, which the fine-tuned run names as its base", str(place))
     if not (place / "run.json").exists():
@@ -119,6 +120,6 @@ def _continue(
         tasks, test_only = ((names or "").split(",") if names else [] for names in (how.tasks, how.test_only))
         return train_sft(base, examples, tasks, test_only, how.method, lora, targets, resumption=resumption)
     if examples is None:
-        raise DataError("the pairs of the run are not known: name them with --data")
+        raise DataError(f"the pairs of the run are not known: name them with {format_setting('data')}")
     beta = DEFAULT_BETA if how.beta is None else how.beta
     return train_dpo(base, examples, how.method, lora, targets, beta=beta, resumption=resumption)

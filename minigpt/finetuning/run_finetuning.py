@@ -75,7 +75,9 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
     """
     require_settings(settings)
     if settings.get("optimizer") == "muon" and method != "full":
-        raise ConfigError("muon moves whole matrices, and adapters are parts of some: choose --optimizer adamw")
+        raise ConfigError(
+            f"muon moves whole matrices, and adapters are parts of some: choose {format_setting('optimizer', 'adamw')}"
+        )
     common = {
         "max_iters": DEFAULT_STEPS,
         "learning_rate": DEFAULT_RATES[method],
@@ -195,7 +197,8 @@ def _reopen_run(base: Run, setup: TrainingSetup, resumption: Resumption, display
     directory, checkpoint = resumption.directory, resumption.checkpoint
     if setup.corpus.sha256 != resumption.record.data_sha256:
         raise DataError(
-            f"{setup.corpus.source} are not what {str(directory.path)!r} was trained on: name that with --data"
+            f"{setup.corpus.source} are not what {str(directory.path)!r} was trained on: "
+            f"name that with {format_setting('data')}"
         )
     load_into(get_trained_weights(setup.model), checkpoint.model)
     is_merged = resumption.finetuning.method != "full"
@@ -270,7 +273,9 @@ def describe_failure(run: Run, problem: str) -> str:
     """Return a sentence that calls a run useless, says why, and what to try."""
     training = run.config.training
     steps = format_setting("max_iters", 2 * training.max_iters)
-    higher, lower = (format_setting("learning_rate", f"{training.learning_rate * factor:.2g}") for factor in (3, 1 / 3))
+    higher, lower = (
+        format_setting("learning_rate", float(f"{training.learning_rate * factor:.2g}")) for factor in (3, 1 / 3)
+    )
     return f"this run is useless: {problem}; try {steps}, or {higher} or {lower}"
 
 

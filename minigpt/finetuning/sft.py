@@ -39,6 +39,7 @@ from minigpt.runs.evaluation import Evaluation, measure_token_lengths
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.advice import format_setting
 from minigpt.system.device import limit_threads, pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
@@ -213,7 +214,7 @@ def _find_replay(base: Run, old_ids: Sequence[int | None], resumption: Resumptio
         run = str(resumption.directory.path)
         raise DataError(
             f"{run!r} trains on the text of its base {str(base.path)!r} too, which is missing or has changed: "
-            "name it with --data"
+            f"name it with {format_setting('data')}"
         )
     return replay
 

@@ -13,6 +13,7 @@ from minigpt.data.shards import INDEX, MAX_INDEX_BYTES
 from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError, FileError
 from minigpt.runs.record import Record
+from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, read_bytes
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def require_recorded_files(paths: Sequence[str], size: int | None, run: Path) ->
         DataError: the size is another.
     """
     name = _list(paths)
-    where = f"the text of {str(run)!r}: name that text with --data"
+    where = f"the text of {str(run)!r}: name that text with {format_setting('data')}"
     if size is None:
         raise FileError(f"{name} was a pipe, which cannot be read again, and is {where}")
     try:
@@ -90,7 +91,7 @@ def _require_hash(sha256: str, record: Record, source: str | Path, run: Path) ->
 
 
 def _describe_change(source: str | Path, run: Path) -> str:
-    return f"{source} is not the text that {str(run)!r} was trained on: name that text with --data"
+    return f"{source} is not the text that {str(run)!r} was trained on: name that text with {format_setting('data')}"
 
 
 def _locate(path: Path) -> Path:

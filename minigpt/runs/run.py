@@ -27,6 +27,7 @@ from minigpt.runs.evaluation import Evaluation, require_two_tokens
 from minigpt.runs.record import Metrics, Record
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
+from minigpt.system.advice import format_setting
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -227,10 +228,13 @@ class Run:
             return find_data(data, text_format=text_format)
         if self.record.status == "imported":
             raise DataError(
-                f"{str(self.path)!r} was trained elsewhere, on a text that is not known: name one with --data"
+                f"{str(self.path)!r} was trained elsewhere, on a text that is not known: "
+                f"name one with {format_setting('data')}"
             )
         if self.record.instructions:
-            raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: name one with --data")
+            raise DataError(
+                f"{str(self.path)!r} was trained on instructions, not on a text: name one with {format_setting('data')}"
+            )
         return find_training_data(self.path, self.record, data, text_format)
 
     def dataset(self, data: DataPath = None) -> Dataset:

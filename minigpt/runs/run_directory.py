@@ -37,6 +37,7 @@ from torch import nn
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.record import FinetuningRecord, Metrics, Record, Snapshot, read_record
+from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
     format_json_lines,
@@ -101,7 +102,7 @@ class RunDirectory:
         try:
             str(wanted).encode()
         except UnicodeEncodeError:
-            raise RunError(f"the name {str(wanted)!r} is not UTF-8: choose another --out") from None
+            raise RunError(f"the name {str(wanted)!r} is not UTF-8: choose another {format_setting('out')}") from None
         with explain_os_errors("create the run directory", wanted):
             wanted.parent.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
@@ -109,7 +110,9 @@ class RunDirectory:
                 if folder._claim():
                     return folder
                 if wanted.name in ("", ".."):
-                    raise RunError(f"the directory {str(wanted)!r} is not empty: name a new one with --out")
+                    raise RunError(
+                        f"the directory {str(wanted)!r} is not empty: name a new one with {format_setting('out')}"
+                    )
         raise AssertionError("there is always a next number")
 
     def _claim(self) -> bool:
@@ -162,7 +165,9 @@ class RunDirectory:
         with explain_os_errors("look into", self.path):
             empty = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
             if not empty and not self.record.is_file():
-                raise RunError(f"{str(self.path)!r} is not a run, so it is not overwritten: choose another --out")
+                raise RunError(
+                    f"{str(self.path)!r} is not a run, so it is not overwritten: choose another {format_setting('out')}"
+                )
 
     def files(self) -> list[Path]:
         """Return every path that a run may have, in the order of the list above."""

@@ -45,6 +45,16 @@ def choose_advice(command: str, call: str) -> str:
     return command.replace("minigpt", program, 1) if command.startswith("minigpt ") else command
 
 
-def format_setting(name: str, value: Any) -> str:
-    """Return a setting as a flag, `--max-iters 5`, or as an argument of Python, `max_iters=5`."""
-    return choose_advice(f"--{name.replace('_', '-')} {value}", f"{name}={value}")
+def format_setting(name: str, *values: Any) -> str:
+    """Return a setting as a flag, `--max-iters 5`, or as an argument of Python, `max_iters=5`.
+
+    Args:
+        name: the setting.
+        values: values to choose from; without one, the setting's name is returned.
+    """
+    flag = f"--{name.replace('_', '-')}"
+    if not values:
+        return choose_advice(flag, name)
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    literals = [repr(value) if isinstance(value, str) else text for value, text in zip(values, texts, strict=True)]
+    return choose_advice(f"{flag} {' or '.join(texts)}", f"{name}={' or '.join(literals)}")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from minigpt.system.advice import format_setting
 from minigpt.system.thread_waiting import measure_waiting
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.display import Display
@@ -31,6 +32,6 @@ class BusyMachineHint(Callback):
         waited, now = self.measure(), time.monotonic()
         if state.step and not self.said and waited - self.waited > HINT_SHARE * (now - self.start):
             self.said = True
-            way_out = f"instead of {self.threads} threads, --threads 1 may be faster"
+            way_out = f"instead of {self.threads} threads, {format_setting('threads', 1)} may be faster"
             self.display.say(f"other programs use the CPUs: {way_out}")
         self.waited, self.start = waited, now

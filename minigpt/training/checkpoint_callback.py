@@ -9,6 +9,7 @@ from torch import Tensor
 
 from minigpt.distributed.sharded_checkpoint import save_sharded_tensors
 from minigpt.errors import DivergedError
+from minigpt.system.advice import format_setting
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.checkpoint_format import MAX_SKIPS, SHARDS, CheckpointMetadata
@@ -104,7 +105,9 @@ class Checkpointer(Callback):
         Only if the config asks for it, and not for more than MAX_SKIPS batches.
         """
         if state.config.on_spike != "rollback":
-            raise DivergedError(f"{error}; or go back and leave out that batch, with --on-spike rollback")
+            raise DivergedError(
+                f"{error}; or go back and leave out that batch, with {format_setting('on_spike', 'rollback')}"
+            )
         detector = state.spike_detector
         bad_position = detector.first_position if detector.is_suspicious else state.data.position
         skips = [*state.data.skip_positions, bad_position]

@@ -89,7 +89,7 @@ def _find_overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
         f"it overfits since step {best.step:,}: the validation loss rose from {best.validation_loss:.4f} to "
         f"{last.validation_loss:.4f} while the training loss fell to {last.train_loss:.4f}; "
         f"stop there ({weights} has those weights), "
-        f"or try {format_setting('dropout', f'{more:g}')} or a smaller model"
+        f"or try {format_setting('dropout', more)} or a smaller model"
     )
 
 
@@ -111,7 +111,7 @@ def _format_rates(run: Run, factor: float) -> str:
     """Return the flags or arguments that multiply the learning rates of a run by a factor."""
     training = run.config.training
     names = [*(["muon_learning_rate"] if training.optimizer == "muon" else []), "learning_rate"]
-    return " ".join(format_setting(name, f"{getattr(training, name) * factor:g}") for name in names)
+    return " ".join(format_setting(name, getattr(training, name) * factor) for name in names)
 
 
 FINDERS: list[Callable[[Run, Dataset, float], str | None]] = [

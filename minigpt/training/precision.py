@@ -7,6 +7,7 @@ import torch
 
 from minigpt.config import Config
 from minigpt.errors import DeviceError
+from minigpt.system.advice import format_setting
 from minigpt.system.device import has_fast_bf16, pick_device
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,11 +24,15 @@ def resolve_precision(config: Config) -> Config:
 def require_precision(precision: str, device: torch.device) -> None:
     """Raise DeviceError if the device cannot compute in that precision."""
     if precision == "fp16" and device.type != "cuda":
-        raise DeviceError(f"fp16 needs a CUDA GPU, and the device is '{device}': choose --precision bf16 or fp32")
+        raise DeviceError(
+            f"fp16 needs a CUDA GPU, and the device is '{device}': choose {format_setting('precision', 'bf16', 'fp32')}"
+        )
     if precision == "bf16" and device.type == "cuda" and not has_fast_bf16(device):
-        raise DeviceError("this GPU cannot compute in bf16: choose --precision fp16 or fp32")
+        raise DeviceError(f"this GPU cannot compute in bf16: choose {format_setting('precision', 'fp16', 'fp32')}")
     if precision == "bf16" and device.type == "mps":
-        raise DeviceError("bf16 needs a CPU or a CUDA GPU, and the device is 'mps': choose --precision fp32")
+        raise DeviceError(
+            f"bf16 needs a CPU or a CUDA GPU, and the device is 'mps': choose {format_setting('precision', 'fp32')}"
+        )
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

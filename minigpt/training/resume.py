@@ -19,6 +19,7 @@ from minigpt.runs.record import Record
 from minigpt.runs.recorded_data import find_training_data, measure_data_files
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
+from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import Checkpoints
@@ -181,7 +182,10 @@ def change_config(
         raise ConfigError(f"the run is at step {step:,} of {max_iters:,} already: choose a larger max_iters")
     patience = config.training.patience
     if finished and before_iters > step and patience and patience <= before.training.patience:
-        raise ConfigError(f"a patience of {patience} ended the run at step {step:,}: choose a larger --patience, or 0")
+        raise ConfigError(
+            f"a patience of {patience} ended the run at step {step:,}: "
+            f"choose a larger {format_setting('patience')}, or 0"
+        )
     if restart_schedule:
         return config.override(schedule_start=step, schedule_end=0)
     if max_iters != before_iters:

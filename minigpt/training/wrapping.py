@@ -20,6 +20,7 @@ from minigpt.distributed.parallelism import is_sharded, parallelize
 from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.errors import DeviceError
 from minigpt.model.language_model import get_device
+from minigpt.system.advice import format_setting
 from minigpt.system.device import keep_freed_memory
 from minigpt.training.flat_parameters import flatten_parameters
 from minigpt.training.precision import allow_tf32, require_precision
@@ -88,7 +89,9 @@ def _compile(module: nn.Module) -> Callable:
             if not any(cls.__name__ == "TorchDynamoException" for cls in type(error).__mro__):
                 raise
             reason = str(error).strip().split("\n")[0]
-            raise DeviceError(f"torch.compile does not work here ({reason}): leave out --compile") from None
+            raise DeviceError(
+                f"torch.compile does not work here ({reason}): leave out {format_setting('compile')}"
+            ) from None
 
     return forward
 

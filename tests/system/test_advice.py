@@ -1,11 +1,14 @@
 """Advice can be typed as it stands: a command by the name of this program, or a call of Python."""
 
+import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from minigpt.system.advice import advise_commands, choose_advice
+import minigpt
+from minigpt.system.advice import advise_commands, choose_advice, format_setting
 
 
 @pytest.fixture
@@ -49,3 +52,24 @@ def test_a_module_is_advised_as_a_module(program: Path, monkeypatch: pytest.Monk
     (program.parent / "__main__.py").touch()
     monkeypatch.setattr(sys, "argv", [str(program.parent / "__main__.py")])
     assert advise() == "python -m minigpt train --resume run"
+
+
+def test_a_setting_is_a_flag_for_a_command_and_an_argument_for_python() -> None:
+    settings = [("data",), ("max_iters", 5), ("learning_rate", 1e-4), ("precision", "bf16", "fp32")]
+    calls = ["data", "max_iters=5", "learning_rate=0.0001", "precision='bf16' or 'fp32'"]
+    assert [format_setting(*setting) for setting in settings] == calls
+    with advise_commands():
+        flags = ["--data", "--max-iters 5", "--learning-rate 0.0001", "--precision bf16 or fp32"]
+        assert [format_setting(*setting) for setting in settings] == flags
+
+
+@pytest.mark.parametrize("package", ["training", "finetuning", "runs", "studies", "distributed", "model", "generation"])
+def test_errors_of_python_name_no_flags(package: str) -> None:
+    """A flag may stand in a whole command, such as `minigpt data prepare --field NAME`."""
+    found = []
+    for path in (Path(minigpt.__file__).parent / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Raise):
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                found += [text for text in texts if re.search(r"(^|\s)--[a-z]", text) and "minigpt " not in text]
+    assert found == []

@@ -18,6 +18,7 @@ from minigpt.config import Config
 from minigpt.data.corpus import Corpus
 from minigpt.errors import FileError, RunError
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
+from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, lock_file, read_text, require_inside, write_atomic
 from minigpt.system.json_files import MAX_JSON_BYTES, parse_dataclass, parse_json
 from minigpt.system.plotting import write_png
@@ -136,7 +137,10 @@ class LadderDirectory:
         """Make the folder, and keep other processes from measuring into it. Raise RunError if one already does."""
         with explain_os_errors("create the ladder's folder", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        message = f"another process is measuring the ladder in {str(self.path)!r}: wait for it, or choose another --out"
+        message = (
+            f"another process is measuring the ladder in {str(self.path)!r}: "
+            f"wait for it, or choose another {format_setting('out')}"
+        )
         with lock_file(self.path / ".lock", message, RunError):
             yield
 
@@ -153,7 +157,9 @@ class LadderDirectory:
             if not self.record.exists():
                 ours = {self.report.name, self.figure.name}  # these remain after the user deletes ladder.json
                 if any(path.name[0] != "." and path.name not in ours for path in self.path.iterdir()):
-                    raise RunError(f"{str(self.path)!r} is not empty, and has no ladder: choose another --out")
+                    raise RunError(
+                        f"{str(self.path)!r} is not empty, and has no ladder: choose another {format_setting('out')}"
+                    )
                 self.save(Ladder(settings))  # refuse a folder that is not writable before the first rung
                 return Ladder(settings)
         ladder = self.read()
@@ -161,7 +167,8 @@ class LadderDirectory:
             if ladder.settings.get(name) != value:
                 there, asked = (str(v)[:12] for v in (ladder.settings.get(name), value))
                 raise RunError(
-                    f"{str(self.path)!r} has a ladder with {name} {there}, not {asked}: choose another --out"
+                    f"{str(self.path)!r} has a ladder with {name} {there}, not {asked}: "
+                    f"choose another {format_setting('out')}"
                 )
         self.save(ladder)
         return ladder

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
 from minigpt.runs.record import Snapshot
+from minigpt.system.advice import format_setting
 from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def draw_timeline(snapshots: Sequence[Snapshot], title: str) -> "Figure":
         DataError: there is no snapshot.
     """
     if not snapshots:
-        raise DataError("the run has no snapshots: train with --snapshots 12")
+        raise DataError(f"the run has no snapshots: train with {format_setting('snapshots', 12)}")
     rows = len(snapshots)
     figure = create_figure(12, 0.36 * rows + 1.2)
     bars, texts = figure.subplots(1, 2, sharey=True, width_ratios=[1, 3.4])

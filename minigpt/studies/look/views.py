@@ -38,6 +38,7 @@ from minigpt.studies.look.temperature import (
 )
 from minigpt.studies.look.timeline import draw_timeline
 from minigpt.studies.look.token_loss import compute_text_losses, make_token_loss_page, split_tokens
+from minigpt.system.advice import format_setting
 from minigpt.system.device import explain_memory_errors, limit_threads
 from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.plotting import write_png
@@ -135,11 +136,15 @@ def find_base_text(run: Run) -> Corpus:
         path = Path(record.base)
         record = RunDirectory(path).read_record()
     if record.instructions or record.status == "imported":
-        raise DataError(f"{str(run.path)!r} has a base whose text is not known: name a text with --data")
+        raise DataError(
+            f"{str(run.path)!r} has a base whose text is not known: name a text with {format_setting('data')}"
+        )
     text_format = TextFormat.from_settings(RunDirectory(path).read_config().training)
     corpus = find_training_data(path, record, None, text_format)
     if not isinstance(corpus, Corpus):
-        raise DataError(f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with --data")
+        raise DataError(
+            f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with {format_setting('data')}"
+        )
     return corpus
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError
+from minigpt.system.advice import format_setting
 from minigpt.training.planning.machine import Machine
 from minigpt.training.planning.memory_model import FLOAT, Memory, Parallel, ParameterCounts, estimate_memory
 
@@ -104,7 +105,10 @@ def _require_covered(config: Config) -> None:
     if model.architecture != "gpt" or model.implementation != "fast" or model.quantization != "none":
         raise ConfigError("plan covers a GPT of model/gpt.py only: choose architecture gpt, implementation fast")
     if training.optimizer != "adamw" or training.max_minutes is not None:
-        raise ConfigError("plan covers AdamW and a number of steps only: choose optimizer adamw, and give --max-iters")
+        raise ConfigError(
+            f"plan covers AdamW and a number of steps only: "
+            f"choose optimizer adamw, and give {format_setting('max_iters')}"
+        )
 
 
 def count_flops_per_token(model: ModelConfig, recompute: bool = False) -> int:
