@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import ConfigError
+from minigpt.exchange.export_check import Comparison
+from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.export_target import replace_target
 from minigpt.exchange.huggingface_export import FILES, check_huggingface, write_huggingface
 from minigpt.exchange.lecture_export import FILES as LECTURE_FILES
@@ -20,17 +22,19 @@ class Format:
     Attributes:
         files: names of the files in its folder.
         write: writes the folder.
-        check: opens the folder in another program, and returns the largest difference of two logits; None if the
-            program is not installed.
+        check: opens the folder in another program, and compares the logits; returns None if the program is not
+            installed.
         program: the program that opens it.
         install: what `pip install` needs for it.
+        quantizations: names of the number formats with fewer bits that it can have.
     """
 
     files: tuple[str, ...]
-    write: Callable[[Run, Path, bool], None]
-    check: Callable[[Run, Path], float | None]
+    write: Callable[[Run, Path, ExportOptions], None]
+    check: Callable[[Run, Path, ExportOptions], Comparison | None]
     program: str
     install: str
+    quantizations: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -47,21 +51,31 @@ class ExportResult:
         path: the folder.
         bytes: the size of its files together.
         program: the program that can open it.
-        difference: the largest difference of two logits between that program and the run; None if the program is not
-            installed, so that nothing was compared.
+        comparison: how that program's logits differ from the run's; None if the program is not installed, so that
+            nothing was compared.
         install: what `pip install` needs for the program.
     """
 
     path: Path
     bytes: int
     program: str
-    difference: float | None
+    comparison: Comparison | None
     install: str
+
+    @property
+    def difference(self) -> float | None:
+        """The largest difference of two logits; None if nothing was compared."""
+        return self.comparison.difference if self.comparison else None
 
 
 @use_pytorch_defaults()
 def export_run(
-    run: Run, to: str, out: str | Path | None = None, overwrite: bool = False, dequantize: bool = False
+    run: Run,
+    to: str,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    dequantize: bool = False,
+    quantize: str | None = None,
 ) -> ExportResult:
     """Export a run, and compare its logits in the other program where that is installed.
 
@@ -71,6 +85,7 @@ def export_run(
         out: the folder; exports/<name>-<format> by default.
         overwrite: whether to replace an earlier export.
         dequantize: whether to write a quantized run's matrices in full precision.
+        quantize: one of the format's number formats with fewer bits; None for full precision.
 
     Raises:
         ConfigError: there is no such format.
@@ -80,9 +95,13 @@ def export_run(
     if to not in FORMATS:
         raise ConfigError(f"there is no format {to!r}: choose {' or '.join(FORMATS)}")
     chosen = FORMATS[to]
+    if quantize is not None and quantize not in chosen.quantizations:
+        known = f"choose {' or '.join(chosen.quantizations)}" if chosen.quantizations else "leave --quantize out"
+        raise ConfigError(f"the format {to} has no quantization {quantize!r}: {known}")
+    options = ExportOptions(dequantize, quantize)
     path = Path(f"exports/{run.path.resolve().name}-{to}" if out is None else out)
     with replace_target(path, chosen.files, overwrite) as folder:
-        chosen.write(run, folder, dequantize)
-        difference = chosen.check(run, folder)
+        chosen.write(run, folder, options)
+        comparison = chosen.check(run, folder, options)
         size = sum(file.stat().st_size for file in folder.iterdir())
-    return ExportResult(path, size, chosen.program, difference, chosen.install)
+    return ExportResult(path, size, chosen.program, comparison, chosen.install)

@@ -1,7 +1,11 @@
 """The text on which an export is compared with the run that it came from."""
 
+from dataclasses import dataclass
+from sys import float_info
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import ExchangeError, MinigptError
@@ -11,6 +15,21 @@ from minigpt.runs.run import Run
 
 WINDOWS = 4
 MAX_DIFFERENCE = 1e-2  # between two logits; what rounding makes is a hundred times less
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an export differs from its run.
+
+    Attributes:
+        difference: the largest difference of two logits.
+        run_loss: the run's loss on the compared tokens in nats per token; None if a window is a single token.
+        export_loss: the export's loss on the same tokens.
+    """
+
+    difference: float
+    run_loss: float | None
+    export_loss: float | None
 
 
 def choose_check_ids(run: Run) -> Tensor:
@@ -25,7 +44,7 @@ def choose_check_ids(run: Run) -> Tensor:
     return ids[: rows * T].view(rows, -1)
 
 
-def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str) -> float:
+def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str, is_quantized: bool = False) -> Comparison:
     """Compare another program's logits with the run's.
 
     Args:
@@ -33,19 +52,24 @@ def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str) ->
         run: the run.
         ids: token ids (B, T).
         program: name of the program, for the message.
-
-    Returns:
-        The largest difference.
+        is_quantized: True if the export has fewer bits than the run, so that any finite difference is allowed.
 
     Raises:
-        ExchangeError: it is larger than rounding makes it.
+        ExchangeError: the difference is larger than rounding makes it.
     """
     with torch.inference_mode(), evaluation_mode(run.model):
         ours = run.model(ids.to(get_device(run.model)))[0].cpu()
     difference = (theirs - ours).abs().max().item()
-    if not difference <= MAX_DIFFERENCE:
+    if not difference <= (float_info.max if is_quantized else MAX_DIFFERENCE):
         raise ExchangeError(f"{program} computes other logits than the run: they differ by {difference:.3g}")
-    return difference
+    return Comparison(difference, _compute_loss(ours, ids), _compute_loss(theirs, ids))
+
+
+def _compute_loss(logits: Tensor, ids: Tensor) -> float | None:
+    """Return the mean loss of the predictions within the windows."""
+    if ids.shape[1] < 2:
+        return None
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()).item()
 
 
 def choose_check_text(run: Run, ids: Tensor) -> str:

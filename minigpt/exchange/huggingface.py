@@ -12,19 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from minigpt.acceleration import describe_decoder
-from minigpt.config import Config, ModelConfig, TrainingConfig
+from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraError
+from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.weight_files import INDEX, read_weight_files
-from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.model.meta_init import build_empty_model
-from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.files import read_text, require_inside
-from minigpt.tokenizers.base import compute_fingerprint, find_end_of_text
 from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
@@ -60,26 +56,7 @@ def import_gpt2(
     if tokenizer.vocab_size != model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
-    config = Config("lecture", model.config, TrainingConfig(tokenizer=tokenizer.kind))
-    target = RunDirectory.create(Path(f"runs/{Path(source).name or 'gpt2'}" if out is None else out))
-    record = Record(
-        status="imported",
-        data_source=f"unknown; the model is from {source}",
-        data_characters=0,
-        data_sha256="",
-        parameters=count_parameters(model),
-        device="cpu",
-        threads=torch.get_num_threads(),
-        tokenizer_sha256=compute_fingerprint(tokenizer),
-        generation=describe_decoder(model),
-        documents=find_end_of_text(tokenizer) is not None,
-        **describe_environment(),
-    )
-    target.write_config(config)
-    target.write_tokenizer(tokenizer, config)
-    target.write_weights(model.state_dict())
-    target.write_record(record)
-    return Run.open(target.path)
+    return write_imported_run(model, tokenizer, source, out)
 
 
 def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: None) -> GPT:

@@ -13,7 +13,8 @@ from torch import Tensor
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError
 from minigpt.exchange.bias_folding import append_constant_token, fold_head_bias
-from minigpt.exchange.export_check import choose_check_ids, choose_check_text, require_equal_logits
+from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
+from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.huggingface import REQUIRED_SETTINGS
 from minigpt.exchange.huggingface_tokenizer import (
@@ -39,7 +40,7 @@ FILES = (
 )
 
 
-def write_huggingface(run: Run, folder: Path, dequantize: bool = False) -> None:
+def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` open.
 
     A bias of the last layer is moved elsewhere, see `bias_folding`. A character tokenizer gets a token <unk>, whose
@@ -48,14 +49,14 @@ def write_huggingface(run: Run, folder: Path, dequantize: bool = False) -> None:
     Args:
         run: the run.
         folder: the folder, which must not exist.
-        dequantize: whether to write a quantized run's matrices in float32.
+        options: whether to write a quantized run's matrices in float32.
 
     Raises:
         ExchangeError: GPT-2's format cannot hold the model, or a format of transformers the tokenizer.
         FileError: the folder cannot be written.
     """
     tokenizer, has_instructions = format_tokenizer(run.tokenizer), bool(run.record.instructions)
-    model = read_gpt(run, dequantize)
+    model = read_gpt(run, options.dequantize)
     config, weights = model.config, convert_to_gpt2(model)
     if needs_unknown_token(run.tokenizer) or _has_bias(model):
         config = dataclasses.replace(
@@ -75,11 +76,11 @@ def write_huggingface(run: Run, folder: Path, dequantize: bool = False) -> None:
     write_atomic(folder / "README.md", _describe(run, has_instructions).encode())
 
 
-def check_huggingface(run: Run, folder: Path) -> float | None:
+def check_huggingface(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:
     """Open the folder in transformers, and compare its tokens and logits with the run's.
 
     Returns:
-        The largest difference of two logits, or None if transformers is not installed.
+        The comparison, or None if transformers is not installed.
 
     Raises:
         ExchangeError: the tokens or the logits are others.

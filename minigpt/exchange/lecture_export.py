@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 
 from minigpt.errors import ExchangeError
-from minigpt.exchange.export_check import choose_check_ids, require_equal_logits
+from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.model_card import write_model_card
 from minigpt.exchange.pickles import load_own_tensors, serialize_tensors
@@ -31,13 +32,13 @@ stoi = {character: i for i, character in enumerate(chars)}
 The sizes of the model must be those of the table."""
 
 
-def write_lecture(run: Run, folder: Path, dequantize: bool = False) -> None:
+def write_lecture(run: Run, folder: Path, options: ExportOptions) -> None:
     """Write the lecture's state dict as model.pt and model.safetensors, and the list of characters.
 
     Args:
         run: the run.
         folder: the folder, which must not exist.
-        dequantize: whether to write a quantized run's matrices in float32.
+        options: whether to write a quantized run's matrices in float32.
 
     Raises:
         ExchangeError: the lecture's code has no such model, or no such tokenizer.
@@ -48,7 +49,7 @@ def write_lecture(run: Run, folder: Path, dequantize: bool = False) -> None:
             f"the lecture's code knows characters only, and {str(run.path)!r} has a {run.tokenizer.kind} tokenizer: "
             "export it with --to hf"
         )
-    model = _build(run, dequantize)
+    model = _build(run, options.dequantize)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with explain_os_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +61,8 @@ def write_lecture(run: Run, folder: Path, dequantize: bool = False) -> None:
     write_atomic(folder / "README.md", write_model_card(run, _USAGE, limits).encode())
 
 
-def check_lecture(run: Run, folder: Path) -> float:
-    """Load model.pt into `model/lecture.py`, and return the largest difference of its logits from the run's."""
+def check_lecture(run: Run, folder: Path, options: ExportOptions) -> Comparison:
+    """Load model.pt into `model/lecture.py`, and compare its logits with the run's."""
     kind = BigramLanguageModel if run.config.model.architecture == "bigram" else GPTLanguageModel
     model = kind(run.config.override(quantization="none").model).eval()
     model.load_state_dict(load_own_tensors(folder / "model.pt"), strict=True)

@@ -189,6 +189,12 @@ def test_the_table_of_the_docs_says_what_can_be_exported(runs: Callable[[str], R
         assert done == (cell == "✓" or "--dequantize" in cell), (row[0], to)
 
 
+def test_a_quantization_that_the_format_lacks_is_refused(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the format hf has no quantization 'q8_0': leave --quantize out"):
+        export_run(runs("default"), "hf", tmp_path / "out", quantize="q8_0")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_prints_the_largest_difference(trained: Run, command: Callable, tmp_path: Path) -> None:
     done = command("export", trained.path, "--to", "hf")
     assert done.returncode == 0, done.stderr
@@ -209,7 +215,7 @@ def test_without_the_other_program_the_export_says_that_it_was_not_checked(
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "transformers.py").write_text("raise ImportError")
-    done = program("export", trained.path, "--to", "hf", env={"PYTHONPATH": str(tmp_path / "broken")})
+    done = program("export", trained.path, "--to", "hf", env={"PYTHONPATH": f"{tmp_path / 'broken'}:{ROOT}"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1] == "not checked, because transformers is not installed: pip install transformers"
 
