@@ -16,11 +16,26 @@ from minigpt.system.lazy_imports import import_lazily
 from minigpt.version import __version__
 
 if TYPE_CHECKING:
-    from minigpt import config, errors, presets, studies
+    from minigpt import config, data, errors, generation, model, presets, studies, tokenizers
     from minigpt.entry_points import finetune, load, resume, train
     from minigpt.runs.run import Run
 
-__all__ = ["Run", "__version__", "config", "errors", "finetune", "load", "presets", "resume", "studies", "train"]
+__all__ = [
+    "Run",
+    "__version__",
+    "config",
+    "data",
+    "errors",
+    "finetune",
+    "generation",
+    "load",
+    "model",
+    "presets",
+    "resume",
+    "studies",
+    "tokenizers",
+    "train",
+]
 
 _MODULES = {
     "Run": "runs.run",
@@ -29,7 +44,7 @@ _MODULES = {
     "resume": "entry_points",
     "train": "entry_points",
 }
-_SUBMODULES = ("config", "errors", "presets", "studies")
+_SUBMODULES = ("config", "data", "errors", "generation", "model", "presets", "studies", "tokenizers")
 
 _import_name = import_lazily(__name__, _MODULES)
 

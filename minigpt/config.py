@@ -318,7 +318,7 @@ class Config:
 def require_model_config(config: Any, model: str) -> ModelConfig:
     """Return the configuration of a model. Raise ConfigError for anything else, such as the size of a vocabulary."""
     if not isinstance(config, ModelConfig):
-        example = f"{model}(ModelConfig(vocab_size={config if isinstance(config, int) else 65}))"
+        example = f"{model}(ModelConfig(vocab_size=65))"
         raise ConfigError(f"{model} needs a ModelConfig, not {format_value(config)}: write {example}")
     return config
 

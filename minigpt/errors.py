@@ -24,6 +24,31 @@ prints the message unchanged.
 import difflib
 from collections.abc import Iterable
 
+OTHER_NAMES = {  # a setting's name in other programs, and ours
+    "lr": "learning_rate",
+    "epochs": "max_iters",
+    "iters": "max_iters",
+    "steps": "max_iters",
+    "max_steps": "max_iters",
+    "batch": "batch_size",
+    "context": "block_size",
+    "ctx": "block_size",
+    "seq_len": "block_size",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "dim": "n_embd",
+    "hidden_size": "n_embd",
+    "length": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "tokens": "max_new_tokens",
+    "temp": "temperature",
+    "text": "data",
+    "input": "data",
+    "file": "data",
+    "output": "out",
+    "force": "overwrite",
+}
+
 
 class MinigptError(Exception):
     """Base class of every error that this package raises on purpose.
@@ -112,6 +137,10 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
     >>> suggest_name("batch_siz", ["batch_size", "block_size"])
     "; did you mean 'batch_size'?"
+    >>> suggest_name("lr", ["learning_rate", "block_size"])
+    "; did you mean 'learning_rate'?"
     """
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    other = OTHER_NAMES.get(name)
+    matches = [other] if other in names else difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean '{matches[0]}'?" if matches else ""

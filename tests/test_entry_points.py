@@ -13,6 +13,7 @@ import minigpt
 from minigpt.config import ModelConfig, TrainingConfig
 from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.model import lecture
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.model.modern import Modern
@@ -127,10 +128,18 @@ def test_a_file_name_in_the_place_of_a_text_is_refused(trained: Run, text_file: 
 
 
 def test_a_model_made_from_a_number_is_refused_in_a_sentence() -> None:
-    for kind in (BigramLanguageModel, GPTLanguageModel, GPT, Modern):
+    parts = [lecture.Head, lecture.MultiHeadAttention, lecture.FeedForward, lecture.Block]
+    for kind in (BigramLanguageModel, GPTLanguageModel, GPT, Modern, *parts):
         name = kind.__name__
         with pytest.raises(ConfigError, match=rf"{name} needs a ModelConfig, not 9: write {name}\(ModelConfig\(vocab"):
             kind(9)
+
+
+def test_a_setting_of_another_program_is_answered_with_ours(trained: Run) -> None:
+    with pytest.raises(ConfigError, match="there is no setting 'lr'; did you mean 'learning_rate'"):
+        minigpt.train(lr=1e-3)
+    with pytest.raises(ConfigError, match="did you mean 'max_new_tokens'"):
+        trained.generate("a", max_tokens=3)
 
 
 class _CtrlC(Callback):
@@ -148,7 +157,7 @@ def test_advice_is_for_python_in_python_and_for_the_shell_at_the_shell(
         train_with_callbacks(config, text_file, tmp_path / "run", callbacks=[_CtrlC()])
     assert f"to resume: minigpt.resume('{tmp_path / 'run'}')" in capfd.readouterr().err.replace("\n", "")
     with advise_commands():
-        assert choose_advice("minigpt train", "minigpt.train()") == "minigpt train"
+        assert choose_advice("minigpt train", "minigpt.train()").endswith("minigpt train")
         assert format_setting("max_iters", 3) == "--max-iters 3"
     assert format_setting("max_iters", 3) == "max_iters=3"
 

@@ -2,30 +2,7 @@
 
 import click
 
-OTHER_NAMES = {  # a flag of other programs, and ours
-    "--lr": "--learning-rate",
-    "--epochs": "--max-iters",
-    "--iters": "--max-iters",
-    "--steps": "--max-iters",
-    "--max-steps": "--max-iters",
-    "--batch": "--batch-size",
-    "--context": "--block-size",
-    "--ctx": "--block-size",
-    "--seq-len": "--block-size",
-    "--layers": "--n-layer",
-    "--heads": "--n-head",
-    "--dim": "--n-embd",
-    "--hidden-size": "--n-embd",
-    "--length": "--max-new-tokens",
-    "--max-tokens": "--max-new-tokens",
-    "--tokens": "--max-new-tokens",
-    "--temp": "--temperature",
-    "--text": "--data",
-    "--input": "--data",
-    "--file": "--data",
-    "--output": "--out",
-    "--force": "--overwrite",
-}
+from minigpt.errors import OTHER_NAMES
 
 
 def describe_usage_error(error: click.ClickException) -> str:
@@ -33,7 +10,8 @@ def describe_usage_error(error: click.ClickException) -> str:
     command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
     flags = {flag: option for option in command.params for flag in option.opts} if command else {}
     if isinstance(error, click.NoSuchOption):
-        meant = OTHER_NAMES.get(error.option_name, "")
+        name = error.option_name.removeprefix("--").replace("-", "_")
+        meant = "--" + OTHER_NAMES.get(name, "").replace("_", "-")
         if meant in flags:
             return f"there is no option {error.option_name}: did you mean {meant}, {getattr(flags[meant], 'help', '')}?"
     message = error.format_message()

@@ -73,6 +73,7 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        config = require_model_config(config, type(self).__name__)
         head_size = config.n_embd // config.n_head
         self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.query = nn.Linear(config.n_embd, head_size, bias=False)
@@ -101,6 +102,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        config = require_model_config(config, type(self).__name__)
         self.heads = nn.ModuleList(Head(config) for _ in range(config.n_head))
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
@@ -119,6 +121,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        config = require_model_config(config, type(self).__name__)
         self.net = nn.Sequential(
             nn.Linear(config.n_embd, 4 * config.n_embd),  # the hidden layer is four times as wide, as in the paper
             nn.ReLU(),
@@ -143,6 +146,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        config = require_model_config(config, type(self).__name__)
         self.sa = MultiHeadAttention(config)
         self.ffwd = FeedForward(config)
         self.ln1 = nn.LayerNorm(config.n_embd)

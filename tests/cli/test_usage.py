@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from minigpt.cli.main import cli
-from minigpt.cli.usage_hints import OTHER_NAMES
+from minigpt.errors import OTHER_NAMES
 from minigpt.runs.run import Run
 
 
@@ -28,10 +28,10 @@ def test_a_flag_of_another_program_is_answered_with_ours(words: list[str], messa
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_every_flag_that_is_suggested_exists() -> None:
-    flags = {flag for command in cli.commands.values() for option in command.params for flag in option.opts}
-    assert set(OTHER_NAMES.values()) <= flags
-    assert not set(OTHER_NAMES) & {flag for option in cli.commands["train"].params for flag in option.opts}
+def test_every_setting_that_is_suggested_exists() -> None:
+    names = {option.name for command in cli.commands.values() for option in command.params}
+    assert set(OTHER_NAMES.values()) <= names
+    assert not set(OTHER_NAMES) & {option.name for option in cli.commands["train"].params}
 
 
 @pytest.mark.parametrize(
