@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from minigpt.data.corpus import Corpus
 from minigpt.data.shards import SPLITS
 from minigpt.finetuning.accuracy import Accuracy
 from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
@@ -17,6 +16,7 @@ from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
 from minigpt.finetuning.example_split import count_different, make_corpus, split_by_questions
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import (
+    Finetuning,
     Method,
     Resumption,
     choose_path,
@@ -24,8 +24,6 @@ from minigpt.finetuning.run_finetuning import (
     describe_failure,
     describe_finetuning,
     prepare_model,
-    run_finetuning,
-    start_run,
 )
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
@@ -36,6 +34,7 @@ from minigpt.system.device import limit_threads, pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.display import Display
+from minigpt.training.objective import Objective
 from minigpt.training.setup import TrainingSetup
 
 DPO_RATES: dict[Method, float] = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
@@ -69,6 +68,31 @@ class DPOResult:
             return None
         shares = f"of {after.share:.1%} of the held-out pairs, before of {before.share:.1%}"
         return describe_failure(self.run, f"the chosen answer is the likelier one {shares}")
+
+
+class PairObjective(Objective):
+    """DPO's loss of pairs of answers.
+
+    Attributes:
+        model: the model with its reference, which computes the loss.
+        dataset: the pairs.
+    """
+
+    def __init__(self, setup: TrainingSetup, model: DPOModel, dataset: PreferenceDataset) -> None:
+        super().__init__(setup, model)
+        self.model, self.dataset = model, dataset
+
+    def estimate_loss(self, module: DPOModel, data: PreferenceDataset, eval_windows: int) -> dict[str, float]:
+        """Return the mean loss of at most `eval_windows` pairs of each split, the same pairs each time."""
+        batches = {split: data.get_evaluation_batch(split, eval_windows) for split in SPLITS}
+        return {split: module.compute_mean_loss(x, y) for split, (x, y) in batches.items()}
+
+    def evaluate(self) -> Evaluation:
+        """Return the mean loss of all held-out pairs. It has no bits per character."""
+        x, y = self.dataset.get_all("val")
+        corpus, count = self.setup.corpus, len(x) // 2
+        loss = self.model.compute_mean_loss(x, y)
+        return Evaluation(loss, None, None, "held-out pairs", corpus.characters, corpus.source, count, count)
 
 
 @use_pytorch_defaults()
@@ -122,22 +146,17 @@ def train_dpo(
         torch.manual_seed(config.training.seed)
         model = copy.deepcopy(base.model).to(device)
         prepare_model(model, method, lora, targets)
-        objective = DPOModel(model, copy.deepcopy(base.model).to(device).eval(), beta)
+        dpo_model = DPOModel(model, copy.deepcopy(base.model).to(device).eval(), beta)
         examples = [example for pair in train + test for example in (pair.chosen, pair.rejected)]
         corpus = make_corpus(examples, f"the pairs in {data}")
         setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
         preferred_before = _measure_preferred(base.model, dataset)
         more = {"data": str(data), "data_bytes": measure_data_files([data]), "beta": beta}
         how = describe_finetuning("dpo", base, method, lora, targets, resumption, **more)
-        fields = {"instructions": True, "exchanges": base.record.exchanges, "documents": None}
+        finetuning = Finetuning(base, setup, how, display, resumption=resumption)
         path = choose_path(base, out, "preferring")
-        run = start_run(base, setup, how, path, display, fields, resumption=resumption)
-        options = {
-            "objective": objective,
-            "estimate": _estimate_loss,
-            "measure": lambda: _evaluate_pairs(objective, dataset, corpus),
-        }
-        run, adapter = run_finetuning(run, setup, how, display, options, resumption=resumption)
+        run = finetuning.start(path, instructions=True, exchanges=base.record.exchanges, documents=None)
+        run, adapter = finetuning.train(run, objective=PairObjective(setup, dpo_model, dataset))
         preferred_after = _measure_preferred(run.model, dataset)
         loss = run.record.validation_loss
         assert loss is not None
@@ -151,17 +170,3 @@ def _measure_preferred(model: TrainedModel, dataset: PreferenceDataset) -> Accur
     """Return in how many held-out pairs the chosen answer is the likelier one to the model."""
     x, y = dataset.get_all("val")
     return Accuracy(count_preferred(model, x, y), len(x) // 2)
-
-
-def _estimate_loss(objective: DPOModel, dataset: PreferenceDataset, count: int) -> dict[str, float]:
-    """Return the mean loss of at most `count` pairs of each split, the same pairs each time."""
-    batches = {split: dataset.get_evaluation_batch(split, count) for split in SPLITS}
-    return {split: objective.compute_mean_loss(x, y) for split, (x, y) in batches.items()}
-
-
-def _evaluate_pairs(objective: DPOModel, dataset: PreferenceDataset, corpus: Corpus) -> Evaluation:
-    """Return the mean loss of all held-out pairs. It has no bits per character."""
-    x, y = dataset.get_all("val")
-    count = len(x) // 2
-    loss = objective.compute_mean_loss(x, y)
-    return Evaluation(loss, None, None, "held-out pairs", corpus.characters, corpus.source, count, count)

@@ -17,6 +17,7 @@ from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.new_characters import fit_vocabulary
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
+    Finetuning,
     Method,
     Resumption,
     choose_path,
@@ -24,11 +25,9 @@ from minigpt.finetuning.run_finetuning import (
     describe_failure,
     describe_finetuning,
     prepare_model,
-    run_finetuning,
-    start_run,
 )
 from minigpt.finetuning.target_layers import require_targets
-from minigpt.finetuning.vocabulary_resize import resize_embeddings, train_new_rows
+from minigpt.finetuning.vocabulary_resize import resize_embeddings
 from minigpt.model import TrainedModel
 from minigpt.runs.evaluation import Evaluation
 from minigpt.runs.run import Run
@@ -120,9 +119,7 @@ def finetune(
 
     def build_model(_: ModelConfig) -> TrainedModel:
         model = copy.deepcopy(larger)
-        prepare_model(model, method, lora, targets)
-        if method != "full" and grows:
-            train_new_rows(model, old_ids)
+        prepare_model(model, method, lora, targets, old_ids)
         return model
 
     with (
@@ -135,9 +132,8 @@ def finetune(
         val, source = setup.dataset.val, setup.corpus.source
         before = Evaluation.measure(larger, val, tokenizer, "validation split", source)
         how = describe_finetuning("text", base, method, lora, targets, resumption, new_characters=new_characters)
-        path = choose_path(base, out, method)
-        run = start_run(base, setup, how, path, display, old_ids=old_ids, resumption=resumption)
-        run, adapter = run_finetuning(run, setup, how, display, old_ids=old_ids, resumption=resumption)
+        finetuning = Finetuning(base, setup, how, display, old_ids, resumption)
+        run, adapter = finetuning.train(finetuning.start(choose_path(base, out, method)))
         own_text = ReplayDataset.from_run(base, old_ids, resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
         assert run.record.validation_loss is not None

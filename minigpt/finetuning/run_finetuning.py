@@ -16,16 +16,18 @@ from minigpt.finetuning.adapter_files import compute_base_fingerprint, save_adap
 from minigpt.finetuning.lora import apply_lora, compute_merged_weights, count_trained_parameters, merge_and_unload
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.settings import require_settings
-from minigpt.finetuning.vocabulary_resize import find_moved_ids, save_new_tokens
+from minigpt.finetuning.vocabulary_resize import find_moved_ids, save_new_tokens, train_new_rows
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import quantize_layers
 from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.advice import format_setting
+from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import Checkpoints
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
+from minigpt.training.objective import Objective
 from minigpt.training.precision import resolve_precision
 from minigpt.training.resume import reopen_record
 from minigpt.training.run_training import create_record, run_training
@@ -92,12 +94,28 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
     return resolve_precision(base.config.override(**merged))
 
 
-def prepare_model(model: TrainedModel, method: Method, lora: LoRAConfig, targets: Sequence[str] | None) -> None:
-    """Quantize the model, or add adapters to it, as the method needs, in place."""
+def prepare_model(
+    model: TrainedModel,
+    method: Method,
+    lora: LoRAConfig,
+    targets: Sequence[str] | None,
+    old_ids: Sequence[int | None] = (),
+) -> None:
+    """Quantize the model, or add adapters to it, as the method needs, in place. Rows of new tokens train too.
+
+    Args:
+        model: the model, with the rows of new tokens.
+        method: what trains.
+        lora: the size and scaling of the adapters.
+        targets: the layers that get an adapter, as for `apply_lora`.
+        old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
+    """
     if method == "qlora":
         quantize_layers(model, "nf4")
     if method != "full":
         apply_lora(model, lora.rank, lora.alpha, lora.dropout, targets, rslora=lora.rslora, dora=lora.dora)
+        if None in old_ids:
+            train_new_rows(model, old_ids)
 
 
 def describe_finetuning(
@@ -132,141 +150,117 @@ def describe_finetuning(
     )
 
 
-def start_run(
-    base: Run,
-    setup: TrainingSetup,
-    finetuning: FinetuningRecord,
-    path: Path,
-    display: Display,
-    fields: Mapping[str, Any] | None = None,
-    old_ids: Sequence[int | None] = (),
-    resumption: Resumption | None = None,
-) -> Run:
-    """Return a run before its next step: a new run, or a resumed one as it was at its checkpoint.
+@dataclasses.dataclass(frozen=True)
+class Finetuning:
+    """One fine-tuning, from the directory of its run to the trained weights.
 
-    Args:
+    Attributes:
         base: the run that is fine-tuned.
         setup: the data and the model, adapters included.
-        finetuning: how the run is fine-tuned.
-        path: the directory of a new run; if it is taken, a number is added.
-        display: says what trains and where the run is.
-        fields: more fields of a new run's record.
-        old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
-        resumption: what the run resumes from; None for a new run.
-
-    Raises:
-        DataError: the data are not those that the run was trained on.
-        RunError: the checkpoint does not fit the model.
-    """
-    if resumption:
-        return _reopen_run(base, setup, resumption, display)
-    return _create_run(base, setup, finetuning, path, display, fields, old_ids)
-
-
-def _create_run(
-    base: Run,
-    setup: TrainingSetup,
-    finetuning: FinetuningRecord,
-    path: Path,
-    display: Display,
-    fields: Mapping[str, Any] | None,
-    old_ids: Sequence[int | None],
-) -> Run:
-    """Make the directory of a new run, and return the run. The arguments are those of `start_run`."""
-    directory, method = RunDirectory.create(path), finetuning.method
-    trained = count_trained_parameters(setup.model)
-    record = dataclasses.replace(
-        create_record(setup),
-        parameters=count_parameters(setup.model if method == "full" or None in old_ids else base.model),
-        trained_parameters=trained,
-        base=str(base.path),
-        generation=describe_decoder(base.model),
-        **(fields or {}),
-    )
-    directory.write_config(setup.config)
-    directory.write_record(record)
-    directory.write_finetuning(finetuning)
-    directory.write_tokenizer(setup.tokenizer, setup.config)
-    share = f"{trained:,} of {record.parameters:,} parameters train"
-    display.say(f"model  {base.path}, {method}: {share}\nrun    {directory.path}\n")
-    return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
-
-
-def _reopen_run(base: Run, setup: TrainingSetup, resumption: Resumption, display: Display) -> Run:
-    """Give the model the checkpoint's weights, and return the run. Arguments and errors are those of `start_run`."""
-    directory, checkpoint = resumption.directory, resumption.checkpoint
-    if setup.corpus.sha256 != resumption.record.data_sha256:
-        raise DataError(
-            f"{setup.corpus.source} are not what {str(directory.path)!r} was trained on: "
-            f"name that with {format_setting('data')}"
-        )
-    load_into(get_trained_weights(setup.model), checkpoint.model)
-    is_merged = resumption.finetuning.method != "full"
-    weights = compute_merged_weights(setup.model) if is_merged else setup.model.state_dict()
-    step = Checkpoints(directory.path).restore_run(checkpoint, weights, is_merged)
-    record = dataclasses.replace(reopen_record(resumption.record, setup, step), base=str(base.path))
-    directory.write_config(setup.config)
-    directory.write_record(record)
-    display.say(f"model  {base.path}, {resumption.finetuning.method}")
-    display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
-    return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, list(checkpoint.metrics))
-
-
-def run_finetuning(
-    run: Run,
-    setup: TrainingSetup,
-    finetuning: FinetuningRecord,
-    display: Display,
-    options: Mapping[str, Any] | None = None,
-    old_ids: Sequence[int | None] = (),
-    resumption: Resumption | None = None,
-) -> tuple[Run, Path | None]:
-    """Train a run of `start_run`. At the end adapters are merged into its weights.
-
-    Args:
-        run: the run.
-        setup: the data and the model, adapters included.
-        finetuning: how the run is fine-tuned.
+        record: how the run is fine-tuned, see `describe_finetuning`.
         display: shows the progress.
-        options: more arguments of `run_training`.
         old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
         resumption: what the run resumes from; None for a new run.
-
-    Returns:
-        The trained run, and the directory of its adapter; None if all weights trained.
     """
-    options = {"checkpoint": resumption.checkpoint if resumption else None, **(options or {})}
-    with nullcontext() if resumption else RunDirectory(run.path).lock():
-        if finetuning.method == "full":
-            return run_training(run, setup, display, **options), None
-        return _train_adapters(run, setup, finetuning.base_sha256, display, options, old_ids)
 
+    base: Run
+    setup: TrainingSetup
+    record: FinetuningRecord
+    display: Display
+    old_ids: Sequence[int | None] = ()
+    resumption: Resumption | None = None
 
-def _train_adapters(
-    run: Run,
-    setup: TrainingSetup,
-    base_sha256: str,
-    display: Display,
-    options: Mapping[str, Any],
-    old_ids: Sequence[int | None],
-) -> tuple[Run, Path]:
-    """Train the adapters of a run, and merge them. The other arguments are those of `run_finetuning`."""
-    adapter = RunDirectory(run.path).adapter
+    def start(self, path: Path, **fields: Any) -> Run:
+        """Return the run before its next step: a new run, or a resumed one as it was at its checkpoint.
 
-    def merge() -> Mapping[str, Tensor]:
-        """Save the adapter, and return the merged weights."""
-        weights = compute_merged_weights(run.model)
-        save_adapter(run.model, adapter, base_sha256=base_sha256, moved_ids=find_moved_ids(old_ids))
-        if None in old_ids:
-            save_new_tokens(adapter, weights, old_ids, run)
-        return weights
+        Args:
+            path: the directory of a new run; if it is taken, a number is added.
+            **fields: more fields of a new run's record.
 
-    try:
-        trained_run = run_training(run, setup, display, merge=merge, **options)
-    finally:
-        merge_and_unload(setup.model)
-        accelerate(setup.model, setup.config)
-    return trained_run, adapter
+        Raises:
+            DataError: the data are not those that the run was trained on.
+            RunError: the checkpoint does not fit the model.
+        """
+        return self._reopen_run(self.resumption) if self.resumption else self._create_run(path, fields)
+
+    def train(
+        self, run: Run, callbacks: Sequence[Callback] = (), objective: Objective | None = None
+    ) -> tuple[Run, Path | None]:
+        """Train the run of `start`. At the end adapters are merged into its weights.
+
+        Args:
+            run: the run.
+            callbacks: called after the built-in callbacks.
+            objective: what the training minimizes; by default the loss of the next token.
+
+        Returns:
+            The trained run, and the directory of its adapter; None if all weights trained.
+        """
+        checkpoint = self.resumption.checkpoint if self.resumption else None
+        options: dict[str, Any] = {"callbacks": callbacks, "objective": objective, "checkpoint": checkpoint}
+        with nullcontext() if self.resumption else RunDirectory(run.path).lock():
+            if self.record.method == "full":
+                return run_training(run, self.setup, self.display, **options), None
+            return self._train_adapters(run, options)
+
+    def _create_run(self, path: Path, fields: Mapping[str, Any]) -> Run:
+        """Make the directory of a new run, and return the run."""
+        directory, setup, method = RunDirectory.create(path), self.setup, self.record.method
+        trained = count_trained_parameters(setup.model)
+        has_all_weights = method == "full" or None in self.old_ids
+        record = dataclasses.replace(
+            create_record(setup),
+            parameters=count_parameters(setup.model if has_all_weights else self.base.model),
+            trained_parameters=trained,
+            base=str(self.base.path),
+            generation=describe_decoder(self.base.model),
+            **fields,
+        )
+        directory.write_config(setup.config)
+        directory.write_record(record)
+        directory.write_finetuning(self.record)
+        directory.write_tokenizer(setup.tokenizer, setup.config)
+        share = f"{trained:,} of {record.parameters:,} parameters train"
+        self.display.say(f"model  {self.base.path}, {method}: {share}\nrun    {directory.path}\n")
+        return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
+
+    def _reopen_run(self, resumption: Resumption) -> Run:
+        """Give the model the checkpoint's weights, and return the run. Raise DataError and RunError as `start`."""
+        directory, checkpoint, setup = resumption.directory, resumption.checkpoint, self.setup
+        if setup.corpus.sha256 != resumption.record.data_sha256:
+            raise DataError(
+                f"{setup.corpus.source} are not what {str(directory.path)!r} was trained on: "
+                f"name that with {format_setting('data')}"
+            )
+        load_into(get_trained_weights(setup.model), checkpoint.model)
+        is_merged = self.record.method != "full"
+        weights = compute_merged_weights(setup.model) if is_merged else setup.model.state_dict()
+        step = Checkpoints(directory.path).restore_run(checkpoint, weights, is_merged)
+        record = dataclasses.replace(reopen_record(resumption.record, setup, step), base=str(self.base.path))
+        directory.write_config(setup.config)
+        directory.write_record(record)
+        self.display.say(f"model  {self.base.path}, {self.record.method}")
+        self.display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
+        return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, list(checkpoint.metrics))
+
+    def _train_adapters(self, run: Run, options: Mapping[str, Any]) -> tuple[Run, Path]:
+        """Train the adapters of a run, and merge them. The options are those of `run_training`."""
+        adapter, moved_ids = RunDirectory(run.path).adapter, find_moved_ids(self.old_ids)
+
+        def merge() -> Mapping[str, Tensor]:
+            """Save the adapter, and return the merged weights."""
+            weights = compute_merged_weights(run.model)
+            save_adapter(run.model, adapter, base_sha256=self.record.base_sha256, moved_ids=moved_ids)
+            if None in self.old_ids:
+                save_new_tokens(adapter, weights, self.old_ids, run)
+            return weights
+
+        try:
+            trained_run = run_training(run, self.setup, self.display, merge=merge, **options)
+        finally:
+            merge_and_unload(self.setup.model)
+            accelerate(self.setup.model, self.setup.config)
+        return trained_run, adapter
 
 
 def describe_failure(run: Run, problem: str) -> str:

@@ -19,6 +19,7 @@ from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
+    Finetuning,
     Method,
     Resumption,
     choose_path,
@@ -26,13 +27,11 @@ from minigpt.finetuning.run_finetuning import (
     describe_failure,
     describe_finetuning,
     prepare_model,
-    run_finetuning,
-    start_run,
 )
 from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.target_layers import require_targets
 from minigpt.finetuning.tasks import TASKS
-from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings, train_new_rows
+from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings
 from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
 from minigpt.runs.evaluation import Evaluation, measure_token_lengths
@@ -44,6 +43,7 @@ from minigpt.system.device import limit_threads, pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.display import Display
+from minigpt.training.objective import Objective
 from minigpt.training.setup import TrainingSetup
 
 DEFAULTS = {"order": "epochs", "snapshots": 0}
@@ -106,6 +106,25 @@ class SFTResult:
         return describe_failure(self.run, f"of {', '.join(found)} it knows no more than the most frequent answer")
 
 
+class AnswerObjective(Objective):
+    """The loss of the tokens of answers."""
+
+    def __init__(self, setup: TrainingSetup, dataset: SFTDataset) -> None:
+        super().__init__(setup)
+        self.dataset = dataset
+
+    def evaluate(self) -> Evaluation:
+        """Return the mean loss of all tokens of the held-out answers."""
+        x, y = self.dataset.get_all("val")
+        loss = compute_mean_loss(self.setup.model, x, y)
+        answers = y[y != IGNORE_INDEX]
+        size, characters = measure_token_lengths(self.setup.tokenizer)[answers].sum(0).tolist()
+        count, source = len(answers), self.setup.corpus.source
+        bits = nats_to_bits(loss) * count
+        per_byte, per_character = bits / size if size else None, bits / characters if characters else None
+        return Evaluation(loss, per_byte, per_character, "held-out answers", characters, source, count, count)
+
+
 @use_pytorch_defaults()
 def train_sft(
     base: Run,
@@ -166,9 +185,7 @@ def train_sft(
         model = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
         model = model.to(pick_device(config.training.device))
         accelerate(model, config)
-        prepare_model(model, method, lora, targets)
-        if method != "full" and None in old_ids:
-            train_new_rows(model, old_ids)
+        prepare_model(model, method, lora, targets, old_ids)
         trained_parameters = count_trained_parameters(model)
         corpus = make_corpus(train + test, split.source)
         setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
@@ -176,12 +193,12 @@ def train_sft(
         more |= {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
         more["replays"] = replay is not None
         how = describe_finetuning("sft", base, method, lora, targets, resumption, **more)
-        fields = {"instructions": True, "exchanges": max(each.exchanges for each in train), "documents": None}
+        finetuning = Finetuning(base, setup, how, display, old_ids, resumption)
+        exchanges = max(example.exchanges for example in train)
         path = choose_path(base, out, "instructed")
-        run = start_run(base, setup, how, path, display, fields, old_ids, resumption)
+        run = finetuning.start(path, instructions=True, exchanges=exchanges, documents=None)
         log = AccuracyLog(RunDirectory(run.path), model, template, split.test, display.say)
-        options = {"callbacks": [log], "measure": lambda: _evaluate_answers(run, dataset)}
-        run, adapter = run_finetuning(run, setup, how, display, options, old_ids, resumption)
+        run, adapter = finetuning.train(run, [log], AnswerObjective(setup, dataset))
         log.draw()
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)
@@ -217,20 +234,6 @@ def _find_replay(base: Run, old_ids: Sequence[int | None], resumption: Resumptio
             f"name it with {format_setting('data')}"
         )
     return replay
-
-
-def _evaluate_answers(run: Run, dataset: SFTDataset) -> Evaluation:
-    """Return the mean loss of all tokens of the held-out answers."""
-    x, y = dataset.get_all("val")
-    loss = compute_mean_loss(run.model, x, y)
-    answers = y[y != IGNORE_INDEX]
-    size, characters = measure_token_lengths(run.tokenizer)[answers].sum(0).tolist()
-    count = len(answers)
-    bits = nats_to_bits(loss) * count
-    per_byte, per_character = bits / size if size else None, bits / characters if characters else None
-    return Evaluation(
-        loss, per_byte, per_character, "held-out answers", characters, run.record.data_source, count, count
-    )
 
 
 def _compare_accuracies(

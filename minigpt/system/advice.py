@@ -50,11 +50,11 @@ def format_setting(name: str, *values: Any) -> str:
 
     Args:
         name: the setting.
-        values: values to choose from; without one, the setting's name is returned.
+        values: values to choose from; without one, the reader fills the value in.
     """
     flag = f"--{name.replace('_', '-')}"
     if not values:
-        return choose_advice(flag, name)
+        return choose_advice(flag, f"{name}=…")
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     literals = [repr(value) if isinstance(value, str) else text for value, text in zip(values, texts, strict=True)]
     return choose_advice(f"{flag} {' or '.join(texts)}", f"{name}={' or '.join(literals)}")

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -12,16 +11,13 @@ from minigpt.acceleration import describe_decoder
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.parallelism import is_sharded
-from minigpt.distributed.process_group import Processes
 from minigpt.errors import DivergedError
-from minigpt.model import LanguageModel, count_parameters
+from minigpt.model import count_parameters
 from minigpt.model.language_model import get_device
-from minigpt.runs.evaluation import Evaluation
-from minigpt.runs.record import Record, Status, describe_environment
+from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.system.advice import choose_advice
 from minigpt.system.plotting import write_png
 from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.training.busy_machine import BusyMachineHint
@@ -40,12 +36,13 @@ from minigpt.training.checkpoint_directory import suggest_resume
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.diagnostics import diagnose
 from minigpt.training.display import Display
-from minigpt.training.evaluation import estimate_loss
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.job_restart import get_job_name
 from minigpt.training.loop import fit
 from minigpt.training.loss_plot import draw_loss
 from minigpt.training.loss_spikes import require_finite
+from minigpt.training.objective import Objective
+from minigpt.training.run_recorder import RunRecorder
 from minigpt.training.setup import TrainingSetup
 from minigpt.training.training_state import TrainingState
 
@@ -58,9 +55,7 @@ def run_training(
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
     replaces: RunDirectory | None = None,
-    objective: LanguageModel | None = None,
-    estimate: Callable[..., dict[str, float]] = estimate_loss,
-    measure: Callable[[], Evaluation] | None = None,
+    objective: Objective | None = None,
     merge: Callable[[], Mapping[str, Tensor]] | None = None,
 ) -> Run:
     """Train a run's model, measure it exactly, and write down how the training ended.
@@ -74,9 +69,7 @@ def run_training(
         callbacks: called after the built-in callbacks.
         checkpoint: what to resume from; the model must already have its weights.
         replaces: the run whose place this one takes, once it is finished.
-        objective: a module that computes the loss in place of the model, such as DPO's.
-        estimate: computes the losses of an evaluation.
-        measure: returns the final evaluation; by default the exact loss of the validation split.
+        objective: what the training minimizes; by default the loss of the next token.
         merge: returns the weights of the run's model.safetensors, if they are not simply the model's.
 
     Returns:
@@ -87,8 +80,9 @@ def run_training(
         KeyboardInterrupt: a signal stopped the training; the run is saved, and can resume.
     """
     processes = setup.processes
-    run, merge, measure = _prepare_run(run, setup, merge, measure)
-    recorder, writer = _RunRecorder(run, display), AsyncWriter()
+    objective = objective or Objective(setup)
+    run, merge = _prepare_run(run, setup, merge)
+    recorder, writer = RunRecorder(run, display), AsyncWriter()
     try:
         with Interrupt(quiet=not processes.is_first) as interrupt:
             usual = [recorder, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
@@ -98,24 +92,19 @@ def run_training(
                 setup.dataset,
                 run.config,
                 [*usual, checkpointer, *callbacks],
-                objective=objective,
-                estimate=estimate,
+                objective=objective.module,
+                estimate=objective.estimate_loss,
                 checkpoint=checkpoint,
                 processes=processes,
             )
             interrupt.received = processes.max(interrupt.received)  # a signal to one process stops all
             with state.clock.count_as_evaluation():
-                exact = measure()
+                exact = objective.evaluate()
                 require_finite(exact.loss, state.step, state.config)
             writer.flush()
             record = recorder.write("finished" if state.is_finished else "interrupted", exact)
             run = dataclasses.replace(run, record=record, metrics=state.metrics)
-            if processes.is_first:
-                _draw_loss(run, state, replaces or RunDirectory(run.path))
-            if replaces and state.is_finished:
-                run = _move_run(run, replaces, processes)
-            if processes.is_first:
-                _print_diagnosis(run, state, display)
+            run = _finish_run(run, state, replaces, display)
             if interrupt.received:
                 _describe_stop(run, display, replaces)
     except DivergedError as error:
@@ -134,76 +123,6 @@ def run_training(
         writer.stop()
     run.model.eval()
     return run
-
-
-class _RunRecorder(Callback):
-    """Writes run.json: which kernels are used when the training begins, and in whatever way it ends, how it ended.
-
-    Attributes:
-        is_written: True once the record of the end is on disk.
-    """
-
-    def __init__(self, run: Run, display: Display) -> None:
-        self.path, self.record, self.display = run.path, run.record, display
-        self.state: TrainingState | None = None
-        self.is_written = False
-
-    def on_train_begin(self, state: TrainingState) -> None:
-        """Keep the state, which outlives an error in the loop. Say if a resumed run has other kernels than before."""
-        self.state = state
-        state.saved_step = self.record.step
-        before, now = self.record.kernels, ", ".join(state.kernels)
-        if before not in (None, now):
-            self.display.say(
-                f"the run was trained with {before or 'no kernels'} and resumes with {now or 'no kernels'}: "
-                "the bits will differ from those of a run without the stop",
-                "yellow",
-            )
-        self.record = dataclasses.replace(self.record, kernels=now)
-        if state.processes.is_first:
-            RunDirectory(self.path).write_record(self.record)
-
-    def write(self, status: Status, exact: Evaluation | None = None) -> Record:
-        """Write and return the record of a training run that ended.
-
-        Args:
-            status: how it ended.
-            exact: the final evaluation, if there is one.
-        """
-        record = dataclasses.replace(self.record, status=status)
-        if self.state:
-            record = dataclasses.replace(
-                record,
-                step=self.state.saved_step,
-                data_position=self.state.data.position,
-                training_seconds=self.state.clock.training_seconds,
-                evaluation_seconds=self.state.clock.evaluation_seconds,
-            )
-        if exact:
-            record = dataclasses.replace(
-                record,
-                validation_loss=exact.loss,
-                bits_per_byte=exact.bits_per_byte,
-                bits_per_character=exact.bits_per_character,
-                predictions=exact.predictions,
-                possible_predictions=exact.possible_predictions,
-            )
-        if self.state is None or self.state.processes.is_first:
-            RunDirectory(self.path).write_record(record)
-        self.is_written = True
-        return record
-
-    def describe_best(self) -> str:
-        """Return the end of a sentence: which weights of a failed training are kept."""
-        best = self.state and self.state.best
-        if not best:
-            return ""
-        command = f"minigpt sample {shlex.quote(str(self.path))} --weights best"
-        call = f"minigpt.load({str(self.path)!r}, weights='best')"
-        return (
-            f"; the weights of the best evaluation (step {best.step:,}, validation loss {best.validation_loss:.4f}) "
-            f"are kept: {choose_advice(command, call)}"
-        )
 
 
 def create_record(setup: TrainingSetup) -> Record:
@@ -228,31 +147,19 @@ def create_record(setup: TrainingSetup) -> Record:
 
 
 def _prepare_run(
-    run: Run,
-    setup: TrainingSetup,
-    merge: Callable[[], Mapping[str, Tensor]] | None,
-    measure: Callable[[], Evaluation] | None,
-) -> tuple[Run, Callable[[], Mapping[str, Tensor]] | None, Callable[[], Evaluation]]:
-    """Return the run, how to merge its weights, and how to measure it, for one of perhaps several processes.
+    run: Run, setup: TrainingSetup, merge: Callable[[], Mapping[str, Tensor]] | None
+) -> tuple[Run, Callable[[], Mapping[str, Tensor]] | None]:
+    """Return the run, and how to merge its weights, for one of perhaps several processes.
 
     Several processes write shards, so the run's weights are merged into a file of their own. Under FSDP no process
     holds the whole model on its device: the first one's run gets an unsharded copy in the computer's memory.
     """
-    model, processes = setup.model, setup.processes
+    processes = setup.processes
     if not processes.is_first:
         torch.manual_seed(run.config.training.seed + processes.rank)  # each process drops out other activations
     if is_sharded(run.config, processes) and processes.is_first:
-        run = dataclasses.replace(run, model=copy.deepcopy(model).cpu())
-
-    def measure_validation_loss() -> Evaluation:
-        assert isinstance(setup.dataset, Dataset)
-        val, source, corpus = setup.dataset.val, run.record.data_source, setup.corpus
-        altered = isinstance(corpus, PreparedData) and corpus.is_altered
-        return Evaluation.measure(model, val, run.tokenizer, "validation split", source, is_altered=altered)
-
-    if processes.size > 1:
-        merge = run.model.state_dict
-    return run, merge, measure or measure_validation_loss
+        run = dataclasses.replace(run, model=copy.deepcopy(setup.model).cpu())
+    return run, run.model.state_dict if processes.size > 1 else merge
 
 
 def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Callback]:
@@ -270,24 +177,21 @@ def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Ca
     ]
 
 
-def _draw_loss(run: Run, state: TrainingState, named: RunDirectory) -> None:
-    """Write loss.png, whose title has the name that the run's directory will keep."""
-    write_png(RunDirectory(run.path).loss_plot, draw_loss(run, state.snapshots, named.path.name))
-
-
-def _move_run(run: Run, replaced: RunDirectory, processes: Processes) -> Run:
-    """Move the run to the place of the one that it replaces, and return it with its new path."""
-    if processes.is_first:
-        with replaced.lock():
-            RunDirectory(run.path).take_place_of(replaced)
-    return dataclasses.replace(run, path=replaced.path)
-
-
-def _print_diagnosis(run: Run, state: TrainingState, display: Display) -> None:
-    """Print the most serious problem of a finished pre-training, if there is one."""
-    can_diagnose = state.is_finished and run.record.base is None
+def _finish_run(run: Run, state: TrainingState, replaces: RunDirectory | None, display: Display) -> Run:
+    """Draw the losses, move the run to the place of the one that it replaces, and print a diagnosis. Return the run."""
+    is_first = state.processes.is_first
+    if is_first:
+        name = (replaces or RunDirectory(run.path)).path.name
+        write_png(RunDirectory(run.path).loss_plot, draw_loss(run, state.snapshots, name))
+    if replaces and state.is_finished:
+        if is_first:
+            with replaces.lock():
+                RunDirectory(run.path).take_place_of(replaces)
+        run = dataclasses.replace(run, path=replaces.path)
+    can_diagnose = is_first and state.is_finished and run.record.base is None
     if can_diagnose and isinstance(state.data, Dataset) and (problem := diagnose(run, state.data)):
         display.say(problem, "yellow")
+    return run
 
 
 def _describe_stop(run: Run, display: Display, replaces: RunDirectory | None) -> None:

@@ -90,7 +90,7 @@ def test_a_modern_run_can_be_trained_on_instructions(modern: Run, tmp_path: Path
     [
         (["--max-minutes", "0"], "max_minutes must be a number above 0 and at most 1000000.0, not 0.0"),
         (["--max-minutes", "-1"], "max_minutes must be a number above 0 and at most 1000000.0, not -1.0"),
-        (["--optimizer", "muon", "--precision", "fp16"], "choose --precision bf16 or fp32"),
+        (["--optimizer", "muon", "--precision", "fp16"], "choose the precision bf16 or fp32"),
         (["--max-minutes", "1e308"], "max_minutes must be a number above 0 and at most 1000000.0, not 1e+308"),
         (["--preset", "bigram", "--optimizer", "muon"], "muon is for the matrices of blocks"),
         (["--architecture", "modern", "--tied-head"], "the modern architecture has no"),

@@ -23,7 +23,9 @@ def accented_text(tmp_path: Path) -> Path:
 
 
 def test_all_new_characters_are_named_at_once(trained: Run, accented_text: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"2 characters that .* lacks: 'ä' 'é'; new_characters=add gives each a token"):
+    with pytest.raises(
+        DataError, match=r"2 characters that .* lacks: 'ä' 'é'; new_characters='add' gives each a token"
+    ):
         minigpt.finetune(trained, data=accented_text, out=tmp_path / "run")
     many = Corpus("".join(map(chr, range(0x4E00, 0x4E00 + 50))), "the text", None, "")
     with pytest.raises(DataError, match=r"50 characters .* and 10 more; "):
@@ -56,7 +58,7 @@ def test_a_choice_is_refused_where_there_is_none(trained: Run, accented_text: Pa
         fit_vocabulary(bigram, Corpus("漢", "the text", None, ""), "add")
     with pytest.raises(ConfigError, match="must be one of add, replace, not 'drop'"):
         minigpt.finetune(trained, data=accented_text, new_characters="drop", out=tmp_path / "run")
-    with pytest.raises(ConfigError, match="new_characters=add is for a text: leave it out"):
+    with pytest.raises(ConfigError, match="new_characters='add' is for a text: leave it out"):
         minigpt.finetune(trained, tasks=["upper"], new_characters="add", out=tmp_path / "run")
 
 

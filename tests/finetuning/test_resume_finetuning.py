@@ -83,9 +83,9 @@ def test_a_moved_base_is_asked_for_and_another_one_is_refused(
 ) -> None:
     run = make_unfinished("text-lora")
     change_record(run, base=str(tmp_path / "gone"))
-    with pytest.raises(RunError, match=r"the base run .* is not there: name it with --base"):
+    with pytest.raises(RunError, match=r"the base run .* is not there: name it with base=…"):
         resume_finetuning(run)
-    with pytest.raises(RunError, match="is not the base that was fine-tuned, its weights differ: name it with --base"):
+    with pytest.raises(RunError, match="is not the base that was fine-tuned, its weights differ: name it with base=…"):
         resume_finetuning(run, base=folder / "instructed")
     moved = shutil.copytree(folder / "base", tmp_path / "moved")
     assert resume_finetuning(run, base=moved).run.record.base == str(moved)
@@ -95,7 +95,7 @@ def test_a_moved_base_is_asked_for_and_another_one_is_refused(
     ("kind", "changed", "message"),
     [
         ("text-lora", "other.txt", "is not the text|are not what"),
-        ("sft-lora", "other.txt", "which is missing or has changed: name it with --data"),
+        ("sft-lora", "other.txt", "which is missing or has changed: name it with data=…"),
         ("sft-lora", "pairs.jsonl", "has none of messages"),
     ],
 )

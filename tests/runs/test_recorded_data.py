@@ -39,7 +39,7 @@ def test_a_relative_path_is_recorded_as_given_and_works_from_the_same_folder(
     assert resume("run", max_iters=2).record.data_paths == ["my.txt"]
     Path("other").mkdir()
     monkeypatch.chdir("other")
-    with pytest.raises(FileError, match=r"no such file .*; it is the text of '../run': name that text with --data"):
+    with pytest.raises(FileError, match=r"no such file .*; it is the text of '../run': name that text with data=…"):
         minigpt.load("../run").evaluate()
     assert resume("../run", data="../my.txt", max_iters=3).record.data_paths == ["../my.txt"]
 
@@ -81,14 +81,14 @@ def test_only_a_file_of_the_recorded_size_and_hash_is_opened(
         file.truncate(2**40)
     Path("prepared").mkdir()
     Path("prepared/data.json").write_text(" " * record.data_bytes)
-    with caplog.at_level(logging.INFO, "minigpt"), pytest.raises(InputError, match="name that text with --data"):
+    with caplog.at_level(logging.INFO, "minigpt"), pytest.raises(InputError, match="name that text with data=…"):
         find_training_data(Path("run"), dataclasses.replace(record, data_paths=[name]), None, UTF8)
     assert not caplog.messages or name == "prepared"
 
 
 def test_a_file_of_the_same_size_and_another_content_is_refused(record: Record) -> None:
     Path("my.txt").write_text("x" * record.data_bytes)
-    with pytest.raises(DataError, match="is not the text that 'run' was trained on: name that text with --data"):
+    with pytest.raises(DataError, match="is not the text that 'run' was trained on: name that text with data=…"):
         find_training_data(Path("run"), record, None, UTF8)
 
 

@@ -56,7 +56,7 @@ def test_a_module_is_advised_as_a_module(program: Path, monkeypatch: pytest.Monk
 
 def test_a_setting_is_a_flag_for_a_command_and_an_argument_for_python() -> None:
     settings = [("data",), ("max_iters", 5), ("learning_rate", 1e-4), ("precision", "bf16", "fp32")]
-    calls = ["data", "max_iters=5", "learning_rate=0.0001", "precision='bf16' or 'fp32'"]
+    calls = ["data=…", "max_iters=5", "learning_rate=0.0001", "precision='bf16' or 'fp32'"]
     assert [format_setting(*setting) for setting in settings] == calls
     with advise_commands():
         flags = ["--data", "--max-iters 5", "--learning-rate 0.0001", "--precision bf16 or fp32"]

@@ -21,7 +21,7 @@ def test_the_hint_comes_once_if_threads_wait_for_a_cpu(
     config, calls = Config().override(**TINY | {"max_iters": 4, "eval_interval": 1}), iter(range(100))
     hint = BusyMachineHint(Display(config.training), threads, lambda: waiting * next(calls))
     train(config, text_file, tmp_path / "run", callbacks=[hint])
-    assert capfd.readouterr().err.count("instead of 2 threads, --threads 1 may be faster") == count
+    assert capfd.readouterr().err.count("instead of 2 threads, threads=1 may be faster") == count
 
 
 def test_a_resumed_run_keeps_its_number_of_threads(text_file: Path, tmp_path: Path) -> None:

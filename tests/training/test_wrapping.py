@@ -160,7 +160,7 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
         with pytest.raises(DeviceError, match=words):
             require_precision(precision, torch.device(device))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    with pytest.raises(DeviceError, match="this GPU cannot compute in bf16: choose --precision fp16"):
+    with pytest.raises(DeviceError, match="this GPU cannot compute in bf16: choose precision='fp16' or 'fp32'"):
         require_precision("bf16", torch.device("cuda"))
     require_precision("bf16", torch.device("cpu"))
     require_precision("fp16", torch.device("cuda"))
@@ -204,7 +204,7 @@ def test_a_missing_compiler_is_reported_in_one_sentence(monkeypatch: pytest.Monk
     batch = (idx[:, :8], idx[:, 1:])
     with (
         prepare_steps(build(config.model), config, batch) as (wrapped, state),
-        pytest.raises(DeviceError, match=r"compile does not work here .*: leave out --compile"),
+        pytest.raises(DeviceError, match=r"compile does not work here .*: leave out compile=…"),
     ):
         compute_gradients(wrapped, state)
 

@@ -132,7 +132,7 @@ def test_a_stopped_ladder_continues(text_file: Path, tmp_path: Path, command: Ca
 def test_a_folder_with_another_ladder_or_other_files_is_refused(
     measured_ladder: Measured, text_file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="has a ladder with n_embd 16, not 8: choose another --out"):
+    with pytest.raises(RunError, match="has a ladder with n_embd 16, not 8: choose another out=…"):
         run_ladder(CONFIG.override(n_embd=8), text_file, measured_ladder[1])
     (tmp_path / "other.txt").write_text(text_file.read_text() + "!")
     with pytest.raises(RunError, match="has a ladder with data_sha256"):

@@ -170,7 +170,7 @@ def test_a_view_that_a_bigram_lacks_is_left_out_or_refused(bigram: Run, tmp_path
     assert left_out == {
         "attention": "this model has no attention heads: look at a transformer's run",
         "heads": "this model has no attention heads: look at a transformer's run",
-        "timeline": "the run has no snapshots: train with --snapshots 12",
+        "timeline": "the run has no snapshots: train with snapshots=12",
     }
     with pytest.raises(ConfigError, match="no attention heads"):
         list(look(bigram, tmp_path / "views", only=["heads"]))
@@ -220,7 +220,7 @@ def test_an_instruction_tuned_run_lacks_only_the_timeline(trained: Run, tmp_path
 def test_an_imported_run_is_looked_at_with_any_text(trained: Run, text_file: Path, tmp_path: Path) -> None:
     record = dataclasses.replace(trained.record, status="imported", data_sha256="0" * 64)
     run = dataclasses.replace(trained, record=record)
-    with pytest.raises(DataError, match="name one with --data"):
+    with pytest.raises(DataError, match="name one with data=…"):
         list(look(run, tmp_path / "look", only=["heads"]))
     views = {view.name: view for view in look(run, tmp_path / "look", data=text_file)}
     assert all(view.path for view in views.values())

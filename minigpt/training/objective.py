@@ -1,0 +1,36 @@
+"""What a training minimizes, and how it is measured."""
+
+from typing import Any
+
+from minigpt.data.dataset import Dataset
+from minigpt.data.prepared_data import PreparedData
+from minigpt.model import LanguageModel
+from minigpt.runs.evaluation import Evaluation
+from minigpt.training.evaluation import estimate_loss
+from minigpt.training.setup import TrainingSetup
+
+
+class Objective:
+    """The loss of the next token, for pre-training and for fine-tuning on a text. A subclass has another loss.
+
+    Attributes:
+        setup: the data and the model.
+        module: computes the logits and the loss of a batch.
+    """
+
+    def __init__(self, setup: TrainingSetup, module: LanguageModel | None = None) -> None:
+        self.setup = setup
+        self.module = module or setup.model
+
+    def estimate_loss(self, module: Any, data: Any, eval_windows: int) -> dict[str, float]:
+        """Return the loss of both splits during the training, as {"train": …, "val": …}; see `estimate_loss`."""
+        return estimate_loss(module, data, eval_windows)
+
+    def evaluate(self) -> Evaluation:
+        """Return the exact loss at the end of the training: here that of the validation split."""
+        setup, corpus = self.setup, self.setup.corpus
+        assert isinstance(setup.dataset, Dataset)
+        altered = isinstance(corpus, PreparedData) and corpus.is_altered
+        return Evaluation.measure(
+            setup.model, setup.dataset.val, setup.tokenizer, "validation split", corpus.source, is_altered=altered
+        )

@@ -1,0 +1,83 @@
+"""The callback that writes run.json: with which kernels a training began, and how it ended."""
+
+import dataclasses
+import shlex
+
+from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.record import Record, Status
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.advice import choose_advice
+from minigpt.training.callbacks import Callback
+from minigpt.training.display import Display
+from minigpt.training.training_state import TrainingState
+
+
+class RunRecorder(Callback):
+    """Writes run.json: which kernels are used when the training begins, and in whatever way it ends, how it ended.
+
+    Attributes:
+        is_written: True once the record of the end is on disk.
+    """
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self.path, self.record, self.display = run.path, run.record, display
+        self.state: TrainingState | None = None
+        self.is_written = False
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Keep the state, which outlives an error in the loop. Say if a resumed run has other kernels than before."""
+        self.state = state
+        state.saved_step = self.record.step
+        before, now = self.record.kernels, ", ".join(state.kernels)
+        if before not in (None, now):
+            self.display.say(
+                f"the run was trained with {before or 'no kernels'} and resumes with {now or 'no kernels'}: "
+                "the bits will differ from those of a run without the stop",
+                "yellow",
+            )
+        self.record = dataclasses.replace(self.record, kernels=now)
+        if state.processes.is_first:
+            RunDirectory(self.path).write_record(self.record)
+
+    def write(self, status: Status, exact: Evaluation | None = None) -> Record:
+        """Write and return the record of a training run that ended.
+
+        Args:
+            status: how it ended.
+            exact: the final evaluation, if there is one.
+        """
+        record = dataclasses.replace(self.record, status=status)
+        if self.state:
+            record = dataclasses.replace(
+                record,
+                step=self.state.saved_step,
+                data_position=self.state.data.position,
+                training_seconds=self.state.clock.training_seconds,
+                evaluation_seconds=self.state.clock.evaluation_seconds,
+            )
+        if exact:
+            record = dataclasses.replace(
+                record,
+                validation_loss=exact.loss,
+                bits_per_byte=exact.bits_per_byte,
+                bits_per_character=exact.bits_per_character,
+                predictions=exact.predictions,
+                possible_predictions=exact.possible_predictions,
+            )
+        if self.state is None or self.state.processes.is_first:
+            RunDirectory(self.path).write_record(record)
+        self.is_written = True
+        return record
+
+    def describe_best(self) -> str:
+        """Return the end of a sentence: which weights of a failed training are kept."""
+        best = self.state and self.state.best
+        if not best:
+            return ""
+        command = f"minigpt sample {shlex.quote(str(self.path))} --weights best"
+        call = f"minigpt.load({str(self.path)!r}, weights='best')"
+        return (
+            f"; the weights of the best evaluation (step {best.step:,}, validation loss {best.validation_loss:.4f}) "
+            f"are kept: {choose_advice(command, call)}"
+        )
