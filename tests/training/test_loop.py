@@ -172,6 +172,7 @@ def test_a_model_too_large_for_any_memory_is_refused(text_file: Path, tmp_path: 
         minigpt.train(data=text_file, out=tmp_path / "run", n_embd=2**30, n_head=1)
 
 
+@pytest.mark.filterwarnings("ignore:no installed font has")  # depends on the fonts of the machine
 def test_unusual_characters_do_not_break_the_loss_plot(tmp_path: Path) -> None:
     (tmp_path / "odd.txt").write_text("$x^2$ _{ \\frac 漢字 👩‍👩‍👧 é \x1b[31m\u2028\n" * 30)
     run = minigpt.train("bigram", data=tmp_path / "odd.txt", out=tmp_path / "run", max_iters=4, eval_interval=2)
