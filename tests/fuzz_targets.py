@@ -49,6 +49,10 @@ from minigpt.data.shards import INDEX
 from minigpt.data.text_format import TextFormat
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import MinigptError
+from minigpt.exchange.export_options import ExportOptions
+from minigpt.exchange.gguf_export import MODEL as GGUF_MODEL
+from minigpt.exchange.gguf_export import write_gguf
+from minigpt.exchange.gguf_import import load_gguf
 from minigpt.exchange.huggingface import load_gpt2
 from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.exchange.weight_files import INDEX as INDEX_OF_PARTS
@@ -425,6 +429,18 @@ def make_gpt2_index(folder: Path) -> Path:
     return folder / INDEX_OF_PARTS
 
 
+def make_gguf(folder: Path, tokenizer: Tokenizer | None = None) -> Path:
+    run = open_run_once(make_run(folder, tokenizer).path)
+    write_gguf(run, folder / "gguf", ExportOptions())
+    return folder / "gguf" / GGUF_MODEL
+
+
+def open_gguf(folder: Path) -> None:
+    model, tokenizer = load_gguf(folder / "gguf" / GGUF_MODEL)
+    use_tokenizer(tokenizer)
+    model(torch.zeros(1, 2, dtype=torch.int64))
+
+
 def make_ladder(folder: Path) -> Path:
     results = [Result(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
     counted = [Result(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
@@ -534,6 +550,8 @@ TARGETS = [
     gpt2_target("config.json", IN_JSON),
     gpt2_target("model.safetensors", IN_TENSORS),
     FuzzTarget(f"GPT-2: {INDEX_OF_PARTS}", make_gpt2_index, IN_JSON, load_gpt2),
+    FuzzTarget("GGUF, characters", make_gguf, mutations.mutate_bytes, open_gguf),
+    FuzzTarget("GGUF, BPE", lambda folder: make_gguf(folder, bpe_tokenizer()), mutations.mutate_bytes, open_gguf),
     FuzzTarget("ladder.json", make_ladder, IN_JSON, open_ladder),
 ]
 

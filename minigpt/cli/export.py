@@ -5,17 +5,27 @@ import click
 from minigpt.cli.options import json_option, run_argument, weights_option
 from minigpt.cli.output import open_run, print_json, print_line
 
+ABOUT_FORMATS = "hf: a folder for transformers; gguf: a file for llama.cpp and ollama; lecture: a state dict"
+
 
 @click.command(short_help="Export a run to another program's format.")
 @run_argument
-@click.option("--to", required=True, metavar="FORMAT", help="hf: a folder for transformers; lecture: a state dict")
+@click.option("--to", required=True, metavar="FORMAT", help=ABOUT_FORMATS)
 @click.option("--out", metavar="FOLDER", help="the folder to write [exports/RUN-FORMAT]")
 @click.option("--overwrite", is_flag=True, help="replace an earlier export")
 @click.option("--dequantize", is_flag=True, help="write the matrices of a quantized run in 32 bits")
+@click.option("--quantize", metavar="KIND", help="fewer bits, and print what they cost; gguf: q8_0 [none]")
 @weights_option
 @json_option
 def export(
-    run: str | None, to: str, out: str | None, overwrite: bool, dequantize: bool, weights: str, as_json: bool
+    run: str | None,
+    to: str,
+    out: str | None,
+    overwrite: bool,
+    dequantize: bool,
+    quantize: str | None,
+    weights: str,
+    as_json: bool,
 ) -> None:
     """Export RUN to the format of another program, and compare the logits there with the run's.
 
@@ -24,7 +34,8 @@ def export(
     from minigpt.exchange.export import export_run
 
     exported = open_run(run, weights, device="cpu")
-    result = export_run(exported, to, out, overwrite, dequantize)
+    result = export_run(exported, to, out, overwrite, dequantize, quantize)
+    compared = result.comparison
     if as_json:
         print_json(
             {
@@ -32,13 +43,19 @@ def export(
                 "format": to,
                 "path": str(result.path),
                 "bytes": result.bytes,
-                "checked_by": result.program if result.difference is not None else None,
-                "largest_difference": result.difference,
+                "checked_by": compared.program if compared else None,
+                "largest_difference": compared.difference if compared else None,
+                "quantization": quantize,
+                "loss": compared.export_loss if compared else None,
+                "run_loss": compared.run_loss if compared else None,
             }
         )
         return
     print_line(f"wrote {result.path}, {result.bytes:,} bytes")
-    if result.difference is None:
+    if compared is None or compared.program != result.program:
         print_line(f"not checked, because {result.program} is not installed: pip install {result.install}")
-    else:
-        print_line(f"checked with {result.program}: the logits differ by at most {result.difference:.1g}")
+    if compared is not None:
+        print_line(f"checked with {compared.program}: the logits differ by at most {compared.difference:.1g}")
+        if quantize and compared.export_loss is not None:
+            losses = f"{compared.export_loss:.4f}, and {compared.run_loss:.4f} in full precision"
+            print_line(f"in {quantize} the loss is {losses}")

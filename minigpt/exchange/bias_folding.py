@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ExchangeError
+from minigpt.model.gpt import GPT
 
 MIN_GAIN = 1e-3  # a smaller gain of the last layer norm makes the new weights too large for float32
 CONSTANT_LOGIT = -100.0  # of a token that is never written: its probability is below 1e-40
@@ -35,8 +36,8 @@ def fold_head_bias(head: Tensor, bias: Tensor, gain: Tensor, norm_bias: Tensor) 
     smallest = gain.abs().min().item()
     if smallest < MIN_GAIN:
         raise ExchangeError(
-            f"the last layer has a bias, and the layer norm before it a gain of {smallest:.1g}, so the bias cannot be "
-            f"moved: the smallest gain must be at least {MIN_GAIN:g}; train with --tied-head"
+            f"the layer norm before the last layer has a gain of {smallest:.1g}, so the bias cannot be moved: the "
+            f"smallest gain must be at least {MIN_GAIN:g}; train again with another --seed"
         )
     W, c, g, b = (tensor.double() for tensor in (head, bias, gain, norm_bias))
     quotient = (b / g).sum()
@@ -59,3 +60,28 @@ def append_constant_token(head: Tensor, bias: Tensor, embedding: Tensor) -> tupl
     head = torch.cat([head, head.new_zeros(1, head.shape[1])])
     bias = torch.cat([bias, bias.new_full((1,), CONSTANT_LOGIT)])
     return head, bias, torch.cat([embedding, embedding.mean(dim=0, keepdim=True)])
+
+
+def has_head_bias(model: GPT) -> bool:
+    """Return True if the last layer has a bias that is not zero."""
+    return model.lm_head is not None and bool(model.lm_head.bias.any())
+
+
+def fold_head(model: GPT, add_constant_token: bool) -> dict[str, Tensor]:
+    """Return an untied head without bias, the layer norm's bias before it, and the embedding, by GPT-2's names.
+
+    Args:
+        model: the model.
+        add_constant_token: whether to add a token that is never written.
+
+    Raises:
+        ExchangeError: a gain of the layer norm is near zero.
+    """
+    embedding = model.token_embedding_table.weight.detach()
+    head, bias = embedding, embedding.new_zeros(len(embedding))
+    if model.lm_head is not None:
+        head, bias = model.lm_head.weight.detach(), model.lm_head.bias.detach()
+    if add_constant_token:
+        head, bias, embedding = append_constant_token(head, bias, embedding)
+    head, norm_bias = fold_head_bias(head, bias, model.ln_f.weight.detach(), model.ln_f.bias.detach())
+    return {"lm_head.weight": head, "ln_f.bias": norm_bias, "wte.weight": embedding}

@@ -8,6 +8,8 @@ from minigpt.errors import ConfigError
 from minigpt.exchange.export_check import Comparison
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.export_target import replace_target
+from minigpt.exchange.gguf_export import FILES as GGUF_FILES
+from minigpt.exchange.gguf_export import QUANTIZATIONS, check_gguf, write_gguf
 from minigpt.exchange.huggingface_export import FILES, check_huggingface, write_huggingface
 from minigpt.exchange.lecture_export import FILES as LECTURE_FILES
 from minigpt.exchange.lecture_export import check_lecture, write_lecture
@@ -39,6 +41,7 @@ class Format:
 
 FORMATS = {
     "hf": Format(FILES, write_huggingface, check_huggingface, "transformers", "transformers"),
+    "gguf": Format(GGUF_FILES, write_gguf, check_gguf, "llama.cpp", "llama-cpp-python", QUANTIZATIONS),
     "lecture": Format(LECTURE_FILES, write_lecture, check_lecture, "the lecture's code", ""),
 }
 

@@ -22,11 +22,13 @@ class Comparison:
     """How an export differs from its run.
 
     Attributes:
+        program: the program that computed the export's logits.
         difference: the largest difference of two logits.
         run_loss: the run's loss on the compared tokens in nats per token; None if a window is a single token.
         export_loss: the export's loss on the same tokens.
     """
 
+    program: str
     difference: float
     run_loss: float | None
     export_loss: float | None
@@ -62,7 +64,7 @@ def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str, is
     difference = (theirs - ours).abs().max().item()
     if not difference <= (float_info.max if is_quantized else MAX_DIFFERENCE):
         raise ExchangeError(f"{program} computes other logits than the run: they differ by {difference:.3g}")
-    return Comparison(difference, _compute_loss(ours, ids), _compute_loss(theirs, ids))
+    return Comparison(program, difference, _compute_loss(ours, ids), _compute_loss(theirs, ids))
 
 
 def _compute_loss(logits: Tensor, ids: Tensor) -> float | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError
-from minigpt.exchange.bias_folding import append_constant_token, fold_head_bias
+from minigpt.exchange.bias_folding import fold_head, has_head_bias
 from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
@@ -58,11 +58,11 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     tokenizer, has_instructions = format_tokenizer(run.tokenizer), bool(run.record.instructions)
     model = read_gpt(run, options.dequantize)
     config, weights = model.config, convert_to_gpt2(model)
-    if needs_unknown_token(run.tokenizer) or _has_bias(model):
+    if needs_unknown_token(run.tokenizer) or has_head_bias(model):
         config = dataclasses.replace(
             config, tied_head=False, vocab_size=config.vocab_size + needs_unknown_token(run.tokenizer)
         )
-        weights |= _replace_head(model, needs_unknown_token(run.tokenizer))
+        weights |= fold_head(model, needs_unknown_token(run.tokenizer))
     tokens = {
         "bos_token_id": run.encode_prompt("")[0],
         "eos_token_id": find_end(run.tokenizer, has_instructions),
@@ -113,7 +113,7 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
         ExchangeError: the last layer has a bias, because GPT-2's has none.
         FileError: the folder cannot be written.
     """
-    if _has_bias(model):
+    if has_head_bias(model):
         raise ExchangeError("GPT-2 has no bias in its last layer, and this model has one: train it with --tied-head")
     _write_folder(Path(folder), model.config, convert_to_gpt2(model), {"bos_token_id": None, "eos_token_id": None})
 
@@ -126,23 +126,6 @@ def convert_to_gpt2(model: GPT) -> dict[str, Tensor]:
         weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
     names = map_gpt2_names(model.config)
     return {theirs: weights[ours].T if is_transposed(theirs) else weights[ours] for ours, theirs in names.items()}
-
-
-def _has_bias(model: GPT) -> bool:
-    """Return True if the last layer has a bias that is not zero."""
-    return model.lm_head is not None and bool(model.lm_head.bias.any())
-
-
-def _replace_head(model: GPT, add_unknown: bool) -> dict[str, Tensor]:
-    """Return a head without bias, the layer norm before it and the embedding, with the token <unk> if asked for."""
-    embedding = model.token_embedding_table.weight.detach()
-    head, bias = embedding, embedding.new_zeros(len(embedding))
-    if model.lm_head is not None:
-        head, bias = model.lm_head.weight.detach(), model.lm_head.bias.detach()
-    if add_unknown:
-        head, bias, embedding = append_constant_token(head, bias, embedding)
-    head, norm_bias = fold_head_bias(head, bias, model.ln_f.weight.detach(), model.ln_f.bias.detach())
-    return {"lm_head.weight": head, "ln_f.bias": norm_bias, "wte.weight": embedding}
 
 
 def _write_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokens: Mapping[str, Any]) -> None:

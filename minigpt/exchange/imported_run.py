@@ -11,6 +11,7 @@ from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, find_end_of_text
+from minigpt.tokenizers.chat_format import CHAT_TOKENS
 
 
 def write_imported_run(
@@ -41,6 +42,7 @@ def write_imported_run(
         tokenizer_sha256=compute_fingerprint(tokenizer),
         generation=describe_decoder(model),
         documents=find_end_of_text(tokenizer) is not None,
+        instructions=True if all(name in tokenizer.special_tokens for name in CHAT_TOKENS) else None,
         **describe_environment(),
     )
     target.write_config(config)

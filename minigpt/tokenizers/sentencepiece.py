@@ -7,9 +7,10 @@ blank before a text off, and writes a character that has no piece as its bytes. 
 
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from minigpt.config import TokenizerKind
 from minigpt.errors import ConfigError, DataError, FileError, MissingExtraError
@@ -24,8 +25,25 @@ _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581 stands for a blank in a model, s
 _MAX_SENTENCE = 2**12  # characters of a sentence, as the trainer calls its examples
 _COVERAGE = 0.9995  # the share of characters that get a piece of their own where not all of them can
 _PROBE = f"  a  b\n\n\tﬁ ½ {'x' * 3} "  # a model that changes text does not return this one
-_NORMALIZER_SPEC, _CHARACTER_MAP = 3, 2  # fields of sentencepiece_model.proto
+# Fields of sentencepiece_model.proto, and a value.
+_TRAINER_SPEC, _MODEL_TYPE, _BPE = 2, 3, 2
+_NORMALIZER_SPEC, _CHARACTER_MAP = 3, 2
 Method = Literal["unigram", "bpe"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a vocabulary.
+
+    Attributes:
+        text: the piece, in which U+2581 stands for a blank; <0x0A> for the byte 10.
+        score: the log of its probability, or with BPE minus the number of its merge.
+        kind: what it stands for.
+    """
+
+    text: str
+    score: float
+    kind: Literal["text", "byte", "control", "unknown"]
 
 
 class SentencePieceTokenizer:
@@ -115,6 +133,18 @@ class SentencePieceTokenizer:
         """The number of pieces."""
         return self._processor.vocab_size()
 
+    @property
+    def method(self) -> Method:
+        """How the model cuts a text into pieces."""
+        trainers = [content for field, content in _parse_fields(self.model) if field == _TRAINER_SPEC]
+        kinds = [number for content in trainers for field, number in _parse_fields(content) if field == _MODEL_TYPE]
+        return "bpe" if _BPE in kinds else "unigram"
+
+    def list_pieces(self) -> list[Piece]:
+        """Return the pieces, in the order of their ids."""
+        get = self._processor
+        return [Piece(get.id_to_piece(i), get.get_score(i), _get_kind(get, i)) for i in range(self.vocab_size)]
+
     def encode(self, text: str) -> list[int]:
         """Convert text to token ids.
 
@@ -192,6 +222,15 @@ def _get_piece_bytes(processor: "SentencePieceProcessor", i: int) -> bytes:
     return piece.replace(_BLANK, " ").encode()
 
 
+def _get_kind(processor: "SentencePieceProcessor", i: int) -> Literal["text", "byte", "control", "unknown"]:
+    """Return what a piece stands for."""
+    if processor.is_byte(i):
+        return "byte"
+    if processor.is_control(i):
+        return "control"
+    return "unknown" if processor.is_unknown(i) else "text"
+
+
 def _has_character_map(model: bytes) -> bool:
     """Return True if a model replaces characters before it encodes: its normalizer_spec has a precompiled_charsmap."""
     try:
@@ -202,8 +241,13 @@ def _has_character_map(model: bytes) -> bool:
     return any(field == _CHARACTER_MAP and content for field, content in fields)
 
 
-def _parse_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and the content of each field of a Protocol Buffers message that holds bytes."""
+def _parse_fields(message: Any) -> Iterator[tuple[int, Any]]:
+    """Yield the number of each field of a Protocol Buffers message, and its content: bytes or a whole number.
+
+    A number in the place of a message has no fields.
+    """
+    if not isinstance(message, bytes):
+        return
     i = 0
 
     def read_varint() -> int:
@@ -219,7 +263,7 @@ def _parse_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     while i < len(message):
         field, kind = divmod(read_varint(), 8)
         if kind == 0:
-            read_varint()
+            yield field, read_varint()
         elif kind == 2:
             size = read_varint()
             yield field, message[i : i + size]
