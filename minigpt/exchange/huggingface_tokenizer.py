@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
-from minigpt.errors import ExchangeError
+from minigpt.exchange.huggingface_sentencepiece import format_sentencepiece
 from minigpt.tokenizers.base import Tokenizer, find_end_of_text
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import END_OF_ANSWER, ROLE_TOKENS
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 UNKNOWN_TOKEN = "<unk>"
 CHAT_TEMPLATE = (  # the format of tokenizers/chat_format.py, in Jinja
@@ -30,14 +31,12 @@ def format_tokenizer(tokenizer: Tokenizer) -> bytes:
 
     A character tokenizer becomes a BPE without merges. An unknown character becomes the token <unk>, whose id is
     `tokenizer.vocab_size`, or the tokenizer's own character for unknown ones.
-
-    Raises:
-        ExchangeError: the tokenizer is a SentencePiece model.
     """
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.to_bytes()
-    if not isinstance(tokenizer, CharTokenizer):
-        raise ExchangeError("a SentencePiece tokenizer cannot be exported: train a run with --tokenizer bpe or char")
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return format_sentencepiece(tokenizer)
+    assert isinstance(tokenizer, CharTokenizer)
     vocab, special, unknown = dict(tokenizer.stoi), dict(tokenizer.special_tokens), tokenizer.unknown
     if unknown is None:
         unknown, special[UNKNOWN_TOKEN] = UNKNOWN_TOKEN, tokenizer.vocab_size
@@ -82,10 +81,17 @@ def describe_tokenizer(tokenizer: Tokenizer, block_size: int, has_instructions: 
     if needs_unknown_token(tokenizer):
         content["unk_token"] = UNKNOWN_TOKEN
     if (end := find_end(tokenizer, has_instructions)) is not None:
-        content["eos_token"] = next(name for name, i in tokenizer.special_tokens.items() if i == end)
+        content["eos_token"] = _name_token(tokenizer, end)
     if has_instructions:
         content["chat_template"] = CHAT_TEMPLATE
     return content
+
+
+def _name_token(tokenizer: Tokenizer, i: int) -> str:
+    """Return the name of a special token in tokenizer.json."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return tokenizer.list_pieces()[i].text
+    return next(name for name, each in tokenizer.special_tokens.items() if each == i)
 
 
 def find_end(tokenizer: Tokenizer, has_instructions: bool) -> int | None:
