@@ -106,5 +106,5 @@ def export_run(
     with replace_target(path, chosen.files, overwrite) as folder:
         chosen.write(run, folder, options)
         comparison = chosen.check(run, folder, options)
-        size = sum(file.stat().st_size for file in folder.iterdir())
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return ExportResult(path, size, chosen.program, comparison, chosen.install)

@@ -17,6 +17,7 @@ from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_c
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.huggingface import REQUIRED_SETTINGS
+from minigpt.exchange.huggingface_adapter import ADAPTER, copy_adapter
 from minigpt.exchange.huggingface_tokenizer import (
     UNKNOWN_TOKEN,
     describe_tokenizer,
@@ -37,7 +38,18 @@ FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "README.md",
+    ADAPTER,
 )
+_ADAPTER_USAGE = """This model has the weights of the LoRA adapter already. The folder `adapter` has them alone, for
+PEFT, over the export of the run that was fine-tuned:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("PATH OF THE BASE'S EXPORT")
+model = PeftModel.from_pretrained(base, "PATH OF THIS FOLDER/adapter")
+```"""
 
 
 def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
@@ -73,7 +85,8 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     _write_json(folder / "generation_config.json", sampling)
     _write_json(folder / "tokenizer_config.json", described)
     write_atomic(folder / "tokenizer.json", tokenizer)
-    write_atomic(folder / "README.md", _describe(run, has_instructions).encode())
+    has_adapter = copy_adapter(run, folder)
+    write_atomic(folder / "README.md", _describe(run, has_instructions, has_adapter).encode())
 
 
 def check_huggingface(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:
@@ -161,7 +174,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def _describe(run: Run, has_instructions: bool) -> str:
+def _describe(run: Run, has_instructions: bool, has_adapter: bool) -> str:
     """Return the model card."""
     usage = """```python
 from transformers import pipeline
@@ -171,6 +184,8 @@ print(write("the", do_sample=True)[0]["generated_text"])
 ```"""
     if has_instructions:
         usage = usage.replace('write("the", do_sample=True)', 'write([{"role": "user", "content": "the"}])')
+    if has_adapter:
+        usage += f"\n\n{_ADAPTER_USAGE}"
     limits = [
         f"- A prompt and its continuation have at most {run.config.model.block_size:,} tokens together.",
         f"- Without a prompt, the text begins after the token {run.encode_prompt('')[0]}, "

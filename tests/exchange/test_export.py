@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, train_to_answer
+from peft import PeftModel
 from snippets import ROOT
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from minigpt.errors import ConfigError, ExchangeError, FileError
 from minigpt.exchange.bias_folding import CONSTANT_LOGIT, append_constant_token, fold_head_bias
 from minigpt.exchange.export import FORMATS, export_run
 from minigpt.exchange.export_target import replace_target
+from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.runs.quantize_run import quantize
 from minigpt.runs.run import Run
@@ -125,6 +127,33 @@ def test_the_chat_template_writes_a_conversation_as_the_run_does(
     assert tokenizer.eos_token_id == tuned.tokenizer.special_tokens["<|end|>"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert '{"role": "user"' in card
+
+
+def test_peft_opens_the_adapter_of_a_run_over_the_export_of_its_base(
+    trained: Run, text_file: Path, tmp_path: Path
+) -> None:
+    lora = LoRAConfig(rank=2, alpha=40.0)
+    settings = {"max_iters": 4, "eval_interval": 4, "learning_rate": 1e-2}
+    tuned = minigpt.finetune(trained, data=text_file, method="lora", lora=lora, out=tmp_path / "tuned", **settings)
+    export_run(trained, "hf", tmp_path / "base")
+    export_run(tuned, "hf", tmp_path / "out")
+    export_run(tuned, "hf", tmp_path / "out", overwrite=True)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    ids = torch.tensor([trained.tokenizer.encode("the sea")])
+    with torch.inference_mode():
+        before = base(ids).logits[..., : trained.tokenizer.vocab_size]
+        found = PeftModel.from_pretrained(base, tmp_path / "out" / "adapter")(ids).logits
+        expected = tuned.model(ids)[0]
+    assert (before - expected).abs().max() > 0.01
+    torch.testing.assert_close(found[..., : trained.tokenizer.vocab_size], expected, atol=1e-4, rtol=1e-4)
+    assert "for PEFT" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_adapter_that_changes_the_last_layer_is_left_out(trained: Run, text_file: Path, tmp_path: Path) -> None:
+    tuned = train_to_answer(trained, tmp_path, "ab", max_iters=4, method="lora").run
+    assert (tuned.path / "adapter").is_dir()
+    export_run(tuned, "hf", tmp_path / "out")
+    assert not (tmp_path / "out" / "adapter").exists()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
