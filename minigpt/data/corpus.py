@@ -13,7 +13,7 @@ from minigpt.data.json_rows import JSON_SUFFIXES, get_suffix
 from minigpt.data.prepared_data import PreparedData, is_prepared
 from minigpt.data.text_format import UTF8, TextDecoder, TextFormat
 from minigpt.errors import DataError, FileError
-from minigpt.system.advice import choose_advice
+from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, read_bytes
 from minigpt.system.warn_once import warn_once
 
@@ -90,7 +90,7 @@ def find_corpus(
             )
     names = tuple(map(str, files))
     text = _join(texts)
-    source = f"the file {names[0]}" if len(names) == 1 else f"the {len(names)} files {names[0]} to {names[-1]}"
+    source = f"the file {names[0]}" if len(names) == 1 else f"the {len(names):,} files from {names[0]} to {names[-1]}"
     return Corpus(text, source, names, compute_sha256(text.encode()))
 
 
@@ -120,8 +120,7 @@ def _read_file(path: Path, text_format: TextFormat, say: Callable[[str], None]) 
         warn_once(f"{decoder.name} begins with a byte order mark (U+FEFF), which is left out")
     if decoder.windows_line_ends and text_format.newlines == "keep":
         found = f"{decoder.name} has {decoder.windows_line_ends:,} line ends of Windows (\\r\\n), which are kept"
-        way_out = choose_advice("--newlines unix", "newlines='unix'")
-        say(f"{found}: {way_out} reads each as \\n")
+        say(f"{found}: {format_setting('newlines', 'unix')} reads each as \\n")
     if decoder.replaced:
         say(f"{decoder.replaced:,} places in {decoder.name} are not {text_format.encoding} and became U+FFFD")
     return text

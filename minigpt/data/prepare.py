@@ -24,7 +24,7 @@ from minigpt.data.shards import INDEX, Index, Part, check_shards
 from minigpt.data.text_format import TextFormat
 from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError
-from minigpt.system.advice import choose_advice
+from minigpt.system.advice import format_setting
 from minigpt.system.cpus import count_cpus
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
@@ -153,7 +153,7 @@ def prepare_corpus(
         if reader.byte_order_marks:
             progress.say(f"{reader.byte_order_marks:,} files begin with a byte order mark, which is left out")
         if reader.windows_files and settings.newlines == "keep":
-            way_out = choose_advice("--newlines unix", "newlines='unix'") + " and a new --out"
+            way_out = f"{format_setting('newlines', 'unix')} and a new {format_setting('out')}"
             kept = f"{reader.windows_files:,} files have line ends of Windows (\\r\\n), which are kept"
             progress.say(f"{kept}: {way_out} read each as \\n")
         if corpus.marked:

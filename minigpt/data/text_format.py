@@ -8,7 +8,7 @@ from typing import Any, Self
 from minigpt.config import Errors, Newlines, TrainingConfig
 from minigpt.config_fields import require_encoding
 from minigpt.errors import FileError
-from minigpt.system.advice import choose_advice
+from minigpt.system.advice import format_setting
 from minigpt.system.text_encoding import BYTE_ORDER_MARK, require_no_utf16
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -100,8 +100,7 @@ class TextDecoder:
     def _require_utf8(self, content: bytes) -> None:
         """Raise FileError for bytes of UTF-16, or of a binary file."""
         if not self._read:
-            way_out = choose_advice("add --encoding utf-16", "add encoding='utf-16'")
-            require_no_utf16(content, self.name, way_out)
+            require_no_utf16(content, self.name, f"add {format_setting('encoding', 'utf-16')}")
         zero = content.find(0)
         if zero >= 0:
             raise FileError(f"{self.name} is binary, not text: byte {self._read + zero:,} is zero; leave it out")
@@ -119,8 +118,8 @@ class TextDecoder:
 
 def suggest_encoding() -> str:
     """Return the way out for a text in another encoding."""
-    command = "name its encoding, such as --encoding cp1252, or use --errors replace"
-    return choose_advice(command, "name its encoding, such as encoding='cp1252', or use errors='replace'")
+    encoding, errors = format_setting("encoding", "cp1252"), format_setting("errors", "replace")
+    return f"name its encoding, such as {encoding} (Western Europe) or cp932 (Japan), or use {errors}"
 
 
 def choose_error_handler(counter: Any) -> str:

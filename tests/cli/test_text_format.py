@@ -31,7 +31,7 @@ def test_a_text_of_windows_is_read_for_training_evaluation_and_resuming(
     assert "'a.txt' is not UTF-8: byte 0 is 0x8a; name its encoding, such as --encoding cp1252" in refused.stderr
     done = command("train", *verses, *QUICK, *FORMAT, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
-    assert "the 2 files a.txt to b.txt: 600 characters, 13 different" in done.stderr
+    assert "the 2 files from a.txt to b.txt: 600 characters, 13 different" in done.stderr
     described = json.loads(done.stdout)
     assert described["data_paths"] == ["a.txt", "b.txt"]
     own = json.loads(command("eval", "run", "--json").stdout)

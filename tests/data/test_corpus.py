@@ -90,7 +90,7 @@ def test_a_named_file_comes_before_input_txt(tmp_path: Path, monkeypatch: pytest
     [
         (
             b"caf\xe9",
-            "not UTF-8: byte 3 is 0xe9; name its encoding, such as encoding='cp1252', or",
+            "not UTF-8: byte 3 is 0xe9; name its encoding, such as encoding='cp1252' .Western",
         ),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "binary, not text: byte 8 is zero"),
         ("text".encode("utf-16"), "is UTF-16, not UTF-8: add encoding='utf-16'"),
@@ -266,7 +266,7 @@ def test_several_files_are_one_text(tmp_path: Path) -> None:
     corpus = find_corpus([tmp_path / name for name in texts])
     assert corpus.text == "one\ntwo\nthree"
     assert corpus.paths == tuple(str(tmp_path / name) for name in texts)
-    assert corpus.source == f"the 3 files {tmp_path / 'b.txt'} to {tmp_path / 'c.txt'}"
+    assert corpus.source == f"the 3 files from {tmp_path / 'b.txt'} to {tmp_path / 'c.txt'}"
     with pytest.raises(FileError, match="there is no such file"):
         find_corpus([tmp_path / "a.txt", tmp_path / "missing.txt"])
 

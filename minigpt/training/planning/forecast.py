@@ -37,6 +37,7 @@ REHEARSAL_SECONDS = 0.7  # … for about this time
 BUDGET_SHARE, MAX_REHEARSAL_SECONDS = 0.02, 20.0  # of a time budget, steps are timed for this share, up to this time
 MAX_WINDOWS = 64  # windows of the timed evaluation
 SAMPLE_TOKENS = 16  # tokens of the timed sample
+SHORTEST_COMPARED = 10.0  # seconds: the difference of a shorter training from its forecast says little
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ class Forecast:
 
     def compare(self, seconds: float, validation_loss: float) -> str:
         """Return a sentence that compares the forecast with the result."""
-        difference = f"{abs(seconds / self.seconds - 1):.0%} {'more' if seconds > self.seconds else 'less'}"
-        times = f"forecast {format_duration(self.seconds)}, it took {format_duration(seconds)}, {difference}"
+        times = f"forecast {format_duration(self.seconds)}, it took {format_duration(seconds)}"
+        if seconds >= SHORTEST_COMPARED:
+            times += f", {abs(seconds / self.seconds - 1):.0%} {'more' if seconds > self.seconds else 'less'}"
         if self.loss is None:
             return times
         low, high = self.loss

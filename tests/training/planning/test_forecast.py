@@ -72,6 +72,7 @@ def test_the_forecast_as_text_and_compared_with_the_result() -> None:
         "forecast 1:40, it took 2:05, 25% more; final loss 1.80 (forecast 1.70 to 1.90)"
     )
     assert "10% less; final loss 1.60 (forecast" in predicted.compare(90.0, 1.6)
+    assert Forecast(0.1, None, None).compare(0.4, 1.6) == "forecast 0:00, it took 0:00"
 
 
 SHAPE = {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32, "batch_size": 16}
