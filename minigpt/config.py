@@ -70,7 +70,9 @@ class ModelConfig(ValidatedSettings):
     n_layer: int = setting(4, "number of blocks", at_least=1, at_most=MAX_BLOCKS)
     dropout: float = setting(0.0, "share of activations set to zero in training", at_least=0, below=1)
     implementation: Literal["fast", "lecture"] = setting("fast", "fast: model/gpt.py; lecture: model/lecture.py")
-    activation: Literal["relu", "gelu"] = setting("relu", "nonlinearity of the feed-forward layer; GPT-2 uses gelu")
+    activation: Literal["relu", "gelu", "gelu_exact"] = setting(
+        "relu", "nonlinearity of the feed-forward layer; GPT-2 has gelu, an approximation; nanoGPT has gelu_exact"
+    )
     qkv_bias: bool = setting(False, "add a bias to queries, keys and values, as GPT-2 does")
     tied_head: bool = setting(False, "use the token embedding as the last layer too, as GPT-2 does")
     quantization: Literal["none", "int8", "nf4"] = setting("none", "format of the matrices, set by minigpt quantize")

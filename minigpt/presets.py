@@ -65,7 +65,7 @@ PRESETS = {
             "batch_size": 12,
             "block_size": 64,
             "n_embd": 128,
-            "activation": "gelu",
+            "activation": "gelu_exact",
             "tied_head": True,
             "max_iters": 2000,
             "eval_interval": 250,

@@ -85,7 +85,7 @@ def test_the_nanogpt_preset_has_nanogpts_settings() -> None:
     assert (training.warmup_iters, training.beta2, training.weight_decay, training.grad_clip) == (100, 0.99, 0.1, 1.0)
     assert (training.schedule, training.optimizer, model.activation, model.tied_head) == (
         *("cosine", "adamw"),
-        *("gelu", True),
+        *("gelu_exact", True),
     )
 
 

@@ -25,7 +25,12 @@ from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
 FILE_PATTERNS = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "vocab.json", "merges.txt"]
-ACTIVATIONS: dict[str, Literal["relu", "gelu"]] = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
+ACTIVATIONS: dict[str, Literal["relu", "gelu", "gelu_exact"]] = {  # the first name of a function is the one we write
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu": "gelu_exact",
+    "relu": "relu",
+}
 REQUIRED_SETTINGS = {  # GPT-2's config.json can hold other values; our GPT supports these only
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,

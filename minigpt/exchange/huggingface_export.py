@@ -16,7 +16,7 @@ from minigpt.exchange.bias_folding import fold_head, has_head_bias
 from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
-from minigpt.exchange.huggingface import REQUIRED_SETTINGS
+from minigpt.exchange.huggingface import ACTIVATIONS, REQUIRED_SETTINGS
 from minigpt.exchange.huggingface_adapter import ADAPTER, copy_adapter
 from minigpt.exchange.huggingface_tokenizer import (
     UNKNOWN_TOKEN,
@@ -40,6 +40,7 @@ FILES = (
     "README.md",
     ADAPTER,
 )
+ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 _ADAPTER_USAGE = """This model has the weights of the LoRA adapter already. The folder `adapter` has them alone, for
 PEFT, over the export of the run that was fine-tuned:
 
@@ -155,7 +156,7 @@ def _write_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tenso
         "n_embd": config.n_embd,
         "n_layer": config.n_layer,
         "n_head": config.n_head,
-        "activation_function": "gelu_new" if config.activation == "gelu" else "relu",
+        "activation_function": ACTIVATION_NAMES[config.activation],
         "embd_pdrop": 0.0,
         "attn_pdrop": config.dropout,
         "resid_pdrop": config.dropout,

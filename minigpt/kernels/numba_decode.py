@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch.nn import functional as F
 
 from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
-from minigpt.kernels.numba_ops import activate, add_product, empty_array, exp, find_largest, layer_norm
+from minigpt.kernels.numba_ops import ACTIVATIONS, activate, add_product, empty_array, exp, find_largest, layer_norm
 from minigpt.kernels.numba_sampling import Sampling, sample_token
 from minigpt.kernels.numba_weights import Weights, extract_weights
 from minigpt.model.kv_cache import ContextWindow
@@ -40,7 +40,7 @@ class CachedDecoder:
         assert cache is not None
         self.weights = extract_weights(model, parts)
         self.scratch, self.sampling = create_scratch(self.weights), sampling
-        self.relu = model.config.activation == "relu"
+        self.activation = ACTIVATIONS.index(model.config.activation)
         stored = torch.stack(cache.keys_and_values())[:, :, 0]  # (L, 2, H, S, D)
         stored = F.pad(stored, (0, 0, 0, model.config.block_size - cache.length))  # (L, 2, H, T, D)
         self.keys, self.values = (part.mT.contiguous().numpy() for part in stored.unbind(1))  # (L, H, D, T) each
@@ -48,7 +48,7 @@ class CachedDecoder:
 
     def decode(self, uniforms: ndarray) -> ndarray:
         """Return the next tokens (N,), one for each random number in [0, 1)."""
-        state = self.weights, self.relu, self.keys, self.values, self.scratch
+        state = self.weights, self.activation, self.keys, self.values, self.scratch
         if len(self.scratch.sums) == 1:
             tokens = decode_tokens(*state, self.token, self.position, self.sampling, uniforms)
         else:
@@ -95,7 +95,7 @@ def create_scratch(w: Weights) -> Scratch:
 @njit_allocating
 def decode_tokens(
     w: Weights,
-    relu: bool,
+    activation: int,
     keys: ndarray,  # (L, H, D, T)
     values: ndarray,  # (L, H, D, T)
     s: Scratch,
@@ -108,44 +108,46 @@ def decode_tokens(
     tokens = np.empty(len(uniforms), np.int64)
     logits = s.logits.reshape(-1)[: len(w.tokens)]
     for n in range(len(uniforms)):
-        decode_token(w, relu, keys, values, s, token, position + n)
+        decode_token(w, activation, keys, values, s, token, position + n)
         token = sample_token(logits, sampling, uniforms[n])
         tokens[n] = token
     return tokens
 
 
 @njit_inner
-def decode_token(w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int) -> None:
+def decode_token(
+    w: Weights, activation: int, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
+) -> None:
     """Add a token at a position to the cache and write the logits of the next token to the scratch memory."""
     embed(w, s, token, position)
     for stage in range(2 * len(w.up) + 1):
         for part in range(len(s.sums)):
-            _run_part(w, relu, keys, values, s, stage, position, part)
+            _run_part(w, activation, keys, values, s, stage, position, part)
         _add_sums(w, s, stage)
 
 
 @njit_parallel
 def decode_token_in_parts(
-    w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
+    w: Weights, activation: int, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
 ) -> None:
     """Do the same with a thread for each part."""
     embed(w, s, token, position)
     for stage in range(2 * len(w.up) + 1):
         for part in prange(len(s.sums)):  # unsigned: without the conversion, Numba compiles each function twice
-            _run_part(w, relu, keys, values, s, stage, position, np.int64(part))
+            _run_part(w, activation, keys, values, s, stage, position, np.int64(part))
         _add_sums(w, s, stage)
 
 
 @njit_inner
 def _run_part(
-    w: Weights, relu: bool, keys: ndarray, values: ndarray, s: Scratch, stage: int, position: int, part: int
+    w: Weights, activation: int, keys: ndarray, values: ndarray, s: Scratch, stage: int, position: int, part: int
 ) -> None:
     """Compute one part of a stage: the attention or the feed-forward of a layer, or the logits."""
     layer = stage // 2
     if layer == len(w.up):
         compute_logits(w, s, part)
     elif stage % 2:
-        _compute_feed_forward(w, relu, s, layer, part)
+        _compute_feed_forward(w, activation, s, layer, part)
     else:
         _compute_attention(w, keys, values, s, layer, position, part)
 
@@ -179,11 +181,11 @@ def _compute_attention(
 
 
 @njit_inner
-def _compute_feed_forward(w: Weights, relu: bool, s: Scratch, layer: int, part: int) -> None:
+def _compute_feed_forward(w: Weights, activation: int, s: Scratch, layer: int, part: int) -> None:
     """Compute what one part of the hidden units adds to x."""
     layer_norm(s.x, w.ln2[layer], s.normed[part])
     multiply(s.normed[part], w.up[layer, part], w.up_affine[layer, part], s.hidden[part], s.rows[part])
-    activate(s.hidden[part], relu)
+    activate(s.hidden[part], activation)
     s.sums[part, :] = 0
     add_product(s.hidden[part], w.down[layer, part], s.sums[part], s.rows[part])
 

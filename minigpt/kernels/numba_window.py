@@ -17,7 +17,17 @@ from numba import prange
 from numpy import ndarray
 
 from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
-from minigpt.kernels.numba_ops import activate, add, add_product, copy, empty_array, exp, find_largest, layer_norm
+from minigpt.kernels.numba_ops import (
+    ACTIVATIONS,
+    activate,
+    add,
+    add_product,
+    copy,
+    empty_array,
+    exp,
+    find_largest,
+    layer_norm,
+)
 from minigpt.kernels.numba_sampling import Sampling, sample_token
 from minigpt.kernels.numba_weights import Weights, extract_weights
 from minigpt.model.kv_cache import ContextWindow
@@ -34,13 +44,13 @@ class WindowDecoder:
         assert window.idx is not None
         config = window.model.config
         self.weights = extract_weights(window.model, full=True)
-        self.relu, self.sampling = config.activation == "relu", sampling
+        self.activation, self.sampling = ACTIVATIONS.index(config.activation), sampling
         self.scratch = create_window_scratch(self.weights, config.n_head)
         self.idx = np.array([*window.idx[0].tolist(), token][-config.block_size :])
 
     def decode(self, uniforms: ndarray) -> ndarray:
         """Return the next tokens (N,), one for each random number in [0, 1)."""
-        return decode_window_tokens(self.weights, self.relu, self.scratch, self.idx, self.sampling, uniforms)
+        return decode_window_tokens(self.weights, self.activation, self.scratch, self.idx, self.sampling, uniforms)
 
 
 class WindowScratch(NamedTuple):
@@ -80,12 +90,12 @@ def create_window_scratch(w: Weights, H: int) -> WindowScratch:
 
 @njit_allocating
 def decode_window_tokens(
-    w: Weights, relu: bool, s: WindowScratch, idx: ndarray, sampling: Sampling, uniforms: ndarray
+    w: Weights, activation: int, s: WindowScratch, idx: ndarray, sampling: Sampling, uniforms: ndarray
 ) -> ndarray:
     """Return the N tokens that follow a window idx (T,), one for each random number; the window moves on."""
     tokens = np.empty(len(uniforms), np.int64)
     for n in range(len(uniforms)):
-        compute_window_logits(w, relu, s, idx)
+        compute_window_logits(w, activation, s, idx)
         tokens[n] = sample_token(s.logits, sampling, uniforms[n])
         for t in range(len(idx) - 1):
             idx[t] = idx[t + 1]
@@ -94,19 +104,19 @@ def decode_window_tokens(
 
 
 @njit_parallel
-def compute_window_logits(w: Weights, relu: bool, s: WindowScratch, idx: ndarray) -> None:
+def compute_window_logits(w: Weights, activation: int, s: WindowScratch, idx: ndarray) -> None:
     """Write the logits after the window idx (T,) to the scratch memory."""
     T = len(idx)
     for stage in range(len(w.up) + 1):
         for part in prange(PARTS):  # unsigned: without the conversion, Numba compiles each function twice
-            _run_part(w, relu, s, idx, stage, np.int64(part))
+            _run_part(w, activation, s, idx, stage, np.int64(part))
     layer_norm(s.x[T - 1], w.ln_f, s.normed[T - 1])
     copy(w.head_affine[0, 1], s.logits)
     add_product(s.normed[T - 1], w.head[0], s.logits, s.rows)
 
 
 @njit_inner
-def _run_part(w: Weights, relu: bool, s: WindowScratch, idx: ndarray, stage: int, part: int) -> None:
+def _run_part(w: Weights, activation: int, s: WindowScratch, idx: ndarray, stage: int, part: int) -> None:
     """Compute the keys and values of a block, and all before them, for one part of the positions.
 
     The stage after the last block finishes that block, for the last position only.
@@ -116,7 +126,7 @@ def _run_part(w: Weights, relu: bool, s: WindowScratch, idx: ndarray, stage: int
     if stage == 0:
         embed_window(w, s, idx, first, last)
     else:
-        _finish_block(w, relu, s, stage - 1, first if stage < L else max(first, T - 1), last)
+        _finish_block(w, activation, s, stage - 1, first if stage < L else max(first, T - 1), last)
     if stage < L:
         _compute_qkv(w, s, stage, first, last)
 
@@ -148,7 +158,7 @@ def _compute_qkv(w: Weights, s: WindowScratch, layer: int, first: int, last: int
 
 
 @njit_inner
-def _finish_block(w: Weights, relu: bool, s: WindowScratch, layer: int, first: int, last: int) -> None:
+def _finish_block(w: Weights, activation: int, s: WindowScratch, layer: int, first: int, last: int) -> None:
     """Compute the rest of a block, attention and feed-forward, for the positions from `first` to `last` - 1."""
     H, _, D = s.queries.shape
     C, F = H * D, s.hidden.shape[1]
@@ -163,7 +173,7 @@ def _finish_block(w: Weights, relu: bool, s: WindowScratch, layer: int, first: i
         add(w.down_affine[layer, 1], s.x[t])
     _add_products(s.normed, w.up[layer, 0], s.hidden, first, last, C, F)
     for t in range(first, last):
-        activate(s.hidden[t], relu)
+        activate(s.hidden[t], activation)
     _add_products(s.hidden, w.down[layer, 0], s.x, first, last, F, C)
 
 

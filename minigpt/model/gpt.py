@@ -6,7 +6,7 @@ KV cache the model reads each token of a growing text once.
 
 With `qkv_bias`, `activation="gelu"` and `tied_head` the model is GPT-2 (Radford et al. 2019): queries, keys and values
 have a bias, the nonlinearity is GELU, and the last layer is the token embedding table, without a bias.
-`exchange/huggingface.py` loads GPT-2's weights.
+`exchange/huggingface.py` loads GPT-2's weights. GPT-2 approximates GELU by a tanh; `activation="gelu_exact"` does not.
 
 Shapes: B batch, T time, C channels (n_embd), H heads, D head size (C / H), V vocabulary; S is the number of tokens
 that attention sees, the cached ones included.
@@ -83,7 +83,10 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Process each position: (B, T, C) -> (B, T, C)."""
         x = self.up(x)  # (B, T, 4C)
-        x = F.relu(x, inplace=True) if self.activation == "relu" else F.gelu(x, approximate="tanh")
+        if self.activation == "relu":
+            x = F.relu(x, inplace=True)
+        else:
+            x = F.gelu(x, approximate="tanh" if self.activation == "gelu" else "none")
         return self.dropout(self.down(x))
 
 

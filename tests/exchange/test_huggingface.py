@@ -35,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"activation_function": "relu"}, {"tie_word_embeddings": False}], ids=["gpt2", "relu", "untied"]
+    "settings",
+    [{}, {"activation_function": "relu"}, {"activation_function": "gelu"}, {"tie_word_embeddings": False}],
+    ids=["gpt2", "relu", "exact", "untied"],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_a_loaded_gpt2_has_the_logits_and_gradients_of_transformers(
@@ -62,7 +64,7 @@ def test_a_loaded_gpt2_has_the_logits_and_gradients_of_transformers(
     )
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_exact", "relu"])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_from_pretrained_opens_a_saved_gpt2_and_so_does_load_gpt2(
     qkv_bias: bool, activation: str, tmp_path: Path
@@ -86,6 +88,7 @@ def test_from_pretrained_opens_a_saved_gpt2_and_so_does_load_gpt2(
     idx = torch.randint(19, (2, 9), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(theirs(input_ids=idx).logits, ours(idx)[0], rtol=1e-5, atol=1e-5)
     again = load_gpt2(tmp_path / "out")
+    assert again.config.activation == activation
     torch.testing.assert_close(again(idx)[0], ours(idx)[0], rtol=1e-6, atol=1e-6)
 
 

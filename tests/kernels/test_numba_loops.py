@@ -14,12 +14,14 @@ import pytest
 import torch
 from fault_injection import PROCESSES
 from naive_generation import SMALL, TOLERANCE, create_model, require_same
+from torch import nn
 
 from minigpt.acceleration import build_decoder
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.generation.engine import choose_next_token
 from minigpt.kernels import numba_decode, numba_jit, numba_ops, numba_sampling, numba_weights, numba_window
 from minigpt.kernels.decoder_selection import Limits
+from minigpt.model.gpt import FeedForward
 from minigpt.model.quantization import quantize_layers
 
 UNTIED = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True)
@@ -73,7 +75,7 @@ def test_a_model_in_int8_generates_the_text_of_its_dequantized_weights(
 
 SHAPES = [
     ModelConfig(vocab_size=2, block_size=1, n_embd=1, n_head=1, n_layer=1),
-    ModelConfig(vocab_size=5, block_size=37, n_embd=30, n_head=6, n_layer=2, qkv_bias=True, activation="gelu"),
+    ModelConfig(vocab_size=5, block_size=37, n_embd=30, n_head=6, n_layer=2, qkv_bias=True, activation="gelu_exact"),
     SMALL,
     GPT2,
 ]
@@ -85,12 +87,12 @@ def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: 
     if config.n_head % parts:
         return
     model = create_model(config)
-    weights, relu = numba_weights.extract_weights(model, parts), config.activation == "relu"
+    weights, activation = numba_weights.extract_weights(model, parts), numba_ops.ACTIVATIONS.index(config.activation)
     scratch = numba_decode.create_scratch(weights)
     idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
     head_size = config.n_embd // config.n_head
     keys, values = torch.full((2, config.n_layer, config.n_head, head_size, config.block_size), torch.nan).numpy()
-    state = weights, relu, keys, values, scratch
+    state = weights, activation, keys, values, scratch
     for position, token in enumerate(idx.tolist()):
         if parts == 1:
             numba_decode.decode_tokens(*state, token, position, GREEDY, np.zeros(1))
@@ -111,7 +113,8 @@ def test_compiled_logits_of_a_window_are_the_model_s(config: ModelConfig) -> Non
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         idx = torch.randint(config.vocab_size, (config.block_size,), generator=generator)
-        numba_window.compute_window_logits(weights, config.activation == "relu", scratch, idx.numpy())
+        activation = numba_ops.ACTIVATIONS.index(config.activation)
+        numba_window.compute_window_logits(weights, activation, scratch, idx.numpy())
         expected = model(idx[None])[0][0, -1]
         torch.testing.assert_close(torch.from_numpy(scratch.logits), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -238,3 +241,12 @@ def test_the_largest_number_is_found_by_its_bits(size: int) -> None:
             assert numba_ops.find_largest(x.numpy()) == float(x.max())
     infinite = torch.full((size,), -math.inf)
     assert numba_ops.find_largest(infinite.numpy()) == -math.inf
+
+
+@pytest.mark.parametrize("activation", numba_ops.ACTIVATIONS)
+def test_the_loops_activations_are_the_models(activation: str) -> None:
+    x = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([0.0, 1e-30, -1e-30, 1e4, -1e4])])
+    ffwd = FeedForward(dataclasses.replace(SMALL, activation=activation))
+    ffwd.up, ffwd.down, found = nn.Identity(), nn.Identity(), x.numpy().copy()
+    numba_ops.activate(found, numba_ops.ACTIVATIONS.index(activation))
+    torch.testing.assert_close(torch.from_numpy(found), ffwd(x.clone()), rtol=1e-6, atol=1e-6)

@@ -70,6 +70,7 @@ def test_a_restored_model_has_its_classes_and_parameters_again(shape: object, na
         ({}, True),
         ({"dropout": 0.1}, False),
         ({"activation": "gelu"}, False),
+        ({"activation": "gelu_exact"}, False),
         ({"block_size": 257}, False),
         ({"precision": "bf16"}, False),
         ({"compile": True}, False),

@@ -8,7 +8,7 @@ import torch
 
 from minigpt.config import ModelConfig
 from minigpt.model import build
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, FeedForward
 from minigpt.model.lecture import GPTLanguageModel
 
 SHAPES = [
@@ -90,7 +90,19 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     assert torch.equal(dry(idx)[0], gpt(idx)[0])
 
 
-@pytest.mark.parametrize("field", [{"qkv_bias": True}, {"activation": "gelu"}, {"tied_head": True}])
+def test_the_exact_gelu_weighs_a_number_by_the_normal_distribution_and_gpt2s_comes_near() -> None:
+    x = torch.randn(50, SHAPES[0].n_embd, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for activation, least, most in (("gelu_exact", 0, 1e-12), ("gelu", 1e-5, 1e-3)):
+        ffwd = random_weights(FeedForward(dataclasses.replace(SHAPES[0], activation=activation)).double())
+        ffwd.down = torch.nn.Identity()
+        hidden = ffwd.up(x)
+        difference = (ffwd(x) - hidden * torch.distributions.Normal(0, 1).cdf(hidden)).abs().max().item()
+        assert least <= difference < most
+
+
+@pytest.mark.parametrize(
+    "field", [{"qkv_bias": True}, {"activation": "gelu"}, {"activation": "gelu_exact"}, {"tied_head": True}]
+)
 def test_what_the_lecture_lacks_cannot_go_back_to_it(field: dict) -> None:
     gpt = GPT(dataclasses.replace(SHAPES[1], **field))
     with pytest.raises(ValueError, match="the lecture's model has no qkv_bias"):
