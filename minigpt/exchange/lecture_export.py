@@ -11,7 +11,7 @@ from minigpt.exchange.export_check import Comparison, choose_check_ids, require_
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.model_card import write_model_card
-from minigpt.exchange.pickles import load_own_tensors, serialize_tensors
+from minigpt.exchange.pickles import load_own_tensors, serialize_checkpoint
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.runs.run import Run
 from minigpt.system.files import explain_os_errors, write_atomic
@@ -53,7 +53,7 @@ def write_lecture(run: Run, folder: Path, options: ExportOptions) -> None:
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with explain_os_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "model.pt", serialize_tensors(weights))
+    write_atomic(folder / "model.pt", serialize_checkpoint(weights))
     write_atomic(folder / "model.safetensors", safetensors.torch.save(weights))
     characters = [run.tokenizer.decode([i]) for i in range(run.tokenizer.vocab_size)]
     write_atomic(folder / "vocabulary.json", json.dumps(characters, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,72 @@
+"""The tensors of an imported model, checked against a model of our own before they are used."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.errors import ExchangeError
+from minigpt.model.gpt import GPT
+from minigpt.model.meta_init import build_empty_model
+
+_ROWS_OF_TOKENS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")
+_COMPILED = "_orig_mod."  # what torch.compile puts before each name
+
+
+def require_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return a state dict without the prefix of a compiled model.
+
+    Args:
+        content: what a file holds.
+        path: the file, for the message.
+
+    Raises:
+        ExchangeError: it is not a dict of tensors, or a tensor claims more numbers than it has.
+    """
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise ExchangeError(f"{str(path)!r} holds no state dict, which is a dict of tensors by their names")
+    for name, tensor in content.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise ExchangeError(f"{str(path)!r} cannot be read: {name!r} is no plain tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ExchangeError(f"{str(path)!r} is damaged: {name!r} has a shape of more numbers than the file holds")
+    return {name.removeprefix(_COMPILED): tensor for name, tensor in content.items()}
+
+
+def convert_tensor(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
+    """Return a tensor in float32 and contiguous.
+
+    Raises:
+        ExchangeError: it has another shape, holds no floating-point numbers, or one that is not finite.
+    """
+    if tuple(tensor.shape) != shape:
+        sizes = f"{name} is of shape {list(tensor.shape)}, not {list(shape)}"
+        raise ExchangeError(f"{str(path)!r} does not fit its own sizes: {sizes}")
+    if not tensor.is_floating_point():
+        raise ExchangeError(f"{str(path)!r} cannot be read: the numbers of {name} are of type {tensor.dtype}")
+    converted = tensor.detach().to(torch.float32).contiguous()
+    if not converted.isfinite().all():
+        raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
+    return converted
+
+
+def drop_padding(model: GPT, vocab_size: int) -> GPT:
+    """Return a GPT without the last tokens, which no text has: they only make its vocabulary a round number.
+
+    Args:
+        model: a GPT with at least `vocab_size` tokens.
+        vocab_size: the number of tokens of its tokenizer.
+    """
+    if model.config.vocab_size == vocab_size:
+        return model
+    smaller = build_empty_model(dataclasses.replace(model.config, vocab_size=vocab_size))
+    assert isinstance(smaller, GPT)
+    weights = {
+        name: tensor[:vocab_size].clone() if name in _ROWS_OF_TOKENS else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    smaller.load_state_dict(weights, assign=True)
+    return smaller.eval()
