@@ -22,6 +22,7 @@ import signal
 import tempfile
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the others reser
 import mutations
 import pyarrow
 import pyarrow.parquet
+import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 import zstandard
@@ -55,6 +57,10 @@ from minigpt.exchange.gguf_export import write_gguf
 from minigpt.exchange.gguf_import import load_gguf
 from minigpt.exchange.huggingface import load_gpt2
 from minigpt.exchange.huggingface_export import save_gpt2
+from minigpt.exchange.lecture_import import load_lecture, read_characters
+from minigpt.exchange.nanogpt_export import convert_to_nanogpt
+from minigpt.exchange.nanogpt_import import load_nanogpt, read_vocabulary
+from minigpt.exchange.pickles import serialize_checkpoint, serialize_vocabulary
 from minigpt.exchange.weight_files import INDEX as INDEX_OF_PARTS
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
@@ -441,6 +447,54 @@ def open_gguf(folder: Path) -> None:
     model(torch.zeros(1, 2, dtype=torch.int64))
 
 
+def make_nanogpt(folder: Path) -> Path:
+    model = build(Config().override(**SHAPE, activation="gelu_exact", tied_head=True).model)
+    sizes = {name: getattr(model.config, name) for name in ("vocab_size", "block_size", "n_embd", "n_head", "n_layer")}
+    content = {"model": convert_to_nanogpt(model), "model_args": sizes | {"bias": True, "dropout": 0.0}}
+    (folder / "ckpt.pt").write_bytes(serialize_checkpoint(content))
+    return folder / "ckpt.pt"
+
+
+def make_meta(folder: Path) -> Path:
+    stoi = char_tokenizer().stoi
+    content = {"vocab_size": len(stoi), "itos": char_tokenizer().itos, "stoi": stoi}
+    (folder / "meta.pkl").write_bytes(serialize_vocabulary(content))
+    return folder / "meta.pkl"
+
+
+def make_lecture(folder: Path, name: str, **shape: Any) -> Path:
+    weights = build(Config().override(**SHAPE | shape).model).state_dict()
+    save = serialize_checkpoint if name.endswith(".pt") else safetensors.torch.save
+    (folder / name).write_bytes(save(weights))
+    return folder / name
+
+
+def make_characters(folder: Path) -> Path:
+    (folder / "vocabulary.json").write_text(json.dumps(list(char_tokenizer().stoi)))
+    return folder / "vocabulary.json"
+
+
+def replace_values(checkpoint: bytes, values: bytes | None = None) -> tuple[bytes, bytes]:
+    """Return a .pt file with another pickle in it, if one is given, and the pickle that it had."""
+    written, found = io.BytesIO(), b""
+    with zipfile.ZipFile(io.BytesIO(checkpoint)) as before, zipfile.ZipFile(written, "w") as after:
+        for name in before.namelist():
+            part = before.read(name)
+            if name.endswith("data.pkl"):
+                found, part = part, part if values is None else values
+            after.writestr(name, part)
+    return written.getvalue(), found
+
+
+def mutate_checkpoint(content: bytes, rng: random.Random) -> bytes:
+    """Mutate a .pt file, or most often the pickle in it, so that the archive around it stays valid."""
+    try:
+        _, values = replace_values(content)
+    except Exception:  # an earlier mutation has broken the archive
+        return mutations.mutate_bytes(content, rng)
+    return replace_values(content, mutations.mutate_bytes(values, rng))[0]
+
+
 def make_ladder(folder: Path) -> Path:
     results = [Result(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
     counted = [Result(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
@@ -552,6 +606,31 @@ TARGETS = [
     FuzzTarget(f"GPT-2: {INDEX_OF_PARTS}", make_gpt2_index, IN_JSON, load_gpt2),
     FuzzTarget("GGUF, characters", make_gguf, mutations.mutate_bytes, open_gguf),
     FuzzTarget("GGUF, BPE", lambda folder: make_gguf(folder, bpe_tokenizer()), mutations.mutate_bytes, open_gguf),
+    FuzzTarget("nanoGPT: ckpt.pt", make_nanogpt, mutate_checkpoint, lambda folder: load_nanogpt(folder / "ckpt.pt")),
+    FuzzTarget(
+        "nanoGPT: meta.pkl",
+        make_meta,
+        mutations.mutate_bytes,
+        lambda folder: use_tokenizer(read_vocabulary(folder / "meta.pkl")),
+    ),
+    FuzzTarget(
+        "lecture: model.pt",
+        lambda folder: make_lecture(folder, "model.pt", implementation="lecture"),
+        mutate_checkpoint,
+        lambda folder: load_lecture(folder / "model.pt"),
+    ),
+    FuzzTarget(
+        "lecture: model.safetensors",
+        lambda folder: make_lecture(folder, "model.safetensors", implementation="lecture"),
+        IN_TENSORS,
+        lambda folder: load_lecture(folder / "model.safetensors"),
+    ),
+    FuzzTarget(
+        "lecture: vocabulary.json",
+        make_characters,
+        IN_JSON,
+        lambda folder: use_tokenizer(read_characters(folder / "vocabulary.json")),
+    ),
     FuzzTarget("ladder.json", make_ladder, IN_JSON, open_ladder),
 ]
 

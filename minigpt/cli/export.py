@@ -5,7 +5,10 @@ import click
 from minigpt.cli.options import json_option, run_argument, weights_option
 from minigpt.cli.output import open_run, print_json, print_line
 
-ABOUT_FORMATS = "hf: a folder for transformers; gguf: a file for llama.cpp and ollama; lecture: a state dict"
+ABOUT_FORMATS = (
+    "hf: a folder for transformers; gguf: a file for llama.cpp and ollama; nanogpt: files for nanoGPT's sample.py; "
+    "lecture: a state dict"
+)
 
 
 @click.command(short_help="Export a run to another program's format.")

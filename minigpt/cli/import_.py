@@ -10,6 +10,10 @@ from minigpt.cli.output import describe_run, print_json, print_line, print_messa
 if TYPE_CHECKING:
     from minigpt.runs.run import Run
 
+out_option = click.option(
+    "--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/NAME]"
+)
+
 
 @click.group("import", short_help="Import a model from another program.")
 def import_() -> None:
@@ -18,7 +22,7 @@ def import_() -> None:
 
 @import_.command(short_help="Import a GGUF file of llama.cpp.")
 @click.argument("source", metavar="FILE")
-@click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/NAME]")
+@out_option
 @json_option
 def gguf(source: str, out: str | None, as_json: bool) -> None:
     """Import a FILE in the format GGUF, with a GPT-2 and its tokenizer.
@@ -32,7 +36,7 @@ def gguf(source: str, out: str | None, as_json: bool) -> None:
 
 @import_.command(short_help="Import a GPT-2 model from transformers.")
 @click.argument("source", metavar="FOLDER|NAME")
-@click.option("--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/NAME]")
+@out_option
 @json_option
 def hf(source: str, out: str | None, as_json: bool) -> None:
     """Import a GPT-2 model that transformers saved to a FOLDER, or that is on the Hugging Face hub under a NAME.
@@ -42,6 +46,36 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
     from minigpt.exchange.huggingface import import_gpt2
 
     _show_run(import_gpt2(source, out, print_message), as_json)
+
+
+@import_.command(short_help="Import a model from nanoGPT.")
+@click.argument("source", metavar="FOLDER|FILE")
+@click.option("--meta", metavar="FILE", help="its characters, nanoGPT's data/NAME/meta.pkl [meta.pkl beside ckpt.pt]")
+@out_option
+@json_option
+def nanogpt(source: str, meta: str | None, out: str | None, as_json: bool) -> None:
+    """Import a model that nanoGPT trained: its out_dir, a FOLDER with ckpt.pt, or the FILE itself.
+
+    A model without meta.pkl has GPT-2's tokens, whose tokenizer is fetched. No code of ckpt.pt or meta.pkl runs.
+    """
+    from minigpt.exchange.nanogpt_import import import_nanogpt
+
+    _show_run(import_nanogpt(source, out, meta), as_json)
+
+
+@import_.command(short_help="Import a model from the lecture's code.")
+@click.argument("source", metavar="FOLDER|FILE")
+@click.option("--data", metavar="FILE", help="its text, or a .json list of its characters [vocabulary.json beside it]")
+@out_option
+@json_option
+def lecture(source: str, data: str | None, out: str | None, as_json: bool) -> None:
+    """Import a state dict of the lecture's code: a .pt or .safetensors FILE, or a FOLDER of minigpt export.
+
+    No code of a .pt file runs.
+    """
+    from minigpt.exchange.lecture_import import import_lecture
+
+    _show_run(import_lecture(source, out, data), as_json)
 
 
 def _show_run(run: "Run", as_json: bool) -> None:

@@ -13,6 +13,8 @@ from minigpt.exchange.gguf_export import QUANTIZATIONS, check_gguf, write_gguf
 from minigpt.exchange.huggingface_export import FILES, check_huggingface, write_huggingface
 from minigpt.exchange.lecture_export import FILES as LECTURE_FILES
 from minigpt.exchange.lecture_export import check_lecture, write_lecture
+from minigpt.exchange.nanogpt_export import FILES as NANOGPT_FILES
+from minigpt.exchange.nanogpt_export import check_nanogpt, write_nanogpt
 from minigpt.runs.run import Run
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 
@@ -42,6 +44,7 @@ class Format:
 FORMATS = {
     "hf": Format(FILES, write_huggingface, check_huggingface, "transformers", "transformers"),
     "gguf": Format(GGUF_FILES, write_gguf, check_gguf, "llama.cpp", "llama-cpp-python", QUANTIZATIONS),
+    "nanogpt": Format(NANOGPT_FILES, write_nanogpt, check_nanogpt, "minigpt import nanogpt", ""),
     "lecture": Format(LECTURE_FILES, write_lecture, check_lecture, "the lecture's code", ""),
 }
 
