@@ -1,7 +1,6 @@
 """Export a run as a folder that transformers opens without custom code: `GPT2LMHeadModel` and `AutoTokenizer`."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,22 @@ from minigpt.exchange.bias_folding import fold_head, has_head_bias
 from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
-from minigpt.exchange.huggingface import ACTIVATIONS, REQUIRED_SETTINGS
 from minigpt.exchange.huggingface_adapter import ADAPTER, copy_adapter
-from minigpt.exchange.huggingface_tokenizer import (
-    UNKNOWN_TOKEN,
-    describe_tokenizer,
-    find_end,
-    format_tokenizer,
-    needs_unknown_token,
+from minigpt.exchange.huggingface_config import (
+    TOKENIZER_FILES,
+    describe_gpt2,
+    find_begin_and_end,
+    write_json,
+    write_tokenizer_files,
 )
+from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN, needs_unknown_token
 from minigpt.exchange.model_card import write_model_card
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.runs.run import Run
 from minigpt.system.files import explain_os_errors, write_atomic
 
-FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "README.md",
-    ADAPTER,
-)
-ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES, "README.md", ADAPTER)
 _ADAPTER_USAGE = """This model has the weights of the LoRA adapter already. The folder `adapter` has them alone, for
 PEFT, over the export of the run that was fine-tuned:
 
@@ -68,7 +58,6 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
         ExchangeError: GPT-2's format cannot hold the model, or a format of transformers the tokenizer.
         FileError: the folder cannot be written.
     """
-    tokenizer, has_instructions = format_tokenizer(run.tokenizer), bool(run.record.instructions)
     model = read_gpt(run, options.dequantize)
     config, weights = model.config, convert_to_gpt2(model)
     if needs_unknown_token(run.tokenizer) or has_head_bias(model):
@@ -76,18 +65,10 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
             config, tied_head=False, vocab_size=config.vocab_size + needs_unknown_token(run.tokenizer)
         )
         weights |= fold_head(model, needs_unknown_token(run.tokenizer))
-    tokens = {
-        "bos_token_id": run.encode_prompt("")[0],
-        "eos_token_id": find_end(run.tokenizer, has_instructions),
-    }
-    _write_folder(folder, config, weights, tokens)
-    sampling = {"max_length": config.block_size, "do_sample": True, **tokens}
-    described = describe_tokenizer(run.tokenizer, config.block_size, has_instructions)
-    _write_json(folder / "generation_config.json", sampling)
-    _write_json(folder / "tokenizer_config.json", described)
-    write_atomic(folder / "tokenizer.json", tokenizer)
+    _write_folder(folder, config, weights, find_begin_and_end(run))
+    write_tokenizer_files(run, folder)
     has_adapter = copy_adapter(run, folder)
-    write_atomic(folder / "README.md", _describe(run, has_instructions, has_adapter).encode())
+    write_atomic(folder / "README.md", _describe(run, bool(run.record.instructions), has_adapter).encode())
 
 
 def check_huggingface(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:
@@ -148,31 +129,10 @@ def _write_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tenso
         (name if name.startswith("lm_head") else f"transformer.{name}"): tensor.contiguous()
         for name, tensor in weights.items()
     }
-    content = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.block_size,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "activation_function": ACTIVATION_NAMES[config.activation],
-        "embd_pdrop": 0.0,
-        "attn_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
-        "tie_word_embeddings": config.tied_head,
-        "dtype": "float32",
-        **tokens,
-        **REQUIRED_SETTINGS,
-    }
     with explain_os_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "model.safetensors", safetensors.torch.save(named, metadata={"format": "pt"}))
-    _write_json(folder / "config.json", content)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_json(folder / "config.json", describe_gpt2(config, tokens))
 
 
 def _describe(run: Run, has_instructions: bool, has_adapter: bool) -> str:
