@@ -5,7 +5,7 @@ import itertools
 import os
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from minigpt.system.files import write_atomic
 from minigpt.system.warn_once import warn_once
@@ -18,19 +18,20 @@ _missing: list[str] = []  # the characters that the warning has named
 MAX_NAMED = 10  # characters without a font that a warning names
 
 
-def create_figure(width: float, height: float) -> "Figure":
+def create_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
     """Return an empty figure for `write_png`.
 
     Args:
         width: in inches, at 120 dots per inch.
         height: in inches.
+        layout: "constrained" makes room for titles and labels; None leaves the places of the axes to the caller.
     """
     backend = os.environ.pop("MPLBACKEND", None)  # a file needs no backend, and the user's may not be installed
     from minigpt.system.fonts import FallbackFigure
 
     if backend is not None:
         os.environ["MPLBACKEND"] = backend
-    return FallbackFigure(figsize=(width, height), dpi=120, layout="constrained")
+    return FallbackFigure(figsize=(width, height), dpi=120, layout=layout)
 
 
 def write_plain_numbers(axis: "Axis") -> None:

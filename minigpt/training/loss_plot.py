@@ -1,7 +1,7 @@
 """loss.png: the learning curves, and below them some of the texts that the model wrote."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minigpt.runs.record import Snapshot
 from minigpt.runs.run import Run
@@ -10,6 +10,7 @@ from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawa
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDTH, CURVES, LINE = 8, 4.1, 0.3  # inches: of the figure, of the curves with their labels, of a text
 MAX_TEXTS = 4
 MAX_CHARACTERS = 96  # columns of each text
 
@@ -24,8 +25,10 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
     """
     indices = [round(i * (len(snapshots) - 1) / (MAX_TEXTS - 1)) for i in range(MAX_TEXTS)] if snapshots else []
     texts = [snapshots[i] for i in dict.fromkeys(indices)]
-    figure = create_figure(8, 4.1 + 0.3 * len(texts))
-    axes, below = figure.subplots(2, 1, height_ratios=[4, 0.1 + 0.3 * len(texts)])
+    below = LINE * len(texts)
+    height = CURVES + below
+    figure = create_figure(WIDTH, height, layout=None)  # to compute the layout takes as long as to draw
+    axes = figure.add_axes((0.09, (0.6 + below) / height, 0.88, (CURVES - 1) / height))
     unit = "character" if run.config.training.tokenizer == "char" else "token"
     steps = [m.step for m in run.metrics]
     axes.plot(steps, [m.train_loss for m in run.metrics], label="training", color="#1f77b4")
@@ -36,13 +39,10 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
     write_plain_numbers(axes.xaxis)
     axes.grid(alpha=0.3)
     axes.legend()
-    below.axis("off")
     for row, snapshot in enumerate(texts):
-        y = 1 - (row + 0.5) / len(texts)
-        style = {"transform": below.transAxes, "va": "center", "size": 8}
-        below.text(0, y, f"step {snapshot.step:,}", weight="bold", **style)
-        line = below.text(
-            0.12, y, cut_to_width(replace_undrawable(snapshot.text), MAX_CHARACTERS), family="monospace", **style
-        )
+        style: dict[str, Any] = {"y": (below - LINE * row) / height, "va": "center", "size": 8}
+        figure.text(0.03, s=f"step {snapshot.step:,}", weight="bold", **style)
+        shown = cut_to_width(replace_undrawable(snapshot.text), MAX_CHARACTERS)
+        line = figure.text(0.14, s=shown, family="monospace", **style)
         line.set_parse_math(False)  # a dollar sign is a dollar sign
     return figure
