@@ -111,7 +111,7 @@ def test_a_chat_keeps_its_turns(trained: Run) -> None:
 
 
 def test_the_loss_is_drawn_under_the_name_of_the_run(trained: Run) -> None:
-    axes, _ = minigpt.studies.plot_loss(trained).axes
+    [axes] = minigpt.studies.plot_loss(trained).axes
     assert axes.get_title() == f"{trained.path.name}: lecture, {trained.record.parameters:,} parameters"
 
 
