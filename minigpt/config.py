@@ -6,8 +6,7 @@ so every configuration that exists is valid.
 """
 
 import dataclasses
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -22,13 +21,13 @@ from minigpt.config_fields import (
     require_known,
     setting,
 )
+from minigpt.config_toml import flatten_tables, parse_toml, require_complete
 from minigpt.errors import ConfigError, suggest_name
 from minigpt.presets import PRESETS
 
 MAX_EVALUATIONS = 50_000  # a run keeps a line for each
 MAX_HEADS, MAX_BLOCKS = 256, 512  # far above any model here: an untrusted config must not keep Python busy for hours
 MAX_LECTURE_HEADS = 2**12  # each head of the lecture's model is a module
-MAX_TOML, MAX_LINE = 2**16, 1000  # characters; the parser's time and memory grow with the square of a dotted key
 UNSETTABLE = ("quantization", "schedule_start", "schedule_end")  # `minigpt quantize` and resume set them
 CHANGEABLE = (  # settings that a resumed run may change
     "max_iters",
@@ -296,14 +295,14 @@ class Config:
         Raises:
             ConfigError: the text is not TOML, names another preset or an unknown setting, or has a wrong value.
         """
-        content = _parse_toml(text)
+        content = parse_toml(text)
         name = content.pop("preset", preset or "lecture")
         name = name if isinstance(name, str) else format_value(name)
         if preset and preset != name:
             raise ConfigError(f"its preset is '{name}', so the preset cannot be '{preset}' as well: name one")
-        settings = _flatten_tables(content)
+        settings = flatten_tables(content, {"model": ModelConfig, "training": TrainingConfig})
         if complete:
-            _require_complete(settings)
+            require_complete(settings, (ModelConfig, TrainingConfig))
         return cls.from_preset(name).override(**settings)
 
     def _repr_html_(self) -> str:
@@ -329,41 +328,3 @@ def find_largest_preset(max_block_size: int) -> str | None:
     """Return the preset with the largest block_size up to `max_block_size`, or None."""
     sizes = {name: Config.from_preset(name).model.block_size for name in PRESETS}
     return max((name for name in sizes if sizes[name] <= max_block_size), key=sizes.__getitem__, default=None)
-
-
-def _parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML of a reasonable size."""
-    if len(text) > MAX_TOML or any(len(line) > MAX_LINE for line in text.split("\n")):
-        limits = f"{MAX_TOML:,} characters, or {MAX_LINE:,} in a line"
-        raise ConfigError(f"not TOML of settings: it has more than {limits}: shorten it")
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not TOML: {error}") from None
-
-
-def _flatten_tables(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of [model], of [training] and of no table as one dictionary."""
-    tables = {"model": ModelConfig.names(), "training": TrainingConfig.names()}
-    settings: dict[str, Any] = {}
-    for table, names in tables.items():
-        values = content.pop(table, {})
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"'{table}' must be a table of settings, not {format_value(values)}")
-        for name in values:
-            if name not in names:
-                raise ConfigError(f"there is no setting '{name}' under [{table}]{suggest_name(name, names)}")
-        settings |= values
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            hint = suggest_name(name, tables) or ": known are [model] and [training]"
-            raise ConfigError(f"there is no table [{name}]{hint}")
-    return settings | content
-
-
-def _require_complete(settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a setting that is left out."""
-    for part in (ModelConfig, TrainingConfig):
-        for f in dataclasses.fields(part):
-            if f.name not in settings and f.default is not None:
-                raise ConfigError(f"the setting '{f.name}' is missing")

@@ -45,6 +45,7 @@ def test_importing_minigpt_is_light() -> None:
 LAYERS = (  # each may import from those before it; `kernels` stands beside, and only `acceleration` imports it
     ("errors", "version"),
     ("presets", "config_fields"),
+    ("config_toml",),
     ("config",),
     ("system",),
     ("tokenizers", "model"),
@@ -60,7 +61,17 @@ LAYERS = (  # each may import from those before it; `kernels` stands beside, and
     ("web",),
     ("cli",),
 )
-KERNELS_IMPORT = {"errors", "version", "config_fields", "presets", "config", "system", "model", "kernels"}
+KERNELS_IMPORT = {
+    "errors",
+    "version",
+    "config_fields",
+    "config_toml",
+    "presets",
+    "config",
+    "system",
+    "model",
+    "kernels",
+}
 UNLAYERED = {"__init__", "__main__", "entry_points"}  # the entry points, which import what they start
 
 
