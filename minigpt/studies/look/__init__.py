@@ -1,5 +1,6 @@
 """Look inside a run: pictures and pages of what it has learned."""
 
-from minigpt.studies.look.views import VIEWS, ViewInput, ViewResult, look
+from minigpt.studies.look.view_input import ViewInput
+from minigpt.studies.look.views import VIEWS, ViewResult, look
 
 __all__ = ["VIEWS", "ViewInput", "ViewResult", "look"]

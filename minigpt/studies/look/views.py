@@ -2,25 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import torch
-from torch import Tensor
 
 from minigpt.config import DataPath
-from minigpt.data.corpus import Corpus
-from minigpt.data.dataset import Dataset, take_spaced_windows
-from minigpt.data.text_format import TextFormat
+from minigpt.data.dataset import take_spaced_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
-from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
-from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention
-from minigpt.studies.look.curves import describe_ranking, draw_curves, get_unit
+from minigpt.studies.look.curves import describe_ranking, draw_curves
 from minigpt.studies.look.embedding import classify_character, draw_embedding, measure_neighbor_kinds
 from minigpt.studies.look.heads import draw_heads, find_unused_heads, measure_head_ablation, round_rise
 from minigpt.studies.look.memorization import (
@@ -38,7 +32,7 @@ from minigpt.studies.look.temperature import (
 )
 from minigpt.studies.look.timeline import draw_timeline
 from minigpt.studies.look.token_loss import compute_text_losses, make_token_loss_page, split_tokens
-from minigpt.system.advice import format_setting
+from minigpt.studies.look.view_input import ViewInput
 from minigpt.system.device import explain_memory_errors, limit_threads
 from minigpt.system.files import explain_os_errors, require_inside, write_atomic
 from minigpt.system.plotting import write_png
@@ -46,66 +40,8 @@ from minigpt.system.plotting import write_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEXT_LENGTH = 500  # characters of the validation text to look at, unless the user gives a text
 ABLATION_PREDICTIONS = 2**14  # predictions that measure each head
-MAX_BASES = 100  # runs that were fine-tuned one from another
 GENERATED_LENGTH = 2000  # tokens written for the view `copied`
-
-
-@dataclass(frozen=True)
-class ViewInput:
-    """What a view looks at.
-
-    Attributes:
-        run: the run.
-        given_text: the text that the user gave, or None.
-        others: other runs, for the learning curves.
-        data: where the run's training text is now, if it was moved; of an imported run, a text.
-    """
-
-    run: Run
-    given_text: str | None
-    others: Sequence[Run]
-    data: DataPath
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The run's own text, split as in training. Raise DataError or FileError if it is missing.
-
-        Of a run that learned instructions or preferences, it is the text of the base.
-        """
-        run = self.run
-        if self.data is None and run.record.instructions:
-            return Dataset(run.tokenizer.encode(find_base_text(run).text), run.config)
-        return run.dataset(self.data)
-
-    def decode(self, ids: Any) -> str:
-        """Return the text of token ids (N,), without the tokens between documents."""
-        special = set(self.run.tokenizer.special_tokens.values())
-        return self.run.tokenizer.decode(i for i in ids.tolist() if i not in special)
-
-    @cached_property
-    def text(self) -> str:
-        """The text to look at: the given one, or the beginning of the validation text."""
-        if self.given_text is not None:
-            return self.given_text
-        return self.decode(self.dataset.val[:TEXT_LENGTH])
-
-    @property
-    def ids(self) -> Tensor:
-        """The last token ids of the text, at most block_size (T,), on the model's device."""
-        ids = self.run.tokenizer.encode(self.text)[-self.run.config.model.block_size :]
-        return torch.tensor(ids, device=get_device(self.run.model))
-
-    @property
-    def unit(self) -> str:
-        """What a token of the run is."""
-        return get_unit(self.run)
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Every token as text, in the order of the ids."""
-        return [self.run.tokenizer.decode([i]) for i in range(self.run.tokenizer.vocab_size)]
 
 
 @dataclass(frozen=True)
@@ -125,27 +61,6 @@ class ViewResult:
     figures: dict[str, Any] = field(default_factory=dict)
     picture: Union["Figure", str, None] = None
     path: Path | None = None
-
-
-def find_base_text(run: Run) -> Corpus:
-    """Return the text of the base of an instruction-tuned run, or of the base's base. Raise DataError or FileError."""
-    path, record = run.path, run.record
-    for _ in range(MAX_BASES):
-        if not record.instructions or record.base is None:
-            break
-        path = Path(record.base)
-        record = RunDirectory(path).read_record()
-    if record.instructions or record.status == "imported":
-        raise DataError(
-            f"{str(run.path)!r} has a base whose text is not known: name a text with {format_setting('data')}"
-        )
-    text_format = TextFormat.from_settings(RunDirectory(path).read_config().training)
-    corpus = find_training_data(path, record, None, text_format)
-    if not isinstance(corpus, Corpus):
-        raise DataError(
-            f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with {format_setting('data')}"
-        )
-    return corpus
 
 
 def _view_attention(inputs: ViewInput) -> ViewResult:
