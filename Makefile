@@ -34,7 +34,7 @@ release-check: test  ## what takes too long for every change: the long tests, al
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m long
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
 	$(BIN)/python benchmarks/fuzz.py --files 6000
-	$(BIN)/python benchmarks/soak.py --kills 100 --fine-tuning-kills 10
+	$(BIN)/python benchmarks/soak.py --kills 20 --operations 20 --fine-tuning-kills 2
 	$(BIN)/python notebooks/execute.py
 
 instruct: $(VENV)/.installed  ## train a base on Shakespeare, then teach it to follow instructions

@@ -3,8 +3,8 @@
     python benchmarks/soak.py --kills 500
 
 First, a real process is killed at random moments, several times a run, and the run is resumed to its end. Then
-every single write, flush, rename and removal of a training is the last operation of its process, or fails as on a
-full disk. Each run must end with the same weights, metrics and samples as one that was never stopped, bit for bit.
+every single write, flush, rename and removal of a training, or `--operations` of them, is the last operation of its
+process, or fails as on a full disk. Each run must end with the same weights, metrics and samples as one that was never stopped, bit for bit.
 Each kind of fine-tuning is killed `--fine-tuning-kills` times at random moments and at as many random operations.
 """
 
@@ -29,6 +29,9 @@ def main() -> None:
     """Print a line for each part."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=500, help="kills of a training at random moments")
+    parser.add_argument(
+        "--operations", type=int, default=sys.maxsize, help="file operations at which a training is stopped [all]"
+    )
     parser.add_argument("--fine-tuning-kills", type=int, default=10, help="the same of each kind of fine-tuning")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -38,7 +41,7 @@ def main() -> None:
         fault_injection.make_bases(folder, make_text())
         training = fault_injection.training(fault_injection.SETTINGS | {"data": folder / "text.txt"})
         kill_at_moments("training", training, folder / "run", arguments.kills, rng)
-        kill_at_operations("training", training, folder / "run", sys.maxsize, rng)
+        kill_at_operations("training", training, folder / "run", arguments.operations, rng)
         for kind in fault_injection.FINE_TUNINGS:
             work = fault_injection.fine_tuning(folder, kind)
             kill_at_moments(kind, work, folder / "run", arguments.fine_tuning_kills, rng)
