@@ -4,8 +4,9 @@
 
 First, a real process is killed at random moments, several times a run, and the run is resumed to its end. Then
 every single write, flush, rename and removal of a training, or `--operations` of them, is the last operation of its
-process, or fails as on a full disk. Each run must end with the same weights, metrics and samples as one that was never stopped, bit for bit.
-Each kind of fine-tuning is killed `--fine-tuning-kills` times at random moments and at as many random operations.
+process, or fails as on a full disk. Each run must end with the same weights, metrics and samples as one that was never
+stopped, bit for bit. Each kind of fine-tuning is killed `--fine-tuning-kills` times at random moments and at as many
+random operations.
 """
 
 import argparse
