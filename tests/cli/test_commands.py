@@ -41,11 +41,6 @@ def test_the_next_command_has_the_name_by_which_the_program_was_called(
     flags = ["--preset", "bigram", "--max-iters", "1", "--eval-windows", "4", "--data", str(text_file)]
     done = command("train", *flags, env={"PATH": "/usr/bin:/bin"})
     assert f"next: {os.path.relpath(COMMAND, tmp_path)} sample runs/bigram" in done.stdout
-    module = subprocess.run(
-        [sys.executable, "-m", "minigpt", "train", "--resume", "runs/bigram"],
-        cwd=tmp_path, env={**os.environ, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert "next: python -m minigpt sample runs/bigram" in module.stdout
 
 
 def test_flags_override_the_file_which_overrides_the_preset(command: Callable, text_file: Path, tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def operations(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(  # benchmarks/soak.py stops a training at every write in both ways
-    ("share", "how"), [(0.15, "kill"), (0.35, "fail"), (0.5, "kill"), (0.7, "fail"), (0.95, "kill")]
+    ("share", "how"),
+    [(0.35, "fail"), (0.95, "kill")]
+    + [pytest.param(*stop, marks=pytest.mark.long) for stop in ((0.15, "kill"), (0.5, "kill"), (0.7, "fail"))],
 )
 def test_a_training_killed_or_refused_at_a_write_resumes_with_the_same_bits(
     how: str, share: float, operations: int, settings: dict[str, Any], never_stopped: dict[str, Any], tmp_path: Path
@@ -240,6 +242,7 @@ def test_changes_that_would_make_another_run_are_refused(finished: Path, command
     assert "there is no run" in command("train", "--resume", "nowhere").stderr
 
 
+@pytest.mark.long
 def test_the_best_weights_outlive_a_checkpoint_between_evaluations(settings: dict[str, Any], tmp_path: Path) -> None:
     fast = settings | {"learning_rate": 1.0, "schedule": "constant"}  # so that it gets worse, on every machine
     (tmp_path / "a").mkdir()
