@@ -6,8 +6,8 @@ from minigpt.cli.options import json_option, run_argument, weights_option
 from minigpt.cli.output import open_run, print_json, print_line
 
 ABOUT_FORMATS = (
-    "hf: a folder for transformers; gguf: a file for llama.cpp and ollama; nanogpt: files for nanoGPT's sample.py; "
-    "lecture: a state dict"
+    "hf: a folder for transformers; gguf: a file for llama.cpp and ollama; onnx: for ONNX Runtime and transformers.js; "
+    "nanogpt: files for nanoGPT's sample.py; lecture: a state dict"
 )
 
 
@@ -17,7 +17,7 @@ ABOUT_FORMATS = (
 @click.option("--out", metavar="FOLDER", help="the folder to write [exports/RUN-FORMAT]")
 @click.option("--overwrite", is_flag=True, help="replace an earlier export")
 @click.option("--dequantize", is_flag=True, help="write the matrices of a quantized run in 32 bits")
-@click.option("--quantize", metavar="KIND", help="fewer bits, and print what they cost; gguf: q8_0 [none]")
+@click.option("--quantize", metavar="KIND", help="fewer bits, and print what they cost; gguf: q8_0, onnx: int8 [none]")
 @weights_option
 @json_option
 def export(

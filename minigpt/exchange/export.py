@@ -15,6 +15,9 @@ from minigpt.exchange.lecture_export import FILES as LECTURE_FILES
 from minigpt.exchange.lecture_export import check_lecture, write_lecture
 from minigpt.exchange.nanogpt_export import FILES as NANOGPT_FILES
 from minigpt.exchange.nanogpt_export import check_nanogpt, write_nanogpt
+from minigpt.exchange.onnx_export import FILES as ONNX_FILES
+from minigpt.exchange.onnx_export import QUANTIZATIONS as ONNX_QUANTIZATIONS
+from minigpt.exchange.onnx_export import check_onnx, write_onnx
 from minigpt.runs.run import Run
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 
@@ -44,6 +47,7 @@ class Format:
 FORMATS = {
     "hf": Format(FILES, write_huggingface, check_huggingface, "transformers", "transformers"),
     "gguf": Format(GGUF_FILES, write_gguf, check_gguf, "llama.cpp", "llama-cpp-python", QUANTIZATIONS),
+    "onnx": Format(ONNX_FILES, write_onnx, check_onnx, "onnxruntime", "onnxruntime", ONNX_QUANTIZATIONS),
     "nanogpt": Format(NANOGPT_FILES, write_nanogpt, check_nanogpt, "minigpt import nanogpt", ""),
     "lecture": Format(LECTURE_FILES, write_lecture, check_lecture, "the lecture's code", ""),
 }

@@ -16,7 +16,7 @@ def replace_target(out: Path, names: Collection[str] = (), overwrite: bool = Fal
 
     Args:
         out: the file or folder to write.
-        names: names of the files that a folder of this format has; none for a file.
+        names: paths of the files and folders that a folder of this format has; none for a file.
         overwrite: whether `out` may exist. A folder with any other file is never replaced.
 
     Yields:
@@ -53,7 +53,8 @@ def require_replaceable(out: Path, names: Collection[str], overwrite: bool) -> N
         raise FileError(f"{str(out)!r} exists: choose another --out, or add --overwrite")
     if out.is_symlink() or out.is_dir() != bool(names):
         raise FileError(f"{str(out)!r} is not {'a folder' if names else 'a file'}: choose another --out")
-    others = sorted(path.name for path in out.iterdir() if path.name not in names) if names else []
+    files = (path.relative_to(out) for path in out.rglob("*") if not path.is_dir())
+    others = sorted(str(file) for file in files if not {str(file), file.parts[0]} & {*names}) if names else []
     if others:
         raise FileError(f"{str(out)!r} holds {others[0]!r}, which is no part of an export: choose another --out")
 
