@@ -167,7 +167,7 @@ class TrainingConfig(ValidatedSettings):
         0, "stop after this many evaluations without a lower validation loss (0: never)", at_least=0
     )
     on_spike: Literal["stop", "rollback"] = setting(
-        "stop", "if the loss jumps: stop, or go back to the last checkpoint once"
+        "stop", "if the loss jumps and stays high: stop, or go back to the last checkpoint and skip the batch"
     )
     save_minutes: float = setting(10.0, "minutes between checkpoints, besides those at evaluations", above=0)
     parallel: Literal["ddp", "fsdp"] = setting("ddp", "ddp copies the model to every process; fsdp splits it")

@@ -30,7 +30,7 @@ def train(
         data: a text file, several of them, or a folder made by `minigpt data prepare`. Default: input.txt in the
             current folder, else Tiny Shakespeare.
         out: the run's folder. Default: runs/<preset>. A name that is taken gets a number.
-        overwrite: whether to take the place of the run with that name, once this one is finished.
+        overwrite: whether to replace the run with that name. The old run stays until the new one is finished.
         **fields: settings that differ from the preset's, such as `max_iters=500` (see `minigpt.config`; the defaults
             in the signature are those of the lecture preset). `tokenizer` may also be the path of a tokenizer's file.
 

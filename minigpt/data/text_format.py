@@ -37,7 +37,7 @@ class TextFormat:
 
     @classmethod
     def from_settings(cls, training: TrainingConfig) -> Self:
-        """Return the format that a run's settings say."""
+        """Return the text format of a run's settings."""
         return cls(training.encoding, training.newlines, training.errors)
 
 
@@ -86,15 +86,13 @@ class TextDecoder:
             text = self._decoder.decode(content, is_last)
         except UnicodeDecodeError as error:
             byte = f"byte {self._read - held + error.start:,} is 0x{error.object[error.start]:02x}"
-            raise FileError(
-                f"{self.name} is not {self.format.encoding.upper()}: {byte}; {suggest_encoding()}"
-            ) from None
+            raise FileError(f"{self._describe_wrong_encoding()}: {byte}; {suggest_encoding()}") from None
         except UnicodeError as error:  # of codecs such as UTF-16 without its mark
-            raise FileError(f"{self.name} is not {self.format.encoding.upper()}: {error}") from None
+            raise FileError(f"{self._describe_wrong_encoding()}: {error}") from None
         self._read += len(content)
         return self._convert(text, is_last)
 
-    def _describe_mistake(self) -> str:
+    def _describe_wrong_encoding(self) -> str:
         return f"{self.name} is not {self.format.encoding.upper()}"
 
     def _require_utf8(self, content: bytes) -> None:
@@ -108,7 +106,7 @@ class TextDecoder:
     def _convert(self, text: str, is_last: bool) -> str:
         """Leave out the byte order mark, count and perhaps convert line ends. Raise FileError for a zero character."""
         if "\0" in text:
-            raise FileError(f"{self._describe_mistake()}, or binary: it has a zero character; {suggest_encoding()}")
+            raise FileError(f"{self._describe_wrong_encoding()}, or is binary: it has U+0000; {suggest_encoding()}")
         if self._is_start and text:
             self.has_byte_order_mark, self._is_start = text.startswith(BYTE_ORDER_MARK), False
             text = text.removeprefix(BYTE_ORDER_MARK)

@@ -75,7 +75,8 @@ def save_adapter(
         folder: where the two files go.
         name: the adapter's name.
         base_sha256: the base's fingerprint; computed from the model by default.
-        moved_ids: rows that are not the base's at the same place, of tables of which the adapter replaces some rows.
+        moved_ids: tokens that have another id in the base. Where the adapter replaces only some rows of a table, their
+            rows are saved too.
 
     Raises:
         ConfigError: the model has no adapter of that name.

@@ -1,8 +1,8 @@
 """The weights that an adapter in PEFT's format replaces: its `modules_to_save` and its trainable tokens.
 
-A GPT-2 can have a head that is tied to the embedding. PEFT keeps them tied for trainable tokens of the embedding, and
-for a saved embedding and a saved head that are equal. Otherwise PEFT replaces only one of the two, or each by another
-tensor. Then the head gets weights of its own here too.
+A GPT-2 can have a head that is tied to the embedding. PEFT keeps them tied in two cases: for trainable tokens of the
+embedding, and if the saved embedding and the saved head are equal. In all other cases PEFT unties them, and so does
+this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -163,7 +163,8 @@ def convert_replacements(
     Args:
         model: a model with the adapter.
         name: the adapter's name.
-        moved_ids: further rows that differ from those of the base, for a table of which only some rows are replaced.
+        moved_ids: tokens that have another id in the base. Where the adapter replaces only some rows of a table, their
+            rows are saved too.
     """
     names, is_tied = map_peft_names(model), has_tied_head(model)
     tensors: dict[str, Tensor] = {}

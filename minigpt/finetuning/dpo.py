@@ -46,8 +46,8 @@ class DPOResult:
 
     Attributes:
         run: an ordinary run; adapters are merged into its weights.
-        preferred_before: in how many held-out pairs the chosen answer was the likelier one to the base.
-        preferred_after: in how many it is now.
+        preferred_before: held-out pairs in which the base gives the chosen answer the higher probability.
+        preferred_after: the same for the fine-tuned run.
         loss: the mean loss of the held-out pairs in nats; ln 2 before the training.
         truncated: how many conversations were longer than block_size.
         adapter: the adapter's directory; None if all weights trained.

@@ -81,9 +81,9 @@ def split_by_questions(
 
     The first questions are ranked by their SHA-256, and a tenth of them is held out, at least one. So conversations
     that begin alike stay together, and a set that grows keeps most of its split. A test item is left out if one of its
-    questions occurs anywhere in a training item: there it is learned. If this leaves no test item, as where every
-    conversation goes on with "continue", only the first questions count. If each of these occurs in a training item,
-    those training items are left out instead, as long as one remains.
+    questions occurs anywhere in a training item: there it is learned. If no test item is left, only the first question
+    of each is checked: perhaps every conversation goes on with "continue". If there is still no test item, the
+    training items with such a question are left out instead, as long as one training item remains.
 
     Args:
         items: what is split.

@@ -1,4 +1,4 @@
-"""What happens to characters of a new text that are not in the base's vocabulary."""
+"""Find the characters of a new text that the base's vocabulary lacks, and add or replace them."""
 
 from typing import Literal, get_args
 

@@ -117,7 +117,8 @@ def copy_with_replaced_weights(module: nn.Module) -> nn.Module:
 def untie_head(model: GPT) -> None:
     """Give a GPT with a tied head a head of its own, in place, which shares the embedding's frozen weights.
 
-    The function stays the same, until an adapter replaces only one of both. So does `compute_base_fingerprint`.
+    The outputs and the base's fingerprint do not change. The outputs can change when an adapter replaces only the head
+    or only the embedding.
     """
     rows, columns = model.config.vocab_size, model.config.n_embd
     table = get_base_parameter(model, f"{EMBEDDING}.weight")

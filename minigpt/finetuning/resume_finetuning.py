@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 def resume_finetuning(
     path: str | Path, base: str | Path | None = None, data: DataPath = None, **changes: Any
 ) -> FinetuningResult | SFTResult | DPOResult:
-    """Resume a fine-tuned run, and return it as the function does that began it.
+    """Resume a fine-tuned run, and return the result of `finetune`, `train_sft` or `train_dpo`, which started it.
 
-    With the same settings, on a CPU in float32, the run gets the same bits as without the stop.
+    With the same settings, on a CPU in float32, the weights are bit for bit those of a run without the stop.
 
     Args:
         path: the run's directory.
@@ -44,9 +44,9 @@ def resume_finetuning(
         changes: new values of the settings in `config.CHANGEABLE`.
 
     Raises:
-        RunError: the run was not fine-tuned, is finished, has no checkpoint, or its base is missing or another one.
+        RunError: the run was not fine-tuned, is finished or has no checkpoint; or its base is missing or has changed.
         ConfigError: a change would make it another run.
-        DataError: the data are missing or others.
+        DataError: the data are missing or have changed.
         MinigptError: as `minigpt.train` does.
     """
     directory = RunDirectory(Path(path))

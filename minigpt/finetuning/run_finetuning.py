@@ -1,4 +1,4 @@
-"""What fine-tuning on a text, on instructions and on preferences have in common: the config, the run, the training."""
+"""The parts that all kinds of fine-tuning share: the config, the run's directory and the training."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ from minigpt.training.training_state import get_trained_weights
 
 Method = Literal["full", "lora", "qlora"]
 DEFAULT_STEPS = 500
-MIN_WARMUPS = 5  # a fine-tuning takes this many times the steps of its warmup, unless the user chooses
+MIN_WARMUPS = 5  # by default the warmup takes at most 1/5 of the steps
 DEFAULT_RATES: dict[Method, float] = {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}
 
 
@@ -77,9 +77,7 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
     """
     require_settings(settings)
     if settings.get("optimizer") == "muon" and method != "full":
-        raise ConfigError(
-            f"muon moves whole matrices, and adapters are parts of some: choose {format_setting('optimizer', 'adamw')}"
-        )
+        raise ConfigError(f"muon trains whole matrices, not adapters: choose {format_setting('optimizer', 'adamw')}")
     common = {
         "max_iters": DEFAULT_STEPS,
         "learning_rate": DEFAULT_RATES[method],
@@ -127,7 +125,7 @@ def describe_finetuning(
     resumption: Resumption | None,
     **fields: Any,
 ) -> FinetuningRecord:
-    """Return the record of a fine-tuning, from which it can resume; of a resumed run, the record that it has.
+    """Return the record that a fine-tuned run needs in order to resume. For a resumed run, return the recorded one.
 
     Args:
         kind: what is learned.
@@ -229,8 +227,8 @@ class Finetuning:
         directory, checkpoint, setup = resumption.directory, resumption.checkpoint, self.setup
         if setup.corpus.sha256 != resumption.record.data_sha256:
             raise DataError(
-                f"{setup.corpus.source} are not what {str(directory.path)!r} was trained on: "
-                f"name that with {format_setting('data')}"
+                f"{str(directory.path)!r} was trained on other data than {setup.corpus.source}: "
+                f"name the original data with {format_setting('data')}"
             )
         load_into(get_trained_weights(setup.model), checkpoint.model)
         is_merged = self.record.method != "full"

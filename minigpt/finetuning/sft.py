@@ -62,7 +62,7 @@ class TaskAccuracy:
     Attributes:
         before: the base's; None if it knew no instructions.
         after: the fine-tuned run's.
-        majority: that of always giving the most frequent answer.
+        majority: the accuracy of always giving the most frequent answer.
     """
 
     before: Accuracy | None

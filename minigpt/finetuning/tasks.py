@@ -144,7 +144,10 @@ def require_tasks(tasks: Sequence[str], test_only: Sequence[str] = ()) -> None:
     learned = {frozenset(task.split("+")) for task in tasks}
     for name in test_only:
         if name not in PAIRS or frozenset(name.split("+")) in learned:
-            raise ConfigError(f"{name!r} cannot be asked without being learned: name two tasks, such as upper+reverse")
+            raise ConfigError(
+                f"{name!r} cannot be tested without being learned: name two word tasks that are not learned together, "
+                "such as upper+reverse"
+            )
 
 
 def split_source(
@@ -163,7 +166,7 @@ def split_source(
     """
     longest = min(MAX_WORD, (max_characters - len("reverse: ")) // 2)  # the word is in the prompt and in the answer
     if longest < MIN_LONGEST_WORD:
-        raise DataError("the model sees too little at once for tasks on words: take one with a larger block_size")
+        raise DataError("block_size is too small for tasks on words: take a base with a larger block_size")
     words = {word for word in WORD.findall(text.lower()) if len(word) <= longest}
     rng = random.Random(seed)
     number = max(len(words), MIN_RANDOM_WORDS)
@@ -248,4 +251,6 @@ def _draw_examples(
         else:
             if excluded:
                 raise DataError(f"the text has too few prompts for task {task!r} to learn some and test with others")
-            raise DataError(f"what task {task!r} asks is longer than the model sees: take one with a larger block_size")
+            raise DataError(
+                f"the questions of task {task!r} are longer than block_size: take a base with a larger block_size"
+            )

@@ -1,4 +1,4 @@
-"""Add tokens to a trained model: special tokens, and characters that it has not met.
+"""Add tokens to a trained model: special tokens, and new characters.
 
 The tokenizer and the model's tables grow; every row that was there keeps its values. With adapters, only the rows of
 the new tokens train beside them. In the adapter's folder these rows lie in tokens.safetensors, beside the tokenizer.
@@ -42,7 +42,7 @@ def extend_tokenizer(
     Args:
         tokenizer: the base's tokenizer.
         special: names of special tokens.
-        texts: a character tokenizer without a sign for unknown characters also gets the characters of these.
+        texts: a character tokenizer without an unknown token also gets all characters of these texts.
 
     Raises:
         DataError: the tokenizer cannot have more tokens.
@@ -63,9 +63,9 @@ def extend_tokenizer(
 def _extend_characters(
     tokenizer: CharTokenizer, missing: Sequence[str], texts: Iterable[str]
 ) -> tuple[Tokenizer, list[int | None]]:
-    """Do the work of `extend_tokenizer` for characters."""
-    has_sign = tokenizer.unknown is not None
-    more = set() if has_sign else set().union(*map(set, texts)) - tokenizer.stoi.keys()
+    """Return a character tokenizer with these tokens and characters added, and `old_ids`."""
+    has_unknown_token = tokenizer.unknown is not None
+    more = set() if has_unknown_token else set().union(*map(set, texts)) - tokenizer.stoi.keys()
     characters = [*tokenizer.stoi, *sorted(more)]
     larger = CharTokenizer(characters, [*tokenizer.special_tokens, *missing], tokenizer.unknown)
     old_ids: list[int | None] = [tokenizer.stoi.get(character) for character in characters]

@@ -1,6 +1,6 @@
 """A decoder of compiled loops: token by token until the context window is full, then window by window.
 
-Importing this file needs Numba. The first use compiles the loops, which takes about ten seconds, once on a machine.
+Importing this file needs Numba. The first use compiles the loops, once on a machine.
 """
 
 import time

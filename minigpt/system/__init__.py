@@ -1,4 +1,4 @@
-"""What differs by machine: files, locks, JSON, safetensors, CPUs, devices, threads, the terminal, fonts, process pools.
+"""Code that depends on the machine: files, locks, JSON, safetensors, CPUs, devices, threads, terminal, fonts.
 
 Import from its modules, such as `minigpt.system.files`: some of them load PyTorch or rich, others must not.
 """

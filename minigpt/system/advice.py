@@ -1,4 +1,4 @@
-"""What to type next: a command for somebody at a shell, a call for somebody in Python."""
+"""Suggest the next command to a user of the shell, or the next call to a user of Python."""
 
 import os
 import shutil

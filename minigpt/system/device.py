@@ -60,7 +60,7 @@ def limit_threads(numbers: int, exactly: int = 0, cpus: int | None = None) -> It
     Args:
         numbers: elements of one activation tensor. There is one thread for each 2**14 elements, and never more than
             PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
-        exactly: the number of threads if it is not 0. Then none of the other rules holds.
+        exactly: the number of threads, whatever `numbers` and the CPUs are; 0 computes it from them.
         cpus: how many CPUs this process may use, which limits the threads too unless OMP_NUM_THREADS is set; None
             counts them.
 
@@ -108,4 +108,4 @@ def explain_memory_errors(way_out: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
             raise
-        raise OutOfMemoryError(f"that does not fit in memory: {way_out}") from None
+        raise OutOfMemoryError(f"the model and its batch do not fit in memory: {way_out}") from None

@@ -28,8 +28,8 @@ def use_pytorch_defaults() -> Iterator[None]:
 def _leave_autocast() -> Iterator[None]:
     """Switch the caller's autocast off within the block.
 
-    Autocast keeps the weights that it has cast until the outermost autocast ends. Within that of the caller, a training
-    would compute with the weights of its first step. So nothing is kept there.
+    Autocast caches cast weights until the outermost autocast block ends. Inside the caller's block, a training run
+    would reuse the cast weights of its first step. So the cache is off in this block.
     """
     is_nested = torch.autocast_increment_nesting() > 1
     torch.autocast_decrement_nesting()

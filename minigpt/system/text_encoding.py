@@ -56,7 +56,7 @@ def require_no_utf16(start: bytes, name: str, way_out: str = "save it as UTF-8 f
 
 
 def require_text(text: Any, advice: str) -> None:
-    """Raise DataError for a path, and for a text that is the name of a file: the caller meant what is in it.
+    """Raise DataError for a path, and for the name of an existing file: the caller probably meant its content.
 
     Args:
         text: the text.

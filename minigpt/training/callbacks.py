@@ -77,7 +77,7 @@ class MetricsLog(Callback):
         self.run, self.characters_per_step = run, characters_per_step
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
-        """Write one line more, unless the step is only a stop or a snapshot between two regular evaluations."""
+        """Write a line at every eval_interval and at the last step, and none for a snapshot or a stop."""
         if is_logged(state.step, state.config):
             state.metrics.append(_make_metrics(state, losses, self.characters_per_step))
             if state.processes.is_first:
@@ -162,7 +162,7 @@ class GatherShards(Callback):
 
 
 def _make_metrics(state: TrainingState, losses: Losses, characters_per_step: float) -> Metrics:
-    """Return the evaluation at this moment as a line of metrics.jsonl has it."""
+    """Return the current evaluation, as a line of metrics.jsonl has it."""
     last_step = min(state.step, state.config.max_iters - 1)
     return Metrics(
         step=state.step,

@@ -100,26 +100,26 @@ class Checkpointer(Callback):
             self._write(state, is_evaluated=False, is_published=False, is_best=False)
 
     def on_divergence(self, state: TrainingState, error: DivergedError) -> bool:
-        """Go back to the last checkpoint, and leave out the batch at which the loss diverged.
+        """Restore the last checkpoint, and skip the batch at which the loss diverged.
 
-        Only if the config asks for it, and not for more than MAX_SKIPS batches.
+        Raise DivergedError unless on_spike is "rollback", and after MAX_SKIPS skipped batches.
         """
         if state.config.on_spike != "rollback":
             raise DivergedError(
-                f"{error}; or go back and leave out that batch, with {format_setting('on_spike', 'rollback')}"
+                f"{error}; or go back and skip that batch, with {format_setting('on_spike', 'rollback')}"
             )
         detector = state.spike_detector
         bad_position = detector.first_position if detector.is_suspicious else state.data.position
         skips = [*state.data.skip_positions, bad_position]
         if len(skips) > MAX_SKIPS:
-            raise DivergedError(f"{error}; {MAX_SKIPS} batches are left out already")
+            raise DivergedError(f"{error}; {MAX_SKIPS} batches were skipped already: lower the learning rate")
         self.writer.flush()
         state.processes.barrier()
         checkpoint = self.checkpoints.newest(self.say)
         state.restore(checkpoint)
         state.restore_weights(checkpoint)
         state.data.skip_positions = skips
-        self.say(f"{error}; back to step {state.step:,}, and on without that batch", "yellow")
+        self.say(f"{error}; returning to step {state.step:,} and skipping that batch", "yellow")
         return True
 
     def _write(self, state: TrainingState, *, is_evaluated: bool, is_published: bool, is_best: bool) -> None:

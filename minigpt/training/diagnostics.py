@@ -50,8 +50,8 @@ def _find_divergence(run: Run, dataset: Dataset, unigram: float) -> str | None:
     if not worse and last.train_loss <= first.train_loss:
         return None
     return (
-        f"it diverged: the training loss was {best.train_loss:.2f} at step {best.step:,} and is {last.train_loss:.2f} "
-        f"now; try {_format_rates(run, 1 / 10)}, a tenth of what it was"
+        f"the run diverged: the training loss was {best.train_loss:.2f} at step {best.step:,} and is "
+        f"{last.train_loss:.2f} at the end; try {_format_rates(run, 1 / 10)}, a tenth of what it was"
     )
 
 
@@ -61,8 +61,8 @@ def _find_plateau(run: Run, dataset: Dataset, unigram: float) -> str | None:
     if last.train_loss < unigram * (1 - STUCK_MARGIN) or _compute_fall(run.metrics) > MIN_FALL:
         return None
     return (
-        f"it is stuck: {last.validation_loss:.2f} is no better than the loss of token frequencies "
-        f"({unigram:.2f}); try {_format_rates(run, 1 / 10)}, or {_format_rates(run, 10)}"
+        f"the run is stuck: its validation loss of {last.validation_loss:.2f} is no better than the loss of token "
+        f"frequencies ({unigram:.2f}); try {_format_rates(run, 1 / 10)}, or {_format_rates(run, 10)}"
     )
 
 
@@ -73,8 +73,8 @@ def _find_small_text(run: Run, dataset: Dataset, unigram: float) -> str | None:
         return None
     best = _find_best(run.metrics)
     return (
-        f"the text is too small for it: {run.record.parameters:,} parameters read {len(dataset.train):,} tokens "
-        f"{read:,.0f} times, and the validation loss rises since step {best.step:,}; use a longer text"
+        f"the text is too small for the model: {run.record.parameters:,} parameters read {len(dataset.train):,} tokens "
+        f"{read:,.0f} times, and the validation loss has risen since step {best.step:,}; use a longer text"
     )
 
 
@@ -86,10 +86,10 @@ def _find_overfitting(run: Run, dataset: Dataset, unigram: float) -> str | None:
     weights = choose_advice("--weights best", "weights='best'")
     more = min(0.9, max(0.2, round(run.config.model.dropout + 0.1, 2)))
     return (
-        f"it overfits since step {best.step:,}: the validation loss rose from {best.validation_loss:.4f} to "
-        f"{last.validation_loss:.4f} while the training loss fell to {last.train_loss:.4f}; "
-        f"stop there ({weights} has those weights), "
-        f"or try {format_setting('dropout', more)} or a smaller model"
+        f"the model has overfitted since step {best.step:,}: the validation loss rose from "
+        f"{best.validation_loss:.4f} to {last.validation_loss:.4f} while the training loss fell to "
+        f"{last.train_loss:.4f}; stop there ({weights} has those weights), or try {format_setting('dropout', more)} "
+        "or a smaller model"
     )
 
 
@@ -102,8 +102,8 @@ def _find_improvement(run: Run, dataset: Dataset, unigram: float) -> str | None:
     command = f"minigpt train --resume {shlex.quote(path)} --max-iters {iters} --restart-schedule"
     call = f"minigpt.resume({path!r}, max_iters={iters}, restart_schedule=True)"
     return (
-        f"it is still improving: the validation loss fell by {fell:.1%} in the last {1 / LAST_PART:.0%} of the steps; "
-        f"train longer: {choose_advice(command, call)}"
+        f"the model is still improving: the validation loss fell by {fell:.1%} in the last {1 / LAST_PART:.0%} of the "
+        f"steps; train longer: {choose_advice(command, call)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training run prints on standard error: a table of evaluations and a progress bar."""
+"""Print the table of evaluations and the progress bar of a training run, on standard error."""
 
 import sys
 

@@ -19,8 +19,8 @@ class WindowSampler(Protocol):
 def estimate_loss(model: LanguageModel, data: WindowSampler, eval_windows: int) -> dict[str, float]:
     """Return the mean loss of both splits in nats per token, as {"train": …, "val": …}.
 
-    The windows are evenly spaced and the same each time, so a curve of estimates shows the learning and not the luck
-    of the draw. Dropout is off. `compute_exact_loss` measures a whole split.
+    The windows are evenly spaced and the same each time, so two estimates differ only because the weights differ.
+    Dropout is off. `compute_exact_loss` measures a whole split.
 
     Args:
         model: any language model; its training mode is the same afterwards.

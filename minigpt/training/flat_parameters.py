@@ -11,8 +11,8 @@ ALIGNMENT = 16  # numbers: each parameter begins at a multiple of 64 bytes, for 
 def flatten_parameters(model: nn.Module, stack: bool = False) -> list[nn.Parameter]:
     """Move the trainable parameters of a model into a few long ones, and return those.
 
-    The model's parameters become views of the long ones, and their gradients, zero at first, views of the long ones'
-    gradients. To update each small parameter by itself would take a quarter of a small model's step.
+    Each parameter becomes a view of a long one, and its gradient a view of the long one's gradient, which starts at
+    zero. The optimizer then updates a few long tensors and not many small ones.
 
     Args:
         model: the model; its parameters keep their names, shapes and values.

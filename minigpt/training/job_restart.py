@@ -1,4 +1,4 @@
-"""A job that starts again: torchrun restarts it when a process has died, a queue when its machine was taken away."""
+"""Find the run of a restarted job. torchrun restarts a job after a process died, a queue after it took the machine."""
 
 import glob
 import os
@@ -21,11 +21,11 @@ def get_job_name() -> str | None:
 def find_restarted_run(target: RunDirectory) -> tuple[Path, Status] | None:
     """Return the run that this job started before a restart, with its status; None if there is none.
 
+    Runs without a checkpoint are ignored. All jobs without a name share one name, so such a job is found only if
+    torchrun reports a restart.
+
     Args:
         target: the path given by --out. The run may have a number added to it.
-
-    A run without a checkpoint does not count. Jobs without a name all have the same one, so such a job counts only
-    where torchrun says that it was restarted.
     """
     job, was_restarted = get_job_name(), os.environ.get(RESTART_COUNT, "0") != "0"
     if job is None or (job == UNNAMED and not was_restarted):

@@ -27,7 +27,7 @@ def fit(
     config: Config,
     callbacks: Sequence[Callback] = (),
     *,
-    objective: Any = None,
+    loss_module: Any = None,
     estimate: Callable[..., dict[str, float]] | None = estimate_loss,
     checkpoint: Checkpoint | None = None,
     processes: Processes = SINGLE,
@@ -39,7 +39,7 @@ def fit(
         data: what it trains on and is evaluated on.
         config: the settings of the training.
         callbacks: called in this order at each of the moments that `Callback` lists.
-        objective: a module that computes the loss in place of the model, such as DPO's.
+        loss_module: a module that computes the loss in place of the model, such as DPO's.
         estimate: computes the losses of an evaluation; None for no evaluations.
         checkpoint: what to resume from; the model must already have its weights.
         processes: the processes that train the model together.
@@ -51,9 +51,9 @@ def fit(
         DivergedError: a loss jumped or is not finite, and no callback went back to a checkpoint.
         DeviceError: the device cannot compute in the configured precision.
     """
-    objective = objective or model
+    loss_module = loss_module or model
     model.train()
-    with wrap_model(objective, config, processes) as wrapped:
+    with wrap_model(loss_module, config, processes) as wrapped:
         optimizer = Optimizer(wrapped.parameters, config.training)
         state = TrainingState(model, data, optimizer, config.training, processes, kernels=wrapped.kernels)
         if checkpoint:
@@ -64,7 +64,7 @@ def fit(
             try:
                 if estimate and state.needs_evaluation:
                     with state.clock.count_as_evaluation():
-                        losses = processes.broadcast(estimate(objective, data, config.training.eval_windows))
+                        losses = processes.broadcast(estimate(loss_module, data, config.training.eval_windows))
                         for loss in losses.values():
                             require_finite(loss, state.step, config.training)
                         for callback in callbacks:

@@ -27,7 +27,7 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
     texts = [snapshots[i] for i in dict.fromkeys(indices)]
     below = LINE * len(texts)
     height = CURVES + below
-    figure = create_figure(WIDTH, height, layout=None)  # to compute the layout takes as long as to draw
+    figure = create_figure(WIDTH, height, layout=None)  # computing the layout takes as long as drawing
     axes = figure.add_axes((0.09, (0.6 + below) / height, 0.88, (CURVES - 1) / height))
     unit = "character" if run.config.training.tokenizer == "char" else "token"
     steps = [m.step for m in run.metrics]
@@ -44,5 +44,5 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
         figure.text(0.03, s=f"step {snapshot.step:,}", weight="bold", **style)
         shown = cut_to_width(replace_undrawable(snapshot.text), MAX_CHARACTERS)
         line = figure.text(0.14, s=shown, family="monospace", **style)
-        line.set_parse_math(False)  # a dollar sign is a dollar sign
+        line.set_parse_math(False)  # $…$ in a text is not a formula
     return figure

@@ -1,4 +1,4 @@
-"""What a training minimizes, and how it is measured."""
+"""The loss that a training run minimizes, and the evaluation at its end."""
 
 from typing import Any
 

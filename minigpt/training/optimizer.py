@@ -41,7 +41,7 @@ class Optimizer:
         self.parameters = parameters
         self.config = config
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
-        for p in matrices + vectors:  # AdamW itself makes these at its first step; a resumed one needs them before
+        for p in matrices + vectors:  # AdamW makes these at its first step, but resume fills them before it
             moments = {name: torch.zeros_like(p) for name in MOMENTS}
             self.adamw.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device), **moments}
 
@@ -56,7 +56,7 @@ class Optimizer:
             group["momentum"] = get_momentum(step)
 
     def clip_gradients(self, max_norm: float) -> None:
-        """Scale the gradients down to that norm if theirs is larger; 0 leaves them."""
+        """Clip the norm of all gradients together to `max_norm`; 0 does not clip."""
         if max_norm:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
@@ -77,8 +77,8 @@ class Optimizer:
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the optimizer's tensors, under the names of the model's parameters, and the loss scale.
 
-        The moments are the optimizer's own tensors, not copies. Nothing depends on how the parameters lie in memory:
-        several processes can read what one has written.
+        The moments are the optimizer's own tensors, not copies. They have the shapes of the model's parameters, so any
+        number of processes can load them.
         """
         found = self._find_moments(model)
         found["step"] = self._steps()[0].detach().cpu().clone().reshape(1)

@@ -51,7 +51,7 @@ def resume(
         data: where its text is now, if it has moved.
         restart_schedule: whether the steps that follow get the whole schedule of the learning rate again. Without it,
             steps beyond the old max_iters have the schedule's last rate.
-        replaces: the run whose place this one takes, once it is finished.
+        replaces: the run that this run replaces when it is finished.
         callbacks: called during the training, after the built-in callbacks.
         changes: new values of the settings in CHANGEABLE; more `max_iters` make the run longer.
 

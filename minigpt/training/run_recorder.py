@@ -14,7 +14,7 @@ from minigpt.training.training_state import TrainingState
 
 
 class RunRecorder(Callback):
-    """Writes run.json: which kernels are used when the training begins, and in whatever way it ends, how it ended.
+    """Writes run.json: the kernels at the start; the status, the times and the losses at the end, also after a failure.
 
     Attributes:
         is_written: True once the record of the end is on disk.

@@ -68,7 +68,7 @@ def run_training(
         display: shows the progress.
         callbacks: called after the built-in callbacks.
         checkpoint: what to resume from; the model must already have its weights.
-        replaces: the run whose place this one takes, once it is finished.
+        replaces: the run that this run replaces when it is finished.
         objective: what the training minimizes; by default the loss of the next token.
         merge: returns the weights of the run's model.safetensors, if they are not simply the model's.
 
@@ -92,7 +92,7 @@ def run_training(
                 setup.dataset,
                 run.config,
                 [*usual, checkpointer, *callbacks],
-                objective=objective.module,
+                loss_module=objective.module,
                 estimate=objective.estimate_loss,
                 checkpoint=checkpoint,
                 processes=processes,

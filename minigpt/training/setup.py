@@ -1,4 +1,4 @@
-"""What a training run needs before its first step: text, tokenizer, dataset, model, and the number of steps."""
+"""Prepare a training run: text, tokenizer, dataset, model, and the number of steps."""
 
 import dataclasses
 import math
@@ -61,7 +61,7 @@ def resolve_max_minutes(setup: TrainingSetup, display: Display) -> TrainingSetup
         return setup
     assert isinstance(setup.dataset, Dataset)
     steps = count_steps_within(minutes, setup.model, setup.dataset, setup.config)
-    display.say(f"budget {minutes:g} minutes of training, which here are {steps:,} steps")
+    display.say(f"budget {minutes:g} minutes of training: {steps:,} steps on this machine")
     display.set_max_iters(steps)
     return dataclasses.replace(setup, config=setup.config.override(max_iters=steps))
 
@@ -93,7 +93,9 @@ def prepare_training(
     """
     shares = {"rank": processes.rank, "world_size": processes.size}
     if model is build and config.model.quantization != "none":
-        raise ConfigError(f"quantization {config.model.quantization} is what minigpt quantize makes: train without it")
+        raise ConfigError(
+            f"a model in {config.model.quantization} cannot be trained: train in full precision, then quantize"
+        )
     corpus = data
     if not isinstance(corpus, Corpus | PreparedData):
         corpus = find_data(corpus, display.say, TextFormat.from_settings(config.training))
@@ -105,8 +107,8 @@ def prepare_training(
         config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
         if marks := corpus.text.count(END_OF_TEXT):
-            way_out = f"minigpt data prepare --separator '{END_OF_TEXT}' makes documents of it"
-            display.say(f"{corpus.source} has {END_OF_TEXT} {marks:,} times, as ordinary text: {way_out}")
+            way_out = f"to split the text there, use minigpt data prepare --separator '{END_OF_TEXT}'"
+            display.say(f"{corpus.source} has {END_OF_TEXT} {marks:,} times as ordinary text: {way_out}")
     about = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
         about = f"{dataset.num_tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
@@ -142,7 +144,9 @@ def _adopt_prepared_data(config: Config, data: PreparedData, existing: Tokenizer
             other = f"{name} {value}"
     if other:
         made = f"a {kind} tokenizer of {size:,} and a train_fraction of {was.get('train_fraction')}"
-        raise DataError(f"{data.source} cannot have the {other}: they were prepared with {made}; leave it out")
+        raise DataError(
+            f"{data.source} cannot have the {other}, because it was prepared with {made}: leave that setting out"
+        )
     return config.override(tokenizer=kind, vocab_size=size, train_fraction=was.get("train_fraction"))
 
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Counts from its construction, or from `start`; an `count_as_evaluation` block counts as evaluation.
+    """Measures from its construction, or from `start`. The time in a `count_as_evaluation` block is evaluation time.
 
     Attributes:
-        evaluation_seconds: time spent in such blocks.
+        evaluation_seconds: seconds spent on evaluation.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ def train(
         config: the settings.
         data: text files, or a directory of prepared data; None for input.txt, or Tiny Shakespeare.
         out: the run's directory; None for runs/PRESET. If the name is taken, a number is added.
-        overwrite: whether to take the place of the run with that name, once this one is finished.
+        overwrite: whether to replace the run with that name. The old run stays until the new one is finished.
         tokenizer: the file of a tokenizer to use; without it one is made from the text.
         callbacks: called during the training, after the built-in callbacks.
 
@@ -74,7 +74,7 @@ def train(
                 stack.enter_context(directory.lock())
         directory = RunDirectory(processes.broadcast(directory.path))
         replaces = target if overwrite and directory.path != target.path else None
-        replacing = f", in the place of {target.path} when it is finished" if replaces else ""
+        replacing = f", replaces {target.path} at the end" if replaces else ""
         display.say(f"run    {directory.path}{replacing}")
         prediction = _forecast(setup) if processes.size == 1 else None
         display.say(f"takes  {prediction}\n" if prediction else "")
@@ -109,7 +109,7 @@ def _continue_job(
     if status == "finished":
         return Run.open(path)
     if status == "diverged":
-        error = DivergedError(f"the run in {str(path)!r} diverged, and would again: train with other settings")
+        error = DivergedError(f"the run in {str(path)!r} diverged: start a new run with a lower learning rate")
         error.silent = not processes.is_first
         raise error
     return resume(path, data, replaces=replaces if replaces and replaces.path != path else None)

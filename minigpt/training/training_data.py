@@ -1,4 +1,4 @@
-"""What the training loop asks of its data: texts, instructions and preference pairs all have these methods."""
+"""The interface of training data: texts, instructions and preference pairs all have these methods."""
 
 from typing import Any, Protocol
 

@@ -27,7 +27,7 @@ StopReason = Literal["interrupted", "patience"]
 
 @dataclass
 class TrainingState:
-    """The state of one training. The loop changes it, and callbacks read it.
+    """The state of a training run. The loop changes it, and callbacks read it.
 
     Attributes:
         model: the model that trains; FSDP gives each process a shard of it.

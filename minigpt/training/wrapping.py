@@ -1,7 +1,7 @@
-"""What is applied to a model from outside: kernels, recomputation, flat parameters, DDP or FSDP, and torch.compile.
+"""Wrap a model for training: kernels, recomputed activations, flat parameters, DDP or FSDP, and torch.compile.
 
-The model's own forward does not know them. After the training, recomputation and the gradients are removed. Kernels,
-flat parameters and FSDP's shards stay.
+The model's code does not change. After the training, the recomputation and the gradients are removed. Kernels, flat
+parameters and FSDP's shards stay.
 """
 
 import functools

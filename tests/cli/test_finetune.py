@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused(trained: Run, other_text: Path, command: Call
     assert "rank must be at most 16" in refused(*tune, "--lora", "--rank", "17")
     assert "no layer is named 'q': choose from attention.qkv" in refused(*tune, "--lora", "--target", "q")
     assert "rank is a setting of adapters" in refused(*tune, "--rank", "4")
-    assert "muon moves whole matrices" in refused(*tune, "--lora", "--optimizer", "muon")
+    assert "muon trains whole matrices" in refused(*tune, "--lora", "--optimizer", "muon")
     assert "name one" in refused(*tune, "--lora", "--qlora")
     (tmp_path / "strange.txt").write_text("漢字 " * 200)
     assert "that the base's vocabulary lacks: '字' '漢'; --new-characters add gives each a token" in refused(

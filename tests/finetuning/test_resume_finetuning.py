@@ -94,7 +94,7 @@ def test_a_moved_base_is_asked_for_and_another_one_is_refused(
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
-        ("text-lora", "other.txt", "is not the text|are not what"),
+        ("text-lora", "other.txt", "is not the text|was trained on other data"),
         ("sft-lora", "other.txt", "which is missing or has changed: name it with data=…"),
         ("sft-lora", "pairs.jsonl", "has none of messages"),
     ],

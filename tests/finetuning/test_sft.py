@@ -49,7 +49,7 @@ def test_finetune_learns_instructions_and_refuses_impossible_tasks(
     assert "no layer is named 'x'" in refused("--data", file, "--lora", "--target", "x")
     assert "there is no task 'x'" in refused("--task", "x")
     assert "--ask needs --task" in refused("--data", file, "--ask", "upper+reverse")
-    assert "'upper' cannot be asked without being learned" in refused("--task", "pairs", "--ask", "upper")
+    assert "'upper' cannot be tested without being learned" in refused("--task", "pairs", "--ask", "upper")
     assert "give exactly one of --data, --task and --preferences" in refused()
     assert "give exactly one of --data, --task and --preferences" in refused("--task", "upper", "--data", file)
     assert "too little at once" in refused("--task", "upper")

@@ -43,11 +43,15 @@ def test_the_diagnostics_find_what_is_wrong_with_a_curve(trained: Run) -> None:
     assert diagnose_losses(trained, down + flat) == ""
     assert "still improving: the validation loss fell by" in diagnose_losses(trained, down)
     overfit = [(1.7 - 0.02 * n, 1.7 + 0.03 * n) for n in range(10)]
-    assert "it overfits since step 900: the validation loss rose" in diagnose_losses(trained, down + overfit)
+    assert "the model has overfitted since step 900: the validation loss rose" in diagnose_losses(
+        trained, down + overfit
+    )
     assert "text is too small" in diagnose_losses(trained, down + overfit, parameters=100_000)
-    assert "it diverged: the training loss was 1.60 at step 900" in diagnose_losses(trained, down + [(4.2, 4.2)] * 5)
+    assert "the run diverged: the training loss was 1.60 at step 900" in diagnose_losses(
+        trained, down + [(4.2, 4.2)] * 5
+    )
     unigram = compute_unigram_loss(Dataset(trained.tokenizer.encode(make_text()), trained.config))
-    assert "it is stuck" in diagnose_losses(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
+    assert "the run is stuck" in diagnose_losses(trained, [(3.6, 3.6)] + [(unigram, unigram)] * 9)
     assert diagnose_losses(trained, flat[:3]) == ""
     assert diagnose_losses(trained, [*down, *[(0.0, 0.0)] * 20]) == ""  # learned to the end
     by_muon = dataclasses.replace(trained, config=trained.config.override(optimizer="muon", dropout=0.4))
@@ -68,13 +72,15 @@ def test_the_diagnostics_find_what_is_wrong_with_real_runs(
         minigpt.train(out=folder, **TINY | {"n_layer": 1, "data": text_file, "eval_interval": 10} | settings)
         return capfd.readouterr().err
 
-    assert "it is still improving" in said(learning_rate=1e-3, max_iters=100)
-    assert "it is stuck" in said(learning_rate=1e-8, max_iters=100)
+    assert "the model is still improving" in said(learning_rate=1e-3, max_iters=100)
+    assert "the run is stuck" in said(learning_rate=1e-8, max_iters=100)
     assert "it diverged" in said(learning_rate=3.0, max_iters=60)
     short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 400, "eval_interval": 40}
     assert "the text is too small for it" in said(**short)
     other = tmp_path / "other.txt"  # what is learned of its beginning is wrong at its end, which reads backwards
     other.write_text(make_text(18_000) + make_text(2_000, seed=1)[::-1])
-    assert "it overfits since step" in said(data=other, learning_rate=0.01, max_iters=200, eval_interval=20)
+    assert "the model has overfitted since step" in said(
+        data=other, learning_rate=0.01, max_iters=200, eval_interval=20
+    )
     calm = said(learning_rate=1e-2, max_iters=600, eval_interval=50, schedule="cosine")
-    assert not any(word in calm for word in ("diverged", "stuck", "overfits", "too small"))
+    assert not any(word in calm for word in ("diverged", "stuck", "overfitted", "too small"))

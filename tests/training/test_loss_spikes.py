@@ -92,7 +92,7 @@ def test_a_rollback_returns_to_the_last_checkpoint_and_leaves_out_the_bad_batch(
     high = LossSpikeDetector.MAX_HIGH + 1 if math.isfinite(loss) else 1  # a loss that is not finite counts at once
     bad = BadLosses(give_batches(loss, high))
     run = train_badly(bad, text_file, tmp_path / "run", max_iters=200, on_spike="rollback")
-    assert "back to step 140, and on without that batch" in capfd.readouterr().err
+    assert "returning to step 140 and skipping that batch" in capfd.readouterr().err
     assert [metrics.step for metrics in run.metrics] == list(range(0, 201, 20))
     again = bad.batches[149 + high :]
     assert all(torch.equal(*pair) for pair in zip(bad.batches[140:149], again[:9], strict=True))
@@ -109,7 +109,7 @@ def test_several_batches_may_be_left_out_but_not_any_number(text_file: Path, tmp
     run = train_badly(bad, text_file, tmp_path / "few", on_spike="rollback")
     assert len(Checkpoints(run.path).newest().metadata.get_skip_positions()) == 3
     bad = BadLosses(lambda bad: math.nan if bad.state.step == 30 else None)
-    with pytest.raises(DivergedError, match=f"the loss is nan at step 30.*{MAX_SKIPS} batches are left out already"):
+    with pytest.raises(DivergedError, match=f"the loss is nan at step 30.*{MAX_SKIPS} batches were skipped already"):
         train_badly(bad, text_file, tmp_path / "many", on_spike="rollback")
     assert len(bad.batches) == 31 + MAX_SKIPS * 11
 

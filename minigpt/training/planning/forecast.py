@@ -1,6 +1,6 @@
 """The forecast of a training run: its time, its memory, and roughly its loss.
 
-Time and memory come from a rehearsal: a few real steps, an evaluation and a short sample, on a copy of the model.
+Time and memory come from timing a few real steps, an evaluation and a short sample, on a copy of the model.
 loss_forecast.py predicts the loss.
 """
 
@@ -31,10 +31,10 @@ from minigpt.training.planning.loss_forecast import predict_loss
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model
 
-REHEARSED_SHARE = 50  # a fiftieth of the training's steps is timed, …
-MIN_STEPS, MAX_STEPS = 4, 60  # … within these limits, …
-REHEARSAL_SECONDS = 0.7  # … for about this time
-BUDGET_SHARE, MAX_REHEARSAL_SECONDS = 0.02, 20.0  # of a time budget, steps are timed for this share, up to this time
+TIMED_SHARE = 50  # 1/50 of the steps is timed
+MIN_TIMED_STEPS, MAX_TIMED_STEPS = 4, 60
+TIMING_SECONDS = 0.7  # no further step is timed after this time
+BUDGET_SHARE, MAX_BUDGET_SECONDS = 0.02, 20.0  # with max_minutes: steps are timed for 2% of it, at most 20 seconds
 MAX_WINDOWS = 64  # windows of the timed evaluation
 SAMPLE_TOKENS = 16  # tokens of the timed sample
 SHORTEST_COMPARED = 10.0  # seconds: the difference of a shorter training from its forecast says little
@@ -45,7 +45,7 @@ class Timings:
     """The seconds of a training run's parts.
 
     Attributes:
-        first_step: of the first step, which includes a compilation for which the compiler uses what it has kept.
+        first_step: of the first step. With torch.compile it includes a compilation, which reads the compiler's cache.
         step: of any other step.
         evaluation: of one evaluation.
         snapshot: of one snapshot's text.
@@ -111,9 +111,9 @@ def forecast_training(model: TrainedModel, dataset: Dataset, config: Config) -> 
 
 def count_steps_within(minutes: float, model: TrainedModel, dataset: Dataset, config: Config) -> int:
     """Return how many steps of a training run take this time, by timing some of them on a copy of the model."""
-    longest = max(REHEARSAL_SECONDS, min(MAX_REHEARSAL_SECONDS, BUDGET_SHARE * 60 * minutes))
-    with _rehearse(model, dataset) as rehearsed:
-        timings = _time_steps(rehearsed, dataset, config, longest, max_steps=sys.maxsize)
+    longest = max(TIMING_SECONDS, min(MAX_BUDGET_SECONDS, BUDGET_SHARE * 60 * minutes))
+    with _copy_for_timing(model, dataset) as copied:
+        timings = _time_steps(copied, dataset, config, longest, max_steps=sys.maxsize)
     return divide_budget(minutes, timings, config.training.compile)
 
 
@@ -145,22 +145,22 @@ def add_up_seconds(timings: Timings, config: Config, validation_tokens: int) -> 
 def _measure_timings(model: TrainedModel, dataset: Dataset, config: Config) -> Timings:
     """Time steps, an evaluation and a sample on a copy of the model."""
     training = config.training
-    most = min(MAX_STEPS, max(MIN_STEPS, training.max_iters // REHEARSED_SHARE))
+    most = min(MAX_TIMED_STEPS, max(MIN_TIMED_STEPS, training.max_iters // TIMED_SHARE))
     windows = min(training.eval_windows, MAX_WINDOWS)
     sampling = SamplingConfig(max_new_tokens=SAMPLE_TOKENS, seed=0)
-    with _rehearse(model, dataset) as rehearsed:
-        steps = _time_steps(rehearsed, dataset, config, REHEARSAL_SECONDS, most)
+    with _copy_for_timing(model, dataset) as copied:
+        steps = _time_steps(copied, dataset, config, TIMING_SECONDS, most)
         start = torch.zeros(1, 1, dtype=torch.int64, device=get_device(model))
         return Timings(
             first_step=steps.first_step,
             step=steps.step,
-            evaluation=_time(lambda: estimate_loss(rehearsed, dataset, windows)) * training.eval_windows / windows,
-            snapshot=_time(lambda: generate(rehearsed, start, sampling)) * SNAPSHOT_TOKENS / SAMPLE_TOKENS,
+            evaluation=_time(lambda: estimate_loss(copied, dataset, windows)) * training.eval_windows / windows,
+            snapshot=_time(lambda: generate(copied, start, sampling)) * SNAPSHOT_TOKENS / SAMPLE_TOKENS,
         )
 
 
 @contextmanager
-def _rehearse(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
+def _copy_for_timing(model: TrainedModel, dataset: Dataset) -> Iterator[TrainedModel]:
     """Yield a copy of the model to train, and restore the batches and random numbers afterwards."""
     device, state = get_device(model), dataset.state_dict()
     accelerator = "cuda" if device.type == "cpu" else device.type  # fork_rng wants one, even if there is none
@@ -209,7 +209,7 @@ def _time(work: Callable[[], object]) -> float:
 
 
 def _measure_peak_memory(model: TrainedModel) -> int | None:
-    """Return the bytes at the rehearsal's peak, without the original of the copied model."""
+    """Return the peak of the bytes while steps are timed, without the original of the copied model."""
     device = get_device(model)
     original = 4 * count_parameters(model)
     if device.type == "cuda":

@@ -23,7 +23,7 @@ PARTS = 8  # … in parts from as many places
 FITTED = {"A": 0.784, "a": 0.1, "B": 5.64, "b": 0.15}
 LOSS_RANGE = 0.10  # 19 of 20 losses of texts that were left out of the fit are within 10% of the forecast
 
-# The limits of the trainings of the fit. Outside them there is no forecast.
+# The range of the training runs that the formula was fitted to. Outside it there is no forecast.
 TRIGRAM_LOSSES = (1.7, 2.25)
 MATRIX_WEIGHTS = (5_000, 4_000_000)
 READ_CHARACTERS = (100_000, 5_000_000)
@@ -66,7 +66,7 @@ def compute_loss_ratio(N: Number, D: Number, fitted: dict[str, float]) -> Number
 
 
 def predict_loss(dataset: Dataset, config: Config) -> tuple[float, float] | None:
-    """Return the range of the exact validation loss, or None for a training that is unlike those of the fit."""
+    """Return the range of the exact validation loss, or None outside the range of the fitted training runs."""
     shape, training = config.model, config.training
     weights, read = count_matrix_weights(shape), training.max_iters * config.tokens_per_step
     covered = (

@@ -1,4 +1,4 @@
-"""What a training run takes, computed from its settings alone: memory, communication, operations, time.
+"""Compute the memory, communication, operations and time of a training run from its settings alone.
 
 `minigpt plan` prints it. Nothing runs, so the machine need not exist. planning/forecast.py times real steps instead.
 B, T, C, V are model/lecture.py's; L is n_layer and N the number of GPUs.
