@@ -14,6 +14,8 @@ out_option = click.option(
     "--out", metavar="FOLDER", help="the run's folder; a name already taken gets a number [runs/NAME]"
 )
 
+ABOUT_META = "its characters, nanoGPT's data/NAME/meta.pkl, or a tokenizer's file or folder [meta.pkl beside ckpt.pt]"
+
 
 @click.group("import", short_help="Import a model from another program.")
 def import_() -> None:
@@ -50,7 +52,7 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
 
 @import_.command(short_help="Import a model from nanoGPT.")
 @click.argument("source", metavar="FOLDER|FILE")
-@click.option("--meta", metavar="FILE", help="its characters, nanoGPT's data/NAME/meta.pkl [meta.pkl beside ckpt.pt]")
+@click.option("--meta", metavar="FILE", help=ABOUT_META)
 @out_option
 @json_option
 def nanogpt(source: str, meta: str | None, out: str | None, as_json: bool) -> None:

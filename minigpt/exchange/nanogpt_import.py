@@ -18,7 +18,7 @@ from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.char import CharTokenizer
-from minigpt.tokenizers.loading import load_gpt2_tokenizer
+from minigpt.tokenizers.loading import load_gpt2_tokenizer, load_tokenizer
 
 CHECKPOINT, VOCABULARY = "ckpt.pt", "meta.pkl"
 _GPT2_TOKENS = 50257  # nanoGPT pads them to 50,304
@@ -31,7 +31,8 @@ def import_nanogpt(source: str | Path, out: str | Path | None = None, meta: str 
     Args:
         source: nanoGPT's out_dir, or a checkpoint in it.
         out: the run's directory; runs/<name> by default.
-        meta: the vocabulary, meta.pkl; the one beside the checkpoint by default. A model with GPT-2's tokens has none.
+        meta: the vocabulary, meta.pkl, or a tokenizer's file or folder; by default the meta.pkl beside the checkpoint.
+            A model with GPT-2's tokens has none.
 
     Raises:
         ExchangeError: the checkpoint or the vocabulary cannot be read, or they do not fit each other.
@@ -104,10 +105,10 @@ def _rename(ours: str, config: ModelConfig) -> str:
 
 
 def _find_tokenizer(checkpoint: Path, vocab_size: int, meta: str | Path | None) -> Tokenizer:
-    """Return the characters of meta.pkl, or GPT-2's tokenizer for a model that can have it."""
+    """Return the characters of meta.pkl, the tokenizer that was named, or GPT-2's for a model that can have it."""
     path = checkpoint.with_name(VOCABULARY) if meta is None else Path(meta)
     if meta is not None or path.exists():
-        return read_vocabulary(path)
+        return read_vocabulary(path) if path.suffix == ".pkl" else load_tokenizer(path)
     if vocab_size < _GPT2_TOKENS:
         raise ExchangeError(
             f"{str(checkpoint)!r} has no {VOCABULARY} beside it that names its {vocab_size:,} characters: add --meta "

@@ -18,6 +18,7 @@ from minigpt.errors import ExchangeError
 from minigpt.exchange.export import export_run
 from minigpt.exchange.nanogpt_import import import_nanogpt, read_vocabulary
 from minigpt.runs.run import Run
+from minigpt.tokenizers.bpe import BPETokenizer
 
 NANOGPT = {"tied_head": True, "activation": "gelu_exact"}
 KINDS: dict[str, dict[str, Any]] = {
@@ -130,6 +131,17 @@ def test_a_compiled_checkpoint_without_biases_and_with_padding_is_imported(tmp_p
     torch.testing.assert_close(run.model(idx)[0], expected, rtol=1e-5, atol=1e-5)
     assert run.tokenizer.encode("deed") == [3, 4, 4, 3]
     assert not run.config.model.qkv_bias
+
+
+def test_a_checkpoint_with_padding_gets_a_tokenizer_that_is_named(tmp_path: Path) -> None:
+    weights = make_checkpoint(tmp_path / "out", 272)
+    BPETokenizer.train(PROSE, 270).save(tmp_path / "tokenizer.json")
+    run = import_nanogpt(tmp_path / "out", tmp_path / "run", tmp_path / "tokenizer.json")
+    idx = torch.tensor([[3, 269, 4, 1, 5]])
+    torch.testing.assert_close(
+        run.model(idx)[0], compute_nanogpt_logits(weights, 2, idx)[..., :270], rtol=1e-5, atol=1e-5
+    )
+    assert run.tokenizer.decode(run.tokenizer.encode(PROSE)) == PROSE
 
 
 def test_weights_that_are_not_tied_are_imported_as_two_tables(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from fuzz_targets import TEXT, bpe_tokenizer, char_tokenizer, sentencepiece
 from random_runs import make_random_run
-from snippets import ROOT, read_table
+from snippets import ROOT, find_blocks, read_table
 
 from minigpt.config import SamplingConfig
 from minigpt.errors import ExchangeError, MissingExtraError
@@ -100,6 +100,16 @@ def test_the_gpt_has_the_arguments_and_files_of_transformers_js(exports: Callabl
     assert {path.name for path in folder.iterdir()} == {
         *("onnx", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md")
     }
+
+
+def test_the_lines_of_the_docs_and_of_the_model_card_open_the_model(
+    exports: Callable[[str], tuple[Run, Path]], capsys: pytest.CaptureFixture
+) -> None:
+    _, folder = exports("gpt")
+    for page, place in ((ROOT / "docs" / "export.md", "exports/lecture-onnx/"), (folder / "README.md", "")):
+        [block] = [block for block in find_blocks("python", page.read_text()) if "onnxruntime" in block]
+        exec(block.replace(f"{place}onnx/model.onnx", str(folder / "onnx" / "model.onnx")))
+        assert "('input_ids', ['batch', 'length'])" in capsys.readouterr().out
 
 
 def test_the_modern_model_passes_on_its_token_shifts_and_the_bigram_has_no_cache(
