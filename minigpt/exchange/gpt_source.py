@@ -25,7 +25,6 @@ def read_gpt(run: Run, dequantize: bool = False) -> GPT:
     if architecture != "gpt":
         raise ExchangeError(
             f"this format holds a GPT, and {str(run.path)!r} is a {architecture} model: export it with --to onnx"
-            + " or --to lecture" * (architecture == "bigram")
         )
     model = read_model(run, dequantize)
     assert isinstance(model, GPT)
