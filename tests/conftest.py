@@ -43,6 +43,7 @@ TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replac
 
 SLOWEST_FIRST = (  # by CPU time with an empty cache of Numba, which the first of these files fills
     "kernels/test_numba_loops.py",
+    "exchange/test_onnx_export.py",
     "distributed/test_processes.py",
     "test_readme.py",
     "training/test_resume.py",
