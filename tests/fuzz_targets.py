@@ -221,6 +221,12 @@ def write_gpt2_files(folder: Path) -> None:
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
 
 
+def write_added_tokens(folder: Path) -> None:
+    write_gpt2_files(folder)
+    (folder / "added_tokens.json").write_text(json.dumps({"<b>": 270, "<|user|>": 271}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<|user|>"}, "a": ["b"]}))
+
+
 @functools.cache
 def sentencepiece() -> SentencePieceTokenizer:
     return SentencePieceTokenizer.train(TEXT, 290, end_of_text=True)
@@ -575,6 +581,8 @@ TARGETS = [
     ),
     tokenizer_target("vocab.json", write_gpt2_files, IN_JSON),
     tokenizer_target("merges.txt", write_gpt2_files, IN_TEXT),
+    tokenizer_target("added_tokens.json", write_added_tokens, IN_JSON),
+    tokenizer_target("special_tokens_map.json", write_added_tokens, IN_JSON),
     tokenizer_target("tokenizer.model", lambda f: sentencepiece().save(f / "tokenizer.model"), mutations.mutate_bytes),
     document_target("a.txt", TEXT.encode(), IN_TEXT),
     document_target("a.jsonl", JSON_LINES, mutations.mutate_json_lines),

@@ -14,6 +14,14 @@ from minigpt.errors import ConfigError, ExchangeError, MinigptError
 from minigpt.exchange.gguf_file import GGUFFile, open_gguf
 from minigpt.exchange.gguf_names import RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
 from minigpt.exchange.gguf_tokenizer import RESERVED_TOKEN, TokenType, Vocabulary, rebuild_tokenizer
+from minigpt.exchange.gpt2_variants import (
+    EPSILON,
+    MAX_EPSILON,
+    MIN_EPSILON,
+    compute_stored_shape,
+    fold_epsilon,
+    pad_feed_forward,
+)
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.relu_as_gelu import unscale_gelu_to_relu
 from minigpt.model.gpt import GPT
@@ -60,7 +68,12 @@ def load_gguf(source: str | Path) -> tuple[GPT, Tokenizer]:
         vocabulary = _read_vocabulary(file, name)
         scale = _read_relu_scale(file, name)
         config = _read_config(file, len(vocabulary.tokens), scale, name)
-        weights = _read_weights(file, config, name)
+        epsilon, inner = _read_epsilon(file, name), _read_inner(file, config, name)
+        weights = _read_weights(file, config, inner, name)
+    if inner < 4 * config.n_embd:
+        pad_feed_forward(weights, config)
+    if not math.isclose(epsilon, EPSILON, rel_tol=1e-6):  # a float32 in the file
+        fold_epsilon(weights, config, epsilon)
     if scale is not None:
         _unscale(weights, config, scale)
     if vocabulary.tokens[-1] == RESERVED_TOKEN:
@@ -90,9 +103,6 @@ def _get(file: GGUFFile, key: str, kind: type | tuple[type, ...], name: str, def
 
 def _read_config(file: GGUFFile, vocab_size: int, scale: float | None, name: str) -> ModelConfig:
     """Return the model's configuration. Raise ExchangeError for values that our GPT does not support."""
-    epsilon = _get(file, "gpt2.attention.layer_norm_epsilon", float, name, 1e-5)
-    if not math.isclose(epsilon, 1e-5, rel_tol=1e-3):
-        raise ExchangeError(f"{name} has a layer norm epsilon of {epsilon:g}, and only 1e-05 can be read")
     try:
         config = ModelConfig(
             vocab_size=vocab_size,
@@ -106,10 +116,28 @@ def _read_config(file: GGUFFile, vocab_size: int, scale: float | None, name: str
         )
     except ConfigError as error:
         raise ExchangeError(f"{name} is damaged: {error}") from None
-    inner = _get(file, "gpt2.feed_forward_length", int, name, 4 * config.n_embd)
-    if inner != 4 * config.n_embd:
-        raise ExchangeError(f"{name} has {inner:,} feed-forward numbers, and only 4 times n_embd can be read")
     return config
+
+
+def _read_epsilon(file: GGUFFile, name: str) -> float:
+    """Return the epsilon of layer norm. Raise ExchangeError for one that cannot be converted into ours."""
+    epsilon = _get(file, "gpt2.attention.layer_norm_epsilon", float, name, EPSILON)
+    if not MIN_EPSILON <= epsilon <= MAX_EPSILON:
+        raise ExchangeError(
+            f"{name} has a layer norm epsilon of {epsilon:g}, and only {MIN_EPSILON:g} to {MAX_EPSILON:g} can be read"
+        )
+    return float(epsilon)
+
+
+def _read_inner(file: GGUFFile, config: ModelConfig, name: str) -> int:
+    """Return the hidden numbers of the feed-forward layers. Raise ExchangeError for more than ours have."""
+    most = 4 * config.n_embd
+    inner = int(_get(file, "gpt2.feed_forward_length", int, name, most))
+    if not 1 <= inner <= most:
+        raise ExchangeError(
+            f"{name} has {inner:,} feed-forward numbers, and only 1 to {most:,}, 4 times n_embd, can be read"
+        )
+    return inner
 
 
 def _has_tied_head(file: GGUFFile) -> bool:
@@ -128,19 +156,20 @@ def _read_relu_scale(file: GGUFFile, name: str) -> float | None:
     return None if scale is None else float(scale)
 
 
-def _read_weights(file: GGUFFile, config: ModelConfig, name: str) -> dict[str, Tensor]:
+def _read_weights(file: GGUFFile, config: ModelConfig, inner: int, name: str) -> dict[str, Tensor]:
     """Read the tensors under our names, in float32, and check their shapes against the configuration."""
     try:
         model = build_empty_model(config)
     except RuntimeError:
         raise ExchangeError(f"{name} is damaged: no model can be that large") from None
-    shapes = {ours: tensor.shape for ours, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    shapes = {ours: compute_stored_shape(ours, tensor.shape, inner) for ours, tensor in state.items()}
     theirs = map_gguf_names(config)
     places = {ours: theirs[gpt2] for ours, gpt2 in map_gpt2_names(config).items()}
     for ours, place in places.items():
         if place not in file.tensors:
             raise ExchangeError(f"{name} is not complete: {place} is missing")
-        if file.tensors[place].shape != tuple(shapes[ours]):
+        if file.tensors[place].shape != shapes[ours]:
             shape = list(file.tensors[place].shape)
             raise ExchangeError(f"{name} is damaged: {place} is of shape {shape}, not {list(shapes[ours])}")
     weights = {}

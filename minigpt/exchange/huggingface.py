@@ -14,7 +14,16 @@ from torch import Tensor
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraError
+from minigpt.exchange.gpt2_variants import (
+    EPSILON,
+    MAX_EPSILON,
+    MIN_EPSILON,
+    compute_stored_shape,
+    fold_epsilon,
+    pad_feed_forward,
+)
 from minigpt.exchange.imported_run import write_imported_run
+from minigpt.exchange.vocabulary_fit import fit_vocabulary
 from minigpt.exchange.weight_files import INDEX, read_weight_files
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
@@ -25,6 +34,7 @@ from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
 FILE_PATTERNS = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "vocab.json", "merges.txt"]
+FILE_PATTERNS += ["added_tokens.json", "special_tokens_map.json"]
 ACTIVATIONS: dict[str, Literal["relu", "gelu", "gelu_exact"]] = {  # the first name of a function is the one we write
     "gelu_new": "gelu",
     "gelu_pytorch_tanh": "gelu",
@@ -32,7 +42,6 @@ ACTIVATIONS: dict[str, Literal["relu", "gelu", "gelu_exact"]] = {  # the first n
     "relu": "relu",
 }
 REQUIRED_SETTINGS = {  # GPT-2's config.json can hold other values; our GPT supports these only
-    "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
@@ -47,7 +56,7 @@ def import_gpt2(
     Args:
         source: a folder that transformers has saved, or the name of a model on the Hugging Face hub.
         out: the run's directory; runs/<name> by default.
-        say: is called with a message about files that are left out.
+        say: is called with a message about files, rows and tokens that are left out.
 
     Raises:
         ExchangeError: there is no tokenizer that fits the model, and as `load_gpt2` does.
@@ -58,6 +67,7 @@ def import_gpt2(
         tokenizer = load_tokenizer(folder)
     except FileError as error:
         raise ExchangeError(f"{str(folder)!r} has no tokenizer that can be read: {error}") from None
+    model, tokenizer = fit_vocabulary(model, tokenizer, say)
     if tokenizer.vocab_size != model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
@@ -77,13 +87,20 @@ def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: N
         MissingExtraError: the hub is needed and huggingface_hub is not installed.
     """
     folder = _find_folder(source)
-    config = _convert_config(_read_config(folder / "config.json"), folder)
+    content = _read_config(folder / "config.json")
+    config = _convert_config(content, folder)
+    epsilon, inner = _read_epsilon(content, folder), _read_inner(content, config, folder)
     try:
         model = build_empty_model(config)
     except RuntimeError:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
     assert isinstance(model, GPT)
-    model.load_state_dict(_read_weights(folder, model, say), assign=True)
+    weights = _read_weights(folder, model, inner, say)
+    if inner < 4 * config.n_embd:
+        pad_feed_forward(weights, config)
+    if epsilon != EPSILON:
+        fold_epsilon(weights, config, epsilon)
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
@@ -144,13 +161,32 @@ def _convert_config(content: dict[str, Any], folder: Path) -> ModelConfig:
         )
     except ConfigError as error:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: {error}") from None
-    inner = content.get("n_inner")
-    if inner not in (None, 4 * config.n_embd):
-        raise ExchangeError(f"{str(folder)!r} has n_inner {inner!r}, and only 4 times n_embd can be read")
     return config
 
 
-def _read_weights(folder: Path, model: GPT, say: Callable[[str], None]) -> dict[str, Tensor]:
+def _read_epsilon(content: dict[str, Any], folder: Path) -> float:
+    """Return the epsilon of layer norm. Raise ExchangeError for one that cannot be converted into ours."""
+    epsilon = content.get("layer_norm_epsilon", EPSILON)
+    is_number = isinstance(epsilon, int | float) and not isinstance(epsilon, bool)
+    if not is_number or not MIN_EPSILON <= epsilon <= MAX_EPSILON:
+        known = f"{MIN_EPSILON:g} to {MAX_EPSILON:g}"
+        raise ExchangeError(f"{str(folder)!r} has layer_norm_epsilon {epsilon!r}, and only {known} can be read")
+    return float(epsilon)
+
+
+def _read_inner(content: dict[str, Any], config: ModelConfig, folder: Path) -> int:
+    """Return the hidden numbers of the feed-forward layers. Raise ExchangeError for more than ours have."""
+    inner, most = content.get("n_inner"), 4 * config.n_embd
+    if inner is None:
+        return most
+    if not isinstance(inner, int) or isinstance(inner, bool) or not 1 <= inner <= most:
+        raise ExchangeError(
+            f"{str(folder)!r} has n_inner {inner!r}, and only 1 to {most:,}, 4 times n_embd, can be read"
+        )
+    return inner
+
+
+def _read_weights(folder: Path, model: GPT, inner: int, say: Callable[[str], None]) -> dict[str, Tensor]:
     """Read the tensors of a folder under our names, in float32, and check their shapes against `model`."""
     found = read_weight_files(folder, say)
     if model.config.tied_head and "lm_head.weight" in found:  # either name may have the one tensor
@@ -160,7 +196,7 @@ def _read_weights(folder: Path, model: GPT, say: Callable[[str], None]) -> dict[
     for ours, theirs in map_gpt2_names(model.config).items():
         if theirs not in found:
             raise ExchangeError(f"{str(folder)!r} is not complete: {theirs} is missing")
-        tensor, shape = found[theirs], list(shapes[ours])
+        tensor, shape = found[theirs], list(compute_stored_shape(ours, shapes[ours], inner))
         if list(tensor.shape) != (shape[::-1] if is_transposed(theirs) else shape):
             wrong = f"{theirs} is of shape {list(tensor.shape)}"
             raise ExchangeError(f"{str(folder)!r} does not fit its config.json: {wrong}")

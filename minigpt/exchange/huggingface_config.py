@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.config import ModelConfig
+from minigpt.exchange.gpt2_variants import EPSILON
 from minigpt.exchange.huggingface import ACTIVATIONS, REQUIRED_SETTINGS
 from minigpt.exchange.huggingface_tokenizer import describe_tokenizer, find_end, format_tokenizer
 from minigpt.runs.run import Run
@@ -36,6 +37,7 @@ def describe_gpt2(config: ModelConfig, tokens: Mapping[str, Any]) -> dict[str, A
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": config.tied_head,
         "dtype": "float32",
+        "layer_norm_epsilon": EPSILON,
         **tokens,
         **REQUIRED_SETTINGS,
     }

@@ -71,7 +71,7 @@ def format_tokenizer_json(
 
 
 def read_tokenizer_files(path: Path) -> dict[str, Any]:
-    """Read a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt.
+    """Read a tokenizer.json, or a folder with GPT-2's vocab.json, merges.txt and perhaps added_tokens.json.
 
     Args:
         path: the file or the folder.
@@ -104,7 +104,22 @@ def _read_gpt2_folder(folder: Path) -> dict[str, Any]:
     merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
     merged = {*BYTE_CHARACTERS, *("".join(pair) for pair in merges)}
     special = {name: i for name, i in vocab.items() if name not in merged}  # such as <|endoftext|>
-    return _to_arguments(folder, vocab, merges, special, "gpt2")
+    special_added, added = _read_added_tokens(folder)
+    return _to_arguments(folder, vocab, merges, special | special_added, "gpt2", added)
+
+
+def _read_added_tokens(folder: Path) -> tuple[dict[str, int], list[AddedToken]]:
+    """Return the tokens of added_tokens.json: the special ones, which special_tokens_map.json names, and others."""
+    if not (folder / "added_tokens.json").exists():
+        return {}, []
+    ids = _read_json_object(folder / "added_tokens.json")
+    path = folder / "special_tokens_map.json"
+    named: set[str] = set()
+    for value in (_read_json_object(path) if path.exists() else {}).values():
+        for entry in value if isinstance(value, list) else [value]:
+            named.add(str(entry.get("content") if isinstance(entry, dict) else entry))
+    special = {name: i for name, i in ids.items() if name in named}
+    return special, [AddedToken(name, i, normalized=False) for name, i in ids.items() if name not in named]
 
 
 def _require_supported(content: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 from minigpt.tokenizers.tiktoken_adapter import recover_merges
 
 _FILE_NAMES = ("tokenizer.json", "tokenizer.model")
+_GPT2_FILE_NAMES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 
 
 def train_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenizer:
@@ -68,7 +69,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise FileError("the tokenizer's file has no name: name it, or the folder of a run")
     path = Path(path)
     if path.is_dir():
-        require_inside(path, [path / name for name in (*_FILE_NAMES, "vocab.json", "merges.txt")])
+        require_inside(path, [path / name for name in (*_FILE_NAMES, *_GPT2_FILE_NAMES)])
         path = next((path / name for name in _FILE_NAMES if (path / name).is_file()), path)
     if path.is_dir():
         if not (path / "vocab.json").exists():

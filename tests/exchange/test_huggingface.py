@@ -135,8 +135,13 @@ REFUSED = {
     "no n_embd": (change_config(n_embd=None), "n_embd must be a whole number"),
     "an activation that is a list": (change_config(activation_function=["gelu_new"]), "and only gelu_new"),
     "an n_embd that fits no memory": (change_config(n_embd=2**30, n_head=1), "no model can be that large|does not fit"),
-    "an unsupported n_inner": (change_config(n_inner=40), "n_inner 40, and only 4 times n_embd"),
-    "an unsupported epsilon": (change_config(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06, and only 1e-05"),
+    "a wide n_inner": (change_config(n_inner=65), "n_inner 65, and only 1 to 64, 4 times n_embd, can be read"),
+    "an n_inner that its weights lack": (change_config(n_inner=40), r"mlp\.c_fc\.weight is of shape \[16, 64\]"),
+    "an epsilon of zero": (
+        change_config(layer_norm_epsilon=0),
+        "layer_norm_epsilon 0, and only 1e-13 to 1 can be read",
+    ),
+    "an epsilon that is a text": (change_config(layer_norm_epsilon="1e-5"), "layer_norm_epsilon '1e-5'"),
     "a weight missing": (
         change_weights(lambda weights: weights.pop("transformer.h.1.attn.c_proj.weight")),
         r"h\.1\.attn\.c_proj\.weight is missing",
@@ -251,6 +256,24 @@ def test_an_index_that_is_missing_or_wrong_is_refused(index: str | None, message
     path.unlink() if index is None else path.write_text(index)
     with pytest.raises(InputError, match=message):
         load_gpt2(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("settings", [{"layer_norm_epsilon": 1e-6}, {"layer_norm_epsilon": 0.1}, {"n_inner": 24}])
+def test_another_epsilon_or_a_narrow_layer_is_converted(settings: dict, tied: bool, folder: Path) -> None:
+    make_transformers_model(tie_word_embeddings=tied, **settings).save_pretrained(folder)
+    assert logits_differ(folder) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_and_names_without_a_prefix_are_read(dtype: torch.dtype, folder: Path) -> None:
+    model = make_transformers_model().to(dtype)
+    weights = {name.removeprefix("transformer."): tensor for name, tensor in model.state_dict().items()}
+    weights.pop("lm_head.weight")
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    ours = load_gpt2(folder).state_dict()
+    assert {tensor.dtype for tensor in ours.values()} == {torch.float32}
+    assert torch.equal(ours["blocks.1.ffwd.up.bias"], weights["h.1.mlp.c_fc.bias"].float())
 
 
 def test_a_shared_weight_that_is_kept_as_that_of_the_head_is_read(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A GPT-2 imported as a run: it gives transformers' logits, and every command works on it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from texts import PROSE
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import minigpt
 from minigpt.exchange.huggingface import import_gpt2
@@ -58,6 +59,52 @@ def test_every_command_works_on_an_imported_run(gpt2_folder: Path, command: Call
     tuned = command("finetune", "run", "--data", text, "--lora", "--max-iters", "5", "--out", "tuned", "--json")
     assert tuned.returncode == 0, tuned.stderr
     assert json.loads(tuned.stdout)["own_loss_before"] is None
+
+
+def test_rows_that_pad_a_vocabulary_are_left_out(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "padded"
+    shutil.copytree(gpt2_folder, folder)
+    model = GPT2LMHeadModel.from_pretrained(gpt2_folder)
+    model.resize_token_embeddings(448)  # the next multiple of 64
+    model.save_pretrained(folder)
+    messages: list[str] = []
+    run = import_gpt2(folder, tmp_path / "run", messages.append)
+    assert messages == ["48 rows of the model, which pad its vocabulary to 448, are left out"]
+    ids = torch.randint(400, (2, 48))
+    with torch.no_grad():
+        assert (run.model(ids)[0] - model.eval()(ids).logits[..., :400]).abs().max() < 1e-4
+
+
+def test_a_padding_token_without_a_row_is_left_out(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pad"
+    shutil.copytree(gpt2_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    messages: list[str] = []
+    run = import_gpt2(folder, tmp_path / "run", messages.append)
+    assert messages == ["[PAD]: left out, because the model has no row for it"]
+    assert run.tokenizer.vocab_size == 400
+    assert run.tokenizer.encode("the [PAD] text") == tokenizer.encode("the [PA") + tokenizer.encode("D] text")
+
+
+def test_vocab_json_merges_txt_and_added_tokens_json_are_a_tokenizer(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    model = GPT2LMHeadModel.from_pretrained(gpt2_folder)
+    model.resize_token_embeddings(402)
+    model.save_pretrained(folder)
+    content = json.loads((gpt2_folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(content["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, content["merges"])))
+    (folder / "added_tokens.json").write_text(json.dumps({"<b>": 400, "<|user|>": 401}))
+    special = {"eos_token": END, "additional_special_tokens": [{"content": "<|user|>"}]}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    run = import_gpt2(folder, tmp_path / "run")
+    assert run.tokenizer.special_tokens == {END: 0, "<|user|>": 401}
+    assert run.tokenizer.encode("<b>")[0] == 400
+    assert 401 not in run.tokenizer.encode("<|user|>")
+    assert minigpt.load(tmp_path / "run").tokenizer.encode("a<b>") == run.tokenizer.encode("a<b>")
 
 
 def test_a_model_without_a_fitting_tokenizer_is_refused(gpt2_folder: Path, command: Callable, tmp_path: Path) -> None:
