@@ -14,6 +14,7 @@ from minigpt.model.language_model import evaluation_mode, get_device
 from minigpt.runs.run import Run
 
 WINDOWS = 4
+TOKENS_FOR_LOSS = 4096  # so that the loss of a quantized export is not that of a few words
 MAX_DIFFERENCE = 1e-2  # between two logits; what rounding makes is a hundred times less
 
 
@@ -34,14 +35,20 @@ class Comparison:
     export_loss: float | None
 
 
-def choose_check_ids(run: Run) -> Tensor:
-    """Return token ids (B, T) of the run's validation split, or if its data are not here, ids that the model wrote."""
+def choose_check_ids(run: Run, tokens: int = 0) -> Tensor:
+    """Return token ids (B, T) of the run's validation split, or if its data are not here, ids that the model wrote.
+
+    Args:
+        run: the run.
+        tokens: how many at least, where there are as many; a few windows by default.
+    """
     T = run.config.model.block_size
+    wanted = max(WINDOWS, -(-tokens // T)) * T
     try:
-        ids = torch.as_tensor(run.dataset().val[: WINDOWS * T]).long()
+        ids = torch.as_tensor(run.dataset().val[:wanted]).long()
     except MinigptError:
         start = torch.tensor([run.encode_prompt("")], device=get_device(run.model))
-        ids = generate(run.model, start, SamplingConfig(max_new_tokens=WINDOWS * T, seed=0))[0].cpu()
+        ids = generate(run.model, start, SamplingConfig(max_new_tokens=wanted, seed=0))[0].cpu()
     rows = max(1, len(ids) // T)
     return ids[: rows * T].view(rows, -1)
 

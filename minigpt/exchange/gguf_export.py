@@ -12,7 +12,13 @@ from torch import Tensor
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError, MissingExtraError
 from minigpt.exchange.bias_folding import fold_head, has_head_bias
-from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
+from minigpt.exchange.export_check import (
+    TOKENS_FOR_LOSS,
+    Comparison,
+    choose_check_ids,
+    choose_check_text,
+    require_equal_logits,
+)
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gguf_card import write_gguf_card, write_modelfile
 from minigpt.exchange.gguf_import import load_gguf
@@ -90,7 +96,8 @@ def check_gguf(run: Run, folder: Path, options: ExportOptions) -> Comparison | N
     Raises:
         ExchangeError: the tokens or the logits are others.
     """
-    ids, vocab_size = choose_check_ids(run), run.config.model.vocab_size
+    ids = choose_check_ids(run, TOKENS_FOR_LOSS if options.quantize else 0)
+    vocab_size = run.config.model.vocab_size
     llama = open_llama(folder / MODEL, ids.shape[1])
     if llama is None and options.quantize is None:
         return None

@@ -22,6 +22,7 @@ from minigpt.exchange.gpt2_variants import (
     fold_epsilon,
     pad_feed_forward,
 )
+from minigpt.exchange.huggingface_tokenizer import read_character_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.vocabulary_fit import fit_vocabulary
 from minigpt.exchange.weight_files import INDEX, read_weight_files
@@ -30,11 +31,12 @@ from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
 from minigpt.system.files import read_text, require_inside
+from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 
 MAX_CONFIG_BYTES = 2**20
 FILE_PATTERNS = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "vocab.json", "merges.txt"]
-FILE_PATTERNS += ["added_tokens.json", "special_tokens_map.json"]
+FILE_PATTERNS += ["added_tokens.json", "special_tokens_map.json", "tokenizer.model"]
 ACTIVATIONS: dict[str, Literal["relu", "gelu", "gelu_exact"]] = {  # the first name of a function is the one we write
     "gelu_new": "gelu",
     "gelu_pytorch_tanh": "gelu",
@@ -63,15 +65,24 @@ def import_gpt2(
     """
     folder = _find_folder(source)
     model = load_gpt2(folder, say)
-    try:
-        tokenizer = load_tokenizer(folder)
-    except FileError as error:
-        raise ExchangeError(f"{str(folder)!r} has no tokenizer that can be read: {error}") from None
+    tokenizer = _load_tokenizer(folder)
     model, tokenizer = fit_vocabulary(model, tokenizer, say)
     if tokenizer.vocab_size != model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
     return write_imported_run(model, tokenizer, source, out)
+
+
+def _load_tokenizer(folder: Path) -> Tokenizer:
+    """Read the tokenizer of a folder, also one of an export: characters, or SentencePiece's own file."""
+    path = folder / "tokenizer.json"
+    if path.is_file() and (characters := read_character_tokenizer(path)):
+        return characters
+    own = folder / "tokenizer.model"
+    try:
+        return load_tokenizer(own if own.is_file() else folder)
+    except FileError as error:
+        raise ExchangeError(f"{str(folder)!r} has no tokenizer that can be read: {error}") from None
 
 
 def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: None) -> GPT:

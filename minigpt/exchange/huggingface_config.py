@@ -11,8 +11,9 @@ from minigpt.exchange.huggingface import ACTIVATIONS, REQUIRED_SETTINGS
 from minigpt.exchange.huggingface_tokenizer import describe_tokenizer, find_end, format_tokenizer
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "tokenizer.model")
 _ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 
 
@@ -58,6 +59,8 @@ def write_tokenizer_files(run: Run, folder: Path) -> None:
     """
     block_size = run.config.model.block_size
     write_atomic(folder / "tokenizer.json", format_tokenizer(run.tokenizer))
+    if isinstance(run.tokenizer, SentencePieceTokenizer):  # transformers reads tokenizer.json, and the import this
+        run.tokenizer.save(folder / "tokenizer.model")
     described = describe_tokenizer(run.tokenizer, block_size, bool(run.record.instructions))
     write_json(folder / "tokenizer_config.json", described)
     sampling = {"max_length": block_size, "do_sample": True, **find_begin_and_end(run)}

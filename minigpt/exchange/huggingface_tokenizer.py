@@ -1,10 +1,12 @@
 """A run's tokenizer as the files that `AutoTokenizer.from_pretrained` of transformers opens."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from minigpt.exchange.huggingface_sentencepiece import format_sentencepiece
-from minigpt.tokenizers.base import Tokenizer, find_end_of_text
+from minigpt.system.files import read_bytes
+from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES, Tokenizer, find_end_of_text
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import END_OF_ANSWER, ROLE_TOKENS
@@ -63,6 +65,32 @@ def format_tokenizer(tokenizer: Tokenizer) -> bytes:
         },
     }
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def read_character_tokenizer(path: Path) -> CharTokenizer | None:
+    """Return the character tokenizer that `format_tokenizer` wrote to a file; None for another tokenizer.
+
+    The token <unk> that it added is left out.
+    """
+    try:
+        content = json.loads(read_bytes(path, MAX_TOKENIZER_BYTES))
+        model, special = content["model"], [str(entry["content"]) for entry in content["added_tokens"]]
+        if model["type"] != "BPE" or model["merges"] or content["pre_tokenizer"] or content["normalizer"]:
+            return None
+        names = [str(name) for name in model["vocab"]]
+        is_numbered = list(model["vocab"].values()) == list(range(len(names)))
+        unknown = model["unk_token"]
+        "".join(names).encode()  # half a surrogate pair is no character
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    characters = names[: len(names) - len(special)]
+    if not is_numbered or names != characters + special or any(len(name) < 2 for name in special):
+        return None
+    if not characters or any(len(name) != 1 for name in characters):
+        return None
+    if special[-1:] == [unknown] == [UNKNOWN_TOKEN]:
+        special, unknown = special[:-1], None
+    return CharTokenizer(characters, special, unknown) if unknown in (None, *characters) else None
 
 
 def describe_tokenizer(tokenizer: Tokenizer, block_size: int, has_instructions: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.meta_init import build_empty_model
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer
 
 _MULTIPLES = (8, 16, 32, 64, 128)  # to which programs round a vocabulary up, for speed
 _TABLES = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")
@@ -24,6 +25,8 @@ def fit_vocabulary(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None])
         say: is called with a message about what is left out.
     """
     rows, tokens = model.config.vocab_size, tokenizer.vocab_size
+    if isinstance(tokenizer, CharTokenizer) and rows == tokens + 1:  # the token <unk> of an export
+        return _cut_rows(model, tokens), tokenizer
     if rows > tokens and any(-(-tokens // multiple) * multiple == rows for multiple in _MULTIPLES):
         say(f"{rows - tokens:,} rows of the model, which pad its vocabulary to {rows:,}, are left out")
         return _cut_rows(model, tokens), tokenizer

@@ -148,7 +148,7 @@ def test_peft_opens_the_adapter_of_a_run_over_the_export_of_its_base(
         expected = tuned.model(ids)[0]
     assert (before - expected).abs().max() > 0.01
     torch.testing.assert_close(found[..., : trained.tokenizer.vocab_size], expected, atol=1e-4, rtol=1e-4)
-    assert "for PEFT" in (tmp_path / "out" / "README.md").read_text()
+    assert "PeftModel.from_pretrained(base" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_adapter_that_changes_the_last_layer_is_left_out(trained: Run, text_file: Path, tmp_path: Path) -> None:

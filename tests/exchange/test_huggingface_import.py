@@ -4,17 +4,26 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from random_runs import make_random_run
 from texts import PROSE
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import minigpt
+from minigpt.exchange.export import export_run
 from minigpt.exchange.huggingface import import_gpt2
+from minigpt.tokenizers.base import Tokenizer
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.char import CharTokenizer
+from minigpt.tokenizers.chat_format import CHAT_TOKENS
+from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 END = "<|endoftext|>"
+GPT2 = {"tied_head": True, "activation": "gelu", "qkv_bias": True}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +68,32 @@ def test_every_command_works_on_an_imported_run(gpt2_folder: Path, command: Call
     tuned = command("finetune", "run", "--data", text, "--lora", "--max-iters", "5", "--out", "tuned", "--json")
     assert tuned.returncode == 0, tuned.stderr
     assert json.loads(tuned.stdout)["own_loss_before"] is None
+
+
+EXPORTED: dict[str, tuple[Callable[[], Tokenizer], dict[str, Any]]] = {
+    "characters": (lambda: CharTokenizer.from_text(PROSE), {}),
+    "chat": (lambda: CharTokenizer([*sorted({*PROSE}), "\ufffd"], CHAT_TOKENS, "\ufffd"), GPT2),
+    "bpe": (lambda: BPETokenizer.train(PROSE, 300, [END]), GPT2),
+    "unigram": (lambda: SentencePieceTokenizer.train(PROSE, 450), {}),
+}
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_an_exported_run_comes_back_with_its_tokenizer_logits_and_weights(kind: str, tmp_path: Path) -> None:
+    make, settings = EXPORTED[kind]
+    run = make_random_run(tmp_path / "run", make(), block_size=24, **settings)
+    export_run(run, "hf", tmp_path / "out")
+    again = import_gpt2(tmp_path / "out", tmp_path / "again")
+    assert again.tokenizer.to_bytes() == run.tokenizer.to_bytes()
+    assert again.record.instructions == (True if kind == "chat" else None)
+    ids = torch.arange(24)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(again.model(ids)[0], run.model(ids)[0], atol=2e-5, rtol=1e-5)
+    folded = set() if again.model.config.tied_head else {"lm_head.weight", "lm_head.bias", "ln_f.bias"}
+    ours = run.model.state_dict()
+    for name, tensor in again.model.state_dict().items():
+        if name not in folded and name in ours:
+            assert torch.equal(tensor, ours[name]), name
 
 
 def test_rows_that_pad_a_vocabulary_are_left_out(gpt2_folder: Path, tmp_path: Path) -> None:
