@@ -57,6 +57,7 @@ from minigpt.exchange.gguf_export import write_gguf
 from minigpt.exchange.gguf_import import load_gguf
 from minigpt.exchange.huggingface import load_gpt2
 from minigpt.exchange.huggingface_export import save_gpt2
+from minigpt.exchange.huggingface_tokenizer import format_tokenizer, read_character_tokenizer
 from minigpt.exchange.lecture_import import load_lecture, read_characters
 from minigpt.exchange.nanogpt_export import convert_to_nanogpt
 from minigpt.exchange.nanogpt_import import load_nanogpt, read_vocabulary
@@ -441,6 +442,17 @@ def make_gpt2_index(folder: Path) -> Path:
     return folder / INDEX_OF_PARTS
 
 
+def make_exported_characters(folder: Path) -> Path:
+    (folder / "tokenizer.json").write_bytes(format_tokenizer(char_tokenizer()))
+    return folder / "tokenizer.json"
+
+
+def read_exported_characters(folder: Path) -> None:
+    if tokenizer := read_character_tokenizer(folder / "tokenizer.json"):
+        tokenizer.save(folder / "again.json")
+        use_tokenizer(CharTokenizer.load(folder / "again.json"))
+
+
 def make_gguf(folder: Path, tokenizer: Tokenizer | None = None) -> Path:
     run = open_run_once(make_run(folder, tokenizer).path)
     write_gguf(run, folder / "gguf", ExportOptions())
@@ -609,6 +621,7 @@ TARGETS = [
     adapter_target("adapter_model.safetensors", IN_TENSORS, open_adapter),
     adapter_target("tokens.safetensors", IN_TENSORS, open_tokens),
     adapter_target("tokenizer.json", IN_JSON, open_tokens),
+    FuzzTarget("GPT-2: tokenizer.json, characters", make_exported_characters, IN_JSON, read_exported_characters),
     gpt2_target("config.json", IN_JSON),
     gpt2_target("model.safetensors", IN_TENSORS),
     FuzzTarget(f"GPT-2: {INDEX_OF_PARTS}", make_gpt2_index, IN_JSON, load_gpt2),

@@ -16,6 +16,7 @@ from minigpt.runs.run import Run
 WINDOWS = 4
 TOKENS_FOR_LOSS = 4096  # so that the loss of a quantized export is not that of a few words
 MAX_DIFFERENCE = 1e-2  # between two logits; what rounding makes is a hundred times less
+FEWER_BITS = float_info.max  # the tolerance of a quantized export: its error is measured and printed
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def choose_check_ids(run: Run, tokens: int = 0) -> Tensor:
     return ids[: rows * T].view(rows, -1)
 
 
-def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str, is_quantized: bool = False) -> Comparison:
+def require_equal_logits(
+    theirs: Tensor, run: Run, ids: Tensor, program: str, tolerance: float = MAX_DIFFERENCE
+) -> Comparison:
     """Compare another program's logits with the run's.
 
     Args:
@@ -61,15 +64,15 @@ def require_equal_logits(theirs: Tensor, run: Run, ids: Tensor, program: str, is
         run: the run.
         ids: token ids (B, T).
         program: name of the program, for the message.
-        is_quantized: True if the export has fewer bits than the run, so that any finite difference is allowed.
+        tolerance: the largest difference that the format explains.
 
     Raises:
-        ExchangeError: the difference is larger than rounding makes it.
+        ExchangeError: the difference is larger than the tolerance, or not a number.
     """
     with torch.inference_mode(), evaluation_mode(run.model):
         ours = run.model(ids.to(get_device(run.model)))[0].cpu()
     difference = (theirs - ours).abs().max().item()
-    if not difference <= (float_info.max if is_quantized else MAX_DIFFERENCE):
+    if not difference <= tolerance:
         raise ExchangeError(f"{program} computes other logits than the run: they differ by {difference:.3g}")
     return Comparison(program, difference, _compute_loss(ours, ids), _compute_loss(theirs, ids))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from minigpt.errors import MissingExtraError
-from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_check import FEWER_BITS, MAX_DIFFERENCE, Comparison, choose_check_ids, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_model
 from minigpt.exchange.huggingface_config import (
@@ -75,7 +75,7 @@ def check_onnx(run: Run, folder: Path, options: ExportOptions) -> Comparison | N
     half = ids.shape[1] // 2
     parts = [part for part in (ids[:, :half], ids[:, half : half + 1], ids[:, half + 1 :]) if part.shape[1]]
     theirs = torch.cat([reader.read(part) for part in parts], dim=1)
-    return require_equal_logits(theirs, run, ids, "onnxruntime", is_quantized=options.quantize is not None)
+    return require_equal_logits(theirs, run, ids, "onnxruntime", FEWER_BITS if options.quantize else MAX_DIFFERENCE)
 
 
 def convert_to_onnx(signature: OnnxSignature) -> bytes:
