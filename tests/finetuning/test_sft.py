@@ -52,7 +52,7 @@ def test_finetune_learns_instructions_and_refuses_impossible_tasks(
     assert "'upper' cannot be tested without being learned" in refused("--task", "pairs", "--ask", "upper")
     assert "give exactly one of --data, --task and --preferences" in refused()
     assert "give exactly one of --data, --task and --preferences" in refused("--task", "upper", "--data", file)
-    assert "too little at once" in refused("--task", "upper")
+    assert "block_size is too small" in refused("--task", "upper")
     file.write_text("nonsense")
     assert "line 1, is not JSON" in refused("--data", file)
 

@@ -115,7 +115,7 @@ def test_unknown_and_impossible_tasks_are_refused() -> None:
     with pytest.raises(ConfigError, match="there is no task 'uper'; did you mean 'upper'"):
         require_tasks(["uper"])
     for test_only in ("upper", "reverse+upper", "count+upper"):
-        with pytest.raises(ConfigError, match=r"there is no task|cannot be asked"):
+        with pytest.raises(ConfigError, match=r"there is no task|cannot be tested"):
             require_tasks(["reverse+upper"], [test_only])
     with pytest.raises(DataError, match="too little at once"):
         split_source("some words", 16, 0)

@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best_weights(text
 
 
 def test_a_model_too_large_for_any_memory_is_refused(text_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemoryError, match="does not fit in memory: lower batch_size"):
+    with pytest.raises(OutOfMemoryError, match="do not fit in memory: lower batch_size"):
         minigpt.train(data=text_file, out=tmp_path / "run", n_embd=2**30, n_head=1)
 
 
