@@ -117,7 +117,7 @@ def test_unknown_and_impossible_tasks_are_refused() -> None:
     for test_only in ("upper", "reverse+upper", "count+upper"):
         with pytest.raises(ConfigError, match=r"there is no task|cannot be tested"):
             require_tasks(["reverse+upper"], [test_only])
-    with pytest.raises(DataError, match="too little at once"):
+    with pytest.raises(DataError, match="block_size is too small"):
         split_source("some words", 16, 0)
     no_play, _ = split_source("no play at all, only prose " * 100, 60, 0)
     with pytest.raises(DataError, match="task 'who' needs a play"):

@@ -76,7 +76,7 @@ def test_the_diagnostics_find_what_is_wrong_with_real_runs(
     assert "the run is stuck" in said(learning_rate=1e-8, max_iters=100)
     assert "the run diverged" in said(learning_rate=3.0, max_iters=60)
     short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 400, "eval_interval": 40}
-    assert "the text is too small for it" in said(**short)
+    assert "the text is too small for the model" in said(**short)
     other = tmp_path / "other.txt"  # what is learned of its beginning is wrong at its end, which reads backwards
     other.write_text(make_text(18_000) + make_text(2_000, seed=1)[::-1])
     assert "the model has overfitted since step" in said(
