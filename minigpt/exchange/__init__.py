@@ -1,3 +1,3 @@
-"""Models to and from other libraries; one module for each format."""
+"""Import models from other programs, and export runs to them; one module for each format and direction."""
 
 __all__ = ["huggingface"]

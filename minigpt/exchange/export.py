@@ -32,7 +32,7 @@ class Format:
         check: opens the folder in another program, and compares the logits; returns None if the program is not
             installed.
         program: the program that opens it.
-        install: what `pip install` needs for it.
+        install: the package that `pip install` installs for the check; empty if none is needed.
         quantizations: names of the number formats with fewer bits that it can have.
     """
 

@@ -1,4 +1,4 @@
-"""The text on which an export is compared with the run that it came from."""
+"""Compare the logits of an export with those of its run."""
 
 from dataclasses import dataclass
 from sys import float_info
@@ -15,7 +15,7 @@ from minigpt.runs.run import Run
 
 WINDOWS = 4
 TOKENS_FOR_LOSS = 4096  # so that the loss of a quantized export is not that of a few words
-MAX_DIFFERENCE = 1e-2  # between two logits; what rounding makes is a hundred times less
+MAX_DIFFERENCE = 1e-2  # between two logits; rounding gives at most about 1e-4
 FEWER_BITS = float_info.max  # the tolerance of a quantized export: its error is measured and printed
 
 

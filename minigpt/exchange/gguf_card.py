@@ -1,6 +1,6 @@
 """The model card and ollama's Modelfile beside a GGUF file."""
 
-from minigpt.exchange.model_card import write_model_card
+from minigpt.exchange.model_card import format_model_card
 from minigpt.runs.run import Run
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import END_OF_ANSWER, ROLE_TOKENS
@@ -13,7 +13,7 @@ _OLLAMA_TEMPLATE = (
 )
 
 
-def write_modelfile(run: Run, name: str) -> str:
+def format_modelfile(run: Run, name: str) -> str:
     """Return the Modelfile, from which `ollama create` makes a model.
 
     Args:
@@ -30,8 +30,8 @@ def write_modelfile(run: Run, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_gguf_card(run: Run, name: str) -> str:
-    """Return the model card. Arguments as for `write_modelfile`."""
+def format_gguf_card(run: Run, name: str) -> str:
+    """Return the model card. Arguments as for `format_modelfile`."""
     context = run.config.model.block_size
     is_chat = bool(run.record.instructions)
     prompt = "-cnv" if is_chat else '-no-cnv -p "the"'
@@ -56,7 +56,7 @@ Newer versions of llama.cpp name the first program `llama-completion`."""
         limits.append("- llama.cpp reads a character that is not in the vocabulary as the unknown token.")
     if run.tokenizer.special_tokens:
         limits.append("- The name of a special token, typed as text, is read as that token.")
-    return write_model_card(run, usage, "\n".join(limits), "llama.cpp")
+    return format_model_card(run, usage, "\n".join(limits), "llama.cpp")
 
 
 def _count_new_tokens(context: int) -> int:

@@ -22,7 +22,7 @@ from minigpt.exchange.export_check import (
     require_equal_logits,
 )
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gguf_card import write_gguf_card, write_modelfile
+from minigpt.exchange.gguf_card import format_gguf_card, format_modelfile
 from minigpt.exchange.gguf_import import load_gguf
 from minigpt.exchange.gguf_names import RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
 from minigpt.exchange.gguf_tokenizer import TokenType, Vocabulary, build_vocabulary
@@ -84,8 +84,8 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
     writer.close()
     with (folder / MODEL).open("rb+") as file:
         os.fsync(file.fileno())
-    write_atomic(folder / "Modelfile", write_modelfile(run, MODEL).encode())
-    write_atomic(folder / "README.md", write_gguf_card(run, MODEL).encode())
+    write_atomic(folder / "Modelfile", format_modelfile(run, MODEL).encode())
+    write_atomic(folder / "README.md", format_gguf_card(run, MODEL).encode())
 
 
 def check_gguf(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:

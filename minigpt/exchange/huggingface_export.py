@@ -24,7 +24,7 @@ from minigpt.exchange.huggingface_config import (
     write_tokenizer_files,
 )
 from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN, needs_unknown_token
-from minigpt.exchange.model_card import write_model_card
+from minigpt.exchange.model_card import format_model_card
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.runs.run import Run
@@ -159,4 +159,4 @@ print(write("the", do_sample=True)[0]["generated_text"])
         )
     if run.tokenizer.special_tokens:
         limits.append("- The name of a special token, typed as text, is read as that token.")
-    return write_model_card(run, usage, "\n".join(limits), "transformers")
+    return format_model_card(run, usage, "\n".join(limits), "transformers")

@@ -10,7 +10,7 @@ from minigpt.errors import ExchangeError
 from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
-from minigpt.exchange.model_card import write_model_card
+from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.pickles import load_own_tensors, serialize_checkpoint
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.runs.run import Run
@@ -58,7 +58,7 @@ def write_lecture(run: Run, folder: Path, options: ExportOptions) -> None:
     characters = [run.tokenizer.decode([i]) for i in range(run.tokenizer.vocab_size)]
     write_atomic(folder / "vocabulary.json", json.dumps(characters, ensure_ascii=False).encode() + b"\n")
     limits = f"- The model sees at most {run.config.model.block_size:,} characters."
-    write_atomic(folder / "README.md", write_model_card(run, _USAGE, limits).encode())
+    write_atomic(folder / "README.md", format_model_card(run, _USAGE, limits).encode())
 
 
 def check_lecture(run: Run, folder: Path, options: ExportOptions) -> Comparison:

@@ -6,7 +6,7 @@ from minigpt.runs.run import Run
 from minigpt.version import __version__
 
 
-def write_model_card(run: Run, usage: str, limits: str, library: str | None = None) -> str:
+def format_model_card(run: Run, usage: str, limits: str, library: str | None = None) -> str:
     """Return a model card with the front matter that the Hugging Face hub reads.
 
     Args:

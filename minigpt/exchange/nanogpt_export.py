@@ -8,7 +8,7 @@ from minigpt.errors import ExchangeError
 from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
-from minigpt.exchange.model_card import write_model_card
+from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.nanogpt_import import CHECKPOINT, VOCABULARY, load_nanogpt
 from minigpt.exchange.pickles import serialize_checkpoint, serialize_vocabulary
 from minigpt.model.gpt import GPT
@@ -68,7 +68,7 @@ def write_nanogpt(run: Run, folder: Path, options: ExportOptions) -> None:
         "- nanoGPT stops with a KeyError at a character that is not in the vocabulary.\n"
         "- The state of the optimizer is not here, so nanoGPT's train.py cannot resume the training."
     )
-    write_atomic(folder / "README.md", write_model_card(run, _USAGE.format(name=name), limits).encode())
+    write_atomic(folder / "README.md", format_model_card(run, _USAGE.format(name=name), limits).encode())
 
 
 def check_nanogpt(run: Run, folder: Path, options: ExportOptions) -> Comparison:

@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 
 from minigpt.errors import MissingExtraError
-from minigpt.exchange.export_check import FEWER_BITS, MAX_DIFFERENCE, Comparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_check import (
+    FEWER_BITS,
+    MAX_DIFFERENCE,
+    TOKENS_FOR_LOSS,
+    Comparison,
+    choose_check_ids,
+    require_equal_logits,
+)
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_model
 from minigpt.exchange.huggingface_config import (
@@ -20,7 +27,7 @@ from minigpt.exchange.huggingface_config import (
     write_tokenizer_files,
 )
 from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN, needs_unknown_token
-from minigpt.exchange.model_card import write_model_card
+from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.onnx_model import OnnxSignature, make_signature
 from minigpt.exchange.onnx_reader import OnnxReader
 from minigpt.model.language_model import TrainedModel
@@ -71,7 +78,7 @@ def check_onnx(run: Run, folder: Path, options: ExportOptions) -> Comparison | N
         reader = OnnxReader(folder / (QUANTIZED if options.quantize else MODEL))
     except ImportError:
         return None
-    ids = choose_check_ids(run)
+    ids = choose_check_ids(run, TOKENS_FOR_LOSS if options.quantize else 0)
     half = ids.shape[1] // 2
     parts = [part for part in (ids[:, :half], ids[:, half : half + 1], ids[:, half + 1 :]) if part.shape[1]]
     theirs = torch.cat([reader.read(part) for part in parts], dim=1)
@@ -171,4 +178,4 @@ console.log(await write("the", {{ max_new_tokens: 20 }}));
             f"- A character that is not in the vocabulary is read as {UNKNOWN_TOKEN}, which was not trained. The model "
             "never writes it."
         )
-    return write_model_card(run, usage, "\n".join(limits), "transformers.js" if is_gpt else None)
+    return format_model_card(run, usage, "\n".join(limits), "transformers.js" if is_gpt else None)

@@ -129,7 +129,7 @@ def load_vocabulary(path: Path) -> dict[Any, Any]:
 
 
 class _NoClasses(pickle.Unpickler):
-    """A second lock behind the check of the opcodes: no name is ever looked up."""
+    """An unpickler that refuses every class and function, in case the check of the opcodes misses one."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Raise UnpicklingError."""

@@ -43,7 +43,7 @@ def test_what_is_not_in_the_encoding_is_refused_or_replaced(size: int) -> None:
         decode(b"ab\x81", TextFormat("cp932"), size)
     text, decoder = decode(b"ab\x81", TextFormat("cp932", errors="replace"), size)
     assert (text, decoder.replaced) == ("ab\ufffd", 1)
-    with pytest.raises(FileError, match="is not CP1252, or is binary: it has U.0000; name its encoding"):
+    with pytest.raises(FileError, match=r"is not CP1252, or is binary: it has U\+0000; name its encoding"):
         decode("ab".encode("utf-16-le"), TextFormat("cp1252"), size)
 
 

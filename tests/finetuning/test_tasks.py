@@ -122,5 +122,5 @@ def test_unknown_and_impossible_tasks_are_refused() -> None:
     no_play, _ = split_source("no play at all, only prose " * 100, 60, 0)
     with pytest.raises(DataError, match="task 'who' needs a play"):
         make_task_examples("who", no_play)
-    with pytest.raises(DataError, match="what task 'upper' asks is longer"):
+    with pytest.raises(DataError, match="the questions of task 'upper' are longer"):
         make_task_examples("upper", TaskSource(["banana"], [], False, 10))
