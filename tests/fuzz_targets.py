@@ -55,9 +55,9 @@ from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gguf_export import MODEL as GGUF_MODEL
 from minigpt.exchange.gguf_export import write_gguf
 from minigpt.exchange.gguf_import import load_gguf
-from minigpt.exchange.huggingface import load_gpt2
+from minigpt.exchange.huggingface import load_gpt2, read_tokenizer
 from minigpt.exchange.huggingface_export import save_gpt2
-from minigpt.exchange.huggingface_tokenizer import format_tokenizer, read_character_tokenizer
+from minigpt.exchange.huggingface_tokenizer import format_tokenizer
 from minigpt.exchange.lecture_import import load_lecture, read_characters
 from minigpt.exchange.nanogpt_export import convert_to_nanogpt
 from minigpt.exchange.nanogpt_import import load_nanogpt, read_vocabulary
@@ -448,7 +448,9 @@ def make_exported_characters(folder: Path) -> Path:
 
 
 def read_exported_characters(folder: Path) -> None:
-    if tokenizer := read_character_tokenizer(folder / "tokenizer.json"):
+    tokenizer = read_tokenizer(folder)
+    use_tokenizer(tokenizer)
+    if isinstance(tokenizer, CharTokenizer):  # what is read can be written
         tokenizer.save(folder / "again.json")
         use_tokenizer(CharTokenizer.load(folder / "again.json"))
 

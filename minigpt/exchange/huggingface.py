@@ -65,7 +65,7 @@ def import_gpt2(
     """
     folder = _find_folder(source)
     model = load_gpt2(folder, say)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     model, tokenizer = fit_vocabulary(model, tokenizer, say)
     if tokenizer.vocab_size != model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
@@ -73,7 +73,7 @@ def import_gpt2(
     return write_imported_run(model, tokenizer, source, out)
 
 
-def _load_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokenizer of a folder, also one of an export: characters, or SentencePiece's own file."""
     path = folder / "tokenizer.json"
     if path.is_file() and (characters := read_character_tokenizer(path)):

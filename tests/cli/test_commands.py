@@ -73,7 +73,10 @@ def test_a_byte_order_mark_is_left_out_of_settings_texts_and_prompts(
 def test_a_text_that_marks_the_end_of_documents_gets_a_word(command: Callable, text: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(text + "<|endoftext|>\n" + text, encoding="utf-8")
     done = command("train", "--data", "a.txt", "--preset", "bigram", "--max-iters", "1", "--out", "run")
-    assert "has <|endoftext|> 1 times, as ordinary text: minigpt data prepare --separator" in done.stderr
+    assert (
+        "has <|endoftext|> 1 times as ordinary text: to split the text there, use minigpt data prepare --separator"
+        in done.stderr
+    )
     done = command("data", "prepare", "a.txt", "--out", "data")
     assert "1 passages have <|endoftext|> as ordinary text: if it ends a document, add --separator" in done.stderr
 

@@ -45,7 +45,7 @@ def test_what_has_no_kernel_or_few_bits_already_is_refused(
     assert command("quantize", trained.path, "--out", "small").returncode == 0
     assert "quantized already" in refused("quantize", "small")
     assert "cannot be trained" in refused("finetune", "small", "--data", text_file)
-    assert "train without it" in refused("train", "--data", text_file, "--config", "small/config.toml")
+    assert "train in full precision" in refused("train", "--data", text_file, "--config", "small/config.toml")
     tuned = command("finetune", "small", "--data", text_file, "--lora", "--max-iters", 5, "--out", "tuned", "--json")
     assert tuned.returncode == 0, tuned.stderr
     assert minigpt.load(tmp_path / "tuned").config.model.quantization == "none"
