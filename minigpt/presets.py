@@ -34,7 +34,7 @@ RECORD = {  # docs/record.md says how they were found
 }
 LONGER = {"block_size": 256, "n_embd": 128, "dropout": 0.1, "weight_decay": 0.1}
 PRESETS = {
-    "lecture": Preset("the lecture's small transformer: about a minute on a laptop CPU", {}),
+    "lecture": Preset("the lecture's small transformer: one to four minutes on two CPU cores", {}),
     "lecture-large": Preset(
         "the lecture's large transformer, 10.8 million parameters: for a GPU",
         {
@@ -49,7 +49,7 @@ PRESETS = {
         },
     ),
     "bigram": Preset(
-        "the baseline, a table of which character follows which: a few seconds",
+        "the baseline, a table of which character follows which",
         {
             "architecture": "bigram",
             "batch_size": 32,
