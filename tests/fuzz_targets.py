@@ -52,9 +52,9 @@ from minigpt.data.text_format import TextFormat
 from minigpt.distributed.sharded_checkpoint import load_full_tensors
 from minigpt.errors import MinigptError
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gguf_export import MODEL as GGUF_MODEL
 from minigpt.exchange.gguf_export import write_gguf
 from minigpt.exchange.gguf_import import load_gguf
+from minigpt.exchange.gguf_names import MODEL as GGUF_MODEL
 from minigpt.exchange.huggingface import load_gpt2, read_tokenizer
 from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.exchange.huggingface_tokenizer import format_tokenizer

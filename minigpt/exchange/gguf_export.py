@@ -24,7 +24,7 @@ from minigpt.exchange.export_check import (
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gguf_card import format_gguf_card, format_modelfile
 from minigpt.exchange.gguf_import import load_gguf
-from minigpt.exchange.gguf_names import RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
+from minigpt.exchange.gguf_names import MODEL, RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
 from minigpt.exchange.gguf_tokenizer import TokenType, Vocabulary, build_vocabulary
 from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.huggingface_export import convert_to_gpt2
@@ -39,7 +39,6 @@ from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-MODEL = "model.gguf"
 FILES = (MODEL, "Modelfile", "README.md")
 QUANTIZATIONS = ("q8_0",)
 GELU_TOLERANCE = 0.5  # llama.cpp looks GELU up in a table of 16 bits on CPUs; deep models add up its errors

@@ -12,7 +12,7 @@ from torch import Tensor
 from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, MinigptError
 from minigpt.exchange.gguf_file import GGUFFile, open_gguf
-from minigpt.exchange.gguf_names import RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
+from minigpt.exchange.gguf_names import MODEL, RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
 from minigpt.exchange.gguf_tokenizer import RESERVED_TOKEN, TokenType, Vocabulary, rebuild_tokenizer
 from minigpt.exchange.gpt2_variants import (
     EPSILON,
@@ -37,7 +37,7 @@ def import_gguf(source: str | Path, out: str | Path | None = None) -> Run:
     """Make a run of the model and the tokenizer in a GGUF file.
 
     Args:
-        source: the file.
+        source: the file, or an exported folder.
         out: the run's directory; runs/<name of the file> by default.
 
     Raises:
@@ -60,7 +60,8 @@ def load_gguf(source: str | Path) -> tuple[GPT, Tokenizer]:
         ExchangeError: the file is damaged, or holds another architecture or tokenizer.
         FileError: the file cannot be read.
     """
-    with open_gguf(Path(source)) as file:
+    path = Path(source)
+    with open_gguf(path / MODEL if (path / MODEL).is_file() else path) as file:
         name = repr(str(source))
         architecture = file.keys.get("general.architecture")
         if architecture != "gpt2":

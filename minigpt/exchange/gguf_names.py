@@ -3,6 +3,7 @@
 from minigpt.config import ModelConfig
 from minigpt.model.gpt2_names import map_gpt2_names
 
+MODEL = "model.gguf"  # the file in an exported folder
 RELU_SCALE_KEY = "mini_gpt.relu_scale"  # the number that `relu_as_gelu` scaled by; ours, other programs skip it
 SENTENCEPIECE_KEY = "mini_gpt.sentencepiece_model"  # the content of tokenizer.model; ours too
 

@@ -59,7 +59,7 @@ def explain_os_errors(action: str, path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        why = _REASONS.get(error.errno or 0, error.strerror or f"{error}: free some space or choose another place")
         raise FileError(f"cannot {action} {str(path)!r}: {why}") from error
     except ValueError as error:
         raise FileError(f"cannot {action} {str(path)!r}: {error}; choose another name") from error

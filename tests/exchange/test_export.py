@@ -86,6 +86,16 @@ def test_transformers_opens_the_folder_with_the_runs_tokens_logits_and_greedy_te
         assert written == run.generate(prompt, temperature=0, max_new_tokens=tokens)
 
 
+def test_transformer_lens_opens_the_folder_with_the_runs_logits(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    bridge = pytest.importorskip("transformer_lens.model_bridge").TransformerBridge
+    run = runs("default")
+    export_run(run, "hf", tmp_path / "out")
+    ids = torch.arange(BLOCK_SIZE)[None] % run.tokenizer.vocab_size
+    with torch.inference_mode():
+        theirs = bridge.boot_transformers(str(tmp_path / "out"), device="cpu")(ids)[..., : run.tokenizer.vocab_size]
+        assert (theirs - run.model(ids)[0]).abs().max() < 1e-4
+
+
 def test_without_a_prompt_transformers_begins_as_the_run_does_and_stops_at_block_size(
     runs: Callable[[str], Run], tmp_path: Path
 ) -> None:

@@ -44,7 +44,7 @@ def test_an_exported_run_comes_back_with_its_tokenizer_logits_and_weights(kind: 
     make, settings = ROUND_TRIPS[kind]
     run = make_random_run(tmp_path / "run", make(), **SMALL | settings)
     export_run(run, "gguf", tmp_path / "out")
-    model, tokenizer = load_gguf(tmp_path / "out" / "model.gguf")
+    model, tokenizer = load_gguf(tmp_path / "out")
     assert tokenizer.to_bytes() == run.tokenizer.to_bytes()
     ids = torch.arange(24)[None] % run.tokenizer.vocab_size
     with torch.inference_mode():

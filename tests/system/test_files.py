@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import FileError
-from minigpt.system.files import flush_folder, link_or_copy, lock_file, read_bytes, write_atomic
+from minigpt.system.files import explain_os_errors, flush_folder, link_or_copy, lock_file, read_bytes, write_atomic
 from minigpt.system.warn_once import warn_once
 
 
@@ -156,3 +156,9 @@ def test_what_is_lost_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             with lock_file(tmp_path / ".lock", "busy"):
                 pass
     assert len(said) == 2
+
+
+def test_an_error_without_a_number_names_a_way_out() -> None:
+    message = "cannot write 'a': 9 requested and 5 written: free some space"
+    with pytest.raises(FileError, match=message), explain_os_errors("write", "a"):
+        raise OSError("9 requested and 5 written")  # as NumPy does on a full disk
