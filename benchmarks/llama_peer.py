@@ -9,18 +9,11 @@ import llama_cpp
 import numpy as np
 from side_by_side import Side, time_in_turns
 
+from minigpt.exchange.gguf_names import map_gguf_names
 from minigpt.exchange.huggingface_export import convert_to_gpt2
 from minigpt.model.gpt import GPT
+from minigpt.model.gpt2_names import is_transposed
 
-NAMES = {
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-OUTSIDE = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 Q8 = gguf.GGMLQuantizationType.Q8_0
 
 
@@ -40,15 +33,14 @@ def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
     writer.add_token_merges(["! !"])  # never applies, but llama.cpp needs at least one
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
+    names = map_gguf_names(config)
     for theirs, tensor in convert_to_gpt2(model).items():
-        *place, kind = theirs.split(".")
-        name = OUTSIDE.get(place[0]) or f"blk.{place[1]}.{NAMES['.'.join(place[2:])]}"
-        matrix = tensor.T if place[0] == "h" and tensor.dim() == 2 else tensor  # (outputs, inputs)
+        matrix = tensor.T if is_transposed(theirs) else tensor  # (outputs, inputs)
         values = np.ascontiguousarray(matrix.detach().numpy())
-        if quantized and values.ndim == 2 and place[0] != "wpe":
-            writer.add_tensor(f"{name}.{kind}", gguf.quants.quantize(values, Q8), raw_dtype=Q8)
+        if quantized and values.ndim == 2 and theirs != "wpe.weight":
+            writer.add_tensor(names[theirs], gguf.quants.quantize(values, Q8), raw_dtype=Q8)
         else:
-            writer.add_tensor(f"{name}.{kind}", values)
+            writer.add_tensor(names[theirs], values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
