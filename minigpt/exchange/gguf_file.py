@@ -5,6 +5,7 @@ The format is described in ggml's docs/gguf.md: a header, keys with values, a li
 
 import math
 import mmap
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def open_gguf(path: Path) -> Iterator[GGUFFile]:
     """
     name = repr(str(path))
     with explain_os_errors("read", path):
-        if not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ExchangeError(f"{name} is not a file: name a file that ends in .gguf")
         file = path.open("rb")
     with file:

@@ -8,6 +8,7 @@ makes a dict, a string or an integer.
 import io
 import pickle
 import pickletools
+import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def load_checkpoint(path: Path, torch_version: str = torch.__version__) -> dict[
 def _require_stored(path: Path) -> None:
     """Raise ExchangeError unless a file is a zip archive as `torch.save` writes it, without compression."""
     with explain_os_errors("read", path):
-        if not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ExchangeError(f"{str(path)!r} is not a file of tensors: name a .pt file")
         size = path.stat().st_size
         try:

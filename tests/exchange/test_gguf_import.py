@@ -16,6 +16,8 @@ from texts import PROSE
 from minigpt.errors import ExchangeError, FileError
 from minigpt.exchange.export import export_run
 from minigpt.exchange.gguf_import import import_gguf, load_gguf
+from minigpt.exchange.lecture_import import load_lecture
+from minigpt.exchange.nanogpt_import import load_nanogpt
 from minigpt.tokenizers.added_tokens import AddedToken
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
@@ -218,3 +220,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name in ("nothing.gguf", "."):
         with pytest.raises((ExchangeError, FileError)):
             load_gguf(tmp_path / name)
+
+
+@pytest.mark.parametrize("load", [load_gguf, load_nanogpt, load_lecture])
+def test_a_missing_file_is_named(load: Callable, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="nowhere': there is no such file or folder: check the name"):
+        load(tmp_path / "nowhere")
