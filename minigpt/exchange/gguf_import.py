@@ -24,6 +24,7 @@ from minigpt.exchange.gpt2_variants import (
 )
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.relu_as_gelu import unscale_gelu_to_relu
+from minigpt.finetuning.vocabulary_resize import TABLES
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names
 from minigpt.model.meta_init import build_empty_model
@@ -195,7 +196,7 @@ def _unscale(weights: dict[str, Tensor], config: ModelConfig, scale: float) -> N
 def _drop_last_token(weights: dict[str, Tensor], vocabulary: Vocabulary, config: ModelConfig) -> ModelConfig:
     """Remove the reserved token that the export added, in place, and return the new configuration."""
     del vocabulary.tokens[-1], vocabulary.types[-1]
-    for name in ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias"):
+    for name in TABLES:
         if name in weights:
             weights[name] = weights[name][:-1].clone()
     return dataclasses.replace(config, vocab_size=config.vocab_size - 1)

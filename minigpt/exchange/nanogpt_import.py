@@ -11,7 +11,8 @@ from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.characters import make_char_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.pickles import load_checkpoint, load_vocabulary
-from minigpt.exchange.state_dict import convert_tensor, drop_padding, require_tensors
+from minigpt.exchange.state_dict import convert_tensor, require_tensors
+from minigpt.exchange.vocabulary_fit import cut_rows
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names
 from minigpt.model.meta_init import build_empty_model
@@ -45,7 +46,7 @@ def import_nanogpt(source: str | Path, out: str | Path | None = None, meta: str 
     if tokenizer.vocab_size > model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and {str(checkpoint)!r} knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the vocabulary does not fit: it has {sizes}; choose another --meta")
-    return write_imported_run(drop_padding(model, tokenizer.vocab_size), tokenizer, source, out)
+    return write_imported_run(cut_rows(model, tokenizer.vocab_size), tokenizer, source, out)
 
 
 def load_nanogpt(path: Path) -> GPT:

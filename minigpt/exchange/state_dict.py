@@ -1,6 +1,5 @@
 """The tensors of an imported model, checked against a model of our own before they are used."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ExchangeError
-from minigpt.model.gpt import GPT
-from minigpt.model.meta_init import build_empty_model
 
-_ROWS_OF_TOKENS = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")
 _COMPILED = "_orig_mod."  # what torch.compile puts before each name
 
 
@@ -51,22 +47,3 @@ def convert_tensor(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path
     if not converted.isfinite().all():
         raise ExchangeError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
     return converted
-
-
-def drop_padding(model: GPT, vocab_size: int) -> GPT:
-    """Return a GPT without the last tokens, which no text has: they only make its vocabulary a round number.
-
-    Args:
-        model: a GPT with at least `vocab_size` tokens.
-        vocab_size: the number of tokens of its tokenizer.
-    """
-    if model.config.vocab_size == vocab_size:
-        return model
-    smaller = build_empty_model(dataclasses.replace(model.config, vocab_size=vocab_size))
-    assert isinstance(smaller, GPT)
-    weights = {
-        name: tensor[:vocab_size].clone() if name in _ROWS_OF_TOKENS else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    smaller.load_state_dict(weights, assign=True)
-    return smaller.eval()

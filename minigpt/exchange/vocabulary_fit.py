@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from minigpt.finetuning.vocabulary_resize import TABLES
 from minigpt.model.gpt import GPT
 from minigpt.model.meta_init import build_empty_model
 from minigpt.tokenizers.base import Tokenizer
@@ -10,7 +11,6 @@ from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 
 _MULTIPLES = (8, 16, 32, 64, 128)  # to which programs round a vocabulary up, for speed
-_TABLES = ("token_embedding_table.weight", "lm_head.weight", "lm_head.bias")
 
 
 def fit_vocabulary(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None]) -> tuple[GPT, Tokenizer]:
@@ -26,10 +26,10 @@ def fit_vocabulary(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None])
     """
     rows, tokens = model.config.vocab_size, tokenizer.vocab_size
     if isinstance(tokenizer, CharTokenizer) and rows == tokens + 1:  # the token <unk> of an export
-        return _cut_rows(model, tokens), tokenizer
+        return cut_rows(model, tokens), tokenizer
     if rows > tokens and any(-(-tokens // multiple) * multiple == rows for multiple in _MULTIPLES):
         say(f"{rows - tokens:,} rows of the model, which pad its vocabulary to {rows:,}, are left out")
-        return _cut_rows(model, tokens), tokenizer
+        return cut_rows(model, tokens), tokenizer
     if rows < tokens and isinstance(tokenizer, BPETokenizer):
         extra = [name for name, i in tokenizer.special_tokens.items() if i >= rows]
         extra += [token.text for token in tokenizer.added_tokens if token.id >= rows]
@@ -39,10 +39,12 @@ def fit_vocabulary(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None])
     return model, tokenizer
 
 
-def _cut_rows(model: GPT, count: int) -> GPT:
-    """Return a model with the first `count` tokens."""
+def cut_rows(model: GPT, count: int) -> GPT:
+    """Return a model with the first `count` tokens; the same model if it has no more."""
+    if model.config.vocab_size == count:
+        return model
     weights = model.state_dict()
-    weights |= {name: weights[name][:count].clone() for name in _TABLES if name in weights}
+    weights |= {name: weights[name][:count].clone() for name in TABLES if name in weights}
     smaller = build_empty_model(dataclasses.replace(model.config, vocab_size=count))
     assert isinstance(smaller, GPT)
     smaller.load_state_dict(weights, assign=True)
