@@ -19,8 +19,7 @@ from minigpt.exchange.gpt2_variants import (
     MAX_EPSILON,
     MIN_EPSILON,
     compute_stored_shape,
-    fold_epsilon,
-    pad_feed_forward,
+    convert_variant,
 )
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.relu_as_gelu import unscale_gelu_to_relu
@@ -72,10 +71,7 @@ def load_gguf(source: str | Path) -> tuple[GPT, Tokenizer]:
         config = _read_config(file, len(vocabulary.tokens), scale, name)
         epsilon, inner = _read_epsilon(file, name), _read_inner(file, config, name)
         weights = _read_weights(file, config, inner, name)
-    if inner < 4 * config.n_embd:
-        pad_feed_forward(weights, config)
-    if not math.isclose(epsilon, EPSILON, rel_tol=1e-6):  # a float32 in the file
-        fold_epsilon(weights, config, epsilon)
+    convert_variant(weights, config, inner, epsilon)
     if scale is not None:
         _unscale(weights, config, scale)
     if vocabulary.tokens[-1] == RESERVED_TOKEN:

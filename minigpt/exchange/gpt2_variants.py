@@ -13,6 +13,21 @@ MIN_EPSILON, MAX_EPSILON = 1e-13, 1.0
 _PARTS = ("weight", "bias")
 
 
+def convert_variant(weights: dict[str, Tensor], config: ModelConfig, inner: int, epsilon: float) -> None:
+    """Change weights, in place, so that our GPT computes what the variant does.
+
+    Args:
+        weights: the parameters of a GPT, by our names.
+        config: its configuration.
+        inner: the hidden numbers of its feed-forward layers, at most 4 * n_embd.
+        epsilon: the epsilon of its layer norms.
+    """
+    if inner < 4 * config.n_embd:
+        pad_feed_forward(weights, config)
+    if not math.isclose(epsilon, EPSILON, rel_tol=1e-6):  # a file may have it in float32
+        fold_epsilon(weights, config, epsilon)
+
+
 def fold_epsilon(weights: dict[str, Tensor], config: ModelConfig, epsilon: float) -> None:
     """Change weights, in place, so that layer norms with our epsilon compute those of another one.
 

@@ -19,11 +19,11 @@ from minigpt.exchange.gpt2_variants import (
     MAX_EPSILON,
     MIN_EPSILON,
     compute_stored_shape,
-    fold_epsilon,
-    pad_feed_forward,
+    convert_variant,
 )
 from minigpt.exchange.huggingface_tokenizer import read_character_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
+from minigpt.exchange.state_dict import convert_to_float32
 from minigpt.exchange.vocabulary_fit import fit_vocabulary
 from minigpt.exchange.weight_files import INDEX, read_weight_files
 from minigpt.model.gpt import GPT
@@ -107,10 +107,7 @@ def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: N
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
     assert isinstance(model, GPT)
     weights = _read_weights(folder, model, inner, say)
-    if inner < 4 * config.n_embd:
-        pad_feed_forward(weights, config)
-    if epsilon != EPSILON:
-        fold_epsilon(weights, config, epsilon)
+    convert_variant(weights, config, inner, epsilon)
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
@@ -211,12 +208,7 @@ def _read_weights(folder: Path, model: GPT, inner: int, say: Callable[[str], Non
         if list(tensor.shape) != (shape[::-1] if is_transposed(theirs) else shape):
             wrong = f"{theirs} is of shape {list(tensor.shape)}"
             raise ExchangeError(f"{str(folder)!r} does not fit its config.json: {wrong}")
-        tensor = tensor.T if is_transposed(theirs) else tensor
-        if not tensor.is_floating_point():
-            raise ExchangeError(f"{str(folder)!r} cannot be read: the numbers of {theirs} are of type {tensor.dtype}")
-        weights[ours] = tensor.to(torch.float32).contiguous()
-        if not weights[ours].isfinite().all():
-            raise ExchangeError(f"{str(folder)!r} is damaged: {theirs} holds a value that is not a finite number")
+        weights[ours] = convert_to_float32(tensor.T if is_transposed(theirs) else tensor, theirs, folder)
     if not model.config.tied_head:
         weights["lm_head.bias"] = torch.zeros(model.config.vocab_size)
     return weights

@@ -35,7 +35,7 @@ def format_model_card(run: Run, usage: str, limits: str, library: str | None = N
     parts = [
         "\n".join(["---", *front, "---"]),
         f"# {_escape(run.path.name)}",
-        f"A small language model, trained and exported by Mini-Gpt {__version__}.",
+        f"A small language model, exported by Mini-Gpt {__version__}.",
         "\n".join(["| | |", "| --- | --- |", *rows]),
         f"## Use\n\n{usage}",
         f"## Limits\n\n{limits}",

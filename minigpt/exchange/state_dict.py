@@ -41,6 +41,15 @@ def convert_tensor(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path
     if tuple(tensor.shape) != shape:
         sizes = f"{name} is of shape {list(tensor.shape)}, not {list(shape)}"
         raise ExchangeError(f"{str(path)!r} does not fit its own sizes: {sizes}")
+    return convert_to_float32(tensor, name, path)
+
+
+def convert_to_float32(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """Return a tensor in float32 and contiguous.
+
+    Raises:
+        ExchangeError: it holds no floating-point numbers, or one that is not finite.
+    """
     if not tensor.is_floating_point():
         raise ExchangeError(f"{str(path)!r} cannot be read: the numbers of {name} are of type {tensor.dtype}")
     converted = tensor.detach().to(torch.float32).contiguous()
