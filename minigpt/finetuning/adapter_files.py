@@ -26,11 +26,11 @@ from minigpt.finetuning.lora import (
     find_lora_layers,
     list_adapters,
     merge_and_unload,
-    require_free_weights,
+    require_compatible_adapter,
     unmerge,
     use_adapters,
 )
-from minigpt.finetuning.lora_layer import Adapter, LoRAConfig
+from minigpt.finetuning.lora_layer import LoRAConfig, LowRankUpdate
 from minigpt.finetuning.peft_names import PARTS, PREFIX, TOKEN_ROWS, convert_to_base_name, convert_to_peft_name
 from minigpt.finetuning.replaced_weights import HEAD, is_head_untied, untie_head
 from minigpt.finetuning.target_layers import find_linear_layers
@@ -84,18 +84,18 @@ def save_adapter(
     """
     if name not in list_adapters(model):
         raise ConfigError(f"there is no adapter {name!r}: known are {', '.join(list_adapters(model)) or 'none'}")
-    layers = {
+    updates = {
         convert_to_peft_name(model, path): layer.adapters[name]
         for path, layer in find_lora_layers(model).items()
         if name in layer.adapters
     }
     weights = {
         f"{path}.{PARTS[part]}": tensor.detach().cpu().contiguous()
-        for path, adapter in layers.items()
-        for part, tensor in adapter.named_parameters()
+        for path, update in updates.items()
+        for part, tensor in update.named_parameters()
     }
     replaced, settings = convert_replacements(model, name, moved_ids)
-    configs = {path.removeprefix(PREFIX): adapter.config for path, adapter in layers.items()}
+    configs = {path.removeprefix(PREFIX): update.config for path, update in updates.items()}
     content = {**_describe_layers(configs, is_gpt=isinstance(model, GPT)), **settings}
     folder = Path(folder)
     with explain_os_errors("create the folder", folder):
@@ -158,15 +158,15 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     unmerge(model)
     low_rank = {key: tensor for key, tensor in weights.items() if key.endswith(tuple(PARTS.values()))}
     rest = {key: tensor for key, tensor in weights.items() if key not in low_rank}
-    adapters = _build_adapters(model, config, low_rank, folder)
+    updates = _build_updates(model, config, low_rank, folder)
     replacements, unties_head = read_replacements(model, config, rest, folder)
-    for both in (path for path in adapters if f"{path}.weight" in replacements):
+    for both in (path for path in updates if f"{path}.weight" in replacements):
         raise ExchangeError(f"{str(folder)!r} is damaged: {both} is replaced, and has a low-rank update too")
-    require_free_weights(model, adapters, replacements)
+    require_compatible_adapter(model, updates, replacements)
     if unties_head and isinstance(model, GPT):
         untie_head(model)
-    add_adapter(model, adapters, name, replacements)
-    return list(adapters)
+    add_adapter(model, updates, name, replacements)
+    return list(updates)
 
 
 def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run:
@@ -218,16 +218,16 @@ def _split_scale(adapter: str) -> tuple[Path, float]:
     raise ConfigError(f"{scale!r} is not the scale of an adapter: write FOLDER or FOLDER:0.7")
 
 
-def _build_adapters(
+def _build_updates(
     model: nn.Module, settings: AdapterConfig, weights: Mapping[str, Tensor], folder: Path
-) -> dict[str, Adapter]:
-    """Return an adapter for each layer that has weights. Raise ExchangeError if the weights do not fit the model."""
+) -> dict[str, LowRankUpdate]:
+    """Return an update for each layer that has weights. Raise ExchangeError if the weights do not fit the model."""
     layers = find_linear_layers(model)
     peft_names = {path: convert_to_peft_name(model, path) for path in layers}
     stray = weights.keys() - {f"{name}.{part}" for name in peft_names.values() for part in PARTS.values()}
     if stray:
         raise ExchangeError(f"{str(folder)!r} does not fit this model: there is no layer for its {min(stray)}")
-    adapters: dict[str, Adapter] = {}
+    updates: dict[str, LowRankUpdate] = {}
     for path, name in peft_names.items():
         if not any(f"{name}.{part}" in weights for part in PARTS.values()):
             continue
@@ -238,8 +238,8 @@ def _build_adapters(
         if found.dim() != 2 or found.shape[0] != config.rank:  # checked before memory is allocated for that rank
             wrong = f"{name_of_a} is of shape {list(found.shape)}, and the rank is {config.rank}"
             raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
-        adapters[path] = Adapter(layers[path], config)
-        for part, parameter in adapters[path].named_parameters():
+        updates[path] = LowRankUpdate(layers[path], config)
+        for part, parameter in updates[path].named_parameters():
             key = f"{name}.{PARTS[part]}"
             if key not in weights:
                 raise ExchangeError(f"{str(folder)!r} is not complete: {key} is missing")
@@ -247,7 +247,7 @@ def _build_adapters(
                 wrong = f"{key} is of shape {list(weights[key].shape)}, not {list(parameter.shape)}"
                 raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")
             parameter.data.copy_(weights[key])
-    return adapters
+    return updates
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -1,7 +1,7 @@
 """The LoRA adapters of a model: add them, switch and blend them, merge and remove them.
 
-`lora_layer.py` explains LoRA. An adapter is one set of updates with one name. It can also replace weights, see
-replaced_weights.py.
+`lora_layer.py` explains LoRA. An adapter has one name, and a low-rank update for each of its layers. It can also
+replace weights, see replaced_weights.py.
 """
 
 import copy
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from minigpt.errors import ConfigError, suggest_name
-from minigpt.finetuning.lora_layer import Adapter, LoRAConfig, LoRALinear, copy_with_weight
+from minigpt.finetuning.lora_layer import LoRAConfig, LoRALinear, LowRankUpdate, copy_with_weight
 from minigpt.finetuning.replaced_weights import (
     ReplacedWeight,
     Replacement,
@@ -67,48 +67,51 @@ def apply_lora(
         smaller = min(layer.in_features, layer.out_features)
         if rank > smaller:
             raise ConfigError(f"rank must be at most {smaller}, the smaller side of {path}, not {rank}: lower it")
-    add_adapter(model, {path: Adapter(layer, config) for path, layer in layers.items()}, name)
+    add_adapter(model, {path: LowRankUpdate(layer, config) for path, layer in layers.items()}, name)
     return list(layers)
 
 
 def add_adapter(
-    model: nn.Module, adapters: Mapping[str, Adapter], name: str, replacements: Mapping[str, Replacement] | None = None
+    model: nn.Module,
+    updates: Mapping[str, LowRankUpdate],
+    name: str,
+    replacements: Mapping[str, Replacement] | None = None,
 ) -> None:
-    """Give layers of a model an adapter each, in place; it is active beside those that are active already.
+    """Add an adapter to a model, in place; it is active beside those that are active already.
 
     Args:
         model: the model; everything but its active adapters is frozen.
-        adapters: the adapters by the paths of their layers.
-        name: one name for all of them.
+        updates: the adapter's low-rank updates by the paths of their layers.
+        name: the adapter's name.
         replacements: weights that the adapter replaces, by name.
     """
     active = _get_active_adapters(model)
     model.requires_grad_(False)
-    for path, adapter in adapters.items():
+    for path, update in updates.items():
         layer = model.get_submodule(path)
         if not isinstance(layer, LoRALinear):
             layer = LoRALinear(layer)  # type: ignore[arg-type]
             _replace_module(model, path, layer)
-        layer.adapters[name] = adapter.train(model.training)
+        layer.adapters[name] = update.train(model.training)
     replace_weights(model, replacements or {}, name)
     use_adapters(model, {**active, name: 1.0})
 
 
-def require_free_weights(model: nn.Module, adapters: Collection[str], replacements: Collection[str]) -> None:
-    """Raise ConfigError if a new adapter does not go together with those that the model has.
+def require_compatible_adapter(model: nn.Module, updated: Collection[str], replacements: Collection[str]) -> None:
+    """Raise ConfigError if a model's adapters and a new one change the same weights in different ways.
 
     Args:
         model: the model.
-        adapters: the paths of layers that get a low-rank update.
-        replacements: the names of weights that are replaced.
+        updated: the paths of the layers that the new adapter updates.
+        replacements: the names of the weights that the new adapter replaces.
     """
     replaced, layers = find_replaced_weights(model), find_lora_layers(model)
     for parameter in replacements:
         if parameter in replaced and replaced[parameter].scales:
             raise ConfigError(f"two of the adapters replace {parameter}: use one of them")
-    updated = {*layers, *adapters} & {name.rpartition(".")[0] for name in [*replaced, *replacements]}
-    if updated:
-        raise ConfigError(f"one adapter replaces {min(updated)}, and another updates it: use one of them")
+    both = {*layers, *updated} & {name.rpartition(".")[0] for name in [*replaced, *replacements]}
+    if both:
+        raise ConfigError(f"one adapter replaces {min(both)}, and another updates it: use one of them")
 
 
 def find_lora_layers(model: nn.Module) -> dict[str, LoRALinear]:

@@ -2,7 +2,7 @@
 
 The layer's matrix W (O, I) stays frozen. Beside it trains an update of low rank, B @ A, with A (r, I) and B (O, r),
 multiplied by alpha / r. B starts at zero, so the model computes the same as before until the first step. A layer of 64
-by 256 has 16,384 weights; an adapter of rank 4 trains 1,280, and only those have to be shared.
+by 256 has 16,384 weights; an update of rank 4 trains 1,280, and only those have to be shared.
 
 Two variants are a line each. rsLoRA (Kalajdzievski 2023) multiplies by alpha / sqrt(r), so that a large rank learns as
 fast as a small one. DoRA (Liu et al. 2024) also learns the norm of each row of W, its magnitude.
@@ -21,7 +21,7 @@ from minigpt.finetuning.target_layers import LinearLayer
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """The size and the scaling of an adapter.
+    """The size and the scaling of low-rank updates.
 
     Attributes:
         rank: r, the rank of each update.
@@ -51,8 +51,8 @@ class LoRAConfig:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
-class Adapter(nn.Module):
-    """The low-rank update of one layer."""
+class LowRankUpdate(nn.Module):
+    """The low-rank update of one layer: B @ A, and with DoRA the magnitudes. An adapter has one for each layer."""
 
     def __init__(self, layer: LinearLayer, config: LoRAConfig) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Adapter(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # the initialization of nn.Linear
 
     def forward(self, x: Tensor, layer: LinearLayer) -> Tensor:
-        """Return what the adapter adds to the output of its layer: (..., I) to (..., O)."""
+        """Return what the update adds to the output of its layer: (..., I) to (..., O)."""
         x = F.dropout(x, self.config.dropout, self.training)
         update = (x @ self.A.T) @ self.B.T * self.config.scaling  # (..., I) -> (..., r) -> (..., O)
         if self.magnitude is None:
@@ -75,7 +75,7 @@ class Adapter(nn.Module):
         return (norm_scale - 1) * F.linear(x, weight) + norm_scale * update
 
     def compute_weight_update(self, weight: Tensor) -> Tensor:
-        """Return what the adapter adds to the layer's matrix: (O, I)."""
+        """Return what the update adds to the layer's matrix: (O, I)."""
         update = self.B @ self.A * self.config.scaling
         if self.magnitude is None:
             return update
@@ -89,16 +89,16 @@ class Adapter(nn.Module):
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer and its adapters; the active ones are added to its output.
+    """A frozen linear layer and its low-rank updates; those of active adapters are added to its output.
 
     Attributes:
         base: the frozen layer.
-        adapters: the adapters by name.
+        adapters: the layer's update by the name of the adapter.
         scales: the active adapters: name to factor.
-        unmerged_base: the frozen layer while `base` is a layer with the adapters merged into it, else None.
+        unmerged_base: the frozen layer while `base` is a layer with the updates merged into it, else None.
     """
 
-    adapters: dict[str, Adapter]
+    adapters: dict[str, LowRankUpdate]
 
     def __init__(self, base: LinearLayer) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class LoRALinear(nn.Module):
         return result
 
     def merge(self) -> None:
-        """Replace `base` by a layer whose matrix includes the active adapters."""
+        """Replace `base` by a layer whose matrix includes the updates of the active adapters."""
         if self.unmerged_base is None:
             self.unmerged_base = (self.base,)
             weight = self.base.weight.detach()

@@ -26,8 +26,8 @@ class Replacement(NamedTuple):
     ids: Tensor | None = None
 
 
-class _AdapterValue(nn.Module):
-    """What one adapter puts into the place of a tensor."""
+class _StoredReplacement(nn.Module):
+    """A `Replacement` as a module, so that its value is a parameter of the model."""
 
     def __init__(self, replacement: Replacement) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ReplacedWeight(nn.Module):
         scales: the active adapters: name to factor. `lora.use_adapters` lets at most one be active.
     """
 
-    adapters: dict[str, _AdapterValue]
+    adapters: dict[str, _StoredReplacement]
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def replace_weights(model: nn.Module, replacements: Mapping[str, Replacement], n
             getattr(module, attribute).requires_grad_(False)
             parametrize.register_parametrization(module, attribute, ReplacedWeight(), unsafe=True)  # no trial forward
         weight = find_replaced_weights(model)[parameter]
-        weight.adapters[name] = _AdapterValue(replacement).train(module.training)
+        weight.adapters[name] = _StoredReplacement(replacement).train(module.training)
         weight.scales[name] = 1.0
 
 
