@@ -55,8 +55,8 @@ from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gguf_export import write_gguf
 from minigpt.exchange.gguf_import import load_gguf
 from minigpt.exchange.gguf_names import MODEL as GGUF_MODEL
-from minigpt.exchange.huggingface import load_gpt2, read_tokenizer
 from minigpt.exchange.huggingface_export import save_gpt2
+from minigpt.exchange.huggingface_import import load_gpt2, read_tokenizer
 from minigpt.exchange.huggingface_tokenizer import format_tokenizer
 from minigpt.exchange.lecture_import import load_lecture, read_characters
 from minigpt.exchange.nanogpt_export import convert_to_nanogpt

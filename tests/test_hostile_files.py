@@ -24,7 +24,7 @@ from minigpt.data.documents import MAX_LINE_BYTES, DocumentReader
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX
 from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, RunError
-from minigpt.exchange.huggingface import load_gpt2
+from minigpt.exchange.huggingface_import import load_gpt2
 from minigpt.finetuning.dpo_dataset import PreferencePair, parse_pair
 from minigpt.finetuning.examples import Example, parse_example
 from minigpt.runs.record import Metrics, Record, Snapshot

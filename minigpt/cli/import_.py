@@ -45,7 +45,7 @@ def hf(source: str, out: str | None, as_json: bool) -> None:
 
     It needs the weights as safetensors, config.json, and tokenizer.json (or vocab.json and merges.txt).
     """
-    from minigpt.exchange.huggingface import import_gpt2
+    from minigpt.exchange.huggingface_import import import_gpt2
 
     _show_run(import_gpt2(source, out, print_message), as_json)
 

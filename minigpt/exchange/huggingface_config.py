@@ -7,7 +7,7 @@ from typing import Any
 
 from minigpt.config import ModelConfig
 from minigpt.exchange.gpt2_variants import EPSILON
-from minigpt.exchange.huggingface import ACTIVATIONS, REQUIRED_SETTINGS
+from minigpt.exchange.huggingface_import import ACTIVATIONS, REQUIRED_SETTINGS
 from minigpt.exchange.huggingface_tokenizer import describe_tokenizer, find_end, format_tokenizer
 from minigpt.runs.run import Run
 from minigpt.system.files import write_atomic

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import minigpt
 from minigpt.exchange.export import export_run
-from minigpt.exchange.huggingface import import_gpt2
+from minigpt.exchange.huggingface_import import import_gpt2
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer

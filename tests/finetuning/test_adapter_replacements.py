@@ -15,8 +15,8 @@ from transformers import GPT2LMHeadModel
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError, ExchangeError
-from minigpt.exchange.huggingface import load_gpt2
 from minigpt.exchange.huggingface_export import save_gpt2
+from minigpt.exchange.huggingface_import import load_gpt2
 from minigpt.finetuning.adapter_config import CONFIG
 from minigpt.finetuning.adapter_files import (
     WEIGHTS,

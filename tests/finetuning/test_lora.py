@@ -15,8 +15,8 @@ from transformers import GPT2LMHeadModel
 from minigpt.config import Config, ModelConfig
 from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError
-from minigpt.exchange.huggingface import load_gpt2
 from minigpt.exchange.huggingface_export import save_gpt2
+from minigpt.exchange.huggingface_import import load_gpt2
 from minigpt.finetuning.adapter_files import load_adapter, save_adapter
 from minigpt.finetuning.lora import (
     apply_lora,

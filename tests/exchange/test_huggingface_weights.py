@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError, InputError
-from minigpt.exchange.huggingface import load_gpt2
 from minigpt.exchange.huggingface_export import save_gpt2
+from minigpt.exchange.huggingface_import import load_gpt2
 from minigpt.model.gpt import GPT
 
 SHAPE = {"vocab_size": 31, "n_positions": 12, "n_embd": 16, "n_head": 4, "n_layer": 2}
