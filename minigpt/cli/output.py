@@ -17,7 +17,7 @@ from minigpt.system.terminal import escape_control_characters, fit_to_terminal
 
 if TYPE_CHECKING:
     from minigpt.config import Config
-    from minigpt.runs.evaluation import Evaluation
+    from minigpt.runs.exact_loss import ExactLoss
     from minigpt.runs.record import Record
     from minigpt.runs.run import Run
 
@@ -124,7 +124,7 @@ def _replace_non_finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def format_loss(name: str, nats: float, config: "Config", measured: Union["Evaluation", "Record"]) -> str:
+def format_loss(name: str, nats: float, config: "Config", measured: Union["ExactLoss", "Record"]) -> str:
     """Return an exact loss in nats, bits and perplexity, as text."""
     from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 

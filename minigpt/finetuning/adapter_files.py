@@ -1,8 +1,9 @@
 """Adapters on disk in PEFT's format: adapter_config.json and adapter_model.safetensors, a few kilobytes.
 
 The layers of our GPT are written under the names of transformers' GPT-2. So `PeftModel.from_pretrained` opens our
-adapters over a GPT-2 from exchange/huggingface_import.py, and we open PEFT's. The layers of the lecture's model keep their own
-names. The metadata of the tensors hold a fingerprint of the base, so that an adapter is refused over another base.
+adapters over a GPT-2 that exchange/huggingface_export.py has written, and we open PEFT's. The layers of the lecture's
+model keep their own names. The metadata of the tensors hold a fingerprint of the base, so that an adapter is refused
+over another base.
 """
 
 import dataclasses

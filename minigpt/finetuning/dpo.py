@@ -27,7 +27,7 @@ from minigpt.finetuning.run_finetuning import (
 )
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
-from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.system.device import limit_threads, pick_device
@@ -87,12 +87,12 @@ class PairObjective(Objective):
         batches = {split: data.get_evaluation_batch(split, eval_windows) for split in SPLITS}
         return {split: module.compute_mean_loss(x, y) for split, (x, y) in batches.items()}
 
-    def evaluate(self) -> Evaluation:
+    def measure_exact_loss(self) -> ExactLoss:
         """Return the mean loss of all held-out pairs. It has no bits per character."""
         x, y = self.dataset.get_all("val")
         corpus, count = self.setup.corpus, len(x) // 2
         loss = self.model.compute_mean_loss(x, y)
-        return Evaluation(loss, None, None, "held-out pairs", corpus.characters, corpus.source, count, count)
+        return ExactLoss(loss, None, None, "held-out pairs", corpus.characters, corpus.source, count, count)
 
 
 @use_pytorch_defaults()

@@ -29,7 +29,7 @@ from minigpt.finetuning.run_finetuning import (
 from minigpt.finetuning.target_layers import require_targets
 from minigpt.finetuning.vocabulary_resize import resize_embeddings
 from minigpt.model import TrainedModel
-from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.run import Run
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -130,7 +130,7 @@ def finetune(
         trained_parameters = count_trained_parameters(setup.model)
         assert isinstance(setup.dataset, Dataset)
         val, source = setup.dataset.val, setup.corpus.source
-        before = Evaluation.measure(larger, val, tokenizer, "validation split", source)
+        before = ExactLoss.measure(larger, val, tokenizer, "validation split", source)
         how = describe_finetuning("text", base, method, lora, targets, resumption, new_characters=new_characters)
         finetuning = Finetuning(base, setup, how, display, old_ids, resumption)
         run, adapter = finetuning.train(finetuning.start(choose_path(base, out, method)))

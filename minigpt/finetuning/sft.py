@@ -34,7 +34,7 @@ from minigpt.finetuning.tasks import TASKS
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings
 from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
-from minigpt.runs.evaluation import Evaluation, measure_token_lengths
+from minigpt.runs.exact_loss import ExactLoss, measure_token_lengths
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -113,7 +113,7 @@ class AnswerObjective(Objective):
         super().__init__(setup)
         self.dataset = dataset
 
-    def evaluate(self) -> Evaluation:
+    def measure_exact_loss(self) -> ExactLoss:
         """Return the mean loss of all tokens of the held-out answers."""
         x, y = self.dataset.get_all("val")
         loss = compute_mean_loss(self.setup.model, x, y)
@@ -122,7 +122,7 @@ class AnswerObjective(Objective):
         count, source = len(answers), self.setup.corpus.source
         bits = nats_to_bits(loss) * count
         per_byte, per_character = bits / size if size else None, bits / characters if characters else None
-        return Evaluation(loss, per_byte, per_character, "held-out answers", characters, source, count, count)
+        return ExactLoss(loss, per_byte, per_character, "held-out answers", characters, source, count, count)
 
 
 @use_pytorch_defaults()

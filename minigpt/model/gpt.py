@@ -6,7 +6,8 @@ KV cache the model reads each token of a growing text once.
 
 With `qkv_bias`, `activation="gelu"` and `tied_head` the model is GPT-2 (Radford et al. 2019): queries, keys and values
 have a bias, the nonlinearity is GELU, and the last layer is the token embedding table, without a bias.
-`exchange/huggingface_import.py` loads GPT-2's weights. GPT-2 approximates GELU by a tanh; `activation="gelu_exact"` does not.
+`exchange/huggingface_import.py` loads GPT-2's weights. GPT-2 approximates GELU by a tanh; `activation="gelu_exact"`
+does not.
 
 Shapes: B batch, T time, C channels (n_embd), H heads, D head size (C / H), V vocabulary; S is the number of tokens
 that attention sees, the cached ones included.

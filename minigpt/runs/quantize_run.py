@@ -13,7 +13,7 @@ from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.quantization import Quantization, quantize_model
-from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -67,7 +67,7 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: DataPath
     accelerate(model, config)
     path = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
     run = Run(path, config, base.tokenizer, model, base.record, base.metrics)
-    before, after = _evaluate_both(base, run, data)
+    before, after = _measure_both(base, run, data)
     own = after if data is None else None  # the record holds the loss on the run's own text only
     record = dataclasses.replace(
         base.record,
@@ -93,7 +93,7 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: DataPath
     )
 
 
-def _evaluate_both(base: Run, run: Run, data: DataPath) -> tuple[Evaluation | None, Evaluation | None]:
+def _measure_both(base: Run, run: Run, data: DataPath) -> tuple[ExactLoss | None, ExactLoss | None]:
     """Measure both runs; None if the run's own text is missing."""
     try:
         return base.evaluate(data), run.evaluate(data)

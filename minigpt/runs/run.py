@@ -23,7 +23,7 @@ from minigpt.model.loss import TOKENS_PER_BATCH, TokenIds, compute_exact_loss
 from minigpt.model.meta_init import build_empty_model
 from minigpt.model.quantization import quantize_model
 from minigpt.runs.chat import Chat
-from minigpt.runs.evaluation import Evaluation, require_two_tokens
+from minigpt.runs.exact_loss import ExactLoss, require_two_tokens
 from minigpt.runs.record import Metrics, Record
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
@@ -246,7 +246,7 @@ class Run:
         return Dataset(ids, self.config)
 
     @use_pytorch_defaults()
-    def evaluate(self, data: DataPath = None, text_format: TextFormat | None = None) -> Evaluation:
+    def evaluate(self, data: DataPath = None, text_format: TextFormat | None = None) -> ExactLoss:
         """Measure the exact loss.
 
         Of the run's own training text, and of prepared data, only the validation split is measured; any other text is
@@ -275,7 +275,7 @@ class Run:
                 split = "whole text"
         with self._limit_evaluation_threads():
             altered = isinstance(corpus, PreparedData) and corpus.is_altered
-            return Evaluation.measure(self.model, ids, self.tokenizer, split, corpus.source, is_altered=altered)
+            return ExactLoss.measure(self.model, ids, self.tokenizer, split, corpus.source, is_altered=altered)
 
     def _require_own_tokenizer(self, data: PreparedData) -> None:
         if data.index.tokenizer_sha256 != compute_fingerprint(self.tokenizer):

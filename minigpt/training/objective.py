@@ -5,7 +5,7 @@ from typing import Any
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.model import LanguageModel
-from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.setup import TrainingSetup
 
@@ -26,11 +26,11 @@ class Objective:
         """Return the loss of both splits during the training, as {"train": …, "val": …}; see `estimate_loss`."""
         return estimate_loss(module, data, eval_windows)
 
-    def evaluate(self) -> Evaluation:
+    def measure_exact_loss(self) -> ExactLoss:
         """Return the exact loss at the end of the training: here that of the validation split."""
         setup, corpus = self.setup, self.setup.corpus
         assert isinstance(setup.dataset, Dataset)
         altered = isinstance(corpus, PreparedData) and corpus.is_altered
-        return Evaluation.measure(
+        return ExactLoss.measure(
             setup.model, setup.dataset.val, setup.tokenizer, "validation split", corpus.source, is_altered=altered
         )

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 
-from minigpt.runs.evaluation import Evaluation
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.record import Record, Status
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -40,12 +40,12 @@ class RunRecorder(Callback):
         if state.processes.is_first:
             RunDirectory(self.path).write_record(self.record)
 
-    def write(self, status: Status, exact: Evaluation | None = None) -> Record:
+    def write(self, status: Status, exact: ExactLoss | None = None) -> Record:
         """Write and return the record of a training run that ended.
 
         Args:
             status: how it ended.
-            exact: the final evaluation, if there is one.
+            exact: the exact loss at the end, if it was measured.
         """
         record = dataclasses.replace(self.record, status=status)
         if self.state:

@@ -99,7 +99,7 @@ def run_training(
             )
             interrupt.received = processes.max(interrupt.received)  # a signal to one process stops all
             with state.clock.count_as_evaluation():
-                exact = objective.evaluate()
+                exact = objective.measure_exact_loss()
                 require_finite(exact.loss, state.step, state.config)
             writer.flush()
             record = recorder.write("finished" if state.is_finished else "interrupted", exact)

@@ -19,7 +19,7 @@ from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ExactLoss:
     """An exact loss and what it was measured on.
 
     Attributes:
@@ -54,7 +54,7 @@ class Evaluation:
         source: str,
         max_predictions: int = MAX_EVALUATED_TOKENS,
         is_altered: bool = False,
-    ) -> "Evaluation":
+    ) -> "ExactLoss":
         """Measure a model on a text; every token but the first is predicted once.
 
         Args:
