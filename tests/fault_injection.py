@@ -28,7 +28,7 @@ from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.resume_finetuning import resume_finetuning
 from minigpt.finetuning.sft import train_sft
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.resume import resume
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has imported what takes long
@@ -134,7 +134,7 @@ def fine_tuning(bases: Path, kind: str) -> Work:
 
 def _train_or_resume(folder: Path, settings: dict[str, Any]) -> None:
     run = RunDirectory(folder / "run")
-    if Checkpoints(run.path).paths():
+    if CheckpointDirectory(run.path).list_paths():
         if run.read_record().status != "finished":  # a process may be killed after all is done
             resume(run.path)
     else:
@@ -162,7 +162,7 @@ def make_bases(folder: Path, text: str) -> None:
 def _finetune_or_resume(folder: Path, bases: Path, kind: str) -> None:
     what, method = kind.split("-")
     run = RunDirectory(folder / "run")
-    if Checkpoints(run.path).paths():
+    if CheckpointDirectory(run.path).list_paths():
         if run.read_record().status != "finished":
             resume_finetuning(run.path)
         return

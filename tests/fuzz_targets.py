@@ -85,7 +85,7 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import MARKER, MODEL, SHARDS, TRAINING, CheckpointMetadata
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.training_state import TrainingState
@@ -264,16 +264,16 @@ def read_finetuning(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> Path:
-    run, state, checkpoints = make_run(folder), make_training_state(folder), Checkpoints(folder)
+    run, state, checkpoints = make_run(folder), make_training_state(folder), CheckpointDirectory(folder)
     metrics, snapshots = open_run_once(folder).metrics, run.read_snapshots()
     checkpoints.write(METADATA, state.weights(), state.tensors(), metrics, snapshots, is_best=False)
-    return checkpoints.locate(2)
+    return checkpoints.get_path(2)
 
 
 def make_sharded_checkpoint(folder: Path) -> Path:
     """A shard, written as several processes do, but by one."""
-    run, state, checkpoints = make_run(folder), make_training_state(folder), Checkpoints(folder)
-    shards = checkpoints.begin(2) / SHARDS
+    run, state, checkpoints = make_run(folder), make_training_state(folder), CheckpointDirectory(folder)
+    shards = checkpoints.create(2) / SHARDS
     tensors = {**state.weights(), **state.tensors()}
     with warnings.catch_warnings(action="ignore"):  # about the single process
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(shards, save_distributed=True), no_dist=True)
@@ -284,8 +284,8 @@ def make_sharded_checkpoint(folder: Path) -> Path:
 
 def resume_training(folder: Path) -> None:
     """Read everything that a training reads when it resumes."""
-    Checkpoints(folder).require_no_links()
-    checkpoint = Checkpoints(folder).newest()
+    CheckpointDirectory(folder).require_no_links()
+    checkpoint = CheckpointDirectory(folder).open_newest()
     load_full_tensors(checkpoint.model, open_run_once(folder).model.state_dict())
     make_training_state(folder).restore(checkpoint)
     make_training_state(folder).data.get_batch("train")

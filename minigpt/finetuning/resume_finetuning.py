@@ -21,7 +21,7 @@ from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.display import Display
 from minigpt.training.resume import change_config, has_work_left
 
@@ -57,7 +57,7 @@ def resume_finetuning(
         finetuning = directory.read_finetuning()
         before = directory.read_config()
         with Display(before.training) as display:
-            checkpoint = Checkpoints(directory.path).newest(display.say)
+            checkpoint = CheckpointDirectory(directory.path).open_newest(display.say)
         config = change_config(before, checkpoint, record.status == "finished", False, changes)
         base_run = _open_base(record, finetuning, base, config.training)
         examples = data if isinstance(data, str | Path) and _has_rows(data) else None
@@ -75,7 +75,7 @@ def _has_rows(data: str | Path) -> bool:
 def read_finetuned_record(directory: RunDirectory) -> Record:
     """Return the record of a fine-tuned run. Raise RunError for any other directory."""
     require_directory(directory.path)
-    Checkpoints(directory.path).require_no_links()
+    CheckpointDirectory(directory.path).require_no_links()
     record = directory.read_record()
     if not directory.finetuning.exists():
         raise RunError(f"{str(directory.path)!r} was not fine-tuned, so there is no fine-tuning to resume")

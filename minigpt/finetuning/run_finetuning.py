@@ -24,7 +24,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.advice import format_setting
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.objective import Objective
@@ -233,7 +233,7 @@ class Finetuning:
         load_into(get_trained_weights(setup.model), checkpoint.model)
         is_merged = self.record.method != "full"
         weights = compute_merged_weights(setup.model) if is_merged else setup.model.state_dict()
-        step = Checkpoints(directory.path).restore_run(checkpoint, weights, is_merged)
+        step = CheckpointDirectory(directory.path).restore_run(checkpoint, weights, is_merged)
         record = dataclasses.replace(reopen_record(resumption.record, setup, step), base=str(self.base.path))
         directory.write_config(setup.config)
         directory.write_record(record)

@@ -11,7 +11,7 @@ from minigpt.distributed.sharded_checkpoint import save_sharded_tensors
 from minigpt.errors import DivergedError
 from minigpt.system.advice import format_setting
 from minigpt.training.callbacks import Callback, Losses
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import MAX_SKIPS, SHARDS, CheckpointMetadata
 from minigpt.training.evaluation_schedule import is_logged
 from minigpt.training.training_state import TrainingState
@@ -77,7 +77,7 @@ class Checkpointer(Callback):
             say: called with a sentence when the training goes back to a checkpoint.
             merge: returns the weights of the run's model.safetensors, if they are not those of the checkpoint.
         """
-        self.checkpoints, self.writer, self.say, self.merge = Checkpoints(run), writer, say, merge
+        self.checkpoints, self.writer, self.say, self.merge = CheckpointDirectory(run), writer, say, merge
         self.saved_at = 0.0
 
     def on_train_begin(self, state: TrainingState) -> None:
@@ -115,7 +115,7 @@ class Checkpointer(Callback):
             raise DivergedError(f"{error}; {MAX_SKIPS} batches were skipped already: lower the learning rate")
         self.writer.flush()
         state.processes.barrier()
-        checkpoint = self.checkpoints.newest(self.say)
+        checkpoint = self.checkpoints.open_newest(self.say)
         state.restore(checkpoint)
         state.restore_weights(checkpoint)
         state.data.skip_positions = skips
@@ -145,9 +145,9 @@ class Checkpointer(Callback):
             return
         self.writer.flush()  # PyTorch would confuse two checkpoints that are written at the same time
         if state.processes.is_first:
-            self.checkpoints.begin(state.step)
+            self.checkpoints.create(state.step)
         state.processes.barrier()
-        directory = self.checkpoints.locate(state.step) / SHARDS
+        directory = self.checkpoints.get_path(state.step) / SHARDS
         wait = save_sharded_tensors(directory, {**state.weights(), **state.tensors()}, state.processes)
 
         def finish() -> None:

@@ -37,8 +37,8 @@ from minigpt.training.checkpoint_format import (
 )
 
 
-class Checkpoints:
-    """The checkpoints of a run, and the run's two files of weights. Writing raises FileError."""
+class CheckpointDirectory:
+    """A run's folder of checkpoints, and the run's two files of weights. Writing raises FileError."""
 
     def __init__(self, run: Path) -> None:
         self.run = RunDirectory(run)
@@ -66,16 +66,16 @@ class Checkpoints:
             is_best: as for `commit`.
             merged: as for `commit`.
         """
-        path = self.begin(metadata.step)
+        path = self.create(metadata.step)
         contents = {MODEL: safetensors.torch.save(dict(weights)), TRAINING: safetensors.torch.save(dict(training))}
         for name, content in contents.items():
             write_atomic(path / name, content, like=self.run.model)
         files = {name: describe_content(content) for name, content in contents.items()}
         self.commit(metadata, metrics, snapshots, files, is_best=is_best, merged=merged)
 
-    def begin(self, step: int) -> Path:
+    def create(self, step: int) -> Path:
         """Make an empty directory for the checkpoint of a step, and return it."""
-        path = self.locate(step)
+        path = self.get_path(step)
         with explain_os_errors("make the directory", path):
             if path.exists():  # a checkpoint of the same step, or one that was not finished
                 (path / MARKER).unlink(missing_ok=True)
@@ -84,7 +84,7 @@ class Checkpoints:
             path.mkdir()
         return path
 
-    def locate(self, step: int) -> Path:
+    def get_path(self, step: int) -> Path:
         """Return the path of the checkpoint of a step."""
         return self.path / f"{step:08}"
 
@@ -108,7 +108,7 @@ class Checkpoints:
             is_best: whether no earlier evaluation has better weights; else those are linked into the checkpoint.
             merged: the weights of the run's model.safetensors, if they are not those of the checkpoint.
         """
-        path = self.locate(metadata.step)
+        path = self.get_path(metadata.step)
         if files is None:
             files = {f"{SHARDS}/{shard.name}": describe_file(shard) for shard in (path / SHARDS).glob("*.safetensors")}
             with explain_os_errors("flush", path / SHARDS):
@@ -129,8 +129,8 @@ class Checkpoints:
             self._publish(path, path / BEST, merged)
         self._drop_old(metadata)
 
-    def newest(self, say: Callable[[str], None] = lambda message: None) -> Checkpoint:
-        """Return the newest checkpoint that is whole.
+    def open_newest(self, say: Callable[[str], None] = lambda message: None) -> Checkpoint:
+        """Open the newest checkpoint that is whole.
 
         Args:
             say: called with a sentence for each broken one.
@@ -138,7 +138,7 @@ class Checkpoints:
         Raises:
             RunError: there is none.
         """
-        paths = self.paths()
+        paths = self.list_paths()
         for path in paths:
             try:
                 return open_checkpoint(path)
@@ -146,7 +146,7 @@ class Checkpoints:
                 say(f"{error}{'; the checkpoint before it is used' if path != paths[-1] else ''}")
         raise RunError(f"{str(self.run.path)!r} has no checkpoint to resume from: train it again")
 
-    def paths(self) -> list[Path]:
+    def list_paths(self) -> list[Path]:
         """Return the directories that have a marker, the newest first."""
         with explain_os_errors("look into", self.path):
             markers = self.path.glob(f"*/{MARKER}") if self.path.is_dir() else []
@@ -172,10 +172,10 @@ class Checkpoints:
             The step of the run's model.safetensors.
         """
         self.run.remove_temporary_files()
-        self._remove([path for path in self.paths() if int(path.name) > checkpoint.metadata.step])
+        self._remove([path for path in self.list_paths() if int(path.name) > checkpoint.metadata.step])
         source, has_own_file = checkpoint, checkpoint.is_sharded or is_merged
         if not checkpoint.metadata.is_published and not has_own_file:
-            source = self._newest_published() or checkpoint
+            source = self._open_newest_published() or checkpoint
         self._publish(source.path, checkpoint.path / BEST, weights if has_own_file else None)
         if checkpoint.metrics:
             self.run.write_metrics(checkpoint.metrics)
@@ -195,9 +195,9 @@ class Checkpoints:
             with explain_os_errors("remove", self.run.best):
                 self.run.best.unlink(missing_ok=True)
 
-    def _newest_published(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint, in one file, whose weights are the run's own."""
-        for path in filter(_is_published, self.paths()):
+    def _open_newest_published(self) -> Checkpoint | None:
+        """Open the newest whole checkpoint, in one file, whose weights are the run's own."""
+        for path in filter(_is_published, self.list_paths()):
             with suppress(RunError, FileError):
                 checkpoint = open_checkpoint(path)
                 if not checkpoint.is_sharded:
@@ -206,8 +206,8 @@ class Checkpoints:
 
     def _drop_old(self, newest: CheckpointMetadata) -> None:
         """Keep the newest checkpoint and one before it, so that the newest published one is among the two."""
-        path = self.locate(newest.step)
-        older = [other for other in self.paths() if other != path]
+        path = self.get_path(newest.step)
+        older = [other for other in self.list_paths() if other != path]
         published = [] if newest.is_published else [*filter(_is_published, older)]
         kept = [path, *(published or older)[:1]]
         with explain_os_errors("look into", self.path):
@@ -240,7 +240,7 @@ def describe_unfinished(run: Path) -> str:
     """Return a line that says how to resume an unfinished run; an empty string for any other directory."""
     try:
         record = RunDirectory(run).read_record()
-        can_resume = record.status in ("unfinished", "interrupted") and bool(Checkpoints(run).paths())
+        can_resume = record.status in ("unfinished", "interrupted") and bool(CheckpointDirectory(run).list_paths())
     except (RunError, FileError):
         return ""
     return f"       {run} is not finished; {suggest_resume(run, record.base is not None)}" if can_resume else ""

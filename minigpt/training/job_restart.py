@@ -8,7 +8,7 @@ from pathlib import Path
 from minigpt.errors import FileError, RunError
 from minigpt.runs.record import Status
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 
 JOB_NAME, RESTART_COUNT, UNNAMED = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # set by torchrun
 
@@ -34,6 +34,6 @@ def find_restarted_run(target: RunDirectory) -> tuple[Path, Status] | None:
     for path in [target.path, *target.path.parent.glob(f"{glob.escape(target.path.name)}-*")]:
         with suppress(RunError, FileError):
             record = RunDirectory(path).read_record()
-            if record.launch == job and Checkpoints(path).paths():
+            if record.launch == job and CheckpointDirectory(path).list_paths():
                 found.append((record.started, path, record.status))
     return max(found)[1:] if found else None

@@ -22,7 +22,7 @@ from minigpt.runs.run_directory import RunDirectory, read_weights
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.job_restart import get_job_name
@@ -66,7 +66,7 @@ def resume(
     with join_processes() as processes, ExitStack() as stack:
         with processes.share_errors():
             require_directory(directory.path)
-            Checkpoints(directory.path).require_no_links()
+            CheckpointDirectory(directory.path).require_no_links()
             before = directory.read_record()
             require_trained_here(directory, before)
             if not has_work_left(directory, before, changes, restart_schedule):
@@ -80,7 +80,7 @@ def resume(
         with processes.share_errors():
             step = checkpoint.metadata.step
             if processes.is_first:
-                step = Checkpoints(directory.path).restore_run(checkpoint, setup.model.state_dict())
+                step = CheckpointDirectory(directory.path).restore_run(checkpoint, setup.model.state_dict())
             record = reopen_record(before, setup, step)
             if processes.is_first:
                 directory.write_config(setup.config)
@@ -102,7 +102,7 @@ def _prepare(
     before = directory.read_config()
     tokenizer = directory.read_tokenizer(before, record)
     with Display(before.training, quiet=not processes.is_first) as messages:
-        checkpoint = Checkpoints(directory.path).newest(messages.say)
+        checkpoint = CheckpointDirectory(directory.path).open_newest(messages.say)
     config = change_config(before, checkpoint, record.status == "finished", restart_schedule, changes)
     require_parallel_config(config, processes)
     corpus = find_training_data(directory.path, record, data, TextFormat.from_settings(config.training))

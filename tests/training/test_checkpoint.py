@@ -11,7 +11,7 @@ from torch import nn
 
 import minigpt
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import BEST, MODEL, CheckpointMetadata
 from minigpt.training.resume import resume
 
@@ -20,8 +20,8 @@ def write(run: Path, step: int, *, is_published: bool = True, is_best: bool = Tr
     """Write a checkpoint whose single weight is its step."""
     metadata = CheckpointMetadata(step, is_published, 8 * step, 1.0, 0.1, "", is_published)
     weights = {"weight": torch.full((1, 1), float(step))}
-    Checkpoints(run).write(metadata, weights, {"step": torch.zeros(1)}, [], [], is_best=is_best)
-    return Checkpoints(run).locate(step)
+    CheckpointDirectory(run).write(metadata, weights, {"step": torch.zeros(1)}, [], [], is_best=is_best)
+    return CheckpointDirectory(run).get_path(step)
 
 
 def read(path: Path) -> float:
@@ -51,7 +51,7 @@ def test_a_checkpoint_between_evaluations_does_not_change_the_runs_weights(tmp_p
     for step in (12, 14, 16):
         path = write(tmp_path, step, is_published=False, is_best=False)
         assert (read(path / MODEL), read(path / BEST), read(run.model), run.best.exists()) == (step, 10, 10, False)
-        assert [kept.name for kept in Checkpoints(tmp_path).paths()] == [path.name, "00000010"]
+        assert [kept.name for kept in CheckpointDirectory(tmp_path).list_paths()] == [path.name, "00000010"]
 
 
 def test_weights_lie_on_disk_at_most_three_times(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_weights_lie_on_disk_at_most_three_times(tmp_path: Path) -> None:
         is_regular = step % 5 == 0 or step == 2
         write(tmp_path, step, is_published=is_regular, is_best=is_regular and step <= 10)
         assert count_copies(tmp_path) <= 3
-    checkpoints = Checkpoints(tmp_path)
-    newest = checkpoints.newest()
+    checkpoints = CheckpointDirectory(tmp_path)
+    newest = checkpoints.open_newest()
     assert newest.metadata.step == 39
     assert checkpoints.restore_run(newest, {}) == 35
     assert read(checkpoints.run.model) == 35
@@ -73,7 +73,7 @@ def test_a_trained_and_resumed_run_has_its_weights_at_most_three_times(text_file
     run = minigpt.train(data=text_file, out=tmp_path / "run", **settings)
     assert (run.path / "best.safetensors").exists()
     assert count_copies(run.path) == 3
-    newest = Checkpoints(run.path).newest()
+    newest = CheckpointDirectory(run.path).open_newest()
     assert newest.model.samefile(run.path / "model.safetensors")
     resume(run.path, max_iters=70)
     assert count_copies(run.path) <= 3
@@ -95,7 +95,7 @@ def test_where_there_are_no_hard_links_files_are_copied(tmp_path: Path, monkeypa
 def test_checkpoints_after_the_one_to_resume_from_are_dropped(tmp_path: Path) -> None:
     before, broken = write(tmp_path, 20), write(tmp_path, 40)
     (broken / MODEL).unlink()
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.restore_run(checkpoints.newest(), {})
-    assert checkpoints.paths() == [before]
+    checkpoints = CheckpointDirectory(tmp_path)
+    checkpoints.restore_run(checkpoints.open_newest(), {})
+    assert checkpoints.list_paths() == [before]
     assert read(checkpoints.run.model) == 20

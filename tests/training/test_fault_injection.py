@@ -14,7 +14,7 @@ from cli_process import CommandProcess
 from conftest import TINY, TINY_FLAGS
 
 import minigpt
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.resume import resume
 
 
@@ -63,7 +63,7 @@ def test_a_moved_run_directory_ends_the_training_and_the_run_can_resume(
     assert long_run.wait(60) == 2
     assert "cannot " in long_run.stderr.read()
     run = minigpt.load(tmp_path / "moved")
-    step = Checkpoints(run.path).newest().metadata.step
+    step = CheckpointDirectory(run.path).open_newest().metadata.step
     assert resume(run.path, max_iters=step + 5).record.step == step + 5
 
 
@@ -82,7 +82,7 @@ def test_a_read_only_run_directory_ends_the_training_and_the_run_can_resume(
         long_run.kill()
         long_run.wait()
         subprocess.run(["umount", run], check=True)
-    step = Checkpoints(run).newest().metadata.step
+    step = CheckpointDirectory(run).open_newest().metadata.step
     assert resume(run, max_iters=step + 5).record.step == step + 5
 
 
@@ -124,6 +124,6 @@ def test_a_full_disk_ends_the_training_and_the_run_can_resume(text_file: Path, t
         shutil.copytree(disk / "run", tmp_path / "run")
     finally:
         subprocess.run(["umount", disk], check=True)
-    step = Checkpoints(tmp_path / "run").newest().metadata.step
+    step = CheckpointDirectory(tmp_path / "run").open_newest().metadata.step
     run = resume(tmp_path / "run", max_iters=step + 20)
     assert [metrics.step for metrics in run.metrics] == [*range(0, step + 20, 20), step + 20]

@@ -17,7 +17,7 @@ from minigpt.errors import DivergedError
 from minigpt.model.gpt import GPT
 from minigpt.runs.run import Run
 from minigpt.training.callbacks import Callback
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import MAX_SKIPS
 from minigpt.training.loss_spikes import LossSpikeDetector
 from minigpt.training.resume import resume
@@ -99,7 +99,7 @@ def test_a_rollback_returns_to_the_last_checkpoint_and_leaves_out_the_bad_batch(
     assert not any(torch.equal(x, bad.batches[149]) for x in again)
     if high > 1:
         assert torch.equal(again[9], bad.batches[150])
-    assert Checkpoints(run.path).newest().metadata.get_skip_positions() == [150 * 8]
+    assert CheckpointDirectory(run.path).open_newest().metadata.get_skip_positions() == [150 * 8]
     longer = resume(run.path, max_iters=210)
     assert longer.record.status == "finished"
 
@@ -107,7 +107,7 @@ def test_a_rollback_returns_to_the_last_checkpoint_and_leaves_out_the_bad_batch(
 def test_several_batches_may_be_left_out_but_not_any_number(text_file: Path, tmp_path: Path) -> None:
     bad = BadLosses(lambda bad: math.nan if bad.state.step == 30 and len(bad.batches) < 60 else None)
     run = train_badly(bad, text_file, tmp_path / "few", on_spike="rollback")
-    assert len(Checkpoints(run.path).newest().metadata.get_skip_positions()) == 3
+    assert len(CheckpointDirectory(run.path).open_newest().metadata.get_skip_positions()) == 3
     bad = BadLosses(lambda bad: math.nan if bad.state.step == 30 else None)
     with pytest.raises(DivergedError, match=f"the loss is nan at step 30.*{MAX_SKIPS} batches were skipped already"):
         train_badly(bad, text_file, tmp_path / "many", on_spike="rollback")
@@ -138,7 +138,7 @@ def test_weights_that_are_not_finite_are_not_saved(text_file: Path, tmp_path: Pa
     settings = TINY | {"save_minutes": 1e-9, "grad_clip": 0.0, "snapshots": 0}
     with pytest.raises(DivergedError, match="the loss is nan at step 31"):
         train(Config().override(**settings), text_file, tmp_path / "run", callbacks=[InfiniteGradient()])
-    assert Checkpoints(tmp_path / "run").newest().metadata.step == 30
+    assert CheckpointDirectory(tmp_path / "run").open_newest().metadata.step == 30
 
 
 def test_a_high_loss_is_ten_standard_deviations_and_a_nat_above_the_mean() -> None:

@@ -22,7 +22,7 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.checkpoint_directory import Checkpoints
+from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import MARKER
 from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.resume import resume
@@ -84,9 +84,9 @@ def test_checkpoints_at_every_step_do_not_change_the_run(
 ) -> None:
     often = settings | {"save_minutes": 1e-9}
     assert fault_injection.training(often).finish(tmp_path, (operations, "kill")) == -signal.SIGKILL
-    checkpoints = Checkpoints(tmp_path / "run")
-    assert checkpoints.newest().metadata.step % 10  # between evaluations
-    assert len(checkpoints.paths()) <= 3
+    checkpoints = CheckpointDirectory(tmp_path / "run")
+    assert checkpoints.open_newest().metadata.step % 10  # between evaluations
+    assert len(checkpoints.list_paths()) <= 3
     assert fault_injection.training(often).finish(tmp_path) == 0
     story = fault_injection.story(tmp_path / "run")
     assert {**story, "config.toml": None} == {**never_stopped, "config.toml": None}
@@ -94,17 +94,17 @@ def test_checkpoints_at_every_step_do_not_change_the_run(
 
 def test_a_checkpoint_does_not_make_a_run_directory_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot make the directory"):
-        Checkpoints(tmp_path / "moved").begin(20)
+        CheckpointDirectory(tmp_path / "moved").create(20)
     assert not list(tmp_path.iterdir())
     (tmp_path / "run").mkdir()
-    assert Checkpoints(tmp_path / "run").begin(20).is_dir()
+    assert CheckpointDirectory(tmp_path / "run").create(20).is_dir()
 
 
 def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     for step in ("99999999", "100000000", "00000002", "²"):  # the last is a digit, but not a number
         (tmp_path / "checkpoints" / step).mkdir(parents=True)
         (tmp_path / "checkpoints" / step / MARKER).touch()
-    assert [path.name for path in Checkpoints(tmp_path).paths()] == ["100000000", "99999999", "00000002"]
+    assert [path.name for path in CheckpointDirectory(tmp_path).list_paths()] == ["100000000", "99999999", "00000002"]
 
 
 def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
@@ -204,12 +204,12 @@ def test_new_steps_have_the_last_rate_or_the_whole_schedule_again() -> None:
 def test_a_broken_checkpoint_is_named_and_the_one_before_it_is_used(
     finished: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    newest, before = Checkpoints(finished).paths()
+    newest, before = CheckpointDirectory(finished).list_paths()
     for name in ("model.safetensors", "training.safetensors", MARKER):
         whole = (newest / name).read_bytes()
         (newest / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         said: list[str] = []
-        assert Checkpoints(finished).newest(said.append).path == before
+        assert CheckpointDirectory(finished).open_newest(said.append).path == before
         assert len(said) == 1
         assert name in said[0]
         (newest / name).write_bytes(whole)
@@ -275,7 +275,7 @@ def test_an_untrusted_run_cannot_make_a_training_write_elsewhere(finished: Path,
     ("name", "value"), [("training_seconds", 10**400), ("position", -5), ("step", 10**30), ("skip_positions", "x")]
 )
 def test_a_checkpoint_with_impossible_numbers_is_broken(name: str, value: object, finished: Path) -> None:
-    for path in Checkpoints(finished).paths():
+    for path in CheckpointDirectory(finished).list_paths():
         marker = json.loads((path / MARKER).read_text())
         marker["metadata"][name] = value
         (path / MARKER).write_text(json.dumps(marker))
