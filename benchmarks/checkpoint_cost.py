@@ -35,8 +35,8 @@ class EverySteps(Callback):
 def time_training(data: str, out: Path, checkpoints: bool) -> float:
     """Return the seconds of a training, with its evaluations."""
     config = Config().override(max_iters=STEPS, eval_interval=STEPS, snapshots=0)
-    record = train(config, data, out, callbacks=[EverySteps(checkpoints)]).record
-    return record.training_seconds + record.evaluation_seconds
+    info = train(config, data, out, callbacks=[EverySteps(checkpoints)]).info
+    return info.training_seconds + info.evaluation_seconds
 
 
 def main() -> None:

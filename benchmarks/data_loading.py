@@ -102,7 +102,7 @@ def measure_data(folder: Path) -> None:
             dataset.get_batch("train")
         figures[f"microseconds_{order}"] = (time.perf_counter() - start) / batches * 1e6
     run = train(Config().override(max_iters=200, device="cpu"), folder, folder.parent / "run", overwrite=True)
-    figures["step"] = run.record.training_seconds / 200 * 1e3
+    figures["step"] = run.info.training_seconds / 200 * 1e3
     figures |= {name: read_memory(name) for name in ("RssAnon", "VmHWM")}
     print(json.dumps(figures))
 

@@ -49,7 +49,7 @@ def measure_text(path: str, points: dict[str, Any], file: Path) -> None:
             text["trigram"] = measure_trigram_loss(dataset, run.tokenizer.vocab_size)
         N = count_matrix_weights(run.config.model)
         for metrics in run.metrics:
-            if metrics.step >= min(FIRST, run.record.step):
+            if metrics.step >= min(FIRST, run.info.step):
                 point = {"row": number, "N": N, "D": metrics.characters, "loss": metrics.validation_loss}
                 text["losses"].append(point)
         file.write_text(json.dumps(points))

@@ -28,11 +28,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1337, 1337 + arguments.seeds):
             run = minigpt.train(arguments.preset, data=arguments.data, out=Path(folder) / "run", seed=seed, **fields)
-            record = run.record
-            rows.append((record.validation_loss, record.training_seconds, record.evaluation_seconds))
-            print(f"seed {seed}: {record.validation_loss:.4f}", flush=True)
-    threads = f"{record.threads} of {torch.get_num_threads()} threads"
-    print(f"\n{record.data_characters:,} characters, torch {record.torch_version}, {threads}\n")
+            info = run.info
+            rows.append((info.validation_loss, info.training_seconds, info.evaluation_seconds))
+            print(f"seed {seed}: {info.validation_loss:.4f}", flush=True)
+    threads = f"{info.threads} of {torch.get_num_threads()} threads"
+    print(f"\n{info.data_characters:,} characters, torch {info.torch_version}, {threads}\n")
     print("| seed | validation loss (exact) | training s | evaluation s | evaluation share |")
     print("| --- | --- | --- | --- | --- |")
     for seed, row in enumerate(rows, 1337):

@@ -88,7 +88,7 @@ def build_decoder(window: ContextWindow, tokens: int, limits: "Limits | None" = 
 
 
 def describe_decoder(model: nn.Module, tokens: int = SamplingConfig.max_new_tokens) -> str:
-    """Return in a few words how a text of `tokens` tokens will be generated, for a run's record."""
+    """Return in a few words how a text of `tokens` tokens will be generated, for run.json."""
     if not has_kernels():
         return "PyTorch"
     from minigpt.kernels import decoder_selection

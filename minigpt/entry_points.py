@@ -89,7 +89,7 @@ def resume(
         return resume(path, data, restart_schedule, **changes)
     if restart_schedule:
         raise ConfigError("restart_schedule is not for fine-tuned runs: leave it out")
-    if not has_work_left(directory, directory.read_record(), changes):
+    if not has_work_left(directory, directory.read_info(), changes):
         return Run.open(path)
     return resume_finetuning(path, base, data, **changes).run
 

@@ -135,7 +135,7 @@ def fine_tuning(bases: Path, kind: str) -> Work:
 def _train_or_resume(folder: Path, settings: dict[str, Any]) -> None:
     run = RunDirectory(folder / "run")
     if CheckpointDirectory(run.path).list_paths():
-        if run.read_record().status != "finished":  # a process may be killed after all is done
+        if run.read_info().status != "finished":  # a process may be killed after all is done
             resume(run.path)
     else:
         shutil.rmtree(run.path, ignore_errors=True)
@@ -163,7 +163,7 @@ def _finetune_or_resume(folder: Path, bases: Path, kind: str) -> None:
     what, method = kind.split("-")
     run = RunDirectory(folder / "run")
     if CheckpointDirectory(run.path).list_paths():
-        if run.read_record().status != "finished":
+        if run.read_info().status != "finished":
             resume_finetuning(run.path)
         return
     shutil.rmtree(run.path, ignore_errors=True)
@@ -281,9 +281,9 @@ class Written:
 
 def story(run: Path) -> dict[str, Any]:
     """All that must be the same of a run that was never stopped and one that was: everything but the times."""
-    record = json.loads((run / "run.json").read_text())
+    info = json.loads((run / "run.json").read_text())
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for timed in (record, *metrics):
+    for timed in (info, *metrics):
         for name in ("seconds", "training_seconds", "evaluation_seconds", "started"):
             timed.pop(name, None)
     names = ["snapshots.jsonl", "config.toml", "tokenizer.json", "tasks.jsonl", "adapter/adapter_config.json"]
@@ -291,4 +291,4 @@ def story(run: Path) -> dict[str, Any]:
     for name in ("model.safetensors", "best.safetensors", "adapter/adapter_model.safetensors"):
         if (run / name).exists():  # the order of a file's metadata is random
             files[name] = {key: tensor.numpy().tobytes() for key, tensor in load_file(run / name).items()}
-    return {"record": record, "metrics": metrics, **files}
+    return {"info": info, "metrics": metrics, **files}

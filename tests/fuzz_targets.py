@@ -72,9 +72,9 @@ from minigpt.finetuning.replaced_weights import Replacement, replace_weights
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, load_new_tokens, resize_embeddings, save_new_tokens
 from minigpt.model import build, count_parameters
 from minigpt.model.quantization import quantize_model
-from minigpt.runs.record import FinetuningRecord, Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import FinetuningInfo, Metrics, RunInfo, Snapshot
 from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import format_markdown, format_terminal_lines, summarize_ladder
@@ -144,7 +144,7 @@ def make_run(
     run.write_weights(model.state_dict())
     run.write_metrics([Metrics(n, 4.0 - n / 9, 4.1 - n / 9, 1e-3, 0.5 * n, 100 * n) for n in range(0, 5, 2)])
     run.write_snapshots([Snapshot(n, 4.1, TEXT[:20]) for n in range(3)])
-    record = Record(
+    info = RunInfo(
         status="finished",
         started="2025-01-01T00:00:00+00:00",
         data_source="the file text",
@@ -165,7 +165,7 @@ def make_run(
         bits_per_byte=5.0,
         bits_per_character=5.0,
     )
-    run.write_record(record)
+    run.write_info(info)
     (folder / "text.txt").write_text(TEXT)
     return run
 
@@ -182,7 +182,7 @@ def open_run(folder: Path) -> None:
     run.generate("", max_new_tokens=2, seed=0)
 
 
-def open_record(folder: Path) -> None:
+def open_run_info(folder: Path) -> None:
     run = Run.open(folder, device="cpu")
     describe_run(run), list_facts(run)
     run.evaluate()
@@ -253,13 +253,13 @@ METADATA = CheckpointMetadata(2, True, 4, 0.1, 0.1, "", True)
 
 def make_finetuning(folder: Path) -> Path:
     run = make_run(folder)
-    run.write_finetuning(FinetuningRecord("sft", "lora", "0" * 64, "questions.jsonl", targets="qkv", rank=4))
+    run.write_finetuning_info(FinetuningInfo("sft", "lora", "0" * 64, "questions.jsonl", targets="qkv", rank=4))
     return run.finetuning
 
 
-def read_finetuning(folder: Path) -> None:
+def read_finetuning_info(folder: Path) -> None:
     """Read how a run is fine-tuned, as resume does."""
-    found = RunDirectory(folder).read_finetuning()
+    found = RunDirectory(folder).read_finetuning_info()
     LoRAConfig(found.rank, found.alpha, found.dropout, found.rslora, found.dora)
 
 
@@ -554,8 +554,8 @@ TARGETS = [
     run_target("config.toml", IN_TEXT),
     FuzzTarget("run: config.toml, bigram", make_bigram_config, IN_TEXT, open_run),
     run_target("config.toml", IN_TEXT, implementation="lecture"),
-    FuzzTarget("run: run.json", lambda folder: make_run(folder).record, IN_JSON, open_record),
-    FuzzTarget("run: finetuning.json", make_finetuning, IN_JSON, read_finetuning),
+    FuzzTarget("run: run.json", lambda folder: make_run(folder).info, IN_JSON, open_run_info),
+    FuzzTarget("run: finetuning.json", make_finetuning, IN_JSON, read_finetuning_info),
     run_target("tokenizer.json", IN_JSON),
     run_target("model.safetensors", IN_TENSORS),
     run_target("metrics.jsonl", mutations.mutate_json_lines),

@@ -43,8 +43,8 @@ def test_overwrite_takes_the_place_of_the_run_with_that_name(text_file: Path, tm
 
 def test_resume_makes_a_run_longer_and_returns_a_finished_one(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train("bigram", data=text_file, out=tmp_path / "run", max_iters=1)
-    assert minigpt.resume(run.path).record == run.record
-    assert minigpt.resume(run.path, max_iters=3, eval_interval=None).record.step == 3
+    assert minigpt.resume(run.path).info == run.info
+    assert minigpt.resume(run.path, max_iters=3, eval_interval=None).info.step == 3
     with pytest.raises(ConfigError, match="base is for fine-tuned runs"):
         minigpt.resume(run.path, base=run.path)
 
@@ -53,9 +53,9 @@ def test_finetune_and_resume_a_fine_tuning(trained: Run, text_file: Path, tmp_pa
     adapted = minigpt.finetune(
         trained.path, data=text_file, method="lora", lora=LoRAConfig(rank=2), out=tmp_path / "lora", max_iters=2
     )
-    assert (adapted.record.step, RunDirectory(adapted.path).read_finetuning().rank) == (2, 2)
-    assert minigpt.resume(adapted.path).record == adapted.record
-    assert minigpt.resume(adapted.path, max_iters=3).record.step == 3
+    assert (adapted.info.step, RunDirectory(adapted.path).read_finetuning_info().rank) == (2, 2)
+    assert minigpt.resume(adapted.path).info == adapted.info
+    assert minigpt.resume(adapted.path, max_iters=3).info.step == 3
     for wrong, message in (
         ({"tasks": "upper"}, "lists of names"),
         ({}, "exactly one of data, tasks and preferences"),
@@ -77,7 +77,7 @@ def test_load_without_a_name_opens_the_newest_run(
 
 
 def test_a_notebook_shows_a_few_lines(trained: Run) -> None:
-    loss = f"{trained.record.validation_loss:.4f}"
+    loss = f"{trained.info.validation_loss:.4f}"
     assert repr(trained).startswith(f"<Run path {str(trained.path)!r}, preset lecture, parameters ")
     assert repr(trained).endswith(f"status finished, validation loss {loss}>")
     assert f"<tr><th>validation loss</th><td>{loss}</td></tr>" in trained._repr_html_()
@@ -112,7 +112,7 @@ def test_a_chat_keeps_its_turns(trained: Run) -> None:
 
 def test_the_loss_is_drawn_under_the_name_of_the_run(trained: Run) -> None:
     [axes] = minigpt.studies.plot_loss(trained).axes
-    assert axes.get_title() == f"{trained.path.name}: lecture, {trained.record.parameters:,} parameters"
+    assert axes.get_title() == f"{trained.path.name}: lecture, {trained.info.parameters:,} parameters"
 
 
 def test_a_file_name_in_the_place_of_a_text_is_refused(trained: Run, text_file: Path) -> None:

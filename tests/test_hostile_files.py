@@ -27,9 +27,9 @@ from minigpt.errors import ConfigError, DataError, ExchangeError, FileError, Run
 from minigpt.exchange.huggingface_import import load_gpt2
 from minigpt.finetuning.dpo_dataset import PreferencePair, parse_pair
 from minigpt.finetuning.examples import Example, parse_example
-from minigpt.runs.record import Metrics, Record, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import Metrics, RunInfo, Snapshot
 from minigpt.studies.ladder.directory import LadderDirectory
 from minigpt.studies.look.memorization import find_verbatim, make_memorization_page
 from minigpt.studies.look.token_loss import make_token_loss_page
@@ -112,7 +112,7 @@ def test_any_text_is_read_as_a_configuration_or_refused(text: str) -> None:
             assert len(str(error)) < 1000
 
 
-@pytest.mark.parametrize("kind", [Metrics, Snapshot, Record])
+@pytest.mark.parametrize("kind", [Metrics, Snapshot, RunInfo])
 @given(data=st.data())
 def test_any_json_is_read_as_a_record_or_refused(kind: type, data: st.DataObject) -> None:
     content = data.draw(json_objects([f.name for f in dataclasses.fields(kind)]))
@@ -408,7 +408,7 @@ def test_links_within_the_cache_of_hugging_face_are_followed(tmp_path: Path) -> 
 @pytest.mark.parametrize("path", ["\0", "\ud800", "x" * 5000, "/dev/zero", "/"])
 def test_an_impossible_path_of_the_text_is_refused(path: str, tmp_path: Path) -> None:
     run = fuzz_targets.make_run(tmp_path)
-    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {"data_paths": [path]}))
+    run.info.write_text(json.dumps(json.loads(run.info.read_text()) | {"data_paths": [path]}))
     with pytest.raises(FileError):
         minigpt.load(tmp_path).corpus()
 
@@ -425,8 +425,8 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     folder = tmp_path_factory.mktemp("runs") / "evil\x1b[31m"
     folder.mkdir()
     run = fuzz_targets.make_run(folder, CharTokenizer(sorted({*EVIL, *"ab"}), ["<|\x1b[31m|>"]))
-    record = json.loads(run.record.read_text())
-    run.record.write_text(json.dumps(record | {"data_source": EVIL, "platform": EVIL, "started": EVIL}))
+    info = json.loads(run.info.read_text())
+    run.info.write_text(json.dumps(info | {"data_source": EVIL, "platform": EVIL, "started": EVIL}))
     return run
 
 

@@ -58,7 +58,7 @@ def evaluate(
                 "data": measured.source,
                 "split": measured.split,
                 "characters": measured.characters,
-                "parameters": opened.record.parameters,
+                "parameters": opened.info.parameters,
                 name: measured.loss,
                 "bits_per_character": measured.bits_per_character,
                 "bits_per_byte": measured.bits_per_byte,

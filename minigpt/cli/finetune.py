@@ -140,13 +140,13 @@ def _require_resume_flags() -> None:
 
 def _resume(path: str, base: str | None, data: DataPath, changes: dict[str, Any], as_json: bool) -> None:
     """Continue a fine-tuning, and report."""
-    from minigpt.finetuning.resume_finetuning import read_finetuned_record, resume_finetuning
+    from minigpt.finetuning.resume_finetuning import read_finetuned_run_info, resume_finetuning
     from minigpt.runs.run import Run
     from minigpt.runs.run_directory import RunDirectory
     from minigpt.training.resume import has_work_left
 
     directory = RunDirectory(Path(path))
-    if not has_work_left(directory, read_finetuned_record(directory), changes):
+    if not has_work_left(directory, read_finetuned_run_info(directory), changes):
         print_finished(Run.open(path), "finetune", as_json)
         return
     show_result(resume_finetuning(path, base, data, **changes), as_json)

@@ -46,7 +46,7 @@ def _show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
         return
     click.echo("\nwhat the model writes now:\n", err=True)
     print_pieces(run.stream(max_new_tokens=300, seed=run.config.training.seed))
-    loss = format_loss("validation loss", result.loss_after, run.config, run.record)
+    loss = format_loss("validation loss", result.loss_after, run.config, run.info)
     print(f"\n\n{loss}; before {result.loss_before:.4f}")
     print_own_loss(result.own_loss_before, result.own_loss_after)
     if result.adapter:

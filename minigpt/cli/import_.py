@@ -85,5 +85,5 @@ def _show_run(run: "Run", as_json: bool) -> None:
     if as_json:
         print_json(describe_run(run))
     else:
-        print_line(f"imported {run.record.parameters:,} parameters")
+        print_line(f"imported {run.info.parameters:,} parameters")
         print_next_command(run, "sample")

@@ -41,7 +41,7 @@ def list_facts(run: "Run") -> list[tuple[str, str]]:
     """Return what to show about a run, as pairs of a name and a value."""
     from minigpt.tokenizers.base import compute_fingerprint
 
-    config, record = run.config, run.record
+    config, run_info = run.config, run.info
     used = (
         {"architecture", "block_size"}
         if config.model.architecture == "bigram"
@@ -49,27 +49,27 @@ def list_facts(run: "Run") -> list[tuple[str, str]]:
     )
     model = {name: value for name, value in vars(config.model).items() if name in used}
     lines = [
-        ("run", f"{run.path}, {record.status}"),
-        ("text", f"{record.data_source}: {record.data_characters:,} characters"),
-        ("", f"SHA-256 {record.data_sha256}"),
+        ("run", f"{run.path}, {run_info.status}"),
+        ("text", f"{run_info.data_source}: {run_info.data_characters:,} characters"),
+        ("", f"SHA-256 {run_info.data_sha256}"),
         ("tokenizer", f"{config.training.tokenizer}, {config.model.vocab_size:,} different tokens"),
         ("", f"SHA-256 {compute_fingerprint(run.tokenizer)}"),
         ("preset", config.preset),
         *_list_settings("model", model),
         *_list_settings("training", {n: value for n, value in vars(config.training).items() if n != "tokenizer"}),
-        ("parameters", f"{record.parameters:,}"),
+        ("parameters", f"{run_info.parameters:,}"),
     ]
     lines += [("", f"{count:>12,}  {part}") for part, count in count_parameters_by_part(run).items()]
-    if record.validation_loss is not None:
-        lines.append(("loss", format_loss("validation", record.validation_loss, config, record)))
+    if run_info.validation_loss is not None:
+        lines.append(("loss", format_loss("validation", run_info.validation_loss, config, run_info)))
     if run.best:
         last, best = run.metrics[-1], run.best
         estimates = f"training {last.train_loss:.4f}, validation {last.validation_loss:.4f} at step {last.step:,}"
         lines.append(("estimates", f"{estimates}; best {best.validation_loss:.4f} at step {best.step:,}"))
-    where = f"on {record.device} with {record.threads} thread{'s' if record.threads != 1 else ''}"
-    lines.append(("time", f"{format_times(record)}, {where}, started {record.started}"))
-    versions = f"minigpt {record.minigpt_version}, torch {record.torch_version}, Python {record.python_version}"
-    return [*lines, ("made with", f"{versions}, {record.platform}")]
+    where = f"on {run_info.device} with {run_info.threads} thread{'s' if run_info.threads != 1 else ''}"
+    lines.append(("time", f"{format_times(run_info)}, {where}, started {run_info.started}"))
+    versions = f"minigpt {run_info.minigpt_version}, torch {run_info.torch_version}, Python {run_info.python_version}"
+    return [*lines, ("made with", f"{versions}, {run_info.platform}")]
 
 
 def _list_settings(title: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:

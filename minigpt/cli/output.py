@@ -18,8 +18,8 @@ from minigpt.system.terminal import escape_control_characters, fit_to_terminal
 if TYPE_CHECKING:
     from minigpt.config import Config
     from minigpt.runs.exact_loss import ExactLoss
-    from minigpt.runs.record import Record
     from minigpt.runs.run import Run
+    from minigpt.runs.run_info import RunInfo
 
 
 def open_run(
@@ -73,11 +73,11 @@ def print_finished(run: "Run", command: str, as_json: bool) -> None:
     if as_json:
         print_json(describe_run(run))
         return
-    record, loss = run.record, run.record.validation_loss
-    exact = "" if loss is None else ": " + format_loss("validation loss", loss, run.config, record)
-    print_line(f"the run is finished after {record.step:,} steps{exact}")
-    is_complete = record.step == run.config.training.max_iters  # otherwise it ended early, for want of patience
-    change = f"--max-iters {2 * record.step}" if is_complete else "--patience 0"
+    info, loss = run.info, run.info.validation_loss
+    exact = "" if loss is None else ": " + format_loss("validation loss", loss, run.config, info)
+    print_line(f"the run is finished after {info.step:,} steps{exact}")
+    is_complete = info.step == run.config.training.max_iters  # otherwise it ended early, for want of patience
+    change = f"--max-iters {2 * info.step}" if is_complete else "--patience 0"
     print_line(f"for more steps: {find_program_name()} {command} --resume {_quote_path(run)} {change}")
     print_next_command(run, "sample")
 
@@ -124,7 +124,7 @@ def _replace_non_finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def format_loss(name: str, nats: float, config: "Config", measured: Union["ExactLoss", "Record"]) -> str:
+def format_loss(name: str, nats: float, config: "Config", measured: Union["ExactLoss", "RunInfo"]) -> str:
     """Return an exact loss in nats, bits and perplexity, as text."""
     from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 
@@ -146,11 +146,11 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Exact
     return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}perplexity {nats_to_perplexity(nats):,.3f})"
 
 
-def format_times(record: "Record") -> str:
+def format_times(info: "RunInfo") -> str:
     """Return the times of a run, as text."""
     from minigpt.training.display import format_duration
 
-    training, evaluation = format_duration(record.training_seconds), format_duration(record.evaluation_seconds)
+    training, evaluation = format_duration(info.training_seconds), format_duration(info.evaluation_seconds)
     return f"{training} of training, {evaluation} of evaluation"
 
 
@@ -158,7 +158,7 @@ def describe_run(run: "Run") -> dict[str, Any]:
     """Return all that is known about a run, for JSON."""
     return {
         "run": str(run.path),
-        **dataclasses.asdict(run.record),
+        **dataclasses.asdict(run.info),
         "parameters_by_part": count_parameters_by_part(run),
         "best": dataclasses.asdict(run.best) if run.best else None,
         "config": dataclasses.asdict(run.config),

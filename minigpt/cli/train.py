@@ -150,9 +150,9 @@ def _resume_run(path: str, data: DataPath, restart_schedule: bool, fields: dict[
 
     changes, directory = drop_unset(fields), RunDirectory(Path(path))
     require_directory(directory.path)
-    record = directory.read_record()
-    require_trained_here(directory, record)
-    if has_work_left(directory, record, changes, restart_schedule):
+    info = directory.read_info()
+    require_trained_here(directory, info)
+    if has_work_left(directory, info, changes, restart_schedule):
         _report(resume(path, data, restart_schedule, **changes), as_json)
     elif not get_rank():
         print_finished(Run.open(path), "train", as_json)
@@ -165,10 +165,10 @@ def _report(run: "Run", as_json: bool) -> None:
     if as_json:
         print_json(describe_run(run))
         return
-    record = run.record
+    info = run.info
     click.echo("\na sample of the model:\n", err=True)
     print_pieces(run.stream(max_new_tokens=500, seed=run.config.training.seed))
-    loss = record.validation_loss
-    exact = "" if loss is None else format_loss("validation loss", loss, run.config, record)
-    print(f"\n\n{exact}; {record.step:,} steps, {format_times(record)}")
+    loss = info.validation_loss
+    exact = "" if loss is None else format_loss("validation loss", loss, run.config, info)
+    print(f"\n\n{exact}; {info.step:,} steps, {format_times(info)}")
     print_next_command(run, "sample")

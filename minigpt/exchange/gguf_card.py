@@ -22,7 +22,7 @@ def format_modelfile(run: Run, name: str) -> str:
     """
     context = run.config.model.block_size
     lines = [f"FROM ./{name}", f"PARAMETER num_ctx {context}", f"PARAMETER num_predict {_count_new_tokens(context)}"]
-    if run.record.instructions:
+    if run.info.instructions:
         lines += [f'TEMPLATE """{_OLLAMA_TEMPLATE}"""']
         lines += [f'PARAMETER stop "{token}"' for token in (END_OF_ANSWER, ROLE_TOKENS["user"])]
     else:
@@ -33,7 +33,7 @@ def format_modelfile(run: Run, name: str) -> str:
 def format_gguf_card(run: Run, name: str) -> str:
     """Return the model card. Arguments as for `format_modelfile`."""
     context = run.config.model.block_size
-    is_chat = bool(run.record.instructions)
+    is_chat = bool(run.info.instructions)
     prompt = "-cnv" if is_chat else '-no-cnv -p "the"'
     usage = f"""With llama.cpp, and with ollama:
 

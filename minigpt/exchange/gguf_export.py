@@ -64,7 +64,7 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
     model, vocabulary = read_gpt(run, options.dequantize), build_vocabulary(run.tokenizer)
     _require_supported(run, options)
     weights = convert_to_gpt2(model)
-    end = find_end(run.tokenizer, bool(run.record.instructions))
+    end = find_end(run.tokenizer, bool(run.info.instructions))
     if end is None or has_head_bias(model):
         weights |= fold_head(model, add_constant_token=end is None)
     if end is None:
@@ -75,7 +75,7 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     writer = _open_writer(folder / MODEL)
     _add_settings(writer, run, model.config, options)
-    _add_vocabulary(writer, vocabulary, end, bool(run.record.instructions))
+    _add_vocabulary(writer, vocabulary, end, bool(run.info.instructions))
     _add_tensors(writer, weights, model.config, options)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -46,7 +46,7 @@ def describe_gpt2(config: ModelConfig, tokens: Mapping[str, Any]) -> dict[str, A
 
 def find_begin_and_end(run: Run) -> dict[str, int | None]:
     """Return the ids of the tokens that begin a text without a prompt, and that end a text."""
-    end = find_end(run.tokenizer, bool(run.record.instructions))
+    end = find_end(run.tokenizer, bool(run.info.instructions))
     return {"bos_token_id": run.encode_prompt("")[0], "eos_token_id": end}
 
 
@@ -61,7 +61,7 @@ def write_tokenizer_files(run: Run, folder: Path) -> None:
     write_atomic(folder / "tokenizer.json", format_tokenizer(run.tokenizer))
     if isinstance(run.tokenizer, SentencePieceTokenizer):  # transformers reads tokenizer.json, and the import this
         run.tokenizer.save(folder / "tokenizer.model")
-    described = describe_tokenizer(run.tokenizer, block_size, bool(run.record.instructions))
+    described = describe_tokenizer(run.tokenizer, block_size, bool(run.info.instructions))
     write_json(folder / "tokenizer_config.json", described)
     sampling = {"max_length": block_size, "do_sample": True, **find_begin_and_end(run)}
     write_json(folder / "generation_config.json", sampling)

@@ -68,7 +68,7 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     _write_folder(folder, config, weights, find_begin_and_end(run))
     write_tokenizer_files(run, folder)
     has_adapter = copy_adapter(run, folder)
-    write_atomic(folder / "README.md", _describe(run, bool(run.record.instructions), has_adapter).encode())
+    write_atomic(folder / "README.md", _describe(run, bool(run.info.instructions), has_adapter).encode())
 
 
 def check_huggingface(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:

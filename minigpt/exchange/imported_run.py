@@ -7,9 +7,9 @@ import torch
 from minigpt.acceleration import describe_decoder
 from minigpt.config import Config, TrainingConfig
 from minigpt.model import TrainedModel, count_parameters
-from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import RunInfo, describe_environment
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, find_end_of_text
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 
@@ -31,7 +31,7 @@ def write_imported_run(
     config = Config("lecture", model.config, TrainingConfig(tokenizer=tokenizer.kind))
     name = Path(source).stem if Path(source).is_file() else Path(source).name
     target = RunDirectory.create(Path(f"runs/{name or 'gpt2'}" if out is None else out))
-    record = Record(
+    info = RunInfo(
         status="imported",
         data_source=f"unknown; the model is from {source}",
         data_characters=0,
@@ -48,5 +48,5 @@ def write_imported_run(
     target.write_config(config)
     target.write_tokenizer(tokenizer, config)
     target.write_weights(model.state_dict())
-    target.write_record(record)
+    target.write_info(info)
     return Run.open(target.path)

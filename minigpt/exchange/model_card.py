@@ -15,22 +15,22 @@ def format_model_card(run: Run, usage: str, limits: str, library: str | None = N
         limits: what the format does not do, in Markdown.
         library: name of the library that opens the model.
     """
-    record, model, tokenizer = run.record, run.config.model, run.tokenizer
+    info, model, tokenizer = run.info, run.config.model, run.tokenizer
     front = [f"library_name: {library}"] if library else []
     front += ["pipeline_tag: text-generation", "tags:", "- mini-gpt"]
     facts = {
-        "model": f"{model.architecture}, {record.parameters:,} parameters: {model.n_layer} blocks of {model.n_head} "
+        "model": f"{model.architecture}, {info.parameters:,} parameters: {model.n_layer} blocks of {model.n_head} "
         f"heads, {model.n_embd} wide",
         "context": f"{model.block_size:,} tokens",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens",
-        "trained on": f"{json.dumps(record.data_source, ensure_ascii=False)}, {record.data_characters:,} characters",
-        "SHA-256 of the data": record.data_sha256 or "unknown",
-        "steps": f"{record.step:,}",
+        "trained on": f"{json.dumps(info.data_source, ensure_ascii=False)}, {info.data_characters:,} characters",
+        "SHA-256 of the data": info.data_sha256 or "unknown",
+        "steps": f"{info.step:,}",
     }
-    if record.validation_loss is not None:
-        facts["validation loss"] = f"{record.validation_loss:.4f} nats per token"
-    if record.bits_per_character is not None:
-        facts["bits per character"] = f"{record.bits_per_character:.4f}"
+    if info.validation_loss is not None:
+        facts["validation loss"] = f"{info.validation_loss:.4f} nats per token"
+    if info.bits_per_character is not None:
+        facts["bits per character"] = f"{info.bits_per_character:.4f}"
     rows = [f"| {name} | {_escape(value)} |" for name, value in facts.items()]
     parts = [
         "\n".join(["---", *front, "---"]),

@@ -53,8 +53,8 @@ def write_nanogpt(run: Run, folder: Path, options: ExportOptions) -> None:
             "vocab_size": config.vocab_size,
             "dropout": config.dropout,
         },
-        "iter_num": run.record.step,
-        "best_val_loss": run.record.validation_loss,
+        "iter_num": run.info.step,
+        "best_val_loss": run.info.validation_loss,
         "config": {"dataset": name},  # sample.py reads data/<dataset>/meta.pkl
     }
     itos = {i: run.tokenizer.decode([i]) for i in range(run.tokenizer.vocab_size)}

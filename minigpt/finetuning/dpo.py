@@ -155,10 +155,10 @@ def train_dpo(
         how = describe_finetuning("dpo", base, method, lora, targets, resumption, **more)
         finetuning = Finetuning(base, setup, how, display, resumption=resumption)
         path = choose_path(base, out, "preferring")
-        run = finetuning.start(path, instructions=True, exchanges=base.record.exchanges, documents=None)
+        run = finetuning.start(path, instructions=True, exchanges=base.info.exchanges, documents=None)
         run, adapter = finetuning.train(run, objective=PairObjective(setup, dpo_model, dataset))
         preferred_after = _measure_preferred(run.model, dataset)
-        loss = run.record.validation_loss
+        loss = run.info.validation_loss
         assert loss is not None
         result = DPOResult(run, preferred_before, preferred_after, loss, dataset.truncated, adapter)
         if result.problem:

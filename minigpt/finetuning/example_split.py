@@ -122,7 +122,7 @@ def count_different(items: Sequence[Any], noun: str) -> str:
 
 
 def make_corpus(examples: Iterable[Example], source: str) -> Corpus:
-    """Return examples as a corpus, for the run's record: its size and its SHA-256."""
+    """Return examples as a corpus: run.json has its size and its SHA-256."""
     text = "\n".join(example.as_json for example in examples)
     return Corpus(text, source, (), compute_sha256(text.encode()))
 

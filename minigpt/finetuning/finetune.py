@@ -136,8 +136,8 @@ def finetune(
         run, adapter = finetuning.train(finetuning.start(choose_path(base, out, method)))
         own_text = ReplayDataset.from_run(base, old_ids, resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
-        assert run.record.validation_loss is not None
-        after = run.record.validation_loss
+        assert run.info.validation_loss is not None
+        after = run.info.validation_loss
         result = FinetuningResult(run, trained_parameters, before.loss, after, own_before, own_after, adapter)
         if result.problem:
             display.say(result.problem, "yellow")

@@ -15,10 +15,10 @@ from minigpt.finetuning.finetune import FinetuningResult, finetune
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import Resumption
 from minigpt.finetuning.sft import SFTResult, train_sft
-from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.recorded_data import find_training_data, require_recorded_files
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import FinetuningInfo, RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.checkpoint_directory import CheckpointDirectory
@@ -50,20 +50,20 @@ def resume_finetuning(
         MinigptError: as `minigpt.train` does.
     """
     directory = RunDirectory(Path(path))
-    record = read_finetuned_record(directory)
-    if not has_work_left(directory, record, changes):
-        raise RunError(f"{str(path)!r} is finished after {record.step:,} steps: choose a larger max_iters")
+    info = read_finetuned_run_info(directory)
+    if not has_work_left(directory, info, changes):
+        raise RunError(f"{str(path)!r} is finished after {info.step:,} steps: choose a larger max_iters")
     with directory.lock():
-        finetuning = directory.read_finetuning()
+        finetuning = directory.read_finetuning_info()
         before = directory.read_config()
         with Display(before.training) as display:
             checkpoint = CheckpointDirectory(directory.path).open_newest(display.say)
-        config = change_config(before, checkpoint, record.status == "finished", False, changes)
-        base_run = _open_base(record, finetuning, base, config.training)
+        config = change_config(before, checkpoint, info.status == "finished", False, changes)
+        base_run = _open_base(info, finetuning, base, config.training)
         examples = data if isinstance(data, str | Path) and _has_rows(data) else None
         own_text = data if examples is None else None
         examples = examples or _find_examples(directory, finetuning)
-        resumption = Resumption(directory, record, finetuning, config, checkpoint, own_text)
+        resumption = Resumption(directory, info, finetuning, config, checkpoint, own_text)
         return _continue(base_run, resumption, examples, data)
 
 
@@ -72,17 +72,17 @@ def _has_rows(data: str | Path) -> bool:
     return get_suffix(data) in JSON_SUFFIXES or isinstance(read_first_row(data), dict)
 
 
-def read_finetuned_record(directory: RunDirectory) -> Record:
-    """Return the record of a fine-tuned run. Raise RunError for any other directory."""
+def read_finetuned_run_info(directory: RunDirectory) -> RunInfo:
+    """Read the run.json of a fine-tuned run. Raise RunError for any other directory."""
     require_directory(directory.path)
     CheckpointDirectory(directory.path).require_no_links()
-    record = directory.read_record()
+    info = directory.read_info()
     if not directory.finetuning.exists():
         raise RunError(f"{str(directory.path)!r} was not fine-tuned, so there is no fine-tuning to resume")
-    return record
+    return info
 
 
-def _find_examples(directory: RunDirectory, finetuning: FinetuningRecord) -> str | None:
+def _find_examples(directory: RunDirectory, finetuning: FinetuningInfo) -> str | None:
     """Return the recorded file of examples or pairs, if there is one. Raise FileError or DataError if it is another."""
     if finetuning.data is None:
         return None
@@ -90,9 +90,9 @@ def _find_examples(directory: RunDirectory, finetuning: FinetuningRecord) -> str
     return finetuning.data
 
 
-def _open_base(record: Record, finetuning: FinetuningRecord, base: str | Path | None, training: TrainingConfig) -> Run:
+def _open_base(info: RunInfo, finetuning: FinetuningInfo, base: str | Path | None, training: TrainingConfig) -> Run:
     """Open the base. Raise RunError if it is missing or another one."""
-    place = Path(base or record.base or "")
+    place = Path(base or info.base or "")
     where = f"name it with {format_setting('base')}"
     if base is None:
         logger.info("opening %r, which the fine-tuned run names as its base", str(place))
@@ -108,12 +108,12 @@ def _continue(
     base: Run, resumption: Resumption, examples: str | Path | None, data: DataPath
 ) -> FinetuningResult | SFTResult | DPOResult:
     """Call the function that began the run."""
-    how = resumption.finetuning
+    how = resumption.finetuning_info
     lora = LoRAConfig(how.rank, how.alpha, how.dropout, how.rslora, how.dora)
     targets = None if how.targets is None else how.targets.split(",")
     if how.kind == "text":
         text_format = TextFormat.from_settings(resumption.config.training)
-        corpus = find_training_data(resumption.directory.path, resumption.record, data, text_format)
+        corpus = find_training_data(resumption.directory.path, resumption.run_info, data, text_format)
         new = how.new_characters
         return finetune(base, corpus, how.method, lora, targets, resumption=resumption, new_characters=new)
     if how.kind == "sft":

@@ -19,9 +19,9 @@ from minigpt.finetuning.settings import require_settings
 from minigpt.finetuning.vocabulary_resize import find_moved_ids, save_new_tokens, train_new_rows
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.quantization import quantize_layers
-from minigpt.runs.record import FinetuningRecord, Record
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import FinetuningInfo, RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import CheckpointDirectory
@@ -29,8 +29,8 @@ from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.objective import Objective
 from minigpt.training.precision import resolve_precision
-from minigpt.training.resume import reopen_record
-from minigpt.training.run_training import create_record, run_training
+from minigpt.training.resume import reopen_run_info
+from minigpt.training.run_training import create_run_info, run_training
 from minigpt.training.setup import TrainingSetup
 from minigpt.training.training_state import get_trained_weights
 
@@ -46,16 +46,16 @@ class Resumption:
 
     Attributes:
         directory: the run's directory, locked by this process.
-        record: its record.
-        finetuning: how it is fine-tuned.
+        run_info: what its run.json says.
+        finetuning_info: how it is fine-tuned.
         config: its settings, with the changes for the rest of the training.
         checkpoint: what it resumes from.
         own_text: where the base's own text is; None for the recorded place.
     """
 
     directory: RunDirectory
-    record: Record
-    finetuning: FinetuningRecord
+    run_info: RunInfo
+    finetuning_info: FinetuningInfo
     config: Config
     checkpoint: Checkpoint
     own_text: DataPath
@@ -124,8 +124,8 @@ def describe_finetuning(
     targets: Sequence[str] | None,
     resumption: Resumption | None,
     **fields: Any,
-) -> FinetuningRecord:
-    """Return the record that a fine-tuned run needs in order to resume. For a resumed run, return the recorded one.
+) -> FinetuningInfo:
+    """Return how a run is fine-tuned, for finetuning.json. For a resumed run, return what that file says.
 
     Args:
         kind: what is learned.
@@ -134,11 +134,11 @@ def describe_finetuning(
         lora: the size and scaling of the adapters.
         targets: the layers that get an adapter, as for `apply_lora`.
         resumption: what the run resumes from; None for a new run.
-        **fields: more fields of the record.
+        **fields: more fields of finetuning.json.
     """
     if resumption:
-        return resumption.finetuning
-    return FinetuningRecord(
+        return resumption.finetuning_info
+    return FinetuningInfo(
         kind=kind,
         method=method,
         base_sha256=compute_base_fingerprint(base.model),
@@ -155,7 +155,7 @@ class Finetuning:
     Attributes:
         base: the run that is fine-tuned.
         setup: the data and the model, adapters included.
-        record: how the run is fine-tuned, see `describe_finetuning`.
+        finetuning_info: how the run is fine-tuned, see `describe_finetuning`.
         display: shows the progress.
         old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
         resumption: what the run resumes from; None for a new run.
@@ -163,7 +163,7 @@ class Finetuning:
 
     base: Run
     setup: TrainingSetup
-    record: FinetuningRecord
+    finetuning_info: FinetuningInfo
     display: Display
     old_ids: Sequence[int | None] = ()
     resumption: Resumption | None = None
@@ -173,7 +173,7 @@ class Finetuning:
 
         Args:
             path: the directory of a new run; if it is taken, a number is added.
-            **fields: more fields of a new run's record.
+            **fields: more fields of a new run's run.json.
 
         Raises:
             DataError: the data are not those that the run was trained on.
@@ -197,17 +197,17 @@ class Finetuning:
         checkpoint = self.resumption.checkpoint if self.resumption else None
         options: dict[str, Any] = {"callbacks": callbacks, "objective": objective, "checkpoint": checkpoint}
         with nullcontext() if self.resumption else RunDirectory(run.path).lock():
-            if self.record.method == "full":
+            if self.finetuning_info.method == "full":
                 return run_training(run, self.setup, self.display, **options), None
             return self._train_adapters(run, options)
 
     def _create_run(self, path: Path, fields: Mapping[str, Any]) -> Run:
         """Make the directory of a new run, and return the run."""
-        directory, setup, method = RunDirectory.create(path), self.setup, self.record.method
+        directory, setup, method = RunDirectory.create(path), self.setup, self.finetuning_info.method
         trained = count_trained_parameters(setup.model)
         has_all_weights = method == "full" or None in self.old_ids
-        record = dataclasses.replace(
-            create_record(setup),
+        info = dataclasses.replace(
+            create_run_info(setup),
             parameters=count_parameters(setup.model if has_all_weights else self.base.model),
             trained_parameters=trained,
             base=str(self.base.path),
@@ -215,31 +215,31 @@ class Finetuning:
             **fields,
         )
         directory.write_config(setup.config)
-        directory.write_record(record)
-        directory.write_finetuning(self.record)
+        directory.write_info(info)
+        directory.write_finetuning_info(self.finetuning_info)
         directory.write_tokenizer(setup.tokenizer, setup.config)
-        share = f"{trained:,} of {record.parameters:,} parameters train"
+        share = f"{trained:,} of {info.parameters:,} parameters train"
         self.display.say(f"model  {self.base.path}, {method}: {share}\nrun    {directory.path}\n")
-        return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
+        return Run(directory.path, setup.config, setup.tokenizer, setup.model, info, [])
 
     def _reopen_run(self, resumption: Resumption) -> Run:
         """Give the model the checkpoint's weights, and return the run. Raise DataError and RunError as `start`."""
         directory, checkpoint, setup = resumption.directory, resumption.checkpoint, self.setup
-        if setup.corpus.sha256 != resumption.record.data_sha256:
+        if setup.corpus.sha256 != resumption.run_info.data_sha256:
             raise DataError(
                 f"{str(directory.path)!r} was trained on other data than {setup.corpus.source}: "
                 f"name the original data with {format_setting('data')}"
             )
         load_into(get_trained_weights(setup.model), checkpoint.model)
-        is_merged = self.record.method != "full"
+        is_merged = self.finetuning_info.method != "full"
         weights = compute_merged_weights(setup.model) if is_merged else setup.model.state_dict()
         step = CheckpointDirectory(directory.path).restore_run(checkpoint, weights, is_merged)
-        record = dataclasses.replace(reopen_record(resumption.record, setup, step), base=str(self.base.path))
+        info = dataclasses.replace(reopen_run_info(resumption.run_info, setup, step), base=str(self.base.path))
         directory.write_config(setup.config)
-        directory.write_record(record)
-        self.display.say(f"model  {self.base.path}, {self.record.method}")
+        directory.write_info(info)
+        self.display.say(f"model  {self.base.path}, {self.finetuning_info.method}")
         self.display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
-        return Run(directory.path, setup.config, setup.tokenizer, setup.model, record, list(checkpoint.metrics))
+        return Run(directory.path, setup.config, setup.tokenizer, setup.model, info, list(checkpoint.metrics))
 
     def _train_adapters(self, run: Run, options: Mapping[str, Any]) -> tuple[Run, Path]:
         """Train the adapters of a run, and merge them. The options are those of `run_training`."""
@@ -248,7 +248,7 @@ class Finetuning:
         def merge() -> Mapping[str, Tensor]:
             """Save the adapter, and return the merged weights."""
             weights = compute_merged_weights(run.model)
-            save_adapter(run.model, adapter, base_sha256=self.record.base_sha256, moved_ids=moved_ids)
+            save_adapter(run.model, adapter, base_sha256=self.finetuning_info.base_sha256, moved_ids=moved_ids)
             if None in self.old_ids:
                 save_new_tokens(adapter, weights, self.old_ids, run)
             return weights

@@ -224,7 +224,7 @@ def _find_replay(base: Run, old_ids: Sequence[int | None], resumption: Resumptio
     """Return the base's own text, if it is there. Raise DataError if a resumed run needs it and it is not there."""
     if resumption is None:
         return ReplayDataset.from_run(base, old_ids)
-    if not resumption.finetuning.replays:
+    if not resumption.finetuning_info.replays:
         return None
     replay = ReplayDataset.from_run(base, old_ids, resumption.own_text)
     if replay is None:

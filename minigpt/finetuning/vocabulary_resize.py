@@ -135,7 +135,7 @@ def save_new_tokens(folder: Path, weights: Mapping[str, Tensor], old_ids: Sequen
     new_ids = [n for n, i in enumerate(old_ids) if i is None]
     tensors = {name: weights[name].detach().cpu()[new_ids].contiguous() for name in TABLES if name in weights}
     tensors[OLD_IDS] = torch.tensor([NEW if i is None else i for i in old_ids])
-    write_atomic(folder / TOKENS, safetensors.torch.save(tensors, {EXCHANGES: str(run.record.exchanges or 0)}))
+    write_atomic(folder / TOKENS, safetensors.torch.save(tensors, {EXCHANGES: str(run.info.exchanges or 0)}))
     write_atomic(folder / TOKENIZER, run.tokenizer.to_bytes())
 
 
@@ -161,8 +161,8 @@ def load_new_tokens(run: Run, folder: Path) -> Run:
     config = run.config.override(vocab_size=tokenizer.vocab_size)
     exchanges = metadata.get(EXCHANGES, "")
     is_count = exchanges in map(str, range(1, 100))
-    record = dataclasses.replace(run.record, exchanges=int(exchanges) if is_count else None)
-    return dataclasses.replace(run, model=model, tokenizer=tokenizer, config=config, record=record)
+    info = dataclasses.replace(run.info, exchanges=int(exchanges) if is_count else None)
+    return dataclasses.replace(run, model=model, tokenizer=tokenizer, config=config, info=info)
 
 
 def _load_rows(model: TrainedModel, rows: Mapping[str, Tensor], is_new: Tensor, path: Path) -> None:

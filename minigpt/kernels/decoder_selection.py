@@ -56,7 +56,7 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
 
 
 def describe_decoder(model: nn.Module, tokens: int) -> str:
-    """Describe how a text of `tokens` tokens is generated, for a run's record."""
+    """Describe how a text of `tokens` tokens is generated, for run.json."""
     loops = select_loops(model, 1, 0, tokens, Limits()) if isinstance(model, GPT) else None
     if loops is None:
         return "PyTorch"

@@ -3,4 +3,4 @@
 Import from its modules, such as `minigpt.runs.run`.
 """
 
-__all__ = ["chat", "exact_loss", "quantize_run", "record", "run", "run_directory", "run_listing"]
+__all__ = ["chat", "exact_loss", "quantize_run", "run", "run_directory", "run_info", "run_listing"]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from minigpt.config import Config, SamplingConfig
 from minigpt.errors import ConfigError, DataError
-from minigpt.runs.record import Record
+from minigpt.runs.run_info import RunInfo
 from minigpt.system.files import write_atomic
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate, Turn
@@ -31,8 +31,8 @@ class ChatRun(Protocol):
         """The tokenizer."""
 
     @property
-    def record(self) -> Record:
-        """The record."""
+    def info(self) -> RunInfo:
+        """What run.json says."""
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the prompt's ids."""
@@ -57,7 +57,7 @@ class Chat:
         """Start a conversation without turns."""
         self.run, self.config = run, config
         self.turns: list[Turn] = []
-        self.exchanges = run.record.exchanges
+        self.exchanges = run.info.exchanges
         self.knows_instructions = all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
 
     def reset(self) -> None:

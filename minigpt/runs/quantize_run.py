@@ -66,11 +66,11 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: DataPath
     config = base.config.override(quantization=kind, implementation="fast")
     accelerate(model, config)
     path = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
-    run = Run(path, config, base.tokenizer, model, base.record, base.metrics)
+    run = Run(path, config, base.tokenizer, model, base.info, base.metrics)
     before, after = _measure_both(base, run, data)
-    own = after if data is None else None  # the record holds the loss on the run's own text only
-    record = dataclasses.replace(
-        base.record,
+    own = after if data is None else None  # run.json has the loss on the run's own text only
+    info = dataclasses.replace(
+        base.info,
         base=str(base.path),
         generation=describe_decoder(model),
         validation_loss=own.loss if own else None,
@@ -83,9 +83,9 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: DataPath
     directory.write_weights(model.state_dict())
     if base.metrics:
         directory.write_metrics(base.metrics)
-    directory.write_record(record)
+    directory.write_info(info)
     return QuantizationResult(
-        run=dataclasses.replace(run, path=directory.path, record=record),
+        run=dataclasses.replace(run, path=directory.path, info=info),
         loss_before=before.loss if before else None,
         loss_after=after.loss if after else None,
         bytes_before=_count_bytes(base.model),

@@ -12,7 +12,7 @@ from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shards import INDEX, MAX_INDEX_BYTES
 from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError, FileError
-from minigpt.runs.record import Record
+from minigpt.runs.run_info import RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, read_bytes
 
@@ -61,12 +61,12 @@ def require_recorded_files(paths: Sequence[str], size: int | None, run: Path) ->
     logger.info("reading %s, which %r names", name, str(run))
 
 
-def find_training_data(run: Path, record: Record, data: DataPath, text_format: TextFormat) -> Corpus | PreparedData:
+def find_training_data(run: Path, info: RunInfo, data: DataPath, text_format: TextFormat) -> Corpus | PreparedData:
     """Return the data of a run's training.
 
     Args:
         run: the run's directory, for messages.
-        record: the run's record.
+        info: what the run's run.json says.
         data: where the data are now; None for the recorded place.
         text_format: how the training read its text.
 
@@ -74,19 +74,19 @@ def find_training_data(run: Path, record: Record, data: DataPath, text_format: T
         FileError: a file cannot be read.
         DataError: the data have changed.
     """
-    if data is None and record.data_paths:
-        require_recorded_files(record.data_paths, record.data_bytes, run)
-        data = record.data_paths
+    if data is None and info.data_paths:
+        require_recorded_files(info.data_paths, info.data_bytes, run)
+        data = info.data_paths
         index = _locate(Path(data[0]))
         if index.name == INDEX and index != Path(data[0]):  # prepared data: checked before its other files are opened
-            _require_hash(hashlib.sha256(read_bytes(index, MAX_INDEX_BYTES)).hexdigest(), record, data[0], run)
+            _require_hash(hashlib.sha256(read_bytes(index, MAX_INDEX_BYTES)).hexdigest(), info, data[0], run)
     corpus = load_tiny_shakespeare() if data is None else find_data(data, text_format=text_format)
-    _require_hash(corpus.sha256, record, corpus.source, run)
+    _require_hash(corpus.sha256, info, corpus.source, run)
     return corpus
 
 
-def _require_hash(sha256: str, record: Record, source: str | Path, run: Path) -> None:
-    if sha256 != record.data_sha256:
+def _require_hash(sha256: str, info: RunInfo, source: str | Path, run: Path) -> None:
+    if sha256 != info.data_sha256:
         raise DataError(_describe_change(source, run))
 
 

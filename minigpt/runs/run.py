@@ -24,9 +24,9 @@ from minigpt.model.meta_init import build_empty_model
 from minigpt.model.quantization import quantize_model
 from minigpt.runs.chat import Chat
 from minigpt.runs.exact_loss import ExactLoss, require_two_tokens
-from minigpt.runs.record import Metrics, Record
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
+from minigpt.runs.run_info import Metrics, RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
@@ -44,7 +44,7 @@ class Run:
         config: the configuration, with `.model` and `.training`.
         tokenizer: converts text to token ids and back.
         model: the network, an `nn.Module` in evaluation mode.
-        record: the content of run.json: data, versions, exact validation loss, times.
+        info: the content of run.json: data, versions, exact validation loss, times.
         metrics: the evaluations, in order.
     """
 
@@ -52,7 +52,7 @@ class Run:
     config: Config
     tokenizer: Tokenizer
     model: TrainedModel
-    record: Record
+    info: RunInfo
     metrics: list[Metrics]
 
     @classmethod
@@ -76,11 +76,11 @@ class Run:
         require_directory(directory.path)
         directory.require_no_links_outside()
         config = directory.read_config()
-        record = directory.read_record()
-        tokenizer = directory.read_tokenizer(config, record)
-        if record.status == "unfinished" and not directory.model.exists():
+        info = directory.read_info()
+        tokenizer = directory.read_tokenizer(config, info)
+        if info.status == "unfinished" and not directory.model.exists():
             raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
-        metrics = directory.read_metrics(record)
+        metrics = directory.read_metrics(info)
         try:
             model = build_empty_model(config.model)  # takes no memory until the file has proved to fit
             if config.model.quantization != "none":
@@ -90,7 +90,7 @@ class Run:
         directory.load_weights(model, weights)
         model = model.to(pick_device(device)).eval()
         accelerate(model, config)
-        return cls(directory.path, config, tokenizer, model, record, metrics)
+        return cls(directory.path, config, tokenizer, model, info, metrics)
 
     @property
     def best(self) -> Metrics | None:
@@ -106,13 +106,13 @@ class Run:
 
     def _describe(self) -> dict[str, str]:
         """Return what somebody wants to know first about the run."""
-        record, loss = self.record, self.record.validation_loss
+        info, loss = self.info, self.info.validation_loss
         lines = {
             "path": f"{str(self.path)!r}",
             "preset": self.config.preset,
-            "parameters": f"{record.parameters:,}",
-            "steps": f"{record.step:,}",
-            "status": record.status,
+            "parameters": f"{info.parameters:,}",
+            "steps": f"{info.step:,}",
+            "status": info.status,
         }
         return lines if loss is None else {**lines, "validation loss": f"{loss:.4f}"}
 
@@ -216,7 +216,7 @@ class Run:
         """Return the data that the run was trained on.
 
         Args:
-            data: where the data are now; by default where the run's record says, relative to the current folder. Of an
+            data: where the data are now; by default where run.json says, relative to the current folder. Of an
                 imported or instruction-tuned run, any text.
 
         Raises:
@@ -224,18 +224,18 @@ class Run:
             DataError: the data are unknown or have changed.
         """
         text_format = TextFormat.from_settings(self.config.training)
-        if data is not None and (self.record.status == "imported" or self.record.instructions):
+        if data is not None and (self.info.status == "imported" or self.info.instructions):
             return find_data(data, text_format=text_format)
-        if self.record.status == "imported":
+        if self.info.status == "imported":
             raise DataError(
                 f"{str(self.path)!r} was trained elsewhere, on a text that is not known: "
                 f"name one with {format_setting('data')}"
             )
-        if self.record.instructions:
+        if self.info.instructions:
             raise DataError(
                 f"{str(self.path)!r} was trained on instructions, not on a text: name one with {format_setting('data')}"
             )
-        return find_training_data(self.path, self.record, data, text_format)
+        return find_training_data(self.path, self.info, data, text_format)
 
     def dataset(self, data: DataPath = None) -> Dataset:
         """Return `corpus(data)` encoded and split as it was for the training. Errors are those of `corpus`."""
@@ -269,7 +269,7 @@ class Run:
             ids = corpus.val
         else:
             ids = torch.tensor(self.tokenizer.encode(corpus.text))
-            if corpus.sha256 == self.record.data_sha256:
+            if corpus.sha256 == self.info.data_sha256:
                 ids = Dataset(ids, self.config).val
             else:
                 split = "whole text"
@@ -293,7 +293,7 @@ class Run:
 
         The start token is the end of a document if the run was trained on documents, else a newline, else token 0.
         """
-        end = find_end_of_text(self.tokenizer) if self.record.documents else None
+        end = find_end_of_text(self.tokenizer) if self.info.documents else None
         try:
             return self.tokenizer.encode(prompt or "\n") if prompt or end is None else [end]
         except UnknownCharacterError:

@@ -8,7 +8,7 @@
     snapshots.jsonl     texts that the model wrote during training, each from the same start and seed
     samples.txt         the same texts, easy to read
     loss.png            the learning curves
-    run.json            the record: data, versions, parameters, exact validation loss, times
+    run.json            about the training: data, versions, parameters, exact validation loss, times
     checkpoints/        what the training needs in order to resume: training/checkpoint_format.py
     finetuning.json     of a fine-tuned run: what was learned, and which weights trained
     adapter/            of a fine-tuned run: the adapter alone, in PEFT's format
@@ -36,7 +36,7 @@ from torch import nn
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError
-from minigpt.runs.record import FinetuningRecord, Metrics, Record, Snapshot, read_record
+from minigpt.runs.run_info import FinetuningInfo, Metrics, RunInfo, Snapshot, read_run_info
 from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
@@ -79,7 +79,7 @@ class RunDirectory:
         self.snapshots = path / "snapshots.jsonl"
         self.samples = path / "samples.txt"
         self.loss_plot = path / "loss.png"
-        self.record = path / "run.json"
+        self.info = path / "run.json"
         self.checkpoints = path / "checkpoints"
         self.finetuning = path / "finetuning.json"
         self.adapter = path / "adapter"
@@ -164,7 +164,7 @@ class RunDirectory:
         """Raise RunError if the directory holds something other than a run, which must not be overwritten."""
         with explain_os_errors("look into", self.path):
             empty = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
-            if not empty and not self.record.is_file():
+            if not empty and not self.info.is_file():
                 raise RunError(
                     f"{str(self.path)!r} is not a run, so it is not overwritten: choose another {format_setting('out')}"
                 )
@@ -196,7 +196,7 @@ class RunDirectory:
         """Write the tokenizer, under the file name of its kind."""
         tokenizer.save(self._tokenizer(config))
 
-    def read_tokenizer(self, config: Config, record: Record) -> Tokenizer:
+    def read_tokenizer(self, config: Config, info: RunInfo) -> Tokenizer:
         """Return the tokenizer that the model was trained with."""
         path = self._tokenizer(config)
         try:
@@ -208,43 +208,43 @@ class RunDirectory:
                 f"{str(path)!r} is not this run's: it has {tokenizer.vocab_size} tokens, "
                 f"but the model {config.model.vocab_size}"
             )
-        if record.tokenizer_sha256 not in (None, compute_fingerprint(tokenizer)):
+        if info.tokenizer_sha256 not in (None, compute_fingerprint(tokenizer)):
             raise RunError(f"{str(path)!r} is not this run's: the model was trained with other tokens")
         return tokenizer
 
     def _tokenizer(self, config: Config) -> Path:
         return self.sentencepiece if config.training.tokenizer == "sentencepiece" else self.tokenizer
 
-    def write_record(self, record: Record) -> None:
-        """Write the record."""
-        write_atomic(self.record, json.dumps(dataclasses.asdict(record), indent=2).encode() + b"\n")
+    def write_info(self, info: RunInfo) -> None:
+        """Write run.json."""
+        write_atomic(self.info, json.dumps(dataclasses.asdict(info), indent=2).encode() + b"\n")
 
-    def read_record(self) -> Record:
-        """Return the record."""
-        return read_record(self.record)
+    def read_info(self) -> RunInfo:
+        """Read run.json."""
+        return read_run_info(self.info)
 
-    def write_finetuning(self, finetuning: FinetuningRecord) -> None:
-        """Write how the run is fine-tuned."""
+    def write_finetuning_info(self, finetuning: FinetuningInfo) -> None:
+        """Write finetuning.json."""
         write_atomic(self.finetuning, json.dumps(dataclasses.asdict(finetuning), indent=2).encode() + b"\n")
 
-    def read_finetuning(self) -> FinetuningRecord:
-        """Return how the run was fine-tuned."""
+    def read_finetuning_info(self) -> FinetuningInfo:
+        """Read finetuning.json."""
         where = f"{str(self.finetuning)!r}"
-        return parse_dataclass(FinetuningRecord, parse_json(read_run_file(self.finetuning), where), where)
+        return parse_dataclass(FinetuningInfo, parse_json(read_run_file(self.finetuning), where), where)
 
     def write_metrics(self, metrics: list[Metrics]) -> None:
         """Write every evaluation, one line each."""
         write_atomic(self.metrics, format_json_lines(metrics))
 
-    def read_metrics(self, record: Record) -> list[Metrics]:
+    def read_metrics(self, info: RunInfo) -> list[Metrics]:
         """Return every evaluation in order. Raise RunError if a finished run lacks its last ones."""
-        if record.status == "imported":  # another program trained it
+        if info.status == "imported":  # another program trained it
             return []
         metrics = read_dataclass_lines(self.metrics, Metrics)
         if (
-            record.status == "finished" and metrics[-1].step < record.step
+            info.status == "finished" and metrics[-1].step < info.step
         ):  # an interrupted run has no line for its last step
-            last = f"it ends at step {metrics[-1].step:,}, the run at {record.step:,}"
+            last = f"it ends at step {metrics[-1].step:,}, the run at {info.step:,}"
             raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
         return metrics
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from minigpt.config import Config
 from minigpt.errors import MinigptError, RunError
-from minigpt.runs.record import read_record
+from minigpt.runs.run_info import read_run_info
 from minigpt.system.files import explain_os_errors, lock_file
 from minigpt.system.json_files import read_run_file
 
-CONFIG, RECORD, LOCK, CHECKPOINTS = "config.toml", "run.json", ".lock", "checkpoints"  # as in RunDirectory
+CONFIG, INFO, LOCK, CHECKPOINTS = "config.toml", "run.json", ".lock", "checkpoints"  # as in RunDirectory
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RunSummary:
     Attributes:
         path: its directory.
         bytes: the size of its files; a file with two names counts once, and links are not followed.
-        status: as in `Record`, or "broken" for a run that cannot be read.
+        status: as in `RunInfo`, or "broken" for a run that cannot be read.
         started: date and time of the start, ISO 8601, UTC.
         preset: the preset that its settings started from.
         bits_per_byte: exact loss on the validation split.
@@ -70,18 +70,18 @@ def list_runs(folder: Path, sort: str = "date") -> list[RunSummary]:
 
 def is_run(path: Path) -> bool:
     """Return True for a directory, not a link, that has a run's files."""
-    return not path.is_symlink() and path.is_dir() and (path / CONFIG).is_file() and (path / RECORD).is_file()
+    return not path.is_symlink() and path.is_dir() and (path / CONFIG).is_file() and (path / INFO).is_file()
 
 
 def summarize_run(path: Path) -> RunSummary:
     """Return what a list says of a run."""
     size = measure_size(path)
     try:
-        record = read_record(path / RECORD)
+        info = read_run_info(path / INFO)
         preset = Config.from_toml(read_run_file(path / CONFIG)).preset
     except MinigptError as error:
         return RunSummary(path, size, "broken", error=str(error))
-    return RunSummary(path, size, record.status, record.started, preset, record.bits_per_byte)
+    return RunSummary(path, size, info.status, info.started, preset, info.bits_per_byte)
 
 
 def measure_size(path: Path) -> int:
@@ -133,7 +133,7 @@ def require_run(path: Path) -> None:
     if path.is_symlink():
         raise RunError(f"{str(path)!r} is a link: name the run's own directory")
     if not is_run(path):
-        raise RunError(f"{str(path)!r} is not a run: it has no {CONFIG} and {RECORD}")
+        raise RunError(f"{str(path)!r} is not a run: it has no {CONFIG} and {INFO}")
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def measure_bit_depths(
             for path in paths:
                 weight = model.get_parameter(f"{path}.weight")
                 weight.copy_(round_weight(weight, depth))
-        rounded = Run(run.path, run.config, run.tokenizer, model, run.record, run.metrics)
+        rounded = Run(run.path, run.config, run.tokenizer, model, run.info, run.metrics)
         text = rounded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, seed=run.config.training.seed)
         found.append(Depth(depth, rounded.evaluate(data).loss, text))
         say(f"{depth:>2} bits: {found[-1].loss:.4f}")

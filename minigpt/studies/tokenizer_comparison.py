@@ -96,9 +96,9 @@ def compare_tokenizers(
         run = train(config, data=data, out=out / kind)
         read = run.metrics[-1].characters
         per_token = read / (steps * run.config.tokens_per_step)
-        assert run.record.validation_loss is not None
-        assert run.record.bits_per_byte is not None
-        assert run.record.bits_per_character is not None
+        assert run.info.validation_loss is not None
+        assert run.info.bits_per_byte is not None
+        assert run.info.bits_per_character is not None
         text = run.generate(
             _drop_unknown_characters(prompt, run.tokenizer), max_new_tokens=round(SAMPLE_LENGTH / per_token), seed=seed
         )
@@ -107,13 +107,13 @@ def compare_tokenizers(
                 tokenizer=NAMES[kind],
                 vocab_size=run.tokenizer.vocab_size,
                 tokens_per_character=1 / per_token,
-                parameters=run.record.parameters,
+                parameters=run.info.parameters,
                 steps=steps,
-                loss=run.record.validation_loss,
-                bits_per_byte=run.record.bits_per_byte,
-                bits_per_character=run.record.bits_per_character,
-                seconds=run.record.training_seconds,
-                characters_per_second=read / run.record.training_seconds,
+                loss=run.info.validation_loss,
+                bits_per_byte=run.info.bits_per_byte,
+                bits_per_character=run.info.bits_per_character,
+                seconds=run.info.training_seconds,
+                characters_per_second=read / run.info.training_seconds,
                 text=text,
             )
         )

@@ -7,9 +7,9 @@ from torch import nn
 from minigpt.distributed.parallelism import gather_full_tensor
 from minigpt.errors import DivergedError
 from minigpt.model.language_model import evaluation_mode
-from minigpt.runs.record import Metrics, Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import Metrics, Snapshot
 from minigpt.training.display import Display
 from minigpt.training.evaluation_schedule import choose_snapshot_steps, is_logged
 from minigpt.training.interrupt import Interrupt

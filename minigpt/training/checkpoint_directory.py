@@ -18,8 +18,8 @@ import safetensors.torch
 from torch import Tensor
 
 from minigpt.errors import FileError, RunError
-from minigpt.runs.record import FORMAT, Metrics, Snapshot
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import FORMAT, Metrics, Snapshot
 from minigpt.system.advice import choose_advice
 from minigpt.system.files import explain_os_errors, flush_folder, link_or_copy, write_atomic
 from minigpt.system.json_files import parse_json, read_run_file
@@ -239,8 +239,8 @@ def suggest_resume(run: Path, is_finetuned: bool = False) -> str:
 def describe_unfinished(run: Path) -> str:
     """Return a line that says how to resume an unfinished run; an empty string for any other directory."""
     try:
-        record = RunDirectory(run).read_record()
-        can_resume = record.status in ("unfinished", "interrupted") and bool(CheckpointDirectory(run).list_paths())
+        info = RunDirectory(run).read_info()
+        can_resume = info.status in ("unfinished", "interrupted") and bool(CheckpointDirectory(run).list_paths())
     except (RunError, FileError):
         return ""
-    return f"       {run} is not finished; {suggest_resume(run, record.base is not None)}" if can_resume else ""
+    return f"       {run} is not finished; {suggest_resume(run, info.base is not None)}" if can_resume else ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import RunError
-from minigpt.runs.record import FORMAT, Metrics, Snapshot
+from minigpt.runs.run_info import FORMAT, Metrics, Snapshot
 from minigpt.system.files import explain_os_errors
 from minigpt.system.json_files import parse_dataclass, parse_json, read_run_file
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from minigpt.data.dataset import Dataset
-from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
+from minigpt.runs.run_info import Metrics
 from minigpt.system.advice import choose_advice, format_setting
 
 MIN_DIFFERENCE = 0.02  # share of the loss; a smaller difference may be chance
@@ -69,11 +69,11 @@ def _find_plateau(run: Run, dataset: Dataset, unigram: float) -> str | None:
 def _find_small_text(run: Run, dataset: Dataset, unigram: float) -> str | None:
     """Return a sentence if the model memorizes a text that is too short for it."""
     read = run.metrics[-1].step * run.config.tokens_per_step / len(dataset.train)
-    if not _is_rising(run.metrics) or run.record.parameters < len(dataset.train) or read < MEMORIZING_EPOCHS:
+    if not _is_rising(run.metrics) or run.info.parameters < len(dataset.train) or read < MEMORIZING_EPOCHS:
         return None
     best = _find_best(run.metrics)
     return (
-        f"the text is too small for the model: {run.record.parameters:,} parameters read {len(dataset.train):,} tokens "
+        f"the text is too small for the model: {run.info.parameters:,} parameters read {len(dataset.train):,} tokens "
         f"{read:,.0f} times, and the validation loss has risen since step {best.step:,}; use a longer text"
     )
 

@@ -5,7 +5,7 @@ import sys
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from minigpt.config import TrainingConfig
-from minigpt.runs.record import Metrics
+from minigpt.runs.run_info import Metrics
 from minigpt.system.console import PipeSafeConsole
 from minigpt.system.terminal import escape_control_characters
 

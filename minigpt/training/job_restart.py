@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from minigpt.errors import FileError, RunError
-from minigpt.runs.record import Status
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import Status
 from minigpt.training.checkpoint_directory import CheckpointDirectory
 
 JOB_NAME, RESTART_COUNT, UNNAMED = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "none"  # set by torchrun
@@ -33,7 +33,7 @@ def find_restarted_run(target: RunDirectory) -> tuple[Path, Status] | None:
     found: list[tuple[str, Path, Status]] = []
     for path in [target.path, *target.path.parent.glob(f"{glob.escape(target.path.name)}-*")]:
         with suppress(RunError, FileError):
-            record = RunDirectory(path).read_record()
-            if record.launch == job and CheckpointDirectory(path).list_paths():
-                found.append((record.started, path, record.status))
+            info = RunDirectory(path).read_info()
+            if info.launch == job and CheckpointDirectory(path).list_paths():
+                found.append((info.started, path, info.status))
     return max(found)[1:] if found else None

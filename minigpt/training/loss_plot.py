@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from minigpt.runs.record import Snapshot
 from minigpt.runs.run import Run
+from minigpt.runs.run_info import Snapshot
 from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable, write_plain_numbers
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def draw_loss(run: Run, snapshots: Sequence[Snapshot], name: str) -> "Figure":
     steps = [m.step for m in run.metrics]
     axes.plot(steps, [m.train_loss for m in run.metrics], label="training", color="#1f77b4")
     axes.plot(steps, [m.validation_loss for m in run.metrics], label="validation", color="#d62728")
-    title = f"{replace_undrawable(name)}: {run.config.preset}, {run.record.parameters:,} parameters"
+    title = f"{replace_undrawable(name)}: {run.config.preset}, {run.info.parameters:,} parameters"
     axes.set_title(title, parse_math=False)
     axes.set(xlabel="step", ylabel=f"loss (nats per {unit})")
     write_plain_numbers(axes.xaxis)

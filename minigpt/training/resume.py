@@ -15,10 +15,10 @@ from minigpt.errors import ConfigError, RunError
 from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
-from minigpt.runs.record import Record
 from minigpt.runs.recorded_data import find_training_data, measure_data_files
 from minigpt.runs.run import Run, require_directory
 from minigpt.runs.run_directory import RunDirectory, read_weights
+from minigpt.runs.run_info import RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.callbacks import Callback
@@ -67,7 +67,7 @@ def resume(
         with processes.share_errors():
             require_directory(directory.path)
             CheckpointDirectory(directory.path).require_no_links()
-            before = directory.read_record()
+            before = directory.read_info()
             require_trained_here(directory, before)
             if not has_work_left(directory, before, changes, restart_schedule):
                 return Run.open(directory.path)
@@ -81,17 +81,17 @@ def resume(
             step = checkpoint.metadata.step
             if processes.is_first:
                 step = CheckpointDirectory(directory.path).restore_run(checkpoint, setup.model.state_dict())
-            record = reopen_record(before, setup, step)
+            info = reopen_run_info(before, setup, step)
             if processes.is_first:
                 directory.write_config(setup.config)
-                directory.write_record(record)
-        run = Run(directory.path, setup.config, setup.tokenizer, setup.model, record, list(checkpoint.metrics))
+                directory.write_info(info)
+        run = Run(directory.path, setup.config, setup.tokenizer, setup.model, info, list(checkpoint.metrics))
         return run_training(run, setup, display, checkpoint=checkpoint, replaces=replaces, callbacks=callbacks)
 
 
 def _prepare(
     directory: RunDirectory,
-    record: Record,
+    info: RunInfo,
     data: DataPath,
     restart_schedule: bool,
     changes: dict[str, Any],
@@ -100,12 +100,12 @@ def _prepare(
 ) -> tuple[Display, Checkpoint, TrainingSetup]:
     """Read and check everything that the training needs. Nothing is written."""
     before = directory.read_config()
-    tokenizer = directory.read_tokenizer(before, record)
+    tokenizer = directory.read_tokenizer(before, info)
     with Display(before.training, quiet=not processes.is_first) as messages:
         checkpoint = CheckpointDirectory(directory.path).open_newest(messages.say)
-    config = change_config(before, checkpoint, record.status == "finished", restart_schedule, changes)
+    config = change_config(before, checkpoint, info.status == "finished", restart_schedule, changes)
     require_parallel_config(config, processes)
-    corpus = find_training_data(directory.path, record, data, TextFormat.from_settings(config.training))
+    corpus = find_training_data(directory.path, info, data, TextFormat.from_settings(config.training))
 
     def load_model(shape: ModelConfig) -> TrainedModel:
         model = build_empty_model(shape)  # allocates no memory before the file has proved to fit
@@ -117,22 +117,22 @@ def _prepare(
 
     display = stack.enter_context(Display(config.training, quiet=not processes.is_first))
     setup = stack.enter_context(prepare_training(config, corpus, display, tokenizer, load_model, processes))
-    display.say(f"model  {config.preset}: {record.parameters:,} parameters")
+    display.say(f"model  {config.preset}: {info.parameters:,} parameters")
     display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
     return display, checkpoint, setup
 
 
-def reopen_record(record: Record, setup: TrainingSetup, step: int) -> Record:
-    """Return the record of a run that goes on: unfinished, without final losses.
+def reopen_run_info(info: RunInfo, setup: TrainingSetup, step: int) -> RunInfo:
+    """Return what run.json says of a run that resumes: unfinished, without final losses.
 
     Args:
-        record: the record before.
+        info: what run.json said before.
         setup: what the run goes on with.
         step: the step of the weights in model.safetensors.
     """
     not_measured: dict[str, Any] = dict.fromkeys(FINAL_FIELDS)
     return dataclasses.replace(
-        record,
+        info,
         status="unfinished",
         step=step,
         device=str(get_device(setup.model)),
@@ -145,11 +145,11 @@ def reopen_record(record: Record, setup: TrainingSetup, step: int) -> Record:
     )
 
 
-def require_trained_here(directory: RunDirectory, record: Record) -> None:
+def require_trained_here(directory: RunDirectory, info: RunInfo) -> None:
     """Raise RunError for a run that `minigpt train` has not made."""
     if directory.finetuning.exists():
         raise RunError(f"{str(directory.path)!r} was fine-tuned: resume it with minigpt finetune --resume")
-    if record.base is not None or record.status == "imported":
+    if info.base is not None or info.status == "imported":
         raise RunError(
             f"{str(directory.path)!r} was quantized or imported, so there is no training to resume: "
             "train it further with minigpt finetune"
@@ -157,13 +157,13 @@ def require_trained_here(directory: RunDirectory, record: Record) -> None:
 
 
 def has_work_left(
-    directory: RunDirectory, record: Record, changes: Mapping[str, Any], restart_schedule: bool = False
+    directory: RunDirectory, info: RunInfo, changes: Mapping[str, Any], restart_schedule: bool = False
 ) -> bool:
     """Return True unless the run is finished, and nothing changes."""
     config = directory.read_config()
     settings = {**vars(config.model), **vars(config.training)}
     is_changed = any(value != settings.get(name) for name, value in changes.items())
-    return record.status != "finished" or is_changed or restart_schedule
+    return info.status != "finished" or is_changed or restart_schedule
 
 
 def change_config(

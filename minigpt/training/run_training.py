@@ -14,10 +14,10 @@ from minigpt.distributed.parallelism import is_sharded
 from minigpt.errors import DivergedError
 from minigpt.model import count_parameters
 from minigpt.model.language_model import get_device
-from minigpt.runs.record import Record, describe_environment
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import RunInfo, describe_environment
 from minigpt.system.plotting import write_png
 from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.training.busy_machine import BusyMachineHint
@@ -42,7 +42,7 @@ from minigpt.training.loop import fit
 from minigpt.training.loss_plot import draw_loss
 from minigpt.training.loss_spikes import require_finite
 from minigpt.training.objective import Objective
-from minigpt.training.run_recorder import RunRecorder
+from minigpt.training.run_info_writer import RunInfoWriter
 from minigpt.training.setup import TrainingSetup
 from minigpt.training.training_state import TrainingState
 
@@ -73,7 +73,7 @@ def run_training(
         merge: returns the weights of the run's model.safetensors, if they are not simply the model's.
 
     Returns:
-        The run with its record and metrics.
+        The run with its final info and metrics.
 
     Raises:
         DivergedError: a loss jumped or is not finite. The weights of the best evaluation are kept.
@@ -82,10 +82,10 @@ def run_training(
     processes = setup.processes
     objective = objective or Objective(setup)
     run, merge = _prepare_run(run, setup, merge)
-    recorder, writer = RunRecorder(run, display), AsyncWriter()
+    info_writer, writer = RunInfoWriter(run, display), AsyncWriter()
     try:
         with Interrupt(quiet=not processes.is_first) as interrupt:
-            usual = [recorder, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
+            usual = [info_writer, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
             checkpointer = Checkpointer(run.path, writer, display.say, merge)
             state = fit(
                 setup.model,
@@ -102,21 +102,21 @@ def run_training(
                 exact = objective.measure_exact_loss()
                 require_finite(exact.loss, state.step, state.config)
             writer.flush()
-            record = recorder.write("finished" if state.is_finished else "interrupted", exact)
-            run = dataclasses.replace(run, record=record, metrics=state.metrics)
+            info = info_writer.write("finished" if state.is_finished else "interrupted", exact)
+            run = dataclasses.replace(run, info=info, metrics=state.metrics)
             run = _finish_run(run, state, replaces, display)
             if interrupt.received:
                 _describe_stop(run, display, replaces)
     except DivergedError as error:
         writer.flush()
-        recorder.write("diverged")
-        diverged = DivergedError(f"{error}{recorder.describe_best()}")
+        info_writer.write("diverged")
+        diverged = DivergedError(f"{error}{info_writer.describe_best()}")
         diverged.silent = not processes.is_first
         raise diverged from None
     except KeyboardInterrupt:
-        if not recorder.is_written:
+        if not info_writer.is_written:
             writer.flush()
-            recorder.write("interrupted")
+            info_writer.write("interrupted")
         raise
     finally:
         display.stop()
@@ -125,10 +125,10 @@ def run_training(
     return run
 
 
-def create_record(setup: TrainingSetup) -> Record:
-    """Return the record of a run that is about to start."""
+def create_run_info(setup: TrainingSetup) -> RunInfo:
+    """Return what run.json says of a run that is about to start."""
     corpus = setup.corpus
-    return Record(
+    return RunInfo(
         status="unfinished",
         data_source=corpus.source,
         data_paths=list(corpus.paths) or None,
@@ -165,7 +165,7 @@ def _prepare_run(
 def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Callback]:
     """Return the callbacks that show the training, keep its metrics and samples, and stop it early."""
     tokens_per_step = run.config.training.gradient_accumulation * setup.dataset.tokens_per_batch
-    characters_per_step = tokens_per_step * run.record.data_characters / setup.dataset.num_tokens
+    characters_per_step = tokens_per_step * run.info.data_characters / setup.dataset.num_tokens
     return [
         *([GatherShards(run.model)] if is_sharded(run.config, setup.processes) else []),
         EvaluationTable(display, characters_per_step),
@@ -188,7 +188,7 @@ def _finish_run(run: Run, state: TrainingState, replaces: RunDirectory | None, d
             with replaces.lock():
                 RunDirectory(run.path).take_place_of(replaces)
         run = dataclasses.replace(run, path=replaces.path)
-    can_diagnose = is_first and state.is_finished and run.record.base is None
+    can_diagnose = is_first and state.is_finished and run.info.base is None
     if can_diagnose and isinstance(state.data, Dataset) and (problem := diagnose(run, state.data)):
         display.say(problem, "yellow")
     return run
@@ -196,8 +196,8 @@ def _finish_run(run: Run, state: TrainingState, replaces: RunDirectory | None, d
 
 def _describe_stop(run: Run, display: Display, replaces: RunDirectory | None) -> None:
     """Say what is saved after a signal, and how to go on."""
-    display.say(f"saved in {run.path}: {run.record.step:,} steps, validation loss {run.record.validation_loss:.4f}")
-    if run.record.status == "interrupted":
+    display.say(f"saved in {run.path}: {run.info.step:,} steps, validation loss {run.info.validation_loss:.4f}")
+    if run.info.status == "interrupted":
         if replaces:
             display.say(f"{replaces.path} stays as it is")
-        display.say(suggest_resume(run.path, is_finetuned=run.record.base is not None))
+        display.say(suggest_resume(run.path, is_finetuned=run.info.base is not None))

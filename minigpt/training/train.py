@@ -9,9 +9,9 @@ from minigpt.data.dataset import Dataset
 from minigpt.distributed.parallelism import require_parallel_config
 from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.errors import DivergedError
-from minigpt.runs.record import Record, Status
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import RunInfo, Status
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.base import compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
@@ -21,7 +21,7 @@ from minigpt.training.display import Display
 from minigpt.training.job_restart import find_restarted_run
 from minigpt.training.planning.forecast import Forecast, forecast_training
 from minigpt.training.resume import resume
-from minigpt.training.run_training import create_record, run_training
+from minigpt.training.run_training import create_run_info, run_training
 from minigpt.training.setup import TrainingSetup, prepare_training, resolve_max_minutes
 
 
@@ -68,9 +68,9 @@ def train(
             setup = resolve_max_minutes(setup, display)
         processes.require_same(setup.corpus.sha256, compute_fingerprint(setup.tokenizer), setup.config)
         with processes.share_errors():
-            directory, record = target, create_record(setup)
+            directory, info = target, create_run_info(setup)
             if processes.is_first:
-                directory = _create_run(target, setup, record, display, overwrite)
+                directory = _create_run(target, setup, info, display, overwrite)
                 stack.enter_context(directory.lock())
         directory = RunDirectory(processes.broadcast(directory.path))
         replaces = target if overwrite and directory.path != target.path else None
@@ -78,11 +78,11 @@ def train(
         display.say(f"run    {directory.path}{replacing}")
         prediction = _forecast(setup) if processes.size == 1 else None
         display.say(f"takes  {prediction}\n" if prediction else "")
-        run = Run(directory.path, setup.config, setup.tokenizer, setup.model, record, [])
+        run = Run(directory.path, setup.config, setup.tokenizer, setup.model, info, [])
         run = run_training(run, setup, display, replaces=replaces, callbacks=callbacks)
-        if prediction and run.record.validation_loss is not None:
-            seconds = run.record.training_seconds + run.record.evaluation_seconds
-            display.say(prediction.compare(seconds, run.record.validation_loss))
+        if prediction and run.info.validation_loss is not None:
+            seconds = run.info.training_seconds + run.info.evaluation_seconds
+            display.say(prediction.compare(seconds, run.info.validation_loss))
         return run
 
 
@@ -116,21 +116,21 @@ def _continue_job(
 
 
 def _create_run(
-    target: RunDirectory, setup: TrainingSetup, record: Record, display: Display, overwrite: bool
+    target: RunDirectory, setup: TrainingSetup, info: RunInfo, display: Display, overwrite: bool
 ) -> RunDirectory:
     """Make the run's directory, and write what is known before the first step. Raise FileError."""
     if overwrite:
         target.require_run_or_empty()
-        if target.record.is_file():
+        if target.info.is_file():
             with target.lock():
                 pass  # if another process trains it, say so before the training and not after it
     directory = RunDirectory.create(target.path)
     if directory.path != target.path and (unfinished := describe_unfinished(target.path)):
         display.say(unfinished)
     directory.write_config(setup.config)
-    directory.write_record(record)
+    directory.write_info(info)
     directory.write_tokenizer(setup.tokenizer, setup.config)
     training, size = setup.config.training, setup.processes.size
     parallel = f", {training.parallel} in {size} processes" if size > 1 else ""
-    display.say(f"model  {setup.config.preset}: {record.parameters:,} parameters, on {record.device}{parallel}")
+    display.say(f"model  {setup.config.preset}: {info.parameters:,} parameters, on {info.device}{parallel}")
     return directory

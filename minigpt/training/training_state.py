@@ -13,7 +13,7 @@ from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import RunError
 from minigpt.model.language_model import get_device
-from minigpt.runs.record import Metrics, Snapshot
+from minigpt.runs.run_info import Metrics, Snapshot
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.evaluation_schedule import should_evaluate
 from minigpt.training.loss_spikes import LossSpikeDetector

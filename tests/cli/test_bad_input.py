@@ -12,8 +12,8 @@ import pytest
 from cli_process import give_up_root, run_command
 from conftest import TINY_FLAGS
 
-from minigpt.runs.record import FORMAT
 from minigpt.runs.run import Run
+from minigpt.runs.run_info import FORMAT
 
 
 def refused(done: subprocess.CompletedProcess, *parts: str, status: int = 2) -> None:

@@ -84,25 +84,25 @@ def test_a_text_that_marks_the_end_of_documents_gets_a_word(command: Callable, t
 def test_info_prints_text_or_json(command: Callable, trained: Run) -> None:
     shown = command("info", trained.path)
     assert shown.returncode == 0
-    assert f"{trained.record.parameters:,}" in shown.stdout
+    assert f"{trained.info.parameters:,}" in shown.stdout
     assert "self-attention" in shown.stdout
     assert f"SHA-256 {compute_fingerprint(trained.tokenizer)}" in shown.stdout
     settings = {line[12:].split()[0]: line[12:].split()[1:] for line in shown.stdout.splitlines()}
     assert (settings["n_embd"], settings["max_iters"]) == ([str(trained.config.model.n_embd)], ["60"])
     described = json.loads(command("info", trained.path, "--json").stdout)
-    assert described["parameters"] == sum(described["parameters_by_part"].values()) == trained.record.parameters
-    assert described["validation_loss"] == trained.record.validation_loss
-    assert described["bits_per_character"] == pytest.approx(trained.record.validation_loss / math.log(2))
-    assert described["data_sha256"] == trained.record.data_sha256
+    assert described["parameters"] == sum(described["parameters_by_part"].values()) == trained.info.parameters
+    assert described["validation_loss"] == trained.info.validation_loss
+    assert described["bits_per_character"] == pytest.approx(trained.info.validation_loss / math.log(2))
+    assert described["data_sha256"] == trained.info.data_sha256
 
 
 def test_eval_prints_text_or_json(command: Callable, trained: Run, tmp_path: Path) -> None:
     shown = command("eval", trained.path)
-    assert f"{trained.record.validation_loss:.4f} nats" in shown.stdout
+    assert f"{trained.info.validation_loss:.4f} nats" in shown.stdout
     measured = json.loads(command("eval", trained.path, "--json").stdout)
-    assert measured["validation_loss"] == pytest.approx(trained.record.validation_loss)
-    assert measured["perplexity"] == pytest.approx(math.exp(trained.record.validation_loss))
-    assert measured["bits_per_character"] == pytest.approx(trained.record.validation_loss / math.log(2))
+    assert measured["validation_loss"] == pytest.approx(trained.info.validation_loss)
+    assert measured["perplexity"] == pytest.approx(math.exp(trained.info.validation_loss))
+    assert measured["bits_per_character"] == pytest.approx(trained.info.validation_loss / math.log(2))
     (tmp_path / "other.txt").write_text("The sea sings, the wind keeps the bell")
     other = json.loads(command("eval", trained.path, "--data", "other.txt", "--json").stdout)
     assert other["loss"] == pytest.approx(trained.loss("The sea sings, the wind keeps the bell"))
@@ -121,8 +121,8 @@ def test_sample_takes_its_prompt_from_a_flag_or_a_pipe_or_has_none(command: Call
 def test_control_characters_of_an_untrusted_run_are_escaped_on_a_terminal(trained: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.path, run)
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"data_source": "\x1b]0;title\x07" + " sea" * 30}))
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(info | {"data_source": "\x1b]0;title\x07" + " sea" * 30}))
     status, shown = in_terminal("info", run, cwd=tmp_path)
     assert status == 0
     assert "␛]0;title␇" in shown

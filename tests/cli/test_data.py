@@ -48,19 +48,19 @@ def test_prepared_data_can_be_trained_on_evaluated_and_looked_into(
     run = tmp_path / "run"
     done = command("train", "--data", prepared, "--out", run, "--order", "epochs", "--json", *TINY_FLAGS)
     assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    assert record["data_sha256"] == PreparedData(prepared).sha256
-    assert record["data_position"] == 60 * 8
-    assert record["documents"] is True
-    assert record["data_characters"] == STORIES * 300
+    info = json.loads(done.stdout)
+    assert info["data_sha256"] == PreparedData(prepared).sha256
+    assert info["data_position"] == 60 * 8
+    assert info["documents"] is True
+    assert info["data_characters"] == STORIES * 300
     measured = json.loads(command("eval", run, "--json").stdout)
-    assert measured["validation_loss"] == pytest.approx(record["validation_loss"])
+    assert measured["validation_loss"] == pytest.approx(info["validation_loss"])
     assert measured["split"] == "validation split"
     assert measured["predictions"] == measured["possible_predictions"] == len(PreparedData(prepared).val) - 1
     assert command("sample", run, "--max-new-tokens", "20").returncode == 0
     assert command("look", run).returncode == 0
     again = command("train", "--data", prepared, "--config", run / "config.toml", "--out", tmp_path / "again", "--json")
-    assert json.loads(again.stdout)["validation_loss"] == pytest.approx(record["validation_loss"])
+    assert json.loads(again.stdout)["validation_loss"] == pytest.approx(info["validation_loss"])
     moved = shutil.move(shutil.copytree(prepared, tmp_path / "copy"), tmp_path / "moved")
     assert json.loads(command("eval", run, "--data", moved, "--json").stdout)["split"] == "validation split"
 

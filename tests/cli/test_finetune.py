@@ -43,7 +43,7 @@ def test_a_run_comes_of_it_and_the_base_stays(
     assert before == {path.name: path.read_bytes() for path in trained.path.iterdir() if path.is_file()}
     assert found["validation_loss"] < found["loss_before"]
     assert found["base"] == str(trained.path)
-    assert found["own_loss_before"] == pytest.approx(trained.record.validation_loss, rel=1e-5)
+    assert found["own_loss_before"] == pytest.approx(trained.info.validation_loss, rel=1e-5)
     assert found["own_loss_after"] > 0
     again = run_json(command("eval", "new", "--json"))
     assert again["validation_loss"] == pytest.approx(found["validation_loss"], rel=1e-4)
@@ -57,7 +57,7 @@ def test_a_run_comes_of_it_and_the_base_stays(
         own = run_json(command("eval", trained.path, "--adapter", "new", "--json"))["validation_loss"]
         assert own == pytest.approx(found["own_loss_after"], rel=1e-4)
         off = run_json(command("eval", trained.path, "--adapter", "new/adapter", "--adapter-scale", "0", "--json"))
-        assert off["validation_loss"] == pytest.approx(trained.record.validation_loss, rel=1e-5)
+        assert off["validation_loss"] == pytest.approx(trained.info.validation_loss, rel=1e-5)
 
 
 def test_adapters_are_blended(trained: Run, other_text: Path, command: Callable, tmp_path: Path) -> None:

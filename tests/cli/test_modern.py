@@ -26,11 +26,11 @@ def modern(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_modern_run_learns_and_opens_unchanged(modern: Run) -> None:
-    assert modern.record.validation_loss < 2.0
+    assert modern.info.validation_loss < 2.0
     opened = minigpt.load(modern.path)
     assert all(torch.equal(opened.model.state_dict()[name], t) for name, t in modern.model.state_dict().items())
     assert opened.generate("the ", max_new_tokens=40, seed=1) == modern.generate("the ", max_new_tokens=40, seed=1)
-    assert modern.record.generation == "PyTorch"
+    assert modern.info.generation == "PyTorch"
 
 
 def test_info_names_the_parts_of_a_modern_run(modern: Run, command: Callable) -> None:
@@ -63,7 +63,7 @@ def test_a_modern_run_can_be_quantized(
     done = command("quantize", modern.path, "--bits", bits, "--out", tmp_path / "few")
     assert done.returncode == 0, done.stderr
     few = minigpt.load(tmp_path / "few")
-    assert few.record.validation_loss == pytest.approx(modern.record.validation_loss, abs=tolerance)
+    assert few.info.validation_loss == pytest.approx(modern.info.validation_loss, abs=tolerance)
     assert len(few.generate(max_new_tokens=20, seed=0)) == 20
 
 
@@ -76,7 +76,7 @@ def test_a_modern_run_can_be_fine_tuned(
     assert done.returncode == 0, done.stderr
     tuned = minigpt.load(tmp_path / "tuned")
     assert tuned.config.training.optimizer == "adamw"
-    assert tuned.record.trained_parameters == 2 * LoRAConfig().rank * (4 * (16 + 16) + 2 * (16 + 64))
+    assert tuned.info.trained_parameters == 2 * LoRAConfig().rank * (4 * (16 + 16) + 2 * (16 + 64))
 
 
 def test_a_modern_run_can_be_trained_on_instructions(modern: Run, tmp_path: Path) -> None:

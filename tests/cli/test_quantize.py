@@ -16,7 +16,7 @@ def test_a_smaller_run_with_nearly_the_same_loss(bits: int, trained: Run, comman
     done = command("quantize", trained.path, "--bits", bits, "--out", "small", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["loss_before"] == pytest.approx(trained.record.validation_loss, rel=1e-5)
+    assert found["loss_before"] == pytest.approx(trained.info.validation_loss, rel=1e-5)
     assert abs(found["loss_after"] - found["loss_before"]) < (0.002 if bits == 8 else 0.1)
     assert found["validation_loss"] == found["loss_after"]
     stored = safetensors.torch.load_file(tmp_path / "small" / "model.safetensors")

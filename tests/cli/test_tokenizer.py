@@ -42,7 +42,7 @@ def test_a_run_has_its_tokenizer_and_generates_with_it(run: Run, text: str) -> N
     assert (run.path / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")).is_file()
     again = minigpt.load(run.path, device="cpu")
     assert again.tokenizer.encode(text) == run.tokenizer.encode(text)
-    assert again.record.tokenizer_sha256 == compute_fingerprint(run.tokenizer)
+    assert again.info.tokenizer_sha256 == compute_fingerprint(run.tokenizer)
     assert again.config.model.vocab_size == again.tokenizer.vocab_size == 300
     written = run.generate("sea wind", max_new_tokens=50, seed=1)
     assert written == "sea wind" + "".join(again.stream("sea wind", max_new_tokens=50, seed=1))
@@ -55,20 +55,20 @@ def test_bits_per_byte_are_all_bits_divided_by_all_bytes(run: Run, text: str) ->
     val = ids[math.floor(0.9 * len(ids)) :]
     size = len(run.tokenizer.decode_bytes(val[1:].tolist()))
     loss = run.loss(run.tokenizer.decode(val.tolist()))
-    assert run.record.validation_loss == pytest.approx(loss, rel=1e-5)
-    assert run.record.bits_per_byte == pytest.approx(loss * (len(val) - 1) / math.log(2) / size, rel=1e-5)
-    assert run.record.bits_per_character == pytest.approx(run.record.bits_per_byte)  # the text is ASCII
+    assert run.info.validation_loss == pytest.approx(loss, rel=1e-5)
+    assert run.info.bits_per_byte == pytest.approx(loss * (len(val) - 1) / math.log(2) / size, rel=1e-5)
+    assert run.info.bits_per_character == pytest.approx(run.info.bits_per_byte)  # the text is ASCII
     measured = run.evaluate()
-    assert (measured.loss, measured.bits_per_byte) == pytest.approx((loss, run.record.bits_per_byte), rel=1e-5)
+    assert (measured.loss, measured.bits_per_byte) == pytest.approx((loss, run.info.bits_per_byte), rel=1e-5)
 
 
 def test_bits_per_character_and_per_byte_differ_where_characters_have_more_bytes(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("äöü € " * 400)
     run = minigpt.train(data=tmp_path / "t.txt", out=tmp_path / "run", device="cpu", **TINY)
-    record = run.record
-    assert record.bits_per_character == pytest.approx(record.validation_loss / math.log(2))
-    assert record.bits_per_byte == pytest.approx(record.bits_per_character * 6 / 11, rel=0.02)
-    assert trained.record.bits_per_byte == pytest.approx(trained.record.bits_per_character)
+    info = run.info
+    assert info.bits_per_character == pytest.approx(info.validation_loss / math.log(2))
+    assert info.bits_per_byte == pytest.approx(info.bits_per_character * 6 / 11, rel=0.02)
+    assert trained.info.bits_per_byte == pytest.approx(trained.info.bits_per_character)
 
 
 def test_a_character_in_several_tokens_is_streamed_whole(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_comparison_gives_each_tokenizer_the_same_multiplications(text_file:
     budgets = []
     for model, kind in zip(found, ("char", "bpe", "sentencepiece"), strict=True):
         run = minigpt.load(tmp_path / "out" / kind)
-        assert run.record.bits_per_byte == model.bits_per_byte
+        assert run.info.bits_per_byte == model.bits_per_byte
         assert model.text.startswith("sea ")
         budgets.append(model.steps * count_multiplications(run.config))
         assert model.tokens_per_character == pytest.approx(

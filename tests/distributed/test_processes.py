@@ -65,10 +65,10 @@ def compare_weights(one: Path, other: Path) -> float:
 def losses(run: Path) -> list[float]:
     """All losses that a run has measured."""
     folder = RunDirectory(run)
-    record = folder.read_record()
-    assert record.validation_loss is not None
-    found = [loss for m in folder.read_metrics(record) for loss in (m.train_loss, m.validation_loss)]
-    return [*found, record.validation_loss]
+    info = folder.read_info()
+    assert info.validation_loss is not None
+    found = [loss for m in folder.read_metrics(info) for loss in (m.train_loss, m.validation_loss)]
+    return [*found, info.validation_loss]
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
@@ -157,7 +157,7 @@ def test_a_training_that_was_killed_restarted_stopped_and_resumed_has_the_same_b
     _, resumed, after = said.partition("resumed after step")
     assert resumed
     assert after.count("stopping: evaluating and saving") == 1  # before it, the launcher may have stopped process 0
-    assert RunDirectory(run).read_record().status == "interrupted"
+    assert RunDirectory(run).read_info().status == "interrupted"
     last = max(path.parent.name for path in run.glob("checkpoints/*/checkpoint.json"))
 
     process = start(tmp_path, "--resume", run)
@@ -167,7 +167,7 @@ def test_a_training_that_was_killed_restarted_stopped_and_resumed_has_the_same_b
     assert process.returncode == 1, said
     assert "Traceback" not in said
     assert "minigpt: process 0 was killed by SIGKILL: minigpt train --resume continues from the last checkpoint" in said
-    assert RunDirectory(run).read_record().status == "unfinished"
+    assert RunDirectory(run).read_info().status == "unfinished"
 
     run_two_processes(tmp_path, "resume_run", run)
     run_two_processes(tmp_path, "train_long", tmp_path / "never-stopped", text_file)

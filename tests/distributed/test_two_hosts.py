@@ -60,6 +60,6 @@ def test_two_hosts_train_one_run(hosts: list[str], text_file: Path, tmp_path: Pa
     assert [process.returncode for process in started] == [0, 0], said
     assert "fsdp in 2 processes" in said[0]
     assert "step" not in said[1], "only the first speaks"
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (record["status"], record["launch"]) == ("finished", "night")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (info["status"], info["launch"]) == ("finished", "night")
     assert len(list((tmp_path / "run" / "checkpoints").glob("*/shards/*"))) == 4

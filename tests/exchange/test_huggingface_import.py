@@ -85,7 +85,7 @@ def test_an_exported_run_comes_back_with_its_tokenizer_logits_and_weights(kind: 
     export_run(run, "hf", tmp_path / "out")
     again = import_gpt2(tmp_path / "out", tmp_path / "again")
     assert again.tokenizer.to_bytes() == run.tokenizer.to_bytes()
-    assert again.record.instructions == (True if kind == "chat" else None)
+    assert again.info.instructions == (True if kind == "chat" else None)
     ids = torch.arange(24)[None]
     with torch.inference_mode():
         torch.testing.assert_close(again.model(ids)[0], run.model(ids)[0], atol=2e-5, rtol=1e-5)

@@ -154,5 +154,5 @@ def test_the_run_says_where_the_model_is_from(tmp_path: Path) -> None:
     torch.save(make_model().state_dict(), tmp_path / "mine.pt")
     write_list(tmp_path, CHARACTERS)
     run: Run = import_lecture(tmp_path / "mine.pt", tmp_path / "run")
-    assert run.record.status == "imported"
-    assert str(tmp_path / "mine.pt") in run.record.data_source
+    assert run.info.status == "imported"
+    assert str(tmp_path / "mine.pt") in run.info.data_source

@@ -81,7 +81,7 @@ def test_a_run_goes_to_nanogpt_with_its_logits_and_back_bit_for_bit(
     assert saved["model_args"] == sizes | {"bias": True, "dropout": 0.0}
     assert saved["config"]["dataset"] == kind
     assert saved["iter_num"] == 4
-    assert saved["best_val_loss"] == run.record.validation_loss
+    assert saved["best_val_loss"] == run.info.validation_loss
     idx = torch.randint(run.tokenizer.vocab_size, (3, 16), generator=torch.Generator().manual_seed(0))
     logits = compute_nanogpt_logits(saved["model"], 2, idx)
     torch.testing.assert_close(logits, run.model(idx)[0], rtol=1e-5, atol=1e-5)

@@ -44,7 +44,7 @@ def test_the_vocabulary_grows_or_replaces(
     said = run.tokenizer.decode(run.tokenizer.encode("séa, sält"))
     assert said == ("séa, sält" if choice == "add" else "s\ufffda, s\ufffdlt")
     assert run.loss("the séa") > 0
-    assert RunDirectory(run.path).read_finetuning().new_characters == choice
+    assert RunDirectory(run.path).read_finetuning_info().new_characters == choice
     longer = minigpt.resume(run.path, max_iters=3)
     straight = minigpt.finetune(trained, out=tmp_path / "straight", **settings | {"max_iters": 3})
     assert longer.loss("the séa") == straight.loss("the séa")

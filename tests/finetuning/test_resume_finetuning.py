@@ -68,7 +68,7 @@ def change_record(run: Path, **changes: str) -> None:
 
 @pytest.fixture
 def make_unfinished(folder: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A function that returns a run of some kind that ended before its record said so."""
+    """A function that returns a run of some kind that ended before its run.json said so."""
 
     def stop(kind: str) -> Path:
         assert fault_injection.fine_tuning(folder, kind).finish(tmp_path) == 0
@@ -88,7 +88,7 @@ def test_a_moved_base_is_asked_for_and_another_one_is_refused(
     with pytest.raises(RunError, match="is not the base that was fine-tuned, its weights differ: name it with base=…"):
         resume_finetuning(run, base=folder / "instructed")
     moved = shutil.copytree(folder / "base", tmp_path / "moved")
-    assert resume_finetuning(run, base=moved).run.record.base == str(moved)
+    assert resume_finetuning(run, base=moved).run.info.base == str(moved)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_finished_fine_tuning_can_be_made_longer(folder: Path, tmp_path: Path)
     assert fault_injection.fine_tuning(folder, "text-lora").finish(tmp_path) == 0
     with pytest.raises(RunError, match="is finished after 12 steps: choose a larger max_iters"):
         resume_finetuning(tmp_path / "run")
-    assert resume_finetuning(tmp_path / "run", max_iters=15).run.record.step == 15
+    assert resume_finetuning(tmp_path / "run", max_iters=15).run.info.step == 15
 
 
 def test_a_fine_tuning_that_another_process_trains_cannot_be_resumed(make_unfinished: Callable[[str], Path]) -> None:

@@ -27,7 +27,7 @@ def test_finetune_learns_instructions_and_refuses_impossible_tasks(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["tasks"]["the examples"]["before"] is None
-    assert found["own_loss_before"] == pytest.approx(trained.record.validation_loss, rel=1e-5)
+    assert found["own_loss_before"] == pytest.approx(trained.info.validation_loss, rel=1e-5)
     assert found["own_loss_after"] < found["own_loss_before"] + 0.3
     assert command("sample", "new", "--max-new-tokens", "9").returncode == 0
     assert command("info", "new").returncode == 0

@@ -69,7 +69,7 @@ def test_the_adapter_over_its_base_gives_the_fine_tuned_run(euro_run: Run, train
     whole = apply_adapters(minigpt.load(trained.path), [str(euro_run.path)])
     opened = minigpt.load(euro_run.path)
     assert whole.tokenizer.to_bytes() == opened.tokenizer.to_bytes()
-    assert whole.record.exchanges == opened.record.exchanges == 1
+    assert whole.info.exchanges == opened.info.exchanges == 1
     for name, tensor in opened.model.state_dict().items():
         assert torch.allclose(whole.model.state_dict()[name], tensor, atol=1e-6), name
     sizes = sum(path.stat().st_size for path in (euro_run.path / "adapter").iterdir())

@@ -1,4 +1,4 @@
-"""One exact loss is one figure: what is printed is what the record holds, and nothing that does not compare."""
+"""One exact loss is one figure: what is printed is what run.json has, and nothing that does not compare."""
 
 import json
 from collections.abc import Callable
@@ -31,10 +31,10 @@ def make_documents() -> list[str]:
 
 def test_the_printed_bits_of_documents_are_those_of_the_record(tmp_path: Path, command: Callable) -> None:
     run = train_on_documents(tmp_path, make_documents())
-    bits = run.record.bits_per_character
-    assert bits > run.record.validation_loss / 0.6931471805599453 + 0.01  # the tokens between documents cost bits too
+    bits = run.info.bits_per_character
+    assert bits > run.info.validation_loss / 0.6931471805599453 + 0.01  # the tokens between documents cost bits too
     printed = f"nats per token (exact; {bits:.4f} bits per character of the text, perplexity"
-    assert printed in format_loss("loss", run.record.validation_loss, run.config, run.record)
+    assert printed in format_loss("loss", run.info.validation_loss, run.config, run.info)
     assert printed in command("eval", run.path).stdout
     assert json.loads(command("eval", run.path, "--json").stdout)["bits_per_character"] == pytest.approx(bits)
 
@@ -51,7 +51,7 @@ def test_a_text_with_replaced_characters_has_no_bits_per_byte(
     if "tokenizer" in settings:
         settings = {**settings, "vocab_size": 300}
     run = train_on_documents(tmp_path, texts, **settings)
-    assert run.record.bits_per_byte is run.record.bits_per_character is None
+    assert run.info.bits_per_byte is run.info.bits_per_character is None
     assert run.evaluate().bits_per_byte is None
     printed = command("eval", run.path).stdout
     assert "nats per token (exact; perplexity" in printed

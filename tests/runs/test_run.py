@@ -18,7 +18,7 @@ from minigpt.runs.run import Run
 def test_what_was_trained_is_what_is_loaded(trained: Run, text: str) -> None:
     loaded = minigpt.load(trained.path)
     assert loaded.config == trained.config
-    assert loaded.record == trained.record
+    assert loaded.info == trained.info
     assert loaded.metrics == trained.metrics
     for name, tensor in trained.model.state_dict().items():
         assert torch.equal(tensor, loaded.model.state_dict()[name]), name
@@ -28,11 +28,11 @@ def test_what_was_trained_is_what_is_loaded(trained: Run, text: str) -> None:
 def test_the_record_tells_the_truth(trained: Run, text: str) -> None:
     ids = trained.tokenizer.encode(text)
     held_out = Dataset(ids, trained.config).val
-    assert trained.record.validation_loss == pytest.approx(compute_exact_loss(trained.model, held_out), rel=1e-6)
-    assert trained.record.validation_loss < trained.metrics[0].validation_loss - 0.3  # it has learned something
-    assert trained.record.parameters == sum(p.numel() for p in trained.model.parameters())
-    assert trained.record.data_characters == len(text)
-    assert trained.record.status == "finished"
+    assert trained.info.validation_loss == pytest.approx(compute_exact_loss(trained.model, held_out), rel=1e-6)
+    assert trained.info.validation_loss < trained.metrics[0].validation_loss - 0.3  # it has learned something
+    assert trained.info.parameters == sum(p.numel() for p in trained.model.parameters())
+    assert trained.info.data_characters == len(text)
+    assert trained.info.status == "finished"
     assert [m.step for m in trained.metrics] == [0, 20, 40, 60]
     assert trained.metrics[-1].characters == 60 * 8 * 16
     files = {file.name for file in trained.path.iterdir()} - {"best.safetensors", "checkpoints", ".lock"}
@@ -89,7 +89,7 @@ def test_the_loss_of_a_text(trained: Run, text: str) -> None:
 
 def test_evaluation_keeps_to_what_the_run_has_not_seen(trained: Run, text_file: Path, tmp_path: Path) -> None:
     by_itself = trained.evaluate()
-    assert by_itself.loss == pytest.approx(trained.record.validation_loss, rel=1e-6)
+    assert by_itself.loss == pytest.approx(trained.info.validation_loss, rel=1e-6)
     assert (by_itself.split, by_itself.characters) == ("validation split", 2000)
     moved = tmp_path / "moved.txt"
     moved.write_bytes(text_file.read_bytes())

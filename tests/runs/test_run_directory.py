@@ -21,9 +21,9 @@ import minigpt
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset
 from minigpt.errors import DivergedError, FileError, RunError
-from minigpt.runs.record import FORMAT
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory, find_newest_run
+from minigpt.runs.run_info import FORMAT
 from minigpt.training.train import train
 
 
@@ -75,7 +75,7 @@ def test_overwriting_waits_until_there_is_something_better(text_file: Path, tmp_
     with pytest.raises(DivergedError):
         train(config.override(learning_rate=1e30), text_file, out, overwrite=True)
     assert (out / "model.safetensors").read_bytes() == weights
-    assert minigpt.load(out).record == old.record
+    assert minigpt.load(out).info == old.info
     shutil.rmtree(tmp_path / "run-2")
     new = train(config.override(seed=2), text_file, out, overwrite=True)
     assert new.path == out
@@ -103,8 +103,8 @@ def test_a_run_stays_where_the_one_to_overwrite_it_is_stopped(
     with pytest.raises(KeyboardInterrupt):
         train(config.override(seed=2), text_file, old.path, overwrite=True)
     assert (old.path / "model.safetensors").read_bytes() == weights
-    assert minigpt.load(old.path).record == old.record
-    assert minigpt.load(tmp_path / "run-2").record.status == "interrupted"
+    assert minigpt.load(old.path).info == old.info
+    assert minigpt.load(tmp_path / "run-2").info.status == "interrupted"
     said = capfd.readouterr().err
     assert f"saved in {tmp_path / 'run-2'}: " in said
     assert f"{old.path} stays as it is" in said
@@ -190,8 +190,8 @@ BREAKAGES = (
         ("more blocks", "model.safetensors", replace("config.toml", "n_layer = 2", "n_layer = 3")),
         ("another model", "model.safetensors", replace("config.toml", '"gpt"', '"bigram"')),
         ("another tokenizer", "tokenizer.json", change_json("tokenizer.json", characters=["a", "b"])),
-        ("a later record", "run.json", change_json("run.json", format=FORMAT + 1)),
-        ("a record short of a key", "run.json", change_json("run.json", parameters="drop")),
+        ("a later run.json", "run.json", change_json("run.json", format=FORMAT + 1)),
+        ("a run.json short of a key", "run.json", change_json("run.json", parameters="drop")),
         ("a key too many", "run.json", change_json("run.json", surprise=1)),
         ("a wrong type", "run.json", change_json("run.json", parameters="many")),
         ("an unknown status", "run.json", change_json("run.json", status="great")),

@@ -25,8 +25,8 @@ def folder(trained: Run, tmp_path: Path) -> Path:
     runs = tmp_path / "runs"
     for name, loss, started in (("b", 3.0, "2026-01-01T10:00:00+00:00"), ("a", 4.0, "2026-02-01T10:00:00+00:00")):
         shutil.copytree(trained.path, runs / name)
-        record = dataclasses.replace(trained.record, bits_per_byte=loss, started=started)
-        RunDirectory(runs / name).write_record(record)
+        info = dataclasses.replace(trained.info, bits_per_byte=loss, started=started)
+        RunDirectory(runs / name).write_info(info)
     shutil.copytree(trained.path, runs / "bro\x1bken")
     (runs / "bro\x1bken" / "run.json").write_text("{")
     (runs / "no-run").mkdir()
@@ -60,8 +60,8 @@ def test_a_size_counts_a_file_with_two_names_once_and_follows_no_link(tmp_path: 
 
 
 def test_pruning_deletes_the_checkpoints_of_finished_runs_only(folder: Path) -> None:
-    RunDirectory(folder / "b").write_record(
-        dataclasses.replace(RunDirectory(folder / "b").read_record(), status="interrupted")
+    RunDirectory(folder / "b").write_info(
+        dataclasses.replace(RunDirectory(folder / "b").read_info(), status="interrupted")
     )
     before = measure_size(folder / "a")
     assert prune_run(folder / "a") == before - measure_size(folder / "a") > 0

@@ -27,7 +27,7 @@ def test_the_study_does_not_change_the_run(trained: Run) -> None:
     before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
     depths = measure_bit_depths(trained, "GULL:")
     assert [depth.bits for depth in depths] == list(DEPTHS)
-    assert depths[0].loss == pytest.approx(trained.record.validation_loss, rel=1e-6)
+    assert depths[0].loss == pytest.approx(trained.info.validation_loss, rel=1e-6)
     assert all(depth.text.startswith("GULL:") for depth in depths)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trained.model.state_dict().items())
 

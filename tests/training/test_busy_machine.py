@@ -26,10 +26,10 @@ def test_the_hint_comes_once_if_threads_wait_for_a_cpu(
 
 def test_a_resumed_run_keeps_its_number_of_threads(text_file: Path, tmp_path: Path) -> None:
     run = minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_iters": 2, "threads": 3})
-    assert (run.record.threads, run.config.training.threads) == (3, 3)
+    assert (run.info.threads, run.config.training.threads) == (3, 3)
     before = torch.get_num_threads()
-    assert resume(run.path, max_iters=3).record.threads == 3
-    assert resume(run.path, max_iters=4, threads=2).record.threads == 2
+    assert resume(run.path, max_iters=3).info.threads == 3
+    assert resume(run.path, max_iters=4, threads=2).info.threads == 2
     assert torch.get_num_threads() == before
     chosen = minigpt.train(data=text_file, out=tmp_path / "chosen", **TINY | {"max_iters": 2})
-    assert chosen.config.training.threads == chosen.record.threads == 1
+    assert chosen.config.training.threads == chosen.info.threads == 1

@@ -75,7 +75,7 @@ def test_a_training_has_the_same_bits(
         )
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(run.model.state_dict()[name], tensor), name
-    assert run.record.validation_loss == plain.record.validation_loss
+    assert run.info.validation_loss == plain.info.validation_loss
 
 
 def test_a_run_is_opened_and_writes_the_same_text(caller: Callable[[], AbstractContextManager], plain: Run) -> None:

@@ -10,8 +10,8 @@ from conftest import TINY, make_text
 import minigpt
 from minigpt.data.dataset import Dataset
 from minigpt.errors import ConfigError
-from minigpt.runs.record import Metrics
 from minigpt.runs.run import Run
+from minigpt.runs.run_info import Metrics
 from minigpt.system.advice import advise_commands
 from minigpt.training.diagnostics import compute_unigram_loss, diagnose
 from minigpt.training.resume import resume
@@ -20,21 +20,21 @@ from minigpt.training.resume import resume
 def test_without_patience_left_the_training_ends(text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {"max_iters": 4000, "eval_interval": 10, "learning_rate": 0.03, "train_fraction": 0.02}
     run = minigpt.train(data=text_file, out=tmp_path / "run", patience=3, **settings | {"snapshots": 0})
-    assert run.record.status == "finished"
-    assert run.record.step == run.metrics[-1].step < 4000
+    assert run.info.status == "finished"
+    assert run.info.step == run.metrics[-1].step < 4000
     assert run.metrics.index(run.best) == len(run.metrics) - 4
-    assert resume(run.path).record == run.record
+    assert resume(run.path).info == run.info
     with pytest.raises(ConfigError, match="a patience of 3 ended the run at step"):
         resume(run.path, eval_interval=20)
-    assert resume(run.path, patience=0, max_iters=run.record.step + 3).record.status == "finished"
+    assert resume(run.path, patience=0, max_iters=run.info.step + 3).info.status == "finished"
 
 
 def diagnose_losses(run: Run, losses: list[tuple[float, float]], **changes: Any) -> str:
     """What the diagnostics say of a run with those training and validation losses."""
     metrics = [Metrics(n * 100, *both, 1e-3, 1.0, n) for n, both in enumerate(losses)]
-    record = dataclasses.replace(run.record, step=metrics[-1].step, **changes)
+    info = dataclasses.replace(run.info, step=metrics[-1].step, **changes)
     dataset = Dataset(run.tokenizer.encode(make_text()), run.config)
-    return diagnose(dataclasses.replace(run, metrics=metrics, record=record), dataset) or ""
+    return diagnose(dataclasses.replace(run, metrics=metrics, info=info), dataset) or ""
 
 
 def test_the_diagnostics_find_what_is_wrong_with_a_curve(trained: Run) -> None:

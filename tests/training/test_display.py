@@ -52,7 +52,7 @@ def test_a_training_does_not_need_its_outputs(lost: str, text_file: Path, tmp_pa
         process.stderr.readline()
         process.stderr.close()
         assert process.wait() == 0
-    assert minigpt.load(tmp_path / "run").record.status == "finished"
+    assert minigpt.load(tmp_path / "run").info.status == "finished"
 
 
 def test_an_unknown_matplotlib_backend_does_not_stop_a_training(

@@ -53,7 +53,7 @@ def test_a_training_survives_deleted_files(long_run: CommandProcess, tmp_path: P
     long_run.send_signal(signal.SIGINT)
     assert long_run.wait(60) == 130
     run = minigpt.load(tmp_path / "run")
-    assert resume(run.path, max_iters=run.record.step + 5).record.status == "finished"
+    assert resume(run.path, max_iters=run.info.step + 5).info.status == "finished"
 
 
 def test_a_moved_run_directory_ends_the_training_and_the_run_can_resume(
@@ -64,7 +64,7 @@ def test_a_moved_run_directory_ends_the_training_and_the_run_can_resume(
     assert "cannot " in long_run.stderr.read()
     run = minigpt.load(tmp_path / "moved")
     step = CheckpointDirectory(run.path).open_newest().metadata.step
-    assert resume(run.path, max_iters=step + 5).record.step == step + 5
+    assert resume(run.path, max_iters=step + 5).info.step == step + 5
 
 
 def test_a_read_only_run_directory_ends_the_training_and_the_run_can_resume(
@@ -83,7 +83,7 @@ def test_a_read_only_run_directory_ends_the_training_and_the_run_can_resume(
         long_run.wait()
         subprocess.run(["umount", run], check=True)
     step = CheckpointDirectory(run).open_newest().metadata.step
-    assert resume(run, max_iters=step + 5).record.step == step + 5
+    assert resume(run, max_iters=step + 5).info.step == step + 5
 
 
 def test_a_closed_output_does_not_end_the_training(text_file: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_closed_output_does_not_end_the_training(text_file: Path, tmp_path: Pa
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(60) == 0
-    assert minigpt.load(tmp_path / "run").record.status == "finished"
+    assert minigpt.load(tmp_path / "run").info.status == "finished"
 
 
 def test_a_clock_that_goes_backwards_does_not_change_the_measured_seconds(

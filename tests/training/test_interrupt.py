@@ -40,9 +40,9 @@ def test_one_signal_ends_the_training_with_an_evaluation_and_a_checkpoint(
     assert re.search(r"saved in run: \d+ steps, validation loss \d", messages)
     assert "Traceback" not in messages
     run = minigpt.load(tmp_path / "run")
-    assert run.record.status == "interrupted"
-    assert run.record.step >= run.metrics[-1].step >= 40
-    assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
+    assert run.info.status == "interrupted"
+    assert run.info.step >= run.metrics[-1].step >= 40
+    assert run.evaluate().loss == pytest.approx(run.info.validation_loss, rel=1e-6)
     assert (run.path / "loss.png").exists()
 
 
@@ -55,8 +55,8 @@ def test_a_signal_during_the_last_evaluation_does_not_lose_it(text_file: Path, t
     assert process.returncode == 130
     assert "saved in run: 40 steps" in messages
     run = minigpt.load(tmp_path / "run")
-    assert run.record.status == "finished"
-    assert run.record.validation_loss > 0
+    assert run.info.status == "finished"
+    assert run.info.validation_loss > 0
 
 
 def test_a_second_signal_stops_at_once_and_loses_nothing_saved(text_file: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_saved(text_file: Path, 
     assert process.returncode == 130
     assert "Traceback" not in process.stderr.read()
     run = minigpt.load(tmp_path / "run")
-    assert run.record.status in ("interrupted", "unfinished")
+    assert run.info.status in ("interrupted", "unfinished")
     assert not [file for file in run.path.iterdir() if file.name.endswith(".tmp")]
 
 
@@ -81,7 +81,7 @@ def test_two_sigterms_in_quick_succession_count_as_one(text_file: Path, tmp_path
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "saved in run" in messages
-    assert minigpt.load(tmp_path / "run").record.status == "interrupted"
+    assert minigpt.load(tmp_path / "run").info.status == "interrupted"
 
 
 def test_a_killed_run_is_whole_up_to_its_last_evaluation(text_file: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_killed_run_is_whole_up_to_its_last_evaluation(text_file: Path, tmp_pa
     process.kill()
     process.communicate()
     run = minigpt.load(tmp_path / "run")
-    assert run.record.status == "unfinished"
+    assert run.info.status == "unfinished"
     assert len(run.generate(max_new_tokens=10)) == 10
 
 

@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(dropout: float, text_file:
     )
     assert [run.path.name for run in (first, second, other)] == ["run", "run-2", "run-3"]
     assert same_weights(first, second)
-    assert first.record.validation_loss == second.record.validation_loss
+    assert first.info.validation_loss == second.info.validation_loss
     assert (first.path / "samples.txt").read_text() == (second.path / "samples.txt").read_text()
     assert (first.path / "model.safetensors").read_bytes() == (second.path / "model.safetensors").read_bytes()
     assert not same_weights(first, other)
@@ -132,7 +132,7 @@ def test_the_metrics_file_has_a_line_for_each_evaluation(trained: Run) -> None:
     assert all(line["learning_rate"] == 1e-3 for line in lines)
     seconds = [line["seconds"] for line in lines]
     assert seconds == sorted(seconds)
-    assert seconds[-1] <= trained.record.training_seconds
+    assert seconds[-1] <= trained.info.training_seconds
 
 
 def test_a_run_keeps_its_last_weights_and_the_best_ones(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_run_keeps_its_last_weights_and_the_best_ones(tmp_path: Path) -> None:
     last, kept = minigpt.load(run.path), Run.open(run.path, weights="best")
     assert same_weights(run, last)
     assert not same_weights(run, kept)
-    assert last.evaluate().loss == pytest.approx(run.record.validation_loss)
+    assert last.evaluate().loss == pytest.approx(run.info.validation_loss)
     data = Dataset(kept.tokenizer.encode("".join(small)), kept.config)
     assert estimate_loss(kept.model, data, run.config.training.eval_windows)["val"] == pytest.approx(
         best.validation_loss
@@ -162,8 +162,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best_weights(text
         minigpt.train(data=text_file, out=tmp_path / "run", **settings)
     assert caught.value.exit_status == 1
     run = Run.open(tmp_path / "run", weights="best")
-    assert run.record.status == "diverged"
-    assert run.record.validation_loss is None
+    assert run.info.status == "diverged"
+    assert run.info.validation_loss is None
     assert run.evaluate().loss == pytest.approx(min(m.validation_loss for m in run.metrics), abs=0.1)
 
 

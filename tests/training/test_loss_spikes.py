@@ -67,7 +67,7 @@ def give_batches(loss: float, count: int) -> Callable[[BadLosses], float | None]
 
 def test_one_odd_batch_does_not_stop_a_training(text_file: Path, tmp_path: Path) -> None:
     run = train_badly(BadLosses(give_batches(30.0, 40)), text_file, tmp_path / "run", max_iters=220)
-    assert run.record.status == "finished"
+    assert run.info.status == "finished"
     assert [metrics.step for metrics in run.metrics] == list(range(0, 221, 20))
 
 
@@ -81,8 +81,8 @@ def test_losses_that_stay_high_stop_the_training_and_the_message_names_the_step(
         train_badly(bad, text_file, tmp_path / "run", max_iters=300)
     assert len(bad.batches) == 150 + LossSpikeDetector.MAX_HIGH
     run = minigpt.load(tmp_path / "run")
-    assert run.record.status == "diverged"
-    assert run.record.step == 140
+    assert run.info.status == "diverged"
+    assert run.info.step == 140
 
 
 @pytest.mark.parametrize("loss", [30.0, math.nan])
@@ -101,7 +101,7 @@ def test_a_rollback_returns_to_the_last_checkpoint_and_leaves_out_the_bad_batch(
         assert torch.equal(again[9], bad.batches[150])
     assert CheckpointDirectory(run.path).open_newest().metadata.get_skip_positions() == [150 * 8]
     longer = resume(run.path, max_iters=210)
-    assert longer.record.status == "finished"
+    assert longer.info.status == "finished"
 
 
 def test_several_batches_may_be_left_out_but_not_any_number(text_file: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_log_with_lines_of_base64_trains_to_the_end(tmp_path: Path) -> None:
     (tmp_path / "server.log").write_text("\n".join(lines))
     settings = TINY | {"order": "epochs", "batch_size": 2, "max_iters": 1200, "eval_interval": 400}
     run = minigpt.train(data=tmp_path / "server.log", out=tmp_path / "run", learning_rate=1e-2, **settings)
-    assert run.record.status == "finished"
+    assert run.info.status == "finished"
 
 
 class InfiniteGradient(Callback):

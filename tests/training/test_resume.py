@@ -127,8 +127,8 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     assert code == status, said
     assert "minigpt train --resume run" in said
     run = minigpt.load(tmp_path / "run")
-    assert run.record.status == "interrupted"
-    assert run.evaluate().loss == pytest.approx(run.record.validation_loss, rel=1e-6)
+    assert run.info.status == "interrupted"
+    assert run.evaluate().loss == pytest.approx(run.info.validation_loss, rel=1e-6)
     assert [metrics.step for metrics in run.metrics] == [0, 100]  # that made on stopping is not among them
     again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
     assert f"run is not finished; to resume: {os.path.relpath(COMMAND, tmp_path)} train --resume run" in again.stderr
@@ -142,7 +142,7 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
             **TINY | {"max_iters": 400, "eval_interval": 100, "n_layer": 1, "snapshots": 0, "dropout": 0.1},
         )
         assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
-        assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.record.validation_loss, rel=1e-6)
+        assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.info.validation_loss, rel=1e-6)
 
 
 @pytest.fixture
@@ -154,10 +154,10 @@ def finished(trained: Run, tmp_path: Path) -> Path:
 def test_a_finished_run_can_be_made_longer(finished: Path) -> None:
     longer = resume(finished, max_iters=100, eval_interval=10)
     assert [metrics.step for metrics in longer.metrics] == [0, 20, 40, 60, 70, 80, 90, 100]
-    assert longer.record.status == "finished"
-    assert longer.record.validation_loss < minigpt.load(finished, weights="best").record.validation_loss + 1
+    assert longer.info.status == "finished"
+    assert longer.info.validation_loss < minigpt.load(finished, weights="best").info.validation_loss + 1
     assert minigpt.load(finished).config.training.schedule_end == 60
-    assert resume(finished, max_iters=100).record == longer.record
+    assert resume(finished, max_iters=100).info == longer.info
     with pytest.raises(ConfigError, match="is at step 100 of 90 already"):
         resume(finished, max_iters=90)
 
@@ -166,7 +166,7 @@ def test_resuming_a_finished_run_says_that_it_is_finished(finished: Path, comman
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     done = command("train", "--resume", finished)
     assert done.returncode == 0, done.stderr
-    loss = minigpt.load(finished).record.validation_loss
+    loss = minigpt.load(finished).info.validation_loss
     assert f"the run is finished after 60 steps: validation loss {loss:.4f} nats per character" in done.stdout
     assert f"train --resume {finished} --max-iters 120" in done.stdout
     assert f"sample {finished}" in done.stdout
@@ -214,7 +214,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_is_used(
         assert name in said[0]
         (newest / name).write_bytes(whole)
     (newest / "model.safetensors").write_bytes(b"")
-    assert resume(finished, max_iters=61).record.step == 61
+    assert resume(finished, max_iters=61).info.step == 61
     assert "the checkpoint before it is used" in capfd.readouterr().err
     shutil.rmtree(finished / "checkpoints")
     with pytest.raises(RunError, match="has no checkpoint to resume from"):
@@ -287,7 +287,7 @@ def test_a_resumed_training_says_if_its_kernels_are_not_those_of_the_run(
     finished: Path, capfd: pytest.CaptureFixture
 ) -> None:
     directory = RunDirectory(finished)
-    directory.write_record(dataclasses.replace(directory.read_record(), kernels="abacus"))
+    directory.write_info(dataclasses.replace(directory.read_info(), kernels="abacus"))
     resume(finished, max_iters=61)
     assert "was trained with abacus and resumes with" in capfd.readouterr().err
     resume(finished, max_iters=62)

@@ -128,7 +128,7 @@ class LadderDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.record = path / "ladder.json"
+        self.measurements = path / "ladder.json"
         self.report = path / "ladder.md"
         self.figure = path / "ladder.png"
 
@@ -152,9 +152,9 @@ class LadderDirectory:
         """
         settings = {"data_sha256": corpus.sha256, **vars(config.model), **vars(config.training)}
         settings = {name: value for name, value in settings.items() if name not in UNRELATED}
-        require_inside(self.path, [self.record, self.report, self.figure])
+        require_inside(self.path, [self.measurements, self.report, self.figure])
         with explain_os_errors("create the ladder's folder", self.path):
-            if not self.record.exists():
+            if not self.measurements.exists():
                 ours = {self.report.name, self.figure.name}  # these remain after the user deletes ladder.json
                 if any(path.name[0] != "." and path.name not in ours for path in self.path.iterdir()):
                     raise RunError(
@@ -175,9 +175,9 @@ class LadderDirectory:
 
     def read(self) -> Ladder:
         """Read the ladder in this folder."""
-        where = f"{str(self.record)!r}"
+        where = f"{str(self.measurements)!r}"
         try:
-            text = read_text(self.record, MAX_JSON_BYTES)
+            text = read_text(self.measurements, MAX_JSON_BYTES)
         except FileError as error:
             raise RunError(str(error)) from None
         try:
@@ -199,7 +199,7 @@ class LadderDirectory:
     def save(self, ladder: Ladder) -> None:
         """Write ladder.json."""
         content = {"format": FORMAT, **dataclasses.asdict(ladder)}
-        write_atomic(self.record, json.dumps(content, indent=1).encode() + b"\n")
+        write_atomic(self.measurements, json.dumps(content, indent=1).encode() + b"\n")
 
     def write_report(self, text: str, figure: "Figure") -> None:
         """Write ladder.md and ladder.png."""

@@ -21,19 +21,19 @@ def describe_ranking(runs: Sequence[Run]) -> str:
 
     Runs are compared only if they were trained on the same text, with the same split.
     """
-    measured = [run for run in runs if run.record.validation_loss is not None]
+    measured = [run for run in runs if run.info.validation_loss is not None]
     if not measured:
         return "no run has an exact loss yet"
-    texts = {(run.record.data_sha256, run.config.training.train_fraction) for run in measured}
+    texts = {(run.info.data_sha256, run.config.training.train_fraction) for run in measured}
     if len(texts) > 1:
         return "the runs were trained on different texts, so their losses cannot be compared"
-    if len({run.record.tokenizer_sha256 for run in measured}) == 1:
-        best = min(measured, key=lambda run: run.record.validation_loss or 0.0)
-        return f"lowest exact validation loss: {best.record.validation_loss:.4f} nats per {get_unit(best)}, {best.path}"
-    if any(run.record.bits_per_byte is None for run in measured):
+    if len({run.info.tokenizer_sha256 for run in measured}) == 1:
+        best = min(measured, key=lambda run: run.info.validation_loss or 0.0)
+        return f"lowest exact validation loss: {best.info.validation_loss:.4f} nats per {get_unit(best)}, {best.path}"
+    if any(run.info.bits_per_byte is None for run in measured):
         return "the runs have different tokenizers and no bits per byte, so their losses cannot be compared"
-    best = min(measured, key=lambda run: run.record.bits_per_byte or 0.0)
-    return f"fewest bits per byte of the text: {best.record.bits_per_byte:.4f}, {best.path}"
+    best = min(measured, key=lambda run: run.info.bits_per_byte or 0.0)
+    return f"fewest bits per byte of the text: {best.info.bits_per_byte:.4f}, {best.path}"
 
 
 def draw_curves(runs: Sequence[Run]) -> "Figure":
@@ -48,7 +48,7 @@ def draw_curves(runs: Sequence[Run]) -> "Figure":
     axes = figure.subplots()
     for i, run in enumerate(runs):
         characters = [m.characters for m in run.metrics]
-        loss = run.record.validation_loss
+        loss = run.info.validation_loss
         exact = "" if loss is None else f": {loss:.4f}"
         label = replace_undrawable(f"{run.path.name}{exact}")
         axes.plot(characters, [m.validation_loss for m in run.metrics], color=f"C{i % 10}", linewidth=2.5, label=label)

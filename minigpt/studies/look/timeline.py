@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minigpt.errors import DataError
-from minigpt.runs.record import Snapshot
+from minigpt.runs.run_info import Snapshot
 from minigpt.system.advice import format_setting
 from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable
 

@@ -48,7 +48,7 @@ class ViewInput:
         Of a run that learned instructions or preferences, it is the text of the base.
         """
         run = self.run
-        if self.data is None and run.record.instructions:
+        if self.data is None and run.info.instructions:
             return Dataset(run.tokenizer.encode(find_base_text(run).text), run.config)
         return run.dataset(self.data)
 
@@ -83,18 +83,18 @@ class ViewInput:
 
 def find_base_text(run: Run) -> Corpus:
     """Return the text of the base of an instruction-tuned run, or of the base's base. Raise DataError or FileError."""
-    path, record = run.path, run.record
+    path, info = run.path, run.info
     for _ in range(MAX_BASES):
-        if not record.instructions or record.base is None:
+        if not info.instructions or info.base is None:
             break
-        path = Path(record.base)
-        record = RunDirectory(path).read_record()
-    if record.instructions or record.status == "imported":
+        path = Path(info.base)
+        info = RunDirectory(path).read_info()
+    if info.instructions or info.status == "imported":
         raise DataError(
             f"{str(run.path)!r} has a base whose text is not known: name a text with {format_setting('data')}"
         )
     text_format = TextFormat.from_settings(RunDirectory(path).read_config().training)
-    corpus = find_training_data(path, record, None, text_format)
+    corpus = find_training_data(path, info, None, text_format)
     if not isinstance(corpus, Corpus):
         raise DataError(
             f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with {format_setting('data')}"

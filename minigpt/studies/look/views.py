@@ -144,8 +144,8 @@ def _view_copied(inputs: ViewInput) -> ViewResult:
 def _view_curves(inputs: ViewInput) -> ViewResult:
     """Show the learning curves of the runs."""
     runs = [inputs.run, *inputs.others]
-    losses = {str(run.path): run.record.validation_loss for run in runs}
-    bits = {str(run.path): run.record.bits_per_byte for run in runs}
+    losses = {str(run.path): run.info.validation_loss for run in runs}
+    bits = {str(run.path): run.info.bits_per_byte for run in runs}
     summary = describe_ranking(runs)
     figures = {"validation_losses": losses, "bits_per_byte": bits}
     return ViewResult("curves", summary, figures, draw_curves(runs))
@@ -154,7 +154,7 @@ def _view_curves(inputs: ViewInput) -> ViewResult:
 def _view_timeline(inputs: ViewInput) -> ViewResult:
     """Show what the model wrote during training."""
     snapshots = RunDirectory(inputs.run.path).read_snapshots()
-    title = f"{inputs.run.path.name}: {inputs.run.record.parameters:,} parameters learn to write"
+    title = f"{inputs.run.path.name}: {inputs.run.info.parameters:,} parameters learn to write"
     picture = draw_timeline(snapshots, title)
     return ViewResult("timeline", f"{len(snapshots)} samples from training, all from the same start", {}, picture)
 

@@ -54,8 +54,8 @@ def test_the_ladder_measures_every_rung_with_every_seed(measured_ladder: Measure
 
 def test_the_last_rung_equals_a_run_of_train(measured_ladder: Measured, trained: minigpt.runs.run.Run) -> None:
     (last,) = (r for r in measured_ladder[0].rungs if (r.number, r.seed) == (10, 1337))
-    assert last.loss == pytest.approx(trained.record.validation_loss, abs=1e-6)  # but for the order of a sum
-    assert last.parameters == trained.record.parameters
+    assert last.loss == pytest.approx(trained.info.validation_loss, abs=1e-6)  # but for the order of a sum
+    assert last.parameters == trained.info.parameters
 
 
 def test_the_learned_bigram_equals_a_run_of_the_bigram_preset(
@@ -64,7 +64,7 @@ def test_the_learned_bigram_equals_a_run_of_the_bigram_preset(
     (tmp_path / "text.txt").write_text(text)
     settings = {name: TINY[name] for name in ("block_size", "batch_size", "max_iters", "eval_interval")}
     run = minigpt.train("bigram", data=tmp_path / "text.txt", out=tmp_path / "run", device="cpu", **settings)
-    assert measured_ladder[0].rungs[3].loss == pytest.approx(run.record.validation_loss, abs=1e-6)
+    assert measured_ladder[0].rungs[3].loss == pytest.approx(run.info.validation_loss, abs=1e-6)
 
 
 def test_the_loss_of_an_n_gram_model_is_the_mean_over_every_prediction(measured_ladder: Measured, text: str) -> None:

@@ -8,10 +8,10 @@ from minigpt.studies.look.curves import describe_ranking, draw_curves, get_unit
 
 
 def change(run: Run, name: str, **changes: object) -> Run:
-    """The run under another name, with another record and perhaps another tokenizer."""
+    """The run under another name, with another run.json and perhaps another tokenizer."""
     kind = changes.pop("tokenizer", "char")
-    record = dataclasses.replace(run.record, **changes)
-    return dataclasses.replace(run, path=Path(name), record=record, config=run.config.override(tokenizer=kind))
+    info = dataclasses.replace(run.info, **changes)
+    return dataclasses.replace(run, path=Path(name), info=info, config=run.config.override(tokenizer=kind))
 
 
 def test_runs_of_one_tokenizer_are_ranked_by_their_loss(trained: Run) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from minigpt.finetuning.accuracy_log import AccuracyLog
-from minigpt.runs.record import Snapshot
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import Snapshot
 from minigpt.studies.bit_depth import Depth, format_table
 from minigpt.studies.look.attention import draw_attention
 from minigpt.studies.look.curves import draw_curves

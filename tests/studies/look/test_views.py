@@ -160,7 +160,7 @@ def test_a_transformer_has_every_view(trained: Run, bigram: Run, tmp_path: Path)
     assert sum(views["surprise"].figures["losses"]) / 499 == pytest.approx(trained.loss(shown), rel=1e-5)
     assert views["attention"].figures["text"] == shown[-16:]
     assert views["curves"].figures["validation_losses"] == {
-        str(run.path): run.record.validation_loss for run in (trained, bigram)
+        str(run.path): run.info.validation_loss for run in (trained, bigram)
     }
     assert len(views["position"].figures["losses"]) == 16
 
@@ -212,14 +212,14 @@ def test_an_instruction_tuned_run_lacks_only_the_timeline(trained: Run, tmp_path
     run = train_to_answer(trained, tmp_path, "ab", max_iters=2).run
     left_out = {view.name: view.summary for view in look(run, tmp_path / "look") if view.picture is None}
     assert list(left_out) == ["timeline"]
-    record = dataclasses.replace(run.record, base=str(tmp_path))
+    info = dataclasses.replace(run.info, base=str(tmp_path))
     with pytest.raises(RunError):
-        list(look(dataclasses.replace(run, record=record), tmp_path / "look", only=["heads"]))
+        list(look(dataclasses.replace(run, info=info), tmp_path / "look", only=["heads"]))
 
 
 def test_an_imported_run_is_looked_at_with_any_text(trained: Run, text_file: Path, tmp_path: Path) -> None:
-    record = dataclasses.replace(trained.record, status="imported", data_sha256="0" * 64)
-    run = dataclasses.replace(trained, record=record)
+    info = dataclasses.replace(trained.info, status="imported", data_sha256="0" * 64)
+    run = dataclasses.replace(trained, info=info)
     with pytest.raises(DataError, match="name one with data=…"):
         list(look(run, tmp_path / "look", only=["heads"]))
     views = {view.name: view for view in look(run, tmp_path / "look", data=text_file)}

@@ -48,7 +48,7 @@ def test_a_time_budget_becomes_a_number_of_steps(text_file: Path, tmp_path: Path
     assert divide_budget(0.02, timings, compiled=True) == 12  # the first step compiles
     assert divide_budget(1e-6, timings, compiled=False) == 1
     run = minigpt.train(data=text_file, out=tmp_path / "run", **TINY | {"max_minutes": 1e-3})
-    assert run.config.training.max_iters == run.record.step
+    assert run.config.training.max_iters == run.info.step
     assert run.config.training.max_minutes is None
     assert minigpt.load(run.path).config == run.config
 

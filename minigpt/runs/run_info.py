@@ -1,4 +1,4 @@
-"""What a run's files hold: an evaluation, a snapshot, and the record of the run."""
+"""What a run's JSON files hold: an evaluation, a snapshot, and how the run was trained."""
 
 import datetime
 import platform
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunInfo:
     """What run.json holds.
 
     Attributes:
@@ -118,7 +118,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class FinetuningRecord:
+class FinetuningInfo:
     """What finetuning.json holds: how a run was fine-tuned, beside the settings in config.toml.
 
     Attributes:
@@ -154,18 +154,18 @@ class FinetuningRecord:
     new_characters: str | None = None
 
 
-def read_record(path: Path) -> Record:
+def read_run_info(path: Path) -> RunInfo:
     """Read run.json. Raise RunError if it is missing, damaged, or of another version of the run's files."""
     content = parse_json(read_run_file(path), f"{str(path)!r}")
     if isinstance(content, dict) and content.get("format") != FORMAT:
         raise RunError(
             f"{str(path)!r} has format {content.get('format')!r}, but this version reads {FORMAT}: train the run again"
         )
-    return parse_dataclass(Record, content, f"{str(path)!r}")
+    return parse_dataclass(RunInfo, content, f"{str(path)!r}")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return the fields of a new record that say when and where the run began."""
+    """Return the fields of a new run.json that say when and where the run began."""
     import torch  # here, so that a list of runs is printed at once
 
     return {

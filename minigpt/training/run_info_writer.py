@@ -4,61 +4,61 @@ import dataclasses
 import shlex
 
 from minigpt.runs.exact_loss import ExactLoss
-from minigpt.runs.record import Record, Status
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_info import RunInfo, Status
 from minigpt.system.advice import choose_advice
 from minigpt.training.callbacks import Callback
 from minigpt.training.display import Display
 from minigpt.training.training_state import TrainingState
 
 
-class RunRecorder(Callback):
+class RunInfoWriter(Callback):
     """Writes run.json: the kernels at the start; the status, the times and the losses at the end, also after a failure.
 
     Attributes:
-        is_written: True once the record of the end is on disk.
+        is_written: True once the end of the training is on disk.
     """
 
     def __init__(self, run: Run, display: Display) -> None:
-        self.path, self.record, self.display = run.path, run.record, display
+        self.path, self.info, self.display = run.path, run.info, display
         self.state: TrainingState | None = None
         self.is_written = False
 
     def on_train_begin(self, state: TrainingState) -> None:
         """Keep the state, which outlives an error in the loop. Say if a resumed run has other kernels than before."""
         self.state = state
-        state.saved_step = self.record.step
-        before, now = self.record.kernels, ", ".join(state.kernels)
+        state.saved_step = self.info.step
+        before, now = self.info.kernels, ", ".join(state.kernels)
         if before not in (None, now):
             self.display.say(
                 f"the run was trained with {before or 'no kernels'} and resumes with {now or 'no kernels'}: "
                 "the bits will differ from those of a run without the stop",
                 "yellow",
             )
-        self.record = dataclasses.replace(self.record, kernels=now)
+        self.info = dataclasses.replace(self.info, kernels=now)
         if state.processes.is_first:
-            RunDirectory(self.path).write_record(self.record)
+            RunDirectory(self.path).write_info(self.info)
 
-    def write(self, status: Status, exact: ExactLoss | None = None) -> Record:
-        """Write and return the record of a training run that ended.
+    def write(self, status: Status, exact: ExactLoss | None = None) -> RunInfo:
+        """Write how the training ended, and return what run.json then says.
 
         Args:
             status: how it ended.
             exact: the exact loss at the end, if it was measured.
         """
-        record = dataclasses.replace(self.record, status=status)
+        info = dataclasses.replace(self.info, status=status)
         if self.state:
-            record = dataclasses.replace(
-                record,
+            info = dataclasses.replace(
+                info,
                 step=self.state.saved_step,
                 data_position=self.state.data.position,
                 training_seconds=self.state.clock.training_seconds,
                 evaluation_seconds=self.state.clock.evaluation_seconds,
             )
         if exact:
-            record = dataclasses.replace(
-                record,
+            info = dataclasses.replace(
+                info,
                 validation_loss=exact.loss,
                 bits_per_byte=exact.bits_per_byte,
                 bits_per_character=exact.bits_per_character,
@@ -66,9 +66,9 @@ class RunRecorder(Callback):
                 possible_predictions=exact.possible_predictions,
             )
         if self.state is None or self.state.processes.is_first:
-            RunDirectory(self.path).write_record(record)
+            RunDirectory(self.path).write_info(info)
         self.is_written = True
-        return record
+        return info
 
     def describe_best(self) -> str:
         """Return the end of a sentence: which weights of a failed training are kept."""
