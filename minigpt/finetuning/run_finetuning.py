@@ -245,7 +245,7 @@ class Finetuning:
         """Train the adapters of a run, and merge them. The options are those of `run_training`."""
         adapter, moved_ids = RunDirectory(run.path).adapter, find_moved_ids(self.old_ids)
 
-        def merge() -> Mapping[str, Tensor]:
+        def save_and_merge() -> Mapping[str, Tensor]:
             """Save the adapter, and return the merged weights."""
             weights = compute_merged_weights(run.model)
             save_adapter(run.model, adapter, base_sha256=self.finetuning_info.base_sha256, moved_ids=moved_ids)
@@ -254,7 +254,7 @@ class Finetuning:
             return weights
 
         try:
-            trained_run = run_training(run, self.setup, self.display, merge=merge, **options)
+            trained_run = run_training(run, self.setup, self.display, get_merged_weights=save_and_merge, **options)
         finally:
             merge_and_unload(self.setup.model)
             accelerate(self.setup.model, self.setup.config)

@@ -67,7 +67,7 @@ class Checkpointer(Callback):
         run: Path,
         writer: AsyncWriter,
         say: Callable[..., None],
-        merge: Callable[[], Mapping[str, Tensor]] | None = None,
+        get_merged_weights: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
         """Prepare to write checkpoints into a run.
 
@@ -75,9 +75,11 @@ class Checkpointer(Callback):
             run: the run's directory.
             writer: the thread that writes.
             say: called with a sentence when the training goes back to a checkpoint.
-            merge: returns the weights of the run's model.safetensors, if they are not those of the checkpoint.
+            get_merged_weights: returns the weights of the run's model.safetensors, if they are not those of the
+                checkpoint.
         """
-        self.checkpoints, self.writer, self.say, self.merge = CheckpointDirectory(run), writer, say, merge
+        self.checkpoints, self.writer, self.say = CheckpointDirectory(run), writer, say
+        self.get_merged_weights = get_merged_weights
         self.saved_at = 0.0
 
     def on_train_begin(self, state: TrainingState) -> None:
@@ -134,7 +136,9 @@ class Checkpointer(Callback):
             is_published=is_published,
         )
         metrics, snapshots = [*state.metrics], [*state.snapshots]
-        merged = _copy_to_cpu(self.merge()) if self.merge and is_published and state.processes.is_first else None
+        merged = None
+        if self.get_merged_weights and is_published and state.processes.is_first:
+            merged = _copy_to_cpu(self.get_merged_weights())
         if state.processes.size == 1:
             weights, tensors = _copy_to_cpu(state.weights()), _copy_to_cpu(state.tensors())
             self.writer.submit(

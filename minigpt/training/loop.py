@@ -32,7 +32,9 @@ def fit(
     checkpoint: Checkpoint | None = None,
     processes: Processes = SINGLE,
 ) -> TrainingState:
-    """Train `model` in place until max_iters, or until a callback stops the training.
+    """Run the training loop: train `model` in place until max_iters, or until a callback stops the training.
+
+    The loop needs no run and no directory. `run_training` calls it with the callbacks of a run.
 
     Args:
         model: a model on its device.

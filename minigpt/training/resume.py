@@ -41,7 +41,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> Run:
-    """Resume a run from its newest whole checkpoint, and return it as `minigpt.train` does.
+    """Resume a run: restore it from its newest whole checkpoint, then call `run_training`.
 
     With the same settings, on a CPU in float32, the run gets the same bits as without the stop. A finished run is
     returned as it is, unless `changes` make it longer.

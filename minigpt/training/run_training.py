@@ -1,8 +1,9 @@
-"""Train a run from its first step, or from a checkpoint, to its record."""
+"""Train a run from its first step, or from a checkpoint, to its end."""
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,9 +12,11 @@ from minigpt.acceleration import describe_decoder
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.distributed.parallelism import is_sharded
+from minigpt.distributed.process_group import Processes
 from minigpt.errors import DivergedError
 from minigpt.model import count_parameters
 from minigpt.model.language_model import get_device
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -46,6 +49,8 @@ from minigpt.training.run_info_writer import RunInfoWriter
 from minigpt.training.setup import TrainingSetup
 from minigpt.training.training_state import TrainingState
 
+GetWeights = Callable[[], Mapping[str, Tensor]]
+
 
 def run_training(
     run: Run,
@@ -56,11 +61,11 @@ def run_training(
     checkpoint: Checkpoint | None = None,
     replaces: RunDirectory | None = None,
     objective: Objective | None = None,
-    merge: Callable[[], Mapping[str, Tensor]] | None = None,
+    get_merged_weights: GetWeights | None = None,
 ) -> Run:
-    """Train a run's model, measure it exactly, and write down how the training ended.
+    """Train a run that has a directory: build its callbacks, call `fit`, and write into run.json how it ended.
 
-    Pre-training, fine-tuning, instruction tuning and DPO all train here.
+    `train`, `resume` and the functions of fine-tuning make the run and call this function. `fit` has the loop.
 
     Args:
         run: the run, its directory already made. Its model is trained, or under FSDP gets the trained weights.
@@ -70,7 +75,7 @@ def run_training(
         checkpoint: what to resume from; the model must already have its weights.
         replaces: the run that this run replaces when it is finished.
         objective: what the training minimizes; by default the loss of the next token.
-        merge: returns the weights of the run's model.safetensors, if they are not simply the model's.
+        get_merged_weights: returns the weights of the run's model.safetensors, if they are not simply the model's.
 
     Returns:
         The run with its final info and metrics.
@@ -79,34 +84,43 @@ def run_training(
         DivergedError: a loss jumped or is not finite. The weights of the best evaluation are kept.
         KeyboardInterrupt: a signal stopped the training; the run is saved, and can resume.
     """
-    processes = setup.processes
-    objective = objective or Objective(setup)
-    run, merge = _prepare_run(run, setup, merge)
+    processes, objective = setup.processes, objective or Objective(setup)
+    run, get_merged_weights = _prepare_run(run, setup, get_merged_weights)
     info_writer, writer = RunInfoWriter(run, display), AsyncWriter()
     try:
-        with Interrupt(quiet=not processes.is_first) as interrupt:
-            usual = [info_writer, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
-            checkpointer = Checkpointer(run.path, writer, display.say, merge)
+        with _write_failure(info_writer, writer, processes), Interrupt(quiet=not processes.is_first) as interrupt:
+            built_in = [info_writer, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
+            checkpointer = Checkpointer(run.path, writer, display.say, get_merged_weights)
             state = fit(
                 setup.model,
                 setup.dataset,
                 run.config,
-                [*usual, checkpointer, *callbacks],
+                [*built_in, checkpointer, *callbacks],
                 loss_module=objective.module,
                 estimate=objective.estimate_loss,
                 checkpoint=checkpoint,
                 processes=processes,
             )
             interrupt.received = processes.max(interrupt.received)  # a signal to one process stops all
-            with state.clock.count_as_evaluation():
-                exact = objective.measure_exact_loss()
-                require_finite(exact.loss, state.step, state.config)
+            exact = _measure_exact_loss(objective, state)
             writer.flush()
             info = info_writer.write("finished" if state.is_finished else "interrupted", exact)
             run = dataclasses.replace(run, info=info, metrics=state.metrics)
             run = _finish_run(run, state, replaces, display)
             if interrupt.received:
-                _describe_stop(run, display, replaces)
+                _report_stop(run, display, replaces)
+    finally:
+        display.stop()
+        writer.stop()
+    run.model.eval()
+    return run
+
+
+@contextmanager
+def _write_failure(info_writer: RunInfoWriter, writer: AsyncWriter, processes: Processes) -> Iterator[None]:
+    """Write into run.json that the training in the block diverged, or was interrupted before it was saved."""
+    try:
+        yield
     except DivergedError as error:
         writer.flush()
         info_writer.write("diverged")
@@ -118,11 +132,14 @@ def run_training(
             writer.flush()
             info_writer.write("interrupted")
         raise
-    finally:
-        display.stop()
-        writer.stop()
-    run.model.eval()
-    return run
+
+
+def _measure_exact_loss(objective: Objective, state: TrainingState) -> ExactLoss:
+    """Return the exact loss at the end of the training. Raise DivergedError if it is not finite."""
+    with state.clock.count_as_evaluation():
+        exact = objective.measure_exact_loss()
+        require_finite(exact.loss, state.step, state.config)
+    return exact
 
 
 def create_run_info(setup: TrainingSetup) -> RunInfo:
@@ -147,9 +164,9 @@ def create_run_info(setup: TrainingSetup) -> RunInfo:
 
 
 def _prepare_run(
-    run: Run, setup: TrainingSetup, merge: Callable[[], Mapping[str, Tensor]] | None
-) -> tuple[Run, Callable[[], Mapping[str, Tensor]] | None]:
-    """Return the run, and how to merge its weights, for one of perhaps several processes.
+    run: Run, setup: TrainingSetup, get_merged_weights: GetWeights | None
+) -> tuple[Run, GetWeights | None]:
+    """Return the run and the function that returns its merged weights, for one of perhaps several processes.
 
     Several processes write shards, so the run's weights are merged into a file of their own. Under FSDP no process
     holds the whole model on its device: the first one's run gets an unsharded copy in the computer's memory.
@@ -159,7 +176,7 @@ def _prepare_run(
         torch.manual_seed(run.config.training.seed + processes.rank)  # each process drops out other activations
     if is_sharded(run.config, processes) and processes.is_first:
         run = dataclasses.replace(run, model=copy.deepcopy(setup.model).cpu())
-    return run, run.model.state_dict if processes.size > 1 else merge
+    return run, run.model.state_dict if processes.size > 1 else get_merged_weights
 
 
 def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Callback]:
@@ -194,7 +211,7 @@ def _finish_run(run: Run, state: TrainingState, replaces: RunDirectory | None, d
     return run
 
 
-def _describe_stop(run: Run, display: Display, replaces: RunDirectory | None) -> None:
+def _report_stop(run: Run, display: Display, replaces: RunDirectory | None) -> None:
     """Say what is saved after a signal, and how to go on."""
     display.say(f"saved in {run.path}: {run.info.step:,} steps, validation loss {run.info.validation_loss:.4f}")
     if run.info.status == "interrupted":

@@ -71,18 +71,18 @@ def prepare_training(
     config: Config,
     data: DataPath | Corpus | PreparedData,
     display: Display,
-    existing: Tokenizer | None = None,
-    model: Callable[[ModelConfig], TrainedModel] = build,
+    tokenizer: Tokenizer | None = None,
+    build_model: Callable[[ModelConfig], TrainedModel] = build,
     processes: Processes = SINGLE,
 ) -> Iterator[TrainingSetup]:
-    """Read the text, and build the tokenizer, the dataset and the model. During the block PyTorch's threads suit them.
+    """Read the text, and build the tokenizer, the dataset and the model. PyTorch's threads suit them during the block.
 
     Args:
         config: the settings.
         data: the text, or where it is; None for the default text.
         display: says what was read.
-        existing: a tokenizer to use; without it one is made from the text.
-        model: builds the model.
+        tokenizer: the tokenizer to use; None to train one on the text.
+        build_model: builds the model of a configuration.
         processes: the processes that train together; each gets its share of a batch.
 
     Raises:
@@ -91,63 +91,75 @@ def prepare_training(
         DeviceError: the device does not exist, or lacks the precision.
         OutOfMemoryError: the model does not fit in memory.
     """
-    shares = {"rank": processes.rank, "world_size": processes.size}
-    if model is build and config.model.quantization != "none":
+    if build_model is build and config.model.quantization != "none":
         raise ConfigError(
             f"a model in {config.model.quantization} cannot be trained: train in full precision, then quantize"
         )
     corpus = data
     if not isinstance(corpus, Corpus | PreparedData):
         corpus = find_data(corpus, display.say, TextFormat.from_settings(config.training))
+    tokenizer, config, dataset = _encode_corpus(corpus, config, display, tokenizer, processes)
+    device, config = pick_device(config.training.device), resolve_precision(config)
+    require_precision(config.training.precision, device)
+    limited = limit_threads(config.activations_per_batch, config.training.threads)
+    with explain_memory_errors(MEMORY_WAY_OUT), limited as threads:
+        if processes.size == 1:
+            config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
+        torch.manual_seed(config.training.seed)
+        model = build_model(config.model).to(device)
+        accelerate(model, config)
+        yield TrainingSetup(corpus, tokenizer, config, dataset, model, threads, processes)
+
+
+def _encode_corpus(
+    corpus: Corpus | PreparedData,
+    config: Config,
+    display: Display,
+    tokenizer: Tokenizer | None,
+    processes: Processes,
+) -> tuple[Tokenizer, Config, Dataset]:
+    """Return the tokenizer, the config with its kind and size, and the encoded text. Say how large the text is."""
+    shares = {"rank": processes.rank, "world_size": processes.size}
     if isinstance(corpus, PreparedData):
-        config = _adopt_prepared_data(config, corpus, existing)
+        config = _adopt_prepared_data(config, corpus, tokenizer)
         tokenizer, dataset = corpus.tokenizer, Dataset(corpus, config, **shares)
     else:
-        tokenizer = existing or _train_tokenizer(corpus, config)
+        tokenizer = tokenizer or _train_tokenizer(corpus, config)
         config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
         dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
         if marks := corpus.text.count(END_OF_TEXT):
             way_out = f"to split the text there, use minigpt data prepare --separator '{END_OF_TEXT}'"
             display.say(f"{corpus.source} has {END_OF_TEXT} {marks:,} times as ordinary text: {way_out}")
-    about = f"{tokenizer.vocab_size} different"
+    size = f"{tokenizer.vocab_size} different"
     if config.training.tokenizer != "char":
-        about = f"{dataset.num_tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
-    display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {about}")
-    device, config = pick_device(config.training.device), resolve_precision(config)
-    require_precision(config.training.precision, device)
-    chosen = limit_threads(config.activations_per_batch, config.training.threads)
-    with explain_memory_errors(MEMORY_WAY_OUT), chosen as threads:
-        if processes.size == 1:
-            config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
-        torch.manual_seed(config.training.seed)
-        built = model(config.model).to(device)
-        accelerate(built, config)
-        yield TrainingSetup(corpus, tokenizer, config, dataset, built, threads, processes)
+        size = f"{dataset.num_tokens:,} tokens of {tokenizer.vocab_size:,} different ({config.training.tokenizer})"
+    display.say(f"text   {corpus.source}: {corpus.characters:,} characters, {size}")
+    return tokenizer, config, dataset
 
 
-def _adopt_prepared_data(config: Config, data: PreparedData, existing: Tokenizer | None) -> Config:
+def _adopt_prepared_data(config: Config, data: PreparedData, tokenizer: Tokenizer | None) -> Config:
     """Return the config with the tokenizer and split of prepared data. Raise DataError if it asks for others."""
-    asked, was = config.training, data.index.settings
+    asked, prepared = config.training, data.index.settings
     kind, size = data.tokenizer.kind, data.index.vocab_size
     other = None
-    if existing and compute_fingerprint(existing) != data.index.tokenizer_sha256:
+    if tokenizer and compute_fingerprint(tokenizer) != data.index.tokenizer_sha256:
         other = "tokenizer that was named"
-    elif asked.tokenizer not in (TrainingConfig.tokenizer, kind, was.get("tokenizer")):
+    elif asked.tokenizer not in (TrainingConfig.tokenizer, kind, prepared.get("tokenizer")):
         other = f"tokenizer {asked.tokenizer}"
     elif asked.tokenizer != TrainingConfig.tokenizer and config.model.vocab_size not in (DEFAULT_VOCAB_SIZE, size):
         other = f"vocab_size of {config.model.vocab_size:,}"
-    elif asked.train_fraction not in (TrainingConfig.train_fraction, was.get("train_fraction")):
+    elif asked.train_fraction not in (TrainingConfig.train_fraction, prepared.get("train_fraction")):
         other = f"train_fraction of {asked.train_fraction:g}"
     for name in ("encoding", "newlines", "errors"):
         value = getattr(asked, name)
-        if existing is None and value not in (getattr(TrainingConfig, name), was.get(name)):
+        if tokenizer is None and value not in (getattr(TrainingConfig, name), prepared.get(name)):
             other = f"{name} {value}"
     if other:
-        made = f"a {kind} tokenizer of {size:,} and a train_fraction of {was.get('train_fraction')}"
+        made = f"a {kind} tokenizer of {size:,} and a train_fraction of {prepared.get('train_fraction')}"
         raise DataError(
             f"{data.source} cannot have the {other}, because it was prepared with {made}: leave that setting out"
         )
-    return config.override(tokenizer=kind, vocab_size=size, train_fraction=was.get("train_fraction"))
+    return config.override(tokenizer=kind, vocab_size=size, train_fraction=prepared.get("train_fraction"))
 
 
 def _train_tokenizer(corpus: Corpus, config: Config) -> Tokenizer:

@@ -34,7 +34,7 @@ def train(
     tokenizer: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Train a new model on a text, and leave it in a run directory.
+    """Train a new run: make its directory, its data and its model from the settings, then call `run_training`.
 
     A first Ctrl-C (or SIGTERM) ends the training after the current step; the run is then evaluated and saved, its
     status is "interrupted", and KeyboardInterrupt is raised. A second one stops at once.
@@ -59,12 +59,12 @@ def train(
     with join_processes() as processes, ExitStack() as stack:
         if restarted := processes.broadcast(find_restarted_run(target) if processes.is_first else None):
             path, status = restarted
-            return _continue_job(path, status, data, target if overwrite else None, processes)
+            return _resume_job(path, status, data, target if overwrite else None, processes)
         with processes.share_errors():
             require_parallel_config(config, processes)
-            existing = None if tokenizer is None else load_tokenizer(tokenizer)
+            given_tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
             display = stack.enter_context(Display(config.training, quiet=not processes.is_first))
-            setup = stack.enter_context(prepare_training(config, data, display, existing, processes=processes))
+            setup = stack.enter_context(prepare_training(config, data, display, given_tokenizer, processes=processes))
             setup = resolve_max_minutes(setup, display)
         processes.require_same(setup.corpus.sha256, compute_fingerprint(setup.tokenizer), setup.config)
         with processes.share_errors():
@@ -76,14 +76,21 @@ def train(
         replaces = target if overwrite and directory.path != target.path else None
         replacing = f", replaces {target.path} at the end" if replaces else ""
         display.say(f"run    {directory.path}{replacing}")
-        prediction = _forecast(setup) if processes.size == 1 else None
-        display.say(f"takes  {prediction}\n" if prediction else "")
         run = Run(directory.path, setup.config, setup.tokenizer, setup.model, info, [])
-        run = run_training(run, setup, display, replaces=replaces, callbacks=callbacks)
-        if prediction and run.info.validation_loss is not None:
-            seconds = run.info.training_seconds + run.info.evaluation_seconds
-            display.say(prediction.compare(seconds, run.info.validation_loss))
-        return run
+        return _train_with_forecast(run, setup, display, replaces, callbacks)
+
+
+def _train_with_forecast(
+    run: Run, setup: TrainingSetup, display: Display, replaces: RunDirectory | None, callbacks: Sequence[Callback]
+) -> Run:
+    """Call `run_training`. One process alone says before how long it will take, and afterwards how long it took."""
+    prediction = _forecast(setup) if setup.processes.size == 1 else None
+    display.say(f"takes  {prediction}\n" if prediction else "")
+    run = run_training(run, setup, display, replaces=replaces, callbacks=callbacks)
+    if prediction and run.info.validation_loss is not None:
+        seconds = run.info.training_seconds + run.info.evaluation_seconds
+        display.say(prediction.compare(seconds, run.info.validation_loss))
+    return run
 
 
 @use_pytorch_defaults()
@@ -92,8 +99,8 @@ def forecast(config: Config, data: DataPath = None, tokenizer: str | Path | None
 
     Nothing is written. The arguments and errors are those of `train`.
     """
-    existing = None if tokenizer is None else load_tokenizer(tokenizer)
-    with Display(config.training) as display, prepare_training(config, data, display, existing) as setup:
+    given_tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
+    with Display(config.training) as display, prepare_training(config, data, display, given_tokenizer) as setup:
         return _forecast(resolve_max_minutes(setup, display))
 
 
@@ -102,10 +109,8 @@ def _forecast(setup: TrainingSetup) -> Forecast:
     return forecast_training(setup.model, setup.dataset, setup.config)
 
 
-def _continue_job(
-    path: Path, status: Status, data: DataPath, replaces: RunDirectory | None, processes: Processes
-) -> Run:
-    """Return the run that this job started before a restart, resumed if it is not finished."""
+def _resume_job(path: Path, status: Status, data: DataPath, replaces: RunDirectory | None, processes: Processes) -> Run:
+    """Return the run that this job started before torchrun restarted it. Resume the run if it is not finished."""
     if status == "finished":
         return Run.open(path)
     if status == "diverged":
