@@ -28,7 +28,7 @@ from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.runs.run_info import Metrics, RunInfo
 from minigpt.system.advice import format_setting
-from minigpt.system.device import NUMBERS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
+from minigpt.system.device import ELEMENTS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.files import explain_os_errors
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.system.text_encoding import require_text
@@ -282,8 +282,8 @@ class Run:
             raise DataError(f"{data.source} has another tokenizer than this run: name one prepared with the run's")
 
     def _limit_generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
-        at_least = 2 * NUMBERS_PER_THREAD  # the compiled loops use two threads even for a small model
-        return limit_threads(max(at_least, batch_size * self.config.model.block_size * self.config.model.n_embd))
+        least = 2 * ELEMENTS_PER_THREAD  # the compiled loops use two threads even for a small model
+        return limit_threads(max(least, batch_size * self.config.model.block_size * self.config.model.n_embd))
 
     def _limit_evaluation_threads(self) -> AbstractContextManager[int]:
         return limit_threads(TOKENS_PER_BATCH * self.config.model.n_embd)

@@ -11,7 +11,7 @@ import torch
 from minigpt.errors import DeviceError, OutOfMemoryError
 from minigpt.system.cpus import count_cpus
 
-NUMBERS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
+ELEMENTS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
 _MALLOPT = {  # glibc: keep freed memory instead of returning it to the system
     -3: 2**25,  # M_MMAP_THRESHOLD: blocks from this size on come from the system directly; 32 MiB is the largest value
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free memory at the end of the heap that is kept
@@ -51,16 +51,16 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def limit_threads(numbers: int, exactly: int = 0, cpus: int | None = None) -> Iterator[int]:
+def limit_threads(activation_size: int, threads: int = 0, cpus: int | None = None) -> Iterator[int]:
     """Limit PyTorch's CPU threads within the block. Small operations are slower on several threads.
 
     A process that was forked from one with several threads gets one thread: those of its parent are gone, and GNU's
     OpenMP would wait for them forever.
 
     Args:
-        numbers: elements of one activation tensor. There is one thread for each 2**14 elements, and never more than
-            PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
-        exactly: the number of threads, whatever `numbers` and the CPUs are; 0 computes it from them.
+        activation_size: elements of one activation tensor. There is one thread for each 2**14 elements, and never more
+            than PyTorch's setting: the number of cores, or OMP_NUM_THREADS.
+        threads: the number of threads, whatever the size and the CPUs are; 0 computes it from them.
         cpus: how many CPUs this process may use, which limits the threads too unless OMP_NUM_THREADS is set; None
             counts them.
 
@@ -68,9 +68,10 @@ def limit_threads(numbers: int, exactly: int = 0, cpus: int | None = None) -> It
         The number of threads.
     """
     before = torch.get_num_threads()
-    threads = exactly or min(before, max(1, numbers // NUMBERS_PER_THREAD))
-    if not exactly and threads > 1 and "OMP_NUM_THREADS" not in os.environ:  # one thread needs no count of CPUs
-        threads = min(threads, cpus or count_cpus())
+    if not threads:
+        threads = min(before, max(1, activation_size // ELEMENTS_PER_THREAD))
+        if threads > 1 and "OMP_NUM_THREADS" not in os.environ:  # one thread needs no count of CPUs
+            threads = min(threads, cpus or count_cpus())
     global _threads_process
     if _threads_process not in (None, os.getpid()):
         threads = 1
