@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from minigpt.config import Config
 from minigpt.data.shards import SPLITS
 from minigpt.finetuning.accuracy import Accuracy
-from minigpt.finetuning.dpo_dataset import PreferenceDataset, read_pairs
+from minigpt.finetuning.dpo_dataset import PreferenceDataset, PreferencePair, read_pairs
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
-from minigpt.finetuning.example_split import count_different, make_corpus, split_by_questions
+from minigpt.finetuning.example_split import make_corpus, report_split, split_by_questions
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import (
     Finetuning,
@@ -23,6 +24,7 @@ from minigpt.finetuning.run_finetuning import (
     derive_config,
     describe_failure,
     describe_finetuning,
+    limit_batch_threads,
     prepare_model,
 )
 from minigpt.finetuning.target_layers import select_layers
@@ -30,7 +32,7 @@ from minigpt.model import TrainedModel
 from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
-from minigpt.system.device import limit_threads, pick_device
+from minigpt.system.device import pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import ChatTemplate
 from minigpt.training.display import Display
@@ -112,13 +114,13 @@ def train_dpo(
     Args:
         base: a run that follows instructions; it stays as it is.
         data: a file of pairs, see dpo_dataset.py.
-        method: "full", "lora" or "qlora", as for `finetune`.
-        lora: the size and scaling of the adapters.
-        targets: the layers that get an adapter, as for `apply_lora`.
+        method: as for `finetune`.
+        lora: as for `finetune`.
+        targets: as for `finetune`.
         out: the new run's directory; runs/<name>-preferring by default.
         beta: how close the model stays to the reference; larger is closer.
-        resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
-        **settings: settings of the training. The others are the base's, except the steps and the learning rate.
+        resumption: as for `finetune`.
+        **settings: as for `finetune`.
 
     Raises:
         DataError: the run follows no instructions, or the pairs cannot be learned.
@@ -129,31 +131,21 @@ def train_dpo(
     config = resumption.config if resumption else derive_config(base, method, defaults, **settings)
     lora = lora or LoRAConfig()
     template = ChatTemplate(base.tokenizer)
-    pairs = read_pairs(data)
-    train, test = split_by_questions(pairs, [pair.chosen.questions for pair in pairs], f"{str(data)!r}", "pairs")
-    random.Random(config.training.seed).shuffle(test)
+    train, test = _hold_out_pairs(data, config.training.seed)
     if method != "full":
         select_layers(base.model, targets)  # checked before anything is written
     dataset = PreferenceDataset(train, test, template, config)
-    device = pick_device(config.training.device)
-    chosen = limit_threads(2 * config.activations_per_batch, config.training.threads)
-    with Display(config.training) as display, chosen as threads:
-        config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
-        display.say(f"text   {data}: {count_different(train, 'pairs')} to learn, {len(test):,} held out")
-        if dataset.truncated:
-            exceed = f"{dataset.truncated:,} answers exceed {config.model.block_size} tokens"
-            display.say(f"       {exceed}: their beginnings are cut off")
-        torch.manual_seed(config.training.seed)
-        model = copy.deepcopy(base.model).to(device)
-        prepare_model(model, method, lora, targets)
-        dpo_model = DPOModel(model, copy.deepcopy(base.model).to(device).eval(), beta)
+    with Display(config.training) as display, limit_batch_threads(config, copies=2) as config:
+        report_split(display.say, str(data), train, test, "pairs")
+        dataset.report_truncated(display.say, "answers")
+        dpo_model = _build_model(base, config, method, lora, targets, beta)
         examples = [example for pair in train + test for example in (pair.chosen, pair.rejected)]
-        corpus = make_corpus(examples, f"the pairs in {data}")
-        setup = TrainingSetup(corpus, base.tokenizer, config, dataset, model, threads)
+        corpus, threads = make_corpus(examples, f"the pairs in {data}"), config.training.threads
+        setup = TrainingSetup(corpus, base.tokenizer, config, dataset, dpo_model.model, threads)
         preferred_before = _measure_preferred(base.model, dataset)
-        more = {"data": str(data), "data_bytes": measure_data_files([data]), "beta": beta}
-        how = describe_finetuning("dpo", base, method, lora, targets, resumption, **more)
-        finetuning = Finetuning(base, setup, how, display, resumption=resumption)
+        described_data = {"data": str(data), "data_bytes": measure_data_files([data]), "beta": beta}
+        finetuning_info = describe_finetuning("dpo", base, method, lora, targets, resumption, **described_data)
+        finetuning = Finetuning(base, setup, finetuning_info, display, resumption=resumption)
         path = choose_path(base, out, "preferring")
         run = finetuning.start(path, instructions=True, exchanges=base.info.exchanges, documents=None)
         run, adapter = finetuning.train(run, objective=PairObjective(setup, dpo_model, dataset))
@@ -164,6 +156,25 @@ def train_dpo(
         if result.problem:
             display.say(result.problem, "yellow")
     return result
+
+
+def _hold_out_pairs(data: str | Path, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Read the pairs of a file, and return those to learn and those to test, the latter shuffled."""
+    pairs = read_pairs(data)
+    train, test = split_by_questions(pairs, [pair.chosen.questions for pair in pairs], f"{str(data)!r}", "pairs")
+    random.Random(seed).shuffle(test)
+    return train, test
+
+
+def _build_model(
+    base: Run, config: Config, method: Method, lora: LoRAConfig, targets: Sequence[str] | None, beta: float
+) -> DPOModel:
+    """Return two copies of the base's model on the device: one prepared as the method needs, and the reference."""
+    device = pick_device(config.training.device)
+    torch.manual_seed(config.training.seed)
+    model = copy.deepcopy(base.model).to(device)
+    prepare_model(model, method, lora, targets)
+    return DPOModel(model, copy.deepcopy(base.model).to(device).eval(), beta)
 
 
 def _measure_preferred(model: TrainedModel, dataset: PreferenceDataset) -> Accuracy:

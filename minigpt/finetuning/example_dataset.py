@@ -6,7 +6,7 @@ no real token sees the padding, and the loss ignores it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ class ExampleDataset:
             if not split:
                 raise DataError(f"there is no example to {purpose}: name more of them")
         self.items = items
-        self.batch_size = config.training.batch_size
+        self.batch_size, self.block_size = config.training.batch_size, config.model.block_size
         self.position, self.skip_positions = 0, list[int]()
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.val_generator = torch.Generator().manual_seed(config.training.seed)
@@ -116,6 +116,11 @@ class ExampleDataset:
         """Return at most `count` items, evenly spread, always the same: x and y, (N, T), int64."""
         items = self.items[split]
         return _stack_items(items[:: max(1, math.ceil(len(items) / count))])
+
+    def report_truncated(self, say: Callable[[str], None], kind: str) -> None:
+        """Say how many examples are longer than block_size, if there are any; `kind` is their name in the plural."""
+        if self.truncated:
+            say(f"       {self.truncated:,} {kind} exceed {self.block_size} tokens: their beginnings are cut off")
 
     def get_all(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return all items of a split: x and y, (N, T), int64."""

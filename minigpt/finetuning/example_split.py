@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,6 +111,19 @@ def split_by_questions(
         train = [(item, asked) for item, asked in train if held_questions.isdisjoint(asked)] or train
         test = [item for item, _ in held_out]
     return [item for item, _ in train], test
+
+
+def report_split(say: Callable[[str], None], source: str, train: Sequence[Any], test: Sequence[Any], kind: str) -> None:
+    """Say how many different items are learned, and how many are held out.
+
+    Args:
+        say: prints a line.
+        source: where the items are from.
+        train: the items to learn.
+        test: the items that are held out.
+        kind: what the items are called, in the plural.
+    """
+    say(f"text   {source}: {count_different(train, kind)} to learn, {len(test):,} held out")
 
 
 def count_different(items: Sequence[Any], noun: str) -> str:

@@ -14,7 +14,7 @@ from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
-from minigpt.finetuning.new_characters import fit_vocabulary
+from minigpt.finetuning.new_characters import extend_vocabulary
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.finetuning.run_finetuning import (
     Finetuning,
@@ -33,6 +33,7 @@ from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.run import Run
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
+from minigpt.tokenizers.base import Tokenizer
 from minigpt.training.display import Display
 from minigpt.training.setup import prepare_training
 
@@ -91,34 +92,25 @@ def finetune(
         targets: the layers that get an adapter, as for `apply_lora`.
         out: the new run's directory; runs/<name>-<method> by default.
         resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
-        new_characters: what to do with characters outside the base's vocabulary, see `fit_vocabulary`.
+        new_characters: what to do with characters outside the base's vocabulary, see `extend_vocabulary`.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
         ConfigError: an impossible setting or adapter.
         MinigptError: as `minigpt.train` does.
     """
-    if base.config.model.quantization != "none" and method == "full":
-        raise ConfigError(
-            f"a quantized run cannot be trained: fine-tune the original run, or add {format_setting('lora')}"
-        )
+    _require_trainable(base, method)
     config = resumption.config if resumption else derive_config(base, method, {}, **settings)
     lora = lora or LoRAConfig()
-    with Display(config.training) as messages:
-        corpus = data
-        if not isinstance(corpus, Corpus | PreparedData):
-            corpus = find_data(corpus, messages.say, TextFormat.from_settings(config.training))
-        tokenizer, old_ids = fit_vocabulary(base, corpus, new_characters)
-        grows = None in old_ids
-        if grows:
-            size = f"from {base.tokenizer.vocab_size:,} to {tokenizer.vocab_size:,} tokens"
-            messages.say(f"tokens the vocabulary grows {size}")
+    corpus, tokenizer, old_ids = _open_text(base, data, config, new_characters)
     if method != "full":
-        require_targets(base.model, targets, has_new_tokens=grows)
-    larger = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed) if grows else base.model
+        require_targets(base.model, targets, has_new_tokens=None in old_ids)
+    resized = base.model
+    if None in old_ids:
+        resized = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
 
     def build_model(_: ModelConfig) -> TrainedModel:
-        model = copy.deepcopy(larger)
+        model = copy.deepcopy(resized)
         prepare_model(model, method, lora, targets, old_ids)
         return model
 
@@ -129,10 +121,9 @@ def finetune(
         _require_same_model(base.config, setup.config)
         trained_parameters = count_trained_parameters(setup.model)
         assert isinstance(setup.dataset, Dataset)
-        val, source = setup.dataset.val, setup.corpus.source
-        before = ExactLoss.measure(larger, val, tokenizer, "validation split", source)
-        how = describe_finetuning("text", base, method, lora, targets, resumption, new_characters=new_characters)
-        finetuning = Finetuning(base, setup, how, display, old_ids, resumption)
+        before = ExactLoss.measure(resized, setup.dataset.val, tokenizer, "validation split", setup.corpus.source)
+        described = describe_finetuning("text", base, method, lora, targets, resumption, new_characters=new_characters)
+        finetuning = Finetuning(base, setup, described, display, old_ids, resumption)
         run, adapter = finetuning.train(finetuning.start(choose_path(base, out, method)))
         own_text = ReplayDataset.from_run(base, old_ids, resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
@@ -142,6 +133,32 @@ def finetune(
         if result.problem:
             display.say(result.problem, "yellow")
     return result
+
+
+def _require_trainable(base: Run, method: Method) -> None:
+    """Raise ConfigError for a quantized base whose own weights would train."""
+    if base.config.model.quantization != "none" and method == "full":
+        raise ConfigError(
+            f"a quantized run cannot be trained: fine-tune the original run, or add {format_setting('lora')}"
+        )
+
+
+def _open_text(
+    base: Run, data: DataPath | Corpus | PreparedData, config: Config, new_characters: str | None
+) -> tuple[Corpus | PreparedData, Tokenizer, list[int | None]]:
+    """Return the text, a tokenizer that can encode it, and what each of its tokens is in the base, None for new ones.
+
+    Say by how much the vocabulary grows. Errors are those of `finetune`.
+    """
+    with Display(config.training) as display:
+        corpus = data
+        if not isinstance(corpus, Corpus | PreparedData):
+            corpus = find_data(corpus, display.say, TextFormat.from_settings(config.training))
+        tokenizer, old_ids = extend_vocabulary(base, corpus, new_characters)
+        if None in old_ids:
+            size = f"from {base.tokenizer.vocab_size:,} to {tokenizer.vocab_size:,} tokens"
+            display.say(f"tokens the vocabulary grows {size}")
+    return corpus, tokenizer, old_ids
 
 
 def measure_forgetting(base: Run, run: Run, own_text: ReplayDataset | None) -> tuple[float | None, float | None]:

@@ -22,7 +22,9 @@ def find_new_characters(tokenizer: Tokenizer, text: str) -> list[str]:
     return sorted(set(text) - tokenizer.stoi.keys())
 
 
-def fit_vocabulary(base: Run, corpus: Corpus | PreparedData, choice: str | None) -> tuple[Tokenizer, list[int | None]]:
+def extend_vocabulary(
+    base: Run, corpus: Corpus | PreparedData, choice: str | None
+) -> tuple[Tokenizer, list[int | None]]:
     """Return a tokenizer that can encode a text, and what each of its tokens is in the base, None for a new one.
 
     Args:

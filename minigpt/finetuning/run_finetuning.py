@@ -1,8 +1,8 @@
 """The parts that all kinds of fine-tuning share: the config, the run's directory and the training."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import FinetuningInfo, RunInfo
 from minigpt.system.advice import format_setting
+from minigpt.system.device import limit_threads
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import Checkpoint
@@ -90,6 +91,21 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
     if "warmup_iters" not in settings and isinstance(merged["max_iters"], int):
         merged["warmup_iters"] = min(merged["warmup_iters"], merged["max_iters"] // MIN_WARMUPS)
     return resolve_precision(base.config.override(**merged))
+
+
+@contextmanager
+def limit_batch_threads(config: Config, copies: int = 1) -> Iterator[Config]:
+    """Limit PyTorch's threads to those that suit a batch, within the block.
+
+    Args:
+        config: the settings of the training.
+        copies: how many rows an item of the batch has.
+
+    Yields:
+        The config with the number of threads: a resumed run keeps the number, and so its bits.
+    """
+    with limit_threads(copies * config.activations_per_batch, config.training.threads) as threads:
+        yield config.override(threads=threads)
 
 
 def prepare_model(

@@ -13,7 +13,7 @@ from minigpt.config import Config
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy_by_task
 from minigpt.finetuning.accuracy_log import AccuracyLog
-from minigpt.finetuning.example_split import ExampleSplit, count_different, make_corpus, make_example_split
+from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split, report_split
 from minigpt.finetuning.finetune import measure_forgetting
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
@@ -26,6 +26,7 @@ from minigpt.finetuning.run_finetuning import (
     derive_config,
     describe_failure,
     describe_finetuning,
+    limit_batch_threads,
     prepare_model,
 )
 from minigpt.finetuning.sft_dataset import SFTDataset
@@ -39,7 +40,7 @@ from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.system.advice import format_setting
-from minigpt.system.device import limit_threads, pick_device
+from minigpt.system.device import pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
 from minigpt.training.display import Display
@@ -147,11 +148,11 @@ def train_sft(
         data: a file of examples, see examples.py; None to make examples of `tasks`.
         tasks: names of built-in tasks, see tasks.py.
         test_only: tasks that are tested and never learned.
-        method: "full", "lora" or "qlora", as for `finetune`.
-        lora: the size and scaling of the adapters.
-        targets: the layers that get an adapter, as for `apply_lora`.
+        method: as for `finetune`.
+        lora: as for `finetune`.
+        targets: as for `finetune`.
         out: the new run's directory; runs/<name>-instructed by default.
-        resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
+        resumption: as for `finetune`.
         **settings: settings of the training. The others are the base's, except the steps, the learning rate and its
             schedule.
 
@@ -162,8 +163,7 @@ def train_sft(
     """
     config = resumption.config if resumption else derive_sft_config(base, tasks, method, **settings)
     lora, own_text = lora or LoRAConfig(), resumption.own_text if resumption else None
-    if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
-        raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
+    _require_transformer(base)
     split = make_example_split(base, data, tasks, test_only, config.training.seed, own_text)
     train, test = split.all_train, split.all_test
     texts = (turn.text for example in train + test for turn in example.turns)
@@ -174,26 +174,16 @@ def train_sft(
     template, replay = ChatTemplate(tokenizer), _find_replay(base, old_ids, resumption)
     dataset = SFTDataset(train, test, template, config, replay)
     before = {} if None in old_ids else measure_accuracy_by_task(base.model, template, split.test)
-    chosen = limit_threads(config.activations_per_batch, config.training.threads)
-    with Display(config.training) as display, chosen as threads:
-        config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
-        display.say(f"text   {split.source}: {count_different(train, 'examples')} to learn, {len(test):,} held out")
-        if dataset.truncated:
-            exceed = f"{dataset.truncated:,} examples exceed {config.model.block_size} tokens"
-            display.say(f"       {exceed}: their beginnings are cut off")
-        torch.manual_seed(config.training.seed)
-        model = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
-        model = model.to(pick_device(config.training.device))
-        accelerate(model, config)
-        prepare_model(model, method, lora, targets, old_ids)
+    with Display(config.training) as display, limit_batch_threads(config) as config:
+        report_split(display.say, split.source, train, test, "examples")
+        dataset.report_truncated(display.say, "examples")
+        model = _build_model(base, config, method, lora, targets, old_ids)
         trained_parameters = count_trained_parameters(model)
         corpus = make_corpus(train + test, split.source)
-        setup = TrainingSetup(corpus, tokenizer, config, dataset, model, threads)
-        more = {"data": data and str(data), "data_bytes": measure_data_files([data] if data else [])}
-        more |= {"tasks": ",".join(tasks) or None, "test_only": ",".join(test_only) or None}
-        more["replays"] = replay is not None
-        how = describe_finetuning("sft", base, method, lora, targets, resumption, **more)
-        finetuning = Finetuning(base, setup, how, display, old_ids, resumption)
+        setup = TrainingSetup(corpus, tokenizer, config, dataset, model, config.training.threads)
+        described_data = _describe_data(data, tasks, test_only, replays=replay is not None)
+        finetuning_info = describe_finetuning("sft", base, method, lora, targets, resumption, **described_data)
+        finetuning = Finetuning(base, setup, finetuning_info, display, old_ids, resumption)
         exchanges = max(example.exchanges for example in train)
         path = choose_path(base, out, "instructed")
         run = finetuning.start(path, instructions=True, exchanges=exchanges, documents=None)
@@ -206,6 +196,42 @@ def train_sft(
         if result.problem:
             display.say(result.problem, "yellow")
     return result
+
+
+def _require_transformer(base: Run) -> None:
+    """Raise ConfigError for a base that cannot learn instructions: a bigram, or a quantized model."""
+    if base.config.model.quantization != "none" or base.config.model.architecture == "bigram":
+        raise ConfigError("instructions need a transformer whose weights are in full precision: take another run")
+
+
+def _build_model(
+    base: Run,
+    config: Config,
+    method: Method,
+    lora: LoRAConfig,
+    targets: Sequence[str] | None,
+    old_ids: Sequence[int | None],
+) -> TrainedModel:
+    """Return a copy of the base's model on the device, with rows for new tokens, prepared as the method needs."""
+    torch.manual_seed(config.training.seed)
+    model = resize_embeddings(copy.deepcopy(base.model), old_ids, config.training.seed)
+    model = model.to(pick_device(config.training.device))
+    accelerate(model, config)
+    prepare_model(model, method, lora, targets, old_ids)
+    return model
+
+
+def _describe_data(
+    data: str | Path | None, tasks: Sequence[str], test_only: Sequence[str], replays: bool
+) -> dict[str, Any]:
+    """Return the fields of finetuning.json that say what is learned."""
+    return {
+        "data": data and str(data),
+        "data_bytes": measure_data_files([data] if data else []),
+        "tasks": ",".join(tasks) or None,
+        "test_only": ",".join(test_only) or None,
+        "replays": replays,
+    }
 
 
 def derive_sft_config(base: Run, tasks: Sequence[str], method: Method, **settings: Any) -> Config:

@@ -9,7 +9,7 @@ import minigpt
 from minigpt.data.corpus import Corpus
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.example_split import count_different
-from minigpt.finetuning.new_characters import fit_vocabulary
+from minigpt.finetuning.new_characters import extend_vocabulary
 from minigpt.finetuning.run_finetuning import Method
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -29,7 +29,7 @@ def test_all_new_characters_are_named_at_once(trained: Run, accented_text: Path,
         minigpt.finetune(trained, data=accented_text, out=tmp_path / "run")
     many = Corpus("".join(map(chr, range(0x4E00, 0x4E00 + 50))), "the text", None, "")
     with pytest.raises(DataError, match=r"50 characters .* and 10 more; "):
-        fit_vocabulary(trained, many, None)
+        extend_vocabulary(trained, many, None)
     assert not (tmp_path / "run").exists()
 
 
@@ -55,7 +55,7 @@ def test_the_vocabulary_grows_or_replaces(
 def test_a_choice_is_refused_where_there_is_none(trained: Run, accented_text: Path, tmp_path: Path) -> None:
     bigram = minigpt.train("bigram", data=accented_text, out=tmp_path / "bigram", max_iters=1)
     with pytest.raises(ConfigError, match="the vocabulary of a bigram"):
-        fit_vocabulary(bigram, Corpus("漢", "the text", None, ""), "add")
+        extend_vocabulary(bigram, Corpus("漢", "the text", None, ""), "add")
     with pytest.raises(ConfigError, match="must be one of add, replace, not 'drop'"):
         minigpt.finetune(trained, data=accented_text, new_characters="drop", out=tmp_path / "run")
     with pytest.raises(ConfigError, match="new_characters='add' is for a text: leave it out"):
