@@ -24,7 +24,7 @@ from minigpt.exchange.gpt2_variants import (
 from minigpt.exchange.huggingface_tokenizer import read_character_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.state_dict import convert_to_float32
-from minigpt.exchange.vocabulary_fit import fit_vocabulary
+from minigpt.exchange.vocabulary_sizes import match_vocabulary_sizes
 from minigpt.exchange.weight_files import INDEX, read_weight_files
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
@@ -66,7 +66,7 @@ def import_gpt2(
     folder = _find_folder(source)
     model = load_gpt2(folder, say)
     tokenizer = read_tokenizer(folder)
-    model, tokenizer = fit_vocabulary(model, tokenizer, say)
+    model, tokenizer = match_vocabulary_sizes(model, tokenizer, say)
     if tokenizer.vocab_size != model.config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
         raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")

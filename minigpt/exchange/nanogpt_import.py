@@ -12,7 +12,7 @@ from minigpt.exchange.characters import make_char_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.pickles import load_checkpoint, load_vocabulary
 from minigpt.exchange.state_dict import convert_tensor, require_tensors
-from minigpt.exchange.vocabulary_fit import cut_rows
+from minigpt.exchange.vocabulary_sizes import cut_rows
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names
 from minigpt.model.meta_init import build_empty_model

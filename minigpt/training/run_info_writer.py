@@ -26,7 +26,7 @@ class RunInfoWriter(Callback):
         self.is_written = False
 
     def on_train_begin(self, state: TrainingState) -> None:
-        """Keep the state, which `write` needs even after an error. Say if a resumed run has other kernels than before."""
+        """Keep the state, which `write` needs even after an error. Say if a resumed run has other kernels."""
         self.state = state
         state.saved_step = self.info.step
         before, now = self.info.kernels, ", ".join(state.kernels)

@@ -1,4 +1,4 @@
-"""Fit a model and a tokenizer whose numbers of tokens differ for a known reason."""
+"""Bring a model and a tokenizer to the same number of tokens where the numbers differ for a known reason."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from minigpt.tokenizers.char import CharTokenizer
 _MULTIPLES = (8, 16, 32, 64, 128)  # to which programs round a vocabulary up, for speed
 
 
-def fit_vocabulary(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None]) -> tuple[GPT, Tokenizer]:
+def match_vocabulary_sizes(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None]) -> tuple[GPT, Tokenizer]:
     """Return a model without rows that only pad its vocabulary, and a tokenizer without tokens that have no row.
 
     A model may have more rows than tokens because its vocabulary was rounded up: 50,304 for 50,257. A tokenizer may
