@@ -104,13 +104,11 @@ def finetune(
         raise ConfigError("name the run to fine-tune: minigpt finetune RUN, or --resume RUN to continue")
     if base is not None:
         raise ConfigError("--base needs --resume: name the base as RUN")
-    if lora and qlora:
-        raise ConfigError("--lora and --qlora cannot be combined: name one")
-    method: Literal["full", "lora", "qlora"] = "qlora" if qlora else "lora" if lora else "full"
-    shape = drop_unset({"rank": rank, "alpha": alpha, "dropout": lora_dropout})
-    asked = [*shape, *(["target"] if target else []), *(["rslora"] if rslora else []), *(["dora"] if dora else [])]
-    if method == "full" and asked:
-        raise ConfigError(f"{asked[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
+    method = _choose_method(lora, qlora)
+    sizes = drop_unset({"rank": rank, "alpha": alpha, "dropout": lora_dropout})
+    variants = {name: True for name, is_set in (("rslora", rslora), ("dora", dora)) if is_set}
+    if method == "full" and (given := [*sizes, *(["target"] if target else []), *variants]):
+        raise ConfigError(f"{given[0]} is a setting of adapters: add --lora or --qlora, or leave it out")
     if sum((data is not None, bool(task), preferences is not None)) != 1:
         raise ConfigError("give exactly one of --data, --task and --preferences")
     if ask and not task:
@@ -121,11 +119,17 @@ def finetune(
     from minigpt.finetuning.start_finetuning import start_finetuning
 
     base_run = open_run(run, device=fields["device"] or "auto")
-    adapters, layers = LoRAConfig(**shape, rslora=rslora, dora=dora), target or None
+    adapters, layers = LoRAConfig(**sizes, **variants), target or None
     more = drop_unset({"beta": beta, "new_characters": new_characters, **fields})
-    show_result(
-        start_finetuning(base_run, data, task, ask, preferences, method, adapters, layers, out, **more), as_json
-    )
+    result = start_finetuning(base_run, data, task, ask, preferences, method, adapters, layers, out, **more)
+    show_result(result, as_json)
+
+
+def _choose_method(lora: bool, qlora: bool) -> Literal["full", "lora", "qlora"]:
+    """Return what trains. Raise ConfigError if both flags are given."""
+    if lora and qlora:
+        raise ConfigError("--lora and --qlora cannot be combined: name one")
+    return "qlora" if qlora else "lora" if lora else "full"
 
 
 def _require_resume_flags() -> None:

@@ -124,45 +124,35 @@ def prepare_corpus(
         FileError: a file cannot be read or written. Finished shards stay as they are.
     """
     found = find_files(paths)
-    given = None if settings.tokenizer in get_args(TokenizerKind) else load_tokenizer(settings.tokenizer)
-    recorded = _describe_settings(settings, found, given)
+    given_tokenizer = None if settings.tokenizer in get_args(TokenizerKind) else load_tokenizer(settings.tokenizer)
     with lock_folder(Path(out)) as folder:
-        if found.others:
-            progress.say(f"{found.others:,} files with other endings are left out")
-        if found.dead_links:
-            progress.say(f"{found.dead_links:,} links lead nowhere and are left out")
+        _report_files_left_out(found, progress)
         corpus = _CorpusReader(found, settings, progress)
-        if not (folder / INDEX).exists():
-            tokenizer = given or corpus.train_tokenizer()
-            index = create_index(folder, tokenizer, recorded)
-        else:
-            index = Index.read(folder)
-            _require_same_settings(folder, index.settings, recorded)
-            tokenizer = open_tokenizer(folder, index)
-            if index.finished:
-                check_shards(folder, index)
-                progress.say(f"{str(folder)!r} is finished: nothing to do")
-                return index
+        index, tokenizer = _open_index(folder, corpus, given_tokenizer)
+        if index.finished:
+            check_shards(folder, index)
+            progress.say(f"{str(folder)!r} is finished: nothing to do")
+            return index
         workers = 1 if found.bytes < parallel_from_bytes else processes or count_cpus()
         with start_encoder(folder / index.tokenizer, tokenizer, index.dtype, workers) as encode:
             parts = batch_passages(corpus.read("encoding"), part_characters)
             index = write_missing_parts(folder, index, parts, encode, batch_characters, corpus.report_part)
         if not index.parts:
             raise DataError("there is no document with anything in it: name other files")
-        reader = corpus.reader
-        if reader.byte_order_marks:
-            progress.say(f"{reader.byte_order_marks:,} files begin with a byte order mark, which is left out")
-        if reader.windows_files and settings.newlines == "keep":
-            way_out = f"{format_setting('newlines', 'unix')} and a new {format_setting('out')}"
-            kept = f"{reader.windows_files:,} files have line ends of Windows (\\r\\n), which are kept"
-            progress.say(f"{kept}: {way_out} read each as \\n")
-        if corpus.marked:
-            what = f"{corpus.marked:,} passages have {END_OF_TEXT} as ordinary text"
-            progress.say(f"{what}: if it ends a document, add --separator '{END_OF_TEXT}' and name a new --out")
-        index = dataclasses.replace(index, replaced=reader.replaced, empty=reader.empty, finished=True)
+        corpus.report_unusual_text()
+        replaced, empty = corpus.reader.replaced, corpus.reader.empty
+        index = dataclasses.replace(index, replaced=replaced, empty=empty, finished=True)
         _require_both_splits(index, settings)
         index.write(folder)
         return index
+
+
+def _report_files_left_out(found: FoundFiles, progress: Progress) -> None:
+    """Say how many files of the folders are not read."""
+    if found.others:
+        progress.say(f"{found.others:,} files with other endings are left out")
+    if found.dead_links:
+        progress.say(f"{found.dead_links:,} links lead nowhere and are left out")
 
 
 class _CorpusReader:
@@ -204,10 +194,38 @@ class _CorpusReader:
         title = "counting characters" if kind == "char" else "learning tokens"
         return train_on_stream(kind, size, self.read(title), self.settings.min_count)  # type: ignore[arg-type]
 
+    def report_unusual_text(self) -> None:
+        """Say what the last reading has found: byte order marks, line ends of Windows, and <|endoftext|>."""
+        reader, say = self.reader, self.progress.say
+        if reader.byte_order_marks:
+            say(f"{reader.byte_order_marks:,} files begin with a byte order mark, which is left out")
+        if reader.windows_files and self.settings.newlines == "keep":
+            way_out = f"{format_setting('newlines', 'unix')} and a new {format_setting('out')}"
+            kept = f"{reader.windows_files:,} files have line ends of Windows (\\r\\n), which are kept"
+            say(f"{kept}: {way_out} read each as \\n")
+        if self.marked:
+            what = f"{self.marked:,} passages have {END_OF_TEXT} as ordinary text"
+            say(f"{what}: if it ends a document, add --separator '{END_OF_TEXT}' and name a new --out")
+
     def report_part(self, number: int, part: Part) -> None:
         """Report that a part is written."""
         tokens = sum(shard.tokens for shard in (part.train, part.val) if shard)
         self.progress.say(f"part {number + 1}: {part.characters:,} characters, {tokens:,} tokens")
+
+
+def _open_index(folder: Path, corpus: _CorpusReader, given_tokenizer: Tokenizer | None) -> tuple[Index, Tokenizer]:
+    """Return the index and the tokenizer of a folder that was started earlier, or start it.
+
+    Raises:
+        DataError: the folder was started with other settings.
+    """
+    recorded = _describe_settings(corpus.settings, corpus.found, given_tokenizer)
+    if not (folder / INDEX).exists():
+        tokenizer = given_tokenizer or corpus.train_tokenizer()
+        return create_index(folder, tokenizer, recorded), tokenizer
+    index = Index.read(folder)
+    _require_same_settings(folder, index.settings, recorded)
+    return index, open_tokenizer(folder, index)
 
 
 def _describe_settings(settings: PrepareSettings, found: FoundFiles, tokenizer: Tokenizer | None) -> dict[str, Any]:
