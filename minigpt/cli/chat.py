@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -51,15 +51,23 @@ def chat(
         seed = int.from_bytes(os.urandom(4), "big")
     config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     standard_input = get_standard_input()
-    opened = open_run(run, weights, device, adapters, adapter_scale)
+    loaded_run = open_run(run, weights, device, adapters, adapter_scale)
     from minigpt.runs.chat import Chat
 
-    conversation = Chat(opened, config)
+    conversation = Chat(loaded_run, config)
     if not conversation.knows_instructions:
         click.echo("this model was not trained on instructions: it continues your text", err=True)
     elif conversation.exchanges == 1:
         click.echo("this model was trained on single questions: it answers each without the earlier ones", err=True)
     click.echo(HELP, err=True)
+    _answer_lines(conversation, standard_input, as_json)
+    if as_json:
+        turns = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+        print_json({"run": str(loaded_run.path), "messages": turns})
+
+
+def _answer_lines(conversation: "Chat", standard_input: BinaryIO, as_json: bool) -> None:
+    """Read questions and commands, and print the answers unless they are printed as JSON at the end."""
     unfinished = ""  # the lines of a question that goes on
     for content in iterate_lines(standard_input):
         try:
@@ -79,9 +87,6 @@ def chat(
                     print(flush=True)
         except (ConfigError, DataError, FileError) as error:  # a mistake of the user: the chat continues
             print_message(f"minigpt: {error}")
-    if as_json:
-        turns = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
-        print_json({"run": str(opened.path), "messages": turns})
 
 
 def _run_chat_command(conversation: "Chat", line: str) -> bool:

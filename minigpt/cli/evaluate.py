@@ -48,28 +48,28 @@ def evaluate(
     """
     from minigpt.model.loss import nats_to_perplexity
 
-    opened = open_run(run, weights, device, adapters, adapter_scale)
-    measured = opened.evaluate(data, _change_format(opened, text_format))
+    loaded_run = open_run(run, weights, device, adapters, adapter_scale)
+    exact = loaded_run.evaluate(data, _change_format(loaded_run, text_format))
     if as_json:
-        name = "validation_loss" if measured.split == "validation split" else "loss"
+        name = "validation_loss" if exact.split == "validation split" else "loss"
         print_json(
             {
-                "run": str(opened.path),
-                "data": measured.source,
-                "split": measured.split,
-                "characters": measured.characters,
-                "parameters": opened.info.parameters,
-                name: measured.loss,
-                "bits_per_character": measured.bits_per_character,
-                "bits_per_byte": measured.bits_per_byte,
-                "perplexity": nats_to_perplexity(measured.loss),
-                "predictions": measured.predictions,
-                "possible_predictions": measured.possible_predictions,
+                "run": str(loaded_run.path),
+                "data": exact.source,
+                "split": exact.split,
+                "characters": exact.characters,
+                "parameters": loaded_run.info.parameters,
+                name: exact.loss,
+                "bits_per_character": exact.bits_per_character,
+                "bits_per_byte": exact.bits_per_byte,
+                "perplexity": nats_to_perplexity(exact.loss),
+                "predictions": exact.predictions,
+                "possible_predictions": exact.possible_predictions,
             }
         )
     else:
-        print_line(f"{measured.source}, {measured.split}: {measured.characters:,} characters")
-        print_line(format_loss("loss", measured.loss, opened.config, measured))
+        print_line(f"{exact.source}, {exact.split}: {exact.characters:,} characters")
+        print_line(format_loss("loss", exact.loss, loaded_run.config, exact))
 
 
 def _change_format(run: "Run", changes: dict[str, Any]) -> "TextFormat":

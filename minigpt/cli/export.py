@@ -36,29 +36,29 @@ def export(
     """
     from minigpt.exchange.export import export_run
 
-    exported = open_run(run, weights, device="cpu")
-    result = export_run(exported, to, out, overwrite, dequantize, quantize)
-    compared = result.comparison
+    loaded_run = open_run(run, weights, device="cpu")
+    result = export_run(loaded_run, to, out, overwrite, dequantize, quantize)
+    comparison = result.comparison
     if as_json:
         print_json(
             {
-                "run": str(exported.path),
+                "run": str(loaded_run.path),
                 "format": to,
                 "path": str(result.path),
                 "bytes": result.bytes,
-                "checked_by": compared.program if compared else None,
-                "largest_difference": compared.difference if compared else None,
+                "checked_by": comparison.program if comparison else None,
+                "largest_difference": comparison.difference if comparison else None,
                 "quantization": quantize,
-                "loss": compared.export_loss if compared else None,
-                "run_loss": compared.run_loss if compared else None,
+                "loss": comparison.export_loss if comparison else None,
+                "run_loss": comparison.run_loss if comparison else None,
             }
         )
         return
     print_line(f"wrote {result.path}, {result.bytes:,} bytes")
-    if compared is None or compared.program != result.program:
+    if comparison is None or comparison.program != result.program:
         print_line(f"not checked, because {result.program} is not installed: pip install {result.install}")
-    if compared is not None:
-        print_line(f"checked with {compared.program}: the logits differ by at most {compared.difference:.1g}")
-        if quantize and compared.export_loss is not None:
-            losses = f"{compared.export_loss:.4f}, and {compared.run_loss:.4f} in full precision"
+    if comparison is not None:
+        print_line(f"checked with {comparison.program}: the logits differ by at most {comparison.difference:.1g}")
+        if quantize and comparison.export_loss is not None:
+            losses = f"{comparison.export_loss:.4f}, and {comparison.run_loss:.4f} in full precision"
             print_line(f"in {quantize} the loss is {losses}")

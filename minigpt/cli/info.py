@@ -29,11 +29,11 @@ def info(run: str | None, as_json: bool) -> None:
 
     RUN is the run's folder [the newest in runs/].
     """
-    opened = open_run(run, device="cpu")
+    loaded_run = open_run(run, device="cpu")
     if as_json:
-        print_json(describe_run(opened))
+        print_json(describe_run(loaded_run))
     else:
-        for name, value in list_facts(opened):
+        for name, value in list_facts(loaded_run):
             print_line(f"{name:<12}{escape_control_characters(value, keep='')}", indent=12)
 
 

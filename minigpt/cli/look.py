@@ -38,12 +38,12 @@ def look(
     RUN is the run's folder [the newest in runs/]. The views: surprise, attention, heads, position, embedding,
     temperature, copied, curves, timeline.
     """
-    opened = open_run(run, weights, device)
+    loaded_run = open_run(run, weights, device)
     from minigpt.studies.look.views import look
 
     others = [open_run(path, device=device) for path in against]
     views = {}
-    for view in look(opened, Path(out) if out else None, text, only, others, data):
+    for view in look(loaded_run, Path(out) if out else None, text, only, others, data):
         views[view.name] = {"path": view.path and str(view.path), "says": view.summary, **view.figures}
         if as_json:
             continue
@@ -52,9 +52,9 @@ def look(
         name, summary = (view.path.name, view.summary) if view.path else (view.name, f"left out: {view.summary}")
         print_line(f"{name:<18}{summary}")
     if as_json:
-        print_json({"run": str(opened.path), "views": views})
+        print_json({"run": str(loaded_run.path), "views": views})
     else:
-        print_line(f"the files are in {out or opened.path / 'look'}")
+        print_line(f"the files are in {out or loaded_run.path / 'look'}")
 
 
 def _print_token_losses(tokens: list[str], losses: list[float]) -> None:

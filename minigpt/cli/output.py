@@ -124,13 +124,20 @@ def _replace_non_finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def format_loss(name: str, nats: float, config: "Config", measured: Union["ExactLoss", "RunInfo"]) -> str:
-    """Return an exact loss in nats, bits and perplexity, as text."""
+def format_loss(name: str, nats: float, config: "Config", exact: Union["ExactLoss", "RunInfo"]) -> str:
+    """Return an exact loss in nats, bits and perplexity, as text.
+
+    Args:
+        name: what the loss is called.
+        nats: the loss per token.
+        config: the run's configuration.
+        exact: what was measured.
+    """
     from minigpt.model.loss import nats_to_bits, nats_to_perplexity
 
-    if getattr(measured, "instructions", False) and measured.bits_per_byte is None:
+    if getattr(exact, "instructions", False) and exact.bits_per_byte is None:
         return f"{name} {nats:.4f} on held-out pairs of answers (loss of a random guess: {math.log(2):.4f})"
-    per_byte, per_character = measured.bits_per_byte, measured.bits_per_character
+    per_byte, per_character = exact.bits_per_byte, exact.bits_per_character
     is_of_characters = config.training.tokenizer == "char"
     unit, in_bits = "token", ""
     if is_of_characters and per_character is not None:
@@ -140,7 +147,7 @@ def format_loss(name: str, nats: float, config: "Config", measured: Union["Exact
             in_bits = f"{per_character:.4f} bits per character of the text, "
     elif per_byte is not None:
         in_bits = f"{per_byte:.4f} bits per byte of the text, "
-    measured_tokens, all_tokens = measured.predictions, measured.possible_predictions
+    measured_tokens, all_tokens = exact.predictions, exact.possible_predictions
     is_part = measured_tokens and all_tokens and measured_tokens < all_tokens
     part = f" on {measured_tokens:,} of {all_tokens:,} tokens, evenly spread" if is_part else ""
     return f"{name} {nats:.4f} nats per {unit} (exact{part}; {in_bits}perplexity {nats_to_perplexity(nats):,.3f})"

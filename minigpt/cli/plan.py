@@ -56,47 +56,47 @@ def plan(preset: str | None, config_file: str | None, as_json: bool, **fields: A
         config = config.override(precision="bf16")  # a GPU's
     from minigpt.training.planning.plan import plan
 
-    made = plan(config, machine)
+    result = plan(config, machine)
     if as_json:
-        print_json(_to_json(made, machine))
+        print_json(_describe_plan(result, machine))
     else:
         lines = [
-            *_summary_lines(made, config, machine),
+            *_format_summary(result, config, machine),
             "",
-            *_table_lines(made),
+            *_format_table(result),
             TIME_NOTE,
             "",
-            _describe_fit(made, machine),
+            _describe_fit(result, machine),
         ]
         print("\n".join(lines))
 
 
-def _to_json(made: "Plan", machine: Machine) -> dict[str, Any]:
+def _describe_plan(result: "Plan", machine: Machine) -> dict[str, Any]:
     """Return the plan as a dictionary, with the totals that its dataclasses compute."""
-    content = dataclasses.asdict(made) | dataclasses.asdict(machine)
-    for strategy, shown in zip(made.strategies, content["strategies"], strict=True):
+    content = dataclasses.asdict(result) | dataclasses.asdict(machine)
+    for strategy, shown in zip(result.strategies, content["strategies"], strict=True):
         shown["memory"]["total"] = strategy.memory.total
-    return content | {"parameters": made.parameters.total}
+    return content | {"parameters": result.parameters.total}
 
 
-def _summary_lines(made: "Plan", config: Config, machine: Machine) -> list[str]:
+def _format_summary(result: "Plan", config: Config, machine: Machine) -> list[str]:
     """Return the figures that all strategies share."""
-    counts = made.parameters
+    counts = result.parameters
     blocks = f"{counts.blocks:,} in {config.model.n_layer:,} blocks, {counts.outside:,} outside"
     gpus = f"{machine.gpus:,} GPU{'s' if machine.gpus > 1 else ''}"
     speed = format_amount(machine.flops_reached(config), "FLOP/s")
     return [
         f"{'parameters':<12}{counts.total:,}: {blocks}",
-        f"{'tokens':<12}{made.tokens_per_step:,} a step, {made.tokens:,} in {config.training.max_iters:,} steps",
-        f"{'FLOPs':<12}{format_amount(made.flops_per_token, 'FLOP')} a token",
+        f"{'tokens':<12}{result.tokens_per_step:,} a step, {result.tokens:,} in {config.training.max_iters:,} steps",
+        f"{'FLOPs':<12}{format_amount(result.flops_per_token, 'FLOP')} a token",
         f"{'speed':<12}{speed}: {gpus}, at {machine.utilization:.0%} of their peak",
     ]
 
 
-def _table_lines(made: "Plan") -> list[str]:
+def _format_table(result: "Plan") -> list[str]:
     """Return an aligned table with a column for each strategy."""
-    strategies = made.strategies
-    rows = [("on each GPU", [_strategy_name(s) for s in strategies])]
+    strategies = result.strategies
+    rows = [("on each GPU", [_name_strategy(s) for s in strategies])]
     for part, label in MEMORY_ROWS.items():
         amounts = [s.memory.total if part == "total" else getattr(s.memory, part) for s in strategies]
         if part != "exchange" or any(amounts):
@@ -108,17 +108,17 @@ def _table_lines(made: "Plan") -> list[str]:
     return [f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells) for label, cells in rows]
 
 
-def _describe_fit(made: "Plan", machine: Machine) -> str:
+def _describe_fit(result: "Plan", machine: Machine) -> str:
     """Return a sentence that names the strategies that fit in a GPU's memory."""
     if machine.memory is None:
-        least = min(made.strategies, key=lambda strategy: strategy.memory.total)
-        return f"the least memory is {format_amount(least.memory.total, 'B')} on a GPU: {_strategy_name(least)}"
-    fitting = [_strategy_name(s) for s in made.strategies if s.memory.total <= machine.memory * 1e9]
+        least = min(result.strategies, key=lambda strategy: strategy.memory.total)
+        return f"the least memory is {format_amount(least.memory.total, 'B')} on a GPU: {_name_strategy(least)}"
+    fitting = [_name_strategy(s) for s in result.strategies if s.memory.total <= machine.memory * 1e9]
     room = f"{machine.memory:g} GB"
     return f"fits in {room}: {'; '.join(fitting)}" if fitting else f"nothing fits in {room}: {FIT_WAY_OUT}"
 
 
-def _strategy_name(strategy: "Strategy") -> str:
+def _name_strategy(strategy: "Strategy") -> str:
     """Return a short name, such as "FSDP, recomputed"."""
     if strategy.parallel == "single":
         return "recomputed" if strategy.recompute else "kept"

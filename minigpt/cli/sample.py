@@ -71,9 +71,9 @@ def sample(
     sampling = vars(SamplingConfig(**drop_unset(fields)))  # refuses a wrong value before PyTorch is imported
     if ask and prompt is not None:
         raise ConfigError("--ask and --prompt cannot be combined: --prompt continues a text, and --ask asks a question")
-    opened = open_run(run, weights, device, adapters, adapter_scale)
+    loaded_run = open_run(run, weights, device, adapters, adapter_scale)
     if ask:
-        _print_answers(opened, "\n".join(ask), num_samples, sampling, as_json)
+        _print_answers(loaded_run, "\n".join(ask), num_samples, sampling, as_json)
         return
     if prompt is None:
         prompt = _read_prompt()
@@ -81,14 +81,14 @@ def sample(
         prompt = read_standard_input(MAX_PROMPT)
     prompt = drop_byte_order_mark(prompt, "the prompt")
     if as_json:
-        samples = opened.generate_several(num_samples, prompt, **sampling)
-        print_json({"run": str(opened.path), "prompt": prompt, "samples": samples, **sampling})
+        samples = loaded_run.generate_several(num_samples, prompt, **sampling)
+        print_json({"run": str(loaded_run.path), "prompt": prompt, "samples": samples, **sampling})
     elif num_samples == 1:
-        pieces = opened.stream(prompt, **sampling)
+        pieces = loaded_run.stream(prompt, **sampling)
         first = next(pieces, "")  # what is said while the loops compile comes before the text, and not within it
         print_pieces(itertools.chain([prompt, first], pieces, ["\n"]))
     else:
-        for number, text in enumerate(opened.generate_several(num_samples, prompt, **sampling), 1):
+        for number, text in enumerate(loaded_run.generate_several(num_samples, prompt, **sampling), 1):
             print_line(f"--- {number} ---\n{text}")
 
 

@@ -62,29 +62,29 @@ def train(
     from minigpt.tokenizers.char import CharTokenizer
     from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
-    _require_options_of(kind)
+    _require_options_for(kind)
     path = Path(out or ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json"))
     if (path.suffix == ".model") != (kind == "sentencepiece"):
         raise FileError(f"{str(path)!r} has the wrong ending: .model is for SentencePiece, .json for other tokenizers")
     corpus = find_corpus(data, print_message, text_format=TextFormat(**drop_unset(text_format)))
-    learned: Tokenizer
+    trained: Tokenizer
     if kind == "bpe":
-        learned = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=count_cpus())
+        trained = BPETokenizer.train(corpus.text, vocab_size, special, pattern, processes=count_cpus())
     elif kind == "sentencepiece":
-        learned = SentencePieceTokenizer.train(corpus.text, vocab_size, method)
+        trained = SentencePieceTokenizer.train(corpus.text, vocab_size, method)
     else:
-        learned = CharTokenizer.from_text(corpus.text)
-    learned.save(path)
-    tokens = len(learned.encode(corpus.text))
+        trained = CharTokenizer.from_text(corpus.text)
+    trained.save(path)
+    tokens = len(trained.encode(corpus.text))
     if as_json:
         figures = {"tokens": tokens, "characters": len(corpus.text), "tokens_per_character": tokens / len(corpus.text)}
-        print_json({"tokenizer": str(path), "kind": kind, "vocab_size": learned.vocab_size, **figures})
+        print_json({"tokenizer": str(path), "kind": kind, "vocab_size": trained.vocab_size, **figures})
     else:
         each = len(corpus.text) / tokens
-        print_line(f"{path}: {learned.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each")
+        print_line(f"{path}: {trained.vocab_size:,} tokens; {each:.2f} characters of {corpus.source} in each")
 
 
-def _require_options_of(kind: str) -> None:
+def _require_options_for(kind: str) -> None:
     """Raise ConfigError for an option on the command line that this kind does not have."""
     context = click.get_current_context()
     owners = {"pattern": "bpe", "special": "bpe", "method": "sentencepiece"}
@@ -106,30 +106,30 @@ def show(tokenizer_file: str, text: str | None, limit: int, as_json: bool) -> No
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.loading import load_tokenizer
 
-    opened = load_tokenizer(tokenizer_file)
+    loaded = load_tokenizer(tokenizer_file)
     if as_json:
-        content = {"tokenizer": tokenizer_file, "kind": opened.kind, "vocab_size": opened.vocab_size}
-        content |= {"sha256": compute_fingerprint(opened), "special_tokens": dict(opened.special_tokens)}
-        content["tokens"] = [_decode(opened.decode_bytes([i])) for i in range(min(limit, opened.vocab_size))]
+        content = {"tokenizer": tokenizer_file, "kind": loaded.kind, "vocab_size": loaded.vocab_size}
+        content |= {"sha256": compute_fingerprint(loaded), "special_tokens": dict(loaded.special_tokens)}
+        content["tokens"] = [_decode(loaded.decode_bytes([i])) for i in range(min(limit, loaded.vocab_size))]
         if text is not None:
-            content["text"] = [_decode(opened.decode_bytes([i])) for i in opened.encode(_read_text(text))]
+            content["text"] = [_decode(loaded.decode_bytes([i])) for i in loaded.encode(_read_text(text))]
         print_json(content)
         return
-    print_line(f"{opened.kind}, {opened.vocab_size:,} tokens, SHA-256 {compute_fingerprint(opened)[:16]}…")
-    if isinstance(opened, BPETokenizer):
-        for name, i in opened.special_tokens.items():
+    print_line(f"{loaded.kind}, {loaded.vocab_size:,} tokens, SHA-256 {compute_fingerprint(loaded)[:16]}…")
+    if isinstance(loaded, BPETokenizer):
+        for name, i in loaded.special_tokens.items():
             print_line(f"{i:>7}  {escape_control_characters(name, keep='')}  special")
-        for token in opened.added_tokens:
+        for token in loaded.added_tokens:
             print_line(f"{token.id:>7}  {escape_control_characters(token.text, keep='')}  added")
         lines = [
-            f"{opened.ids[a + b]:>7}  {_format_token(a)} + {_format_token(b)} → {_format_token(a + b)}"
-            for a, b in opened.merges[:limit]
+            f"{loaded.ids[a + b]:>7}  {_format_token(a)} + {_format_token(b)} → {_format_token(a + b)}"
+            for a, b in loaded.merges[:limit]
         ]
     else:
-        lines = [f"{i:>7}  {_format_token(opened.decode_bytes([i]))}" for i in range(min(limit, opened.vocab_size))]
+        lines = [f"{i:>7}  {_format_token(loaded.decode_bytes([i]))}" for i in range(min(limit, loaded.vocab_size))]
     print_pieces(line + "\n" for line in lines)
     if text is not None:
-        tokens = [opened.decode_bytes([i]) for i in opened.encode(_read_text(text))]
+        tokens = [loaded.decode_bytes([i]) for i in loaded.encode(_read_text(text))]
         _print_colored(tokens)
 
 

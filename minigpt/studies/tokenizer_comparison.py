@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigpt.config import Config, DataPath
+from minigpt.runs.run import Run
 from minigpt.system.plotting import create_figure, write_png
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.training.train import train
@@ -93,32 +94,34 @@ def compare_tokenizers(
         budget = budget or max_iters * count_multiplications(shared)
         steps = max(1, round(budget / count_multiplications(shared)))
         config = shared.override(max_iters=steps, eval_interval=max(1, steps // 20), seed=seed)
-        run = train(config, data=data, out=out / kind)
-        read = run.metrics[-1].characters
-        per_token = read / (steps * run.config.tokens_per_step)
-        assert run.info.validation_loss is not None
-        assert run.info.bits_per_byte is not None
-        assert run.info.bits_per_character is not None
-        text = run.generate(
-            _drop_unknown_characters(prompt, run.tokenizer), max_new_tokens=round(SAMPLE_LENGTH / per_token), seed=seed
-        )
-        found.append(
-            TokenizerResult(
-                tokenizer=NAMES[kind],
-                vocab_size=run.tokenizer.vocab_size,
-                tokens_per_character=1 / per_token,
-                parameters=run.info.parameters,
-                steps=steps,
-                loss=run.info.validation_loss,
-                bits_per_byte=run.info.bits_per_byte,
-                bits_per_character=run.info.bits_per_character,
-                seconds=run.info.training_seconds,
-                characters_per_second=read / run.info.training_seconds,
-                text=text,
-            )
-        )
+        found.append(_summarize_run(train(config, data=data, out=out / kind), prompt))
     write_png(out / "tokenizers.png", _draw_comparison(found))
     return found
+
+
+def _summarize_run(run: Run, prompt: str) -> TokenizerResult:
+    """Let a trained model continue the prompt, and return the text with the measurements of the training."""
+    info, training = run.info, run.config.training
+    read = run.metrics[-1].characters
+    characters_per_token = read / (training.max_iters * run.config.tokens_per_step)
+    assert info.validation_loss is not None
+    assert info.bits_per_byte is not None
+    assert info.bits_per_character is not None
+    known_prompt = _drop_unknown_characters(prompt, run.tokenizer)
+    new_tokens = round(SAMPLE_LENGTH / characters_per_token)
+    return TokenizerResult(
+        tokenizer=NAMES[training.tokenizer],
+        vocab_size=run.tokenizer.vocab_size,
+        tokens_per_character=1 / characters_per_token,
+        parameters=info.parameters,
+        steps=training.max_iters,
+        loss=info.validation_loss,
+        bits_per_byte=info.bits_per_byte,
+        bits_per_character=info.bits_per_character,
+        seconds=info.training_seconds,
+        characters_per_second=read / info.training_seconds,
+        text=run.generate(known_prompt, max_new_tokens=new_tokens, seed=training.seed),
+    )
 
 
 def _drop_unknown_characters(prompt: str, tokenizer: Tokenizer) -> str:
