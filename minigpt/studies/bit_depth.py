@@ -12,7 +12,8 @@ from torch import Tensor
 from minigpt.config import DataPath
 from minigpt.errors import ConfigError
 from minigpt.finetuning.target_layers import find_linear_layers
-from minigpt.model.quantization import BLOCK, dequantize_int8, get_levels, quantize_int8, quantize_to_levels
+from minigpt.model.nf4 import BLOCK, get_levels, quantize_to_levels
+from minigpt.model.quantization import dequantize_int8, quantize_int8
 from minigpt.runs.run import Run
 from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawable, write_png
 
