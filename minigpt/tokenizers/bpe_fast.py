@@ -1,4 +1,4 @@
-"""The functions of bpe.py, faster: the same merges and the same ids.
+"""The functions of bpe_basic.py, faster: the same merges and the same ids.
 
 `find_merges` counts each different word once. When a merge changes some words, it updates the counts of the pairs in
 these words only, and a heap returns the most frequent pair. `apply_merges` keeps the pairs of a long piece in a heap
@@ -14,9 +14,8 @@ from itertools import pairwise
 import regex
 
 from minigpt.system.process_pool import map_in_order, start_pool
+from minigpt.tokenizers.bpe_basic import Pair
 from minigpt.tokenizers.byte_level import BYTE_TOKENS
-
-Pair = tuple[int, int]
 
 _SHORT_PIECE = 32  # tokens; up to here a search through all pairs is faster than a heap
 _CHARACTERS_PER_JOB = 2**22
@@ -67,7 +66,7 @@ def split_at_lines(text: str, size: int) -> Iterator[str]:
 
 
 def find_merges(words: Mapping[bytes, int], vocab_size: int) -> list[tuple[bytes, bytes]]:
-    """Learn the merges of a vocabulary, as bpe.py's function of the same name does."""
+    """Learn the merges of a vocabulary, as bpe_basic.py's function of the same name does."""
     tokens = list(BYTE_TOKENS)
     ids = {token: i for i, token in enumerate(tokens)}
     split = [[ids[word[i : i + 1]] for i in range(len(word))] for word in words]
@@ -128,7 +127,7 @@ def _merge_pair(word: list[int], pair: Pair, new: int) -> tuple[list[int], list[
 
 
 def apply_merges(ids: list[int], ranks: Mapping[Pair, tuple[int, int]]) -> list[int]:
-    """Encode a piece of text, as bpe.py's function of the same name does; `ids` may be changed."""
+    """Encode a piece of text, as bpe_basic.py's function of the same name does; `ids` may be changed."""
     if len(ids) > _SHORT_PIECE:
         return apply_merges_with_heap(ids, ranks)
     while len(ids) > 1:

@@ -11,7 +11,8 @@ from typing import Any
 import regex
 
 from minigpt.errors import DataError
-from minigpt.tokenizers.bpe_fast import Pair, apply_merges
+from minigpt.tokenizers.bpe_basic import Pair
+from minigpt.tokenizers.bpe_fast import apply_merges
 
 MIN_CHARACTERS = 2**20  # below this length, setting up tiktoken takes longer than it saves
 _MAX_PIECE = 5000  # characters; tiktoken's time for a piece is quadratic, so for longer ones Python is faster

@@ -17,7 +17,8 @@ from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.runs.exact_loss import measure_token_lengths
 from minigpt.tokenizers import bpe_fast, tiktoken_adapter
-from minigpt.tokenizers.bpe import BPETokenizer, apply_merges, count_pairs, find_merges
+from minigpt.tokenizers.bpe import BPETokenizer
+from minigpt.tokenizers.bpe_basic import apply_merges, count_pairs, find_merges
 from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS, token_to_text
 
 CL100K = (  # GPT-4's pattern in tiktoken
