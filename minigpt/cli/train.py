@@ -144,12 +144,12 @@ def _refuse_flags_of_a_new_run() -> None:
 
 def _resume_run(path: str, data: DataPath, restart_schedule: bool, fields: dict[str, Any], as_json: bool) -> None:
     """Continue a run, and report."""
-    from minigpt.runs.run import Run, require_directory
+    from minigpt.runs.run import Run
     from minigpt.runs.run_directory import RunDirectory
     from minigpt.training.resume import has_work_left, require_trained_here, resume
 
     changes, directory = drop_unset(fields), RunDirectory(Path(path))
-    require_directory(directory.path)
+    directory.require_exists()
     info = directory.read_info()
     require_trained_here(directory, info)
     if has_work_left(directory, info, changes, restart_schedule):

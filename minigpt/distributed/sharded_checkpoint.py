@@ -15,7 +15,7 @@ from torch import Tensor
 from minigpt.distributed.parallelism import get_local_shard
 from minigpt.distributed.process_group import Processes
 from minigpt.errors import FileError, RunError
-from minigpt.runs.run_directory import read_weights
+from minigpt.runs.weight_file import read_weights
 from minigpt.system.safetensors_files import open_safetensors
 
 

@@ -16,7 +16,7 @@ from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import Resumption
 from minigpt.finetuning.sft import SFTResult, train_sft
 from minigpt.runs.recorded_data import find_training_data, require_recorded_files
-from minigpt.runs.run import Run, require_directory
+from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import FinetuningInfo, RunInfo
 from minigpt.system.advice import format_setting
@@ -74,7 +74,7 @@ def _has_rows(data: str | Path) -> bool:
 
 def read_finetuned_run_info(directory: RunDirectory) -> RunInfo:
     """Read the run.json of a fine-tuned run. Raise RunError for any other directory."""
-    require_directory(directory.path)
+    directory.require_exists()
     CheckpointDirectory(directory.path).require_no_links()
     info = directory.read_info()
     if not directory.finetuning.exists():

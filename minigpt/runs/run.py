@@ -15,7 +15,7 @@ from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.text_format import TextFormat
-from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError, suggest_name
+from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
@@ -29,7 +29,6 @@ from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.runs.run_info import Metrics, RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.system.device import ELEMENTS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
-from minigpt.system.files import explain_os_errors
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.system.text_encoding import require_text
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream, find_end_of_text
@@ -73,7 +72,7 @@ class Run:
         if weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
         directory = RunDirectory(Path(path))
-        require_directory(directory.path)
+        directory.require_exists()
         directory.require_no_links_outside()
         config = directory.read_config()
         info = directory.read_info()
@@ -300,12 +299,3 @@ class Run:
             if prompt:
                 raise
             return [0]
-
-
-def require_directory(path: Path) -> None:
-    """Raise RunError, with the nearest name, if there is no such directory."""
-    with explain_os_errors("open the run", path):
-        if not path.is_dir():
-            siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()]
-            advice = suggest_name(str(path), siblings) or ": name the directory of a run"
-            raise RunError(f"there is no run {str(path)!r}{advice}")

@@ -30,13 +30,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minigpt.config import Config
-from minigpt.errors import ConfigError, FileError, RunError
+from minigpt.errors import ConfigError, FileError, RunError, suggest_name
 from minigpt.runs.run_info import FinetuningInfo, Metrics, RunInfo, Snapshot, read_run_info
+from minigpt.runs.weight_file import read_weights, serialize_weights
 from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
@@ -46,19 +45,11 @@ from minigpt.system.json_files import (
     read_dataclass_lines,
     read_run_file,
 )
-from minigpt.system.safetensors_files import open_safetensors
 from minigpt.system.terminal import escape_control_characters
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
 LOCK = ".lock"  # held by the process that trains the run
-SAFETENSORS_DTYPES = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-}
 Weights = Literal["last", "best"]
 
 
@@ -153,12 +144,20 @@ class RunDirectory:
             except OSError:
                 aside.replace(path)
                 raise
-            ours = {file.name for file in self.files()} | {LOCK}
+            ours = {file.name for file in self.list_files()} | {LOCK}
             for file in aside.iterdir():
                 if file.name not in ours and not fnmatch(file.name, ".*.tmp"):
                     file.replace(path / file.name)
             flush_folder(path.parent)
             shutil.rmtree(aside)
+
+    def require_exists(self) -> None:
+        """Raise RunError, with the nearest name, if there is no such directory."""
+        with explain_os_errors("open the run", self.path):
+            if not self.path.is_dir():
+                siblings = [str(path) for path in self.path.parent.glob("*") if path.is_dir()]
+                advice = suggest_name(str(self.path), siblings) or ": name the directory of a run"
+                raise RunError(f"there is no run {str(self.path)!r}{advice}")
 
     def require_run_or_empty(self) -> None:
         """Raise RunError if the directory holds something other than a run, which must not be overwritten."""
@@ -169,7 +168,7 @@ class RunDirectory:
                     f"{str(self.path)!r} is not a run, so it is not overwritten: choose another {format_setting('out')}"
                 )
 
-    def files(self) -> list[Path]:
+    def list_files(self) -> list[Path]:
         """Return every path that a run may have, in the order of the list above."""
         return [path for name, path in vars(self).items() if name != "path"]
 
@@ -177,7 +176,7 @@ class RunDirectory:
         """Raise RunError for a file that opening the run reads and that is a link to a place outside the run."""
         not_read = {self.adapter, self.task_log, self.task_plot, self.look, self.bit_depths}
         try:
-            require_inside(self.path, [path for path in self.files() if path not in not_read])
+            require_inside(self.path, [path for path in self.list_files() if path not in not_read])
         except FileError as error:
             raise RunError(str(error)) from None
 
@@ -194,11 +193,11 @@ class RunDirectory:
 
     def write_tokenizer(self, tokenizer: Tokenizer, config: Config) -> None:
         """Write the tokenizer, under the file name of its kind."""
-        tokenizer.save(self._tokenizer(config))
+        tokenizer.save(self._get_tokenizer_path(config))
 
     def read_tokenizer(self, config: Config, info: RunInfo) -> Tokenizer:
         """Return the tokenizer that the model was trained with."""
-        path = self._tokenizer(config)
+        path = self._get_tokenizer_path(config)
         try:
             tokenizer = load_tokenizer(path)
         except FileError as error:
@@ -212,7 +211,7 @@ class RunDirectory:
             raise RunError(f"{str(path)!r} is not this run's: the model was trained with other tokens")
         return tokenizer
 
-    def _tokenizer(self, config: Config) -> Path:
+    def _get_tokenizer_path(self, config: Config) -> Path:
         return self.sentencepiece if config.training.tokenizer == "sentencepiece" else self.tokenizer
 
     def write_info(self, info: RunInfo) -> None:
@@ -261,9 +260,9 @@ class RunDirectory:
         ]
         write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
-    def write_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write the last weights."""
-        write_atomic(self.model, _serialize_weights(weights))
+        write_atomic(self.model, serialize_weights(weights))
 
     def remove_temporary_files(self) -> None:
         """Remove the files that a killed process left half written. Raise FileError."""
@@ -276,40 +275,6 @@ class RunDirectory:
         path = self.best if which == "best" and self.best.exists() else self.model
         weights = read_weights(path, model.state_dict())
         model.load_state_dict(weights, assign=True)
-
-
-def _serialize_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """Return tensors on any device in the safetensors format."""
-    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-
-
-def read_weights(path: Path, like: Mapping[str, torch.Tensor], allow_others: bool = False) -> dict[str, torch.Tensor]:
-    """Read tensors from an untrusted safetensors file.
-
-    Args:
-        path: the file.
-        like: the names, shapes and dtypes that it must have; meta tensors are enough.
-        allow_others: whether the file may have other tensors too, which are not read.
-
-    Raises:
-        RunError: a name, shape or dtype differs, or a value is not finite.
-    """
-    if not path.is_file():
-        raise RunError(f"{str(path)!r} is missing: the run has no weights, or none yet")
-    with open_safetensors(path, RunError) as file:
-        names = set(file.keys())
-        if stray := sorted(like.keys() - names if allow_others else names ^ like.keys()):
-            raise RunError(f"{str(path)!r} does not fit config.toml: {stray[0]} is in only one of the two")
-        for name, tensor in like.items():
-            part, kind, shape = file.get_slice(name), SAFETENSORS_DTYPES[tensor.dtype], list(tensor.shape)
-            if part.get_dtype() != kind or list(part.get_shape()) != shape:
-                found = f"{part.get_dtype()} of shape {list(part.get_shape())}, not {kind} of {shape}"
-                raise RunError(f"{str(path)!r} does not fit config.toml: {name} is {found}")
-        weights = {name: file.get_tensor(name) for name in like}
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise RunError(f"{str(path)!r} is damaged: {name} holds a value that is not a finite number")
-    return weights
 
 
 def find_newest_run(runs: Path = Path("runs")) -> Path:

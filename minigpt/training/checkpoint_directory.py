@@ -156,7 +156,7 @@ class CheckpointDirectory:
     def require_no_links(self) -> None:
         """Raise RunError if a file of the run is a symbolic link: the training could write elsewhere."""
         run = self.run
-        for path in [*run.files(), *self.path.glob("*"), *self.path.glob("*/*"), *self.path.glob("*/*/*")]:
+        for path in [*run.list_files(), *self.path.glob("*"), *self.path.glob("*/*"), *self.path.glob("*/*/*")]:
             if path.is_symlink():
                 raise RunError(f"{str(path)!r} is a link, so the run cannot resume safely: put the file itself there")
 

@@ -16,9 +16,10 @@ from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
 from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.recorded_data import find_training_data, measure_data_files
-from minigpt.runs.run import Run, require_directory
-from minigpt.runs.run_directory import RunDirectory, read_weights
+from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import RunInfo
+from minigpt.runs.weight_file import read_weights
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.training.callbacks import Callback
@@ -65,7 +66,7 @@ def resume(
     directory = RunDirectory(Path(path))
     with join_processes() as processes, ExitStack() as stack:
         with processes.share_errors():
-            require_directory(directory.path)
+            directory.require_exists()
             CheckpointDirectory(directory.path).require_no_links()
             before = directory.read_info()
             require_trained_here(directory, before)
