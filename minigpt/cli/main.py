@@ -36,7 +36,7 @@ from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.advice import advise_commands
 from minigpt.system.files import silence_stream
 from minigpt.system.terminal import escape_control_characters, fit_to_terminal
-from minigpt.system.thread_waiting import sleep_on_a_busy_machine
+from minigpt.system.thread_waiting import avoid_spinning_when_busy
 from minigpt.version import __version__
 
 MAX_MESSAGE = 2000  # characters
@@ -106,7 +106,7 @@ def run(arguments: list[str]) -> int:
 
             return shell_complete(cli, {}, "minigpt", COMPLETION, instruction)
         context = cli.make_context("minigpt", list(arguments), obj=list(arguments))
-        with context, advise_commands(), sleep_on_a_busy_machine():
+        with context, advise_commands(), avoid_spinning_when_busy():
             cli.invoke(context)
         sys.stdout.flush()
         return 0

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from minigpt.system.lazy_imports import import_lazily
 
 if TYPE_CHECKING:
-    from minigpt.studies.loss import plot_loss
+    from minigpt.studies.learning_curves import plot_loss
 
-__all__ = ["bit_depth", "ladder", "look", "loss", "plot_loss", "tokenizer_comparison"]
+__all__ = ["bit_depth", "ladder", "learning_curves", "look", "plot_loss", "tokenizer_comparison"]
 
-__getattr__ = import_lazily(__name__, {"plot_loss": "loss"})
+__getattr__ = import_lazily(__name__, {"plot_loss": "learning_curves"})

@@ -4,10 +4,12 @@ Import from its modules, such as `minigpt.system.files`: some of them load PyTor
 """
 
 __all__ = [
+    "advice",
     "console",
     "cpus",
     "device",
     "files",
+    "fonts",
     "json_files",
     "lazy_imports",
     "plotting",
@@ -16,5 +18,6 @@ __all__ = [
     "safetensors_files",
     "terminal",
     "text_encoding",
+    "thread_waiting",
     "warn_once",
 ]

@@ -3,8 +3,8 @@
 GNU's OpenMP, which PyTorch and Numba use on Linux, lets a waiting thread spin: the thread asks again and again whether
 the others are done. On a quiet machine nothing is faster. Beside another program nothing is slower: the spinning thread
 keeps the CPU from the thread that it waits for. OpenMP has no function that changes this, but a thread spins only for
-an instant while the process has more OpenMP threads than CPUs [1]. So `watch` adds idle OpenMP threads for as long as
-the machine is busy. That changes the time of a step, and none of its numbers.
+an instant while the process has more OpenMP threads than CPUs [1]. So `add_idle_threads_when_busy` adds idle
+OpenMP threads for as long as the machine is busy. That changes the time of a step, and none of its numbers.
 
 [1] https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
 """
@@ -23,7 +23,7 @@ PERIOD = 0.25  # seconds between two measurements
 BUSY_SHARE = 0.1  # the machine is busy if the threads together wait for a CPU for this share of the time
 QUIET_SHARE = 0.02
 QUIET_PERIODS = 8  # quiet measurements, one after the other, before the threads spin again
-OWN_CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # variables by which a user chooses how threads wait
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # by which a user chooses how threads wait
 
 
 class BusyDetector:
@@ -52,21 +52,21 @@ class IdleThreads:
 
     def __init__(self) -> None:
         """Start the threads."""
-        self._ended = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
-        self._keeper.start()
+        self._stopped = threading.Event()
+        self._owner = threading.Thread(target=self._run_team, daemon=True)
+        self._owner.start()
 
-    def end(self) -> None:
-        """End the threads."""
-        self._ended.set()
+    def stop(self) -> None:
+        """Stop the threads."""
+        self._stopped.set()
 
-    def _keep(self) -> None:
-        """Be the first thread of a team, whose other threads live as long as this one."""
+    def _run_team(self) -> None:
+        """Start a team of OpenMP threads, whose other threads live as long as this one, and wait for `stop`."""
         nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)  # each thread of the team calls it once
         for path in find_openmp_libraries():
             with suppress(OSError, AttributeError):
                 ctypes.CDLL(path).GOMP_parallel(nothing, None, len(os.sched_getaffinity(0)) + 1, 0)
-        self._ended.wait()
+        self._stopped.wait()
 
 
 def find_openmp_libraries() -> list[str]:
@@ -76,7 +76,7 @@ def find_openmp_libraries() -> list[str]:
     return sorted(paths)
 
 
-def measure_waiting() -> float:
+def measure_cpu_wait() -> float:
     """Return for how many seconds the threads of this process could have run, but had no CPU.
 
     Where the system does not count it, the answer is 0.
@@ -89,37 +89,40 @@ def measure_waiting() -> float:
     return nanoseconds / 1e9
 
 
-def watch(ended: threading.Event, period: float = PERIOD, measure: Callable[[], float] = measure_waiting) -> None:
+def add_idle_threads_when_busy(
+    stopped: threading.Event, period: float = PERIOD, measure: Callable[[], float] = measure_cpu_wait
+) -> None:
     """Add idle threads whenever the machine is busy, until the event is set.
 
     Args:
-        ended: ends the watch.
+        stopped: the event.
         period: seconds between two measurements.
         measure: returns for how many seconds the threads have waited for a CPU.
     """
-    detector, idle, before = BusyDetector(), None, measure()
-    while not ended.wait(period):
+    detector, before = BusyDetector(), measure()
+    idle_threads: IdleThreads | None = None
+    while not stopped.wait(period):
         after = measure()
-        busy, before = detector.update((after - before) / period), after
-        if busy and not idle:
-            idle = IdleThreads()
-        elif idle and not busy:
-            idle.end()
-            idle = None
-    if idle:
-        idle.end()
+        is_busy, before = detector.update((after - before) / period), after
+        if is_busy and not idle_threads:
+            idle_threads = IdleThreads()
+        elif idle_threads and not is_busy:
+            idle_threads.stop()
+            idle_threads = None
+    if idle_threads:
+        idle_threads.stop()
 
 
 @contextmanager
-def sleep_on_a_busy_machine() -> Iterator[None]:
-    """Within the block, let OpenMP's threads sleep while they wait for each other whenever other programs use the CPUs.
+def avoid_spinning_when_busy() -> Iterator[None]:
+    """Let OpenMP's waiting threads sleep within the block, whenever other programs use the CPUs.
 
     Nothing changes on systems other than Linux, on one CPU, or where the user chose how threads wait.
     """
-    ended = threading.Event()
-    if sys.platform == "linux" and not any(name in os.environ for name in OWN_CHOICES) and count_cpus() > 1:
-        threading.Thread(target=watch, args=(ended,), daemon=True).start()
+    stopped = threading.Event()
+    if sys.platform == "linux" and not any(name in os.environ for name in WAIT_VARIABLES) and count_cpus() > 1:
+        threading.Thread(target=add_idle_threads_when_busy, args=(stopped,), daemon=True).start()
     try:
         yield
     finally:
-        ended.set()
+        stopped.set()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from minigpt.system.advice import format_setting
-from minigpt.system.thread_waiting import measure_waiting
+from minigpt.system.thread_waiting import measure_cpu_wait
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.display import Display
 from minigpt.training.training_state import TrainingState
@@ -15,7 +15,7 @@ HINT_SHARE = 0.25  # of the time: the threads together waited for a CPU that lon
 class BusyMachineHint(Callback):
     """Says once, after an evaluation, that other programs use the CPUs."""
 
-    def __init__(self, display: Display, threads: int, measure: Callable[[], float] = measure_waiting) -> None:
+    def __init__(self, display: Display, threads: int, measure: Callable[[], float] = measure_cpu_wait) -> None:
         """Begin to measure.
 
         Args:
@@ -24,14 +24,14 @@ class BusyMachineHint(Callback):
             measure: returns for how many seconds the threads have waited for a CPU.
         """
         self.display, self.threads, self.measure = display, threads, measure
-        self.said = threads == 1
+        self.is_printed = threads == 1
         self.waited, self.start = measure(), time.monotonic()
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
         """Measure, and print the hint."""
         waited, now = self.measure(), time.monotonic()
-        if state.step and not self.said and waited - self.waited > HINT_SHARE * (now - self.start):
-            self.said = True
+        if state.step and not self.is_printed and waited - self.waited > HINT_SHARE * (now - self.start):
+            self.is_printed = True
             way_out = f"instead of {self.threads} threads, {format_setting('threads', 1)} may be faster"
             self.display.say(f"other programs use the CPUs: {way_out}")
         self.waited, self.start = waited, now

@@ -17,9 +17,9 @@ from minigpt.system.thread_waiting import (
     QUIET_SHARE,
     BusyDetector,
     IdleThreads,
+    add_idle_threads_when_busy,
     find_openmp_libraries,
-    measure_waiting,
-    watch,
+    measure_cpu_wait,
 )
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long threads wait for a CPU")
@@ -56,26 +56,28 @@ def test_idle_threads_are_more_than_there_are_cpus_and_end() -> None:
     assert copies
     idle = IdleThreads()
     wait_for_threads(lambda threads: threads == before + 1 + copies * len(os.sched_getaffinity(0)))
-    idle.end()
+    idle.stop()
     wait_for_threads(lambda threads: threads == before)
 
 
 @linux
 def test_idle_threads_come_while_the_threads_wait_for_a_cpu_and_go_afterwards() -> None:
-    before, ended, waited = count_threads(), threading.Event(), itertools.count(0.0, 0.001)
+    before, stopped, waited = count_threads(), threading.Event(), itertools.count(0.0, 0.001)
     is_busy = threading.Event()
     is_busy.set()
-    watcher = threading.Thread(target=watch, args=(ended, 0.001, lambda: next(waited) if is_busy.is_set() else 0.0))
+    watcher = threading.Thread(
+        target=add_idle_threads_when_busy, args=(stopped, 0.001, lambda: next(waited) if is_busy.is_set() else 0.0)
+    )
     watcher.start()
     wait_for_threads(lambda threads: threads > before + 1)
     is_busy.clear()
     wait_for_threads(lambda threads: threads == before + 1)
-    ended.set()
+    stopped.set()
     watcher.join()
 
 
 @linux
 def test_the_time_that_threads_wait_for_a_cpu_grows_and_is_known() -> None:
-    first = measure_waiting()
+    first = measure_cpu_wait()
     torch.ones(300, 300) @ torch.ones(300, 300)
-    assert measure_waiting() >= first > 0
+    assert measure_cpu_wait() >= first > 0
