@@ -28,9 +28,10 @@ class Format:
 
     Attributes:
         files: names of the files in its folder.
-        write: writes the folder.
-        check: opens the folder in another program, and compares the logits; returns None if the program is not
-            installed.
+        write: writes a run into a folder that does not exist yet. It raises ExchangeError if the format cannot hold
+            the model or the tokenizer, and FileError if the folder cannot be written.
+        check: opens the folder in another program, and compares the tokens and the logits with the run's. It returns
+            None if the program is not installed, and raises ExchangeError if they differ.
         program: the program that opens it.
         install: the package that `pip install` installs for the check; empty if none is needed.
         quantizations: names of the number formats with fewer bits that it can have.

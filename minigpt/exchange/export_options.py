@@ -9,7 +9,7 @@ class ExportOptions:
 
     Attributes:
         dequantize: whether to write a quantized run's matrices in float32.
-        quantize: a number format with fewer bits, such as "q8_0"; None for float32.
+        quantize: a number format with fewer bits that the format has, such as "q8_0"; None for float32.
     """
 
     dequantize: bool = False

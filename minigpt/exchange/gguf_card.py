@@ -1,6 +1,6 @@
 """The model card and ollama's Modelfile beside a GGUF file."""
 
-from minigpt.exchange.model_card import format_model_card
+from minigpt.exchange.model_card import SPECIAL_TOKEN_LIMIT, format_model_card
 from minigpt.runs.run import Run
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import END_OF_ANSWER, ROLE_TOKENS
@@ -55,7 +55,7 @@ Newer versions of llama.cpp name the first program `llama-completion`."""
     elif isinstance(run.tokenizer, SentencePieceTokenizer) and run.tokenizer.method == "unigram":
         limits.append("- llama.cpp reads a character that is not in the vocabulary as the unknown token.")
     if run.tokenizer.special_tokens:
-        limits.append("- The name of a special token, typed as text, is read as that token.")
+        limits.append(SPECIAL_TOKEN_LIMIT)
     return format_model_card(run, usage, "\n".join(limits), "llama.cpp")
 
 

@@ -33,7 +33,7 @@ from minigpt.exchange.llama_check import compute_llama_logits, open_llama
 from minigpt.exchange.relu_as_gelu import RELU_SCALE, scale_relu_to_gelu
 from minigpt.model.gpt2_names import is_transposed
 from minigpt.runs.run import Run
-from minigpt.system.files import explain_os_errors, write_atomic
+from minigpt.system.files import create_folder, write_atomic
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 if TYPE_CHECKING:
@@ -50,16 +50,7 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
 
     llama.cpp's GPT-2 has no bias in its last layer (see `bias_folding`) and no ReLU (see `relu_as_gelu`). A tokenizer
     without a token that ends a text gets a reserved one, whose logit is -100, because llama.cpp would use token 11.
-
-    Args:
-        run: the run.
-        folder: the folder, which must not exist.
-        options: whether to write a quantized run's matrices in float32, or to write them in 8 bits.
-
-    Raises:
-        ExchangeError: the format cannot hold the model or the tokenizer.
-        FileError: the folder cannot be written.
-        MissingExtraError: the package gguf is not installed.
+    The arguments and errors are those of `Format.write`. Raise MissingExtraError without gguf.
     """
     model, vocabulary = read_gpt(run, options.dequantize), build_vocabulary(run.tokenizer)
     _require_supported(run, options)
@@ -71,8 +62,7 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
         end = vocabulary.append_reserved()
     if model.config.activation == "relu":
         _scale_feed_forward(weights, model.config.n_layer)
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     writer = _open_writer(folder / MODEL)
     _add_settings(writer, run, model.config, options)
     _add_vocabulary(writer, vocabulary, end, bool(run.info.instructions))

@@ -16,21 +16,23 @@ from minigpt.exchange.gguf_names import MODEL, RELU_SCALE_KEY, SENTENCEPIECE_KEY
 from minigpt.exchange.gguf_tokenizer import RESERVED_TOKEN, TokenType, Vocabulary, rebuild_tokenizer
 from minigpt.exchange.gpt2_variants import (
     EPSILON,
-    MAX_EPSILON,
-    MIN_EPSILON,
     compute_stored_shape,
     convert_variant,
+    require_epsilon,
+    require_inner,
 )
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.relu_as_gelu import unscale_gelu_to_relu
+from minigpt.exchange.state_dict import build_imported_gpt
+from minigpt.exchange.vocabulary_sizes import require_fitting_tokenizer
 from minigpt.finetuning.vocabulary_resize import TABLES
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names
-from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
 from minigpt.tokenizers.base import Tokenizer
 
 _MISSING = object()
+_EPSILON_KEY, _INNER_KEY = "gpt2.attention.layer_norm_epsilon", "gpt2.feed_forward_length"
 
 
 def import_gguf(source: str | Path, out: str | Path | None = None) -> Run:
@@ -69,7 +71,8 @@ def load_gguf(source: str | Path) -> tuple[GPT, Tokenizer]:
         vocabulary = _read_vocabulary(file, name)
         scale = _read_relu_scale(file, name)
         config = _read_config(file, len(vocabulary.tokens), scale, name)
-        epsilon, inner = _read_epsilon(file, name), _read_inner(file, config, name)
+        epsilon = require_epsilon(_get(file, _EPSILON_KEY, float, name, EPSILON), _EPSILON_KEY, name)
+        inner = require_inner(_get(file, _INNER_KEY, int, name, None), config, _INNER_KEY, name)
         weights = _read_weights(file, config, inner, name)
     convert_variant(weights, config, inner, epsilon)
     if scale is not None:
@@ -80,11 +83,8 @@ def load_gguf(source: str | Path) -> tuple[GPT, Tokenizer]:
         tokenizer = rebuild_tokenizer(vocabulary)
     except (MinigptError, KeyError, ValueError) as error:
         raise ExchangeError(f"the tokenizer in {name} cannot be read: {error}") from None
-    if tokenizer.vocab_size != config.vocab_size:
-        sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {config.vocab_size:,}"
-        raise ExchangeError(f"the tokenizer in {name} does not fit: it has {sizes}")
-    model = build_empty_model(config)
-    assert isinstance(model, GPT)
+    require_fitting_tokenizer(tokenizer, config.vocab_size, name)
+    model = build_imported_gpt(config, name)
     model.load_state_dict(weights, assign=True)
     return model.eval(), tokenizer
 
@@ -117,27 +117,6 @@ def _read_config(file: GGUFFile, vocab_size: int, scale: float | None, name: str
     return config
 
 
-def _read_epsilon(file: GGUFFile, name: str) -> float:
-    """Return the epsilon of layer norm. Raise ExchangeError for one that cannot be converted into ours."""
-    epsilon = _get(file, "gpt2.attention.layer_norm_epsilon", float, name, EPSILON)
-    if not MIN_EPSILON <= epsilon <= MAX_EPSILON:
-        raise ExchangeError(
-            f"{name} has a layer norm epsilon of {epsilon:g}, and only {MIN_EPSILON:g} to {MAX_EPSILON:g} can be read"
-        )
-    return float(epsilon)
-
-
-def _read_inner(file: GGUFFile, config: ModelConfig, name: str) -> int:
-    """Return the hidden numbers of the feed-forward layers. Raise ExchangeError for more than ours have."""
-    most = 4 * config.n_embd
-    inner = int(_get(file, "gpt2.feed_forward_length", int, name, most))
-    if not 1 <= inner <= most:
-        raise ExchangeError(
-            f"{name} has {inner:,} feed-forward numbers, and only 1 to {most:,}, 4 times n_embd, can be read"
-        )
-    return inner
-
-
 def _has_tied_head(file: GGUFFile) -> bool:
     """Return True if the head is the embedding: it is not in the file, or repeats the embedding."""
     head, embedding = (file.tensors.get(name) for name in ("output.weight", "token_embd.weight"))
@@ -156,11 +135,7 @@ def _read_relu_scale(file: GGUFFile, name: str) -> float | None:
 
 def _read_weights(file: GGUFFile, config: ModelConfig, inner: int, name: str) -> dict[str, Tensor]:
     """Read the tensors under our names, in float32, and check their shapes against the configuration."""
-    try:
-        model = build_empty_model(config)
-    except RuntimeError:
-        raise ExchangeError(f"{name} is damaged: no model can be that large") from None
-    state = model.state_dict()
+    state = build_imported_gpt(config, name).state_dict()
     shapes = {ours: compute_stored_shape(ours, tensor.shape, inner) for ours, tensor in state.items()}
     theirs = map_gguf_names(config)
     places = {ours: theirs[gpt2] for ours, gpt2 in map_gpt2_names(config).items()}

@@ -2,15 +2,49 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
+from minigpt.errors import ExchangeError
 
 EPSILON = 1e-5  # of layer norm in our GPT
 MIN_EPSILON, MAX_EPSILON = 1e-13, 1.0
 _PARTS = ("weight", "bias")
+
+
+def require_epsilon(value: Any, name: str, where: str) -> float:
+    """Return an epsilon of layer norm. Raise ExchangeError for one that cannot be converted into ours.
+
+    Args:
+        value: what a file has.
+        name: what the file calls it.
+        where: the file, for the message.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not MIN_EPSILON <= value <= MAX_EPSILON:
+        known = f"{MIN_EPSILON:g} to {MAX_EPSILON:g}"
+        raise ExchangeError(f"{where} has {name} {value!r}, and only {known} can be read")
+    return float(value)
+
+
+def require_inner(value: Any, config: ModelConfig, name: str, where: str) -> int:
+    """Return the number of hidden numbers of feed-forward layers. Raise ExchangeError for more than ours have.
+
+    Args:
+        value: what a file has; None for four times n_embd.
+        config: the model's configuration.
+        name: what the file calls it.
+        where: the file, for the message.
+    """
+    most = 4 * config.n_embd
+    if value is None:
+        return most
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ExchangeError(f"{where} has {name} {value!r}, and only 1 to {most:,}, 4 times n_embd, can be read")
+    return value
 
 
 def convert_variant(weights: dict[str, Tensor], config: ModelConfig, inner: int, epsilon: float) -> None:

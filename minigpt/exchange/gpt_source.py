@@ -1,7 +1,7 @@
 """The model of a run as an export needs it: on the CPU, in float32, without kernels."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minigpt.errors import ExchangeError
 from minigpt.model.gpt import GPT
@@ -55,6 +55,15 @@ def read_model(run: Run, dequantize: bool = False) -> TrainedModel:
     weights |= {f"{name}.weight": layer.weight for name, layer in _find_quantized(model)}
     copy.load_state_dict(weights)
     return copy.eval()
+
+
+def get_gpt2_weights(model: GPT) -> dict[str, Tensor]:
+    """Return the parameters that GPT-2 has, by our names: a missing bias of queries, keys and values is zeros."""
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for layer, block in enumerate(model.blocks):
+        qkv = block.attention.qkv
+        weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
+    return weights
 
 
 def _find_quantized(model: nn.Module) -> list[tuple[str, Linear4bit | Linear8bit]]:

@@ -14,7 +14,7 @@ from minigpt.errors import ExchangeError
 from minigpt.exchange.bias_folding import fold_head, has_head_bias
 from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import read_gpt
+from minigpt.exchange.gpt_source import get_gpt2_weights, read_gpt
 from minigpt.exchange.huggingface_adapter import ADAPTER, copy_adapter
 from minigpt.exchange.huggingface_config import (
     TOKENIZER_FILES,
@@ -23,12 +23,12 @@ from minigpt.exchange.huggingface_config import (
     write_json,
     write_tokenizer_files,
 )
-from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN, needs_unknown_token
-from minigpt.exchange.model_card import format_model_card
+from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN_LIMIT, needs_unknown_token
+from minigpt.exchange.model_card import SPECIAL_TOKEN_LIMIT, format_model_card
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.runs.run import Run
-from minigpt.system.files import explain_os_errors, write_atomic
+from minigpt.system.files import create_folder, write_atomic
 
 FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES, "README.md", ADAPTER)
 _ADAPTER_USAGE = """This model has the weights of the LoRA adapter already. The folder `adapter` has them alone, for
@@ -48,15 +48,7 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
 
     A bias of the last layer is moved elsewhere, see `bias_folding`. A character tokenizer gets a token <unk>, whose
     logit is -100.
-
-    Args:
-        run: the run.
-        folder: the folder, which must not exist.
-        options: whether to write a quantized run's matrices in float32.
-
-    Raises:
-        ExchangeError: GPT-2's format cannot hold the model, or a format of transformers the tokenizer.
-        FileError: the folder cannot be written.
+    The arguments and errors are those of `Format.write`.
     """
     model = read_gpt(run, options.dequantize)
     config, weights = model.config, convert_to_gpt2(model)
@@ -115,10 +107,7 @@ def save_gpt2(model: GPT, folder: str | Path) -> None:
 
 def convert_to_gpt2(model: GPT) -> dict[str, Tensor]:
     """Return a GPT's parameters under GPT-2's names and in GPT-2's layout."""
-    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    for layer, block in enumerate(model.blocks):
-        qkv = block.attention.qkv
-        weights.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
+    weights = get_gpt2_weights(model)
     names = map_gpt2_names(model.config)
     return {theirs: weights[ours].T if is_transposed(theirs) else weights[ours] for ours, theirs in names.items()}
 
@@ -129,8 +118,7 @@ def _write_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tenso
         (name if name.startswith("lm_head") else f"transformer.{name}"): tensor.contiguous()
         for name, tensor in weights.items()
     }
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     write_atomic(folder / "model.safetensors", safetensors.torch.save(named, metadata={"format": "pt"}))
     write_json(folder / "config.json", describe_gpt2(config, tokens))
 
@@ -153,10 +141,7 @@ print(write("the", do_sample=True)[0]["generated_text"])
         f"{run.tokenizer.decode(run.encode_prompt('')[:1])!r}.",
     ]
     if needs_unknown_token(run.tokenizer):
-        limits.append(
-            f"- A character that is not in the vocabulary is read as {UNKNOWN_TOKEN}, which was not trained. The model "
-            "never writes it."
-        )
+        limits.append(UNKNOWN_TOKEN_LIMIT)
     if run.tokenizer.special_tokens:
-        limits.append("- The name of a special token, typed as text, is read as that token.")
+        limits.append(SPECIAL_TOKEN_LIMIT)
     return format_model_card(run, usage, "\n".join(limits), "transformers")

@@ -4,7 +4,6 @@ A model is a folder with config.json and model.safetensors. Weights that are pic
 can run any code.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,21 +15,21 @@ from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError, FileError, MissingExtraError
 from minigpt.exchange.gpt2_variants import (
     EPSILON,
-    MAX_EPSILON,
-    MIN_EPSILON,
     compute_stored_shape,
     convert_variant,
+    require_epsilon,
+    require_inner,
 )
 from minigpt.exchange.huggingface_tokenizer import read_character_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
-from minigpt.exchange.state_dict import convert_to_float32
-from minigpt.exchange.vocabulary_sizes import match_vocabulary_sizes
+from minigpt.exchange.state_dict import build_imported_gpt, convert_to_float32
+from minigpt.exchange.vocabulary_sizes import match_vocabulary_sizes, require_fitting_tokenizer
 from minigpt.exchange.weight_files import INDEX, read_weight_files
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
-from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
-from minigpt.system.files import read_text, require_inside
+from minigpt.system.files import require_inside
+from minigpt.system.json_files import read_foreign_json
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 
@@ -67,9 +66,7 @@ def import_gpt2(
     model = load_gpt2(folder, say)
     tokenizer = read_tokenizer(folder)
     model, tokenizer = match_vocabulary_sizes(model, tokenizer, say)
-    if tokenizer.vocab_size != model.config.vocab_size:
-        sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {model.config.vocab_size:,}"
-        raise ExchangeError(f"the tokenizer in {str(folder)!r} does not fit: it has {sizes}")
+    require_fitting_tokenizer(tokenizer, model.config.vocab_size, f"{str(folder)!r}")
     return write_imported_run(model, tokenizer, source, out)
 
 
@@ -100,12 +97,9 @@ def load_gpt2(source: str | Path, say: Callable[[str], None] = lambda message: N
     folder = _find_folder(source)
     content = _read_config(folder / "config.json")
     config = _convert_config(content, folder)
-    epsilon, inner = _read_epsilon(content, folder), _read_inner(content, config, folder)
-    try:
-        model = build_empty_model(config)
-    except RuntimeError:
-        raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: no model can be that large") from None
-    assert isinstance(model, GPT)
+    epsilon = require_epsilon(content.get("layer_norm_epsilon", EPSILON), "layer_norm_epsilon", f"{str(folder)!r}")
+    inner = require_inner(content.get("n_inner"), config, "n_inner", f"{str(folder)!r}")
+    model = build_imported_gpt(config, f"{str(folder / 'config.json')!r}")
     weights = _read_weights(folder, model, inner, say)
     convert_variant(weights, config, inner, epsilon)
     model.load_state_dict(weights, assign=True)
@@ -136,10 +130,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     """Read the config.json of a GPT-2."""
     if not path.exists():
         raise ExchangeError(f"{str(path.parent)!r} is no model of transformers: it has no config.json")
-    try:
-        content = json.loads(read_text(path, MAX_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
+    content = read_foreign_json(path, MAX_CONFIG_BYTES)
     kind = content.get("model_type") if isinstance(content, dict) else None
     if kind != "gpt2":
         raise ExchangeError(f"{str(path.parent)!r} holds a model of the architecture {kind!r}: only 'gpt2' can be read")
@@ -170,28 +161,6 @@ def _convert_config(content: dict[str, Any], folder: Path) -> ModelConfig:
     except ConfigError as error:
         raise ExchangeError(f"{str(folder / 'config.json')!r} is damaged: {error}") from None
     return config
-
-
-def _read_epsilon(content: dict[str, Any], folder: Path) -> float:
-    """Return the epsilon of layer norm. Raise ExchangeError for one that cannot be converted into ours."""
-    epsilon = content.get("layer_norm_epsilon", EPSILON)
-    is_number = isinstance(epsilon, int | float) and not isinstance(epsilon, bool)
-    if not is_number or not MIN_EPSILON <= epsilon <= MAX_EPSILON:
-        known = f"{MIN_EPSILON:g} to {MAX_EPSILON:g}"
-        raise ExchangeError(f"{str(folder)!r} has layer_norm_epsilon {epsilon!r}, and only {known} can be read")
-    return float(epsilon)
-
-
-def _read_inner(content: dict[str, Any], config: ModelConfig, folder: Path) -> int:
-    """Return the hidden numbers of the feed-forward layers. Raise ExchangeError for more than ours have."""
-    inner, most = content.get("n_inner"), 4 * config.n_embd
-    if inner is None:
-        return most
-    if not isinstance(inner, int) or isinstance(inner, bool) or not 1 <= inner <= most:
-        raise ExchangeError(
-            f"{str(folder)!r} has n_inner {inner!r}, and only 1 to {most:,}, 4 times n_embd, can be read"
-        )
-    return inner
 
 
 def _read_weights(folder: Path, model: GPT, inner: int, say: Callable[[str], None]) -> dict[str, Tensor]:

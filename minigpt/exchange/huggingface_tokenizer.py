@@ -13,6 +13,10 @@ from minigpt.tokenizers.chat_format import END_OF_ANSWER, ROLE_TOKENS
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 
 UNKNOWN_TOKEN = "<unk>"
+UNKNOWN_TOKEN_LIMIT = (  # a line of a model card
+    f"- A character that is not in the vocabulary is read as {UNKNOWN_TOKEN}, which was not trained. The model never "
+    "writes it."
+)
 CHAT_TEMPLATE = (  # the format of tokenizers/chat_format.py, in Jinja
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] }}"

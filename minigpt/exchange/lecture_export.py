@@ -14,7 +14,7 @@ from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.pickles import load_own_tensors, serialize_checkpoint
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.runs.run import Run
-from minigpt.system.files import explain_os_errors, write_atomic
+from minigpt.system.files import create_folder, write_atomic
 from minigpt.tokenizers.char import CharTokenizer
 
 FILES = ("model.pt", "model.safetensors", "vocabulary.json", "README.md")
@@ -35,14 +35,7 @@ The sizes of the model must be those of the table."""
 def write_lecture(run: Run, folder: Path, options: ExportOptions) -> None:
     """Write the lecture's state dict as model.pt and model.safetensors, and the list of characters.
 
-    Args:
-        run: the run.
-        folder: the folder, which must not exist.
-        options: whether to write a quantized run's matrices in float32.
-
-    Raises:
-        ExchangeError: the lecture's code has no such model, or no such tokenizer.
-        FileError: the folder cannot be written.
+    The arguments and errors are those of `Format.write`.
     """
     if not isinstance(run.tokenizer, CharTokenizer):
         raise ExchangeError(
@@ -51,8 +44,7 @@ def write_lecture(run: Run, folder: Path, options: ExportOptions) -> None:
         )
     model = _build(run, options.dequantize)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     write_atomic(folder / "model.pt", serialize_checkpoint(weights))
     write_atomic(folder / "model.safetensors", safetensors.torch.save(weights))
     characters = [run.tokenizer.decode([i]) for i in range(run.tokenizer.vocab_size)]

@@ -1,6 +1,5 @@
 """Make a run of a model that the lecture's code has trained: its state dict, and the characters of its text."""
 
-import json
 import re
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.characters import make_char_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.pickles import load_checkpoint
-from minigpt.exchange.state_dict import convert_tensor, require_tensors
+from minigpt.exchange.state_dict import build_imported_model, convert_tensor, require_tensors
 from minigpt.model.gpt import GPT
 from minigpt.model.language_model import TrainedModel
 from minigpt.model.lecture import BigramLanguageModel
-from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
-from minigpt.system.files import read_bytes, require_inside
+from minigpt.system.files import require_inside
+from minigpt.system.json_files import read_foreign_json
 from minigpt.system.safetensors_files import open_safetensors
 from minigpt.tokenizers.base import MAX_TOKENIZER_BYTES
 from minigpt.tokenizers.char import CharTokenizer
@@ -71,10 +70,7 @@ def load_lecture(path: Path) -> TrainedModel:
         found = load_checkpoint(path)
     found = {name: tensor for name, tensor in require_tensors(found, path).items() if not name.endswith(".tril")}
     config = _find_config(found, path)
-    try:
-        expected = build_empty_model(config).state_dict()
-    except RuntimeError:
-        raise ExchangeError(f"{str(path)!r} is damaged: no model can be as large as its shapes say") from None
+    expected = build_imported_model(config, f"{str(path)!r}").state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items() if not name.endswith(".tril")}
     for name in shapes.keys() ^ found.keys():
         problem = "is not complete: it has no" if name in shapes else "is no state dict of the lecture: it has"
@@ -124,8 +120,4 @@ def read_characters(path: Path) -> CharTokenizer:
     """
     if path.suffix != ".json":
         return CharTokenizer.from_text(find_corpus(path).text)
-    try:
-        characters = json.loads(read_bytes(path, MAX_TOKENIZER_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
-    return make_char_tokenizer(characters, path)
+    return make_char_tokenizer(read_foreign_json(path, MAX_TOKENIZER_BYTES), path)

@@ -5,6 +5,8 @@ import json
 from minigpt.runs.run import Run
 from minigpt.version import __version__
 
+SPECIAL_TOKEN_LIMIT = "- The name of a special token, typed as text, is read as that token."
+
 
 def format_model_card(run: Run, usage: str, limits: str, library: str | None = None) -> str:
     """Return a model card with the front matter that the Hugging Face hub reads.

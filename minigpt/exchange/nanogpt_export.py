@@ -7,14 +7,14 @@ import torch
 from minigpt.errors import ExchangeError
 from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import read_gpt
+from minigpt.exchange.gpt_source import get_gpt2_weights, read_gpt
 from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.nanogpt_import import CHECKPOINT, VOCABULARY, load_nanogpt
 from minigpt.exchange.pickles import serialize_checkpoint, serialize_vocabulary
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names
 from minigpt.runs.run import Run
-from minigpt.system.files import explain_os_errors, write_atomic
+from minigpt.system.files import create_folder, write_atomic
 from minigpt.tokenizers.char import CharTokenizer
 
 FILES = (CHECKPOINT, VOCABULARY, "README.md")
@@ -30,14 +30,7 @@ python sample.py --out_dir=data/{name} --device=cpu --num_samples=1
 def write_nanogpt(run: Run, folder: Path, options: ExportOptions) -> None:
     """Write nanoGPT's checkpoint and vocabulary.
 
-    Args:
-        run: the run.
-        folder: the folder, which must not exist.
-        options: whether to write a quantized run's matrices in float32.
-
-    Raises:
-        ExchangeError: nanoGPT's code has no such model, or no such tokenizer.
-        FileError: the folder cannot be written.
+    The arguments and errors are those of `Format.write`.
     """
     model = read_gpt(run, options.dequantize)
     _require_supported(run, model)
@@ -59,8 +52,7 @@ def write_nanogpt(run: Run, folder: Path, options: ExportOptions) -> None:
     }
     itos = {i: run.tokenizer.decode([i]) for i in range(run.tokenizer.vocab_size)}
     meta = {"vocab_size": len(itos), "itos": itos, "stoi": {token: i for i, token in itos.items()}}
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     write_atomic(folder / CHECKPOINT, serialize_checkpoint(content))
     write_atomic(folder / VOCABULARY, serialize_vocabulary(meta))
     limits = (
@@ -82,10 +74,7 @@ def check_nanogpt(run: Run, folder: Path, options: ExportOptions) -> Comparison:
 
 def convert_to_nanogpt(model: GPT) -> dict[str, torch.Tensor]:
     """Return the parameters of a GPT with a tied head under nanoGPT's names."""
-    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    for layer, block in enumerate(model.blocks):
-        qkv = block.attention.qkv
-        ours.setdefault(f"blocks.{layer}.attention.qkv.bias", qkv.weight.new_zeros(qkv.out_features))
+    ours = get_gpt2_weights(model)
     weights = {f"transformer.{theirs}": ours[name] for name, theirs in map_gpt2_names(model.config).items()}
     return weights | {"lm_head.weight": weights["transformer.wte.weight"]}
 

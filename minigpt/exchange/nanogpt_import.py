@@ -11,11 +11,10 @@ from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.characters import make_char_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
 from minigpt.exchange.pickles import load_checkpoint, load_vocabulary
-from minigpt.exchange.state_dict import convert_tensor, require_tensors
+from minigpt.exchange.state_dict import build_imported_gpt, convert_tensor, require_tensors
 from minigpt.exchange.vocabulary_sizes import cut_rows
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names
-from minigpt.model.meta_init import build_empty_model
 from minigpt.runs.run import Run
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.char import CharTokenizer
@@ -61,11 +60,7 @@ def load_nanogpt(path: Path) -> GPT:
         raise ExchangeError(f"{str(path)!r} is no checkpoint of nanoGPT, which has 'model' and 'model_args'")
     found = require_tensors(content["model"], path)
     config = _convert_config(content["model_args"], found, path)
-    try:
-        model = build_empty_model(config)
-    except RuntimeError:
-        raise ExchangeError(f"{str(path)!r} is damaged: no model can be as large as its 'model_args' say") from None
-    assert isinstance(model, GPT)
+    model = build_imported_gpt(config, f"{str(path)!r}")
     model.load_state_dict(_convert_weights(found, model, path), assign=True)
     return model.eval()
 

@@ -26,13 +26,13 @@ from minigpt.exchange.huggingface_config import (
     write_json,
     write_tokenizer_files,
 )
-from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN, needs_unknown_token
+from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN_LIMIT, needs_unknown_token
 from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.onnx_model import OnnxSignature, make_signature
 from minigpt.exchange.onnx_reader import OnnxReader
 from minigpt.model.language_model import TrainedModel
 from minigpt.runs.run import Run
-from minigpt.system.files import explain_os_errors, write_atomic
+from minigpt.system.files import create_folder, explain_os_errors, write_atomic
 
 MODEL, QUANTIZED = "onnx/model.onnx", "onnx/model_quantized.onnx"  # the names that transformers.js looks for
 FILES = (MODEL, QUANTIZED, "config.json", *TOKENIZER_FILES, "README.md")
@@ -42,19 +42,10 @@ QUANTIZATIONS = ("int8",)
 def write_onnx(run: Run, folder: Path, options: ExportOptions) -> None:
     """Write the model, its config.json, and the tokenizer.
 
-    Args:
-        run: the run.
-        folder: the folder, which must not exist.
-        options: whether to write a quantized run's matrices in float32, and "int8" to write matrices in 8 bits.
-
-    Raises:
-        ExchangeError: the format cannot hold the model, or the tokenizer.
-        FileError: the folder cannot be written.
-        MissingExtraError: onnx or onnxscript is not installed.
+    The arguments and errors are those of `Format.write`. Raise MissingExtraError without onnx or onnxscript.
     """
     model = read_model(run, options.dequantize)
-    with explain_os_errors("create the folder", folder):
-        (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    create_folder(folder / "onnx")
     write_tokenizer_files(run, folder)
     write_json(folder / "config.json", _describe_model(run, model))
     write_atomic(folder / MODEL, convert_to_onnx(make_signature(model)))
@@ -174,8 +165,5 @@ console.log(await write("the", {{ max_new_tokens: 20 }}));
         usage += " `past_shift.0` is `present_shift.0` of the call before, and zeros in the first call."
         limits.append("- All texts of a batch have the same length.")
     if needs_unknown_token(run.tokenizer):
-        limits.append(
-            f"- A character that is not in the vocabulary is read as {UNKNOWN_TOKEN}, which was not trained. The model "
-            "never writes it."
-        )
+        limits.append(UNKNOWN_TOKEN_LIMIT)
     return format_model_card(run, usage, "\n".join(limits), "transformers.js" if is_gpt else None)

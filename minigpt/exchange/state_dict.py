@@ -1,4 +1,4 @@
-"""The tensors of an imported model, checked against a model of our own before they are used."""
+"""The model of an import without its weights, and the tensors that are checked against it before they are used."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError
+from minigpt.model.gpt import GPT
+from minigpt.model.language_model import TrainedModel
+from minigpt.model.meta_init import build_empty_model
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before each name
+
+
+def build_imported_model(config: ModelConfig, where: str) -> TrainedModel:
+    """Build a model that has no values yet. Raise ExchangeError, with the file, if no model can be that large."""
+    try:
+        return build_empty_model(config)
+    except RuntimeError:
+        raise ExchangeError(f"{where} is damaged: no model can be as large as it says") from None
+
+
+def build_imported_gpt(config: ModelConfig, where: str) -> GPT:
+    """Build a GPT as `build_imported_model` does."""
+    model = build_imported_model(config, where)
+    assert isinstance(model, GPT)
+    return model
 
 
 def require_tensors(content: Any, path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from minigpt.errors import ExchangeError
 from minigpt.finetuning.vocabulary_resize import TABLES
 from minigpt.model.gpt import GPT
 from minigpt.model.meta_init import build_empty_model
@@ -37,6 +38,13 @@ def match_vocabulary_sizes(model: GPT, tokenizer: Tokenizer, say: Callable[[str]
             say(f"{', '.join(extra)}: left out, because the model has no row for it")
             return model, _drop_tokens(tokenizer, rows)
     return model, tokenizer
+
+
+def require_fitting_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: str) -> None:
+    """Raise ExchangeError, with the file, unless a tokenizer has as many tokens as its model."""
+    if tokenizer.vocab_size != vocab_size:
+        sizes = f"{tokenizer.vocab_size:,} tokens, and the model knows {vocab_size:,}"
+        raise ExchangeError(f"the tokenizer in {where} does not fit: it has {sizes}")
 
 
 def cut_rows(model: GPT, count: int) -> GPT:

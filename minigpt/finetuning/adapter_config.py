@@ -1,7 +1,6 @@
 """PEFT's adapter_config.json: rank and alpha, which may differ by layer, and the weights that an adapter replaces."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.target_layers import is_named
-from minigpt.system.files import read_text
+from minigpt.system.json_files import read_foreign_json
 
 CONFIG = "adapter_config.json"
 INPUT_TABLE = "wte"  # the table of trainable tokens that are a list
@@ -53,10 +52,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise ExchangeError(f"{str(folder)!r} is no adapter: it has no {CONFIG}")
-    try:
-        content: Any = json.loads(read_text(path, MAX_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
+    content = read_foreign_json(path, MAX_CONFIG_BYTES)
     if not isinstance(content, dict) or content.get("peft_type") != "LORA":
         raise ExchangeError(f"{str(path)!r} is not of a LoRA adapter, and only those can be read")
     for name, values in SUPPORTED.items():

@@ -39,7 +39,7 @@ from minigpt.finetuning.vocabulary_resize import TOKENIZER, TOKENS, load_new_tok
 from minigpt.model.gpt import GPT
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.system.files import explain_os_errors, require_inside, write_atomic
+from minigpt.system.files import create_folder, require_inside, write_atomic
 from minigpt.system.safetensors_files import read_tensors
 
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
@@ -99,8 +99,7 @@ def save_adapter(
     configs = {path.removeprefix(PREFIX): update.config for path, update in updates.items()}
     content = {**_describe_layers(configs, is_gpt=isinstance(model, GPT)), **settings}
     folder = Path(folder)
-    with explain_os_errors("create the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     metadata = {"format": "pt", "base_sha256": base_sha256 or compute_base_fingerprint(model)}
     write_atomic(folder / WEIGHTS, safetensors.torch.save(weights | replaced, metadata))
     write_atomic(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")

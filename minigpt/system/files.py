@@ -197,6 +197,12 @@ def _find_allowed_folders(folder: Path) -> list[Path]:
     return [folder]
 
 
+def create_folder(folder: Path) -> None:
+    """Create a folder, and those that it is in, unless they exist. Raise FileError."""
+    with explain_os_errors("create the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def require_writable(path: Path) -> None:
     """Raise FileError if `write_atomic` would, without writing: to call before long work for this file."""
     with explain_os_errors("write", path):

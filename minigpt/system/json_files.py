@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from minigpt.config_fields import MAX_NUMBERS, format_value, get_choices, get_value_type
-from minigpt.errors import FileError, RunError
+from minigpt.errors import ExchangeError, FileError, RunError
 from minigpt.system.files import read_text
 
 MAX_JSON_BYTES = 16 * 2**20  # bytes; as Python objects it can take thirty times as much memory
@@ -37,6 +37,23 @@ def parse_json(text: str, where: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: not JSON ({error})") from None
+
+
+def read_foreign_json(path: Path, max_bytes: int) -> Any:
+    """Read a JSON file of another program.
+
+    Args:
+        path: the file.
+        max_bytes: the largest size of the file.
+
+    Raises:
+        ExchangeError: the file is not JSON.
+        FileError: the file cannot be read.
+    """
+    try:
+        return json.loads(read_text(path, max_bytes))
+    except (ValueError, RecursionError) as error:
+        raise ExchangeError(f"{str(path)!r} is damaged: not JSON ({error})") from None
 
 
 def _refuse_constant(constant: str) -> None:

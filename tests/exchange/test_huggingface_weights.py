@@ -134,7 +134,7 @@ REFUSED = {
     "an unsupported activation": (change_config(activation_function="silu"), "activation 'silu', and only gelu_new"),
     "no n_embd": (change_config(n_embd=None), "n_embd must be a whole number"),
     "an activation that is a list": (change_config(activation_function=["gelu_new"]), "and only gelu_new"),
-    "an n_embd that fits no memory": (change_config(n_embd=2**30, n_head=1), "no model can be that large|does not fit"),
+    "an n_embd that fits no memory": (change_config(n_embd=2**30, n_head=1), "no model can be as large|does not fit"),
     "a wide n_inner": (change_config(n_inner=65), "n_inner 65, and only 1 to 64, 4 times n_embd, can be read"),
     "an n_inner that its weights lack": (change_config(n_inner=40), r"mlp\.c_fc\.weight is of shape \[16, 64\]"),
     "an epsilon of zero": (
