@@ -30,7 +30,7 @@ from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import Callback, ProgressBar
 from minigpt.training.display import Display
-from minigpt.training.loop import fit
+from minigpt.training.loop import train_model
 from minigpt.training.planning.forecast import count_steps_within
 from minigpt.training.precision import resolve_precision
 
@@ -140,7 +140,7 @@ def train_and_measure(
             callbacks = [ProgressBar(display, config.tokens_per_step)]
             if make_callback:
                 callbacks.append(make_callback(config))
-            state = fit(model, dataset, config, callbacks, estimate=None)
+            state = train_model(model, dataset, config, callbacks, estimate=None)
         losses, held_out = (compute_token_losses(model, ids).double() for ids in (splits.measured, splits.held_out))
         estimates = [compute_mean_loss(model, *dataset.get_batch("val")) for _ in range(SAMPLED)]
     weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))

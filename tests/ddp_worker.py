@@ -22,7 +22,7 @@ from minigpt.model import build
 from minigpt.system.device import limit_threads
 from minigpt.tokenizers import CharTokenizer
 from minigpt.training.callbacks import Callback, Losses
-from minigpt.training.loop import fit
+from minigpt.training.loop import train_model
 from minigpt.training.resume import resume
 from minigpt.training.train import train
 from minigpt.training.training_state import TrainingState
@@ -74,7 +74,7 @@ def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> t
     torch.manual_seed(config.training.seed)
     model, log = build(config.model), LossLog()
     with limit_threads(1):
-        fit(model, data, config, [log], processes=processes)
+        train_model(model, data, config, [log], processes=processes)
     return {
         name: gather_full_tensor(tensor).detach().clone() for name, tensor in model.state_dict().items()
     }, log.losses

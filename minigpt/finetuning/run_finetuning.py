@@ -31,8 +31,8 @@ from minigpt.training.display import Display
 from minigpt.training.objective import Objective
 from minigpt.training.precision import resolve_precision
 from minigpt.training.resume import reopen_run_info
-from minigpt.training.run_training import create_run_info, run_training
 from minigpt.training.setup import TrainingSetup
+from minigpt.training.train_run import create_run_info, train_run
 from minigpt.training.training_state import get_trained_weights
 
 Method = Literal["full", "lora", "qlora"]
@@ -214,7 +214,7 @@ class Finetuning:
         options: dict[str, Any] = {"callbacks": callbacks, "objective": objective, "checkpoint": checkpoint}
         with nullcontext() if self.resumption else RunDirectory(run.path).lock():
             if self.finetuning_info.method == "full":
-                return run_training(run, self.setup, self.display, **options), None
+                return train_run(run, self.setup, self.display, **options), None
             return self._train_adapters(run, options)
 
     def _create_run(self, path: Path, fields: Mapping[str, Any]) -> Run:
@@ -258,7 +258,7 @@ class Finetuning:
         return Run(directory.path, setup.config, setup.tokenizer, setup.model, info, list(checkpoint.metrics))
 
     def _train_adapters(self, run: Run, options: Mapping[str, Any]) -> tuple[Run, Path]:
-        """Train the adapters of a run, and merge them. The options are those of `run_training`."""
+        """Train the adapters of a run, and merge them. The options are those of `train_run`."""
         adapter, moved_ids = RunDirectory(run.path).adapter, find_moved_ids(self.old_ids)
 
         def save_and_merge() -> Mapping[str, Tensor]:
@@ -270,7 +270,7 @@ class Finetuning:
             return weights
 
         try:
-            trained_run = run_training(run, self.setup, self.display, get_merged_weights=save_and_merge, **options)
+            trained_run = train_run(run, self.setup, self.display, get_merged_weights=save_and_merge, **options)
         finally:
             merge_and_unload(self.setup.model)
             accelerate(self.setup.model, self.setup.config)

@@ -13,8 +13,8 @@ __all__ = [
     "optimizer",
     "planning",
     "resume",
-    "run_training",
     "setup",
     "train",
+    "train_run",
     "training_state",
 ]

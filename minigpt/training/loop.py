@@ -21,7 +21,7 @@ from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import WrappedModel, wrap_model
 
 
-def fit(
+def train_model(
     model: Any,
     data: TrainingData,
     config: Config,
@@ -32,9 +32,9 @@ def fit(
     checkpoint: Checkpoint | None = None,
     processes: Processes = SINGLE,
 ) -> TrainingState:
-    """Run the training loop: train `model` in place until max_iters, or until a callback stops the training.
+    """Train a model in place, in memory only: this is the training loop. It ends at max_iters or when a callback asks.
 
-    The loop needs no run and no directory. `run_training` calls it with the callbacks of a run.
+    `train_run` calls it with the callbacks of a run.
 
     Args:
         model: a model on its device.

@@ -27,8 +27,8 @@ from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.job_restart import get_job_name
-from minigpt.training.run_training import run_training
 from minigpt.training.setup import TrainingSetup, prepare_training
+from minigpt.training.train_run import train_run
 
 FINAL_FIELDS = ("validation_loss", "bits_per_byte", "bits_per_character", "predictions", "possible_predictions")
 
@@ -42,7 +42,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> Run:
-    """Resume a run: restore it from its newest whole checkpoint, then call `run_training`.
+    """Resume a run: restore it from its newest whole checkpoint, then call `train_run`.
 
     With the same settings, on a CPU in float32, the run gets the same bits as without the stop. A finished run is
     returned as it is, unless `changes` make it longer.
@@ -87,7 +87,7 @@ def resume(
                 directory.write_config(setup.config)
                 directory.write_info(info)
         run = Run(directory.path, setup.config, setup.tokenizer, setup.model, info, list(checkpoint.metrics))
-        return run_training(run, setup, display, checkpoint=checkpoint, replaces=replaces, callbacks=callbacks)
+        return train_run(run, setup, display, checkpoint=checkpoint, replaces=replaces, callbacks=callbacks)
 
 
 def _prepare(

@@ -21,8 +21,8 @@ from minigpt.training.display import Display
 from minigpt.training.job_restart import find_restarted_run
 from minigpt.training.planning.forecast import Forecast, forecast_training
 from minigpt.training.resume import resume
-from minigpt.training.run_training import create_run_info, run_training
 from minigpt.training.setup import TrainingSetup, prepare_training, resolve_max_minutes
+from minigpt.training.train_run import create_run_info, train_run
 
 
 @use_pytorch_defaults()
@@ -34,7 +34,7 @@ def train(
     tokenizer: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Train a new run: make its directory, its data and its model from the settings, then call `run_training`.
+    """Train a new run: make its directory, its data and its model from the settings, then call `train_run`.
 
     A first Ctrl-C (or SIGTERM) ends the training after the current step; the run is then evaluated and saved, its
     status is "interrupted", and KeyboardInterrupt is raised. A second one stops at once.
@@ -83,10 +83,10 @@ def train(
 def _train_with_forecast(
     run: Run, setup: TrainingSetup, display: Display, replaces: RunDirectory | None, callbacks: Sequence[Callback]
 ) -> Run:
-    """Call `run_training`. One process alone says before how long it will take, and afterwards how long it took."""
+    """Call `train_run`. One process alone says before how long it will take, and afterwards how long it took."""
     prediction = _forecast(setup) if setup.processes.size == 1 else None
     display.say(f"takes  {prediction}\n" if prediction else "")
-    run = run_training(run, setup, display, replaces=replaces, callbacks=callbacks)
+    run = train_run(run, setup, display, replaces=replaces, callbacks=callbacks)
     if prediction and run.info.validation_loss is not None:
         seconds = run.info.training_seconds + run.info.evaluation_seconds
         display.say(prediction.compare(seconds, run.info.validation_loss))

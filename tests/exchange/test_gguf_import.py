@@ -152,7 +152,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"general.architecture": "llama"}, "of the architecture 'llama': only 'gpt2' can be read"),
     "no context": ({"gpt2.context_length": None}, "it has no gpt2.context_length"),
     "a context that is a text": ({"gpt2.context_length": "12"}, "gpt2.context_length is of the wrong type"),
-    "a huge model": ({"gpt2.embedding_length": 2**31, "gpt2.feed_forward_length": None}, "is of shape|as large as it says"),
+    "a huge model": (
+        {"gpt2.embedding_length": 2**31, "gpt2.feed_forward_length": None},
+        "is of shape|as large as it",
+    ),
     "too many blocks": ({"gpt2.block_count": 2**31}, "n_layer must be"),
     "a block more": ({"gpt2.block_count": 2}, r"blk\.1\.attn_norm\.weight is missing"),
     "another context": ({"gpt2.context_length": 13}, r"position_embd.weight is of shape \[12, 32\], not \[13, 32\]"),

@@ -20,7 +20,7 @@ from minigpt.system.device import limit_threads
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.evaluation import estimate_loss
-from minigpt.training.loop import fit
+from minigpt.training.loop import train_model
 from minigpt.training.training_state import TrainingState
 
 
@@ -51,7 +51,7 @@ def fit_model(
         model.load_state_dict(weights if isinstance(model, GPTLanguageModel) else join_heads(weights, config.model))
     curve = Curve()
     with limit_threads(1):
-        fit(model, Dataset(tokenizer.encode(text), config), config, [curve])
+        train_model(model, Dataset(tokenizer.encode(text), config), config, [curve])
     return model, curve
 
 

@@ -5,7 +5,6 @@ steps, and measures the exact validation loss of each. For comparison it fits n-
 blends a transformer with an n-gram model. It saves each measurement at once, so an interrupted ladder continues.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from minigpt.errors import ConfigError, DivergedError, FileError
 from minigpt.generation.engine import generate
 from minigpt.model import count_parameters
 from minigpt.model.gpt import GPT
+from minigpt.model.language_model import get_device
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
@@ -36,7 +36,7 @@ from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import ProgressBar
 from minigpt.training.display import Display
-from minigpt.training.loop import fit
+from minigpt.training.loop import train_model
 from minigpt.training.precision import require_precision, resolve_precision
 from minigpt.training.setup import MEMORY_WAY_OUT, build_corpus_tokenizer
 
@@ -261,13 +261,13 @@ class LadderExperiment:
     def _train(self, rung: Rung, config: Config, dataset: Dataset, title: str) -> tuple[Any, float]:
         """Train a rung's network, and return it with the seconds of training."""
         assert rung.network is not None
-        chosen = limit_threads(config.activations_per_batch, config.training.threads)
-        with chosen, Display(config.training, title) as display:
+        limited = limit_threads(config.activations_per_batch, config.training.threads)
+        with limited, Display(config.training, title) as display:
             torch.manual_seed(config.training.seed)
             model: Any = rung.network(config.model).to(self.device)
             try:
                 progress = ProgressBar(display, config.tokens_per_step)
-                state = fit(model, dataset, config, [progress], estimate=None)
+                state = train_model(model, dataset, config, [progress], estimate=None)
             except DivergedError as error:
                 raise DivergedError(f"rung {title.strip()}: {error}") from None
         return model, state.clock.training_seconds
@@ -279,5 +279,5 @@ class LadderExperiment:
         start = self.tokenizer.encode("\n") if "\n" in self.tokenizer.stoi else [0]
         config = SamplingConfig(max_new_tokens=tokens, seed=seed)
         with limit_threads(self.config.model.block_size * self.config.model.n_embd):
-            device = next(itertools.chain(model.parameters(), model.buffers())).device
-            return self.tokenizer.decode(generate(model, torch.tensor([start], device=device), config)[0].tolist())
+            prompt = torch.tensor([start], device=get_device(model))
+            return self.tokenizer.decode(generate(model, prompt, config)[0].tolist())

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from rich.text import Text
 
-from minigpt.errors import DataError
 from minigpt.model.loss import TOKENS_PER_BATCH, compute_token_losses, nats_to_bits
+from minigpt.runs.exact_loss import require_two_tokens
 from minigpt.runs.run import Run
 from minigpt.studies.look.html_page import make_page
 from minigpt.system.device import limit_threads
@@ -37,8 +37,7 @@ def compute_text_losses(run: Run, text: str) -> list[float]:
         UnknownCharacterError: the text has a character outside the vocabulary.
     """
     ids = torch.tensor(run.tokenizer.encode(text))
-    if len(ids) < 2:
-        raise DataError(f"a text of {len(ids)} tokens has nothing to predict: it needs at least 2")
+    require_two_tokens(ids)
     with limit_threads(TOKENS_PER_BATCH * run.config.model.n_embd):
         return compute_token_losses(run.model, ids).tolist()
 

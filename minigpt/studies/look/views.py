@@ -34,7 +34,7 @@ from minigpt.studies.look.timeline import draw_timeline
 from minigpt.studies.look.token_loss import compute_text_losses, make_token_loss_page, split_tokens
 from minigpt.studies.look.view_input import ViewInput
 from minigpt.system.device import explain_memory_errors, limit_threads
-from minigpt.system.files import explain_os_errors, require_inside, write_atomic
+from minigpt.system.files import create_folder, require_inside, write_atomic
 from minigpt.system.plotting import write_png
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ def look(
 
 def _make_views(inputs: ViewInput, out: Path, only: Sequence[str]) -> Iterator[ViewResult]:
     """Make each view and write it."""
-    with explain_os_errors("create the folder", out):
-        out.mkdir(parents=True, exist_ok=True)
+    create_folder(out)
     activations = TOKENS_PER_BATCH * inputs.run.config.model.n_embd
     for name in only or VIEWS:
         try:

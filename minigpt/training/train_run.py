@@ -1,4 +1,4 @@
-"""Train a run from its first step, or from a checkpoint, to its end."""
+"""Train a run whose directory exists, from its first step or from a checkpoint to its end."""
 
 import copy
 import dataclasses
@@ -41,7 +41,7 @@ from minigpt.training.diagnostics import diagnose
 from minigpt.training.display import Display
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.job_restart import get_job_name
-from minigpt.training.loop import fit
+from minigpt.training.loop import train_model
 from minigpt.training.loss_plot import draw_loss
 from minigpt.training.loss_spikes import require_finite
 from minigpt.training.objective import Objective
@@ -52,7 +52,7 @@ from minigpt.training.training_state import TrainingState
 GetWeights = Callable[[], Mapping[str, Tensor]]
 
 
-def run_training(
+def train_run(
     run: Run,
     setup: TrainingSetup,
     display: Display,
@@ -63,9 +63,9 @@ def run_training(
     objective: Objective | None = None,
     get_merged_weights: GetWeights | None = None,
 ) -> Run:
-    """Train a run that has a directory: build its callbacks, call `fit`, and write into run.json how it ended.
+    """Train a run whose directory exists: build its callbacks, call `train_model`, and write how the training ended.
 
-    `train`, `resume` and the functions of fine-tuning make the run and call this function. `fit` has the loop.
+    `train`, `resume` and the functions of fine-tuning make the run and call this function. `train_model` has the loop.
 
     Args:
         run: the run, its directory already made. Its model is trained, or under FSDP gets the trained weights.
@@ -91,7 +91,7 @@ def run_training(
         with _write_failure(info_writer, writer, processes), Interrupt(quiet=not processes.is_first) as interrupt:
             built_in = [info_writer, StopOnSignal(interrupt), *_make_callbacks(run, setup, display)]
             checkpointer = Checkpointer(run.path, writer, display.say, get_merged_weights)
-            state = fit(
+            state = train_model(
                 setup.model,
                 setup.dataset,
                 run.config,
