@@ -84,7 +84,7 @@ def _format_summary(result: "Plan", config: Config, machine: Machine) -> list[st
     counts = result.parameters
     blocks = f"{counts.blocks:,} in {config.model.n_layer:,} blocks, {counts.outside:,} outside"
     gpus = f"{machine.gpus:,} GPU{'s' if machine.gpus > 1 else ''}"
-    speed = format_amount(machine.flops_reached(config), "FLOP/s")
+    speed = format_amount(machine.compute_flops(config), "FLOP/s")
     return [
         f"{'parameters':<12}{counts.total:,}: {blocks}",
         f"{'tokens':<12}{result.tokens_per_step:,} a step, {result.tokens:,} in {config.training.max_iters:,} steps",

@@ -93,7 +93,7 @@ class Dataset:
         """
         ids, generator = {"train": (self.train, self.generator), "val": (self.val, self.val_generator)}[split]
         if split == "train" and self.in_epochs:
-            starts = self._next_starts(self.batch_size)  # (B,)
+            starts = self._take_starts(self.batch_size)  # (B,)
         else:
             starts = torch.randint(len(ids) - self.block_size, (self.batch_size,), generator=generator)  # (B,)
         if split == "train":
@@ -131,7 +131,7 @@ class Dataset:
         self.generator.set_state(state["generator"])
         self.position = state["position"]
 
-    def _next_starts(self, count: int) -> Tensor:
+    def _take_starts(self, count: int) -> Tensor:
         """Return where the next windows begin, for `order="epochs"`: (count,)."""
         first, starts = self._ahead
         if not first <= self.position <= self.position + count <= first + len(starts):

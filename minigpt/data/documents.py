@@ -120,7 +120,7 @@ class DocumentReader:
                 text = self._drop_byte_order_mark(text) if number == 1 else text
                 entry: Any = json.loads(text, parse_int=lambda digits: 0)  # Python refuses very long numbers
             except UnicodeDecodeError as error:
-                raise self._utf8_error(path, f"line {number:,}, byte {error.start:,}", error) from None
+                raise self._build_utf8_error(path, f"line {number:,}, byte {error.start:,}", error) from None
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}, is not JSON ({error}): correct it or leave it out") from None
             yield self._take_field(entry, where), True
@@ -146,7 +146,7 @@ class DocumentReader:
             try:
                 yield self._convert_newlines(self._decode_row(content)), True
             except UnicodeDecodeError as error:
-                raise self._utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
+                raise self._build_utf8_error(path, f"row {row:,}, byte {error.start:,}", error) from None
 
     def _convert_newlines(self, text: str) -> str:
         return _LINE_END.sub("\n", text) if self.format.newlines == "unix" else text
@@ -170,7 +170,7 @@ class DocumentReader:
         register_error_handler(self)
         return content.decode("utf-8", choose_error_handler(self))
 
-    def _utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
+    def _build_utf8_error(self, path: Path, place: str, error: UnicodeDecodeError) -> FileError:
         byte = f"{place} is 0x{error.object[error.start]:02x}"
         return FileError(f"{str(path)!r} is not UTF-8: {byte}; save it as UTF-8 first, or use --errors replace")
 

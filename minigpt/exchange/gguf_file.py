@@ -67,11 +67,11 @@ class GGUFFile:
             for _ in range(keys):
                 key = self._read_text()
                 if key in self.keys:
-                    raise self._damage(f"it has the key {key!r} twice")
+                    raise self._build_damage_error(f"it has the key {key!r} twice")
                 self.keys[key] = self._read_value(self._read_number("u4"))
             listed = [self._read_tensor() for _ in range(count)]
         except UnicodeDecodeError:
-            raise self._damage("a text in its header is not UTF-8") from None
+            raise self._build_damage_error("a text in its header is not UTF-8") from None
         self._locate(listed)
 
     def get_tensor(self, name: str) -> np.ndarray:
@@ -89,21 +89,21 @@ class GGUFFile:
         """Compute where each tensor's numbers are. Raise ExchangeError for a tensor outside the file."""
         alignment = self.keys.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 2**16:
-            raise self._damage(f"its alignment is {alignment!r}")
+            raise self._build_damage_error(f"its alignment is {alignment!r}")
         start = -(-self._at // alignment) * alignment
         for name, shape, kind, offset in listed:
             if name in self.tensors:
-                raise self._damage(f"it has the tensor {name!r} twice")
+                raise self._build_damage_error(f"it has the tensor {name!r} twice")
             if kind not in (_F32, _F16, _Q8_0):
                 raise ExchangeError(
                     f"{self._name} cannot be read: {name} has the number format {kind}, and only F32, F16 and Q8_0 "
                     "can be read; convert it with llama-quantize"
                 )
             if kind == _Q8_0 and shape[-1] % 32:
-                raise self._damage(f"{name} has rows of {shape[-1]:,} numbers, which are no blocks of 32")
+                raise self._build_damage_error(f"{name} has rows of {shape[-1]:,} numbers, which are no blocks of 32")
             size = math.prod(shape) * 34 // 32 if kind == _Q8_0 else math.prod(shape) * (4 if kind == _F32 else 2)
             if start + offset + size > len(self._content):
-                raise self._damage(f"{name} does not end within the file; copy or download it again")
+                raise self._build_damage_error(f"{name} does not end within the file; copy or download it again")
             self.tensors[name] = _Tensor(shape, kind, start + offset, size)
 
     def _read_tensor(self) -> tuple[str, tuple[int, ...], int, int]:
@@ -111,7 +111,7 @@ class GGUFFile:
         name = self._read_text()
         dimensions = self._read_number("u4")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
-            raise self._damage(f"{name} has {dimensions:,} dimensions")
+            raise self._build_damage_error(f"{name} has {dimensions:,} dimensions")
         shape = tuple(self._read_number("u8") for _ in range(dimensions))[::-1]
         return name, shape, self._read_number("u4"), self._read_number("u8")
 
@@ -129,13 +129,13 @@ class GGUFFile:
 
     def _name_number(self, kind: int) -> str:
         if kind not in _NUMBERS:
-            raise self._damage(f"a value in its header is of the unknown kind {kind}")
+            raise self._build_damage_error(f"a value in its header is of the unknown kind {kind}")
         return _NUMBERS[kind]
 
     def _read_count(self, what: str, most: int) -> int:
         count = self._read_number("u8")
         if count > most:
-            raise self._damage(f"it says that it has {count:,} {what}")
+            raise self._build_damage_error(f"it says that it has {count:,} {what}")
         return int(count)
 
     def _read_text(self) -> str:
@@ -147,11 +147,11 @@ class GGUFFile:
     def _take(self, size: int) -> bytes:
         """Return the next bytes."""
         if size > len(self._content) - self._at:
-            raise self._damage("its header does not end within the file; copy or download it again")
+            raise self._build_damage_error("its header does not end within the file; copy or download it again")
         self._at += size
         return self._content[self._at - size : self._at]
 
-    def _damage(self, why: str) -> ExchangeError:
+    def _build_damage_error(self, why: str) -> ExchangeError:
         return ExchangeError(f"{self._name} is damaged: {why}")
 
 

@@ -23,7 +23,7 @@ from minigpt.exchange.huggingface_config import (
     write_json,
     write_tokenizer_files,
 )
-from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN_LIMIT, needs_unknown_token
+from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN_LIMIT, should_add_unknown_token
 from minigpt.exchange.model_card import SPECIAL_TOKEN_LIMIT, format_model_card
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
@@ -52,11 +52,11 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     """
     model = read_gpt(run, options.dequantize)
     config, weights = model.config, convert_to_gpt2(model)
-    if needs_unknown_token(run.tokenizer) or has_head_bias(model):
+    if should_add_unknown_token(run.tokenizer) or has_head_bias(model):
         config = dataclasses.replace(
-            config, tied_head=False, vocab_size=config.vocab_size + needs_unknown_token(run.tokenizer)
+            config, tied_head=False, vocab_size=config.vocab_size + should_add_unknown_token(run.tokenizer)
         )
-        weights |= fold_head(model, needs_unknown_token(run.tokenizer))
+        weights |= fold_head(model, should_add_unknown_token(run.tokenizer))
     _write_folder(folder, config, weights, find_begin_and_end(run))
     write_tokenizer_files(run, folder)
     has_adapter = copy_adapter(run, folder)
@@ -140,7 +140,7 @@ print(write("the", do_sample=True)[0]["generated_text"])
         f"- Without a prompt, the text begins after the token {run.encode_prompt('')[0]}, "
         f"{run.tokenizer.decode(run.encode_prompt('')[:1])!r}.",
     ]
-    if needs_unknown_token(run.tokenizer):
+    if should_add_unknown_token(run.tokenizer):
         limits.append(UNKNOWN_TOKEN_LIMIT)
     if run.tokenizer.special_tokens:
         limits.append(SPECIAL_TOKEN_LIMIT)

@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (  # the format of tokenizers/chat_format.py, in Jinja
 _SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
-def needs_unknown_token(tokenizer: Tokenizer) -> bool:
+def should_add_unknown_token(tokenizer: Tokenizer) -> bool:
     """Return True if the exported model needs one more token, for characters outside the vocabulary."""
     return isinstance(tokenizer, CharTokenizer) and tokenizer.unknown is None
 
@@ -110,7 +110,7 @@ def describe_tokenizer(tokenizer: Tokenizer, block_size: int, has_instructions: 
         "model_max_length": block_size,
         "clean_up_tokenization_spaces": False,
     }
-    if needs_unknown_token(tokenizer):
+    if should_add_unknown_token(tokenizer):
         content["unk_token"] = UNKNOWN_TOKEN
     if (end := find_end(tokenizer, has_instructions)) is not None:
         content["eos_token"] = _name_token(tokenizer, end)

@@ -26,7 +26,7 @@ from minigpt.exchange.huggingface_config import (
     write_json,
     write_tokenizer_files,
 )
-from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN_LIMIT, needs_unknown_token
+from minigpt.exchange.huggingface_tokenizer import UNKNOWN_TOKEN_LIMIT, should_add_unknown_token
 from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.onnx_model import OnnxSignature, make_signature
 from minigpt.exchange.onnx_reader import OnnxReader
@@ -83,7 +83,7 @@ def convert_to_onnx(signature: OnnxSignature) -> bytes:
             __import__(package)
         except ImportError:
             raise MissingExtraError(package, "onnx") from None
-    with _silence(), torch.no_grad():
+    with _silence_exporter(), torch.no_grad():
         program = torch.onnx.export(
             signature.model.eval(),
             signature.arguments,
@@ -107,13 +107,15 @@ def _quantize(path: Path, out: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx") from None
-    with _silence():  # signed weights overflow on processors without VNNI, which made the difference ten times as large
+    with (
+        _silence_exporter()
+    ):  # signed weights overflow on processors without VNNI, which made the difference ten times as large
         quantize_dynamic(path, out, per_channel=True, weight_type=QuantType.QUInt8)
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Hide the messages of the exporter about itself, within the block."""
+def _silence_exporter() -> Iterator[None]:
+    """Hide the exporter's messages about itself, within the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -164,6 +166,6 @@ console.log(await write("the", {{ max_new_tokens: 20 }}));
     elif run.config.model.architecture == "modern":
         usage += " `past_shift.0` is `present_shift.0` of the call before, and zeros in the first call."
         limits.append("- All texts of a batch have the same length.")
-    if needs_unknown_token(run.tokenizer):
+    if should_add_unknown_token(run.tokenizer):
         limits.append(UNKNOWN_TOKEN_LIMIT)
     return format_model_card(run, usage, "\n".join(limits), "transformers.js" if is_gpt else None)

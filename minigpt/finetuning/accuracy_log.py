@@ -89,11 +89,11 @@ class AccuracyLog(Callback):
         summary = ", ".join(f"{task} {shares[-1]:.0%}" for task, shares in self.shares.items())
         self.say(f"         {summary}", "italic cyan")
 
-    def draw(self) -> None:
+    def write_plot(self) -> None:
         """Write tasks.png into the run's directory: a curve for each task. Raise FileError."""
-        write_png(self.run.task_plot, self.plot())
+        write_png(self.run.task_plot, self.draw())
 
-    def plot(self) -> "Figure":
+    def draw(self) -> "Figure":
         """Draw a curve for each task."""
         figure = create_figure(9, 5)
         axes = figure.subplots()

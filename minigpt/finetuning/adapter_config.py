@@ -40,7 +40,7 @@ class AdapterConfig(NamedTuple):
     modules: list[str]
     tokens: dict[str, list[int]]
 
-    def for_layer(self, name: str) -> LoRAConfig:
+    def get_layer_config(self, name: str) -> LoRAConfig:
         """Return the settings of the layer that PEFT calls so. Raise ConfigError for an impossible value."""
         rank = next((value for key, value in self.ranks.items() if is_named(name, key)), self.default.rank)
         alpha = next((value for key, value in self.alphas.items() if is_named(name, key)), self.default.alpha)
@@ -70,7 +70,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         default = LoRAConfig(content.get("r", 8), float(alpha), float(dropout), rslora, dora)
         settings = AdapterConfig(default, ranks, alphas, modules, tokens)
         for name in [*settings.ranks, *settings.alphas]:
-            settings.for_layer(name)
+            settings.get_layer_config(name)
         return settings
     except ConfigError as error:
         raise ExchangeError(f"{str(path)!r} is damaged: {error}") from None
@@ -98,13 +98,13 @@ def _read_tokens(content: dict[str, Any], path: Path) -> dict[str, list[int]]:
     """Return the ids of the trainable tokens by table. Raise ExchangeError for impossible ones."""
     tokens = content.get("trainable_token_indices") or {}
     tokens = {INPUT_TABLE: tokens} if isinstance(tokens, list) else tokens
-    if not isinstance(tokens, dict) or not all(table and _are_ids(ids) for table, ids in tokens.items()):
+    if not isinstance(tokens, dict) or not all(table and _is_list_of_ids(ids) for table, ids in tokens.items()):
         why = f"trainable_token_indices {tokens!r:.80} are not lists of different token ids"
         raise ExchangeError(f"{str(path)!r} is damaged: {why}")
     return tokens
 
 
-def _are_ids(ids: Any) -> bool:
+def _is_list_of_ids(ids: Any) -> bool:
     """Return True for a list of different whole numbers from 0."""
     is_list = isinstance(ids, list) and ids and all(type(i) is int and 0 <= i < 2**63 for i in ids)
     return bool(is_list) and len(set(ids)) == len(ids)

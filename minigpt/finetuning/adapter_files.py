@@ -234,7 +234,7 @@ def _build_updates(
         name_of_a = f"{name}.{PARTS['A']}"
         if name_of_a not in weights:
             raise ExchangeError(f"{str(folder)!r} is not complete: {name_of_a} is missing")
-        found, config = weights[name_of_a], settings.for_layer(name.removeprefix(PREFIX))
+        found, config = weights[name_of_a], settings.get_layer_config(name.removeprefix(PREFIX))
         if found.dim() != 2 or found.shape[0] != config.rank:  # checked before memory is allocated for that rank
             wrong = f"{name_of_a} is of shape {list(found.shape)}, and the rank is {config.rank}"
             raise ExchangeError(f"{str(folder)!r} does not fit this model: {wrong}")

@@ -29,12 +29,12 @@ class EncodedExample:
     Attributes:
         x: the model's input.
         y: the targets, IGNORE_INDEX where the loss does not count them.
-        truncated: True where the beginning was cut off to fit block_size.
+        is_truncated: True where the beginning was cut off to fit block_size.
     """
 
     x: list[int]
     y: list[int]
-    truncated: bool
+    is_truncated: bool
 
 
 Item = tuple[EncodedExample, ...]  # what is drawn at once: one example, or both answers of a pair
@@ -53,10 +53,10 @@ def encode_example(example: Example, template: ChatTemplate, block_size: int) ->
             f"an answer of {len(example.answer):,} characters is longer than the {block_size} tokens that "
             "the model sees: shorten it, or take a base with a larger block_size"
         )
-    truncated = len(ids) > max_length
+    is_truncated = len(ids) > max_length
     ids, counted = ids[-max_length:], counted[-max_length:]
     y = [i if counts else IGNORE_INDEX for i, counts in zip(ids[1:], counted[1:], strict=True)]
-    return EncodedExample(ids[:-1], y, truncated)
+    return EncodedExample(ids[:-1], y, is_truncated)
 
 
 class ExampleDataset:
@@ -89,7 +89,7 @@ class ExampleDataset:
         self.position, self.skip_positions = 0, list[int]()
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.val_generator = torch.Generator().manual_seed(config.training.seed)
-        self.truncated = sum(example.truncated for example in self._get_examples())
+        self.truncated = sum(example.is_truncated for example in self._get_examples())
         lengths = [max(len(example.x) for example in item) for item in items["train"]]
         self.batches = LengthBucketSampler(lengths, self.batch_size, self.generator)
 

@@ -189,7 +189,7 @@ def train_sft(
         run = finetuning.start(path, instructions=True, exchanges=exchanges, documents=None)
         log = AccuracyLog(RunDirectory(run.path), model, template, split.test, display.say)
         run, adapter = finetuning.train(run, [log], AnswerObjective(setup, dataset))
-        log.draw()
+        log.write_plot()
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)
         result = SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)

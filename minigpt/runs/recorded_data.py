@@ -46,7 +46,7 @@ def require_recorded_files(paths: Sequence[str], size: int | None, run: Path) ->
         FileError: there is no such file, or it is a pipe, a device or a folder.
         DataError: the size is another.
     """
-    name = _list(paths)
+    name = _format_paths(paths)
     where = f"the text of {str(run)!r}: name that text with {format_setting('data')}"
     if size is None:
         raise FileError(f"{name} was a pipe, which cannot be read again, and is {where}")
@@ -99,6 +99,6 @@ def _locate(path: Path) -> Path:
     return path / INDEX if path.is_dir() else path
 
 
-def _list(paths: Sequence[str]) -> str:
+def _format_paths(paths: Sequence[str]) -> str:
     """Return paths for a message: the first, and how many more there are."""
     return repr(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")

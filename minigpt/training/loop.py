@@ -64,7 +64,7 @@ def train_model(
             callback.on_train_begin(state)
         while True:
             try:
-                if estimate and state.needs_evaluation:
+                if estimate and state.is_evaluation_due:
                     with state.clock.count_as_evaluation():
                         losses = processes.broadcast(estimate(loss_module, data, config.training.eval_windows))
                         for loss in losses.values():

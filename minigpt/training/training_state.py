@@ -72,7 +72,7 @@ class TrainingState:
         return self.step == self.config.max_iters or self.stop_reason == "patience"
 
     @property
-    def needs_evaluation(self) -> bool:
+    def is_evaluation_due(self) -> bool:
         """True if an evaluation is due at this step and not done yet."""
         return not self.is_evaluated and (self.is_last or should_evaluate(self.step, self.config))
 
@@ -94,9 +94,9 @@ class TrainingState:
         reshard(self.model)
         found = self.optimizer.state_dict(self.model)
         found |= {f"{DATA}{name}": tensor for name, tensor in self.data.state_dict().items() if name != "position"}
-        found |= {SPIKES: self.spike_detector.state_dict(), self._rank_name(CPU): torch.get_rng_state()}
+        found |= {SPIKES: self.spike_detector.state_dict(), self._name_for_rank(CPU): torch.get_rng_state()}
         device = self._device
-        found[self._rank_name(CUDA)] = (  # on a CPU zeros, so that a run can resume on another device
+        found[self._name_for_rank(CUDA)] = (  # on a CPU zeros, so that a run can resume on another device
             torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
         )
         return found
@@ -109,7 +109,7 @@ class TrainingState:
         """
         metadata = checkpoint.metadata
         tensors = self.tensors()
-        cpu, cuda = self._rank_name(CPU), self._rank_name(CUDA)
+        cpu, cuda = self._name_for_rank(CPU), self._name_for_rank(CUDA)
         load_into(tensors, checkpoint.training, optional=() if self.processes.is_first else (cpu, cuda))
         self.optimizer.load_state_dict(tensors)
         self.optimizer.zero_grad()  # after a divergence there are gradients of the bad batch
@@ -140,7 +140,7 @@ class TrainingState:
     def _device(self) -> torch.device:
         return get_device(self.model)
 
-    def _rank_name(self, name: str) -> str:
+    def _name_for_rank(self, name: str) -> str:
         """The name of a tensor that differs from process to process, such as the generator of dropout."""
         return name if self.processes.is_first else f"{name}.{self.processes.rank}"
 

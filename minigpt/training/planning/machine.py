@@ -22,6 +22,6 @@ class Machine(ValidatedSettings):
     utilization: float = setting(0.4, "share of those FLOP/s that the training reaches", at_least=0.01, at_most=1)
     memory: float | None = setting(None, "memory of one GPU in GB: also says what fits", above=0)
 
-    def flops_reached(self, config: Config) -> float:
+    def compute_flops(self, config: Config) -> float:
         """Return the FLOP/s that all GPUs together reach in this training."""
         return self.gpus * self.utilization * (self.flops or H100[config.training.precision])

@@ -80,7 +80,7 @@ def estimate_memory(config: Config, gpus: int = 1, parallel: Parallel = "single"
     model, counts = config.model, ParameterCounts.from_config(config.model)
     B = -(-config.training.batch_size // gpus)  # rounded up
     tokens = B * model.block_size
-    number = _bytes_per_number(config)
+    number = _get_number_size(config)
     row = tokens * model.n_embd  # numbers in a (B, T, C) tensor
 
     held = -(-counts.total // gpus) if parallel == "fsdp" else counts.total  # parameters on this GPU
@@ -116,7 +116,7 @@ def estimate_memory(config: Config, gpus: int = 1, parallel: Parallel = "single"
 def _estimate_block_activations(config: Config, B: int) -> int:
     """Return the bytes that a block's forward pass keeps for its backward pass, for B windows."""
     model = config.model
-    number = _bytes_per_number(config)
+    number = _get_number_size(config)
     row = B * model.block_size * model.n_embd
     residual = 2 * FLOAT * row  # the inputs of both layer norms
     norms = 2 * number * row
@@ -127,7 +127,7 @@ def _estimate_block_activations(config: Config, B: int) -> int:
     return residual + norms + attention + hidden + masks
 
 
-def _bytes_per_number(config: Config) -> int:
+def _get_number_size(config: Config) -> int:
     """Return the bytes of a number in matrix products."""
     return FLOAT if config.training.precision == "fp32" else 2
 

@@ -88,7 +88,7 @@ def plan(config: Config, machine: Machine) -> Plan:
                     memory=estimate_memory(variant, machine.gpus, parallel),
                     bytes_sent=count_bytes_sent_per_step(config, machine.gpus, parallel),
                     flops=flops,
-                    seconds=max(flops / machine.flops_reached(config), estimate_launch_seconds(config)),
+                    seconds=max(flops / machine.compute_flops(config), estimate_launch_seconds(config)),
                 )
             )
     return Plan(

@@ -36,7 +36,7 @@ def test_masked_cells_of_attention_differ_from_zero_weights() -> None:
 def test_tasks_are_drawn_in_percent_and_curves_in_plain_numbers(trained: Run, tmp_path: Path) -> None:
     log = AccuracyLog(RunDirectory(tmp_path), trained.model, None, {"upper": []}, print)  # type: ignore[arg-type]
     log.steps, log.shares = [0, 500], {"upper": [0.0, 0.5]}
-    [axes] = log.plot().axes
+    [axes] = log.draw().axes
     assert (axes.get_ylabel(), list(axes.lines[0].get_ydata())) == ("right answers (%)", [0, 50])
     figure = draw_curves([trained])
     assert figure.axes[0].xaxis.get_major_formatter()(2_500_000) == "2,500,000"
