@@ -107,9 +107,8 @@ def _quantize(path: Path, out: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx") from None
-    with (
-        _silence_exporter()
-    ):  # signed weights overflow on processors without VNNI, which made the difference ten times as large
+    # Signed weights overflow on processors without VNNI, which made the difference ten times as large.
+    with _silence_exporter():
         quantize_dynamic(path, out, per_channel=True, weight_type=QuantType.QUInt8)
 
 
