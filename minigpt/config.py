@@ -42,7 +42,7 @@ CHANGEABLE = (  # settings that a resumed run may change
     "checkpoint_activations",
     "parallel",
 )
-DEFAULT_VOCAB_SIZE = 1024  # of a tokenizer that is trained
+DEFAULT_VOCAB_SIZE = 1024  # tokens of a tokenizer that is trained
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
 Newlines: TypeAlias = Literal["keep", "unix"]
 Errors: TypeAlias = Literal["strict", "replace"]

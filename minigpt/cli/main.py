@@ -136,7 +136,7 @@ def _name_failed_operation(error: OSError) -> str:
         return f"cannot use {str(error.filename)!r}"
     place = traceback.extract_tb(error.__traceback__)[-1]
     if Path(place.filename).parent in (Path(__file__).parent, Path(click.__file__).parent):
-        return "cannot write to standard output"  # of what these modules do, only printing can raise it
+        return "cannot write to standard output"  # in these modules only printing raises OSError
     return f"the system refused {place.name}() in {Path(place.filename).name}"
 
 

@@ -65,9 +65,8 @@ def sample(
     end. Without a prompt the model starts from a newline.
     """
     if fields["seed"] is None:
-        fields["seed"] = int.from_bytes(
-            os.urandom(4), "big"
-        )  # --json prints the seed, so that the text can be repeated
+        # --json prints the seed, so that the text can be repeated
+        fields["seed"] = int.from_bytes(os.urandom(4), "big")
     sampling = vars(SamplingConfig(**drop_unset(fields)))  # refuses a wrong value before PyTorch is imported
     if ask and prompt is not None:
         raise ConfigError("--ask and --prompt cannot be combined: --prompt continues a text, and --ask asks a question")

@@ -18,7 +18,7 @@ from minigpt.system.files import explain_os_errors, read_bytes
 from minigpt.system.warn_once import warn_once
 
 MAX_TEXT_BYTES = 512 * 2**20  # bytes; the text, its ids and the model share the machine's memory
-_ALLOWED_BYTES = 2**26  # that a compressed text may unpack to, whatever the ratio
+_ALLOWED_BYTES = 2**26  # a compressed text may always unpack to this size
 TINY_SHAKESPEARE = "tinyshakespeare"
 _DEFAULT_FILE = Path("input.txt")
 

@@ -18,7 +18,7 @@ from minigpt.data.shuffle import RandomPermutation
 from minigpt.errors import DataError
 
 Ids = Tensor | TokenFiles
-_WINDOWS_AHEAD = 4096  # of a shuffled order that are computed at a time
+_WINDOWS_AHEAD = 4096  # windows of a shuffled order that are computed at once
 
 
 class Dataset:

@@ -14,12 +14,12 @@ from typing import IO, Any
 from minigpt.errors import FileError, MissingExtraError
 
 COMPRESSIONS = (".gz", ".zst")
-MAX_RATIO = 200  # of unpacked to packed size, against decompression bombs; text never reaches it
-ALLOWED_BYTES = 2**30  # that a file may unpack to, whatever the ratio
+MAX_RATIO = 200  # unpacked size divided by packed size, against decompression bombs; text never reaches it
+ALLOWED_BYTES = 2**30  # a file may always unpack to this size
 
 _BLOCK = 2**20  # bytes copied at a time
 _MAX_WINDOW_BYTES = 2**29  # bytes that Zstandard may look back
-_PACKED_AT_A_TIME = 2**12  # bytes; unpacked they can be thirty thousand times as many
+_PACKED_AT_A_TIME = 2**12  # bytes; they can unpack to thirty thousand times as many
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
 """The split of documents into training and validation, always the same for the same text.
 
-A short document is wholly in one split. The SHA-256 of its text decides which: so it stays there when files are added,
+A short document is wholly in one split, which the SHA-256 of its text decides. So it stays there when files are added,
 and a copy of it goes to the same split. In a small corpus, where one split would be empty, it gets one document. A long
 document, such as a book, is cut into passages. Every tenth passage validates (with the default share), and the hash of
-the first passage decides where the counting begins. So exact copies are split alike. Near-copies need not be: those of
-a short document may be in different splits, and those of a long one that differ in the first passage are cut alike but
-counted from another place.
+the first passage decides where the counting begins. So exact copies are split in the same way. Near-copies may be split
+in different ways: another hash may put a short document into the other split, and may start the count of a long
+document at another passage.
 """
 
 import hashlib

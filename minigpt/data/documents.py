@@ -21,9 +21,7 @@ MAX_LINE_BYTES = 2**25  # bytes of a line of JSON; as Python objects it can take
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 _CHUNK_BYTES = 2**20
-_MAX_DOCUMENT_CHARACTERS = (
-    2**26
-)  # characters between two separators; a longer stretch means that the separator is wrong
+_MAX_DOCUMENT_CHARACTERS = 2**26  # between two separators; a longer stretch means that the separator is wrong
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _MISSING = object()

@@ -18,7 +18,7 @@ from minigpt.tokenizers.loading import load_tokenizer
 
 CODE_POINTS = 0x110000  # the number of Unicode code points
 
-EncodedBatch = dict[Split, bytes]  # for each split the ids of its passages, as they are written to a shard
+EncodedBatch = dict[Split, bytes]  # the ids of each split's passages, as a shard holds them
 EncodeBatches = Callable[[Iterable[Sequence[Passage]]], Iterator[EncodedBatch]]
 
 
@@ -100,7 +100,7 @@ def to_code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
-_encoder: _PassageEncoder  # in each process of the pool
+_encoder: _PassageEncoder  # each process of the pool has one
 
 
 def _load_encoder(tokenizer_file: Path, dtype: np.dtype) -> None:

@@ -13,7 +13,7 @@ from minigpt.system.files import explain_os_errors
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 MAX_LINE_BYTES = 2**24
 MAX_ARRAY_BYTES = 2**25  # bytes; as Python objects it can take thirty times as much memory
-_FIRST_BYTES = 2**16  # in which the first row is looked for
+_FIRST_BYTES = 2**16  # the first row must end within them
 _BLANK = re.compile(r"[\ufeff \t\r\n]*")
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 

@@ -13,11 +13,11 @@ from typing import IO, Any
 from minigpt.data.decompression import MAX_RATIO, import_library
 from minigpt.errors import DataError, FileError
 
-_ALLOWED_PAGE_BYTES = 2**26  # that a page may unpack to, whatever the ratio; writers make pages of about a megabyte
+_ALLOWED_PAGE_BYTES = 2**26  # a page may always unpack to this size; writers make pages of about a megabyte
 _MAX_PAGE_BYTES = 2**29
 _BATCH_BYTES = 2**26  # rows are read in batches that have about this size, if each row is as large as a page
-_MAX_ROWS = 256  # of a batch
-_ROW_BYTES = 16  # that a row counts for beside its text: a page of thirty bytes can have two billion empty rows
+_MAX_ROWS = 256  # rows of a batch
+_ROW_BYTES = 16  # counted for each row beside its text: thirty bytes can hold two billion empty rows
 _INT32, _BINARY, _STRUCT = 5, 8, 12  # types of Thrift's compact protocol
 _FIXED_SIZES = {1: 0, 2: 0, 3: 1, 7: 8}  # true, false, a byte, a double
 _VARINTS = (4, _INT32, 6)
@@ -55,14 +55,14 @@ def read_text_column(file: IO[bytes], path: Path, field: str, limit: int) -> Ite
             raise _build_damage_error("the parts of its column are larger than the file", path)
         largest = max((_find_largest_page(file, chunk, path) for chunk in chunks), default=1)
         rows = max(1, min(_MAX_ROWS, _BATCH_BYTES // largest))
-        if not any("DELTA_BYTE_ARRAY" in chunk.encodings for chunk in chunks):  # which cannot be read as a dictionary
+        if not any("DELTA_BYTE_ARRAY" in chunk.encodings for chunk in chunks):  # it cannot be read as a dictionary
             table = parquet.ParquetFile(file, read_dictionary=[field], pre_buffer=False, buffer_size=2**20)
         for content in _iterate_rows(table, field, rows):
             unpacked += len(content) + _ROW_BYTES
             _require_at_most(unpacked, limit, path)
             yield content
     except (pyarrow.ArrowException, OSError, IndexError) as error:  # IndexError: a dictionary lacks an entry
-        if isinstance(error, OSError) and error.errno:  # of the system, not of the library
+        if isinstance(error, OSError) and error.errno:  # an error of the system, not of the library
             raise
         raise _build_damage_error(" ".join(str(error).split())[:120], path) from None
 

@@ -32,7 +32,7 @@ from minigpt.tokenizers.loading import load_tokenizer
 _PART_CHARACTERS = 2**25  # an interruption loses at most the work on one part
 _BATCH_CHARACTERS = 2**20
 _SMALL_CORPUS = 2**23  # bytes; in a larger corpus both splits have documents
-_PARALLEL_FROM_BYTES = 2**23  # with fewer bytes of text further processes do not pay
+_PARALLEL_FROM_BYTES = 2**23  # for a smaller corpus one process is as fast as several
 
 
 @dataclass(frozen=True)

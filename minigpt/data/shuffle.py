@@ -1,9 +1,9 @@
 """A random permutation of any length that takes no memory: each number is computed, not looked up.
 
-A Feistel network maps the numbers of 2k bits onto one another: in each round one half of the bits changes the other
-half, which can be undone whatever the round function is, so no two numbers map to the same one. Only the numbers below
-n are wanted. A result outside goes through the network again until it is inside ("cycle walking", Black and Rogaway
-2002), so each of the n numbers comes up exactly once.
+A Feistel network permutes the numbers of 2k bits. In each round one half of the bits changes the other half. Each round
+can be undone, so no two numbers map to the same one. Only the numbers below n are wanted. A result of n or more goes
+through the network again until it is below n ("cycle walking", Black and Rogaway 2002). So each of the n numbers occurs
+exactly once.
 """
 
 import numpy as np

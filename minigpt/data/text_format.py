@@ -87,7 +87,7 @@ class TextDecoder:
         except UnicodeDecodeError as error:
             byte = f"byte {self._read - held + error.start:,} is 0x{error.object[error.start]:02x}"
             raise FileError(f"{self._describe_wrong_encoding()}: {byte}; {suggest_encoding()}") from None
-        except UnicodeError as error:  # of codecs such as UTF-16 without its mark
+        except UnicodeError as error:  # UTF-16 without its mark, for example
             raise FileError(f"{self._describe_wrong_encoding()}: {error}") from None
         self._read += len(content)
         return self._convert(text, is_last)

@@ -7,7 +7,7 @@ from minigpt.errors import ExchangeError
 from minigpt.model.gpt import GPT
 
 MIN_GAIN = 1e-3  # a smaller gain of the last layer norm makes the new weights too large for float32
-CONSTANT_LOGIT = -100.0  # of a token that is never written: its probability is below 1e-40
+CONSTANT_LOGIT = -100.0  # a token with this logit is never written: its probability is below 1e-40
 _SHIFT = 1.0  # t in the proof below
 
 
@@ -41,7 +41,7 @@ def fold_head_bias(head: Tensor, bias: Tensor, gain: Tensor, norm_bias: Tensor) 
         )
     W, c, g, b = (tensor.double() for tensor in (head, bias, gain, norm_bias))
     quotient = (b / g).sum()
-    t = _SHIFT if quotient >= 0 else -_SHIFT  # with the sign of the quotient, the denominator is at least C
+    t = _SHIFT if quotient >= 0 else -_SHIFT  # t has the quotient's sign, so the denominator is at least C
     a = (c - t * (W @ g)) / (quotient + t * len(g))  # (V,)
     return (W + a[:, None] / g).to(head.dtype), (b + t * g).to(norm_bias.dtype)
 

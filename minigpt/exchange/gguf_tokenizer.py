@@ -24,7 +24,7 @@ _PATTERNS = {  # ours, by the names of llama.cpp; files without a name are older
     "dbrx": "gpt4",
     "smaug-bpe": "gpt4",
 }
-_NO_MERGE = f"{token_to_text(bytes([0xFF]))} {token_to_text(bytes([0xFF]))}"  # of a byte that UTF-8 never has
+_NO_MERGE = f"{token_to_text(bytes([0xFF]))} {token_to_text(bytes([0xFF]))}"  # UTF-8 never has this byte
 
 
 class TokenType(IntEnum):

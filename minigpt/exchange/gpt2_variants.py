@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError
 
-EPSILON = 1e-5  # of layer norm in our GPT
+EPSILON = 1e-5  # our GPT's layer norm has it
 MIN_EPSILON, MAX_EPSILON = 1e-13, 1.0
 _PARTS = ("weight", "bias")
 

@@ -6,7 +6,7 @@ from typing import Any
 from minigpt.tokenizers.sentencepiece import Piece, SentencePieceTokenizer
 
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
-_BYTE_SCORE = -1e6  # of a byte's piece, so that a text with "<0x0A>" in it is not read as that byte
+_BYTE_SCORE = -1e6  # a byte's piece has it, so that the text "<0x0A>" is not read as that byte
 _SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 

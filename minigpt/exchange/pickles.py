@@ -21,8 +21,8 @@ from minigpt.errors import ExchangeError
 from minigpt.system.files import explain_os_errors, read_bytes
 
 SAFE_TORCH = (2, 10)  # older versions can run code in a file of weights: CVE-2025-32434 and CVE-2026-24747
-_MAX_PICKLE_BYTES = 2**25  # of a vocabulary; all of Unicode takes 23 MB
-_MAX_VALUES_BYTES = 2**24  # of what a .pt file holds beside the numbers of its tensors
+_MAX_PICKLE_BYTES = 2**25  # the largest vocabulary; all of Unicode takes 23 MB
+_MAX_VALUES_BYTES = 2**24  # the most that a .pt file may hold beside the numbers of its tensors
 _OPCODES = {
     *("PROTO", "FRAME", "STOP", "MARK", "EMPTY_DICT", "SETITEM", "SETITEMS", "MEMOIZE", "BINPUT", "BINGET"),
     *("LONG_BINPUT", "LONG_BINGET", "SHORT_BINUNICODE", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"),
@@ -89,7 +89,7 @@ def _require_stored(path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except Exception as error:  # of a damaged archive, of any kind
+        except Exception as error:  # a damaged archive leads to any exception
             raise ExchangeError(
                 f"{str(path)!r} is no .pt file that PyTorch 1.6 or later has saved: {_shorten(error)}"
             ) from None
@@ -115,10 +115,8 @@ def load_vocabulary(path: Path) -> dict[Any, Any]:
                     f"{str(path)!r} is not opened, because a pickle can run any code and this one has more than dicts, "
                     f"strings and integers: {opcode.name}"
                 )
-            if opcode.name == "LONG_BINPUT" and (argument or 0) > len(
-                content
-            ):  # Python would reserve memory for as many
-                raise ValueError("a number is too large")
+            if opcode.name == "LONG_BINPUT" and (argument or 0) > len(content):
+                raise ValueError("a number is too large")  # Python would reserve memory for as many entries
         found = _NoClasses(io.BytesIO(content)).load()
     except ExchangeError:
         raise

@@ -11,7 +11,7 @@ from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 
-_MULTIPLES = (8, 16, 32, 64, 128)  # to which programs round a vocabulary up, for speed
+_MULTIPLES = (8, 16, 32, 64, 128)  # programs round a vocabulary up to a multiple of one of these, for speed
 
 
 def match_vocabulary_sizes(model: GPT, tokenizer: Tokenizer, say: Callable[[str], None]) -> tuple[GPT, Tokenizer]:

@@ -12,7 +12,7 @@ from minigpt.system.safetensors_files import open_safetensors
 
 INDEX = "model.safetensors.index.json"
 _MAX_INDEX_BYTES = 2**24
-_PREFIX = "transformer."  # of all names but lm_head.weight
+_PREFIX = "transformer."  # all names but lm_head.weight begin with it
 
 
 def read_weight_files(folder: Path, say: Callable[[str], None]) -> dict[str, Tensor]:

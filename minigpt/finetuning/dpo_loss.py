@@ -22,7 +22,7 @@ from minigpt.model.language_model import evaluation_mode, get_device
 from minigpt.model.loss import IGNORE_INDEX
 
 DEFAULT_BETA = 0.1
-PAIRS_PER_BATCH = 64  # in evaluation
+PAIRS_PER_BATCH = 64  # in a batch of an evaluation
 
 
 def compute_dpo_loss(

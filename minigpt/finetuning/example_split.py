@@ -15,8 +15,8 @@ from minigpt.finetuning.examples import Example, read_examples
 from minigpt.finetuning.tasks import SPECIAL_TOKENS, make_examples, make_test_examples, require_tasks, split_source
 from minigpt.runs.run import Run
 
-MAX_TEST_EXAMPLES = 500  # of each task
-TEST_SHARE = 0.1  # of a file's examples
+MAX_TEST_EXAMPLES = 500  # for each task
+TEST_SHARE = 0.1  # share of a file's questions that are held out
 FILE_TASK = "the examples"  # the task of the examples of a file
 T = TypeVar("T")
 

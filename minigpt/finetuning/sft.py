@@ -48,7 +48,7 @@ from minigpt.training.objective import Objective
 from minigpt.training.setup import TrainingSetup
 
 DEFAULTS = {"order": "epochs", "snapshots": 0}
-SFT_RATES: dict[Method, float] = {"full": 2e-3, "lora": 5e-3, "qlora": 5e-3}  # of a model 64 wide
+SFT_RATES: dict[Method, float] = {"full": 2e-3, "lora": 5e-3, "qlora": 5e-3}  # learning rates for a model 64 wide
 STEPS_PER_TASK: dict[Method, int] = {"full": 1500, "lora": 3000, "qlora": 3000}
 MIN_TASKS = 2  # one task gets the steps of two
 WARMUP = 100

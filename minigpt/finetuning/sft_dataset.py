@@ -13,7 +13,7 @@ from minigpt.finetuning.examples import Example
 from minigpt.finetuning.replay import ReplayDataset
 from minigpt.tokenizers.chat_format import ChatTemplate
 
-REPLAY_FRACTION = 1 / 5  # of all training batches
+REPLAY_FRACTION = 1 / 5  # share of the training batches that are of the base's own text
 
 
 class SFTDataset(ExampleDataset):

@@ -21,12 +21,12 @@ HELD_OUT = 0.1  # share of the words, of the sums and of the dialogue
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MIN_LONGEST_WORD, MAX_WORD = 4, 12  # letters
 MIN_RANDOM_WORDS = 2000
-SPECIAL_TOKENS = 3  # in the sequence of an example, beside its prompt and its answer
+SPECIAL_TOKENS = 3  # an example's sequence has these beside its prompt and its answer
 EXAMPLES = {"add": 40_000, "reverse": 40_000, "sort": 60_000, "upper": 20_000, "pairs": 240_000}  # enough to learn it
 DEFAULT_EXAMPLES = 10_000
 CASES: tuple[Callable[[str], str], ...] = (str, str, str.title, str.upper, str.upper)  # two of five words in capitals
-MAX_TRIES = 1000  # at an example that fits
-TRIES_PER_TEST_EXAMPLE = 20  # at a prompt that is new
+MAX_TRIES = 1000  # draws until an example fits into block_size
+TRIES_PER_TEST_EXAMPLE = 20  # draws until a test prompt is new
 PromptAnswer = tuple[str, str]
 
 

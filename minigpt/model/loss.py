@@ -14,7 +14,7 @@ IGNORE_INDEX = -100  # a target that does not count, as in PyTorch's cross_entro
 TOKENS_PER_BATCH = 4096  # much larger batches do not fit in the processor's cache
 LOGITS_PER_BATCH = 2**25  # limits a batch where the vocabulary has tens of thousands of tokens
 TOKENS_PER_READ = 2**18  # tokens read from files at a time, so that a large corpus needs little memory
-MAX_EVALUATED_TOKENS = 10_000_000  # with as many predictions the mean is exact to three digits
+MAX_EVALUATED_TOKENS = 10_000_000  # the mean of this many predictions is exact to three digits
 
 
 class TokenIds(Protocol):
@@ -117,7 +117,7 @@ def split_into_windows(
     windows_per_read = max(1, TOKENS_PER_READ // T)
     for n in range(0, len(starts), windows_per_read):
         rows = torch.stack([torch.as_tensor(ids[s : s + T + 1]) for s in starts[n : n + windows_per_read]])
-        yield rows[:, :-1], rows[:, 1:]  # of (N, T + 1)
+        yield rows[:, :-1], rows[:, 1:]  # (N, T) each
     if len(starts) * T < count and (max_predictions is None or count <= max_predictions):
         rest = torch.as_tensor(ids[len(starts) * T :])[None]
         yield rest[:, :-1], rest[:, 1:]

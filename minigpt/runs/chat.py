@@ -99,8 +99,8 @@ class Chat:
     def answer(self, text: str) -> Iterator[str]:
         """Answer a question; the question and the answer become turns once the answer is complete.
 
-        A special token ends the answer. So a turn never has the name of one because the model sampled it: as text,
-        the name is not what the model was trained on, and a character tokenizer may lack its letters.
+        Any special token ends the answer. So a turn never contains a special token's name as text. The model was not
+        trained on such text, and a character tokenizer may lack its letters.
 
         Args:
             text: what the user says.

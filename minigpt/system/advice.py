@@ -26,8 +26,8 @@ def find_program_name() -> str:
     """Return how this program was called, so that the user can type a suggested command."""
     called = Path(sys.argv[0])
     found = shutil.which("minigpt")
-    is_found = found and Path(found).resolve().with_suffix("") == called.resolve().with_suffix("")  # of Windows: .exe
-    if is_found or not called.is_file():  # of `python -c`: there is no file
+    is_found = found and Path(found).resolve().with_suffix("") == called.resolve().with_suffix("")  # Windows adds .exe
+    if is_found or not called.is_file():  # `python -c` has no file
         return "minigpt"
     return "python -m minigpt" if called.name == "__main__.py" else os.path.relpath(called)
 

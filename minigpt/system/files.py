@@ -43,7 +43,7 @@ _NO_LOCKS = (
     "this file system has no locks: a second process that writes to the same folder would not be refused, so start "
     "only one"
 )
-_OTHER_OPEN_FILES = 256  # that a process has open for other reasons, at most
+_OTHER_OPEN_FILES = 256  # a process has at most this many files open for other reasons
 
 
 @contextmanager

@@ -23,7 +23,7 @@ PERIOD = 0.25  # seconds between two measurements
 BUSY_SHARE = 0.1  # the machine is busy if the threads together wait for a CPU for this share of the time
 QUIET_SHARE = 0.02
 QUIET_PERIODS = 8  # quiet measurements, one after the other, before the threads spin again
-WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # by which a user chooses how threads wait
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # with them a user chooses how threads wait
 
 
 class BusyDetector:

@@ -68,7 +68,7 @@ class SentencePieceTokenizer:
         self.special_tokens = {END_OF_TEXT: end} if end >= 0 else {}
         try:
             self._pieces = [_get_piece_bytes(self._processor, i) for i in range(self.vocab_size)]
-        except (RuntimeError, ValueError):  # of which a UnicodeDecodeError is one
+        except (RuntimeError, ValueError):  # UnicodeDecodeError is a ValueError
             raise FileError("this SentencePiece model is damaged: its pieces are not text") from None
         for name, i in self.special_tokens.items():
             self._pieces[i] = name.encode()

@@ -9,7 +9,7 @@ from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.display import Display
 from minigpt.training.training_state import TrainingState
 
-HINT_SHARE = 0.25  # of the time: the threads together waited for a CPU that long
+HINT_SHARE = 0.25  # the hint comes if the threads together waited for a CPU for this share of the time
 
 
 class BusyMachineHint(Callback):

@@ -113,7 +113,7 @@ def compute_gradients(model: WrappedModel, state: TrainingState) -> float:
     config, data, scaler, processes = state.config, state.data, state.optimizer.scaler, state.processes
     batches = [(*data.get_batch("train"), data.position) for _ in range(config.gradient_accumulation)]
     counts = [data.count_targets(y) for _, y, _ in batches]
-    totals = [processes.sum(count) for count in counts]  # of all processes
+    totals = [processes.sum(count) for count in counts]  # targets of all processes
     for n, (x, y, position) in enumerate(batches):  # x and y are (B, T)
         set_gradient_sync(model.module, n == len(batches) - 1)
         with autocast(model.device, config.precision):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic below: five steps bring values of 0.01 to 1 near one
+A, B, C = 3.4445, -4.7750, 2.0315  # coefficients of the polynomial below: five steps bring values of 0.01 to 1 near one
 ITERATIONS = 5
 MOMENTUM, FIRST_MOMENTUM, WARMUP = 0.95, 0.85, 100  # lower in the first steps, when gradients change fast
 EPSILON = 1e-7

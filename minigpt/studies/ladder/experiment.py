@@ -40,8 +40,8 @@ from minigpt.training.loop import train_model
 from minigpt.training.precision import require_precision, resolve_precision
 from minigpt.training.setup import MEMORY_WAY_OUT, build_corpus_tokenizer
 
-SAMPLE_TOKENS = 300  # of each rung's sample
-COMPARED_TOKENS = 2000  # of the texts whose verbatim shares are compared
+SAMPLE_TOKENS = 300  # tokens of each rung's sample
+COMPARED_TOKENS = 2000  # tokens of each text whose verbatim share is measured
 SHARED_SETTINGS = (  # the ladder's budget, which a rung with a preset keeps
     *("max_iters", "train_fraction", "order", "device", "precision"),
     *("schedule", "warmup_iters", "weight_decay", "beta2", "grad_clip"),

@@ -19,7 +19,7 @@ MAX_TOKENS = 4096  # every pair is compared
 COLORS = {
     "vowels": "#d62728",
     "consonants": "#1f77b4",
-    "letters": "#17becf",  # of other alphabets
+    "letters": "#17becf",  # letters of other alphabets
     "capitals": "#2ca02c",
     "digits": "#9467bd",
     "punctuation": "#ff7f0e",

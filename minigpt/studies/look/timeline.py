@@ -11,7 +11,7 @@ from minigpt.system.plotting import create_figure, cut_to_width, replace_undrawa
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHORT_BAR = 0.25  # of the longest bar: a shorter bar has its figure beside it
+SHORT_BAR = 0.25  # a bar below this share of the longest one has its figure beside it
 WIDTH = 72  # columns of a text that fit in the picture
 
 

@@ -15,7 +15,7 @@ from minigpt.system.device import limit_threads
 from minigpt.system.terminal import escape_control_characters
 
 STRONGEST = 10.0  # bits: a token of probability 1/1000 has the full color
-TERMINAL_STYLES = (  # up to this loss in bits, this style
+TERMINAL_STYLES = (  # a loss in bits, and the style of the losses up to it
     (1, ""),
     (2.5, "white on #4a2a2a"),
     (4.5, "white on #7a2424"),

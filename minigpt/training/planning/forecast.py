@@ -135,7 +135,7 @@ def add_up_seconds(timings: Timings, config: Config, validation_tokens: int) -> 
     snapshots = choose_snapshot_steps(training.snapshots, training.max_iters)
     evaluations = training.max_iters // training.eval_interval + 1
     evaluations += sum(step % training.eval_interval != 0 for step in {*snapshots, training.max_iters})
-    evaluated_tokens = 2 * training.eval_windows * config.model.block_size  # by one evaluation, of both splits
+    evaluated_tokens = 2 * training.eval_windows * config.model.block_size  # in one evaluation of both splits
     exact_loss = timings.evaluation * min(validation_tokens, MAX_EVALUATED_TOKENS) / evaluated_tokens
     seconds = training.max_iters * timings.step + evaluations * timings.evaluation + exact_loss
     seconds += len(snapshots) * timings.snapshot

@@ -18,8 +18,8 @@ from minigpt.config import Config, ModelConfig
 from minigpt.data.dataset import Dataset, Ids
 from minigpt.model.ngram import NGramModel
 
-MAX_COUNTED, MAX_PREDICTED = 200_000, 8_000  # tokens of the training and the validation split for the trigram model …
-PARTS = 8  # … in parts from as many places
+MAX_COUNTED, MAX_PREDICTED = 200_000, 8_000  # tokens that the trigram model counts, and that it predicts
+PARTS = 8  # these tokens come from eight places of each split
 FITTED = {"A": 0.784, "a": 0.1, "B": 5.64, "b": 0.15}
 LOSS_RANGE = 0.10  # 19 of 20 losses of texts that were left out of the fit are within 10% of the forecast
 
@@ -27,7 +27,7 @@ LOSS_RANGE = 0.10  # 19 of 20 losses of texts that were left out of the fit are 
 TRIGRAM_LOSSES = (1.7, 2.25)
 MATRIX_WEIGHTS = (5_000, 4_000_000)
 READ_CHARACTERS = (100_000, 5_000_000)
-MIN_TOKENS = 100_000  # of the training split
+MIN_TOKENS = 100_000  # tokens of the training split
 MAX_EPOCHS = 5
 MAX_DROPOUT = 0.2
 LEARNING_RATES = (3e-4, 3e-3)

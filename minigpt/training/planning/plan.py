@@ -13,7 +13,7 @@ from minigpt.training.planning.machine import Machine
 from minigpt.training.planning.memory_model import FLOAT, Memory, Parallel, ParameterCounts, estimate_memory
 
 KERNELS_PER_BLOCK, KERNELS_OUTSIDE = 50, 50  # launched by forward, backward and optimizer (docs/performance.md)
-LAUNCH_SECONDS = 5e-6  # of one kernel on a GPU; a small model waits for the launches, not for the arithmetic
+LAUNCH_SECONDS = 5e-6  # to launch a kernel on a GPU; a small model waits for the launches, not for the arithmetic
 
 
 @dataclass(frozen=True)
