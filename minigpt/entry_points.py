@@ -112,7 +112,7 @@ def finetune(
 ) -> "Run":
     """Fine-tune a copy of a run on a text, instructions or preferences, and return the new run.
 
-    The functions `finetune`, `train_sft` and `train_dpo` in `minigpt.finetuning` also return what was learned and
+    The functions `train_on_text`, `train_sft` and `train_dpo` in `minigpt.finetuning` also return what was learned and
     forgotten.
 
     Args:
@@ -135,7 +135,7 @@ def finetune(
         MinigptError: the input cannot be used, or the training failed.
         KeyboardInterrupt: the training was stopped; the run is saved, and `resume` continues it.
     """
-    from minigpt.finetuning.start_finetuning import start_finetuning
+    from minigpt.finetuning.finetune import finetune
     from minigpt.runs.run import Run
 
     if isinstance(tasks, str) or isinstance(test_only, str):
@@ -149,7 +149,7 @@ def finetune(
     settings = drop_unset(settings)
     base = run if isinstance(run, Run) else Run.open(run, device=settings.get("device", "auto"))
     more = drop_unset({"beta": beta, "new_characters": new_characters, **settings})
-    return start_finetuning(base, data, tasks, test_only, preferences, method, lora, targets, out, **more).run
+    return finetune(base, data, tasks, test_only, preferences, method, lora, targets, out, **more).run
 
 
 def load(path: str | Path | None = None, *, weights: Literal["last", "best"] = "last", device: str = "auto") -> "Run":

@@ -23,10 +23,10 @@ import minigpt
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.errors import MinigptError
 from minigpt.finetuning.dpo import train_dpo
-from minigpt.finetuning.finetune import finetune
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.resume_finetuning import resume_finetuning
 from minigpt.finetuning.sft import train_sft
+from minigpt.finetuning.text_finetuning import train_on_text
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.resume import resume
@@ -171,7 +171,7 @@ def _finetune_or_resume(folder: Path, bases: Path, kind: str) -> None:
     settings = {"max_iters": 12, "eval_interval": 4, "batch_size": 4, "out": run.path, "method": method}
     settings |= {} if method == "full" else {"lora": LoRAConfig(rank=2, dropout=0.1)}
     if what == "text":
-        finetune(base, bases / "text.txt", **settings)
+        train_on_text(base, bases / "text.txt", **settings)
     elif what == "dpo":
         train_dpo(base, bases / "pairs.jsonl", **settings)
     elif what == "tasks":

@@ -75,7 +75,7 @@ from minigpt.model.quantization import quantize_model
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import FinetuningInfo, Metrics, RunInfo, Snapshot
-from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
+from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Measurement, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import format_markdown, format_terminal_lines, summarize_ladder
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
@@ -516,8 +516,8 @@ def mutate_checkpoint(content: bytes, rng: random.Random) -> bytes:
 
 
 def make_ladder(folder: Path) -> Path:
-    results = [Result(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
-    counted = [Result(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
+    results = [Measurement(n, f"rung {n}", "an idea", n > 0, 1, 3.0 - n, 9, 0.5, 100, TEXT[:30]) for n in range(3)]
+    counted = [Measurement(n, f"order {n}", "counting", False, 1, 2.0, 9, 0.5, 100, TEXT[:30]) for n in (3, 4)]
     blends = [Blend(1, 3, 0.5, 100, 2.0, 2.1, 1.9)]
     comparisons = [Comparison(1, "position", "4", 0.2, 2.0, 2.1, 1.9), Comparison(1, "kind", "space", 0.2, 2, 2, 1)]
     settings = vars(Config().model) | vars(Config().training) | {"data_sha256": ""}

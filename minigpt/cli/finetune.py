@@ -115,13 +115,13 @@ def finetune(
         raise ConfigError("--ask needs --task: add --task NAME, or leave --ask out")
     if beta is not None and preferences is None:
         raise ConfigError("--beta needs --preferences: add --preferences FILE, or leave --beta out")
+    from minigpt.finetuning.finetune import finetune
     from minigpt.finetuning.lora_layer import LoRAConfig
-    from minigpt.finetuning.start_finetuning import start_finetuning
 
     base_run = open_run(run, device=fields["device"] or "auto")
     adapters, layers = LoRAConfig(**sizes, **variants), target or None
     more = drop_unset({"beta": beta, "new_characters": new_characters, **fields})
-    result = start_finetuning(base_run, data, task, ask, preferences, method, adapters, layers, out, **more)
+    result = finetune(base_run, data, task, ask, preferences, method, adapters, layers, out, **more)
     show_result(result, as_json)
 
 

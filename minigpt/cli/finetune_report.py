@@ -18,13 +18,13 @@ from minigpt.cli.output import (
 
 if TYPE_CHECKING:
     from minigpt.finetuning.dpo import DPOResult
-    from minigpt.finetuning.finetune import FinetuningResult
     from minigpt.finetuning.sft import SFTResult
+    from minigpt.finetuning.text_finetuning import TextResult
 
 MUCH_FORGOTTEN = 0.5  # nats per token
 
 
-def show_result(result: "FinetuningResult | SFTResult | DPOResult", as_json: bool) -> None:
+def show_result(result: "TextResult | SFTResult | DPOResult", as_json: bool) -> None:
     """Print what a fine-tuning has learned and forgotten, and what to type next."""
     from minigpt.finetuning.dpo import DPOResult
     from minigpt.finetuning.sft import SFTResult
@@ -37,7 +37,7 @@ def show_result(result: "FinetuningResult | SFTResult | DPOResult", as_json: boo
         _show_finetuned(result, as_json)
 
 
-def _show_finetuned(result: "FinetuningResult", as_json: bool) -> None:
+def _show_finetuned(result: "TextResult", as_json: bool) -> None:
     """Print a sample, what the model learned, what it forgot, and what to type next."""
     run = result.run
     if as_json:
@@ -91,13 +91,13 @@ def _show_dpo(result: "DPOResult", as_json: bool) -> None:
     _print_next(result, "chat")
 
 
-def _print_result_json(result: "FinetuningResult | SFTResult | DPOResult", **figures: Any) -> None:
+def _print_result_json(result: "TextResult | SFTResult | DPOResult", **figures: Any) -> None:
     """Print the run, the figures and the adapter's path as JSON."""
     more = {"problem": result.problem, "adapter": result.adapter and str(result.adapter)}
     print_json({**describe_run(result.run), **figures, **more})
 
 
-def _print_next(result: "FinetuningResult | SFTResult | DPOResult", command: str) -> None:
+def _print_next(result: "TextResult | SFTResult | DPOResult", command: str) -> None:
     """Print where the run is and, unless it is useless, the command to type next."""
     if result.problem:
         print_line(f"the run is in {result.run.path}")

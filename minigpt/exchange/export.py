@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import ConfigError
-from minigpt.exchange.export_check import Comparison
+from minigpt.exchange.export_check import LogitComparison
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.export_target import replace_target
 from minigpt.exchange.gguf_export import FILES as GGUF_FILES
@@ -39,7 +39,7 @@ class Format:
 
     files: tuple[str, ...]
     write: Callable[[Run, Path, ExportOptions], None]
-    check: Callable[[Run, Path, ExportOptions], Comparison | None]
+    check: Callable[[Run, Path, ExportOptions], LogitComparison | None]
     program: str
     install: str
     quantizations: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class ExportResult:
     path: Path
     bytes: int
     program: str
-    comparison: Comparison | None
+    comparison: LogitComparison | None
     install: str
 
     @property

@@ -20,7 +20,7 @@ FEWER_BITS = float_info.max  # the tolerance of a quantized export: its error is
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitComparison:
     """How an export differs from its run.
 
     Attributes:
@@ -56,7 +56,7 @@ def choose_check_ids(run: Run, tokens: int = 0) -> Tensor:
 
 def require_equal_logits(
     theirs: Tensor, run: Run, ids: Tensor, program: str, tolerance: float = MAX_DIFFERENCE
-) -> Comparison:
+) -> LogitComparison:
     """Compare another program's logits with the run's.
 
     Args:
@@ -74,7 +74,7 @@ def require_equal_logits(
     difference = (theirs - ours).abs().max().item()
     if not difference <= tolerance:
         raise ExchangeError(f"{program} computes other logits than the run: they differ by {difference:.3g}")
-    return Comparison(program, difference, _compute_loss(ours, ids), _compute_loss(theirs, ids))
+    return LogitComparison(program, difference, _compute_loss(ours, ids), _compute_loss(theirs, ids))
 
 
 def _compute_loss(logits: Tensor, ids: Tensor) -> float | None:

@@ -16,7 +16,7 @@ from minigpt.exchange.export_check import (
     FEWER_BITS,
     MAX_DIFFERENCE,
     TOKENS_FOR_LOSS,
-    Comparison,
+    LogitComparison,
     choose_check_ids,
     choose_check_text,
     require_equal_logits,
@@ -77,7 +77,7 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
     write_atomic(folder / "README.md", format_gguf_card(run, MODEL).encode())
 
 
-def check_gguf(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:
+def check_gguf(run: Run, folder: Path, options: ExportOptions) -> LogitComparison | None:
     """Open the file in llama.cpp, and compare its tokens and logits with the run's.
 
     Without llama-cpp-python, a file with fewer bits is read and compared by `gguf_import`, for its error.

@@ -12,7 +12,7 @@ from torch import Tensor
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError
 from minigpt.exchange.bias_folding import fold_head, has_head_bias
-from minigpt.exchange.export_check import Comparison, choose_check_ids, choose_check_text, require_equal_logits
+from minigpt.exchange.export_check import LogitComparison, choose_check_ids, choose_check_text, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import get_gpt2_weights, read_gpt
 from minigpt.exchange.huggingface_adapter import ADAPTER, copy_adapter
@@ -60,10 +60,10 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     _write_folder(folder, config, weights, find_begin_and_end(run))
     write_tokenizer_files(run, folder)
     has_adapter = copy_adapter(run, folder)
-    write_atomic(folder / "README.md", _describe(run, bool(run.info.instructions), has_adapter).encode())
+    write_atomic(folder / "README.md", _format_card(run, bool(run.info.instructions), has_adapter).encode())
 
 
-def check_huggingface(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:
+def check_huggingface(run: Run, folder: Path, options: ExportOptions) -> LogitComparison | None:
     """Open the folder in transformers, and compare its tokens and logits with the run's.
 
     Returns:
@@ -123,7 +123,7 @@ def _write_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tenso
     write_json(folder / "config.json", describe_gpt2(config, tokens))
 
 
-def _describe(run: Run, has_instructions: bool, has_adapter: bool) -> str:
+def _format_card(run: Run, has_instructions: bool, has_adapter: bool) -> str:
     """Return the model card."""
     usage = """```python
 from transformers import pipeline

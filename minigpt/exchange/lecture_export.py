@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from minigpt.errors import ExchangeError
-from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_check import LogitComparison, choose_check_ids, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.model_card import format_model_card
@@ -53,7 +53,7 @@ def write_lecture(run: Run, folder: Path, options: ExportOptions) -> None:
     write_atomic(folder / "README.md", format_model_card(run, _USAGE, limits).encode())
 
 
-def check_lecture(run: Run, folder: Path, options: ExportOptions) -> Comparison:
+def check_lecture(run: Run, folder: Path, options: ExportOptions) -> LogitComparison:
     """Load model.pt into `model/lecture.py`, and compare its logits with the run's."""
     kind = BigramLanguageModel if run.config.model.architecture == "bigram" else GPTLanguageModel
     model = kind(run.config.override(quantization="none").model).eval()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from minigpt.errors import ExchangeError
-from minigpt.exchange.export_check import Comparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_check import LogitComparison, choose_check_ids, require_equal_logits
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gpt_source import get_gpt2_weights, read_gpt
 from minigpt.exchange.model_card import format_model_card
@@ -63,7 +63,7 @@ def write_nanogpt(run: Run, folder: Path, options: ExportOptions) -> None:
     write_atomic(folder / "README.md", format_model_card(run, _USAGE.format(name=name), limits).encode())
 
 
-def check_nanogpt(run: Run, folder: Path, options: ExportOptions) -> Comparison:
+def check_nanogpt(run: Run, folder: Path, options: ExportOptions) -> LogitComparison:
     """Import the checkpoint again, and compare its logits with the run's."""
     model = load_nanogpt(folder / CHECKPOINT)
     ids = choose_check_ids(run)

@@ -13,7 +13,7 @@ from minigpt.exchange.export_check import (
     FEWER_BITS,
     MAX_DIFFERENCE,
     TOKENS_FOR_LOSS,
-    Comparison,
+    LogitComparison,
     choose_check_ids,
     require_equal_logits,
 )
@@ -53,10 +53,10 @@ def write_onnx(run: Run, folder: Path, options: ExportOptions) -> None:
         with explain_os_errors("write", folder / QUANTIZED):
             _quantize(folder / MODEL, folder / QUANTIZED)
             (folder / MODEL).unlink()
-    write_atomic(folder / "README.md", _describe(run, options).encode())
+    write_atomic(folder / "README.md", _format_card(run, options).encode())
 
 
-def check_onnx(run: Run, folder: Path, options: ExportOptions) -> Comparison | None:
+def check_onnx(run: Run, folder: Path, options: ExportOptions) -> LogitComparison | None:
     """Open the model in ONNX Runtime, and compare its logits with the run's: those of a prompt, and those with a cache.
 
     Returns:
@@ -134,7 +134,7 @@ def _describe_model(run: Run, model: TrainedModel) -> dict[str, object]:
     return {"model_type": f"minigpt-{config.architecture}", "vocab_size": config.vocab_size, **shape}
 
 
-def _describe(run: Run, options: ExportOptions) -> str:
+def _format_card(run: Run, options: ExportOptions) -> str:
     """Return the model card."""
     name = QUANTIZED if options.quantize else MODEL
     usage = f"""With ONNX Runtime in Python, token ids to logits:

@@ -13,9 +13,10 @@ __all__ = [
     "finetune",
     "lora",
     "lora_layer",
+    "resume_finetuning",
     "run_finetuning",
     "sft",
-    "start_finetuning",
     "tasks",
+    "text_finetuning",
     "vocabulary_resize",
 ]

@@ -197,7 +197,7 @@ def apply_adapters(run: Run, adapters: Sequence[str], scale: float = 1.0) -> Run
     use_adapters(run.model, scales)
     merge_and_unload(run.model)
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
-        raise ExchangeError(f"with {', '.join(adapters)} the weights are no finite numbers any more: lower the scale")
+        raise ExchangeError(f"with {', '.join(adapters)} the weights are not finite numbers: lower the scale")
     config = run.config.override(tied_head=run.model.config.tied_head)  # an adapter may have untied the head
     run = dataclasses.replace(run, config=config)
     run = load_new_tokens(run, with_tokens[0]) if with_tokens else run

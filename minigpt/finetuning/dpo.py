@@ -114,13 +114,13 @@ def train_dpo(
     Args:
         base: a run that follows instructions; it stays as it is.
         data: a file of pairs, see dpo_dataset.py.
-        method: as for `finetune`.
-        lora: as for `finetune`.
-        targets: as for `finetune`.
+        method: as for `train_on_text`.
+        lora: as for `train_on_text`.
+        targets: as for `train_on_text`.
         out: the new run's directory; runs/<name>-preferring by default.
         beta: how close the model stays to the reference; larger is closer.
-        resumption: as for `finetune`.
-        **settings: as for `finetune`.
+        resumption: as for `train_on_text`.
+        **settings: as for `train_on_text`.
 
     Raises:
         DataError: the run follows no instructions, or the pairs cannot be learned.

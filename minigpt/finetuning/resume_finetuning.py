@@ -11,10 +11,10 @@ from minigpt.errors import DataError, RunError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint
 from minigpt.finetuning.dpo import DPOResult, train_dpo
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA
-from minigpt.finetuning.finetune import FinetuningResult, finetune
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.run_finetuning import Resumption
 from minigpt.finetuning.sft import SFTResult, train_sft
+from minigpt.finetuning.text_finetuning import TextResult, train_on_text
 from minigpt.runs.recorded_data import find_training_data, require_recorded_files
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 @use_pytorch_defaults()
 def resume_finetuning(
     path: str | Path, base: str | Path | None = None, data: DataPath = None, **changes: Any
-) -> FinetuningResult | SFTResult | DPOResult:
-    """Resume a fine-tuned run, and return the result of `finetune`, `train_sft` or `train_dpo`, which started it.
+) -> TextResult | SFTResult | DPOResult:
+    """Resume a fine-tuned run, and return the result of `train_on_text`, `train_sft` or `train_dpo`, which started it.
 
     With the same settings, on a CPU in float32, the weights are bit for bit those of a run without the stop.
 
@@ -106,7 +106,7 @@ def _open_base(info: RunInfo, finetuning: FinetuningInfo, base: str | Path | Non
 
 def _continue(
     base: Run, resumption: Resumption, examples: str | Path | None, data: DataPath
-) -> FinetuningResult | SFTResult | DPOResult:
+) -> TextResult | SFTResult | DPOResult:
     """Call the function that began the run."""
     how = resumption.finetuning_info
     lora = LoRAConfig(how.rank, how.alpha, how.dropout, how.rslora, how.dora)
@@ -115,7 +115,7 @@ def _continue(
         text_format = TextFormat.from_settings(resumption.config.training)
         corpus = find_training_data(resumption.directory.path, resumption.run_info, data, text_format)
         new = how.new_characters
-        return finetune(base, corpus, how.method, lora, targets, resumption=resumption, new_characters=new)
+        return train_on_text(base, corpus, how.method, lora, targets, resumption=resumption, new_characters=new)
     if how.kind == "sft":
         tasks, test_only = ((names or "").split(",") if names else [] for names in (how.tasks, how.test_only))
         return train_sft(base, examples, tasks, test_only, how.method, lora, targets, resumption=resumption)

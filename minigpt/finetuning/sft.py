@@ -14,7 +14,6 @@ from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.accuracy import Accuracy, compute_majority_baseline, measure_accuracy_by_task
 from minigpt.finetuning.accuracy_log import AccuracyLog
 from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split, report_split
-from minigpt.finetuning.finetune import measure_forgetting
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
 from minigpt.finetuning.replay import ReplayDataset
@@ -32,6 +31,7 @@ from minigpt.finetuning.run_finetuning import (
 from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.target_layers import require_targets
 from minigpt.finetuning.tasks import TASKS
+from minigpt.finetuning.text_finetuning import measure_forgetting
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings
 from minigpt.model import TrainedModel
 from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
@@ -148,11 +148,11 @@ def train_sft(
         data: a file of examples, see examples.py; None to make examples of `tasks`.
         tasks: names of built-in tasks, see tasks.py.
         test_only: tasks that are tested and never learned.
-        method: as for `finetune`.
-        lora: as for `finetune`.
-        targets: as for `finetune`.
+        method: as for `train_on_text`.
+        lora: as for `train_on_text`.
+        targets: as for `train_on_text`.
         out: the new run's directory; runs/<name>-instructed by default.
-        resumption: as for `finetune`.
+        resumption: as for `train_on_text`.
         **settings: settings of the training. The others are the base's, except the steps, the learning rate and its
             schedule.
 

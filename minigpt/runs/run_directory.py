@@ -240,9 +240,8 @@ class RunDirectory:
         if info.status == "imported":  # another program trained it
             return []
         metrics = read_dataclass_lines(self.metrics, Metrics)
-        if (
-            info.status == "finished" and metrics[-1].step < info.step
-        ):  # an interrupted run has no line for its last step
+        # An interrupted run has no line for its last step.
+        if info.status == "finished" and metrics[-1].step < info.step:
             last = f"it ends at step {metrics[-1].step:,}, the run at {info.step:,}"
             raise RunError(f"{str(self.metrics)!r} is cut short: {last}")
         return metrics

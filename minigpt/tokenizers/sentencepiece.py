@@ -28,7 +28,7 @@ _PROBE = f"  a  b\n\n\tﬁ ½ {'x' * 3} "  # a model that changes text does not 
 # Fields of sentencepiece_model.proto, and a value.
 _TRAINER_SPEC, _MODEL_TYPE, _BPE = 2, 3, 2
 _NORMALIZER_SPEC, _CHARACTER_MAP = 3, 2
-Method = Literal["unigram", "bpe"]
+PieceMethod = Literal["unigram", "bpe"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SentencePieceTokenizer:
             )
 
     @classmethod
-    def train(cls, text: str, vocab_size: int, method: Method = "unigram", end_of_text: bool = False) -> Self:
+    def train(cls, text: str, vocab_size: int, method: PieceMethod = "unigram", end_of_text: bool = False) -> Self:
         """Learn a vocabulary from a text.
 
         Args:
@@ -134,7 +134,7 @@ class SentencePieceTokenizer:
         return self._processor.vocab_size()
 
     @property
-    def method(self) -> Method:
+    def method(self) -> PieceMethod:
         """How the model cuts a text into pieces."""
         trainers = [content for field, content in _parse_fields(self.model) if field == _TRAINER_SPEC]
         kinds = [number for content in trainers for field, number in _parse_fields(content) if field == _MODEL_TYPE]

@@ -111,9 +111,11 @@ def test_an_array_of_examples_is_learned_as_examples(trained: Run, command: Call
 
 
 def test_from_python(trained: Run, other_text: Path, tmp_path: Path) -> None:
-    from minigpt.finetuning.finetune import finetune
+    from minigpt.finetuning.text_finetuning import train_on_text
 
-    found = finetune(minigpt.load(trained.path), other_text, "lora", out=tmp_path / "new", max_iters=10, snapshots=0)
+    found = train_on_text(
+        minigpt.load(trained.path), other_text, "lora", out=tmp_path / "new", max_iters=10, snapshots=0
+    )
     opened = minigpt.load(tmp_path / "new")
     assert opened.generate("GULL:", max_new_tokens=20, seed=3) == found.run.generate("GULL:", max_new_tokens=20, seed=3)
 

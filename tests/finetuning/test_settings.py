@@ -10,9 +10,9 @@ import minigpt
 from minigpt.cli.finetune import finetune as finetune_command
 from minigpt.config import ModelConfig, TrainingConfig
 from minigpt.errors import ConfigError
-from minigpt.finetuning.finetune import finetune
 from minigpt.finetuning.settings import require_settings
 from minigpt.finetuning.sft import train_sft
+from minigpt.finetuning.text_finetuning import train_on_text
 from minigpt.runs.run import Run
 
 ALL = [*ModelConfig.names(), *TrainingConfig.names()]
@@ -33,7 +33,7 @@ def test_a_refused_setting_leaves_no_run(
     settings: dict[str, Any], trained: Run, text_file: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError):
-        finetune(trained, text_file, out=tmp_path / "run", **settings)
+        train_on_text(trained, text_file, out=tmp_path / "run", **settings)
     with pytest.raises(ConfigError):
         train_sft(trained, tasks=["upper"], out=tmp_path / "run", **settings)
     assert not [*tmp_path.iterdir()]

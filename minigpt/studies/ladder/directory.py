@@ -35,7 +35,7 @@ UNRELATED = {  # settings that do not change a ladder's figures
 
 
 @dataclass(frozen=True)
-class Result:
+class Measurement:
     """The measurements of one rung with one seed, or of one n-gram model.
 
     Attributes:
@@ -86,14 +86,20 @@ class RungSummary:
         characters_per_second: the median.
     """
 
-    result: Result
+    result: Measurement
     seeds: int
     loss: float
     spread: float
     characters_per_second: float
 
 
-LISTS = {"rungs": Result, "ngrams": Result, "blends": Blend, "comparisons": Comparison, "copied": VerbatimShares}
+LISTS = {
+    "rungs": Measurement,
+    "ngrams": Measurement,
+    "blends": Blend,
+    "comparisons": Comparison,
+    "copied": VerbatimShares,
+}
 
 
 @dataclass
@@ -101,8 +107,8 @@ class Ladder:
     """All measurements of a ladder, in the order in which they were made."""
 
     settings: dict[str, Any]
-    rungs: list[Result] = field(default_factory=list)
-    ngrams: list[Result] = field(default_factory=list)
+    rungs: list[Measurement] = field(default_factory=list)
+    ngrams: list[Measurement] = field(default_factory=list)
     blends: list[Blend] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     copied: list[VerbatimShares] = field(default_factory=list)
@@ -114,7 +120,7 @@ class Ladder:
         return [_summarize_rung([result for result in self.rungs if result.number == number]) for number in numbers]
 
 
-def _summarize_rung(results: list[Result]) -> RungSummary:
+def _summarize_rung(results: list[Measurement]) -> RungSummary:
     """Return one rung's results over all its seeds."""
     losses = [result.loss for result in results]
     rates = [result.characters / max(result.seconds, 1e-9) for result in results]

@@ -26,7 +26,7 @@ from minigpt.model.language_model import get_device
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import compute_exact_loss
 from minigpt.model.ngram import NGramModel
-from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Result, VerbatimShares
+from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Measurement, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import ORDERS, Blend, Comparison, compare_models, fit_best_ngram, hold_out
 from minigpt.studies.ladder.report import draw_ladder, format_markdown
 from minigpt.studies.ladder.rungs import FULL, RUNGS, Rung
@@ -184,7 +184,7 @@ class LadderExperiment:
                 ladder.copied += copied
                 yield
 
-    def measure_rung(self, number: int, rung: Rung, seed: int) -> Result:
+    def measure_rung(self, number: int, rung: Rung, seed: int) -> Measurement:
         """Count or train a rung, and measure it."""
         config = self.make_config(rung, seed)
         dataset = Dataset(self.ids, config)
@@ -197,7 +197,7 @@ class LadderExperiment:
             model, seconds = self._train(rung, config, dataset, f"{number:>2}  {rung.name}, seed {seed}")
             characters = config.training.max_iters * config.tokens_per_step
             numbers = count_parameters(model)
-        return Result(
+        return Measurement(
             number=number,
             name=rung.name,
             idea=rung.idea,
@@ -220,13 +220,13 @@ class LadderExperiment:
         vocab_size = self.config.model.vocab_size
         return preset.override(vocab_size=vocab_size, seed=seed, **shared, min_learning_rate=lowest)
 
-    def measure_ngram(self, order: int) -> Result:
+    def measure_ngram(self, order: int) -> Measurement:
         """Fit an n-gram model, and measure it."""
         dataset = Dataset(self.ids, self.config)
         started = time.perf_counter()
         model = NGramModel.fit(dataset.train, self.config.model.vocab_size, order)
         seconds = time.perf_counter() - started
-        return Result(
+        return Measurement(
             number=order,
             name=f"n-gram, order {order}",
             idea=f"what followed the last {order - 1} characters",

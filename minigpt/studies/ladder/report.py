@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from minigpt.model.loss import nats_to_bits
-from minigpt.studies.ladder.directory import Ladder, Result, RungSummary
+from minigpt.studies.ladder.directory import Ladder, Measurement, RungSummary
 from minigpt.studies.ladder.rungs import RUNGS
 from minigpt.system.plotting import create_figure, replace_undrawable
 from minigpt.system.terminal import escape_control_characters
@@ -63,7 +63,7 @@ def _format_rung(row: RungSummary, below: RungSummary | None) -> str:
     return f"{line}  {describe_difference(row, below)}".rstrip()
 
 
-def _format_ngram(result: Result) -> str:
+def _format_ngram(result: Measurement) -> str:
     """Return an n-gram model as a line below HEADER. Its parameters are its n-grams."""
     line = (
         f"{'':>3} {result.name:<22}{result.loss:>8.4f}{'':>17}{nats_to_bits(result.loss):>7.3f}{result.parameters:>12,}"
@@ -89,7 +89,7 @@ def describe_difference(row: RungSummary, below: RungSummary | None) -> str:
     return f"worse than {where}" if rise > 0 else ""
 
 
-def _format_sample(result: Result, width: int = 70) -> str:
+def _format_sample(result: Measurement, width: int = 70) -> str:
     """Return the beginning of a sample on one line."""
     return f"{'':>4}“{escape_control_characters(result.sample, keep='')[:width]}”"
 
@@ -155,7 +155,7 @@ def _format_rung_table(ladder: Ladder) -> str:
     return "\n".join(lines)
 
 
-def _find_compared_ngram(ladder: Ladder) -> Result | None:
+def _find_compared_ngram(ladder: Ladder) -> Measurement | None:
     """Return the n-gram model of the blend, whose order was chosen on held-out text; without a blend, the best one."""
     orders = {blend.order for blend in ladder.blends} or {result.number for result in ladder.ngrams}
     return min((r for r in ladder.ngrams if r.number in orders), key=lambda r: r.loss, default=None)
