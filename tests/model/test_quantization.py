@@ -14,23 +14,25 @@ from minigpt.config import ModelConfig
 from minigpt.finetuning.lora import apply_lora, find_lora_layers, merge, merge_and_unload, unmerge
 from minigpt.model import build
 from minigpt.model.gpt import GPT
-from minigpt.model.quantization import (
+from minigpt.model.nf4 import (
     BLOCK,
     NF4_LEVELS,
-    Linear4bit,
-    Linear8bit,
     compute_dynamic_levels,
     compute_normal_levels,
     dequantize_absmax,
-    dequantize_int8,
     dequantize_nf4,
     get_levels,
     quantize_absmax,
+    quantize_nf4,
+    quantize_to_levels,
+)
+from minigpt.model.quantization import (
+    Linear4bit,
+    Linear8bit,
+    dequantize_int8,
     quantize_int8,
     quantize_layers,
     quantize_model,
-    quantize_nf4,
-    quantize_to_levels,
 )
 
 rng = random.Random(3)
