@@ -76,7 +76,7 @@ def print_finished(run: "Run", command: str, as_json: bool) -> None:
     info, loss = run.info, run.info.validation_loss
     exact = "" if loss is None else ": " + format_loss("validation loss", loss, run.config, info)
     print_line(f"the run is finished after {info.step:,} steps{exact}")
-    is_complete = info.step == run.config.training.max_iters  # otherwise it ended early, for want of patience
+    is_complete = info.step == run.config.training.max_iters  # otherwise early stopping ended it
     change = f"--max-iters {2 * info.step}" if is_complete else "--patience 0"
     print_line(f"for more steps: {find_program_name()} {command} --resume {_quote_path(run)} {change}")
     print_next_command(run, "sample")

@@ -185,7 +185,7 @@ def _get_field(entry: Any, field: str) -> Any:
 
 
 def _hold_back_returns(chunks: Iterable[str]) -> Iterator[str]:
-    """Yield chunks of which none ends with a carriage return before the last: a line feed may follow it."""
+    """Yield the chunks so that a carriage return and the line feed after it are always in one chunk."""
     held = ""
     for chunk in chunks:
         chunk = held + chunk

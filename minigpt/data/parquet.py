@@ -92,8 +92,8 @@ def _split_name(columns: list[str], field: str) -> list[str]:
 def _list_chunks(table: Any, field: str) -> list[Any]:
     """Return the metadata of each part of the column, and of all that the library reads with it.
 
-    The library ends the process if they are damaged and asked for. It raises an error if it reads by them, so the first
-    page is asked for before.
+    If this metadata is damaged, asking for it ends the process. Reading a page raises an error instead. So a page is
+    asked for first.
     """
     paths = [table.metadata.schema.column(n).path for n in range(table.metadata.num_columns)]
     columns = [n for n, path in enumerate(paths) if path == field or path.startswith(f"{field}.")]

@@ -92,7 +92,7 @@ def sample_texts(passages: Iterable[Passage], characters: int = _SAMPLE_CHARACTE
     kept: list[tuple[int, str]] = []
     threshold, count = 2**32, 0
     for n, passage in enumerate(passages):
-        number = zlib.crc32(passage.text.encode(), n)  # the place is part of it so that copies of a text get others
+        number = zlib.crc32(passage.text.encode(), n)  # with the place, copies of a text get different numbers
         if passage.split == "val" or number >= threshold:
             continue
         kept.append((number, passage.text))

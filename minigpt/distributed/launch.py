@@ -74,6 +74,6 @@ def _find_root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, Proce
     def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int]:
         status = item[1].exitcode
         killed = status < 0 and status != -signal.SIGTERM  # the launcher stops workers with SIGTERM
-        return killed, abs(status) if killed else status  # SIGABRT, 6, is how a worker ends that another left alone
+        return killed, abs(status) if killed else status  # SIGABRT, 6, ends a worker after another one is gone
 
     return max(failures.items(), key=order)

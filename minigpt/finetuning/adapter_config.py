@@ -13,7 +13,7 @@ from minigpt.system.json_files import read_foreign_json
 CONFIG = "adapter_config.json"
 INPUT_TABLE = "wte"  # the table of trainable tokens that are a list
 MAX_CONFIG_BYTES = 2**20
-SUPPORTED: dict[str, tuple[Any, ...]] = {  # PEFT has other values for these settings, and we do not
+SUPPORTED: dict[str, tuple[Any, ...]] = {  # the values that can be read; PEFT has more
     "bias": ("none",),
     "lora_bias": (None, False),
     "layer_replication": (None,),

@@ -150,7 +150,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     weights, base = _read_weights(folder)
     if base not in (None, compute_base_fingerprint(model)):
         raise ExchangeError(
-            f"{str(folder)!r} is an adapter for another base than this: take it with the one it was made for"
+            f"{str(folder)!r} is an adapter for another base: use it with the base that it was made for"
         )
     if (folder / TOKENS).exists():  # then `load_new_tokens` reads the rows of tokens
         config = config._replace(tokens={})

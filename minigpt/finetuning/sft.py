@@ -184,12 +184,7 @@ def train_sft(
         described_data = _describe_data(data, tasks, test_only, replays=replay is not None)
         finetuning_info = describe_finetuning("sft", base, method, lora, targets, resumption, **described_data)
         finetuning = Finetuning(base, setup, finetuning_info, display, old_ids, resumption)
-        exchanges = max(example.exchanges for example in train)
-        path = choose_path(base, out, "instructed")
-        run = finetuning.start(path, instructions=True, exchanges=exchanges, documents=None)
-        log = AccuracyLog(RunDirectory(run.path), model, template, split.test, display.say)
-        run, adapter = finetuning.train(run, [log], AnswerObjective(setup, dataset))
-        log.write_plot()
+        run, adapter = _train_answers(finetuning, choose_path(base, out, "instructed"), split, template, dataset)
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)
         result = SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)
@@ -219,6 +214,19 @@ def _build_model(
     accelerate(model, config)
     prepare_model(model, method, lora, targets, old_ids)
     return model
+
+
+def _train_answers(
+    finetuning: Finetuning, path: Path, split: ExampleSplit, template: ChatTemplate, dataset: SFTDataset
+) -> tuple[Run, Path | None]:
+    """Start the run and train it, with the accuracy of each task at each evaluation. Return it, and its adapter."""
+    exchanges = max(example.exchanges for example in split.all_train)
+    run = finetuning.start(path, instructions=True, exchanges=exchanges, documents=None)
+    setup, say = finetuning.setup, finetuning.display.say
+    log = AccuracyLog(RunDirectory(run.path), setup.model, template, split.test, say)
+    trained = finetuning.train(run, [log], AnswerObjective(setup, dataset))
+    log.write_plot()
+    return trained
 
 
 def _describe_data(

@@ -1,4 +1,4 @@
-"""The data that a run's files name, which may be untrusted: opened only where it is what the run was trained on."""
+"""Open the data that a run was trained on. A run's files may be untrusted, so the data they name are checked first."""
 
 import hashlib
 import logging

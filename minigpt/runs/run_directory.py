@@ -107,7 +107,7 @@ class RunDirectory:
         raise AssertionError("there is always a next number")
 
     def _claim(self) -> bool:
-        """Make the directory, and return whether it is ours: of two processes at the same time, one succeeds."""
+        """Make the directory. Return True if this process got it: of two at the same time, only one succeeds."""
         try:
             self.path.mkdir(exist_ok=True)
             if any(self.path.iterdir()):

@@ -204,7 +204,7 @@ def create_folder(folder: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raise FileError if `write_atomic` would, without writing: to call before long work for this file."""
+    """Raise FileError if `write_atomic` could not write the file. Call it before the work that makes the content."""
     with explain_os_errors("write", path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "")
@@ -213,7 +213,7 @@ def require_writable(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, where the system can. Windows cannot; a file system that cannot is named."""
+    """Flush the names of a folder's files to disk, except on Windows. Warn once if the file system cannot."""
     if os.name != "posix":
         return
     try:

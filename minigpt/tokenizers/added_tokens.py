@@ -23,7 +23,7 @@ class AddedToken:
     Attributes:
         text: the word.
         id: its id, which may be that of a merged token that reads the same.
-        normalized: False if a text is split at it before it is split at the words where this is True.
+        normalized: True if it is in the second group of `group_by_priority`.
     """
 
     text: str
@@ -32,7 +32,7 @@ class AddedToken:
 
 
 def group_by_priority(tokens: Iterable[AddedToken]) -> list[dict[str, int]]:
-    """Return the ids of the words at which a text is split first, and of those at which its parts are split then."""
+    """Return two groups of words with their ids: a text is split at the first group, then its parts at the second."""
     groups: list[dict[str, int]] = [{}, {}]
     for token in tokens:
         groups[token.normalized][token.text] = token.id

@@ -64,16 +64,7 @@ class BPETokenizer:
         if pattern not in PATTERNS:
             raise ConfigError(f"there is no pattern '{pattern}': choose from {', '.join(PATTERNS)}")
         self.merges, self.pattern, self.tiktoken_threshold = list(merges), pattern, tiktoken_adapter.MIN_CHARACTERS
-        known = {token: i for i, token in enumerate(BYTE_TOKENS)}
-        for first, second in self.merges:
-            if first not in known or second not in known:
-                raise DataError(f"the merge of {first!r} and {second!r} comes before one of them is a token")
-            known.setdefault(first + second, len(known))
-        if ids is not None:
-            if ids.keys() != known.keys():
-                stray = min(ids.keys() ^ known.keys())
-                raise DataError(f"the token {stray!r} is in only one of vocabulary and merges")
-            known = dict(ids)
+        known = _number_tokens(self.merges, ids)
         self.ids, self.added_tokens = known, list(added_tokens)
         require_distinct(special_tokens, self.added_tokens, known)
         if not isinstance(special_tokens, Mapping):
@@ -209,6 +200,25 @@ class BPETokenizer:
     def _encode_by_tiktoken(self) -> Callable[[str], list[int]] | None:
         ordinary = {i: token for token, i in self.ids.items()}
         return tiktoken_adapter.build_encoder(self.merges, ordinary, PATTERNS[self.pattern])
+
+
+def _number_tokens(merges: Iterable[tuple[bytes, bytes]], ids: Mapping[bytes, int] | None) -> dict[bytes, int]:
+    """Return the ids of bytes and merged tokens: the given ids, or by default the bytes first, then the merges.
+
+    Raises:
+        DataError: a merge joins something that is not a token, or the given ids are of other tokens.
+    """
+    known = {token: i for i, token in enumerate(BYTE_TOKENS)}
+    for first, second in merges:
+        if first not in known or second not in known:
+            raise DataError(f"the merge of {first!r} and {second!r} comes before one of them is a token")
+        known.setdefault(first + second, len(known))
+    if ids is None:
+        return known
+    if ids.keys() != known.keys():
+        stray = min(ids.keys() ^ known.keys())
+        raise DataError(f"the token {stray!r} is in only one of vocabulary and merges")
+    return dict(ids)
 
 
 def _build_surrogate_error(error: UnicodeEncodeError) -> DataError:

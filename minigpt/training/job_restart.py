@@ -1,4 +1,7 @@
-"""Find the run of a restarted job. torchrun restarts a job after a process died, a queue after it took the machine."""
+"""Find the run of a restarted job.
+
+torchrun restarts a job after one of its processes died. A job queue restarts it after it gave the machine to another.
+"""
 
 import glob
 import os

@@ -160,7 +160,7 @@ def require_trained_here(directory: RunDirectory, info: RunInfo) -> None:
 def has_work_left(
     directory: RunDirectory, info: RunInfo, changes: Mapping[str, Any], restart_schedule: bool = False
 ) -> bool:
-    """Return True unless the run is finished, and nothing changes."""
+    """Return False only for a finished run in which nothing changes."""
     config = directory.read_config()
     settings = {**vars(config.model), **vars(config.training)}
     is_changed = any(value != settings.get(name) for name, value in changes.items())
