@@ -4,7 +4,7 @@
 
 All sides have the same random weights: a GPT-2 (GELU, biases, tied head), because llama.cpp reads that, and the
 lecture's function beside it. Each side samples at a temperature of 1 from one token on, on the number of threads
-that makes it fastest. The ratio is our speed over theirs: above 1 prepare_ours is faster.
+that makes it fastest. The ratio is our speed over theirs: above 1 ours is faster.
 """
 
 import argparse
@@ -12,15 +12,17 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from llama_peer import prepare_llama_decode, prepare_llama_generate, write_gguf
+from llama_peer import prepare_llama_decode, prepare_llama_generate, write_model
 from side_by_side import Side, choose_threads, time_in_turns
 
 from minigpt.acceleration import accelerate
 from minigpt.config import Config, ModelConfig, SamplingConfig
 from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.generation.engine import generate
+from minigpt.model import TrainedModel
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.quantization import quantize_model
@@ -28,7 +30,7 @@ from minigpt.model.quantization import quantize_model
 SMALL = ModelConfig(vocab_size=65, n_embd=64, n_head=4, n_layer=4, block_size=512)
 MIDDLE = ModelConfig(vocab_size=65, n_embd=128, n_head=4, n_layer=4, block_size=512)
 LARGE = ModelConfig(vocab_size=65, n_embd=384, n_head=6, n_layer=6, block_size=512)
-GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
+GPT2: dict[str, Any] = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 Work = Callable[[], object]
 
 
@@ -40,7 +42,7 @@ def make_model(config: ModelConfig) -> GPT:
     return model
 
 
-def prepare_ours(model: GPT, tokens: int, rows: int = 1) -> Work:
+def prepare_ours(model: TrainedModel, tokens: int, rows: int = 1) -> Work:
     """Return a call that generates with our engine."""
     idx, config = torch.zeros(rows, 1, dtype=torch.int64), SamplingConfig(max_new_tokens=tokens, seed=0)
     return lambda: generate(model, idx, config)
@@ -81,7 +83,7 @@ def main() -> None:
                 "the lecture's loop": choose_threads(prepare_lecture(config, tokens)),
             }
             for bits in (32, 8):
-                path = write_gguf(model, Path(folder) / f"{config.n_embd}-{bits}.gguf", bits == 8)
+                path = write_model(model, Path(folder) / f"{config.n_embd}-{bits}.gguf", bits == 8)
                 if bits == 8:
                     sides = {"ours": choose_threads(prepare_ours(quantize_model(model, "int8"), tokens))}
                 sides["llama.cpp, its loop"] = prepare_llama_generate(path, tokens)

@@ -4,47 +4,23 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
 import llama_cpp
-import numpy as np
 from side_by_side import Side, time_in_turns
 
-from minigpt.exchange.gguf_names import map_gguf_names
+from minigpt.exchange.export_options import ExportOptions
+from minigpt.exchange.gguf_export import write_gguf_file
+from minigpt.exchange.gguf_tokenizer import build_vocabulary
 from minigpt.exchange.huggingface_export import convert_to_gpt2
 from minigpt.model.gpt import GPT
-from minigpt.model.gpt2_names import is_transposed
-
-Q8 = gguf.GGMLQuantizationType.Q8_0
+from minigpt.tokenizers.char import CharTokenizer
 
 
-def write_gguf(model: GPT, path: Path, quantized: bool) -> Path:
-    """Write the model's weights for llama.cpp, in float32 or 8 bits; its characters become byte-level tokens."""
-    config, writer = model.config, gguf.GGUFWriter(path, "gpt2")
-    writer.add_context_length(config.block_size)
-    writer.add_embedding_length(config.n_embd)
-    writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(4 * config.n_embd)
-    writer.add_head_count(config.n_head)
-    writer.add_layer_norm_eps(1e-5)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantized else gguf.LlamaFileType.ALL_F32)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([chr(0x21 + i).encode() for i in range(config.vocab_size)])
-    writer.add_token_types([gguf.TokenType.NORMAL] * config.vocab_size)
-    writer.add_token_merges(["! !"])  # never applies, but llama.cpp needs at least one
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    names = map_gguf_names(config)
-    for theirs, tensor in convert_to_gpt2(model).items():
-        matrix = tensor.T if is_transposed(theirs) else tensor  # (outputs, inputs)
-        values = np.ascontiguousarray(matrix.detach().numpy())
-        if quantized and values.ndim == 2 and theirs != "wpe.weight":
-            writer.add_tensor(names[theirs], gguf.quants.quantize(values, Q8), raw_dtype=Q8)
-        else:
-            writer.add_tensor(names[theirs], values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def write_model(model: GPT, path: Path, quantized: bool) -> Path:
+    """Write a GPT-2 for llama.cpp, in float32 or 8 bits. Its tokens are the characters from "!" on."""
+    tokenizer = CharTokenizer.from_text("".join(chr(ord("!") + i) for i in range(model.config.vocab_size)))
+    options = ExportOptions(quantize="q8_0" if quantized else None)
+    vocabulary, weights = build_vocabulary(tokenizer), convert_to_gpt2(model)
+    write_gguf_file(path, "benchmark", model.config, weights, vocabulary, 0, options)
     return path
 
 

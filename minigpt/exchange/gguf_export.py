@@ -63,18 +63,48 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
     if model.config.activation == "relu":
         _scale_feed_forward(weights, model.config.n_layer)
     create_folder(folder)
-    writer = _open_writer(folder / MODEL)
-    _add_settings(writer, run, model.config, options)
-    _add_vocabulary(writer, vocabulary, end, bool(run.info.instructions))
-    _add_tensors(writer, weights, model.config, options)
+    name, has_instructions = run.path.resolve().name, bool(run.info.instructions)
+    write_gguf_file(folder / MODEL, name, model.config, weights, vocabulary, end, options, has_instructions)
+    write_atomic(folder / "Modelfile", format_modelfile(run, MODEL).encode())
+    write_atomic(folder / "README.md", format_gguf_card(run, MODEL).encode())
+
+
+def write_gguf_file(
+    path: Path,
+    name: str,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    vocabulary: Vocabulary,
+    end: int,
+    options: ExportOptions,
+    has_instructions: bool = False,
+) -> None:
+    """Write a GGUF file of the architecture gpt2.
+
+    Args:
+        path: the file.
+        name: what the file calls the model.
+        config: the shape of the model.
+        weights: the parameters under GPT-2's names and in GPT-2's layout, as llama.cpp computes with them.
+        vocabulary: the tokens.
+        end: the token that begins and ends a text.
+        options: whether matrices get 8 bits.
+        has_instructions: True if the model follows instructions: then the file has a chat template.
+
+    Raises:
+        MissingExtraError: the package gguf is not installed.
+    """
+    writer = _open_writer(path)
+    writer.add_name(name)
+    _add_settings(writer, config, options)
+    _add_vocabulary(writer, vocabulary, end, has_instructions)
+    _add_tensors(writer, weights, config, options)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with (folder / MODEL).open("rb+") as file:
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
-    write_atomic(folder / "Modelfile", format_modelfile(run, MODEL).encode())
-    write_atomic(folder / "README.md", format_gguf_card(run, MODEL).encode())
 
 
 def check_gguf(run: Run, folder: Path, options: ExportOptions) -> LogitComparison | None:
@@ -148,11 +178,10 @@ def _open_writer(path: Path) -> "GGUFWriter":
     return GGUFWriter(path, "gpt2")
 
 
-def _add_settings(writer: "GGUFWriter", run: Run, config: ModelConfig, options: ExportOptions) -> None:
+def _add_settings(writer: "GGUFWriter", config: ModelConfig, options: ExportOptions) -> None:
     """Add the sizes of the model."""
     import gguf
 
-    writer.add_name(run.path.resolve().name)
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
