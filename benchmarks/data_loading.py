@@ -10,6 +10,7 @@ anonymous memory is what it holds besides pages of files, which the operating sy
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -33,7 +34,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.shard_writer import create_index, write_shards
-from minigpt.data.shards import Part
+from minigpt.data.shards import Part, Split
 from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.byte_level import PATTERNS
@@ -71,7 +72,7 @@ def write_random_shards(folder: Path, shards: int, tokens: int) -> None:
     rng = np.random.default_rng(0)
     for number in range(shards):
         ids = rng.integers(tokenizer.vocab_size, size=tokens, dtype=np.uint16).tobytes()
-        encoded = {"train": ids, "val": ids[: 2 * 10**6] if number == 0 else b""}
+        encoded: dict[Split, bytes] = {"train": ids, "val": ids[: 2 * 10**6] if number == 0 else b""}
         files = write_shards(folder, number, iter([encoded]), index.dtype)
         part = Part(1, tokens, tokens, "", files["train"], files["val"])
         index = dataclasses.replace(index, parts=(*index.parts, part))
@@ -165,7 +166,7 @@ def compare_mapped_and_memory(text: str) -> None:
         config = Config()
         ids = torch.as_tensor(np.concatenate([data.train[:], data.val[:]]))
         sides = {name: Dataset(source, config) for name, source in (("in memory", ids), ("mapped", data))}
-        work = {name: Side(lambda dataset=dataset: dataset.get_batch("train")) for name, dataset in sides.items()}
+        work = {name: Side(functools.partial(dataset.get_batch, "train")) for name, dataset in sides.items()}
         print("| a batch of 16 windows of 32 | µs | time over in memory |\n| --- | --- | --- |")
         for name, timing in time_in_turns(work).items():
             print(f"| {name} | {timing.seconds * 1e6:.1f} | {timing} |", flush=True)

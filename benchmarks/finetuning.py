@@ -17,6 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from steps import FixedBatch, make_step
@@ -27,7 +28,7 @@ from minigpt.model import build
 from minigpt.model.quantization import quantize_layers
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "64 wide, 4 blocks": {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32, "batch_size": 16},
     "384 wide, 6 blocks": {"n_embd": 384, "n_head": 6, "n_layer": 6, "block_size": 256, "batch_size": 8},
     "GPT-2, 768 wide, 12 blocks": {

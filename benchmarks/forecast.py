@@ -41,7 +41,7 @@ def measure_text(path: str, points: dict[str, Any], file: Path) -> None:
     for number, row in enumerate(GRID):
         if any(point["row"] == number for point in text["losses"]):
             continue
-        settings = dict(zip(NAMES, row, strict=True))
+        settings: dict[str, Any] = dict(zip(NAMES, row, strict=True))
         with tempfile.TemporaryDirectory() as folder:
             run = minigpt.train(data=path, out=Path(folder) / "run", eval_interval=250, snapshots=0, **settings)
         if "trigram" not in text:

@@ -29,6 +29,7 @@ def main() -> None:
         for seed in range(1337, 1337 + arguments.seeds):
             run = minigpt.train(arguments.preset, data=arguments.data, out=Path(folder) / "run", seed=seed, **fields)
             info = run.info
+            assert info.validation_loss is not None
             rows.append((info.validation_loss, info.training_seconds, info.evaluation_seconds))
             print(f"seed {seed}: {info.validation_loss:.4f}", flush=True)
     threads = f"{info.threads} of {torch.get_num_threads()} threads"

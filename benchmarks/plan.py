@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from finetuning import read_memory
@@ -30,7 +30,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from minigpt.config import Config
 from minigpt.distributed.process_group import Processes, join_processes
 from minigpt.model import build
-from minigpt.training.planning.memory_model import estimate_memory
+from minigpt.training.planning.memory_model import Parallel, estimate_memory
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True, "vocab_size": 50257}
 SIZES: dict[str, dict[str, Any]] = {
@@ -119,9 +119,9 @@ def main() -> None:
     print("| size | strategy | activations | planned, MB | tensors, MB | planned / tensors | process, MB |")
     print("| --- " * 7 + "|")
     for size in SIZES:
-        for parallel, processes in PROCESSES.items():
+        for parallel in get_args(Parallel):
             for recomputed in (False, True):
-                planned = estimate_memory(make_config(size, recomputed), processes, parallel).total
+                planned = estimate_memory(make_config(size, recomputed), PROCESSES[parallel], parallel).total
                 case = (size, parallel, str(recomputed))
                 counted = measure_in_processes(*case, "tensors")
                 held_by_process = f"{measure_in_processes(*case, 'process') / 1e6:,.1f}" if parallel == "single" else ""

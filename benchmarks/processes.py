@@ -42,7 +42,7 @@ def train(shape: str, way: str) -> None:
         dataset = Dataset(ids, config, rank=processes.rank, world_size=processes.size)
         step = make_step(build(config.model).train(), config, dataset, processes)
         steps, start = -3, time.perf_counter()
-        while steps <= 0 or not processes.any(time.perf_counter() - start > SECONDS)[0]:
+        while steps <= 0 or not processes.any(time.perf_counter() - start > SECONDS):
             step()
             steps += 1
             if steps == 0:

@@ -2,7 +2,7 @@
 
     python benchmarks/profile_step.py
 
-PyTorch's profiler on one thread. The profiler slows everything a little, so the table has compute_shares, not times.
+PyTorch's profiler on one thread. The profiler slows everything a little, so the table has shares, not times.
 """
 
 import re

@@ -137,7 +137,7 @@ def train_and_measure(
     with limit_threads(config.activations_per_batch):
         config, model, dataset = prepare_training(splits, config)
         with Display(config.training, title) as display:
-            callbacks = [ProgressBar(display, config.tokens_per_step)]
+            callbacks: list[Callback] = [ProgressBar(display, config.tokens_per_step)]
             if make_callback:
                 callbacks.append(make_callback(config))
             state = train_model(model, dataset, config, callbacks, estimate=None)

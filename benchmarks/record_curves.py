@@ -49,7 +49,7 @@ class Curve(Callback):
         if state.step not in self.steps:
             return
         self.model = state.model
-        with state.clock.evaluating():
+        with state.clock.count_as_evaluation():
             held_out, measured = (
                 compute_token_losses(self.model, ids).double() for ids in (self.splits.held_out, self.splits.measured)
             )

@@ -58,7 +58,7 @@ def main() -> None:
     text = find_corpus(arguments.data).text
     tokenizer = CharTokenizer.from_text(text)
     ids = torch.tensor(tokenizer.encode(text))
-    print("| (B, T, C, H, L) | step | threads | ms | time over make_our_step |\n| --- | --- | --- | --- | --- |")
+    print("| (B, T, C, H, L) | step | threads | ms | time over ours |\n| --- | --- | --- | --- | --- |")
     for shape in SHAPES:
         steps = {
             "ours": make_our_step,
