@@ -56,7 +56,6 @@ def measure(size: str, method: str) -> None:
     config = Config().override(max_iters=100, checkpoint_activations=recomputed, **SIZES[size])
     torch.manual_seed(0)
     idx = torch.randint(config.model.vocab_size, (config.training.batch_size, config.model.block_size))
-    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads the libraries that the optimizer needs
     before = read_memory("VmRSS")
     model = build(config.model).train()
     if method.startswith("qlora"):

@@ -32,7 +32,6 @@ def measure(n_layer: int, precision: str, checkpoint_activations: bool) -> None:
         **SHAPE, n_layer=n_layer, precision=precision, checkpoint_activations=checkpoint_activations
     )
     idx = torch.zeros(16, 256, dtype=torch.int64)
-    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads the libraries that the optimizer needs
     before = read_peak_memory()
     step = make_step(build(config.model).train(), config, FixedBatch(idx, idx))
     for _ in range(3):

@@ -12,6 +12,7 @@ processors without bfloat16 that is several times as fast (docs/results.md).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +39,26 @@ def orthogonalize(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     return X.mT if tall else X
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon over stacks (n, r, c), each of n matrices of r rows and c columns."""
+class Muon:
+    """Muon over stacks (n, r, c), each of n matrices of r rows and c columns.
+
+    Attributes:
+        param_groups: one group: its "params", "lr", "weight_decay" and "momentum". A gradient scaler reads them too.
+        state: for each stack its "momentum", the running average of its gradients.
+    """
 
     def __init__(
         self, stacks: Sequence[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype | None = None
     ) -> None:
         """Prepare to update the stacks, with products in `dtype`, by default that of the stacks."""
-        super().__init__(stacks, {"lr": lr, "weight_decay": weight_decay, "momentum": MOMENTUM})
+        settings = {"lr": lr, "weight_decay": weight_decay, "momentum": MOMENTUM}
+        self.param_groups: list[dict[str, Any]] = [{"params": [*stacks], **settings}]
+        self.state = {stack: {"momentum": torch.zeros_like(stack)} for stack in stacks}
         self.dtype = dtype
-        for stack in stacks:
-            self.state[stack]["momentum"] = torch.zeros_like(stack)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix; `closure` is not used."""
+    def step(self) -> None:
+        """Update every matrix."""
         for group in self.param_groups:
             for stack in group["params"]:
                 average = self.state[stack]["momentum"]

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.config import TrainingConfig
+from minigpt.training.adamw import AdamW
 from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.muon import Muon, get_momentum
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimizer:
@@ -34,16 +33,13 @@ class Optimizer:
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+        self.adamw = AdamW(groups, config.learning_rate, betas=(0.9, config.beta2))
         dtype = torch.bfloat16 if config.precision == "bf16" else None
         self.muon = Muon(stacks, config.muon_learning_rate, config.weight_decay, dtype) if stacks else None
-        self.optimizers: list[torch.optim.Optimizer] = [self.adamw, self.muon] if self.muon else [self.adamw]
+        self.optimizers: list[AdamW | Muon] = [self.adamw, self.muon] if self.muon else [self.adamw]
         self.parameters = parameters
         self.config = config
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
-        for p in matrices + vectors:  # AdamW makes these at its first step, but resume fills them before it
-            moments = {name: torch.zeros_like(p) for name in MOMENTS}
-            self.adamw.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device), **moments}
 
     def set_learning_rate(self, step: int) -> None:
         """Set the learning rates, and Muon's momentum, for a step counted from 0."""
@@ -59,13 +55,13 @@ class Optimizer:
         """Clip the norm of all gradients together to `max_norm`; 0 does not clip."""
         if max_norm:
             for optimizer in self.optimizers:
-                self.scaler.unscale_(optimizer)
+                self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs `param_groups` alone
             nn.utils.clip_grad_norm_(self.parameters, max_norm)
 
     def step(self) -> None:
         """Update the parameters from their gradients."""
         for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+            self.scaler.step(optimizer)  # type: ignore[arg-type]  # it needs `param_groups` and `step`
         self.scaler.update()
 
     def zero_grad(self) -> None:
