@@ -75,6 +75,7 @@ from minigpt.model.quantization import quantize_model
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import FinetuningInfo, Metrics, RunInfo, Snapshot
+from minigpt.runs.run_overview import RunOverview
 from minigpt.studies.ladder.directory import Ladder, LadderDirectory, Measurement, VerbatimShares
 from minigpt.studies.ladder.ngram_comparison import Blend, Comparison
 from minigpt.studies.ladder.report import format_markdown, format_terminal_lines, summarize_ladder
@@ -180,6 +181,11 @@ def open_run(folder: Path) -> None:
     run = Run.open(folder, device="cpu")
     describe_run(run), list_facts(run)
     run.generate("", max_new_tokens=2, seed=0)
+
+
+def read_overview(folder: Path) -> None:
+    overview = RunOverview.read(folder)
+    describe_run(overview), list_facts(overview)
 
 
 def open_run_info(folder: Path) -> None:
@@ -558,6 +564,7 @@ TARGETS = [
     FuzzTarget("run: finetuning.json", make_finetuning, IN_JSON, read_finetuning_info),
     run_target("tokenizer.json", IN_JSON),
     run_target("model.safetensors", IN_TENSORS),
+    FuzzTarget("info: model.safetensors", lambda folder: make_run(folder).model, IN_TENSORS, read_overview),
     run_target("metrics.jsonl", mutations.mutate_json_lines),
     run_target("config.toml", IN_TEXT, quantization="int8"),
     run_target("model.safetensors", IN_TENSORS, quantization="int8"),

@@ -46,7 +46,7 @@ def evaluate(
     RUN is the run's folder [the newest in runs/]. The run's own text is measured on its validation split, also if
     --data names it. Any other text is measured as a whole.
     """
-    from minigpt.model.loss import nats_to_perplexity
+    from minigpt.model.loss_units import nats_to_perplexity
 
     loaded_run = open_run(run, weights, device, adapters, adapter_scale)
     exact = loaded_run.evaluate(data, _change_format(loaded_run, text_format))

@@ -1,24 +1,17 @@
 """`minigpt info`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import click
 
 from minigpt.cli.options import json_option, run_argument
-from minigpt.cli.output import (
-    count_parameters_by_part,
-    describe_run,
-    format_loss,
-    format_times,
-    open_run,
-    print_json,
-    print_line,
-)
+from minigpt.cli.output import describe_run, find_run, format_loss, format_times, print_json, print_line
 from minigpt.system.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from minigpt.runs.run import Run
+    from minigpt.runs.run_overview import RunOverview
 
 
 @click.command(short_help="Show a run's settings, parameters and losses.")
@@ -29,16 +22,19 @@ def info(run: str | None, as_json: bool) -> None:
 
     RUN is the run's folder [the newest in runs/].
     """
-    loaded_run = open_run(run, device="cpu")
+    from minigpt.runs.run_overview import RunOverview
+
+    overview = RunOverview.read(find_run(run))
     if as_json:
-        print_json(describe_run(loaded_run))
+        print_json(describe_run(overview))
     else:
-        for name, value in list_facts(loaded_run):
+        for name, value in list_facts(overview):
             print_line(f"{name:<12}{escape_control_characters(value, keep='')}", indent=12)
 
 
-def list_facts(run: "Run") -> list[tuple[str, str]]:
+def list_facts(run: Union["Run", "RunOverview"]) -> list[tuple[str, str]]:
     """Return what to show about a run, as pairs of a name and a value."""
+    from minigpt.runs.run_overview import count_parameters_by_part
     from minigpt.tokenizers.base import compute_fingerprint
 
     config, run_info = run.config, run.info
@@ -59,7 +55,7 @@ def list_facts(run: "Run") -> list[tuple[str, str]]:
         *_list_settings("training", {n: value for n, value in vars(config.training).items() if n != "tokenizer"}),
         ("parameters", f"{run_info.parameters:,}"),
     ]
-    lines += [("", f"{count:>12,}  {part}") for part, count in count_parameters_by_part(run).items()]
+    lines += [("", f"{count:>12,}  {part}") for part, count in count_parameters_by_part(run.path).items()]
     if run_info.validation_loss is not None:
         lines.append(("loss", format_loss("validation", run_info.validation_loss, config, run_info)))
     if run.best:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minigpt.runs.exact_loss import ExactLoss
     from minigpt.runs.run import Run
     from minigpt.runs.run_info import RunInfo
+    from minigpt.runs.run_overview import RunOverview
 
 
 def open_run(
@@ -32,21 +33,15 @@ def open_run(
     """Open a run and add adapters to its weights.
 
     Args:
-        path: the run's folder, or a path inside it. None opens the newest run in runs/ and prints its name on standard
-            error.
+        path: as for `find_run`.
         weights: "last" or "best".
         device: where to compute.
         adapters: FOLDER or FOLDER:SCALE of each adapter.
         adapter_scale: multiplies all adapters.
     """
     from minigpt.runs.run import Run
-    from minigpt.runs.run_directory import find_newest_run
 
-    if path is None:
-        found = find_newest_run()
-        print_message(f"the newest run: {found}")
-        path = str(found)
-    run = Run.open(_find_run(Path(path)), weights=weights, device=device)  # type: ignore[arg-type]
+    run = Run.open(find_run(path), weights=weights, device=device)  # type: ignore[arg-type]
     if adapter_scale != 1 and not adapters:
         raise ConfigError("--adapter-scale is for adapters: name one with --adapter, or leave it out")
     if adapters:
@@ -56,11 +51,22 @@ def open_run(
     return run
 
 
-def _find_run(path: Path) -> Path:
-    """Return the run's folder for a path inside it, such as its model.safetensors; any other path as it is."""
-    if not path.exists():
-        return path
-    return next((folder for folder in (path, *path.parents) if (folder / "run.json").is_file()), path)
+def find_run(path: str | None) -> Path:
+    """Return a run's folder.
+
+    Args:
+        path: the folder, or a path inside it, such as its model.safetensors. None finds the newest run in runs/ and
+            prints its name on standard error.
+    """
+    from minigpt.runs.run_directory import find_newest_run
+
+    if path is None:
+        newest = find_newest_run()
+        print_message(f"the newest run: {newest}")
+        return newest
+    found = Path(path)
+    folders = (found, *found.parents) if found.exists() else ()
+    return next((folder for folder in folders if (folder / "run.json").is_file()), found)
 
 
 def print_next_command(run: "Run", command: str) -> None:
@@ -133,7 +139,7 @@ def format_loss(name: str, nats: float, config: "Config", exact: Union["ExactLos
         config: the run's configuration.
         exact: what was measured.
     """
-    from minigpt.model.loss import nats_to_bits, nats_to_perplexity
+    from minigpt.model.loss_units import nats_to_bits, nats_to_perplexity
 
     if getattr(exact, "instructions", False) and exact.bits_per_byte is None:
         return f"{name} {nats:.4f} on held-out pairs of answers (loss of a random guess: {math.log(2):.4f})"
@@ -155,41 +161,20 @@ def format_loss(name: str, nats: float, config: "Config", exact: Union["ExactLos
 
 def format_times(info: "RunInfo") -> str:
     """Return the times of a run, as text."""
-    from minigpt.training.display import format_duration
+    from minigpt.training.stopwatch import format_duration
 
     training, evaluation = format_duration(info.training_seconds), format_duration(info.evaluation_seconds)
     return f"{training} of training, {evaluation} of evaluation"
 
 
-def describe_run(run: "Run") -> dict[str, Any]:
+def describe_run(run: Union["Run", "RunOverview"]) -> dict[str, Any]:
     """Return all that is known about a run, for JSON."""
+    from minigpt.runs.run_overview import count_parameters_by_part
+
     return {
         "run": str(run.path),
         **dataclasses.asdict(run.info),
-        "parameters_by_part": count_parameters_by_part(run),
+        "parameters_by_part": count_parameters_by_part(run.path),
         "best": dataclasses.asdict(run.best) if run.best else None,
         "config": dataclasses.asdict(run.config),
     }
-
-
-PARTS = {
-    "token_embedding_table": "token embedding",
-    "position_embedding_table": "position embedding",
-    "sa": "self-attention",
-    "attention": "self-attention",
-    "ffwd": "feed-forward",
-    "ln1": "layer norms",
-    "ln2": "layer norms",
-    "ln_f": "layer norms",
-    "lm_head": "language-model head",
-    "token_shift_weight": "token shift",
-}
-
-
-def count_parameters_by_part(run: "Run") -> dict[str, int]:
-    """Count the parameters of each kind of layer, over all blocks."""
-    counts: dict[str, int] = {}
-    for name, parameter in run.model.named_parameters():
-        part = next((PARTS[word] for word in name.split(".") if word in PARTS), name)
-        counts[part] = counts.get(part, 0) + parameter.numel()
-    return counts

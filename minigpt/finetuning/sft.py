@@ -34,7 +34,8 @@ from minigpt.finetuning.tasks import TASKS
 from minigpt.finetuning.text_finetuning import measure_forgetting
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer, resize_embeddings
 from minigpt.model import TrainedModel
-from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss, nats_to_bits
+from minigpt.model.loss import IGNORE_INDEX, compute_mean_loss
+from minigpt.model.loss_units import nats_to_bits
 from minigpt.runs.exact_loss import ExactLoss, measure_token_lengths
 from minigpt.runs.recorded_data import measure_data_files
 from minigpt.runs.run import Run

@@ -1,6 +1,5 @@
 """Measure how well a model predicts: its mean loss over token ids, without training it."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -121,13 +120,3 @@ def split_into_windows(
     if len(starts) * T < count and (max_predictions is None or count <= max_predictions):
         rest = torch.as_tensor(ids[len(starts) * T :])[None]
         yield rest[:, :-1], rest[:, 1:]
-
-
-def nats_to_bits(nats: float) -> float:
-    """Convert a loss in nats to bits."""
-    return nats / math.log(2)
-
-
-def nats_to_perplexity(nats: float) -> float:
-    """Convert a loss in nats to a perplexity: the number of equally likely tokens with the same loss."""
-    return math.exp(nats) if nats < 700 else math.inf

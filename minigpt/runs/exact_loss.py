@@ -7,13 +7,8 @@ from torch import Tensor
 
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
-from minigpt.model.loss import (
-    MAX_EVALUATED_TOKENS,
-    TokenIds,
-    compute_exact_loss,
-    nats_to_bits,
-    split_into_windows,
-)
+from minigpt.model.loss import MAX_EVALUATED_TOKENS, TokenIds, compute_exact_loss, split_into_windows
+from minigpt.model.loss_units import nats_to_bits
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
 

@@ -26,7 +26,8 @@ from minigpt.runs.chat import Chat
 from minigpt.runs.exact_loss import ExactLoss, require_two_tokens
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
-from minigpt.runs.run_info import Metrics, RunInfo
+from minigpt.runs.run_info import Metrics, RunInfo, find_best
+from minigpt.runs.run_overview import RunOverview
 from minigpt.system.advice import format_setting
 from minigpt.system.device import ELEMENTS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
@@ -71,15 +72,8 @@ class Run:
         """
         if weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
-        directory = RunDirectory(Path(path))
-        directory.require_exists()
-        directory.require_no_links_outside()
-        config = directory.read_config()
-        info = directory.read_info()
-        tokenizer = directory.read_tokenizer(config, info)
-        if info.status == "unfinished" and not directory.model.exists():
-            raise RunError(f"{str(path)!r} has no weights yet: its training has only begun, or ended before it had any")
-        metrics = directory.read_metrics(info)
+        overview = RunOverview.read(Path(path))
+        directory, config = RunDirectory(overview.path), overview.config
         try:
             model = build_empty_model(config.model)  # takes no memory until the file has proved to fit
             if config.model.quantization != "none":
@@ -89,12 +83,12 @@ class Run:
         directory.load_weights(model, weights)
         model = model.to(pick_device(device)).eval()
         accelerate(model, config)
-        return cls(directory.path, config, tokenizer, model, info, metrics)
+        return cls(overview.path, config, overview.tokenizer, model, overview.info, overview.metrics)
 
     @property
     def best(self) -> Metrics | None:
         """The first evaluation with the lowest validation loss; None before the first evaluation."""
-        return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
+        return find_best(self.metrics)
 
     def __repr__(self) -> str:
         return f"<Run {', '.join(f'{name} {value}' for name, value in self._describe().items())}>"

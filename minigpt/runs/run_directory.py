@@ -17,6 +17,7 @@
     bits.png            the loss by bits per weight, from `minigpt quantize --study`
 
 Each file is replaced as a whole or not at all. No file is a pickle: opening an untrusted run never executes code.
+This module does not import PyTorch, so that `minigpt info` answers at once.
 """
 
 import dataclasses
@@ -28,14 +29,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, FileError, RunError, suggest_name
 from minigpt.runs.run_info import FinetuningInfo, Metrics, RunInfo, Snapshot, read_run_info
-from minigpt.runs.weight_file import read_weights, serialize_weights
 from minigpt.system.advice import format_setting
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside, write_atomic
 from minigpt.system.json_files import (
@@ -48,6 +46,9 @@ from minigpt.system.json_files import (
 from minigpt.system.terminal import escape_control_characters
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 LOCK = ".lock"  # held by the process that trains the run
 Weights = Literal["last", "best"]
@@ -259,8 +260,10 @@ class RunDirectory:
         ]
         write_atomic(self.samples, "".join(texts).encode("utf-8", "backslashreplace"))
 
-    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+    def write_weights(self, weights: "Mapping[str, Tensor]") -> None:
         """Write the last weights."""
+        from minigpt.runs.weight_file import serialize_weights
+
         write_atomic(self.model, serialize_weights(weights))
 
     def remove_temporary_files(self) -> None:
@@ -269,8 +272,10 @@ class RunDirectory:
             with explain_os_errors("remove", file):
                 file.unlink(missing_ok=True)
 
-    def load_weights(self, model: nn.Module, which: Weights = "last") -> None:
+    def load_weights(self, model: "nn.Module", which: Weights = "last") -> None:
         """Load the last or the best weights into a model of the right shape, which may be on the meta device."""
+        from minigpt.runs.weight_file import read_weights
+
         path = self.best if which == "best" and self.best.exists() else self.model
         weights = read_weights(path, model.state_dict())
         model.load_state_dict(weights, assign=True)

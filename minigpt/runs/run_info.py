@@ -2,6 +2,7 @@
 
 import datetime
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,11 @@ class Metrics:
     learning_rate: float
     seconds: float
     characters: int
+
+
+def find_best(metrics: Sequence[Metrics]) -> Metrics | None:
+    """Return the evaluation with the lowest validation loss, the first of equals; None if there is none."""
+    return min(metrics, key=lambda each: each.validation_loss, default=None)
 
 
 @dataclass(frozen=True)

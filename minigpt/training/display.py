@@ -8,6 +8,7 @@ from minigpt.config import TrainingConfig
 from minigpt.runs.run_info import Metrics
 from minigpt.system.console import PipeSafeConsole
 from minigpt.system.terminal import escape_control_characters
+from minigpt.training.stopwatch import format_duration
 
 HEADER = f"{'step':>7}  {'train':>7}  {'val':>7}  {'it/s':>7}  {'chars/s':>9}  {'left':>8}"
 
@@ -106,14 +107,3 @@ class Display:
         if self.console.is_terminal:
             line = line[: max(20, self.console.width - 12)]
         self.say(f"         “{line}”", "italic cyan")
-
-
-def format_duration(seconds: float) -> str:
-    """Return seconds as m:ss or h:mm:ss.
-
-    >>> format_duration(3725)
-    '1:02:05'
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -41,3 +41,14 @@ class Stopwatch:
         finally:
             self.evaluation_seconds += time.perf_counter() - self._paused
             self._paused = None
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss.
+
+    >>> format_duration(3725)
+    '1:02:05'
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -13,7 +13,7 @@ from minigpt.distributed.process_group import SINGLE, Processes
 from minigpt.distributed.sharded_checkpoint import load_into
 from minigpt.errors import RunError
 from minigpt.model.language_model import get_device
-from minigpt.runs.run_info import Metrics, Snapshot
+from minigpt.runs.run_info import Metrics, Snapshot, find_best
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.evaluation_schedule import should_evaluate
 from minigpt.training.loss_spikes import LossSpikeDetector
@@ -79,7 +79,7 @@ class TrainingState:
     @property
     def best(self) -> Metrics | None:
         """The evaluation with the lowest validation loss, the first of equals; None before the first."""
-        return min(self.metrics, key=lambda metrics: metrics.validation_loss, default=None)
+        return find_best(self.metrics)
 
     def has_finite_weights(self) -> bool:
         """Return True if all weights of this process are finite numbers; after an infinite gradient they are not."""

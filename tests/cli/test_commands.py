@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,15 +194,15 @@ def test_what_the_system_refuses_is_named(
         ([], "the system refused refuse() in test_commands.py: Read-only file system"),
     ):
         monkeypatch.setattr(torch.cuda, "is_available", functools.partial(refuse, *names))
-        assert run(["info", str(trained.path)]) == 2
+        assert run(["eval", str(trained.path)]) == 2
         assert capsys.readouterr().err.splitlines()[-1] == f"minigpt: {message}"
 
 
-@pytest.mark.parametrize("ending", [">&-", "<&-", "2>&-"])
-def test_sample_works_with_closed_streams(ending: str, trained: Run) -> None:
+@pytest.mark.parametrize(("ending", "characters"), [(">&-", 0), ("<&- 2>&-", 6)])
+def test_sample_works_with_closed_streams(ending: str, characters: int, trained: Run) -> None:
     line = f"{COMMAND} sample {trained.path} --max-new-tokens 5 {ending}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr, len(done.stdout)) == (0, "", characters)
 
 
 def test_an_error_keeps_its_exit_status_without_standard_error() -> None:
@@ -226,20 +225,6 @@ def test_weights_best_opens_the_best_evaluation(command: Callable, trained: Run,
     (run / "model.safetensors").write_bytes(b"broken")
     assert command("sample", run, "--weights", "best", "--max-new-tokens", 5).returncode == 0
     assert command("sample", run, "--max-new-tokens", 5).returncode == 2
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "-h"], ["sample", "--help"], ["info", "-h"], ["eval", "-h"]]
-)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    script = (
-        "import sys; from minigpt.cli.main import run; status = run(sys.argv[1:]);"
-        "heavy = {'torch', 'numpy', 'rich', 'matplotlib', 'pooch', 'safetensors'} & sys.modules.keys();"
-        "print(heavy, file=sys.stderr); sys.exit(status)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "set()\n")
-    assert done.stdout.startswith("Usage: minigpt")
 
 
 def test_version_prints_the_version(command: Callable) -> None:

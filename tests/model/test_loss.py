@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
-from minigpt.model.loss import compute_exact_loss, nats_to_bits, nats_to_perplexity, split_into_windows
+from minigpt.model.loss import compute_exact_loss, split_into_windows
+from minigpt.model.loss_units import nats_to_bits, nats_to_perplexity
 
 
 def compute_loss_one_by_one(model: GPTLanguageModel, ids: torch.Tensor, T: int) -> float:

@@ -10,7 +10,7 @@ from cli_process import COMMAND, CommandProcess
 from conftest import TINY_FLAGS, in_terminal
 
 import minigpt
-from minigpt.training.display import format_duration
+from minigpt.training.stopwatch import format_duration
 
 
 def test_a_pipe_gets_plain_lines(command: Callable, text_file: Path) -> None:

@@ -5,7 +5,7 @@ import html
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from minigpt.model.loss import nats_to_bits
+from minigpt.model.loss_units import nats_to_bits
 from minigpt.studies.ladder.directory import Ladder, Measurement, RungSummary
 from minigpt.studies.ladder.rungs import RUNGS
 from minigpt.system.plotting import create_figure, replace_undrawable

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from minigpt.generation.filters import apply_temperature
 from minigpt.model import LanguageModel
 from minigpt.model.language_model import evaluation_mode
-from minigpt.model.loss import nats_to_bits
+from minigpt.model.loss_units import nats_to_bits
 from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from rich.text import Text
 
-from minigpt.model.loss import TOKENS_PER_BATCH, compute_token_losses, nats_to_bits
+from minigpt.model.loss import TOKENS_PER_BATCH, compute_token_losses
+from minigpt.model.loss_units import nats_to_bits
 from minigpt.runs.exact_loss import require_two_tokens
 from minigpt.runs.run import Run
 from minigpt.studies.look.html_page import make_page

@@ -10,7 +10,8 @@ import torch
 from minigpt.config import DataPath
 from minigpt.data.dataset import take_spaced_windows
 from minigpt.errors import ConfigError, DataError, InputError, OutOfMemoryError, suggest_name
-from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH, nats_to_bits
+from minigpt.model.loss import MAX_EVALUATED_TOKENS, TOKENS_PER_BATCH
+from minigpt.model.loss_units import nats_to_bits
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.attention import compute_attention_maps, draw_attention

@@ -22,12 +22,12 @@ from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.training.callbacks import SNAPSHOT_TOKENS
-from minigpt.training.display import format_duration
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.evaluation_schedule import choose_snapshot_steps
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.planning.loss_forecast import predict_loss
+from minigpt.training.stopwatch import format_duration
 from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model
 
