@@ -37,14 +37,14 @@ class TaskSource:
     Attributes:
         words: words of small letters.
         speeches: speakers and what they say, in order; empty for a text that is not a play.
-        held_out: True for test examples.
+        is_held_out: True for test examples.
         max_characters: characters that a prompt and its answer can have together.
         excluded_pairs: pairs of word tasks that "pairs" never draws.
     """
 
     words: Sequence[str]
     speeches: Sequence[tuple[str, str]]
-    held_out: bool
+    is_held_out: bool
     max_characters: int
     excluded_pairs: frozenset[frozenset[str]] = frozenset()
 
@@ -99,7 +99,7 @@ def _draw_sum(source: TaskSource, rng: random.Random) -> PromptAnswer:
     """Add two numbers of three digits as on paper: the last digits, the last two, then all."""
     while True:
         a, b = rng.randrange(100, 1000), rng.randrange(100, 1000)
-        if is_held_out(f"{min(a, b)} {max(a, b)}") == source.held_out:  # a + b and b + a are one sum
+        if is_held_out(f"{min(a, b)} {max(a, b)}") == source.is_held_out:  # a + b and b + a are one sum
             return f"add: {a} {b}", ", ".join(str(a % power + b % power) for power in (10, 100, 1000))
 
 

@@ -168,7 +168,7 @@ def has_work_left(
 
 
 def change_config(
-    before: Config, checkpoint: Checkpoint, finished: bool, restart_schedule: bool, changes: dict[str, Any]
+    before: Config, checkpoint: Checkpoint, is_finished: bool, restart_schedule: bool, changes: dict[str, Any]
 ) -> Config:
     """Return the config of the resumed training. Raise ConfigError for a change that is not possible."""
     for name, value in changes.items():
@@ -179,10 +179,10 @@ def change_config(
     schedule = {name: getattr(before.training, name) for name in ("schedule_start", "schedule_end")}
     config = before.override(**schedule | {name: value for name, value in changes.items() if name in CHANGEABLE})
     max_iters = config.training.max_iters
-    if max_iters < step or (max_iters == step and finished):
+    if max_iters < step or (max_iters == step and is_finished):
         raise ConfigError(f"the run is at step {step:,} of {max_iters:,} already: choose a larger max_iters")
     patience = config.training.patience
-    if finished and before_iters > step and patience and patience <= before.training.patience:
+    if is_finished and before_iters > step and patience and patience <= before.training.patience:
         raise ConfigError(
             f"a patience of {patience} ended the run at step {step:,}: "
             f"choose a larger {format_setting('patience')}, or 0"
