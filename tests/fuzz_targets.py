@@ -58,11 +58,11 @@ from minigpt.exchange.gguf_names import MODEL as GGUF_MODEL
 from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.exchange.huggingface_import import load_gpt2, read_tokenizer
 from minigpt.exchange.huggingface_tokenizer import format_tokenizer
+from minigpt.exchange.huggingface_weights import INDEX as INDEX_OF_PARTS
 from minigpt.exchange.lecture_import import load_lecture, read_characters
 from minigpt.exchange.nanogpt_export import convert_to_nanogpt
 from minigpt.exchange.nanogpt_import import load_nanogpt, read_vocabulary
 from minigpt.exchange.pickles import serialize_checkpoint, serialize_vocabulary
-from minigpt.exchange.weight_files import INDEX as INDEX_OF_PARTS
 from minigpt.finetuning.adapter_files import apply_adapters, save_adapter
 from minigpt.finetuning.dpo_dataset import read_pairs
 from minigpt.finetuning.examples import read_examples

@@ -16,8 +16,8 @@ from typing import Any, Protocol, get_args
 from minigpt.config import DEFAULT_VOCAB_SIZE, Errors, Newlines, TokenizerKind, TrainingConfig
 from minigpt.data.document_split import Passage, batch_passages, find_threshold, split_documents
 from minigpt.data.documents import DocumentReader
-from minigpt.data.encoding import start_encoder
 from minigpt.data.file_discovery import FoundFiles, find_files
+from minigpt.data.parallel_encoding import start_encoder
 from minigpt.data.prepared_data import open_tokenizer
 from minigpt.data.shard_writer import create_index, lock_folder, write_missing_parts
 from minigpt.data.shards import INDEX, Index, Part, check_shards

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minigpt.data.document_split import Passage, batch_passages
-from minigpt.data.encoding import EncodeBatches, EncodedBatch
+from minigpt.data.parallel_encoding import EncodeBatches, EncodedBatch
 from minigpt.data.shards import INDEX, SPLITS, Index, Part, Shard, Split, check_shard
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import explain_os_errors, flush_folder, lock_file, require_inside

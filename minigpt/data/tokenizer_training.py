@@ -7,7 +7,7 @@ import numpy as np
 
 from minigpt.config import TokenizerKind
 from minigpt.data.document_split import Passage
-from minigpt.data.encoding import CODE_POINTS, to_code_points
+from minigpt.data.parallel_encoding import CODE_POINTS, to_code_points
 from minigpt.errors import DataError
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer

@@ -21,12 +21,12 @@ from minigpt.exchange.export_check import (
     choose_check_text,
     require_equal_logits,
 )
+from minigpt.exchange.export_model import copy_gpt
 from minigpt.exchange.export_options import ExportOptions
 from minigpt.exchange.gguf_card import format_gguf_card, format_modelfile
 from minigpt.exchange.gguf_import import load_gguf
 from minigpt.exchange.gguf_names import MODEL, RELU_SCALE_KEY, SENTENCEPIECE_KEY, map_gguf_names
 from minigpt.exchange.gguf_tokenizer import TokenType, Vocabulary, build_vocabulary
-from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.huggingface_export import convert_to_gpt2
 from minigpt.exchange.huggingface_tokenizer import CHAT_TEMPLATE, find_end
 from minigpt.exchange.llama_check import compute_llama_logits, open_llama
@@ -52,7 +52,7 @@ def write_gguf(run: Run, folder: Path, options: ExportOptions) -> None:
     without a token that ends a text gets a reserved one, whose logit is -100, because llama.cpp would use token 11.
     The arguments and errors are those of `Format.write`. Raise MissingExtraError without gguf.
     """
-    model, vocabulary = read_gpt(run, options.dequantize), build_vocabulary(run.tokenizer)
+    model, vocabulary = copy_gpt(run, options.dequantize), build_vocabulary(run.tokenizer)
     _require_supported(run, options)
     weights = convert_to_gpt2(model)
     end = find_end(run.tokenizer, bool(run.info.instructions))

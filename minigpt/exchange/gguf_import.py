@@ -22,8 +22,8 @@ from minigpt.exchange.gpt2_variants import (
     require_inner,
 )
 from minigpt.exchange.imported_run import write_imported_run
+from minigpt.exchange.imported_weights import build_imported_gpt
 from minigpt.exchange.relu_as_gelu import unscale_gelu_to_relu
-from minigpt.exchange.state_dict import build_imported_gpt
 from minigpt.exchange.vocabulary_sizes import require_fitting_tokenizer
 from minigpt.finetuning.vocabulary_resize import TABLES
 from minigpt.model.gpt import GPT

@@ -13,8 +13,8 @@ from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError
 from minigpt.exchange.bias_folding import fold_head, has_head_bias
 from minigpt.exchange.export_check import LogitComparison, choose_check_ids, choose_check_text, require_equal_logits
+from minigpt.exchange.export_model import copy_gpt, get_gpt2_weights
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import get_gpt2_weights, read_gpt
 from minigpt.exchange.huggingface_adapter import ADAPTER, copy_adapter
 from minigpt.exchange.huggingface_config import (
     TOKENIZER_FILES,
@@ -50,7 +50,7 @@ def write_huggingface(run: Run, folder: Path, options: ExportOptions) -> None:
     logit is -100.
     The arguments and errors are those of `Format.write`.
     """
-    model = read_gpt(run, options.dequantize)
+    model = copy_gpt(run, options.dequantize)
     config, weights = model.config, convert_to_gpt2(model)
     if should_add_unknown_token(run.tokenizer) or has_head_bias(model):
         config = dataclasses.replace(

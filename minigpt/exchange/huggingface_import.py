@@ -21,10 +21,10 @@ from minigpt.exchange.gpt2_variants import (
     require_inner,
 )
 from minigpt.exchange.huggingface_tokenizer import read_character_tokenizer
+from minigpt.exchange.huggingface_weights import INDEX, read_huggingface_weights
 from minigpt.exchange.imported_run import write_imported_run
-from minigpt.exchange.state_dict import build_imported_gpt, convert_to_float32
+from minigpt.exchange.imported_weights import build_imported_gpt, convert_to_float32
 from minigpt.exchange.vocabulary_sizes import match_vocabulary_sizes, require_fitting_tokenizer
-from minigpt.exchange.weight_files import INDEX, read_weight_files
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import is_transposed, map_gpt2_names
 from minigpt.runs.run import Run
@@ -165,7 +165,7 @@ def _convert_config(content: dict[str, Any], folder: Path) -> ModelConfig:
 
 def _read_weights(folder: Path, model: GPT, inner: int, say: Callable[[str], None]) -> dict[str, Tensor]:
     """Read the tensors of a folder under our names, in float32, and check their shapes against `model`."""
-    found = read_weight_files(folder, say)
+    found = read_huggingface_weights(folder, say)
     if model.config.tied_head and "lm_head.weight" in found:  # either name may have the one tensor
         found.setdefault("wte.weight", found["lm_head.weight"])
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}

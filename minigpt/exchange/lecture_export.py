@@ -8,8 +8,8 @@ import torch
 
 from minigpt.errors import ExchangeError
 from minigpt.exchange.export_check import LogitComparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_model import copy_gpt
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import read_gpt
 from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.pickles import load_own_tensors, serialize_checkpoint
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
@@ -68,7 +68,7 @@ def _build(run: Run, dequantize: bool) -> BigramLanguageModel | GPTLanguageModel
     """Return the lecture's model that computes the run's function."""
     if isinstance(run.model, BigramLanguageModel | GPTLanguageModel):
         return run.model
-    model = read_gpt(run, dequantize)
+    model = copy_gpt(run, dequantize)
     try:
         weights = model.to_lecture()
     except ValueError:

@@ -10,8 +10,8 @@ from minigpt.data.corpus import find_corpus
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.characters import make_char_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
+from minigpt.exchange.imported_weights import build_imported_model, convert_tensor, require_tensors
 from minigpt.exchange.pickles import load_checkpoint
-from minigpt.exchange.state_dict import build_imported_model, convert_tensor, require_tensors
 from minigpt.model.gpt import GPT
 from minigpt.model.language_model import TrainedModel
 from minigpt.model.lecture import BigramLanguageModel

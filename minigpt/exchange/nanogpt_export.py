@@ -6,8 +6,8 @@ import torch
 
 from minigpt.errors import ExchangeError
 from minigpt.exchange.export_check import LogitComparison, choose_check_ids, require_equal_logits
+from minigpt.exchange.export_model import copy_gpt, get_gpt2_weights
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import get_gpt2_weights, read_gpt
 from minigpt.exchange.model_card import format_model_card
 from minigpt.exchange.nanogpt_import import CHECKPOINT, VOCABULARY, load_nanogpt
 from minigpt.exchange.pickles import serialize_checkpoint, serialize_vocabulary
@@ -32,7 +32,7 @@ def write_nanogpt(run: Run, folder: Path, options: ExportOptions) -> None:
 
     The arguments and errors are those of `Format.write`.
     """
-    model = read_gpt(run, options.dequantize)
+    model = copy_gpt(run, options.dequantize)
     _require_supported(run, model)
     config, name = model.config, run.path.resolve().name
     content = {

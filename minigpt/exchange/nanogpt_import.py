@@ -10,8 +10,8 @@ from minigpt.config import ModelConfig
 from minigpt.errors import ConfigError, ExchangeError
 from minigpt.exchange.characters import make_char_tokenizer
 from minigpt.exchange.imported_run import write_imported_run
+from minigpt.exchange.imported_weights import build_imported_gpt, convert_tensor, require_tensors
 from minigpt.exchange.pickles import load_checkpoint, load_vocabulary
-from minigpt.exchange.state_dict import build_imported_gpt, convert_tensor, require_tensors
 from minigpt.exchange.vocabulary_sizes import cut_rows
 from minigpt.model.gpt import GPT
 from minigpt.model.gpt2_names import map_gpt2_names

@@ -17,8 +17,8 @@ from minigpt.exchange.export_check import (
     choose_check_ids,
     require_equal_logits,
 )
+from minigpt.exchange.export_model import copy_model
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import read_model
 from minigpt.exchange.huggingface_config import (
     TOKENIZER_FILES,
     describe_gpt2,
@@ -44,7 +44,7 @@ def write_onnx(run: Run, folder: Path, options: ExportOptions) -> None:
 
     The arguments and errors are those of `Format.write`. Raise MissingExtraError without onnx or onnxscript.
     """
-    model = read_model(run, options.dequantize)
+    model = copy_model(run, options.dequantize)
     create_folder(folder / "onnx")
     write_tokenizer_files(run, folder)
     write_json(folder / "config.json", _describe_model(run, model))

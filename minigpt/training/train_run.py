@@ -23,7 +23,7 @@ from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import RunInfo, describe_environment
 from minigpt.system.plotting import write_png
 from minigpt.tokenizers.base import compute_fingerprint
-from minigpt.training.busy_machine import BusyMachineHint
+from minigpt.training.busy_machine_hint import BusyMachineHint
 from minigpt.training.callbacks import (
     Callback,
     EarlyStopping,

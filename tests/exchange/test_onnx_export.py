@@ -21,8 +21,8 @@ from snippets import ROOT, find_blocks, read_table
 from minigpt.config import SamplingConfig
 from minigpt.errors import ExchangeError, MissingExtraError
 from minigpt.exchange.export import export_run
+from minigpt.exchange.export_model import copy_model
 from minigpt.exchange.export_options import ExportOptions
-from minigpt.exchange.gpt_source import read_model
 from minigpt.exchange.huggingface_config import write_tokenizer_files
 from minigpt.exchange.onnx_export import check_onnx, write_onnx
 from minigpt.exchange.onnx_reader import OnnxReader
@@ -235,11 +235,11 @@ def test_the_table_of_the_docs_says_what_onnx_can_hold(tmp_path: Path) -> None:
         tokenizer, settings = ROWS[row]
         run = make_random_run(tmp_path / str(number), tokenizer(), **SHAPE | settings)
         (tmp_path / f"{number}-onnx").mkdir()
-        read_model(run), write_tokenizer_files(run, tmp_path / f"{number}-onnx")  # raise for what cannot be exported
+        copy_model(run), write_tokenizer_files(run, tmp_path / f"{number}-onnx")  # raise for what cannot be exported
         assert cell == "✓", row
         if row in ("GPT, characters", "modern"):
             few = quantize(run, 8, tmp_path / f"{number}-int8").run
             with pytest.raises(ExchangeError, match="or add --dequantize"):
                 export_run(few, "onnx", tmp_path / "out")
-            model, ids = read_model(few, dequantize=True), torch.tensor([[1, 2, 3]])
+            model, ids = copy_model(few, dequantize=True), torch.tensor([[1, 2, 3]])
             torch.testing.assert_close(model(ids)[0], few.model(ids)[0], atol=1e-4, rtol=1e-4)

@@ -8,7 +8,7 @@ from conftest import TINY
 
 import minigpt
 from minigpt.config import Config
-from minigpt.training.busy_machine import BusyMachineHint
+from minigpt.training.busy_machine_hint import BusyMachineHint
 from minigpt.training.display import Display
 from minigpt.training.resume import resume
 from minigpt.training.train import train

@@ -15,7 +15,7 @@ _MAX_INDEX_BYTES = 2**24
 _PREFIX = "transformer."  # all names but lm_head.weight begin with it
 
 
-def read_weight_files(folder: Path, say: Callable[[str], None]) -> dict[str, Tensor]:
+def read_huggingface_weights(folder: Path, say: Callable[[str], None]) -> dict[str, Tensor]:
     """Read every tensor of model.safetensors, or of the parts that its index names.
 
     Args:

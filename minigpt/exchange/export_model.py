@@ -11,7 +11,7 @@ from minigpt.model.quantization import Linear4bit, Linear8bit
 from minigpt.runs.run import Run
 
 
-def read_gpt(run: Run, dequantize: bool = False) -> GPT:
+def copy_gpt(run: Run, dequantize: bool = False) -> GPT:
     """Return a copy of a run's GPT, for formats that hold nothing else.
 
     Args:
@@ -26,12 +26,12 @@ def read_gpt(run: Run, dequantize: bool = False) -> GPT:
         raise ExchangeError(
             f"this format holds a GPT, and {str(run.path)!r} is a {architecture} model: export it with --to onnx"
         )
-    model = read_model(run, dequantize)
+    model = copy_model(run, dequantize)
     assert isinstance(model, GPT)
     return model
 
 
-def read_model(run: Run, dequantize: bool = False) -> TrainedModel:
+def copy_model(run: Run, dequantize: bool = False) -> TrainedModel:
     """Return a copy of a run's model. The lecture's GPT becomes the fast one, which computes the same.
 
     Args:
