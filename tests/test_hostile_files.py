@@ -42,7 +42,7 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import load_tokenizer
 from minigpt.training.resume import resume
 
-FILES = 30  # mutated files for each target; benchmarks/fuzz.py reads thousands
+FILES = 40  # mutated files for each target; benchmarks/fuzz.py reads thousands
 settings.register_profile("ours", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.load_profile("ours")
 
