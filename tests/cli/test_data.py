@@ -58,7 +58,7 @@ def test_prepared_data_can_be_trained_on_evaluated_and_looked_into(
     assert measured["split"] == "validation split"
     assert measured["predictions"] == measured["possible_predictions"] == len(PreparedData(prepared).val) - 1
     assert command("sample", run, "--max-new-tokens", "20").returncode == 0
-    assert command("look", run).returncode == 0
+    assert command("look", run, "--only", "surprise", "--only", "curves").returncode == 0
     again = command("train", "--data", prepared, "--config", run / "config.toml", "--out", tmp_path / "again", "--json")
     assert json.loads(again.stdout)["validation_loss"] == pytest.approx(info["validation_loss"])
     moved = shutil.move(shutil.copytree(prepared, tmp_path / "copy"), tmp_path / "moved")

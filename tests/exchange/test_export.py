@@ -27,7 +27,7 @@ from minigpt.runs.quantize_run import quantize
 from minigpt.runs.run import Run
 from minigpt.tokenizers.chat_format import ChatTemplate, Turn
 
-BLOCK_SIZE = 256
+BLOCK_SIZE = 64
 KINDS: dict[str, dict[str, Any]] = {
     "default": {},
     "lecture": {"implementation": "lecture"},

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import fuzz_targets
 import gguf
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ TEXTS = (TEXT, "is it ? I don't , we 'll . No !", "\n\n  to  be\n", "“café”
 GPT2 = {"tied_head": True, "activation": "gelu", "qkv_bias": True}
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "char": lambda: CharTokenizer.from_text(TEXT),
+    "short": lambda: CharTokenizer.from_text(fuzz_targets.TEXT),
     "bpe": lambda: BPETokenizer.train(TEXT, 300),
     "documents": lambda: BPETokenizer.train(TEXT, 300, [END_OF_TEXT]),
     "gpt4": lambda: BPETokenizer.train(TEXT, 300, pattern="gpt4"),
@@ -48,7 +50,13 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("char", GPT2),
     "gelu": ("bpe", {"activation": "gelu"}),
     "documents": ("documents", GPT2),
-    **{name: (name, {}) for name in TOKENIZERS if name not in ("char", "documents")},
+    **{name: (name, {}) for name in TOKENIZERS if name not in ("char", "short", "documents")},
+}
+
+
+SHORT: dict[str, tuple[str, dict[str, Any]]] = {  # their own text is long enough to be measured
+    "short-lecture": ("short", {"block_size": 32}),
+    "short-gpt2": ("short", GPT2 | {"block_size": 32}),
 }
 
 
@@ -59,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
 
     def find(kind: str) -> Run:
         if kind not in made:
-            tokenizer, settings = KINDS[kind]
+            tokenizer, settings = (KINDS | SHORT)[kind]
             made[kind] = make_random_run(folder / kind, TOKENIZERS[tokenizer](), **settings)
         return made[kind]
 
@@ -200,8 +208,8 @@ def list_number_formats(path: Path) -> dict[str, str]:
 
 
 def test_eight_bits_are_smaller_and_their_loss_is_measured(runs: Callable[[str], Run], tmp_path: Path) -> None:
-    whole = export_run(runs("gpt2"), "gguf", tmp_path / "whole")
-    result = export_run(runs("gpt2"), "gguf", tmp_path / "few", quantize="q8_0")
+    whole = export_run(runs("short-gpt2"), "gguf", tmp_path / "whole")
+    result = export_run(runs("short-gpt2"), "gguf", tmp_path / "few", quantize="q8_0")
     assert result.bytes < 0.6 * whole.bytes
     assert result.comparison is not None
     assert 0 < abs(result.comparison.export_loss - result.comparison.run_loss) < 0.05
@@ -211,7 +219,7 @@ def test_eight_bits_are_smaller_and_their_loss_is_measured(runs: Callable[[str],
 
 
 def test_the_scaled_weights_of_a_relu_stay_in_float32(runs: Callable[[str], Run], tmp_path: Path) -> None:
-    export_run(runs("lecture"), "gguf", tmp_path / "few", quantize="q8_0")
+    export_run(runs("short-lecture"), "gguf", tmp_path / "few", quantize="q8_0")
     kinds = list_number_formats(tmp_path / "few" / "model.gguf")
     assert kinds["blk.0.attn_qkv.weight"] == kinds["output.weight"] == "Q8_0"
     assert kinds["blk.1.ffn_up.weight"] == kinds["blk.1.ffn_down.weight"] == "F32"
@@ -258,7 +266,7 @@ def test_without_llama_cpp_an_export_is_not_checked_and_eight_bits_are_measured(
     monkeypatch.setitem(sys.modules, "llama_cpp", None)  # as if it were not installed
     result = export_run(runs("gpt2"), "gguf", tmp_path / "out")
     assert (result.comparison, result.install) == (None, "llama-cpp-python")
-    few = export_run(runs("gpt2"), "gguf", tmp_path / "few", quantize="q8_0")
+    few = export_run(runs("short-gpt2"), "gguf", tmp_path / "few", quantize="q8_0")
     assert few.comparison is not None
     assert few.comparison.program == "minigpt import gguf"
     monkeypatch.setitem(sys.modules, "gguf", None)
@@ -270,10 +278,10 @@ def test_without_llama_cpp_an_export_is_not_checked_and_eight_bits_are_measured(
 def test_the_command_prints_the_loss_of_eight_bits(
     runs: Callable[[str], Run], command: Callable, tmp_path: Path
 ) -> None:
-    done = command("export", runs("gpt2").path, "--to", "gguf", "--quantize", "q8_0")
+    done = command("export", runs("short-gpt2").path, "--to", "gguf", "--quantize", "q8_0")
     assert done.returncode == 0, done.stderr
     assert "in q8_0 the loss is " in done.stdout
-    refused = command("export", runs("gpt2").path, "--to", "gguf", "--quantize", "q2_k", "--overwrite")
+    refused = command("export", runs("short-gpt2").path, "--to", "gguf", "--quantize", "q2_k", "--overwrite")
     assert refused.returncode == 2
     assert "the format gguf has no quantization 'q2_k': choose q8_0" in refused.stderr
 

@@ -34,7 +34,7 @@ SHAPE: dict[str, Any] = {"n_embd": 16, "n_head": 2, "n_layer": 1, "block_size": 
 GPT2 = {"tied_head": True, "activation": "gelu", "qkv_bias": True}
 KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "gpt": (char_tokenizer, {}),
-    "gpt2-bpe": (bpe_tokenizer, GPT2 | {"n_layer": 2}),
+    "gpt2-bpe": (bpe_tokenizer, GPT2),
     "modern": (char_tokenizer, {"architecture": "modern"}),
     "bigram": (char_tokenizer, {"architecture": "bigram"}),
 }

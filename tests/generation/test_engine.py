@@ -105,7 +105,7 @@ def test_filters_apply_in_the_usual_order() -> None:
 )
 def test_a_long_text_is_that_of_naive_cropping(config: ModelConfig, sampling: dict) -> None:
     idx = torch.zeros(1, 1, dtype=torch.int64)
-    config_of_text = SamplingConfig(max_new_tokens=300, **sampling)
+    config_of_text = SamplingConfig(max_new_tokens=100, **sampling)
     require_same(create_model(config), idx, config_of_text, lambda window, tokens: None)
 
 
@@ -114,7 +114,7 @@ def test_a_long_text_is_that_of_naive_cropping(config: ModelConfig, sampling: di
 @pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])
 def test_any_prompt_and_any_number_of_rows(config: ModelConfig, rows: int, start: int) -> None:
     idx = torch.randint(23, (rows, start), generator=torch.Generator().manual_seed(start))
-    config_of_text = SamplingConfig(max_new_tokens=60, seed=4)
+    config_of_text = SamplingConfig(max_new_tokens=30, seed=4)
     require_same(create_model(config), idx, config_of_text, lambda window, tokens: None)
 
 
