@@ -13,6 +13,7 @@ __all__ = [
     "finetune",
     "lora",
     "lora_layer",
+    "method",
     "resume_finetuning",
     "run_finetuning",
     "sft",

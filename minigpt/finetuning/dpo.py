@@ -16,17 +16,8 @@ from minigpt.finetuning.dpo_dataset import PreferenceDataset, PreferencePair, re
 from minigpt.finetuning.dpo_loss import DEFAULT_BETA, DPOModel, count_preferred
 from minigpt.finetuning.example_split import make_corpus, report_split, split_by_questions
 from minigpt.finetuning.lora_layer import LoRAConfig
-from minigpt.finetuning.run_finetuning import (
-    Finetuning,
-    Method,
-    Resumption,
-    choose_path,
-    derive_config,
-    describe_failure,
-    describe_finetuning,
-    limit_batch_threads,
-    prepare_model,
-)
+from minigpt.finetuning.method import Method, derive_config, limit_batch_threads, prepare_model
+from minigpt.finetuning.run_finetuning import Finetuning, Resumption, choose_path, describe_failure, describe_finetuning
 from minigpt.finetuning.target_layers import select_layers
 from minigpt.model import TrainedModel
 from minigpt.runs.exact_loss import ExactLoss

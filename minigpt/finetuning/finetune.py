@@ -9,8 +9,8 @@ from minigpt.errors import ConfigError
 from minigpt.finetuning.dpo import DPOResult, train_dpo
 from minigpt.finetuning.examples import has_examples
 from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.finetuning.method import Method
 from minigpt.finetuning.new_characters import NewCharacters
-from minigpt.finetuning.run_finetuning import Method
 from minigpt.finetuning.sft import SFTResult, train_sft
 from minigpt.finetuning.text_finetuning import TextResult, train_on_text
 from minigpt.runs.run import Run

@@ -1,8 +1,8 @@
-"""The parts that all kinds of fine-tuning share: the config, the run's directory and the training."""
+"""One fine-tuning of any kind: the directory of its run, what that says of it, and the training."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,34 +11,26 @@ from torch import Tensor
 from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.config import Config, DataPath
 from minigpt.distributed.sharded_checkpoint import load_into
-from minigpt.errors import ConfigError, DataError
+from minigpt.errors import DataError
 from minigpt.finetuning.adapter_files import compute_base_fingerprint, save_adapter
-from minigpt.finetuning.lora import apply_lora, compute_merged_weights, count_trained_parameters, merge_and_unload
+from minigpt.finetuning.lora import compute_merged_weights, count_trained_parameters, merge_and_unload
 from minigpt.finetuning.lora_layer import LoRAConfig
-from minigpt.finetuning.settings import require_settings
-from minigpt.finetuning.vocabulary_resize import find_moved_ids, save_new_tokens, train_new_rows
-from minigpt.model import TrainedModel, count_parameters
-from minigpt.model.quantization import quantize_layers
+from minigpt.finetuning.method import Method
+from minigpt.finetuning.vocabulary_resize import find_moved_ids, save_new_tokens
+from minigpt.model import count_parameters
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import FinetuningInfo, RunInfo
 from minigpt.system.advice import format_setting
-from minigpt.system.device import limit_threads
 from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.checkpoint_format import Checkpoint
 from minigpt.training.display import Display
 from minigpt.training.objective import Objective
-from minigpt.training.precision import resolve_precision
 from minigpt.training.resume import reopen_run_info
 from minigpt.training.setup import TrainingSetup
 from minigpt.training.train_run import create_run_info, train_run
 from minigpt.training.training_state import get_trained_weights
-
-Method = Literal["full", "lora", "qlora"]
-DEFAULT_STEPS = 500
-MIN_WARMUPS = 5  # by default the warmup takes at most 1/5 of the steps
-DEFAULT_RATES: dict[Method, float] = {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,76 +52,6 @@ class Resumption:
     config: Config
     checkpoint: Checkpoint
     own_text: DataPath
-
-
-def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **settings: Any) -> Config:
-    """Return the configuration of a fine-tuning: the base's, with fewer steps and a rate for the method.
-
-    The optimizer is AdamW by default, whatever the base was trained with.
-
-    Args:
-        base: the run that is fine-tuned.
-        method: what trains.
-        defaults: settings of this kind of fine-tuning, which replace the base's.
-        **settings: the user's settings, which replace all others.
-
-    Raises:
-        ConfigError: a setting is impossible, or is not one of a fine-tuning.
-    """
-    require_settings(settings)
-    if settings.get("optimizer") == "muon" and method != "full":
-        raise ConfigError(f"muon trains whole matrices, not adapters: choose {format_setting('optimizer', 'adamw')}")
-    common = {
-        "max_iters": DEFAULT_STEPS,
-        "learning_rate": DEFAULT_RATES[method],
-        "min_learning_rate": 0.0,
-        "optimizer": "adamw",
-        "quantization": "none",
-        "threads": 0,
-    }
-    merged: dict[str, Any] = {"warmup_iters": base.config.training.warmup_iters, **common, **defaults, **settings}
-    if "warmup_iters" not in settings and isinstance(merged["max_iters"], int):
-        merged["warmup_iters"] = min(merged["warmup_iters"], merged["max_iters"] // MIN_WARMUPS)
-    return resolve_precision(base.config.override(**merged))
-
-
-@contextmanager
-def limit_batch_threads(config: Config, copies: int = 1) -> Iterator[Config]:
-    """Limit PyTorch's threads to those that suit a batch, within the block.
-
-    Args:
-        config: the settings of the training.
-        copies: how many rows an item of the batch has.
-
-    Yields:
-        The config with the number of threads: a resumed run keeps the number, and so its bits.
-    """
-    with limit_threads(copies * config.activations_per_batch, config.training.threads) as threads:
-        yield config.override(threads=threads)
-
-
-def prepare_model(
-    model: TrainedModel,
-    method: Method,
-    lora: LoRAConfig,
-    targets: Sequence[str] | None,
-    old_ids: Sequence[int | None] = (),
-) -> None:
-    """Quantize the model, or add adapters to it, as the method needs, in place. Rows of new tokens train too.
-
-    Args:
-        model: the model, with the rows of new tokens.
-        method: what trains.
-        lora: the size and scaling of the adapters.
-        targets: the layers that get an adapter, as for `apply_lora`.
-        old_ids: what each token was in the base, None for a new one; empty if the vocabulary is the base's.
-    """
-    if method == "qlora":
-        quantize_layers(model, "nf4")
-    if method != "full":
-        apply_lora(model, lora.rank, lora.alpha, lora.dropout, targets, rslora=lora.rslora, dora=lora.dora)
-        if None in old_ids:
-            train_new_rows(model, old_ids)
 
 
 def describe_finetuning(

@@ -16,18 +16,9 @@ from minigpt.finetuning.accuracy_log import AccuracyLog
 from minigpt.finetuning.example_split import ExampleSplit, make_corpus, make_example_split, report_split
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.finetuning.method import Method, derive_config, limit_batch_threads, prepare_model
 from minigpt.finetuning.replay import ReplayDataset
-from minigpt.finetuning.run_finetuning import (
-    Finetuning,
-    Method,
-    Resumption,
-    choose_path,
-    derive_config,
-    describe_failure,
-    describe_finetuning,
-    limit_batch_threads,
-    prepare_model,
-)
+from minigpt.finetuning.run_finetuning import Finetuning, Resumption, choose_path, describe_failure, describe_finetuning
 from minigpt.finetuning.sft_dataset import SFTDataset
 from minigpt.finetuning.target_layers import require_targets
 from minigpt.finetuning.tasks import TASKS

@@ -14,18 +14,10 @@ from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import count_trained_parameters
 from minigpt.finetuning.lora_layer import LoRAConfig
+from minigpt.finetuning.method import Method, derive_config, prepare_model
 from minigpt.finetuning.new_characters import extend_vocabulary
 from minigpt.finetuning.replay import ReplayDataset
-from minigpt.finetuning.run_finetuning import (
-    Finetuning,
-    Method,
-    Resumption,
-    choose_path,
-    derive_config,
-    describe_failure,
-    describe_finetuning,
-    prepare_model,
-)
+from minigpt.finetuning.run_finetuning import Finetuning, Resumption, choose_path, describe_failure, describe_finetuning
 from minigpt.finetuning.target_layers import require_targets
 from minigpt.finetuning.vocabulary_resize import resize_embeddings
 from minigpt.model import TrainedModel

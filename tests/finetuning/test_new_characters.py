@@ -9,8 +9,8 @@ import minigpt
 from minigpt.data.corpus import Corpus
 from minigpt.errors import ConfigError, DataError
 from minigpt.finetuning.example_split import count_different
+from minigpt.finetuning.method import Method
 from minigpt.finetuning.new_characters import extend_vocabulary
-from minigpt.finetuning.run_finetuning import Method
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 
