@@ -55,7 +55,7 @@ def chat(
     from minigpt.runs.chat import Chat
 
     conversation = Chat(loaded_run, config)
-    if not conversation.knows_instructions:
+    if not conversation.is_instruction_tuned:
         click.echo("this model was not trained on instructions: it continues your text", err=True)
     elif conversation.exchanges == 1:
         click.echo("this model was trained on single questions: it answers each without the earlier ones", err=True)

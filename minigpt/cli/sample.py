@@ -96,7 +96,7 @@ def _print_answers(run: "Run", question: str, num_samples: int, sampling: dict[s
     if num_samples < 1:
         raise ConfigError(f"num_samples must be a whole number at least 1, not {num_samples}")
     chats = [run.chat(**sampling | {"seed": sampling["seed"] + n}) for n in range(num_samples)]
-    if not chats[0].knows_instructions:
+    if not chats[0].is_instruction_tuned:
         raise DataError(f"{str(run.path)!r} has learned no instructions: continue a text with --prompt")
     answers = [chat.ask(question) for chat in chats]
     if as_json:

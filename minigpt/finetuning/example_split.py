@@ -77,13 +77,10 @@ def make_example_split(
 def split_by_questions(
     items: Sequence[T], questions: Sequence[Sequence[str]], source: str, kind: str
 ) -> tuple[list[T], list[T]]:
-    """Split items into a training and a test part, so that no question of a test item is learned.
+    """Split items into a training and a test part, where possible without a shared question.
 
-    The first questions are ranked by their SHA-256, and a tenth of them is held out, at least one. So conversations
-    that begin alike stay together, and a set that grows keeps most of its split. A test item is left out if one of its
-    questions occurs anywhere in a training item: there it is learned. If no test item is left, only the first question
-    of each is checked: perhaps every conversation goes on with "continue". If there is still no test item, the
-    training items with such a question are left out instead, as long as one training item remains.
+    A tenth of the first questions is held out, at least one: those whose SHA-256 is lowest. So conversations that begin
+    alike stay together, and a set that grows keeps most of its split.
 
     Args:
         items: what is split.
@@ -104,9 +101,12 @@ def split_by_questions(
     pairs = [*zip(items, questions, strict=True)]
     held_out = [(item, asked) for item, asked in pairs if asked[0] in held_questions]
     train = [(item, asked) for item, asked in pairs if asked[0] not in held_questions]
+    # A held-out conversation is left out of the test if another one, which is learned, asks one of its questions.
     learned = {question for _, asked in train for question in asked}
     test = [item for item, asked in held_out if learned.isdisjoint(asked)]
+    # Every conversation may go on with "continue": then only the first questions must not be learned.
     test = test or [item for item, asked in held_out if asked[0] not in learned]
+    # If all first questions are learned too, the training items that ask them are left out, unless that leaves none.
     if not test:
         train = [(item, asked) for item, asked in train if held_questions.isdisjoint(asked)] or train
         test = [item for item, _ in held_out]

@@ -48,7 +48,7 @@ class Chat:
         run: the run.
         config: how answers are sampled.
         turns: the turns of both sides.
-        knows_instructions: whether the model was tuned on instructions. Another model continues the user's text.
+        is_instruction_tuned: whether the model was tuned on instructions. Another model continues the user's text.
         exchanges: how many questions a conversation in the model's training data had, if that is known. The model sees
             no more of them at a time.
     """
@@ -58,7 +58,7 @@ class Chat:
         self.run, self.config = run, config
         self.turns: list[Turn] = []
         self.exchanges = run.info.exchanges
-        self.knows_instructions = all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
+        self.is_instruction_tuned = all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
 
     def reset(self) -> None:
         """Forget all turns."""
@@ -113,7 +113,7 @@ class Chat:
             DataError: the text is longer than the model's context.
         """
         turns = [*self.turns, Turn("user", text)]
-        if self.knows_instructions:
+        if self.is_instruction_tuned:
             template = ChatTemplate(self.run.tokenizer)
             ids = fit_prompt(template, turns, self.run.config.model.block_size, self.exchanges)
         else:
