@@ -106,12 +106,7 @@ def write_missing_parts(
     for number, passages in enumerate(parts):
         text_sha256, size = _hash_passages(passages)
         if number < len(index.parts):
-            known = index.parts[number]
-            if known.text_sha256 != text_sha256:
-                raise DataError(f"the texts have changed since {str(folder)!r} was started: name a new --out")
-            for split in SPLITS:
-                if shard := getattr(known, split):
-                    check_shard(folder, shard, index)
+            _require_finished(folder, index, number, text_sha256)
             continue
         shards = write_shards(folder, number, encode(batch_passages(passages, batch_characters)), index.dtype)
         part = Part(
@@ -126,6 +121,16 @@ def write_missing_parts(
         index.write(folder)
         on_part(number, part)
     return index
+
+
+def _require_finished(folder: Path, index: Index, number: int, text_sha256: str) -> None:
+    """Raise DataError if a finished part is of another text, and FileError if one of its shards is damaged."""
+    part = index.parts[number]
+    if part.text_sha256 != text_sha256:
+        raise DataError(f"the texts have changed since {str(folder)!r} was started: name a new --out")
+    for split in SPLITS:
+        if shard := getattr(part, split):
+            check_shard(folder, shard, index)
 
 
 def _hash_passages(passages: Sequence[Passage]) -> tuple[str, int]:

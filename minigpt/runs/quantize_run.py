@@ -10,6 +10,7 @@ from torch import nn
 from minigpt.acceleration import accelerate, describe_decoder
 from minigpt.config import DataPath
 from minigpt.errors import ConfigError, DataError, FileError
+from minigpt.model import TrainedModel
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.quantization import Quantization, quantize_model
@@ -59,38 +60,27 @@ def quantize(base: Run, bits: int, out: str | Path | None = None, data: DataPath
             f"there is no layer of {bits} bits here: choose {' or '.join(map(str, QUANTIZATION_BY_BITS))}"
         )
     kind = QUANTIZATION_BY_BITS[bits]
-    model = copy.deepcopy(base.model)
-    if isinstance(model, GPTLanguageModel):
-        model = GPT.from_lecture(model.state_dict(), base.config.model.dropout)
-    model = quantize_model(model, kind).eval()
+    model = _copy_quantized(base, kind)
     config = base.config.override(quantization=kind, implementation="fast")
     accelerate(model, config)
     path = Path(f"runs/{base.path.name or 'run'}-{kind}" if out is None else out)
     run = Run(path, config, base.tokenizer, model, base.info, base.metrics)
     before, after = _measure_both(base, run, data)
-    own = after if data is None else None  # run.json has the loss on the run's own text only
-    info = dataclasses.replace(
-        base.info,
-        base=str(base.path),
-        generation=describe_decoder(model),
-        validation_loss=own.loss if own else None,
-        bits_per_byte=own.bits_per_byte if own else None,
-        bits_per_character=own.bits_per_character if own else None,
-    )
-    directory = RunDirectory.create(path)
-    directory.write_config(config)
-    directory.write_tokenizer(base.tokenizer, config)
-    directory.write_weights(model.state_dict())
-    if base.metrics:
-        directory.write_metrics(base.metrics)
-    directory.write_info(info)
     return QuantizationResult(
-        run=dataclasses.replace(run, path=directory.path, info=info),
+        run=_save(base, run, after if data is None else None),
         loss_before=before.loss if before else None,
         loss_after=after.loss if after else None,
         bytes_before=_count_bytes(base.model),
         bytes_after=_count_bytes(model),
     )
+
+
+def _copy_quantized(base: Run, kind: Quantization) -> TrainedModel:
+    """Return a quantized copy of a run's model. The lecture's model becomes a `GPT`."""
+    model = copy.deepcopy(base.model)
+    if isinstance(model, GPTLanguageModel):
+        model = GPT.from_lecture(model.state_dict(), base.config.model.dropout)
+    return quantize_model(model, kind).eval()
 
 
 def _measure_both(base: Run, run: Run, data: DataPath) -> tuple[ExactLoss | None, ExactLoss | None]:
@@ -101,6 +91,26 @@ def _measure_both(base: Run, run: Run, data: DataPath) -> tuple[ExactLoss | None
         if data is not None:
             raise
     return None, None
+
+
+def _save(base: Run, run: Run, own_loss: ExactLoss | None) -> Run:
+    """Save a quantized run in a new directory, and return it. `own_loss` is its loss on its own text, if known."""
+    info = dataclasses.replace(
+        base.info,
+        base=str(base.path),
+        generation=describe_decoder(run.model),
+        validation_loss=own_loss.loss if own_loss else None,
+        bits_per_byte=own_loss.bits_per_byte if own_loss else None,
+        bits_per_character=own_loss.bits_per_character if own_loss else None,
+    )
+    directory = RunDirectory.create(run.path)
+    directory.write_config(run.config)
+    directory.write_tokenizer(run.tokenizer, run.config)
+    directory.write_weights(run.model.state_dict())
+    if run.metrics:
+        directory.write_metrics(run.metrics)
+    directory.write_info(info)
+    return dataclasses.replace(run, path=directory.path, info=info)
 
 
 def _count_bytes(model: nn.Module) -> int:

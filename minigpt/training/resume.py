@@ -79,14 +79,7 @@ def resume(
             display, checkpoint, setup = _prepare(directory, before, data, restart_schedule, changes, processes, stack)
         processes.require_same(setup.corpus.sha256, checkpoint.metadata, setup.config)
         with processes.share_errors():
-            step = checkpoint.metadata.step
-            if processes.is_first:
-                step = CheckpointDirectory(directory.path).restore_run(checkpoint, setup.model.state_dict())
-            info = reopen_run_info(before, setup, step)
-            if processes.is_first:
-                directory.write_config(setup.config)
-                directory.write_info(info)
-        run = Run(directory.path, setup.config, setup.tokenizer, setup.model, info, list(checkpoint.metrics))
+            run = _restore(directory, before, checkpoint, setup, processes)
         return train_run(run, setup, display, checkpoint=checkpoint, replaces=replaces, callbacks=callbacks)
 
 
@@ -121,6 +114,20 @@ def _prepare(
     display.say(f"model  {config.preset}: {info.parameters:,} parameters")
     display.say(f"run    {directory.path}, resumed after step {checkpoint.metadata.step:,}\n")
     return display, checkpoint, setup
+
+
+def _restore(
+    directory: RunDirectory, before: RunInfo, checkpoint: Checkpoint, setup: TrainingSetup, processes: Processes
+) -> Run:
+    """Give the run's files the state of the checkpoint, and return the run."""
+    step = checkpoint.metadata.step
+    if processes.is_first:
+        step = CheckpointDirectory(directory.path).restore_run(checkpoint, setup.model.state_dict())
+    info = reopen_run_info(before, setup, step)
+    if processes.is_first:
+        directory.write_config(setup.config)
+        directory.write_info(info)
+    return Run(directory.path, setup.config, setup.tokenizer, setup.model, info, list(checkpoint.metrics))
 
 
 def reopen_run_info(info: RunInfo, setup: TrainingSetup, step: int) -> RunInfo:
