@@ -26,12 +26,9 @@ from minigpt.tokenizers.char import CharTokenizer
 
 CONFIG = Config().override(**TINY, device="cpu")
 SHORT = {"sample_tokens": 40, "compared_tokens": 200}
-FLAGS = [
-    word
-    for name, value in TINY.items()
-    if name not in ("eval_interval", "eval_windows", "snapshots")  # the ladder does not evaluate during training
-    for word in (f"--{name.replace('_', '-')}", str(value))
-]
+# The ladder does not evaluate during training. The test that uses the flags sets max_iters itself.
+SET_BY_FLAGS = TINY.keys() - {"eval_interval", "eval_windows", "snapshots", "max_iters"}
+FLAGS = [word for name in SET_BY_FLAGS for word in (f"--{name.replace('_', '-')}", str(TINY[name]))]
 Measured = tuple[Ladder, Path]
 
 
@@ -117,6 +114,8 @@ def test_a_stopped_ladder_continues(text_file: Path, tmp_path: Path, command: Ca
     assert "the same command continues from here" in errors
     done = len(LadderDirectory(tmp_path / "ladder").read().rungs)
     assert 4 <= done < 11
+    config = Config().override(**{name: TINY[name] for name in SET_BY_FLAGS}, max_iters=10)
+    run_ladder(config, tmp_path / "short.txt", tmp_path / "ladder", **SHORT)  # as the command, with shorter samples
     finished = command(*arguments)
     assert finished.returncode == 0, finished.stderr
     assert "which has a part of it already" in finished.stderr
