@@ -108,11 +108,11 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 
 def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> tuple[int, str]:
-    """Stop a training by the command with a signal after 100 steps; its exit status and messages."""
+    """Stop a training by the command with a signal after 50 steps; its exit status and messages."""
     words = ["train", *TINY_FLAGS, "--dropout", "0.1", "--out", "run", "--data", text_file, *flags]
     process = CommandProcess(words, folder, stdout=subprocess.DEVNULL)
     for line in process.stderr:
-        if line.split()[:1] == ["100"]:
+        if line.split()[:1] == ["50"]:
             break
     process.send_signal(number)
     return process.wait(60), process.stderr.read()
@@ -122,15 +122,15 @@ def stop_by_signal(text_file: Path, folder: Path, number: int, *flags: str) -> t
 def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
     number: int, status: int, text_file: Path, command: Callable, tmp_path: Path
 ) -> None:
-    long = ["--max-iters", "400", "--eval-interval", "100", "--n-layer", "1", "--snapshots", "0"]
+    long = ["--max-iters", "200", "--eval-interval", "50", "--n-layer", "1", "--snapshots", "0"]
     code, said = stop_by_signal(text_file, tmp_path, number, *long)
     assert code == status, said
     assert "minigpt train --resume run" in said
     run = minigpt.load(tmp_path / "run")
     assert run.info.status == "interrupted"
     assert run.evaluate().loss == pytest.approx(run.info.validation_loss, rel=1e-6)
-    assert [metrics.step for metrics in run.metrics] == [0, 100]  # that made on stopping is not among them
-    again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1")
+    assert [metrics.step for metrics in run.metrics] == [0, 50]  # that made on stopping is not among them
+    again = command("train", "--out", "run", "--data", text_file, *TINY_FLAGS, "--max-iters", "1", "--json")
     assert f"run is not finished; to resume: {os.path.relpath(COMMAND, tmp_path)} train --resume run" in again.stderr
     if number == signal.SIGINT:
         done = command("train", "--resume", "run", "--json")
@@ -139,7 +139,7 @@ def test_a_training_stopped_by_a_signal_resumes_with_the_same_bits(
             data=text_file,
             out=tmp_path / "whole",
             device="cpu",
-            **TINY | {"max_iters": 400, "eval_interval": 100, "n_layer": 1, "snapshots": 0, "dropout": 0.1},
+            **TINY | {"max_iters": 200, "eval_interval": 50, "n_layer": 1, "snapshots": 0, "dropout": 0.1},
         )
         assert (whole.path / "model.safetensors").read_bytes() == (tmp_path / "run/model.safetensors").read_bytes()
         assert json.loads(done.stdout)["validation_loss"] == pytest.approx(whole.info.validation_loss, rel=1e-6)
