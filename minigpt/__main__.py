@@ -1,8 +1,12 @@
 """The entry point of `minigpt` and of `python -m minigpt`."""
 
+import gc
 import signal
 import sys
 from types import FrameType
+
+
+GARBAGE_THRESHOLD = 50_000  # objects; Python's default of 700 searches for garbage again and again during imports
 
 
 def main() -> None:
@@ -11,6 +15,7 @@ def main() -> None:
     A signal may come at any moment. Ctrl-C exits with 130, SIGTERM with 143. SIGHUP, sent when the terminal is closed,
     exits with 129, unless the program was started with nohup.
     """
+    gc.set_threshold(GARBAGE_THRESHOLD)
     signal.signal(signal.SIGTERM, _exit_on_signal)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _exit_on_signal)

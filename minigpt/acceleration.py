@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from minigpt.kernels.decoder import Decoder
     from minigpt.kernels.decoder_selection import Limits
 
-__all__ = ["accelerate", "build_decoder", "can_fuse_blocks", "describe_decoder", "has_kernels", "restore"]
+__all__ = [
+    "accelerate",
+    "build_decoder",
+    "can_fuse_blocks",
+    "describe_decoder",
+    "has_kernels",
+    "restore",
+    "should_use_loops",
+]
 
 
 def has_kernels() -> bool:
@@ -85,6 +93,15 @@ def build_decoder(window: ContextWindow, tokens: int, limits: "Limits | None" = 
     from minigpt.kernels import decoder_selection
 
     return decoder_selection.build_decoder(window, tokens, limits or decoder_selection.Limits())
+
+
+def should_use_loops(model: nn.Module, tokens: int) -> bool:
+    """Return True if compiled loops will generate a text of `tokens` tokens; they can share it between threads."""
+    if not has_kernels():
+        return False
+    from minigpt.kernels import decoder_selection
+
+    return decoder_selection.should_use_loops(model, tokens)
 
 
 def describe_decoder(model: nn.Module, tokens: int = SamplingConfig.max_new_tokens) -> str:

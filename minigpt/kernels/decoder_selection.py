@@ -28,13 +28,15 @@ KNOWN = {GPT, Block, FusedBlock, CausalSelfAttention, ScaledDotProductAttention,
 KNOWN |= {FunctionalLinear, OneDNNFunctionalLinear, Linear8bit}
 KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
 
+LOADING = 3  # a process loads the loops once, which takes as long as PyTorch takes for 3 * min_tokens tokens
+_loaded: set[Loops] = set()
 _numba_process: int | None = None  # the process in which Numba started its threads
 
 
 class Limits(NamedTuple):
     """When compiled loops are faster than PyTorch."""
 
-    min_tokens: int = 128  # loading compiled code takes as long as PyTorch takes for a few hundred tokens
+    min_tokens: int = 128  # for fewer, PyTorch is as fast
     min_shared_weights: int = 2**20  # with fewer, two threads wait for each other for as long as they work
     max_weights: int = 2**28  # with more, the loops' own copy of the weights would take over a gigabyte
     max_window: int = 2**31  # weights times positions; with more, PyTorch's large products are faster past block_size
@@ -48,7 +50,7 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
     if window.idx.is_cuda:
         return _build_graph_decoder(window) if window.cache.length < model.config.block_size else None
     loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
-    if loops is None or not _can_compile(loops):
+    if loops is None or not _is_worth_loading(loops, tokens, limits) or not _can_compile(loops):
         return None
     from minigpt.kernels.numba_stream import NumbaDecoder
 
@@ -61,6 +63,18 @@ def describe_decoder(model: nn.Module, tokens: int) -> str:
     if loops is None:
         return "PyTorch"
     return f"compiled loops in {loops.parts} part{'s' if loops.parts > 1 else ''}"
+
+
+def should_use_loops(model: nn.Module, tokens: int) -> bool:
+    """Return True if `build_decoder` uses compiled loops for a text of `tokens` tokens in this process."""
+    limits = Limits()
+    loops = select_loops(model, 1, 0, tokens, limits) if isinstance(model, GPT) else None
+    return loops is not None and _is_worth_loading(loops, tokens, limits)
+
+
+def _is_worth_loading(loops: Loops, tokens: int, limits: Limits) -> bool:
+    """Return True if the loops are loaded, or if the text is long enough to load them."""
+    return loops in _loaded or tokens >= LOADING * limits.min_tokens
 
 
 def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:
@@ -130,6 +144,7 @@ def _can_compile(loops: Loops) -> bool:
         from minigpt.kernels.numba_stream import compile_loops
 
         compile_loops(loops)
+        _loaded.add(loops)
         return True
     except Exception as error:  # Numba's own errors, those of its cache directory, or an ImportError
         reason = str(error).split("\n")[0]

@@ -26,6 +26,9 @@ HAS_ONEDNN = (
 )
 
 
+SMALL = 2**13  # numbers of an input: in generation, starting oneDNN takes longer than the product
+
+
 class OneDNNLinear(nn.Linear):
     """`nn.Linear` by the faster product. It has no second derivatives."""
 
@@ -45,6 +48,8 @@ class OneDNNFunctionalLinear(FunctionalLinear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x @ weight.T + bias, for (..., I), (O, I) and (O,): (..., O), by oneDNN where it can."""
     if not can_use_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    if x.numel() < SMALL and not torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     rows = x.flatten(0, -2)  # (N, I)
     out = _Product.apply(rows, weight, bias) if torch.is_grad_enabled() else _multiply(rows, weight, bias)

@@ -8,7 +8,7 @@ from typing import Any, get_args, overload
 
 import torch
 
-from minigpt.acceleration import accelerate
+from minigpt.acceleration import accelerate, should_use_loops
 from minigpt.config import Config, DataPath, SamplingConfig
 from minigpt.config_fields import list_settings, make_html_table
 from minigpt.data.corpus import Corpus, find_data
@@ -162,8 +162,9 @@ class Run:
 
     def _generate_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int]) -> Iterator[int]:
         tokens = engine.stream(self.model, torch.tensor([ids], device=get_device(self.model)), config, stop)
+        has_loops = should_use_loops(self.model, config.max_new_tokens)
         while True:
-            with self._limit_generation_threads(1):  # not around the yield: the caller computes meanwhile
+            with self._limit_generation_threads(1, has_loops):  # not around the yield: the caller computes meanwhile
                 token = next(tokens, None)
             if token is None:
                 return
@@ -274,8 +275,8 @@ class Run:
         if data.index.tokenizer_sha256 != compute_fingerprint(self.tokenizer):
             raise DataError(f"{data.source} has another tokenizer than this run: name one prepared with the run's")
 
-    def _limit_generation_threads(self, batch_size: int) -> AbstractContextManager[int]:
-        least = 2 * ELEMENTS_PER_THREAD  # the compiled loops use two threads even for a small model
+    def _limit_generation_threads(self, batch_size: int, has_loops: bool = False) -> AbstractContextManager[int]:
+        least = 2 * ELEMENTS_PER_THREAD if has_loops else 0  # the loops use two threads even for a small model
         return limit_threads(max(least, batch_size * self.config.model.block_size * self.config.model.n_embd))
 
     def _limit_evaluation_threads(self) -> AbstractContextManager[int]:

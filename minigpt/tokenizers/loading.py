@@ -1,16 +1,20 @@
-"""A tokenizer for a run: trained on a text, read from a file, or fetched."""
+"""A tokenizer for a run: trained on a text, read from a file, or fetched.
+
+Each kind is imported when it is needed: BPE and what it imports take as long to load as all else in `minigpt info`.
+"""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minigpt.config import TokenizerKind
 from minigpt.errors import DataError, FileError
 from minigpt.system.files import read_bytes, require_inside
 from minigpt.tokenizers.base import END_OF_TEXT, MAX_TOKENIZER_BYTES, Tokenizer
-from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
-from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
-from minigpt.tokenizers.tiktoken_adapter import recover_merges
+
+if TYPE_CHECKING:
+    from minigpt.tokenizers.bpe import BPETokenizer
 
 _FILE_NAMES = ("tokenizer.json", "tokenizer.model")
 _GPT2_FILE_NAMES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
@@ -31,18 +35,25 @@ def train_tokenizer(kind: TokenizerKind, text: str, vocab_size: int) -> Tokenize
     if kind == "gpt2":
         return load_gpt2_tokenizer()
     if kind == "bpe":
+        from minigpt.tokenizers.bpe import BPETokenizer
+
         return BPETokenizer.train(text, vocab_size)
     if kind == "sentencepiece":
+        from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+
         return SentencePieceTokenizer.train(text, vocab_size)
     return CharTokenizer.from_text(text)
 
 
-def load_gpt2_tokenizer() -> BPETokenizer:
+def load_gpt2_tokenizer() -> "BPETokenizer":
     """Load GPT-2's tokenizer, which tiktoken fetches from the network or its cache.
 
     Raises:
         DataError: tiktoken is not installed, or the network cannot be reached.
     """
+    from minigpt.tokenizers.bpe import BPETokenizer
+    from minigpt.tokenizers.tiktoken_adapter import recover_merges
+
     way_out = "name a folder with its vocab.json and merges.txt instead"
     try:
         import tiktoken
@@ -74,13 +85,21 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if path.is_dir():
         if not (path / "vocab.json").exists():
             raise FileError(f"cannot read a tokenizer from {str(path)!r}: the folder has none: name a file, or a run")
-        return BPETokenizer.load(path)
+        return _load_bpe(path)
     content = read_bytes(path, MAX_TOKENIZER_BYTES)
     if path.suffix == ".model":
+        from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+
         return SentencePieceTokenizer.load(path)
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{str(path)!r} is not a tokenizer: it is not JSON ({error})") from None
     is_char = isinstance(found, dict) and "kind" in found
-    return CharTokenizer.load(path) if is_char else BPETokenizer.load(path)
+    return CharTokenizer.load(path) if is_char else _load_bpe(path)
+
+
+def _load_bpe(path: Path) -> Tokenizer:
+    from minigpt.tokenizers.bpe import BPETokenizer
+
+    return BPETokenizer.load(path)

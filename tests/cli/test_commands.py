@@ -241,7 +241,7 @@ def test_without_numba_pytorch_writes_the_text_and_a_line_says_so(
     assert trained.returncode == 0, trained.stderr
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "numba.py").write_text("raise ImportError('not for this processor')")
-    arguments = ("sample", "long", "--seed", "1", "--max-new-tokens", "200")
+    arguments = ("sample", "long", "--seed", "1", "--max-new-tokens", "400")
     without = program(*arguments, env={"PYTHONPATH": str(tmp_path / "broken")})
     assert without.returncode == 0, without.stderr
     (line,) = [line for line in without.stderr.splitlines() if "Numba" in line]
