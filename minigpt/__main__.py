@@ -5,7 +5,6 @@ import signal
 import sys
 from types import FrameType
 
-
 GARBAGE_THRESHOLD = 50_000  # objects; Python's default of 700 searches for garbage again and again during imports
 
 
