@@ -4,6 +4,7 @@ Tests of how the installed program starts or ends use conftest.COMMAND instead.
 """
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -163,6 +164,7 @@ def _run_main(
     prepare: Callable[[], object] | None,
 ) -> None:
     """Set the process up as a new program would be, and run the command line."""
+    gc.freeze()  # what the server has imported is no garbage: a collection need not look at it, nor copy its pages
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -1,5 +1,6 @@
 """What the tests share: a text, a small trained run, and the real command."""
 
+import gc
 import json
 import os
 import pty
@@ -26,6 +27,9 @@ from cli_process import COMMAND, CommandProcess, run_command  # noqa: E402
 import minigpt  # noqa: E402
 from minigpt.finetuning.sft import SFTResult, train_sft  # noqa: E402
 from minigpt.runs.run import Run  # noqa: E402
+
+gc.freeze()  # what is imported is no garbage: a collection need not look at it
+gc.set_threshold(50_000)  # as in the program
 
 TINY = {
     "n_embd": 16,

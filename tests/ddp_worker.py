@@ -1,5 +1,6 @@
 """The trainings that two processes run together."""
 
+import gc
 import json
 import os
 import sys
@@ -129,6 +130,7 @@ def resume_run(run: Path) -> None:
 
 def work(environment: Mapping[str, str], folder: Path, task: str, *arguments: Path) -> None:
     """Do a task, a function of this file, in one of the processes; its errors go to a file in the folder."""
+    gc.freeze()
     os.environ.update(environment)
     sys.stderr = (folder / f"errors-{os.environ['RANK']}.txt").open("a")
     dist.init_process_group("gloo")

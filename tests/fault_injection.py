@@ -1,6 +1,7 @@
 """A training in a process of its own that can be killed, or whose disk fails, at any chosen moment."""
 
 import errno
+import gc
 import io
 import itertools
 import json
@@ -108,6 +109,7 @@ class Work(NamedTuple):
 
 def run_work(work: Work, folder: Path, fault: tuple[int, str] | None) -> None:
     """Do the work in this process. The exit status 2 is that of an error with a message."""
+    gc.freeze()  # what the server has imported is no garbage: a collection need not look at it, nor copy its pages
     os.chdir(folder)
     sys.stderr = (folder / "errors.txt").open("a")
     (folder / STARTED).touch()
