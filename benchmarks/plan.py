@@ -45,7 +45,7 @@ Step = Callable[[], object]
 
 def make_config(size: str, recomputed: bool) -> Config:
     """Return the configuration of a size."""
-    settings = {"device": "cpu", "checkpoint_activations": recomputed, **SIZES[size]}
+    settings = {"device": "cpu", "compiled_loops": "off", "checkpoint_activations": recomputed, **SIZES[size]}
     return Config.from_preset(settings.pop("preset", "lecture")).override(**settings)
 
 

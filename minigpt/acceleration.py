@@ -8,7 +8,7 @@ models do not change, and there is no decoder.
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "accelerate",
     "build_decoder",
-    "can_fuse_blocks",
+    "choose_training_loops",
     "describe_decoder",
     "has_kernels",
     "restore",
@@ -43,10 +43,10 @@ def accelerate(model: nn.Module, config: Config) -> list[str]:
 
     Args:
         model: any model, on the device where it will run.
-        config: the run's configuration. Its precision, dropout and compilation decide about the fused GPT block.
+        config: the run's configuration. Its precision, dropout and compilation decide about the compiled loops.
 
     Returns:
-        The names of the kernels in the model, sorted: "onednn_linear", "gpt_block", "causal_attention", ...
+        The names of the kernels in the model, sorted: "onednn_linear", "training_loops", "causal_attention", ...
     """
     if not has_kernels():
         return []
@@ -63,18 +63,24 @@ def restore(model: nn.Module) -> None:
         restore_modules(model)
 
 
-def can_fuse_blocks(config: Config, device: str) -> bool:
-    """Return True if a training run with this configuration uses the GPT block with the hand-written backward.
+def choose_training_loops(config: Config, device: str) -> Literal["on", "off"]:
+    """Decide whether a training uses the compiled loops, and compile them if they are not yet.
+
+    The settings decide, never a timing. Without Numba, a warning says once that PyTorch trains.
 
     Args:
         config: the run's configuration.
         device: the kind of device, such as "cpu" or "cuda".
+
+    Returns:
+        The value of `compiled_loops` with which the run makes the same choice again.
     """
     if not has_kernels():
-        return False
-    from minigpt.kernels import gpt_block
+        return "off"
+    from minigpt.kernels import training_loops
 
-    return gpt_block.can_fuse_blocks(config, device)
+    can_train = training_loops.can_train_with_loops(config, device) and training_loops.load_loops() is not None
+    return "on" if can_train else "off"
 
 
 def build_decoder(window: ContextWindow, tokens: int, limits: "Limits | None" = None) -> "Decoder | None":

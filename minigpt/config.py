@@ -155,6 +155,9 @@ class TrainingConfig(ValidatedSettings):
         "fp32", "number format of matrix products; auto: bf16 if the device supports it, else fp32"
     )
     checkpoint_activations: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
+    compiled_loops: Literal["auto", "on", "off"] = setting(
+        "auto", "train a small GPT on a CPU in loops compiled by Numba; auto: if that takes less time than it saves"
+    )
     compile: bool = setting(False, "compile the model first: training starts later, and steps may be faster")
     train_fraction: float = setting(
         0.9, "share of the text to train on; the rest is the validation split", above=0, below=1

@@ -4,7 +4,14 @@ import pytest
 import torch
 from naive_generation import SMALL, create_model, require_same
 
-from minigpt.acceleration import accelerate, build_decoder, can_fuse_blocks, describe_decoder, has_kernels, restore
+from minigpt.acceleration import (
+    accelerate,
+    build_decoder,
+    choose_training_loops,
+    describe_decoder,
+    has_kernels,
+    restore,
+)
 from minigpt.config import Config, SamplingConfig
 from minigpt.generation.engine import prefill
 
@@ -19,7 +26,7 @@ def test_without_kernels_a_model_keeps_its_classes(kernels_off: None) -> None:
     before = [type(module) for module in model.modules()]
     assert not has_kernels()
     assert accelerate(model, Config(model=SMALL)) == []
-    assert not can_fuse_blocks(Config(model=SMALL), "cpu")
+    assert choose_training_loops(Config(model=SMALL).override(compiled_loops="on"), "cpu") == "off"
     restore(model)
     assert [type(module) for module in model.modules()] == before
 

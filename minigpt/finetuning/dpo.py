@@ -118,7 +118,7 @@ def train_dpo(
         ConfigError: an impossible setting or adapter.
         MinigptError: as `minigpt.train` does.
     """
-    defaults = {"learning_rate": DPO_RATES[method], "order": "epochs", "snapshots": 0}
+    defaults = {"learning_rate": DPO_RATES[method], "order": "epochs", "snapshots": 0, "compiled_loops": "off"}
     config = resumption.config if resumption else derive_config(base, method, defaults, **settings)
     lora = lora or LoRAConfig()
     template = ChatTemplate(base.tokenizer)

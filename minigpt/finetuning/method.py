@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from minigpt.acceleration import choose_training_loops
 from minigpt.config import Config
 from minigpt.errors import ConfigError
 from minigpt.finetuning.lora import apply_lora
@@ -14,7 +15,7 @@ from minigpt.model import TrainedModel
 from minigpt.model.quantization import quantize_layers
 from minigpt.runs.run import Run
 from minigpt.system.advice import format_setting
-from minigpt.system.device import limit_threads
+from minigpt.system.device import limit_threads, pick_device
 from minigpt.training.precision import resolve_precision
 
 Method = Literal["full", "lora", "qlora"]
@@ -47,6 +48,7 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
         "optimizer": "adamw",
         "quantization": "none",
         "threads": 0,
+        "compiled_loops": "auto" if method == "full" else "off",  # the loops know no adapters
     }
     merged: dict[str, Any] = {"warmup_iters": base.config.training.warmup_iters, **common, **defaults, **settings}
     if "warmup_iters" not in settings and isinstance(merged["max_iters"], int):
@@ -63,10 +65,11 @@ def limit_batch_threads(config: Config, copies: int = 1) -> Iterator[Config]:
         copies: how many rows an item of the batch has.
 
     Yields:
-        The config with the number of threads: a resumed run keeps the number, and so its bits.
+        The config with the number of threads and the choice of loops: a resumed run keeps both, and so its bits.
     """
+    loops = choose_training_loops(config, pick_device(config.training.device).type)
     with limit_threads(copies * config.activations_per_batch, config.training.threads) as threads:
-        yield config.override(threads=threads)
+        yield config.override(threads=threads, compiled_loops=loops)
 
 
 def prepare_model(

@@ -4,29 +4,18 @@ The rules are fixed. They come from the table in docs/performance.md, never from
 """
 
 import functools
-import logging
 import os
-import threading
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from minigpt.kernels.compilation import compile_or_warn
 from minigpt.kernels.decoder import Decoder, Loops, count_weights
-from minigpt.kernels.gpt_block import FusedBlock, has_hooks
-from minigpt.kernels.onednn_linear import OneDNNFunctionalLinear, OneDNNLinear
-from minigpt.model.gpt import GPT, Block, CausalSelfAttention, FeedForward, FunctionalLinear, ScaledDotProductAttention
+from minigpt.kernels.plain_gpt import is_plain_gpt
+from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
 from minigpt.model.quantization import Linear8bit
-
-logger = logging.getLogger(__name__)
-
-LAYER_NORM_EPSILON = 1e-5
-LINEAR = {nn.Linear, OneDNNLinear}
-KNOWN = {GPT, Block, FusedBlock, CausalSelfAttention, ScaledDotProductAttention, FeedForward}
-KNOWN |= {FunctionalLinear, OneDNNFunctionalLinear, Linear8bit}
-KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
 
 LOADING = 3  # a process loads the loops once, which takes as long as PyTorch takes for 3 * min_tokens tokens
 _loaded: set[Loops] = set()
@@ -92,7 +81,7 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
         was forked from one that used the loops.
     """
     size, block_size = count_weights(model), model.config.block_size
-    if rows > 1 or size > limits.max_weights or _is_forked() or not _is_known(model):
+    if rows > 1 or size > limits.max_weights or _is_forked() or not is_plain_gpt(model, int8=True):
         return None
     room = block_size - length
     window = tokens > room and size * block_size <= limits.max_window
@@ -101,20 +90,6 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
     parts = 2 if size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
     int8 = any(isinstance(module, Linear8bit) for module in model.modules())
     return Loops(parts, int8, window, model.lm_head is None)
-
-
-def _is_known(model: GPT) -> bool:
-    """Return True if the loops compute what this model computes: float32 on a CPU, without hooks or other layers."""
-    weight, modules = model.ln_f.weight, [*model.modules()]
-    kinds = {type(module) for module in modules}
-    return (
-        kinds <= KNOWN
-        and not (Linear8bit in kinds and kinds & LINEAR)
-        and not any(has_hooks(module) for module in modules)
-        and all(norm.eps == LAYER_NORM_EPSILON for norm in modules if isinstance(norm, nn.LayerNorm))
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-    )
 
 
 def _build_graph_decoder(window: ContextWindow) -> Decoder | None:
@@ -138,17 +113,12 @@ def _can_compile(loops: Loops) -> bool:
     """Compile loops, or load them. Warn once and return False where Numba is missing or cannot work."""
     global _numba_process
     _numba_process = os.getpid()
-    notice = threading.Timer(1.5, logger.info, ["compiling the loops that generate text, once on this machine ..."])
-    notice.start()
-    try:
+
+    def load() -> bool:
         from minigpt.kernels.numba_stream import compile_loops
 
         compile_loops(loops)
         _loaded.add(loops)
         return True
-    except Exception as error:  # Numba's own errors, those of its cache directory, or an ImportError
-        reason = str(error).split("\n")[0]
-        warnings.warn(f"text is written with PyTorch, more slowly: Numba does not work here ({reason})", stacklevel=2)
-        return False
-    finally:
-        notice.cancel()
+
+    return bool(compile_or_warn("loops that generate text", load, "text is written with PyTorch, more slowly"))

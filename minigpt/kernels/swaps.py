@@ -9,9 +9,10 @@ from torch import nn
 from minigpt.config import Config
 from minigpt.kernels.causal_attention import StoredCausalAttention
 from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift
-from minigpt.kernels.gpt_block import FusedBlock, can_fuse_blocks, has_hooks
 from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNFunctionalLinear, OneDNNLinear
-from minigpt.model.gpt import GPT, Block, FunctionalLinear, ScaledDotProductAttention
+from minigpt.kernels.plain_gpt import has_hooks, is_plain_gpt
+from minigpt.kernels.training_loops import CompiledGPT, can_train_with_loops
+from minigpt.model.gpt import GPT, FunctionalLinear, ScaledDotProductAttention
 from minigpt.model.language_model import get_device
 from minigpt.model.modern import Modern, RMSNorm, Rotary, SquaredReLU, TokenShift
 
@@ -24,8 +25,8 @@ ELEMENTWISE: dict[type, type] = {
     nn.Dropout: ByteDropout,
 }
 ATTENTION: dict[type, type] = {ScaledDotProductAttention: StoredCausalAttention}
-BLOCK: dict[type, type] = {Block: FusedBlock}
-PLAIN = {fast: plain for table in (ONEDNN, ELEMENTWISE, ATTENTION, BLOCK) for plain, fast in table.items()}
+LOOPS: dict[type, type] = {GPT: CompiledGPT}
+PLAIN = {fast: plain for table in (ONEDNN, ELEMENTWISE, ATTENTION, LOOPS) for plain, fast in table.items()}
 
 
 def swap_modules(model: nn.Module, config: Config) -> list[str]:
@@ -56,5 +57,6 @@ def _select_tables(model: nn.Module, config: Config) -> dict[str, dict[type, typ
     if isinstance(model, Modern):
         return {"onednn_linear": ONEDNN, "elementwise": ELEMENTWISE, "causal_attention": ATTENTION}
     if isinstance(model, GPT):
-        return {"onednn_linear": ONEDNN, "gpt_block": BLOCK if can_fuse_blocks(config, device) else {}}
+        has_loops = can_train_with_loops(config, device) and is_plain_gpt(model)
+        return {"onednn_linear": ONEDNN, "training_loops": LOOPS if has_loops else {}}
     return {}

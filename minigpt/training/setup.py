@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from minigpt.acceleration import accelerate
+from minigpt.acceleration import accelerate, choose_training_loops
 from minigpt.config import DEFAULT_VOCAB_SIZE, Config, DataPath, ModelConfig, TrainingConfig
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
@@ -103,8 +103,9 @@ def prepare_training(
     require_precision(config.training.precision, device)
     limited = limit_threads(config.activations_per_batch, config.training.threads)
     with explain_memory_errors(MEMORY_WAY_OUT), limited as threads:
+        config = config.override(compiled_loops=choose_training_loops(config, device.type))
         if processes.size == 1:
-            config = config.override(threads=threads)  # a resumed run keeps the number, and so its bits
+            config = config.override(threads=threads)  # a resumed run keeps both, and so its bits
         torch.manual_seed(config.training.seed)
         model = build_model(config.model).to(device)
         accelerate(model, config)

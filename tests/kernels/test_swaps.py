@@ -11,7 +11,6 @@ from torch import nn
 from minigpt.acceleration import accelerate, restore
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora
-from minigpt.kernels.gpt_block import FusedBlock
 from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNLinear
 from minigpt.model.quantization import Linear4bit, Linear8bit, quantize_layers
 
@@ -21,7 +20,7 @@ LECTURE = dataclasses.replace(SMALL, implementation="lecture")
 GPT2 = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True, tied_head=True)
 MODERN = dataclasses.replace(SMALL, architecture="modern")
 KERNELS = [
-    (SMALL, ["gpt_block", *ONEDNN]),
+    (SMALL, ONEDNN),
     (GPT2, ONEDNN),
     (MODERN, ["causal_attention", "elementwise", *ONEDNN]),
     (LECTURE, []),
@@ -64,27 +63,8 @@ def test_a_restored_model_has_its_classes_and_parameters_again(shape: object, na
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, True),
-        ({"dropout": 0.1}, False),
-        ({"activation": "gelu"}, False),
-        ({"activation": "gelu_exact"}, False),
-        ({"block_size": 257}, False),
-        ({"precision": "bf16"}, False),
-        ({"compile": True}, False),
-    ],
-    ids=str,
-)
-def test_blocks_are_fused_where_the_training_is_the_same(settings: dict, expected: bool) -> None:
-    config = Config().override(vocab_size=5, **settings)
-    names = accelerate(create_model(config.model), config)
-    assert ("gpt_block" in names) == expected
-
-
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this build of PyTorch has no oneDNN")
-def test_hooked_layers_and_their_block_compute_plainly() -> None:
+def test_hooked_layers_compute_plainly() -> None:
     model, calls = create_model(SMALL), []
     model.blocks[0].attention.attend.register_forward_hook(lambda *_: calls.append(1))
     hooked = model.blocks[1].ffwd.up
@@ -120,11 +100,10 @@ def test_a_model_without_values_stays_as_it_is() -> None:
 
 
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this build of PyTorch has no oneDNN")
-def test_a_fused_block_falls_back_under_autocast_and_without_gradients() -> None:
+def test_a_fast_layer_falls_back_under_autocast_and_without_gradients() -> None:
     model = create_model(SMALL)
     plain = copy.deepcopy(model)
     accelerate(model, Config(model=SMALL))
-    assert type(model.blocks[0]) is FusedBlock
     assert type(model.blocks[0].ffwd.up) is OneDNNLinear
     idx = torch.randint(23, (2, 9))
     with torch.autocast("cpu", torch.bfloat16):

@@ -174,12 +174,15 @@ def test_resuming_a_finished_run_says_that_it_is_finished(finished: Path, comman
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("architecture", ["gpt", "modern"])
-def test_muon_resumes_with_the_same_bits(architecture: str, text_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [{"dropout": 0.1}, {"architecture": "modern", "dropout": 0.1}, {"compiled_loops": "on"}],
+    ids=["gpt", "modern", "compiled loops"],
+)
+def test_muon_resumes_with_the_same_bits(kind: dict[str, Any], text_file: Path, tmp_path: Path) -> None:
     settings = TINY | {
-        "architecture": architecture,
+        **kind,
         "optimizer": "muon",
-        "dropout": 0.1,
         "max_iters": 24,
         "snapshots": 0,
     }

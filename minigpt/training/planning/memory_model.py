@@ -1,6 +1,7 @@
 """How much memory a training run needs, computed from its settings: weights, gradients, optimizer, activations.
 
-The formula counts tensors only. Python, the libraries, a GPU's context and gaps between tensors come on top.
+The formula counts tensors only. Python, the libraries, a GPU's context and gaps between tensors come on top. A small
+model that trains in compiled loops on a CPU (`compiled_loops`) needs less than the formula says.
 `python benchmarks/plan.py` compares it with real steps: it is within 20% of their tensors' peak.
 
 It follows Rajbhandari et al. 2020 ("ZeRO", section 3: 16 bytes a parameter) and Korthikanti et al. 2022 ("Reducing
@@ -11,7 +12,6 @@ share of the batch, L is n_layer and P the number of parameters.
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from minigpt.acceleration import can_fuse_blocks
 from minigpt.config import Config, ModelConfig
 
 FLOAT = 4  # bytes of a float32
@@ -99,8 +99,6 @@ def estimate_memory(config: Config, gpus: int = 1, parallel: Parallel = "single"
 
     loss = 3 * FLOAT * logits  # log-probabilities, their gradient, and the logits' gradient
     backward = (8 * number + 2 * FLOAT) * row  # gradients of two (B, T, 4C) and of two residual (B, T, C)
-    if can_fuse_blocks(config, config.training.device):
-        backward += 2 * _count_attention_bytes(config, B)  # their gradients before and after the softmax
     if recompute:
         backward += block
     return Memory(
@@ -136,7 +134,7 @@ def _count_attention_copies(config: Config) -> int:
     """Return how many copies of the attention weights are kept. A GPU's FlashAttention keeps none."""
     if config.training.device == "cpu" and config.model.dropout:
         return 3  # before dropout, the mask, after dropout
-    return 1 if can_fuse_blocks(config, config.training.device) else 0
+    return 0
 
 
 def _count_attention_bytes(config: Config, B: int) -> int:

@@ -1,0 +1,494 @@
+"""Loss and gradients of GPT in loops compiled by Numba, for training on a CPU.
+
+For a small model, PyTorch spends a third of a training step outside the arithmetic: some two hundred calls of a few
+microseconds each, on tensors that leave the processor's cache between them. Here one compiled function takes some
+windows of a batch through the model and back. It computes the function of model/gpt.py, and its gradients line by
+line, from the last to the first. The tests compare both with autograd.
+
+Arrays are flat, and matrices lie in them row by row. Shapes: T, C, H, V and L as in model/gpt.py, W windows at a time,
+R = W T rows, F = 4C hidden units, D = C / H. d_y is the gradient of the loss with respect to y.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.np.arrayobj import populate_array
+from numpy import ndarray
+
+from minigpt.kernels.numba_jit import NO_ALLOCATION, njit_cached, njit_inner
+from minigpt.kernels.numba_matmul import (
+    ADD,
+    BIAS,
+    BIAS_RELU,
+    CAUSAL,
+    CAUSAL_COLUMNS,
+    CAUSAL_RESULT,
+    COLUMNS,
+    FULL,
+    ONE,
+    ROWS,
+    ZERO,
+    intrinsic,
+    multiply,
+    skip,
+)
+from minigpt.kernels.numba_ops import activate, exp, find_largest
+
+njit_nogil = njit_cached(**NO_ALLOCATION, nogil=True)  # two Python threads can run it at the same time
+MAX_ROWS = 128  # at a time, so that their activations stay in a core's cache; at least one window
+EPSILON = 1e-5  # of the layer norms
+RELU, GELU = 0, 1  # places in numba_ops.ACTIVATIONS
+
+# Columns of the addresses of parameters and gradients: those of a block, and those outside of the blocks.
+LN1, LN1_BIAS, QKV, QKV_BIAS, PROJ, PROJ_BIAS, LN2, LN2_BIAS, UP, UP_BIAS, DOWN, DOWN_BIAS = range(12)
+TOKENS, POSITIONS, LN_F, LN_F_BIAS, HEAD, HEAD_BIAS = range(6)
+
+
+class Sizes(NamedTuple):
+    """The sizes of a model, the number of its activation in ACTIVATIONS, and the rows that are computed at a time."""
+
+    T: int
+    C: int
+    H: int
+    V: int
+    L: int
+    F: int
+    activation: int
+    R: int
+
+
+class BlockLayout(NamedTuple):
+    """Where the activations of a block begin, and how many numbers they take together."""
+
+    x: int  # (R, C), the input
+    moments1: int  # (R, 2), mean and 1 / standard deviation
+    normed1: int  # (R, C)
+    qkv: int  # (R, 3C)
+    weights: int  # (W, H, T, T)
+    attended: int  # (R, C)
+    middle: int  # (R, C), after attention
+    moments2: int  # (R, 2)
+    normed2: int  # (R, C)
+    up: int  # (R, F), before the activation; not used with ReLU
+    hidden: int  # (R, F)
+    size: int
+
+
+class Layout(NamedTuple):
+    """Where each part of the scratch memory begins, and how many numbers it has."""
+
+    panel: int  # of `multiply`
+    scores: int  # (T, T), gradients of one head's attention scores
+    d_x: int  # (R, C)
+    d_normed: int  # (R, C)
+    d_hidden: int  # (R, F)
+    d_qkv: int  # (R, 3C)
+    d_logits: int  # (R, V)
+    normed: int  # (R, C), the input of the head
+    moments: int  # (R, 2), of the last layer norm
+    head: int  # (C, V), transposed
+    matrices: int  # (L, 12 C C): qkv, proj, up and down of each block, transposed
+    blocks: int  # the activations of the blocks, and after them the output of the last one
+    size: int
+
+
+def plan_scratch(s: Sizes) -> tuple[Layout, BlockLayout]:
+    """Lay out the scratch memory of `train_windows`. Each part begins at a multiple of 64 bytes."""
+    T, C, H, V, L, F, _, R = s
+    block = BlockLayout(*_place(R * C, 2 * R, R * C, 3 * R * C, R * T * H, R * C, R * C, 2 * R, R * C, R * F, R * F))
+    panel = (max(R, F, V, T) + ROWS) * COLUMNS
+    gradients = (T * T, R * C, R * C, R * F, 3 * R * C, R * V)
+    layout = _place(panel, *gradients, R * C, 2 * R, C * V, 12 * L * C * C, L * block.size + R * C)
+    return Layout(*layout), block
+
+
+def _place(*sizes: int) -> list[int]:
+    """Return where arrays of these sizes begin, one after the other, and where the last one ends."""
+    begins = [0]
+    for size in sizes:
+        begins.append(begins[-1] + -(-size // 16) * 16)
+    return begins
+
+
+@intrinsic
+def array_at(typing: Any, address: Any, size: Any) -> Any:
+    """Return the array of `size` float32 numbers at an address. So the parameters can be anywhere in memory."""
+    result = types.Array(types.float32, 1, "C")
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(result)(context, builder)
+        data, four = builder.inttoptr(arguments[0], ir.FloatType().as_pointer()), context.get_constant(types.intp, 4)
+        populate_array(array, data=data, shape=[arguments[1]], strides=[four], itemsize=four, meminfo=None)
+        return array._getvalue()
+
+    return result(address, size), generate
+
+
+# The parts of the model, forward and backward.
+
+
+@njit_inner
+def transpose(x: ndarray, rows: int, columns: int, out: ndarray) -> None:
+    """Write the transpose of x (rows, columns) to out, sixteen rows at a time."""
+    for first in range(0, rows, 16):
+        for c in range(columns):
+            for r in range(first, min(first + 16, rows)):
+                out[c * rows + r] = x[r * columns + c]
+
+
+@njit_inner
+def linear(
+    x: ndarray,
+    transposed: ndarray,
+    bias: ndarray,
+    sizes: tuple[int, int, int],
+    start: int,
+    out: ndarray,
+    panel: ndarray,
+) -> None:
+    """Multiply x (R, I) by a transposed weight (I, O), for sizes R, I, O. `start` is BIAS, or BIAS_RELU."""
+    R, I, O = sizes  # noqa: E741
+    multiply(x, (I, ONE), transposed, (O, ONE), out, (R, O, I, O), (start, FULL), bias, panel)
+
+
+@njit_inner
+def linear_backward(
+    d_out: ndarray,
+    x: ndarray,
+    weight: ndarray,
+    sizes: tuple[int, int, int],
+    d_x: ndarray,
+    d_weight: ndarray,
+    d_bias: ndarray,
+    panel: ndarray,
+) -> None:
+    """Write the gradient of x (R, I); add those of weight (O, I) and bias (O,)."""
+    R, I, O = sizes  # noqa: E741
+    multiply(d_out, (O, ONE), weight, (I, ONE), d_x, (R, I, O, I), (ZERO, FULL), d_bias, panel)
+    multiply(d_out, (ONE, O), x, (I, ONE), d_weight, (O, I, R, I), (ADD, FULL), d_bias, panel)
+    for r in range(R):
+        for o in range(O):
+            d_bias[o] += d_out[r * O + o]
+
+
+@njit_inner
+def normalize(x: ndarray, gain: ndarray, bias: ndarray, R: int, C: int, out: ndarray, moments: ndarray) -> None:
+    """Layer norm of the rows of x (R, C). Write mean and 1 / standard deviation of each row to moments (R, 2)."""
+    for r in range(R):
+        row, result = skip(x, r * C), skip(out, r * C)
+        mean, variance = np.float32(0), np.float32(0)
+        for c in range(C):
+            mean += row[c]
+        mean /= np.float32(C)
+        for c in range(C):
+            variance += (row[c] - mean) * (row[c] - mean)
+        scale = np.float32(1) / np.float32(math.sqrt(variance / np.float32(C) + np.float32(EPSILON)))
+        moments[2 * r], moments[2 * r + 1] = mean, scale
+        for c in range(C):
+            result[c] = (row[c] - mean) * scale * gain[c] + bias[c]
+
+
+@njit_inner
+def normalize_backward(
+    d_out: ndarray,
+    x: ndarray,
+    moments: ndarray,
+    gain: ndarray,
+    sizes: tuple[int, int],
+    d_x: ndarray,
+    d_gain: ndarray,
+    d_bias: ndarray,
+) -> None:
+    """Add the gradients of the layer norm's input x (R, C), gain and bias, for sizes R, C."""
+    R, C = sizes
+    for r in range(R):
+        d_row, row, d_result = skip(d_out, r * C), skip(x, r * C), skip(d_x, r * C)
+        mean, scale = moments[2 * r], moments[2 * r + 1]
+        total, product = np.float32(0), np.float32(0)
+        for c in range(C):
+            d_normed = d_row[c] * gain[c]
+            total += d_normed
+            product += d_normed * (row[c] - mean) * scale
+        total /= np.float32(C)
+        product /= np.float32(C)
+        for c in range(C):
+            normed = (row[c] - mean) * scale
+            d_result[c] += scale * (d_row[c] * gain[c] - total - normed * product)
+            d_gain[c] += d_row[c] * normed
+            d_bias[c] += d_row[c]
+
+
+@njit_inner
+def attend(qkv: ndarray, s: Sizes, windows: int, weights: ndarray, out: ndarray, panel: ndarray) -> None:
+    """Causal attention: qkv (R, 3C) -> out (R, C). Keep the attention weights (W, H, T, T)."""
+    T, C, D = s.T, s.C, s.C // s.H
+    scale = np.float32(1) / np.float32(math.sqrt(D))
+    for n in range(windows * s.H):
+        head = n // s.H * T * 3 * C + n % s.H * D
+        q, k, v, scores = skip(qkv, head), skip(qkv, head + C), skip(qkv, head + 2 * C), skip(weights, n * T * T)
+        multiply(q, (3 * C, ONE), k, (ONE, 3 * C), scores, (T, T, D, T), (ZERO, CAUSAL_RESULT), q, panel)
+        for t in range(T):
+            row = scores[t * T : t * T + t + 1]
+            highest, total = find_largest(row), np.float32(0)
+            for i in range(t + 1):
+                row[i] = exp((row[i] - highest) * scale)
+                total += row[i]
+            for i in range(t + 1):
+                row[i] /= total
+            for i in range(t + 1, T):
+                scores[t * T + i] = 0
+        result = skip(out, n // s.H * T * C + n % s.H * D)
+        multiply(scores, (T, ONE), v, (3 * C, ONE), result, (T, D, T, C), (ZERO, CAUSAL), q, panel)
+
+
+@njit_inner
+def attend_backward(
+    d_out: ndarray,
+    qkv: ndarray,
+    weights: ndarray,
+    s: Sizes,
+    windows: int,
+    d_qkv: ndarray,
+    d_scores: ndarray,
+    panel: ndarray,
+) -> None:
+    """Write the gradients of queries, keys and values (R, 3C). d_scores (T, T) is scratch memory."""
+    T, C, D = s.T, s.C, s.C // s.H
+    scale = np.float32(1) / np.float32(math.sqrt(D))
+    for n in range(windows * s.H):
+        head = n // s.H * T * 3 * C + n % s.H * D
+        q, k, v, shares = skip(qkv, head), skip(qkv, head + C), skip(qkv, head + 2 * C), skip(weights, n * T * T)
+        d_q, d_k, d_v = skip(d_qkv, head), skip(d_qkv, head + C), skip(d_qkv, head + 2 * C)
+        d_result = skip(d_out, n // s.H * T * C + n % s.H * D)
+        multiply(shares, (ONE, T), d_result, (C, ONE), d_v, (T, D, T, 3 * C), (ZERO, CAUSAL_COLUMNS), q, panel)
+        multiply(d_result, (C, ONE), v, (ONE, 3 * C), d_scores, (T, T, D, T), (ZERO, CAUSAL_RESULT), q, panel)
+        for t in range(T):
+            row, d_row, total = skip(shares, t * T), skip(d_scores, t * T), np.float32(0)
+            for i in range(t + 1):
+                total += row[i] * d_row[i]
+            for i in range(t + 1):
+                d_row[i] = row[i] * (d_row[i] - total) * scale
+            for i in range(t + 1, T):
+                d_row[i] = 0
+        multiply(d_scores, (T, ONE), k, (3 * C, ONE), d_q, (T, D, T, 3 * C), (ZERO, CAUSAL), q, panel)
+        multiply(d_scores, (ONE, T), q, (3 * C, ONE), d_k, (T, D, T, 3 * C), (ZERO, CAUSAL_COLUMNS), q, panel)
+
+
+@njit_inner
+def activate_backward(d_hidden: ndarray, up: ndarray, hidden: ndarray, size: int, activation: int) -> None:
+    """Turn the gradient of hidden = activation(up) into that of up, in place; see `numba_ops.activate`.
+
+    A GELU is x p(x), and its derivative p(x) + x p'(x): p is the logistic function for GPT-2's, and the normal
+    distribution's for the exact one.
+    """
+    if activation == RELU:
+        for i in range(size):
+            d_hidden[i] = d_hidden[i] if hidden[i] > 0 else np.float32(0)
+    else:
+        for i in range(size):
+            x = up[i]
+            if activation == GELU:
+                y = np.float32(1.5957691) * (x + np.float32(0.044715) * x * x * x)
+                e = exp(-abs(y))
+                p = (np.float32(1) if y > 0 else e) / (np.float32(1) + e)
+                slope = p * (np.float32(1) - p) * np.float32(1.5957691) * (np.float32(1) + np.float32(0.134145) * x * x)
+            else:
+                p = hidden[i] / x if x != 0 else np.float32(0.5)
+                slope = np.float32(0.39894228) * exp(np.float32(-0.5) * x * x)
+            d_hidden[i] *= p + x * slope
+
+
+@njit_inner
+def compute_cross_entropy(logits: ndarray, targets: ndarray, V: int, weight: float, d_logits: ndarray) -> float:
+    """Return the sum of the losses of logits (R, V), and write their gradients times `weight`.
+
+    A target below 0 has no loss.
+    """
+    loss = 0.0
+    for r in range(len(targets)):
+        row, d_row, target = logits[r * V : r * V + V], skip(d_logits, r * V), targets[r]
+        factor, highest, total = np.float32(0), find_largest(row), np.float32(0)
+        for i in range(V):
+            d_row[i] = exp(row[i] - highest)
+            total += d_row[i]
+        if target >= 0:
+            loss += math.log(total) + highest - row[target]
+            factor = np.float32(weight) / total
+        for i in range(V):
+            d_row[i] *= factor
+        if target >= 0:
+            d_row[target] -= np.float32(weight)
+    return loss
+
+
+# The model.
+
+
+@njit_inner
+def forward_block(
+    s: Sizes, o: BlockLayout, p: ndarray, matrices: ndarray, windows: int, a: ndarray, out: ndarray, panel: ndarray
+) -> None:
+    """Compute a block for some windows.
+
+    Args:
+        s: the sizes.
+        o: where the activations begin in `a`.
+        p: the addresses of the block's parameters.
+        matrices: its transposed matrices, qkv, proj, up and down.
+        windows: the number of windows.
+        a: the activations; x is there already.
+        out: (R, C), the result.
+        panel: scratch memory of `multiply`.
+    """
+    C, F, R = s.C, s.F, windows * s.T
+    proj, up, down = skip(matrices, 3 * C * C), skip(matrices, 4 * C * C), skip(matrices, 8 * C * C)
+    x, qkv, attended, middle = skip(a, o.x), skip(a, o.qkv), skip(a, o.attended), skip(a, o.middle)
+    normed, hidden = skip(a, o.normed1), skip(a, o.hidden)
+    normalize(x, array_at(p[LN1], C), array_at(p[LN1_BIAS], C), R, C, normed, skip(a, o.moments1))
+    linear(normed, matrices, array_at(p[QKV_BIAS], 3 * C), (R, C, 3 * C), BIAS, qkv, panel)
+    attend(qkv, s, windows, skip(a, o.weights), attended, panel)
+    linear(attended, proj, array_at(p[PROJ_BIAS], C), (R, C, C), BIAS, middle, panel)
+    for i in range(R * C):
+        middle[i] += x[i]
+    normed = skip(a, o.normed2)
+    normalize(middle, array_at(p[LN2], C), array_at(p[LN2_BIAS], C), R, C, normed, skip(a, o.moments2))
+    if s.activation == RELU:
+        linear(normed, up, array_at(p[UP_BIAS], F), (R, C, F), BIAS_RELU, hidden, panel)
+    else:
+        linear(normed, up, array_at(p[UP_BIAS], F), (R, C, F), BIAS, skip(a, o.up), panel)
+        for i in range(R * F):
+            hidden[i] = a[o.up + i]
+        activate(a[o.hidden : o.hidden + R * F], s.activation)
+    linear(hidden, down, array_at(p[DOWN_BIAS], C), (R, F, C), BIAS, out, panel)
+    for i in range(R * C):
+        out[i] += middle[i]
+
+
+@njit_inner
+def backward_block(
+    s: Sizes, o: BlockLayout, m: Layout, p: ndarray, g: ndarray, windows: int, a: ndarray, scratch: ndarray
+) -> None:
+    """Turn d_x, the gradient of a block's result, into that of its input, and add the gradients of its parameters.
+
+    Args:
+        s: the sizes.
+        o: where the activations begin in `a`.
+        m: where d_x and the other gradients begin in `scratch`.
+        p: the addresses of the block's parameters.
+        g: the addresses of their gradients.
+        windows: the number of windows.
+        a: the activations.
+        scratch: the scratch memory.
+    """
+    C, F, R = s.C, s.F, windows * s.T
+    panel, d_x, d_normed = skip(scratch, m.panel), skip(scratch, m.d_x), skip(scratch, m.d_normed)
+    d_hidden, d_qkv, hidden, middle = (
+        skip(scratch, m.d_hidden),
+        skip(scratch, m.d_qkv),
+        skip(a, o.hidden),
+        skip(a, o.middle),
+    )
+    # computation
+    d_down, d_down_bias = array_at(g[DOWN], C * F), array_at(g[DOWN_BIAS], C)
+    linear_backward(d_x, hidden, array_at(p[DOWN], C * F), (R, F, C), d_hidden, d_down, d_down_bias, panel)
+    activate_backward(d_hidden, skip(a, o.up), hidden, R * F, s.activation)
+    d_up, d_up_bias, normed = array_at(g[UP], F * C), array_at(g[UP_BIAS], F), skip(a, o.normed2)
+    linear_backward(d_hidden, normed, array_at(p[UP], F * C), (R, C, F), d_normed, d_up, d_up_bias, panel)
+    d_gain, d_bias, moments = array_at(g[LN2], C), array_at(g[LN2_BIAS], C), skip(a, o.moments2)
+    normalize_backward(d_normed, middle, moments, array_at(p[LN2], C), (R, C), d_x, d_gain, d_bias)
+    # communication
+    d_proj, d_proj_bias, attended = array_at(g[PROJ], C * C), array_at(g[PROJ_BIAS], C), skip(a, o.attended)
+    linear_backward(d_x, attended, array_at(p[PROJ], C * C), (R, C, C), d_normed, d_proj, d_proj_bias, panel)
+    attend_backward(d_normed, skip(a, o.qkv), skip(a, o.weights), s, windows, d_qkv, skip(scratch, m.scores), panel)
+    d_weight, d_qkv_bias, normed = array_at(g[QKV], 3 * C * C), array_at(g[QKV_BIAS], 3 * C), skip(a, o.normed1)
+    linear_backward(d_qkv, normed, array_at(p[QKV], 3 * C * C), (R, C, 3 * C), d_normed, d_weight, d_qkv_bias, panel)
+    d_gain, d_bias, moments = array_at(g[LN1], C), array_at(g[LN1_BIAS], C), skip(a, o.moments1)
+    normalize_backward(d_normed, skip(a, o.x), moments, array_at(p[LN1], C), (R, C), d_x, d_gain, d_bias)
+
+
+@njit_nogil
+def train_windows(
+    s: Sizes,
+    m: Layout,
+    o: BlockLayout,
+    outer: ndarray,
+    blocks: ndarray,
+    d_outer: ndarray,
+    d_blocks: ndarray,
+    idx: ndarray,
+    targets: ndarray,
+    weight: float,
+    logits: ndarray,
+    scratch: ndarray,
+) -> float:
+    """Compute the loss of some windows, and add the gradients of the parameters.
+
+    Args:
+        s: the sizes.
+        m: the layout of the scratch memory.
+        o: the layout of a block's activations.
+        outer: the addresses of the parameters outside of the blocks, (6,).
+        blocks: the addresses of the blocks' parameters, (L, 12).
+        d_outer: the addresses of their gradients, (6,).
+        d_blocks: the same for the blocks, (L, 12).
+        idx: ids, window after window.
+        targets: the id that follows each of them; a target below 0 has no loss.
+        weight: what each loss is multiplied by before it adds to the gradients.
+        logits: receives the logits, (len(idx), V).
+        scratch: `m.size` numbers.
+
+    Returns:
+        The sum of the losses in nats.
+    """
+    T, C, V, L, F = s.T, s.C, s.V, s.L, s.F
+    panel, d_x, d_normed, activations = (
+        skip(scratch, m.panel),
+        skip(scratch, m.d_x),
+        skip(scratch, m.d_normed),
+        skip(scratch, m.blocks),
+    )
+    normed, moments, d_logits = skip(scratch, m.normed), skip(scratch, m.moments), skip(scratch, m.d_logits)
+    head, last = skip(scratch, m.head), skip(activations, L * o.size)
+    transpose(array_at(outer[HEAD], V * C), V, C, head)
+    for layer in range(L):
+        p, matrices = blocks[layer], skip(scratch, m.matrices + layer * 12 * C * C)
+        transpose(array_at(p[QKV], 3 * C * C), 3 * C, C, matrices)
+        transpose(array_at(p[PROJ], C * C), C, C, skip(matrices, 3 * C * C))
+        transpose(array_at(p[UP], F * C), F, C, skip(matrices, 4 * C * C))
+        transpose(array_at(p[DOWN], C * F), C, F, skip(matrices, 8 * C * C))
+    loss = 0.0
+    for first in range(0, len(idx), s.R):
+        R = min(s.R, len(idx) - first)
+        windows = R // T
+        for r in range(R):
+            token = array_at(outer[TOKENS] + 4 * idx[first + r] * C, C)
+            position = array_at(outer[POSITIONS] + 4 * (r % T) * C, C)
+            for c in range(C):
+                activations[r * C + c] = token[c] + position[c]
+        for layer in range(L):
+            matrices, a = skip(scratch, m.matrices + layer * 12 * C * C), skip(activations, layer * o.size)
+            forward_block(s, o, blocks[layer], matrices, windows, a, skip(a, o.size), panel)
+        normalize(last, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
+        result = skip(logits, first * V)
+        linear(normed, head, array_at(outer[HEAD_BIAS], V), (R, C, V), BIAS, result, panel)
+        loss += compute_cross_entropy(result, targets[first : first + R], V, weight, d_logits)
+
+        d_head, d_head_bias = array_at(d_outer[HEAD], V * C), array_at(d_outer[HEAD_BIAS], V)
+        linear_backward(d_logits, normed, array_at(outer[HEAD], V * C), (R, C, V), d_normed, d_head, d_head_bias, panel)
+        for i in range(R * C):
+            d_x[i] = 0
+        d_gain, d_bias = array_at(d_outer[LN_F], C), array_at(d_outer[LN_F_BIAS], C)
+        normalize_backward(d_normed, last, moments, array_at(outer[LN_F], C), (R, C), d_x, d_gain, d_bias)
+        for layer in range(L - 1, -1, -1):
+            a = skip(activations, layer * o.size)
+            backward_block(s, o, m, blocks[layer], d_blocks[layer], windows, a, scratch)
+        for r in range(R):
+            d_token = array_at(d_outer[TOKENS] + 4 * idx[first + r] * C, C)
+            d_position = array_at(d_outer[POSITIONS] + 4 * (r % T) * C, C)
+            for c in range(C):
+                d_token[c] += d_x[r * C + c]
+                d_position[c] += d_x[r * C + c]
+    return loss

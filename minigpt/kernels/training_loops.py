@@ -1,0 +1,258 @@
+"""A GPT whose loss and gradients come from compiled loops while it is trained.
+
+The windows of a batch are divided among PyTorch's threads. Each thread calls `numba_training.train_windows` once in a
+step, without the interpreter's lock and without waiting for the others, and adds up the gradients of its windows. So a
+step costs little more than its matrix products, also beside another program that uses a core.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
+from torch.autograd.function import once_differentiable
+
+from minigpt.config import Config, ModelConfig
+from minigpt.kernels.compilation import compile_or_warn
+from minigpt.kernels.plain_gpt import MODELS, is_plain_gpt
+from minigpt.model.gpt import GPT
+from minigpt.model.kv_cache import KVCache
+from minigpt.model.loss import IGNORE_INDEX
+
+MAX_WIDTH = 256  # wider matrices do not stay in a core's cache; PyTorch's products are as fast
+MAX_LENGTH = 256  # tokens; the stored attention weights of longer windows would take too much memory
+MIN_FLOPS = 1e12  # of a training; PyTorch finishes a shorter one before the loops are compiled
+MIN_MINUTES = 0.5  # the same for a training with a time limit
+
+
+def can_train_with_loops(config: Config, device: str) -> bool:
+    """Return True if the compiled loops can train this: a GPT in float32 on a CPU, without dropout, of these sizes."""
+    training = config.training
+    return (
+        device == "cpu"
+        and config.model.architecture == "gpt"
+        and config.model.implementation == "fast"
+        and not config.model.dropout
+        and config.model.n_embd <= MAX_WIDTH
+        and config.model.block_size <= MAX_LENGTH
+        and training.precision == "fp32"
+        and not training.compile
+        and not training.checkpoint_activations
+        and (
+            training.compiled_loops == "on"
+            or (training.compiled_loops == "auto" and _takes_longer_than_compiling(config))
+        )
+    )
+
+
+def _takes_longer_than_compiling(config: Config) -> bool:
+    """Return True if a training is so long that compiling its loops pays, by its settings and never by a timing."""
+    training, shape = config.training, config.model
+    if training.max_minutes is not None:
+        return training.max_minutes >= MIN_MINUTES
+    weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
+    return 6 * weights * config.tokens_per_step * training.max_iters >= MIN_FLOPS  # Kaplan et al. 2020, section 2.1
+
+
+class CompiledGPT(GPT):
+    """`GPT` that computes its loss and its gradients in compiled loops, where it is trained as it is."""
+
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict the next token at every position; see `GPT.forward`. The logits have no gradient."""
+        if targets is None or cache is not None or not self._can_use_loops(idx, targets):
+            return super().forward(idx, targets, cache)
+        parameters = list_parameters(self)
+        present = unique_parameters(parameters)
+        if not all(_is_trained(p) for p in present):
+            return super().forward(idx, targets, cache)
+        if self not in _memories:
+            _memories[self] = _Memory()
+        loss, logits = _Step.apply(_memories[self], self.config, parameters, idx, targets, *present)
+        return logits, loss
+
+    def _can_use_loops(self, idx: Tensor, targets: Tensor) -> bool:
+        """Return True if the loops compute this batch's loss and gradients."""
+        return (
+            torch.is_grad_enabled()
+            and idx.shape == targets.shape
+            and idx.dtype == targets.dtype == torch.int64
+            and idx.device.type == "cpu"
+            and 0 < idx.shape[1] <= min(self.config.block_size, MAX_LENGTH)
+            and len(idx) > 0
+            and not (self.training and self.config.dropout)
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and is_plain_gpt(self)
+            and _are_ids(idx, self.config.vocab_size)
+            and _are_targets(targets, self.config.vocab_size)
+            and load_loops() is not None
+        )
+
+
+MODELS.add(CompiledGPT)
+
+
+def _is_trained(parameter: Tensor) -> bool:
+    """Return True for an ordinary parameter that is trained; FSDP's are divided among processes."""
+    return type(parameter) is nn.Parameter and parameter.requires_grad and parameter.is_contiguous()
+
+
+def _are_ids(tokens: Tensor, V: int) -> bool:
+    """Return True if all tokens are in the vocabulary. PyTorch's code refuses others."""
+    low, high = torch.aminmax(tokens)
+    return int(low) >= 0 and int(high) < V
+
+
+def _are_targets(targets: Tensor, V: int) -> bool:
+    """Return True if all targets are in the vocabulary, or some are and the others do not count."""
+    if _are_ids(targets, V):
+        return True
+    counted = targets[targets != IGNORE_INDEX]
+    return len(counted) > 0 and _are_ids(counted, V)
+
+
+class _Step(torch.autograd.Function):
+    """The loss of a batch, whose gradients are computed together with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        memory: "_Memory",
+        config: ModelConfig,
+        parameters: Sequence[Tensor | None],
+        idx: Tensor,
+        targets: Tensor,
+        *present: Tensor,
+    ) -> Any:
+        """Return the mean loss and the logits (B, T, V). The parameters that are `present` get gradients."""
+        loss, logits, ctx.gradients = memory.compute(config, parameters, idx, targets)
+        ctx.present = present
+        ctx.mark_non_differentiable(logits)
+        return loss, logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the parameters."""
+        return None, None, None, None, None, *_unflatten_dense_tensors(ctx.gradients * d_loss, ctx.present)
+
+
+class _Memory:
+    """What the loops need besides a batch: scratch memory, and gradients for each thread."""
+
+    def __init__(self) -> None:
+        self.prepared_for: tuple[Any, ...] = ()
+
+    def compute(
+        self, config: ModelConfig, parameters: Sequence[Tensor | None], idx: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean loss, the logits (B, T, V) and the gradients, one parameter after the other."""
+        (B, T), threads = idx.shape, min(len(idx), torch.get_num_threads())
+        purpose = (T, threads, config, *(p if p is None else p.shape for p in parameters))
+        if self.prepared_for != purpose:
+            self._prepare(config, parameters, T, threads)
+            self.prepared_for = purpose
+        addresses = _make_tables(parameters, self.missing)
+        logits, idx, targets = torch.empty(B, T, config.vocab_size), idx.contiguous(), targets.contiguous()
+        train_windows, counted = load_loops(), int((targets != IGNORE_INDEX).sum())
+        self.gradients.zero_()
+
+        def compute_part(part: int) -> float:
+            windows = slice(B * part // threads, B * (part + 1) // threads)
+            x, y, out = (tensor[windows].view(-1).numpy() for tensor in (idx, targets, logits))
+            tables = (*addresses, *self.tables[part])
+            return train_windows(*self.layout, *tables, x, y, 1 / counted, out, self.scratch[part].numpy())
+
+        loss = sum(_run_in_threads(compute_part, threads)) / counted
+        return torch.tensor(loss, dtype=torch.float32), logits, self.gradients.sum(0)
+
+    def _prepare(self, config: ModelConfig, parameters: Sequence[Tensor | None], T: int, threads: int) -> None:
+        """Allocate the memory for windows of T tokens and this number of threads."""
+        from minigpt.kernels.numba_ops import ACTIVATIONS
+        from minigpt.kernels.numba_training import MAX_ROWS, Sizes, plan_scratch
+
+        C, H, V, L = config.n_embd, config.n_head, config.vocab_size, config.n_layer
+        rows = max(1, MAX_ROWS // T) * T
+        sizes = Sizes(T, C, H, V, L, 4 * C, ACTIVATIONS.index(config.activation), rows)
+        self.layout = (sizes, *plan_scratch(sizes))
+        self.scratch = torch.empty(threads, self.layout[1].size)
+        self.missing = torch.zeros(max(3 * C, V))
+        present = unique_parameters(parameters)
+        self.gradients = torch.empty(threads, sum(p.numel() for p in present))
+        self.unused = torch.empty_like(self.missing)
+        self.tables = []
+        for flat in self.gradients:
+            views = dict(zip(present, flat.split([p.numel() for p in present]), strict=True))
+            self.tables.append(_make_tables([p if p is None else views[p] for p in parameters], self.unused))
+
+
+_memories: WeakKeyDictionary[nn.Module, _Memory] = (
+    WeakKeyDictionary()
+)  # not in the model, which can be copied and saved
+
+
+def list_parameters(model: GPT) -> list[Tensor | None]:
+    """Return a model's parameters in the order of `numba_training`'s addresses; None where the model has no bias.
+
+    The blocks come first. Their sizes are multiples of 16 where n_embd is, so their gradients begin at multiples of 64
+    bytes.
+    """
+    parameters: list[Tensor | None] = []
+    for block in model.blocks:
+        attention, ffwd = block.attention, block.ffwd
+        for layer in (block.ln1, attention.qkv, attention.proj, block.ln2, ffwd.up, ffwd.down):
+            parameters += [layer.weight, layer.bias]
+    tokens, positions, head = model.token_embedding_table, model.position_embedding_table, model.lm_head
+    parameters += [tokens.weight, positions.weight, model.ln_f.weight, model.ln_f.bias]
+    parameters += [tokens.weight, None] if head is None else [head.weight, head.bias]
+    return parameters
+
+
+def unique_parameters(parameters: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return the parameters that exist, each once: a tied head is the token embedding."""
+    return list(dict.fromkeys(p for p in parameters if p is not None))
+
+
+def _make_tables(tensors: Sequence[Tensor | None], missing: Tensor) -> tuple[ndarray, ndarray]:
+    """Return the addresses of tensors outside of the blocks (6,) and in the blocks (L, 12)."""
+    addresses = np.array([(missing if tensor is None else tensor).data_ptr() for tensor in tensors])
+    return addresses[-6:], addresses[:-6].reshape(-1, 12)
+
+
+def _run_in_threads(work: Callable[[int], float], threads: int) -> list[float]:
+    """Return work(0), work(1), ..., each computed by a thread of its own."""
+    if threads == 1:
+        return [work(0)]
+    running = [_start_workers(threads - 1).submit(work, part) for part in range(1, threads)]
+    return [work(0), *(future.result() for future in running)]
+
+
+@functools.cache
+def _start_workers(threads: int) -> ThreadPoolExecutor:
+    """Return threads that wait for work. A forked process does not use them: there PyTorch has one thread."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="minigpt-training")
+
+
+@functools.cache
+def load_loops() -> Any:
+    """Compile `train_windows`, or load it. Warn once and return None where Numba is missing or cannot work."""
+
+    def load() -> Any:
+        from minigpt.kernels.numba_training import Sizes, plan_scratch, train_windows
+
+        sizes = Sizes(T=1, C=1, H=1, V=0, L=0, F=4, activation=0, R=1)  # no windows, of a model without blocks
+        layout = plan_scratch(sizes)
+        tables, no_ids = (np.zeros(6, np.int64), np.zeros((0, 12), np.int64)), np.zeros(0, np.int64)
+        scratch = np.zeros(layout[0].size, np.float32)
+        train_windows(sizes, *layout, *tables, *tables, no_ids, no_ids, 1.0, scratch, scratch)
+        return train_windows
+
+    return compile_or_warn("loops that train", load, "the model trains with PyTorch, more slowly")
