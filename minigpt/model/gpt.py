@@ -85,7 +85,7 @@ class FeedForward(nn.Module):
         """Process each position: (B, T, C) -> (B, T, C)."""
         x = self.up(x)  # (B, T, 4C)
         if self.activation == "relu":
-            x = F.relu(x, inplace=True)
+            x = F.relu(x)
         else:
             x = F.gelu(x, approximate="tanh" if self.activation == "gelu" else "none")
         return self.dropout(self.down(x))
