@@ -115,6 +115,17 @@ class LoRALinear(nn.Module):
                 result = result + scale * self.adapters[name](x, self.base)
         return result
 
+    def compute_effective_weight(self) -> Tensor | None:
+        """Return the matrix with the active updates added, (O, I), or None where an update drops some of its inputs.
+
+        A product with it is the layer's result, and autograd takes its gradient on to the updates.
+        """
+        weight = self.base.weight
+        active = {} if self.unmerged_base else {self.adapters[name]: scale for name, scale in self.scales.items()}
+        if any(update.config.dropout and self.training for update in active):
+            return None
+        return sum((scale * update.compute_weight_update(weight) for update, scale in active.items()), weight)
+
     def merge(self) -> None:
         """Replace `base` by a layer whose matrix includes the updates of the active adapters."""
         if self.unmerged_base is None:

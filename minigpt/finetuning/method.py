@@ -48,7 +48,7 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
         "optimizer": "adamw",
         "quantization": "none",
         "threads": 0,
-        "compiled_loops": "auto" if method == "full" else "off",  # the loops know no adapters
+        "compiled_loops": "auto",
     }
     merged: dict[str, Any] = {"warmup_iters": base.config.training.warmup_iters, **common, **defaults, **settings}
     if "warmup_iters" not in settings and isinstance(merged["max_iters"], int):

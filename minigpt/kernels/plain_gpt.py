@@ -14,27 +14,36 @@ KNOWN = {Block, CausalSelfAttention, ScaledDotProductAttention, FeedForward, Fun
 KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
 
 
-def is_plain_gpt(model: GPT, int8: bool = False) -> bool:
-    """Return True for a GPT in float32 on a CPU, without hooks, adapters or other layers than those of model/gpt.py.
+def is_plain_gpt(model: GPT, int8: bool = False, adapters: bool = False) -> bool:
+    """Return True for a GPT in float32 on a CPU, without hooks or other layers than those of model/gpt.py.
 
     Args:
         model: the model.
         int8: whether its linear layers may all be `Linear8bit`.
+        adapters: whether linear layers may have adapters, that is, the method `compute_effective_weight`.
     """
     modules: list[nn.Module] = [model]
+    kinds = set()
     for module in modules:  # grows while it is read; faster than model.modules()
+        if adapters and has_adapters(module):
+            continue
+        kinds.add(type(module))
         modules.extend(part for part in module._modules.values() if part is not None)
-    kinds = {type(module) for module in modules[1:]}
     weight = model.ln_f.weight
     return (
         type(model) in MODELS
-        and kinds <= (KNOWN | {Linear8bit} if int8 else KNOWN)
+        and kinds <= (KNOWN | MODELS | {Linear8bit} if int8 else KNOWN | MODELS)
         and not (Linear8bit in kinds and kinds & LINEAR)
         and not any(has_hooks(module) or "forward" in vars(module) for module in modules)
         and all(norm.eps == LAYER_NORM_EPSILON for norm in modules if isinstance(norm, nn.LayerNorm))
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
     )
+
+
+def has_adapters(layer: nn.Module) -> bool:
+    """Return True if a layer adds the updates of adapters to its matrix."""
+    return hasattr(type(layer), "compute_effective_weight")
 
 
 def has_hooks(module: nn.Module) -> bool:

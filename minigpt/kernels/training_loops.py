@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config, ModelConfig
 from minigpt.kernels.compilation import compile_or_warn
-from minigpt.kernels.plain_gpt import MODELS, is_plain_gpt
+from minigpt.kernels.plain_gpt import MODELS, has_adapters, is_plain_gpt
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.loss import IGNORE_INDEX
@@ -70,9 +70,9 @@ class CompiledGPT(GPT):
         if targets is None or cache is not None or not self._can_use_loops(idx, targets):
             return super().forward(idx, targets, cache)
         parameters = list_parameters(self)
-        present = unique_parameters(parameters)
-        if not all(_is_trained(p) for p in present):
+        if parameters is None or not all(p is None or _is_ordinary(p) for p in parameters):
             return super().forward(idx, targets, cache)
+        present = unique_parameters(parameters)
         if self not in _memories:
             _memories[self] = _Memory()
         loss, logits = _Step.apply(_memories[self], self.config, parameters, idx, targets, *present)
@@ -90,7 +90,7 @@ class CompiledGPT(GPT):
             and not (self.training and self.config.dropout)
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
-            and is_plain_gpt(self)
+            and is_plain_gpt(self, adapters=True)
             and _are_ids(idx, self.config.vocab_size)
             and _are_targets(targets, self.config.vocab_size)
             and load_loops() is not None
@@ -100,9 +100,9 @@ class CompiledGPT(GPT):
 MODELS.add(CompiledGPT)
 
 
-def _is_trained(parameter: Tensor) -> bool:
-    """Return True for an ordinary parameter that is trained; FSDP's are divided among processes."""
-    return type(parameter) is nn.Parameter and parameter.requires_grad and parameter.is_contiguous()
+def _is_ordinary(parameter: Tensor) -> bool:
+    """Return True for a parameter in one piece of this process's memory; FSDP's are divided among processes."""
+    return type(parameter) in (nn.Parameter, Tensor) and parameter.is_contiguous()
 
 
 def _are_ids(tokens: Tensor, V: int) -> bool:
@@ -199,21 +199,36 @@ _memories: WeakKeyDictionary[nn.Module, _Memory] = (
 )  # not in the model, which can be copied and saved
 
 
-def list_parameters(model: GPT) -> list[Tensor | None]:
+def list_parameters(model: GPT) -> list[Tensor | None] | None:
     """Return a model's parameters in the order of `numba_training`'s addresses; None where the model has no bias.
 
-    The blocks come first. Their sizes are multiples of 16 where n_embd is, so their gradients begin at multiples of 64
-    bytes.
+    A matrix with adapters is the sum of both. Autograd takes its gradient on to the adapters. The blocks come first:
+    their sizes are multiples of 16 where n_embd is, so their gradients begin at multiples of 64 bytes.
+
+    Returns:
+        The parameters, or None if an adapter drops some of its inputs, which no matrix does.
     """
     parameters: list[Tensor | None] = []
     for block in model.blocks:
         attention, ffwd = block.attention, block.ffwd
         for layer in (block.ln1, attention.qkv, attention.proj, block.ln2, ffwd.up, ffwd.down):
-            parameters += [layer.weight, layer.bias]
-    tokens, positions, head = model.token_embedding_table, model.position_embedding_table, model.lm_head
-    parameters += [tokens.weight, positions.weight, model.ln_f.weight, model.ln_f.bias]
-    parameters += [tokens.weight, None] if head is None else [head.weight, head.bias]
+            if not _add_layer(layer, parameters):
+                return None
+    tokens, head = model.token_embedding_table.weight, model.lm_head
+    parameters += [tokens, model.position_embedding_table.weight, model.ln_f.weight, model.ln_f.bias]
+    if head is None:
+        parameters += [tokens, None]
+    elif not _add_layer(head, parameters):
+        return None
     return parameters
+
+
+def _add_layer(layer: Any, parameters: list[Tensor | None]) -> bool:
+    """Add the weight and the bias of a layer to the list, or return False."""
+    has_updates = has_adapters(layer)
+    weight = layer.compute_effective_weight() if has_updates else layer.weight
+    parameters += [weight, layer.base.bias if has_updates else layer.bias]
+    return weight is not None
 
 
 def unique_parameters(parameters: Sequence[Tensor | None]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from minigpt.finetuning.lora import apply_lora
 from minigpt.kernels.training_loops import CompiledGPT
 from minigpt.model import build
 from minigpt.model.loss import IGNORE_INDEX
+from minigpt.model.quantization import quantize_layers
 from minigpt.training.wrapping import wrap_model
 
 V = 11
@@ -122,7 +123,7 @@ def test_ignored_targets_do_not_count_and_ids_outside_the_vocabulary_are_refused
         fast(x + V, y)
 
 
-def test_hooks_adapters_and_frozen_weights_are_left_to_pytorch() -> None:
+def test_hooks_are_left_to_pytorch_and_frozen_weights_get_no_gradient() -> None:
     _, fast = make_pair()
     x, y = make_batch(3, 9)
     calls: list[int] = []
@@ -131,14 +132,41 @@ def test_hooks_adapters_and_frozen_weights_are_left_to_pytorch() -> None:
     assert calls == [1]
     handle.remove()
     fast.ln_f.weight.requires_grad_(False)
-    fast(x, y)[1].backward()
+    _, loss = fast(x, y)
+    assert "Step" in type(loss.grad_fn).__name__
+    loss.backward()
     assert fast.ln_f.weight.grad is None
-    plain, fast = make_pair()
+
+
+@pytest.mark.parametrize(
+    ("options", "quantization", "in_loops"),
+    [
+        ({}, None, True),
+        ({"dora": True}, None, True),
+        ({}, "nf4", True),
+        ({"targets": ["qkv"]}, "nf4", False),  # the other layers are in NF4, without an adapter
+        ({"dropout": 0.5}, None, False),
+    ],
+    ids=["lora", "dora", "qlora", "qlora of some layers", "dropout"],
+)
+def test_adapters_get_the_gradients_of_autograd(options: dict, quantization: str | None, in_loops: bool) -> None:
+    plain, fast = make_pair(n_embd=16)
+    if quantization is not None:
+        for model in (plain, fast):
+            quantize_layers(model, quantization)
+    gradients, losses, (x, y) = [], [], make_batch(3, 9)
     for model in (plain, fast):
         torch.manual_seed(1)
-        apply_lora(model, rank=2)
-    found, expected = ([p.grad for p in m.parameters() if p.requires_grad] for m in (fast, plain) if compute(m, (x, y)))
-    require_close(found, expected)
+        apply_lora(model, rank=2, **options)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".B"):
+                torch.nn.init.normal_(parameter, std=0.2)
+        _, loss = model(x, y)
+        loss.backward()
+        losses.append(loss)
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert ("Step" in type(losses[1].grad_fn).__name__) == in_loops
+    require_close(gradients[1], gradients[0])
 
 
 @pytest.mark.parametrize(
