@@ -106,7 +106,7 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(order: str, world_size
     assert {data.position for data in ranks} == {alone.position}
 
 
-@pytest.mark.parametrize(("tokens", "an_epoch"), [(800, 98), (801, 99), (17, 1), (16, 1), (9, 1)])
+@pytest.mark.parametrize(("tokens", "an_epoch"), [(800, 98), (801, 99), (17, 1), (9, 1)])
 def test_each_epoch_reads_adjacent_windows_from_another_place(tokens: int, an_epoch: int) -> None:
     data = dataset(order="epochs", train_fraction=tokens / 1000)
     starts = torch.cat([data.get_batch("train")[0][:, 0] for _ in range(20 * an_epoch)]).view(100, an_epoch)
