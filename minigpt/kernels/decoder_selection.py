@@ -5,6 +5,7 @@ The rules are fixed. They come from the table in docs/performance.md, never from
 
 import functools
 import os
+import sys
 from typing import NamedTuple
 
 import torch
@@ -17,15 +18,14 @@ from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
 from minigpt.model.quantization import Linear8bit
 
-LOADING = 3  # a process loads the loops once, which takes as long as PyTorch takes for 3 * min_tokens tokens
-_loaded: set[Loops] = set()
+LOADING = 12  # to import Numba, once in a process, takes as long as PyTorch takes for 12 * min_tokens tokens
 _numba_process: int | None = None  # the process in which Numba started its threads
 
 
 class Limits(NamedTuple):
     """When compiled loops are faster than PyTorch."""
 
-    min_tokens: int = 128  # for fewer, PyTorch is as fast
+    min_tokens: int = 32  # for fewer, PyTorch is as fast
     min_shared_weights: int = 2**20  # with fewer, two threads wait for each other for as long as they work
     max_weights: int = 2**28  # with more, the loops' own copy of the weights would take over a gigabyte
     max_window: int = 2**31  # weights times positions; with more, PyTorch's large products are faster past block_size
@@ -39,7 +39,7 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
     if window.idx.is_cuda:
         return _build_graph_decoder(window) if window.cache.length < model.config.block_size else None
     loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
-    if loops is None or not _is_worth_loading(loops, tokens, limits) or not _can_compile(loops):
+    if loops is None or not _is_worth_loading(tokens, limits) or not _can_compile(loops):
         return None
     from minigpt.kernels.numba_stream import NumbaDecoder
 
@@ -58,12 +58,12 @@ def should_use_loops(model: nn.Module, tokens: int) -> bool:
     """Return True if `build_decoder` uses compiled loops for a text of `tokens` tokens in this process."""
     limits = Limits()
     loops = select_loops(model, 1, 0, tokens, limits) if isinstance(model, GPT) else None
-    return loops is not None and _is_worth_loading(loops, tokens, limits)
+    return loops is not None and _is_worth_loading(tokens, limits)
 
 
-def _is_worth_loading(loops: Loops, tokens: int, limits: Limits) -> bool:
-    """Return True if the loops are loaded, or if the text is long enough to load them."""
-    return loops in _loaded or tokens >= LOADING * limits.min_tokens
+def _is_worth_loading(tokens: int, limits: Limits) -> bool:
+    """Return True if Numba is imported already, or if the text is long enough to import it."""
+    return "numba" in sys.modules or tokens >= LOADING * limits.min_tokens
 
 
 def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:
@@ -118,7 +118,6 @@ def _can_compile(loops: Loops) -> bool:
         from minigpt.kernels.numba_stream import compile_loops
 
         compile_loops(loops)
-        _loaded.add(loops)
         return True
 
     return bool(compile_or_warn("loops that generate text", load, "text is written with PyTorch, more slowly"))
