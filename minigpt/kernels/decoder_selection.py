@@ -13,7 +13,7 @@ from torch import nn
 
 from minigpt.kernels.compilation import compile_or_warn
 from minigpt.kernels.decoder import Decoder, Loops, count_weights
-from minigpt.kernels.plain_gpt import is_plain_gpt
+from minigpt.kernels.plain_gpt import is_plain_gpt, list_linear_layers
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
 from minigpt.model.quantization import Linear8bit
@@ -81,14 +81,14 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
         was forked from one that used the loops.
     """
     size, block_size = count_weights(model), model.config.block_size
-    if rows > 1 or size > limits.max_weights or _is_forked() or not is_plain_gpt(model, int8=True):
+    if rows > 1 or size > limits.max_weights or _is_forked() or not is_plain_gpt(model, quantized=True):
         return None
     room = block_size - length
     window = tokens > room and size * block_size <= limits.max_window
     if (tokens if window else min(tokens, room)) < limits.min_tokens:
         return None
     parts = 2 if size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
-    int8 = any(isinstance(module, Linear8bit) for module in model.modules())
+    int8 = all(isinstance(layer, Linear8bit) for layer in list_linear_layers(model))
     return Loops(parts, int8, window, model.lm_head is None)
 
 

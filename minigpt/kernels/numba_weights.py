@@ -1,16 +1,15 @@
 """GPT's weights as the arrays that the compiled loops read."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
+from minigpt.kernels.plain_gpt import get_bias, get_weight, list_linear_layers
 from minigpt.model.gpt import GPT
 from minigpt.model.quantization import Linear8bit
-
-Layer = nn.Linear | Linear8bit
 
 
 class Weights(NamedTuple):
@@ -38,42 +37,34 @@ class Weights(NamedTuple):
     head_affine: ndarray  # (P, 2, V / P)
 
 
+@torch.no_grad()
 def extract_weights(model: GPT, parts: int = 1, full: bool = False) -> Weights:
     """Return a GPT's parameters as arrays for the loops.
+
+    Matrices that are all in int8 stay so. Others are dequantized, and adapters are added to them.
 
     Args:
         model: a GPT in float32 on a CPU.
         parts: P, the number of parts of each layer; it divides n_head.
-        full: whether to dequantize matrices in int8.
+        full: whether to dequantize matrices in int8 too.
     """
     C, H, V = model.config.n_embd, model.config.n_head, model.config.vocab_size
     by_head = torch.arange(3 * C).view(3, H, C // H).transpose(0, 1).flatten()
     padded = torch.cat([torch.arange(V), torch.zeros(-V % parts, dtype=torch.int64)])
+    int8 = not full and all(isinstance(layer, Linear8bit) for layer in list_linear_layers(model))
 
-    def columns(layers: Sequence[Layer], outputs: Tensor | slice = slice(None)) -> tuple[ndarray, ndarray]:
+    def columns(layers: Sequence[Any], outputs: Tensor | slice = slice(None)) -> tuple[ndarray, ndarray]:
         """Return matrices (L, P, I, O / P) and affines (L, P, 2, O / P)."""
-        matrices = torch.stack([matrix[outputs].T for matrix in matrices_of(layers)])  # (L, I, O)
-        affines = affines_of(layers)[:, :, outputs]
-        first, second = (x.unflatten(2, (parts, -1)).transpose(1, 2).contiguous() for x in (matrices, affines))
+        stacked = (
+            torch.stack(tensors)[..., outputs] for tensors in zip(*(_read(x, int8) for x in layers), strict=True)
+        )
+        first, second = (x.unflatten(2, (parts, -1)).transpose(1, 2).contiguous() for x in stacked)
         return first.numpy(), second.numpy()
 
-    def rows(layers: Sequence[Layer]) -> tuple[ndarray, ndarray]:
+    def rows(layers: Sequence[Any]) -> tuple[ndarray, ndarray]:
         """Return matrices (L, P, I / P, O) and affines (L, 2, O), which follow the sum of the products."""
-        matrices = torch.stack([matrix.T for matrix in matrices_of(layers)]).unflatten(1, (parts, -1))
-        return matrices.contiguous().numpy(), affines_of(layers).numpy()
-
-    def matrices_of(layers: Sequence[Layer]) -> list[Tensor]:
-        return [layer.codes if is_int8(layer) else layer.weight.detach() for layer in layers]
-
-    def affines_of(layers: Sequence[Layer]) -> Tensor:
-        scales = [layer.scale if is_int8(layer) else tokens.new_ones(layer.out_features) for layer in layers]
-        biases = [
-            tokens.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach() for layer in layers
-        ]
-        return torch.stack([torch.stack(scales), torch.stack(biases)], dim=1)  # (L, 2, O)
-
-    def is_int8(layer: Layer) -> TypeGuard[Linear8bit]:
-        return isinstance(layer, Linear8bit) and not full
+        matrices, affines = (torch.stack(tensors) for tensors in zip(*(_read(x, int8) for x in layers), strict=True))
+        return matrices.unflatten(1, (parts, -1)).contiguous().numpy(), affines.numpy()
 
     def norms(layers: list[nn.LayerNorm]) -> ndarray:
         return torch.stack([torch.stack([layer.weight, layer.bias]) for layer in layers]).detach().numpy()
@@ -104,3 +95,11 @@ def extract_weights(model: GPT, parts: int = 1, full: bool = False) -> Weights:
         head=heads[0],
         head_affine=head_affine[0],
     )
+
+
+def _read(layer: Any, int8: bool) -> tuple[Tensor, Tensor]:
+    """Return a linear layer's transposed matrix (I, O), and its affine (2, O)."""
+    is_int8, bias = int8 and isinstance(layer, Linear8bit), get_bias(layer)
+    matrix = layer.codes if is_int8 else get_weight(layer)  # an adapter drops inputs in training only
+    scale = layer.scale if is_int8 else torch.ones(len(matrix))
+    return matrix.T, torch.stack([scale, torch.zeros(len(matrix)) if bias is None else bias])

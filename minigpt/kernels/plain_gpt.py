@@ -1,39 +1,40 @@
 """Whether a GPT is what model/gpt.py says and nothing else, so that compiled loops compute the same function."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minigpt.kernels.onednn_linear import OneDNNFunctionalLinear, OneDNNLinear
 from minigpt.model.gpt import GPT, Block, CausalSelfAttention, FeedForward, FunctionalLinear, ScaledDotProductAttention
-from minigpt.model.quantization import Linear8bit
+from minigpt.model.quantization import Linear4bit, Linear8bit
 
 LAYER_NORM_EPSILON = 1e-5
 MODELS = {GPT}  # a subclass may compute something else; training_loops.py adds its own
-LINEAR = {nn.Linear, OneDNNLinear}
 KNOWN = {Block, CausalSelfAttention, ScaledDotProductAttention, FeedForward, FunctionalLinear, OneDNNFunctionalLinear}
-KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout} | LINEAR
+KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout, nn.Linear, OneDNNLinear}
+QUANTIZED = {Linear4bit, Linear8bit}
 
 
-def is_plain_gpt(model: GPT, int8: bool = False, adapters: bool = False) -> bool:
+def is_plain_gpt(model: GPT, quantized: bool = False) -> bool:
     """Return True for a GPT in float32 on a CPU, without hooks or other layers than those of model/gpt.py.
+
+    Its linear layers may have adapters.
 
     Args:
         model: the model.
-        int8: whether its linear layers may all be `Linear8bit`.
-        adapters: whether linear layers may have adapters, that is, the method `compute_effective_weight`.
+        quantized: whether its linear layers may be quantized.
     """
     modules: list[nn.Module] = [model]
-    kinds = set()
+    kinds: set[type] = set()
     for module in modules:  # grows while it is read; faster than model.modules()
-        if adapters and has_adapters(module):
-            continue
-        kinds.add(type(module))
-        modules.extend(part for part in module._modules.values() if part is not None)
+        if not has_adapters(module):
+            kinds.add(type(module))
+            modules.extend(part for part in module._modules.values() if part is not None)
     weight = model.ln_f.weight
     return (
         type(model) in MODELS
-        and kinds <= (KNOWN | MODELS | {Linear8bit} if int8 else KNOWN | MODELS)
-        and not (Linear8bit in kinds and kinds & LINEAR)
+        and kinds <= (KNOWN | MODELS | QUANTIZED if quantized else KNOWN | MODELS)
         and not any(has_hooks(module) or "forward" in vars(module) for module in modules)
         and all(norm.eps == LAYER_NORM_EPSILON for norm in modules if isinstance(norm, nn.LayerNorm))
         and weight.device.type == "cpu"
@@ -51,3 +52,21 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+def list_linear_layers(model: GPT) -> list[Any]:
+    """Return the linear layers of a model in the order of its computation; its head last, if it has one of its own."""
+    layers = []
+    for block in model.blocks:
+        layers += [block.attention.qkv, block.attention.proj, block.ffwd.up, block.ffwd.down]
+    return layers if model.lm_head is None else [*layers, model.lm_head]
+
+
+def get_weight(layer: Any) -> Any:
+    """Return a layer's matrix (O, I) in float32, with its adapters; None if an adapter drops some of its inputs."""
+    return layer.compute_effective_weight() if has_adapters(layer) else layer.weight
+
+
+def get_bias(layer: Any) -> Tensor | None:
+    """Return a layer's bias (O,), or None if it has none."""
+    return layer.base.bias if has_adapters(layer) else layer.bias

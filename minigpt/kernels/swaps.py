@@ -57,6 +57,6 @@ def _select_tables(model: nn.Module, config: Config) -> dict[str, dict[type, typ
     if isinstance(model, Modern):
         return {"onednn_linear": ONEDNN, "elementwise": ELEMENTWISE, "causal_attention": ATTENTION}
     if isinstance(model, GPT):
-        has_loops = can_train_with_loops(config, device) and is_plain_gpt(model, adapters=True)
+        has_loops = can_train_with_loops(config, device) and is_plain_gpt(model)
         return {"onednn_linear": ONEDNN, "training_loops": LOOPS if has_loops else {}}
     return {}

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config, ModelConfig
 from minigpt.kernels.compilation import compile_or_warn
-from minigpt.kernels.plain_gpt import MODELS, has_adapters, is_plain_gpt
+from minigpt.kernels.plain_gpt import MODELS, get_bias, get_weight, is_plain_gpt
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.loss import IGNORE_INDEX
@@ -90,7 +90,7 @@ class CompiledGPT(GPT):
             and not (self.training and self.config.dropout)
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
-            and is_plain_gpt(self, adapters=True)
+            and is_plain_gpt(self)
             and _are_ids(idx, self.config.vocab_size)
             and _are_targets(targets, self.config.vocab_size)
             and load_loops() is not None
@@ -212,23 +212,14 @@ def list_parameters(model: GPT) -> list[Tensor | None] | None:
     for block in model.blocks:
         attention, ffwd = block.attention, block.ffwd
         for layer in (block.ln1, attention.qkv, attention.proj, block.ln2, ffwd.up, ffwd.down):
-            if not _add_layer(layer, parameters):
+            weight = get_weight(layer)
+            if weight is None:
                 return None
+            parameters += [weight, get_bias(layer)]
     tokens, head = model.token_embedding_table.weight, model.lm_head
     parameters += [tokens, model.position_embedding_table.weight, model.ln_f.weight, model.ln_f.bias]
-    if head is None:
-        parameters += [tokens, None]
-    elif not _add_layer(head, parameters):
-        return None
-    return parameters
-
-
-def _add_layer(layer: Any, parameters: list[Tensor | None]) -> bool:
-    """Add the weight and the bias of a layer to the list, or return False."""
-    has_updates = has_adapters(layer)
-    weight = layer.compute_effective_weight() if has_updates else layer.weight
-    parameters += [weight, layer.base.bias if has_updates else layer.bias]
-    return weight is not None
+    parameters += [tokens, None] if head is None else [get_weight(head), get_bias(head)]
+    return parameters if head is None or parameters[-2] is not None else None
 
 
 def unique_parameters(parameters: Sequence[Tensor | None]) -> list[Tensor]:

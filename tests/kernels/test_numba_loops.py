@@ -18,9 +18,10 @@ from torch import nn
 
 from minigpt.acceleration import build_decoder
 from minigpt.config import ModelConfig, SamplingConfig
+from minigpt.finetuning.lora import apply_lora
 from minigpt.generation.engine import choose_next_token
 from minigpt.kernels import numba_decode, numba_jit, numba_ops, numba_sampling, numba_weights, numba_window
-from minigpt.kernels.decoder_selection import Limits
+from minigpt.kernels.decoder_selection import Limits, select_loops
 from minigpt.model.gpt import FeedForward
 from minigpt.model.quantization import quantize_layers
 
@@ -71,6 +72,32 @@ def test_a_model_in_int8_generates_the_text_of_its_dequantized_weights(
     quantize_layers(model, "int8")
     decoder = build(limits._replace(max_window=max_window))
     require_same(model, START, SamplingConfig(max_new_tokens=60, seed=4), decoder)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "options"),
+    [
+        ("nf4", None),
+        (None, {}),
+        (None, {"dora": True, "targets": ["qkv", "lm_head"]}),
+        ("nf4", {}),
+        ("int8", {"targets": ["up"]}),
+    ],
+    ids=["nf4", "lora", "dora", "qlora", "int8 with an adapter"],
+)
+def test_a_model_in_four_bits_or_with_adapters_generates_the_text_of_pytorch(
+    quantization: str | None, options: dict | None
+) -> None:
+    model = create_model(SMALL)
+    if quantization is not None:
+        quantize_layers(model, quantization)
+    if options is not None:
+        apply_lora(model, rank=2, **options)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".B"):
+                torch.nn.init.normal_(parameter)
+    assert select_loops(model, 1, 0, 60, ALWAYS) is not None
+    require_same(model.eval(), START, SamplingConfig(max_new_tokens=60, seed=4), build(ALWAYS))
 
 
 SHAPES = [
@@ -132,7 +159,7 @@ import functools, torch
 from minigpt.acceleration import build_decoder
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.generation.engine import generate
-from minigpt.kernels.decoder_selection import Limits
+from minigpt.kernels.decoder_selection import Limits, select_loops
 from minigpt.model.gpt import GPT
 torch.manual_seed(0)
 model = GPT(ModelConfig(vocab_size=23, block_size=24, n_embd=16, n_head=2, n_layer=3))
