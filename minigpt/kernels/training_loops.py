@@ -44,6 +44,7 @@ def can_train_with_loops(config: Config, device: str) -> bool:
         and training.precision == "fp32"
         and not training.compile
         and not training.checkpoint_activations
+        and training.parallel != "fsdp"
         and (
             training.compiled_loops == "on"
             or (training.compiled_loops == "auto" and _takes_longer_than_compiling(config))

@@ -181,6 +181,7 @@ def test_adapters_get_the_gradients_of_autograd(options: dict, quantization: str
         ({"precision": "bf16"}, "off"),
         ({"compile": True}, "off"),
         ({"checkpoint_activations": True}, "off"),
+        ({"parallel": "fsdp"}, "off"),
         ({"implementation": "lecture"}, "off"),
         ({"architecture": "modern"}, "off"),
     ],
