@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from generation import make_model
+from processor import describe_processor
 from side_by_side import Side, time_in_turns
 
 from minigpt.config import ModelConfig, SamplingConfig
@@ -43,6 +44,7 @@ def format_rates(sides: dict[str, Side], tokens: int) -> str:
 def main() -> None:
     """Print two tables."""
     head = "KV cache, one thread | KV cache, two threads"
+    print(f"{describe_processor()}\n")
     print(f"| n_embd, blocks | Numba, one part | Numba, two parts | {head} |\n| --- | --- | --- | --- | --- |")
     for n_embd, n_head, n_layer in WITHIN:
         model = make_model(ModelConfig(vocab_size=65, block_size=512, n_embd=n_embd, n_head=n_head, n_layer=n_layer))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from processor import describe_processor
 from steps import FixedBatch, make_step
 
 from minigpt.config import Config
@@ -85,6 +86,7 @@ def main() -> None:
     if arguments.one:
         measure(*arguments.one)
         return
+    print(f"{describe_processor()}\n")
     print("| size | method | trained parameters | peak memory, MB | a step, ms |\n| --- | --- | --- | --- | --- |")
     for size in SIZES:
         for method in METHODS:

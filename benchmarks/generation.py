@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from llama_peer import prepare_llama_decode, prepare_llama_generate, write_model
+from processor import describe_processor
 from side_by_side import Side, choose_threads, time_in_turns
 
 from minigpt.acceleration import accelerate
@@ -72,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    print(f"{describe_processor()}\n")
     print("| case | side | threads | tokens/s | ours over theirs |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for name, config, tokens in (("64 wide", SMALL, 500), ("128 wide", MIDDLE, 500), ("384 wide", LARGE, 200)):

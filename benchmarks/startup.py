@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from processor import describe_processor
+
 IMPORT_TORCH = 'python -c "import torch"'
 TEXT = 100_000  # characters
 
@@ -32,15 +34,6 @@ def write_text(path: Path) -> None:
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 9))) for _ in range(500)]
     path.write_text("\n".join(" ".join(rng.choices(words, k=8)) for _ in range(TEXT // 48)))
-
-
-def read_processor() -> str:
-    """Return the processor's name; on Linux as the kernel has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:
@@ -66,7 +59,7 @@ def main() -> None:
         for _ in range(rounds):
             for title, command in commands.items():
                 taken[title].append(time_command(*command, cwd=folder))
-    print(f"{read_processor()}, Python {platform.python_version()}, medians of {rounds} rounds\n")
+    print(f"{describe_processor()}, Python {platform.python_version()}, medians of {rounds} rounds\n")
     print("| command | seconds | beyond `import torch` |\n| --- | --- | --- |")
     for title, seconds in taken.items():
         differences = [mine - base for mine, base in zip(seconds, taken[IMPORT_TORCH], strict=True)]

@@ -7,6 +7,7 @@ fastest. A ratio is a side's time over ours in the same round: the median, and t
 """
 
 import argparse
+import functools
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from peers import (
     make_nanogpt_step,
     make_transformers_step,
 )
+from processor import describe_processor
 from side_by_side import choose_threads, time_in_turns
 from torch import Tensor
 
@@ -58,10 +60,12 @@ def main() -> None:
     text = find_corpus(arguments.data).text
     tokenizer = CharTokenizer.from_text(text)
     ids = torch.tensor(tokenizer.encode(text))
+    print(f"{describe_processor()}\n")
     print("| (B, T, C, H, L) | step | threads | ms | time over ours |\n| --- | --- | --- | --- | --- |")
     for shape in SHAPES:
         steps = {
             "ours": make_our_step,
+            "ours, by PyTorch": functools.partial(make_our_step, compiled_loops="off"),
             "the lecture's": make_lecture_step,
             "nanoGPT's": make_nanogpt_step,
             "transformers' GPT-2": make_transformers_step,
