@@ -30,6 +30,8 @@ SETTINGS: dict[str, dict[str, str]] = {
 }
 BUSY = "while True: pass"
 
+from processor import describe_processor
+
 
 def train(data: str, steps: int, environment: dict[str, str]) -> float:
     """Return the steps per second of a training by the command."""
@@ -60,6 +62,7 @@ def main() -> None:
                     other.kill()
                     other.wait()
     quiet = statistics.median(rates["one thread", False])
+    print(f"{describe_processor()}\n")
     print("| threads | quiet: steps/s | of one quiet thread | busy: steps/s | of one quiet thread |")
     print("| --- " * 5 + "|")
     for name in SETTINGS:

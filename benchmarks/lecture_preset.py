@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from processor import describe_processor
 
 import minigpt
 
@@ -34,6 +35,7 @@ def main() -> None:
             print(f"seed {seed}: {info.validation_loss:.4f}", flush=True)
     threads = f"{info.threads} of {torch.get_num_threads()} threads"
     print(f"\n{info.data_characters:,} characters, torch {info.torch_version}, {threads}\n")
+    print(f"{describe_processor()}\n")
     print("| seed | validation loss (exact) | training s | evaluation s | evaluation share |")
     print("| --- | --- | --- | --- | --- |")
     for seed, row in enumerate(rows, 1337):

@@ -2,7 +2,8 @@
 
     python benchmarks/profile_step.py
 
-PyTorch's profiler on one thread, and minigpt without the compiled loops, which are one operation for it. The profiler slows everything a little, so the table has shares, not times.
+PyTorch's profiler on one thread, and minigpt without the compiled loops, which are one operation for the profiler. It
+slows everything a little, so the table has shares, not times.
 """
 
 import re

@@ -8,6 +8,7 @@ fastest. A ratio is a side's time over ours in the same round: the median, and t
 
 import argparse
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def main() -> None:
     print(f"{describe_processor()}\n")
     print("| (B, T, C, H, L) | step | threads | ms | time over ours |\n| --- | --- | --- | --- | --- |")
     for shape in SHAPES:
-        steps = {
+        steps: dict[str, Callable[..., Step]] = {
             "ours": make_our_step,
             "ours, by PyTorch": functools.partial(make_our_step, compiled_loops="off"),
             "the lecture's": make_lecture_step,

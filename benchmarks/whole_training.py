@@ -19,6 +19,7 @@ from pathlib import Path
 SCRIPT = """
 import sys
 import torch
+from processor import describe_processor
 from minigpt.config import Config
 from minigpt.model.lecture import GPTLanguageModel
 
@@ -80,6 +81,7 @@ def main() -> None:
     ratios = [theirs / ours for ours, theirs in zip(*times.values(), strict=True)]
     for name, taken in times.items():
         print(f"| {name} | {statistics.median(taken):.1f} s |")
+    print(f"{describe_processor()}\n")
     print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
