@@ -22,6 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from processor import describe_processor
+
 SETTINGS: dict[str, dict[str, str]] = {
     "sleep on a busy machine (the default)": {},
     "always spin": {"GOMP_SPINCOUNT": "300000"},  # OpenMP's default
@@ -29,8 +31,6 @@ SETTINGS: dict[str, dict[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 BUSY = "while True: pass"
-
-from processor import describe_processor
 
 
 def train(data: str, steps: int, environment: dict[str, str]) -> float:

@@ -16,10 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from processor import describe_processor
+
 SCRIPT = """
 import sys
 import torch
-from processor import describe_processor
 from minigpt.config import Config
 from minigpt.model.lecture import GPTLanguageModel
 
