@@ -25,21 +25,20 @@ def is_plain_gpt(model: GPT, quantized: bool = False) -> bool:
         model: the model.
         quantized: whether its linear layers may be quantized.
     """
+    known = KNOWN | QUANTIZED if quantized else KNOWN
     modules: list[nn.Module] = [model]
-    kinds: set[type] = set()
     for module in modules:  # grows while it is read; faster than model.modules()
-        if not has_adapters(module):
-            kinds.add(type(module))
+        kind = type(module)
+        if has_hooks(module) or "forward" in vars(module):
+            return False
+        if kind in known or (module is model and kind in MODELS):
             modules.extend(part for part in module._modules.values() if part is not None)
+        elif not has_adapters(module):
+            return False
+        if kind is nn.LayerNorm and module.eps != LAYER_NORM_EPSILON:
+            return False
     weight = model.ln_f.weight
-    return (
-        type(model) in MODELS
-        and kinds <= (KNOWN | MODELS | QUANTIZED if quantized else KNOWN | MODELS)
-        and not any(has_hooks(module) or "forward" in vars(module) for module in modules)
-        and all(norm.eps == LAYER_NORM_EPSILON for norm in modules if isinstance(norm, nn.LayerNorm))
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-    )
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def has_adapters(layer: nn.Module) -> bool:
@@ -64,6 +63,9 @@ def list_linear_layers(model: GPT) -> list[Any]:
 
 def get_weight(layer: Any) -> Any:
     """Return a layer's matrix (O, I) in float32, with its adapters; None if an adapter drops some of its inputs."""
+    weight = layer._parameters.get("weight")  # the attribute takes ten times as long
+    if weight is not None:
+        return weight
     return layer.compute_effective_weight() if has_adapters(layer) else layer.weight
 
 

@@ -137,13 +137,19 @@ class _Step(torch.autograd.Function):
         loss, logits, ctx.gradients = memory.compute(config, parameters, idx, targets)
         ctx.present = present
         ctx.mark_non_differentiable(logits)
+        ctx.set_materialize_grads(False)  # no zeros for the logits
         return loss, logits
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_loss: Tensor, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_loss: Tensor, d_logits: None) -> tuple[Tensor | None, ...]:
         """Return the gradients of the parameters."""
-        return None, None, None, None, None, *_unflatten_dense_tensors(ctx.gradients * d_loss, ctx.present)
+        if ctx.gradients is None:
+            raise RuntimeError("the compiled loops keep the gradients of a loss for one backward pass")
+        gradients, scale, ctx.gradients = ctx.gradients, d_loss.item(), None
+        if scale != 1:
+            gradients *= np.float32(scale)
+        return None, None, None, None, None, *_unflatten_dense_tensors(torch.from_numpy(gradients), ctx.present)
 
 
 class _Memory:
@@ -154,8 +160,12 @@ class _Memory:
 
     def compute(
         self, config: ModelConfig, parameters: Sequence[Tensor | None], idx: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean loss, the logits (B, T, V) and the gradients, one parameter after the other."""
+    ) -> tuple[Tensor, Tensor, ndarray]:
+        """Return the mean loss, the logits (B, T, V) and the gradients, one parameter after the other.
+
+        NumPy adds up the gradients, on one thread: PyTorch's other threads would wait in a loop for their next work,
+        and so keep a core from the threads here.
+        """
         (B, T), threads = idx.shape, min(len(idx), torch.get_num_threads())
         purpose = (T, threads, config, *(p if p is None else p.shape for p in parameters))
         if self.prepared_for != purpose:
@@ -164,16 +174,16 @@ class _Memory:
         addresses = _make_tables(parameters, self.missing)
         logits, idx, targets = torch.empty(B, T, config.vocab_size), idx.contiguous(), targets.contiguous()
         train_windows, counted = load_loops(), int((targets != IGNORE_INDEX).sum())
-        self.gradients.zero_()
 
         def compute_part(part: int) -> float:
             windows = slice(B * part // threads, B * (part + 1) // threads)
             x, y, out = (tensor[windows].view(-1).numpy() for tensor in (idx, targets, logits))
             tables = (*addresses, *self.tables[part])
+            self.gradients[part].fill(0)
             return train_windows(*self.layout, *tables, x, y, 1 / counted, out, self.scratch[part].numpy())
 
         loss = sum(_run_in_threads(compute_part, threads)) / counted
-        return torch.tensor(loss, dtype=torch.float32), logits, self.gradients.sum(0)
+        return torch.tensor(loss, dtype=torch.float32), logits, self.gradients.sum(axis=0)
 
     def _prepare(self, config: ModelConfig, parameters: Sequence[Tensor | None], T: int, threads: int) -> None:
         """Allocate the memory for windows of T tokens and this number of threads."""
@@ -187,10 +197,11 @@ class _Memory:
         self.scratch = torch.empty(threads, self.layout[1].size)
         self.missing = torch.zeros(max(3 * C, V))
         present = unique_parameters(parameters)
-        self.gradients = torch.empty(threads, sum(p.numel() for p in present))
+        gradients = torch.empty(threads, sum(p.numel() for p in present))
+        self.gradients = gradients.numpy()
         self.unused = torch.empty_like(self.missing)
         self.tables = []
-        for flat in self.gradients:
+        for flat in gradients:
             views = dict(zip(present, flat.split([p.numel() for p in present]), strict=True))
             self.tables.append(_make_tables([p if p is None else views[p] for p in parameters], self.unused))
 

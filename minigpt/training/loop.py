@@ -93,9 +93,10 @@ def train_step(model: WrappedModel, state: TrainingState) -> float:
     mean_loss = compute_gradients(model, state)
     optimizer = state.optimizer
     optimizer.set_learning_rate(state.step)
-    optimizer.clip_gradients(state.config.grad_clip)
-    optimizer.step()
-    optimizer.zero_grad()
+    with model.limit_update_threads():
+        optimizer.clip_gradients(state.config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
     state.step += 1
     state.is_evaluated = False
     return mean_loss

@@ -44,6 +44,19 @@ class WrappedModel:
     device: torch.device
     kernels: list[str]
 
+    @contextmanager
+    def limit_update_threads(self) -> Iterator[None]:
+        """Update the parameters on one thread within the block, if the model trains in compiled loops.
+
+        PyTorch's second thread would wait in a loop for its next work, and so keep a core from the compiled loops.
+        """
+        before = torch.get_num_threads()
+        torch.set_num_threads(1 if "training_loops" in self.kernels else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
 
 @contextmanager
 def wrap_model(model: nn.Module, config: Config, processes: Processes = SINGLE) -> Iterator[WrappedModel]:

@@ -104,6 +104,14 @@ def test_two_losses_may_wait_for_their_backward_passes() -> None:
     require_close(gradients[1], gradients[0])
 
 
+def test_a_loss_has_one_backward_pass() -> None:
+    _, fast = make_pair()
+    _, loss = fast(*make_batch(2, 9))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        loss.backward()
+
+
 def test_a_weight_that_is_not_a_number_gives_a_loss_that_is_not_one() -> None:
     _, fast = make_pair()
     with torch.no_grad():
