@@ -25,7 +25,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.loss import IGNORE_INDEX
 
-MAX_WIDTH = 256  # wider matrices do not stay in a core's cache; PyTorch's products are as fast
+MAX_WIDTH = 128  # where matrices are wider, PyTorch's products are as fast, or with AVX-512 faster
 MAX_LENGTH = 256  # tokens; the stored attention weights of longer windows would take too much memory
 MIN_FLOPS = 1e12  # of a training; PyTorch finishes a shorter one before the loops are compiled
 MIN_MINUTES = 0.5  # the same for a training with a time limit

@@ -184,7 +184,7 @@ def test_adapters_get_the_gradients_of_autograd(options: dict, quantization: str
         ({"activation": "gelu", "tied_head": True}, "on"),
         ({"optimizer": "muon", "grad_clip": 1.0, "gradient_accumulation": 2}, "on"),
         ({"dropout": 0.1}, "off"),
-        ({"n_embd": 260}, "off"),
+        ({"n_embd": 132}, "off"),
         ({"block_size": 257}, "off"),
         ({"precision": "bf16"}, "off"),
         ({"compile": True}, "off"),
