@@ -153,7 +153,7 @@ class _Step(torch.autograd.Function):
 
 
 class _Memory:
-    """What the loops need besides a batch: scratch memory, and gradients for each thread."""
+    """What the loops of one model need besides a batch: scratch memory, and gradients for each thread."""
 
     def __init__(self) -> None:
         self.prepared_for: tuple[Any, ...] = ()
@@ -206,9 +206,8 @@ class _Memory:
             self.tables.append(_make_tables([p if p is None else views[p] for p in parameters], self.unused))
 
 
-_memories: WeakKeyDictionary[nn.Module, _Memory] = (
-    WeakKeyDictionary()
-)  # not in the model, which can be copied and saved
+# Outside of the models, which can be copied and saved.
+_memories: WeakKeyDictionary[nn.Module, _Memory] = WeakKeyDictionary()
 
 
 def list_parameters(model: GPT) -> list[Tensor | None] | None:
