@@ -187,8 +187,9 @@ class _Memory:
 
     def _prepare(self, config: ModelConfig, parameters: Sequence[Tensor | None], T: int, threads: int) -> None:
         """Allocate the memory for windows of T tokens and this number of threads."""
+        from minigpt.kernels.numba_layers import Sizes
         from minigpt.kernels.numba_ops import ACTIVATIONS
-        from minigpt.kernels.numba_training import MAX_ROWS, Sizes, plan_scratch
+        from minigpt.kernels.numba_training import MAX_ROWS, plan_scratch
 
         C, H, V, L = config.n_embd, config.n_head, config.vocab_size, config.n_layer
         rows = max(1, MAX_ROWS // T) * T
@@ -263,7 +264,8 @@ def load_loops() -> Any:
     """Compile `train_windows`, or load it. Warn once and return None where Numba is missing or cannot work."""
 
     def load() -> Any:
-        from minigpt.kernels.numba_training import Sizes, plan_scratch, train_windows
+        from minigpt.kernels.numba_layers import Sizes
+        from minigpt.kernels.numba_training import plan_scratch, train_windows
 
         sizes = Sizes(T=1, C=1, H=1, V=0, L=0, F=4, activation=0, R=1)  # no windows, of a model without blocks
         layout = plan_scratch(sizes)
