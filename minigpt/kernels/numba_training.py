@@ -172,6 +172,40 @@ def backward_block(
     normalize_backward(d_normed, skip(a, o.x), moments, array_at(p[LN1], C), (R, C), d_x, d_gain, d_bias)
 
 
+@njit_inner
+def transpose_matrices(s: Sizes, m: Layout, outer: ndarray, blocks: ndarray, scratch: ndarray) -> None:
+    """Write the transposes of all matrices, which the forward pass reads, to the scratch memory."""
+    C, F = s.C, s.F
+    transpose(array_at(outer[HEAD], s.V * C), s.V, C, skip(scratch, m.head))
+    for layer in range(s.L):
+        p, matrices = blocks[layer], skip(scratch, m.matrices + layer * 12 * C * C)
+        transpose(array_at(p[QKV], 3 * C * C), 3 * C, C, matrices)
+        transpose(array_at(p[PROJ], C * C), C, C, skip(matrices, 3 * C * C))
+        transpose(array_at(p[UP], F * C), F, C, skip(matrices, 4 * C * C))
+        transpose(array_at(p[DOWN], C * F), C, F, skip(matrices, 8 * C * C))
+
+
+@njit_inner
+def embed(s: Sizes, outer: ndarray, idx: ndarray, x: ndarray) -> None:
+    """Write the sum of the embeddings of token and position to x (R, C)."""
+    for r in range(len(idx)):
+        token = array_at(outer[TOKENS] + 4 * idx[r] * s.C, s.C)
+        position = array_at(outer[POSITIONS] + 4 * (r % s.T) * s.C, s.C)
+        for c in range(s.C):
+            x[r * s.C + c] = token[c] + position[c]
+
+
+@njit_inner
+def embed_backward(s: Sizes, d_outer: ndarray, idx: ndarray, d_x: ndarray) -> None:
+    """Add the gradients of both embeddings from that of their sum (R, C)."""
+    for r in range(len(idx)):
+        d_token = array_at(d_outer[TOKENS] + 4 * idx[r] * s.C, s.C)
+        d_position = array_at(d_outer[POSITIONS] + 4 * (r % s.T) * s.C, s.C)
+        for c in range(s.C):
+            d_token[c] += d_x[r * s.C + c]
+            d_position[c] += d_x[r * s.C + c]
+
+
 @njit_nogil
 def train_windows(
     s: Sizes,
@@ -206,7 +240,7 @@ def train_windows(
     Returns:
         The sum of the losses in nats.
     """
-    T, C, V, L, F = s.T, s.C, s.V, s.L, s.F
+    T, C, V, L = s.T, s.C, s.V, s.L
     panel, d_x, d_normed, activations = (
         skip(scratch, m.panel),
         skip(scratch, m.d_x),
@@ -215,22 +249,12 @@ def train_windows(
     )
     normed, moments, d_logits = skip(scratch, m.normed), skip(scratch, m.moments), skip(scratch, m.d_logits)
     head, last = skip(scratch, m.head), skip(activations, L * o.size)
-    transpose(array_at(outer[HEAD], V * C), V, C, head)
-    for layer in range(L):
-        p, matrices = blocks[layer], skip(scratch, m.matrices + layer * 12 * C * C)
-        transpose(array_at(p[QKV], 3 * C * C), 3 * C, C, matrices)
-        transpose(array_at(p[PROJ], C * C), C, C, skip(matrices, 3 * C * C))
-        transpose(array_at(p[UP], F * C), F, C, skip(matrices, 4 * C * C))
-        transpose(array_at(p[DOWN], C * F), C, F, skip(matrices, 8 * C * C))
+    transpose_matrices(s, m, outer, blocks, scratch)
     loss = 0.0
     for first in range(0, len(idx), s.R):
         R = min(s.R, len(idx) - first)
         windows = R // T
-        for r in range(R):
-            token = array_at(outer[TOKENS] + 4 * idx[first + r] * C, C)
-            position = array_at(outer[POSITIONS] + 4 * (r % T) * C, C)
-            for c in range(C):
-                activations[r * C + c] = token[c] + position[c]
+        embed(s, outer, idx[first : first + R], activations)
         for layer in range(L):
             matrices, a = skip(scratch, m.matrices + layer * 12 * C * C), skip(activations, layer * o.size)
             forward_block(s, o, blocks[layer], matrices, windows, a, skip(a, o.size), panel)
@@ -248,10 +272,5 @@ def train_windows(
         for layer in range(L - 1, -1, -1):
             a = skip(activations, layer * o.size)
             backward_block(s, o, m, blocks[layer], d_blocks[layer], windows, a, scratch)
-        for r in range(R):
-            d_token = array_at(d_outer[TOKENS] + 4 * idx[first + r] * C, C)
-            d_position = array_at(d_outer[POSITIONS] + 4 * (r % T) * C, C)
-            for c in range(C):
-                d_token[c] += d_x[r * C + c]
-                d_position[c] += d_x[r * C + c]
+        embed_backward(s, d_outer, idx[first : first + R], d_x)
     return loss
