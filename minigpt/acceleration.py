@@ -8,6 +8,7 @@ models do not change, and there is no decoder.
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -25,6 +26,7 @@ __all__ = [
     "choose_training_loops",
     "describe_decoder",
     "has_kernels",
+    "leave_threads_to_loops",
     "restore",
     "should_use_loops",
 ]
@@ -81,6 +83,16 @@ def choose_training_loops(config: Config, device: str) -> Literal["on", "off"]:
 
     can_train = training_loops.can_train_with_loops(config, device) and training_loops.load_loops() is not None
     return "on" if can_train else "off"
+
+
+def leave_threads_to_loops() -> AbstractContextManager[None]:
+    """Return a context in which the compiled training loops have PyTorch's threads, and PyTorch has one.
+
+    PyTorch's other threads would wait in a loop for their next work, and so keep cores from the compiled loops.
+    """
+    from minigpt.kernels.training_loops import leave_threads_to_loops
+
+    return leave_threads_to_loops()
 
 
 def build_decoder(window: ContextWindow, tokens: int, limits: "Limits | None" = None) -> "Decoder | None":

@@ -6,8 +6,9 @@ step costs little more than its matrix products, also beside another program tha
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -59,6 +60,23 @@ def _takes_longer_than_compiling(config: Config) -> bool:
         return training.max_minutes >= MIN_MINUTES
     weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
     return 6 * weights * config.tokens_per_step * training.max_iters >= MIN_FLOPS  # Kaplan et al. 2020, section 2.1
+
+
+_threads: int | None = None  # for the loops, while PyTorch has one
+
+
+@contextmanager
+def leave_threads_to_loops() -> Iterator[None]:
+    """Give PyTorch one thread, and the loops its threads, within the block."""
+    global _threads
+    before, threads = _threads, torch.get_num_threads()
+    _threads = threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _threads = before
+        torch.set_num_threads(threads)
 
 
 class CompiledGPT(GPT):
@@ -163,10 +181,9 @@ class _Memory:
     ) -> tuple[Tensor, Tensor, ndarray]:
         """Return the mean loss, the logits (B, T, V) and the gradients, one parameter after the other.
 
-        NumPy adds up the gradients, on one thread: PyTorch's other threads would wait in a loop for their next work,
-        and so keep a core from the threads here.
+        NumPy adds up the gradients: it starts no threads, which would then wait beside those of the loops.
         """
-        (B, T), threads = idx.shape, min(len(idx), torch.get_num_threads())
+        (B, T), threads = idx.shape, min(len(idx), _threads or torch.get_num_threads())
         purpose = (T, threads, config, *(p if p is None else p.shape for p in parameters))
         if self.prepared_for != purpose:
             self._prepare(config, parameters, T, threads)

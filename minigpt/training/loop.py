@@ -90,10 +90,10 @@ def train_step(model: WrappedModel, state: TrainingState) -> float:
 
     Raise DivergedError as `compute_gradients` does.
     """
-    mean_loss = compute_gradients(model, state)
     optimizer = state.optimizer
-    optimizer.set_learning_rate(state.step)
-    with model.limit_update_threads():
+    with model.limit_step_threads():
+        mean_loss = compute_gradients(model, state)
+        optimizer.set_learning_rate(state.step)
         optimizer.clip_gradients(state.config.grad_clip)
         optimizer.step()
         optimizer.zero_grad()

@@ -6,7 +6,7 @@ parameters and FSDP's shards stay.
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from minigpt.acceleration import accelerate
+from minigpt.acceleration import accelerate, leave_threads_to_loops
 from minigpt.config import Config
 from minigpt.distributed.parallelism import is_sharded, parallelize
 from minigpt.distributed.process_group import SINGLE, Processes
@@ -44,18 +44,9 @@ class WrappedModel:
     device: torch.device
     kernels: list[str]
 
-    @contextmanager
-    def limit_update_threads(self) -> Iterator[None]:
-        """Update the parameters on one thread within the block, if the model trains in compiled loops.
-
-        PyTorch's second thread would wait in a loop for its next work, and so keep a core from the compiled loops.
-        """
-        before = torch.get_num_threads()
-        torch.set_num_threads(1 if "training_loops" in self.kernels else before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    def limit_step_threads(self) -> AbstractContextManager[None]:
+        """Return a context in which PyTorch has one thread, if the model trains in compiled loops."""
+        return leave_threads_to_loops() if "training_loops" in self.kernels else nullcontext()
 
 
 @contextmanager
