@@ -80,7 +80,7 @@ def leave_threads_to_loops() -> Iterator[None]:
 
 
 class CompiledGPT(GPT):
-    """`GPT` that computes its loss and its gradients in compiled loops, where it is trained as it is."""
+    """`GPT` that computes its loss and its gradients in compiled loops while it is trained, in training mode."""
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
@@ -88,10 +88,10 @@ class CompiledGPT(GPT):
         """Predict the next token at every position; see `GPT.forward`. The logits have no gradient."""
         if targets is None or cache is not None or not self._can_use_loops(idx, targets):
             return super().forward(idx, targets, cache)
-        parameters = list_parameters(self)
+        parameters = _list_parameters(self)
         if parameters is None or not all(p is None or _is_ordinary(p) for p in parameters):
             return super().forward(idx, targets, cache)
-        present = unique_parameters(parameters)
+        present = _unique_parameters(parameters)
         if self not in _memories:
             _memories[self] = _Memory()
         loss, logits = _Step.apply(_memories[self], self.config, parameters, idx, targets, *present)
@@ -106,7 +106,8 @@ class CompiledGPT(GPT):
             and idx.device.type == "cpu"
             and 0 < idx.shape[1] <= min(self.config.block_size, MAX_LENGTH)
             and len(idx) > 0
-            and not (self.training and self.config.dropout)
+            and self.training
+            and not self.config.dropout
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and is_plain_gpt(self)
@@ -214,7 +215,7 @@ class _Memory:
         self.layout = (sizes, *plan_scratch(sizes))
         self.scratch = torch.empty(threads, self.layout[1].size)
         self.missing = torch.zeros(max(3 * C, V))
-        present = unique_parameters(parameters)
+        present = _unique_parameters(parameters)
         gradients = torch.empty(threads, sum(p.numel() for p in present))
         self.gradients = gradients.numpy()
         self.unused = torch.empty_like(self.missing)
@@ -228,7 +229,7 @@ class _Memory:
 _memories: WeakKeyDictionary[nn.Module, _Memory] = WeakKeyDictionary()
 
 
-def list_parameters(model: GPT) -> list[Tensor | None] | None:
+def _list_parameters(model: GPT) -> list[Tensor | None] | None:
     """Return a model's parameters in the order of `numba_training`'s addresses; None where the model has no bias.
 
     A matrix with adapters is the sum of both. Autograd takes its gradient on to the adapters. The blocks come first:
@@ -251,7 +252,7 @@ def list_parameters(model: GPT) -> list[Tensor | None] | None:
     return parameters if head is None or parameters[-2] is not None else None
 
 
-def unique_parameters(parameters: Sequence[Tensor | None]) -> list[Tensor]:
+def _unique_parameters(parameters: Sequence[Tensor | None]) -> list[Tensor]:
     """Return the parameters that exist, each once: a tied head is the token embedding."""
     return list(dict.fromkeys(p for p in parameters if p is not None))
 

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY
 
 import minigpt
-from minigpt.acceleration import accelerate, choose_training_loops
+from minigpt.acceleration import accelerate, choose_training_loops, leave_threads_to_loops
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora
 from minigpt.kernels.training_loops import CompiledGPT
@@ -102,6 +102,26 @@ def test_two_losses_may_wait_for_their_backward_passes() -> None:
         (losses[1] + 3 * losses[0]).backward()
         gradients.append([p.grad for p in model.parameters()])
     require_close(gradients[1], gradients[0])
+
+
+def test_in_evaluation_mode_pytorch_computes_and_the_logits_have_gradients() -> None:
+    _, fast = make_pair()
+    logits, loss = fast(*make_batch(2, 9))
+    assert not logits.requires_grad
+    logits, loss = fast.eval()(*make_batch(2, 9))
+    assert logits.requires_grad
+    assert "Step" not in type(loss.grad_fn).__name__
+
+
+def test_the_loops_keep_their_threads_while_pytorch_has_one(restore_threads: None) -> None:
+    torch.set_num_threads(2)
+    _, fast = make_pair()
+    batch = make_batch(5, 12)
+    expected = [gradient.clone() for gradient in compute(fast, batch)[1]]
+    with leave_threads_to_loops():
+        assert torch.get_num_threads() == 1
+        assert all(torch.equal(a, b) for a, b in zip(compute(fast, batch)[1], expected, strict=True))
+    assert torch.get_num_threads() == 2
 
 
 def test_a_loss_has_one_backward_pass() -> None:
