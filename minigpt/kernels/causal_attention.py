@@ -43,14 +43,14 @@ class _CausalAttention(torch.autograd.Function):
         weights = compute_attention_weights(q, k)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.shape = parts[0].shape
-        return average_values(weights, v).view(ctx.shape)
+        return _average_values(weights, v).view(ctx.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of queries, keys and values."""
         q, k, v, *weights = ctx.saved_tensors
-        gradients = attention_backward(gradient.flatten(0, 1), q, k, v, weights)
+        gradients = _attention_backward(gradient.flatten(0, 1), q, k, v, weights)
         return tuple(part.view(ctx.shape) for part in gradients)
 
 
@@ -69,7 +69,7 @@ def compute_attention_weights(q: Tensor, k: Tensor) -> list[Tensor]:
     ]
 
 
-def average_values(weights: Sequence[Tensor], v: Tensor) -> Tensor:
+def _average_values(weights: Sequence[Tensor], v: Tensor) -> Tensor:
     """Compute the averages of the values (N, T, D) by the weights of `compute_attention_weights`: (N, T, D)."""
     out = torch.empty_like(v)
     for chunk, (start, end) in zip(weights, _query_chunks(v.shape[1]), strict=True):
@@ -77,7 +77,7 @@ def average_values(weights: Sequence[Tensor], v: Tensor) -> Tensor:
     return out
 
 
-def attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def _attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Compute the gradients of queries, keys and values, (3, N, T, D), from that of attention's result, (N, T, D)."""
     gradients = q.new_zeros(3, *q.shape)
     d_q, d_k, d_v = gradients

@@ -63,7 +63,7 @@ def _list_rows(builder: ir.IRBuilder, first: ir.Value, stride: ir.Value, rows: i
 
 
 @intrinsic
-def compute_tile(
+def _compute_tile(
     typing: Any,
     a: Any,
     a_row: Any,
@@ -156,7 +156,7 @@ def skip(typing: Any, x: Any, count: Any) -> Any:
 
 
 @njit_inner
-def pack_columns(b: ndarray, strides: tuple[int, int], sizes: tuple[int, int], panel: ndarray) -> None:
+def _pack_columns(b: ndarray, strides: tuple[int, int], sizes: tuple[int, int], panel: ndarray) -> None:
     """Copy some columns of b, at most COLUMNS, side by side: (depth, COLUMNS), zero after the last column."""
     (b_row, b_column), (depth, columns) = strides, sizes
     for k in range(depth):
@@ -205,7 +205,7 @@ def multiply(
     edge = skip(panel, K * COLUMNS)  # a tile with fewer than COLUMNS columns
     for n in range(0, N, COLUMNS):
         columns = min(COLUMNS, N - n)
-        pack_columns(skip(b, n * b_column), b_strides, (K, columns), panel)
+        _pack_columns(skip(b, n * b_column), b_strides, (K, columns), panel)
         m = n // ROWS * ROWS if zeros == CAUSAL_RESULT else 0
         while m < M:
             rows = min(ROWS, M - m)
@@ -220,7 +220,7 @@ def multiply(
                         edge[number] = out[(m + r) * out_row + n + c] if start == ADD else np.float32(0)
                         edge[number] += bias[n + c] if start >= BIAS else np.float32(0)
                 target, target_row, target_start, target_bias = edge, COLUMNS, int(ADD), edge
-            compute_tile(
+            _compute_tile(
                 a_part, a_row, a_step, b_part, last - first, target, target_row, target_start, target_bias, relu, rows
             )
             if columns < COLUMNS:

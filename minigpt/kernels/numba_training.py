@@ -91,7 +91,7 @@ def _place(*sizes: int) -> list[int]:
 
 
 @njit_inner
-def forward_block(
+def _forward_block(
     s: Sizes, o: BlockLayout, p: ndarray, matrices: ndarray, windows: int, a: ndarray, out: ndarray, panel: ndarray
 ) -> None:
     """Compute a block for some windows.
@@ -131,7 +131,7 @@ def forward_block(
 
 
 @njit_inner
-def backward_block(
+def _backward_block(
     s: Sizes, o: BlockLayout, m: Layout, p: ndarray, g: ndarray, windows: int, a: ndarray, scratch: ndarray
 ) -> None:
     """Turn d_x, the gradient of a block's result, into that of its input, and add the gradients of its parameters.
@@ -173,7 +173,7 @@ def backward_block(
 
 
 @njit_inner
-def transpose_matrices(s: Sizes, m: Layout, outer: ndarray, blocks: ndarray, scratch: ndarray) -> None:
+def _transpose_matrices(s: Sizes, m: Layout, outer: ndarray, blocks: ndarray, scratch: ndarray) -> None:
     """Write the transposes of all matrices, which the forward pass reads, to the scratch memory."""
     C, F = s.C, s.F
     transpose(array_at(outer[HEAD], s.V * C), s.V, C, skip(scratch, m.head))
@@ -186,7 +186,7 @@ def transpose_matrices(s: Sizes, m: Layout, outer: ndarray, blocks: ndarray, scr
 
 
 @njit_inner
-def embed(s: Sizes, outer: ndarray, idx: ndarray, x: ndarray) -> None:
+def _embed(s: Sizes, outer: ndarray, idx: ndarray, x: ndarray) -> None:
     """Write the sum of the embeddings of token and position to x (R, C)."""
     for r in range(len(idx)):
         token = array_at(outer[TOKENS] + 4 * idx[r] * s.C, s.C)
@@ -196,7 +196,7 @@ def embed(s: Sizes, outer: ndarray, idx: ndarray, x: ndarray) -> None:
 
 
 @njit_inner
-def embed_backward(s: Sizes, d_outer: ndarray, idx: ndarray, d_x: ndarray) -> None:
+def _embed_backward(s: Sizes, d_outer: ndarray, idx: ndarray, d_x: ndarray) -> None:
     """Add the gradients of both embeddings from that of their sum (R, C)."""
     for r in range(len(idx)):
         d_token = array_at(d_outer[TOKENS] + 4 * idx[r] * s.C, s.C)
@@ -249,15 +249,15 @@ def train_windows(
     )
     normed, moments, d_logits = skip(scratch, m.normed), skip(scratch, m.moments), skip(scratch, m.d_logits)
     head, last = skip(scratch, m.head), skip(activations, L * o.size)
-    transpose_matrices(s, m, outer, blocks, scratch)
+    _transpose_matrices(s, m, outer, blocks, scratch)
     loss = 0.0
     for first in range(0, len(idx), s.R):
         R = min(s.R, len(idx) - first)
         windows = R // T
-        embed(s, outer, idx[first : first + R], activations)
+        _embed(s, outer, idx[first : first + R], activations)
         for layer in range(L):
             matrices, a = skip(scratch, m.matrices + layer * 12 * C * C), skip(activations, layer * o.size)
-            forward_block(s, o, blocks[layer], matrices, windows, a, skip(a, o.size), panel)
+            _forward_block(s, o, blocks[layer], matrices, windows, a, skip(a, o.size), panel)
         normalize(last, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
         result = skip(logits, first * V)
         linear(normed, head, array_at(outer[HEAD_BIAS], V), (R, C, V), BIAS, result, panel)
@@ -271,6 +271,6 @@ def train_windows(
         normalize_backward(d_normed, last, moments, array_at(outer[LN_F], C), (R, C), d_x, d_gain, d_bias)
         for layer in range(L - 1, -1, -1):
             a = skip(activations, layer * o.size)
-            backward_block(s, o, m, blocks[layer], d_blocks[layer], windows, a, scratch)
-        embed_backward(s, d_outer, idx[first : first + R], d_x)
+            _backward_block(s, o, m, blocks[layer], d_blocks[layer], windows, a, scratch)
+        _embed_backward(s, d_outer, idx[first : first + R], d_x)
     return loss

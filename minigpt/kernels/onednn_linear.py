@@ -24,9 +24,7 @@ HAS_ONEDNN = (
     and platform.machine() in ("x86_64", "AMD64")
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-
-
-SMALL = 2**13  # numbers of an input: in generation, starting oneDNN takes longer than the product
+SMALL = 2**13  # numbers of an input: without gradients, starting oneDNN for fewer takes longer than the product
 
 
 class OneDNNLinear(nn.Linear):
@@ -47,9 +45,8 @@ class OneDNNFunctionalLinear(FunctionalLinear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x @ weight.T + bias, for (..., I), (O, I) and (O,): (..., O), by oneDNN where it can."""
-    if not can_use_onednn(x, weight):
-        return F.linear(x, weight, bias)
-    if x.numel() < SMALL and not torch.is_grad_enabled():
+    is_small = x.numel() < SMALL and not torch.is_grad_enabled()
+    if is_small or not can_use_onednn(x, weight):
         return F.linear(x, weight, bias)
     rows = x.flatten(0, -2)  # (N, I)
     out = _Product.apply(rows, weight, bias) if torch.is_grad_enabled() else _multiply(rows, weight, bias)
@@ -88,12 +85,10 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of x, weight and bias from that of the result (N, O)."""
         x, weight = ctx.saved_tensors
-        return linear_backward(gradient, x, weight, ctx.needs_input_grad)
+        return _linear_backward(gradient, x, weight, ctx.needs_input_grad)
 
 
-def linear_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool] = (True, True, True)
-) -> tuple[Any, Any, Any]:
+def _linear_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]) -> tuple[Any, Any, Any]:
     """Compute the gradients of a linear layer.
 
     Args:
