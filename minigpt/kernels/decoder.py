@@ -30,12 +30,11 @@ class Decoder(Protocol):
 
 
 class Loops(NamedTuple):
-    """The compiled loops that continue a text. Numba compiles each combination separately."""
+    """The compiled loops that continue a text. Each combination compiles what it needs."""
 
     parts: int  # of each layer
-    int8: bool  # whether the matrices are quantized
+    single: bool  # whether there is one row
     window: bool  # whether the loops continue past block_size
-    tied: bool = False  # whether the head is the token embedding table, which is never quantized
 
 
 def count_weights(model: nn.Module) -> int:

@@ -13,10 +13,9 @@ from torch import nn
 
 from minigpt.kernels.compilation import compile_or_warn
 from minigpt.kernels.decoder import Decoder, Loops, count_weights
-from minigpt.kernels.plain_gpt import is_plain_gpt, list_linear_layers
+from minigpt.kernels.plain_gpt import is_plain_gpt
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
-from minigpt.model.quantization import Linear8bit
 
 LOADING = 12  # to import Numba, once in a process, takes as long as PyTorch takes for 12 * min_tokens tokens
 _numba_process: int | None = None  # the process in which Numba started its threads
@@ -28,6 +27,7 @@ class Limits(NamedTuple):
     min_tokens: int = 32  # for fewer, PyTorch is as fast
     min_shared_weights: int = 2**20  # with fewer, two threads wait for each other for as long as they work
     max_weights: int = 2**28  # with more, the loops' own copy of the weights would take over a gigabyte
+    max_width: int = 128  # channels; for several wider rows PyTorch's large products are faster
     max_window: int = 2**31  # weights times positions; with more, PyTorch's large products are faster past block_size
 
 
@@ -81,15 +81,16 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
         was forked from one that used the loops.
     """
     size, block_size = count_weights(model), model.config.block_size
-    if rows > 1 or size > limits.max_weights or _is_forked() or not is_plain_gpt(model, quantized=True):
+    if size > limits.max_weights or _is_forked() or not is_plain_gpt(model, quantized=True):
+        return None
+    if rows > 1 and model.config.n_embd > limits.max_width:
         return None
     room = block_size - length
     window = tokens > room and size * block_size <= limits.max_window
-    if (tokens if window else min(tokens, room)) < limits.min_tokens:
+    if rows * (tokens if window else min(tokens, room)) < limits.min_tokens:
         return None
-    parts = 2 if size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
-    int8 = all(isinstance(layer, Linear8bit) for layer in list_linear_layers(model))
-    return Loops(parts, int8, window, model.lm_head is None)
+    parts = 2 if rows == 1 and size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
+    return Loops(parts, rows == 1, window)
 
 
 def _build_graph_decoder(window: ContextWindow) -> Decoder | None:

@@ -2,25 +2,47 @@
 
 For a single token, PyTorch spends most of its time outside the arithmetic: some sixty calls of a few microseconds
 each, around a network that takes one core ten microseconds. Here the whole step is one compiled function, sampling
-included, for a batch of one. It computes the function of model/gpt.py: compare the two files. The cache stores keys
-and values (D, T), so that vectors run along the positions.
+included, for a batch of one. It computes the function of model/gpt.py: compare the two files.
 
 A block can be split in two parts as in Megatron-LM (Shoeybi et al. 2019). Each part has half of the heads and half of
 the hidden units, with their columns of the first matrix and their rows of the second. The results of both are added.
+
+Arrays are flat. Shapes: T, C, H, V, L and P as in numba_weights.Shape, D = C / H, F = 4C. The cache stores the keys of
+a head (D, S) and its values (T, E), where S and E are T and D up to a multiple of COLUMNS.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numba import prange
 from numpy import ndarray
-from torch.nn import functional as F
 
 from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
-from minigpt.kernels.numba_ops import ACTIVATIONS, activate, add_product, empty_array, exp, find_largest, layer_norm
+from minigpt.kernels.numba_layers import RELU, array_at, attend_with_cache, normalize
+from minigpt.kernels.numba_matvec import NF4, multiply_packed
+from minigpt.kernels.numba_ops import activate, create_zeros
 from minigpt.kernels.numba_sampling import Sampling, sample_token
-from minigpt.kernels.numba_weights import Weights, extract_weights
+from minigpt.kernels.numba_vectors import COLUMNS, pad, skip
+from minigpt.kernels.numba_weights import (
+    DOWN,
+    DOWN_AFFINE,
+    HEAD,
+    HEAD_AFFINE,
+    LN1,
+    LN2,
+    LN_F,
+    POSITIONS,
+    PROJ,
+    PROJ_AFFINE,
+    QKV,
+    QKV_AFFINE,
+    TOKENS,
+    UP,
+    UP_AFFINE,
+    Shape,
+    Weights,
+    extract_weights,
+)
 from minigpt.model.kv_cache import ContextWindow
 
 
@@ -38,210 +60,245 @@ class CachedDecoder:
         """
         model, cache = window.model, window.cache
         assert cache is not None
-        self.weights = extract_weights(model, parts)
-        self.scratch, self.sampling = create_scratch(self.weights), sampling
-        self.activation = ACTIVATIONS.index(model.config.activation)
-        stored = torch.stack(cache.keys_and_values())[:, :, 0]  # (L, 2, H, S, D)
-        stored = F.pad(stored, (0, 0, 0, model.config.block_size - cache.length))  # (L, 2, H, T, D)
-        self.keys, self.values = (part.mT.contiguous().numpy() for part in stored.unbind(1))  # (L, H, D, T) each
+        self.memory, self.sampling = Memory(extract_weights(model, parts)), sampling
+        for layer, stored in enumerate(cache.keys_and_values()):  # (2, 1, H, S, D)
+            keys, values = stored[:, 0]
+            self.memory.keys[layer, :, :, : cache.length] = keys.mT
+            self.memory.values[layer, :, : cache.length, : values.shape[-1]] = values
         self.token, self.position = token, cache.length
 
     def decode(self, uniforms: ndarray) -> ndarray:
         """Return the next tokens (N,), one for each random number in [0, 1)."""
-        state = self.weights, self.activation, self.keys, self.values, self.scratch
-        if len(self.scratch.sums) == 1:
-            tokens = decode_tokens(*state, self.token, self.position, self.sampling, uniforms)
+        arguments = self.memory.arguments
+        if self.memory.shape.P == 1:
+            tokens = decode_tokens(*arguments, self.token, self.position, self.sampling, uniforms)
         else:
             tokens, token = np.empty(len(uniforms), np.int64), self.token
-            logits = self.scratch.logits.reshape(-1)[: len(self.weights.tokens)]
             for n, uniform in enumerate(uniforms.tolist()):
-                decode_token_in_parts(*state, token, self.position + n)
-                tokens[n] = token = sample_token(logits, self.sampling, uniform)
+                decode_token_in_parts(*arguments, token, self.position + n)
+                tokens[n] = token = sample_token(self.memory.logits, self.sampling, uniform)
         self.token, self.position = int(tokens[-1]), self.position + len(tokens)
         return tokens
 
 
-class Scratch(NamedTuple):
-    """The activations of one token, a row for each of the P parts; the parts share x."""
+class Layout(NamedTuple):
+    """Where the activations of one token begin in the scratch memory.
 
-    x: ndarray  # (C,)
-    normed: ndarray  # (P, C)
-    qkv: ndarray  # (P, 3C / P)
-    scores: ndarray  # (P, T)
-    attended: ndarray  # (P, C / P)
-    hidden: ndarray  # (P, F / P)
-    sums: ndarray  # (P, C)
-    logits: ndarray  # (P, V / P)
-    rows: ndarray  # (P, F), scratch memory of `add_product`
+    The parts share x and the logits. Each part has the other activations in memory of its own.
+    """
+
+    x: int  # (C,)
+    logits: int  # (P, V / P)
+    first_part: int
+    normed: int  # (C,), from here on after the beginning of a part
+    moments: int  # (2,)
+    qkv: int  # (3C / P,)
+    scores: int  # (T,)
+    attended: int  # (C / P,), with room for a vector that begins in it
+    hidden: int  # (F / P,)
+    sums: int  # (C,)
+    part_size: int
 
 
-def create_scratch(w: Weights) -> Scratch:
-    """Allocate the activations of one token."""
-    P, C, width = w.head.shape
-    T, F = len(w.positions), P * w.up.shape[3]
-    return Scratch(
-        x=empty_array(C),
-        normed=empty_array(P, C),
-        qkv=empty_array(P, 3 * C // P),
-        scores=empty_array(P, T),
-        attended=empty_array(P, C // P),
-        hidden=empty_array(P, F // P),
-        sums=empty_array(P, C),
-        logits=empty_array(P, width),
-        rows=np.empty((P, F), np.int64),
-    )
+class Memory:
+    """The arrays of a decoder: the cache, the activations and the addresses of the weights."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Allocate the arrays."""
+        self.weights, self.shape = weights, weights.shape
+        T, C, H, V, L, P, *_ = self.shape
+        D, F = C // H, 4 * C
+        self.keys, self.values = create_zeros(L, H, D, pad(T)), create_zeros(L, H, T, pad(D))
+        own = [pad(n) for n in (C, 2, 3 * C // P, T, C // P + COLUMNS, F // P, C)]
+        begins = [sum(own[:n]) for n in range(len(own) + 1)]
+        logits = P * pad(-(-V // P))
+        layout = Layout(0, pad(C), pad(C) + logits, *begins)
+        self.scratch = create_zeros(layout.first_part + P * layout.part_size)
+        self.logits = self.scratch[layout.logits : layout.logits + V].numpy()
+        every = np.arange(max(F, T))
+        self.arguments = (
+            self.shape,
+            layout,
+            weights.outer,
+            weights.blocks,
+            self.keys.data_ptr(),
+            self.values.data_ptr(),
+            self.scratch.numpy(),
+            every,
+            np.empty((P, F), np.int64),
+        )
 
 
 @njit_allocating
 def decode_tokens(
-    w: Weights,
-    activation: int,
-    keys: ndarray,  # (L, H, D, T)
-    values: ndarray,  # (L, H, D, T)
-    s: Scratch,
-    token: int,  # the last one, not yet in the cache
+    s: Shape,
+    m: Layout,
+    outer: ndarray,
+    blocks: ndarray,
+    keys: int,
+    values: int,
+    scratch: ndarray,
+    every: ndarray,
+    rows: ndarray,
+    token: int,
     position: int,
     sampling: Sampling,
-    uniforms: ndarray,  # (N,), a random number in [0, 1) for each new token
+    uniforms: ndarray,
 ) -> ndarray:
-    """Return the N tokens that follow a token at a position; the last of them is not in the cache afterwards."""
+    """Return the N tokens that follow a token; the last of them is not in the cache afterwards.
+
+    Args:
+        s: the sizes.
+        m: where the activations begin in `scratch`.
+        outer: the addresses of the weights outside of the blocks, (P, 5).
+        blocks: the addresses of the weights in the blocks, (L, P, 10).
+        keys: the address of the cached keys, (L, H, D, S).
+        values: the address of the cached values, (L, H, T, E).
+        scratch: the activations.
+        every: the numbers from 0 on, for products that read all inputs.
+        rows: scratch memory for the inputs that a product reads, (P, F).
+        token: the last token, not yet in the cache.
+        position: its position.
+        sampling: how to choose tokens.
+        uniforms: a random number in [0, 1) for each new token, (N,).
+    """
     tokens = np.empty(len(uniforms), np.int64)
-    logits = s.logits.reshape(-1)[: len(w.tokens)]
     for n in range(len(uniforms)):
-        decode_token(w, activation, keys, values, s, token, position + n)
-        token = sample_token(logits, sampling, uniforms[n])
+        _embed(s, outer, scratch, token, position + n)
+        for stage in range(2 * s.L + 1):
+            for part in range(s.P):
+                _run_part(s, m, outer, blocks, keys, values, scratch, every, rows, stage, position + n, part)
+            _add_sums(s, m, blocks, scratch, stage)
+        token = sample_token(scratch[m.logits : m.logits + s.V], sampling, uniforms[n])
         tokens[n] = token
     return tokens
 
 
-@njit_inner
-def decode_token(
-    w: Weights, activation: int, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
-) -> None:
-    """Add a token at a position to the cache and write the logits of the next token to the scratch memory."""
-    embed(w, s, token, position)
-    for stage in range(2 * len(w.up) + 1):
-        for part in range(len(s.sums)):
-            _run_part(w, activation, keys, values, s, stage, position, part)
-        _add_sums(w, s, stage)
-
-
 @njit_parallel
 def decode_token_in_parts(
-    w: Weights, activation: int, keys: ndarray, values: ndarray, s: Scratch, token: int, position: int
+    s: Shape,
+    m: Layout,
+    outer: ndarray,
+    blocks: ndarray,
+    keys: int,
+    values: int,
+    scratch: ndarray,
+    every: ndarray,
+    rows: ndarray,
+    token: int,
+    position: int,
 ) -> None:
-    """Do the same with a thread for each part."""
-    embed(w, s, token, position)
-    for stage in range(2 * len(w.up) + 1):
-        for part in prange(len(s.sums)):  # unsigned: without the conversion, Numba compiles each function twice
-            _run_part(w, activation, keys, values, s, stage, position, np.int64(part))
-        _add_sums(w, s, stage)
+    """Add a token to the cache and compute the logits of the next one, with a thread for each part."""
+    _embed(s, outer, scratch, token, position)
+    for stage in range(2 * s.L + 1):
+        for part in prange(s.P):  # unsigned: without the conversion, Numba compiles each function twice
+            _run_part(s, m, outer, blocks, keys, values, scratch, every, rows, stage, position, np.int64(part))
+        _add_sums(s, m, blocks, scratch, stage)
+
+
+@njit_inner
+def _embed(s: Shape, outer: ndarray, x: ndarray, token: int, position: int) -> None:
+    """Write the sum of the embeddings of the token and of its position to x (C,)."""
+    tokens, positions = array_at(outer[0, TOKENS], s.V * s.C), array_at(outer[0, POSITIONS], s.T * s.C)
+    for c in range(s.C):
+        x[c] = tokens[token * s.C + c] + positions[position * s.C + c]
 
 
 @njit_inner
 def _run_part(
-    w: Weights, activation: int, keys: ndarray, values: ndarray, s: Scratch, stage: int, position: int, part: int
+    s: Shape,
+    m: Layout,
+    outer: ndarray,
+    blocks: ndarray,
+    keys: int,
+    values: int,
+    scratch: ndarray,
+    every: ndarray,
+    rows: ndarray,
+    stage: int,
+    position: int,
+    part: int,
 ) -> None:
     """Compute one part of a stage: the attention or the feed-forward of a layer, or the logits."""
-    layer = stage // 2
-    if layer == len(w.up):
-        compute_logits(w, s, part)
+    layer, own = stage // 2, skip(scratch, m.first_part + part * m.part_size)
+    normed, moments = skip(own, m.normed), skip(own, m.moments)
+    is_last = layer == s.L
+    address = outer[part, LN_F] if is_last else blocks[layer, part, LN2 if stage % 2 else LN1]
+    normalize(scratch, array_at(address, s.C), array_at(address + 4 * s.C, s.C), 1, s.C, normed, moments)
+    if is_last:
+        width = pad(-(-s.V // s.P))
+        first = part * width
+        size, logits = min(width, s.V - first), skip(scratch, m.logits + first)
+        multiply_packed(normed, outer[part, HEAD], s.head_kind, (s.C, size, s.C), every, logits)
+        _apply_affine(outer[part, HEAD_AFFINE], size, logits)
     elif stage % 2:
-        _compute_feed_forward(w, activation, s, layer, part)
+        _compute_feed_forward(s, m, blocks[layer, part], own, every, rows[part])
     else:
-        _compute_attention(w, keys, values, s, layer, position, part)
-
-
-@njit_inner
-def embed(w: Weights, s: Scratch, token: int, position: int) -> None:
-    """Add the embeddings of the token and of its position."""
-    for c in range(len(s.x)):
-        s.x[c] = w.tokens[token, c] + w.positions[position, c]
+        _compute_attention(s, m, blocks[layer, part], keys, values, own, every, layer * s.H, position, part)
 
 
 @njit_inner
 def _compute_attention(
-    w: Weights, keys: ndarray, values: ndarray, s: Scratch, layer: int, position: int, part: int
+    s: Shape,
+    m: Layout,
+    p: ndarray,
+    keys: int,
+    values: int,
+    own: ndarray,
+    every: ndarray,
+    first_head: int,
+    position: int,
+    part: int,
 ) -> None:
     """Compute what one part of the heads adds to x, and add their keys and values to the cache."""
-    _, H, D, _ = keys.shape
-    heads = H // len(s.sums)
-    qkv, attended = s.qkv[part], s.attended[part]
-    layer_norm(s.x, w.ln1[layer], s.normed[part])
-    multiply(s.normed[part], w.qkv[layer, part], w.qkv_affine[layer, part], qkv, s.rows[part])
-    for n in range(heads):
-        h, own = part * heads + n, qkv[3 * D * n : 3 * D * (n + 1)]
-        for d in range(D):
-            keys[layer, h, d, position] = own[D + d]
-            values[layer, h, d, position] = own[2 * D + d]
-        out = attended[D * n : D * (n + 1)]
-        attend(own[:D], keys[layer, h], values[layer, h], s.scores[part, : position + 1], out, s.rows[part])
-    s.sums[part, :] = 0
-    add_product(attended, w.proj[layer, part], s.sums[part], s.rows[part])
+    D, C = s.C // s.H, s.C // s.P
+    S, E = pad(s.T), pad(D)
+    qkv, attended, scores = skip(own, m.qkv), skip(own, m.attended), skip(own, m.scores)
+    multiply_packed(skip(own, m.normed), p[QKV], s.kind, (s.C, 3 * C, s.C), every, qkv)
+    _apply_affine(p[QKV_AFFINE], 3 * C, qkv)
+    for n in range(s.H // s.P):
+        h, q = first_head + part * (s.H // s.P) + n, skip(qkv, 3 * D * n)
+        cache, result = (position, keys + 4 * h * D * S, values + 4 * h * s.T * E), skip(attended, D * n)
+        attend_with_cache(q, skip(q, D), skip(q, 2 * D), cache, (D, S, E), every, scores, result)
+    multiply_packed(attended, p[PROJ], s.kind, (C, s.C, C), every, skip(own, m.sums))
 
 
 @njit_inner
-def _compute_feed_forward(w: Weights, activation: int, s: Scratch, layer: int, part: int) -> None:
-    """Compute what one part of the hidden units adds to x."""
-    layer_norm(s.x, w.ln2[layer], s.normed[part])
-    multiply(s.normed[part], w.up[layer, part], w.up_affine[layer, part], s.hidden[part], s.rows[part])
-    activate(s.hidden[part], activation)
-    s.sums[part, :] = 0
-    add_product(s.hidden[part], w.down[layer, part], s.sums[part], s.rows[part])
+def _compute_feed_forward(s: Shape, m: Layout, p: ndarray, own: ndarray, every: ndarray, rows: ndarray) -> None:
+    """Compute what one part of the hidden units adds to x. After a ReLU most of them are 0: these rows are not read."""
+    F, hidden, sums = 4 * s.C // s.P, skip(own, m.hidden), skip(own, m.sums)
+    multiply_packed(skip(own, m.normed), p[UP], s.kind, (s.C, F, s.C), every, hidden)
+    _apply_affine(p[UP_AFFINE], F, hidden)
+    activate(hidden[:F], s.activation)
+    count = F
+    if s.activation == RELU and s.kind != NF4:
+        count = 0
+        for f in range(F):
+            rows[count] = f
+            count += hidden[f] != 0
+    multiply_packed(hidden, p[DOWN], s.kind, (F, s.C, count), every if count == F else rows, sums)
 
 
 @njit_inner
-def compute_logits(w: Weights, s: Scratch, part: int) -> None:
-    """Compute one part of the logits."""
-    layer_norm(s.x, w.ln_f, s.normed[part])
-    multiply(s.normed[part], w.head[part], w.head_affine[part], s.logits[part], s.rows[part])
+def _apply_affine(affine: int, size: int, out: ndarray) -> None:
+    """Multiply out (O,) by the first row of an affine (2, O) at this address, and add the second row."""
+    scale, bias = array_at(affine, size), array_at(affine + 4 * size, size)
+    for o in range(size):
+        out[o] = out[o] * scale[o] + bias[o]
 
 
 @njit_inner
-def multiply(x: ndarray, matrix: ndarray, affine: ndarray, out: ndarray, rows: ndarray) -> None:
-    """Compute x @ matrix, multiply by the scale and add the bias, into out."""
-    out[:] = 0
-    add_product(x, matrix, out, rows)
-    for o in range(len(out)):
-        out[o] = out[o] * affine[0, o] + affine[1, o]
-
-
-@njit_inner
-def _add_sums(w: Weights, s: Scratch, stage: int) -> None:
+def _add_sums(s: Shape, m: Layout, blocks: ndarray, scratch: ndarray, stage: int) -> None:
     """Add to x what the parts of a stage computed: the sum, multiplied by its scale and with its bias."""
     layer = stage // 2
-    if layer == len(w.up):
+    if layer == s.L:
         return
-    affine = w.down_affine[layer] if stage % 2 else w.proj_affine[layer]
-    for c in range(len(s.x)):
-        total = s.sums[0, c]
-        for part in range(1, len(s.sums)):
-            total += s.sums[part, c]
-        s.x[c] += total * affine[0, c] + affine[1, c]
-
-
-@njit_inner
-def attend(q: ndarray, keys: ndarray, values: ndarray, scores: ndarray, out: ndarray, rows: ndarray) -> None:
-    """Attend with the query (D,) of one head to the first len(scores) positions of keys and values (D, T)."""
-    D, T = len(q), len(scores)
-    scale = np.float32(1) / np.float32(np.sqrt(D))
-    scores[:] = 0
-    add_product(q, keys, scores, rows)
-    highest, total = find_largest(scores), np.float32(0)
-    for t in range(T):
-        scores[t] = exp((scores[t] - highest) * scale)
-        total += scores[t]
-    whole = D // 4 * 4
-    for d in range(0, whole, 4):  # four at a time, so that a score is loaded once for all of them
-        a, b, c, e = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for t in range(T):
-            a += scores[t] * values[d, t]
-            b += scores[t] * values[d + 1, t]
-            c += scores[t] * values[d + 2, t]
-            e += scores[t] * values[d + 3, t]
-        out[d], out[d + 1], out[d + 2], out[d + 3] = a / total, b / total, c / total, e / total
-    for d in range(whole, D):
-        a = np.float32(0)
-        for t in range(T):
-            a += scores[t] * values[d, t]
-        out[d] = a / total
+    affine = blocks[layer, 0, DOWN_AFFINE if stage % 2 else PROJ_AFFINE]
+    total = skip(scratch, m.first_part + m.sums)
+    for part in range(1, s.P):
+        sums = skip(scratch, m.first_part + part * m.part_size + m.sums)
+        for c in range(s.C):
+            total[c] += sums[c]
+    _apply_affine(affine, s.C, total)
+    for c in range(s.C):
+        scratch[c] += total[c]

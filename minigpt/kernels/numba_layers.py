@@ -14,6 +14,7 @@ from numba import types
 from numba.np.arrayobj import populate_array
 from numpy import ndarray
 
+from minigpt.config import ModelConfig
 from minigpt.kernels.numba_jit import njit_inner
 from minigpt.kernels.numba_matmul import (
     ADD,
@@ -23,12 +24,13 @@ from minigpt.kernels.numba_matmul import (
     FULL,
     ONE,
     ZERO,
-    intrinsic,
     multiply,
-    skip,
 )
-from minigpt.kernels.numba_ops import exp, find_largest
+from minigpt.kernels.numba_matvec import multiply_rows
+from minigpt.kernels.numba_ops import ACTIVATIONS, exp, find_largest
+from minigpt.kernels.numba_vectors import intrinsic, skip
 
+MAX_ROWS = 128  # at a time, so that their activations stay in a core's cache; at least one window
 EPSILON = 1e-5  # of the layer norms
 RELU, GELU = 0, 1  # places in numba_ops.ACTIVATIONS
 
@@ -44,6 +46,13 @@ class Sizes(NamedTuple):
     F: int
     activation: int
     R: int
+
+
+def choose_sizes(config: ModelConfig, T: int) -> Sizes:
+    """Return the sizes of a model for windows of T tokens."""
+    C, rows = config.n_embd, max(1, MAX_ROWS // T) * T
+    activation = ACTIVATIONS.index(config.activation)
+    return Sizes(T, C, config.n_head, config.vocab_size, config.n_layer, 4 * C, activation, rows)
 
 
 @intrinsic
@@ -152,13 +161,17 @@ def normalize_backward(
 
 
 @njit_inner
-def attend(qkv: ndarray, s: Sizes, windows: int, weights: ndarray, out: ndarray, panel: ndarray) -> None:
-    """Causal attention: qkv (R, 3C) -> out (R, C). Keep the attention weights (W, H, T, T)."""
+def attend(qkv: ndarray, s: Sizes, windows: int, weights: ndarray, distance: int, out: ndarray, panel: ndarray) -> None:
+    """Causal attention: qkv (R, 3C) -> out (R, C).
+
+    The attention weights (T, T) of a head and those of the next are `distance` numbers apart: T * T keeps them all, and
+    0 those of the last head.
+    """
     T, C, D = s.T, s.C, s.C // s.H
     scale = np.float32(1) / np.float32(math.sqrt(D))
     for n in range(windows * s.H):
         head = n // s.H * T * 3 * C + n % s.H * D
-        q, k, v, scores = skip(qkv, head), skip(qkv, head + C), skip(qkv, head + 2 * C), skip(weights, n * T * T)
+        q, k, v, scores = skip(qkv, head), skip(qkv, head + C), skip(qkv, head + 2 * C), skip(weights, n * distance)
         multiply(q, (3 * C, ONE), k, (ONE, 3 * C), scores, (T, T, D, T), (ZERO, CAUSAL_RESULT), q, panel)
         for t in range(T):
             row = scores[t * T : t * T + t + 1]
@@ -172,6 +185,45 @@ def attend(qkv: ndarray, s: Sizes, windows: int, weights: ndarray, out: ndarray,
                 scores[t * T + i] = 0
         result = skip(out, n // s.H * T * C + n % s.H * D)
         multiply(scores, (T, ONE), v, (3 * C, ONE), result, (T, D, T, C), (ZERO, CAUSAL), q, panel)
+
+
+@njit_inner
+def attend_with_cache(
+    q: ndarray,
+    k: ndarray,
+    v: ndarray,
+    cache: tuple[int, int, int],
+    sizes: tuple[int, int, int],
+    every: ndarray,
+    scores: ndarray,
+    out: ndarray,
+) -> None:
+    """Add a key and a value of one head to its cache, and attend to all of them.
+
+    Args:
+        q: the query of the newest position, (D,).
+        k: its key, (D,).
+        v: its value, (D,).
+        cache: the newest position, and the addresses of the keys (D, S) and of the values (T, E).
+        sizes: D, S and E. S and E are T and D up to a multiple of COLUMNS.
+        every: the numbers from 0 on.
+        scores: scratch memory, (S,).
+        out: receives the result (D,); it has room for E numbers.
+    """
+    (D, S, E), (position, keys, values) = sizes, cache
+    length = position + 1
+    stored_keys, stored_values = array_at(keys + 4 * position, D * S), array_at(values + 4 * position * E, D)
+    for d in range(D):
+        stored_keys[d * S], stored_values[d] = k[d], v[d]
+    multiply_rows(q, keys, S, length, every, D, scores)
+    scale = np.float32(1) / np.float32(math.sqrt(D))
+    highest, total = find_largest(scores[:length]), np.float32(0)
+    for t in range(length):
+        scores[t] = exp((scores[t] - highest) * scale)
+        total += scores[t]
+    multiply_rows(scores, values, E, D, every, length, out)
+    for d in range(D):
+        out[d] /= total
 
 
 @njit_inner

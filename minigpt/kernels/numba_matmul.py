@@ -12,12 +12,22 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic as numba_intrinsic
 from numpy import ndarray
 
 from minigpt.kernels.numba_jit import njit_inner
+from minigpt.kernels.numba_vectors import (
+    COLUMNS,
+    I64,
+    ZEROS,
+    broadcast,
+    build_loop,
+    intrinsic,
+    load,
+    multiply_add,
+    skip,
+    store,
+)
 
-COLUMNS = 16  # of a tile: one vector with AVX-512, two with AVX2, four with NEON
 ROWS = 12 if llvm.get_host_cpu_features().get("avx512f") else 6  # of a tile: as many as the registers hold
 # NumPy's integers: for each of Python's, Numba would compile the functions that take it again.
 ONE = np.int64(1)
@@ -26,38 +36,12 @@ FULL, CAUSAL, CAUSAL_COLUMNS, CAUSAL_RESULT = (
     np.int64(n) for n in range(4)
 )  # which parts of a product are zero, see `multiply`
 
-intrinsic: Any = numba_intrinsic  # without Numba's types, which do not fit
-_I64, _FLOAT = ir.IntType(64), ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, COLUMNS)
-_CONTRACT = ("contract",)  # a product and a sum may become one instruction
-
-
-def _load(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    """Load a vector of COLUMNS numbers."""
-    vector = builder.load(builder.bitcast(address, _VECTOR.as_pointer()))
-    vector.align = 4
-    return vector
-
-
-def _store(builder: ir.IRBuilder, vector: ir.Value, address: ir.Value) -> None:
-    """Store a vector of COLUMNS numbers."""
-    builder.store(vector, builder.bitcast(address, _VECTOR.as_pointer())).align = 4
-
-
-def _broadcast(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """Return the vector that has COLUMNS times this value."""
-    undefined = ir.Constant(ir.VectorType(value.type, COLUMNS), ir.Undefined)
-    first_lane = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
-    one_lane = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one_lane, undefined, first_lane)
-
 
 def _list_rows(builder: ir.IRBuilder, first: ir.Value, stride: ir.Value, rows: ir.Value) -> list[ir.Value]:
     """Return the addresses of ROWS rows. Where a tile has fewer, its last row stands for the others too."""
-    last, addresses = builder.sub(rows, ir.Constant(_I64, 1)), []
+    last, addresses = builder.sub(rows, I64(1)), []
     for n in range(ROWS):
-        number = ir.Constant(_I64, n)
-        row = builder.select(builder.icmp_signed("<", number, last), number, last)
+        row = builder.select(builder.icmp_signed("<", I64(n), last), I64(n), last)
         addresses.append(builder.gep(first, [builder.mul(row, stride)]))
     return addresses
 
@@ -101,9 +85,8 @@ def _compute_tile(
         )
         _, a_row, a_step, _, depth, _, out_row, start, _, relu, rows = arguments
         a_rows, out_rows = _list_rows(builder, a, a_row, rows), _list_rows(builder, out, out_row, rows)
-        zeros = ir.Constant(_VECTOR, [0.0] * COLUMNS)
-        names = ("from_zero", "from_out", "from_bias", "loop", "body", "end")
-        from_zero, from_out, from_bias, loop, body, end = (builder.append_basic_block(name) for name in names)
+        names = ("from_zero", "from_out", "from_bias", "start")
+        from_zero, from_out, from_bias, begin = (builder.append_basic_block(name) for name in names)
         switch = builder.switch(start, from_bias)
         switch.add_case(ir.Constant(start.type, int(ZERO)), from_zero)
         switch.add_case(ir.Constant(start.type, int(ADD)), from_out)
@@ -111,48 +94,28 @@ def _compute_tile(
         for block in (from_zero, from_out, from_bias):
             builder.position_at_end(block)
             if block is from_out:
-                starts[block] = [_load(builder, row) for row in out_rows]
+                starts[block] = [load(builder, row) for row in out_rows]
             else:
-                starts[block] = [zeros if block is from_zero else _load(builder, bias)] * ROWS
-            builder.branch(loop)
-
-        builder.position_at_end(loop)
-        k = builder.phi(_I64)
-        sums = [builder.phi(_VECTOR) for _ in range(ROWS)]
+                starts[block] = [ZEROS if block is from_zero else load(builder, bias)] * ROWS
+            builder.branch(begin)
+        builder.position_at_end(begin)
+        sums = [builder.phi(ZEROS.type) for _ in range(ROWS)]
         for block, values in starts.items():
-            k.add_incoming(ir.Constant(_I64, 0), block)
             for total, value in zip(sums, values, strict=True):
                 total.add_incoming(value, block)
-        builder.cbranch(builder.icmp_signed("<", k, depth), body, end)
 
-        builder.position_at_end(body)
-        numbers = _load(builder, builder.gep(panel, [builder.mul(k, ir.Constant(_I64, COLUMNS))]))
-        for total, row in zip(sums, a_rows, strict=True):
-            number = _broadcast(builder, builder.load(builder.gep(row, [builder.mul(k, a_step)])))
-            product = builder.fmul(number, numbers, flags=_CONTRACT)
-            total.add_incoming(builder.fadd(product, total, flags=_CONTRACT), body)
-        k.add_incoming(builder.add(k, ir.Constant(_I64, 1)), body)
-        builder.branch(loop)
+        def add_products(k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            numbers = load(builder, builder.gep(panel, [builder.mul(k, I64(COLUMNS))]))
+            step = builder.mul(k, a_step)
+            factors = (broadcast(builder, builder.load(builder.gep(row, [step]))) for row in a_rows)
+            return [multiply_add(builder, factor, numbers, total) for factor, total in zip(factors, sums, strict=True)]
 
-        builder.position_at_end(end)
-        for total, row in zip(sums, out_rows, strict=True):
-            is_cut = builder.and_(builder.fcmp_ordered("<", total, zeros), _broadcast(builder, relu))  # NaN stays
-            _store(builder, builder.select(is_cut, zeros, total), row)
+        for total, row in zip(build_loop(builder, (I64(0), depth, 1), sums, add_products), out_rows, strict=True):
+            is_cut = builder.and_(builder.fcmp_ordered("<", total, ZEROS), broadcast(builder, relu))  # NaN stays
+            store(builder, builder.select(is_cut, ZEROS, total), row)
         return context.get_dummy_value()
 
     return signature, generate
-
-
-@intrinsic
-def skip(typing: Any, x: Any, count: Any) -> Any:
-    """Return the array x (N,) from number `count` on. Numba's x[count:] compiles to ten times as much code."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(x)(context, builder, arguments[0])
-        array.data = builder.gep(array.data, [arguments[1]])
-        return array._getvalue()
-
-    return x(x, count), generate
 
 
 @njit_inner

@@ -1,83 +1,22 @@
-"""The operations of the compiled loops: matrix products, layer norm, the activation, the maximum.
+"""Elementwise operations of the compiled loops: e^x, the activations, the maximum.
 
-The loops run over NumPy arrays and are compiled by Numba, for a CPU. `numba_decode.py` uses them for one token after
-another, `numba_window.py` for a whole window. Three things make them fast:
-
-- Matrices are stored (inputs, outputs). A product adds up their rows, several at a time, so that the vector units of
-  the processor run along the outputs.
-- Arrays come from PyTorch, whose memory begins at multiples of 64 bytes. A vector that crosses such a line takes
-  twice as long to load.
-- The work of a larger model is split into parts for two cores. The parts do not depend on the number of threads, and
-  so neither does the result.
+The loops run over NumPy arrays and are compiled by Numba, for a CPU. numba_decode.py uses them for one token after
+another, numba_forward.py for several windows.
 """
-
-import math
 
 import numpy as np
 import torch
 from numpy import ndarray
+from torch import Tensor
 
 from minigpt.kernels.numba_jit import NO_ALLOCATION, njit_cached, njit_fast
 
 ACTIVATIONS = ("relu", "gelu", "gelu_exact")
 
 
-def empty_array(*shape: int) -> ndarray:
-    """Return an array of float32 numbers, aligned to 64 bytes and not initialized."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu").numpy()
-
-
-@njit_fast
-def copy(x: ndarray, out: ndarray) -> None:
-    """Copy x (N,) to out."""
-    for i in range(len(out)):
-        out[i] = x[i]
-
-
-@njit_fast
-def add(x: ndarray, out: ndarray) -> None:
-    """Add x (N,) to out."""
-    for i in range(len(out)):
-        out[i] += x[i]
-
-
-@njit_fast
-def add_product(x: ndarray, matrix: ndarray, out: ndarray, rows: ndarray) -> None:
-    """Add x @ matrix to out, for (I,), (I, O) and (O,), four rows of the matrix at a time.
-
-    Rows that would be multiplied by zero are not read; after a ReLU these are most. `rows` (I,) is scratch memory for
-    the numbers of the other rows.
-    """
-    count = 0
-    for i in range(len(x)):
-        rows[count] = i
-        count += x[i] != 0
-    whole = count // 4 * 4
-    for n in range(0, whole, 4):
-        i, j, k, m = rows[n], rows[n + 1], rows[n + 2], rows[n + 3]
-        xi, xj, xk, xm = x[i], x[j], x[k], x[m]
-        for o in range(len(out)):
-            out[o] += xi * matrix[i, o] + xj * matrix[j, o] + xk * matrix[k, o] + xm * matrix[m, o]
-    for n in range(whole, count):
-        i = rows[n]
-        for o in range(len(out)):
-            out[o] += x[i] * matrix[i, o]
-
-
-@njit_fast
-def layer_norm(x: ndarray, affine: ndarray, out: ndarray) -> None:
-    """Normalize x (C,) to mean 0 and variance 1, multiply by the gain and add the bias (2, C)."""
-    C = len(x)
-    mean = np.float32(0)
-    for c in range(C):
-        mean += x[c]
-    mean /= np.float32(C)
-    variance = np.float32(0)
-    for c in range(C):
-        variance += (x[c] - mean) * (x[c] - mean)
-    scale = np.float32(1 / math.sqrt(variance / C + 1e-5))
-    for c in range(C):
-        out[c] = (x[c] - mean) * scale * affine[0, c] + affine[1, c]
+def create_zeros(*shape: int) -> Tensor:
+    """Return zeros in float32, aligned to 64 bytes: a vector that crosses such a line takes twice as long to load."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 @njit_cached(**NO_ALLOCATION, inline="always")

@@ -18,6 +18,15 @@ class Sampling(NamedTuple):
 
 
 @njit_exact
+def sample_tokens(logits: ndarray, sampling: Sampling, uniforms: ndarray) -> ndarray:
+    """Sample a token (B,) from each row of logits (B, V), with a random number in [0, 1) for each (B,)."""
+    tokens = np.empty(len(logits), np.int64)
+    for b in range(len(logits)):
+        tokens[b] = sample_token(logits[b], sampling, uniforms[b])
+    return tokens
+
+
+@njit_exact
 def sample_token(logits: ndarray, sampling: Sampling, uniform: float) -> int:
     """Sample a token from logits (V,), as `choose_next_token` in generation/engine.py does for one row, in float64."""
     V, best = len(logits), 0

@@ -2,18 +2,40 @@
 
 For a small model, PyTorch spends a third of a training step outside the arithmetic: some two hundred calls of a few
 microseconds each, on tensors that leave the processor's cache between them. Here one compiled function takes some
-windows of a batch through the model and back. It computes the function of model/gpt.py, and its gradients line by
-line, from the last to the first. The tests compare both with autograd. numba_layers.py has the layers, and explains the
-shapes.
+windows of a batch through the model and back. The forward pass is that of numba_forward.py. The gradients follow it
+line by line, from the last to the first. The tests compare both with autograd.
 """
-
-from typing import NamedTuple
 
 from numpy import ndarray
 
-from minigpt.kernels.numba_jit import NO_ALLOCATION, njit_cached, njit_inner
+from minigpt.kernels.numba_forward import (
+    DOWN,
+    DOWN_BIAS,
+    HEAD,
+    HEAD_BIAS,
+    LN1,
+    LN1_BIAS,
+    LN2,
+    LN2_BIAS,
+    LN_F,
+    LN_F_BIAS,
+    POSITIONS,
+    PROJ,
+    PROJ_BIAS,
+    QKV,
+    QKV_BIAS,
+    TOKENS,
+    UP,
+    UP_BIAS,
+    BlockLayout,
+    Layout,
+    compute_qkv,
+    embed,
+    finish_block,
+    njit_nogil,
+)
+from minigpt.kernels.numba_jit import njit_inner
 from minigpt.kernels.numba_layers import (
-    RELU,
     Sizes,
     activate_backward,
     array_at,
@@ -26,108 +48,8 @@ from minigpt.kernels.numba_layers import (
     normalize_backward,
     transpose,
 )
-from minigpt.kernels.numba_matmul import BIAS, BIAS_RELU, COLUMNS, ROWS, skip
-from minigpt.kernels.numba_ops import activate
-
-njit_nogil = njit_cached(**NO_ALLOCATION, nogil=True)  # two Python threads can run it at the same time
-MAX_ROWS = 128  # at a time, so that their activations stay in a core's cache; at least one window
-
-# Columns of the addresses of parameters and gradients: those of a block, and those outside of the blocks.
-LN1, LN1_BIAS, QKV, QKV_BIAS, PROJ, PROJ_BIAS, LN2, LN2_BIAS, UP, UP_BIAS, DOWN, DOWN_BIAS = range(12)
-TOKENS, POSITIONS, LN_F, LN_F_BIAS, HEAD, HEAD_BIAS = range(6)
-
-
-class BlockLayout(NamedTuple):
-    """Where the activations of a block begin, and how many numbers they take together."""
-
-    x: int  # (R, C), the input
-    moments1: int  # (R, 2), mean and 1 / standard deviation
-    normed1: int  # (R, C)
-    qkv: int  # (R, 3C)
-    weights: int  # (W, H, T, T)
-    attended: int  # (R, C)
-    middle: int  # (R, C), after attention
-    moments2: int  # (R, 2)
-    normed2: int  # (R, C)
-    up: int  # (R, F), before the activation; not used with ReLU
-    hidden: int  # (R, F)
-    size: int
-
-
-class Layout(NamedTuple):
-    """Where each part of the scratch memory begins, and how many numbers it has."""
-
-    panel: int  # of `multiply`
-    scores: int  # (T, T), gradients of one head's attention scores
-    d_x: int  # (R, C)
-    d_normed: int  # (R, C)
-    d_hidden: int  # (R, F)
-    d_qkv: int  # (R, 3C)
-    d_logits: int  # (R, V)
-    normed: int  # (R, C), the input of the head
-    moments: int  # (R, 2), of the last layer norm
-    head: int  # (C, V), transposed
-    matrices: int  # (L, 12 C C): qkv, proj, up and down of each block, transposed
-    blocks: int  # the activations of the blocks, and after them the output of the last one
-    size: int
-
-
-def plan_scratch(s: Sizes) -> tuple[Layout, BlockLayout]:
-    """Lay out the scratch memory of `train_windows`. Each part begins at a multiple of 64 bytes."""
-    T, C, H, V, L, F, _, R = s
-    block = BlockLayout(*_place(R * C, 2 * R, R * C, 3 * R * C, R * T * H, R * C, R * C, 2 * R, R * C, R * F, R * F))
-    panel = (max(R, F, V, T) + ROWS) * COLUMNS
-    gradients = (T * T, R * C, R * C, R * F, 3 * R * C, R * V)
-    layout = _place(panel, *gradients, R * C, 2 * R, C * V, 12 * L * C * C, L * block.size + R * C)
-    return Layout(*layout), block
-
-
-def _place(*sizes: int) -> list[int]:
-    """Return where arrays of these sizes begin, one after the other, and where the last one ends."""
-    begins = [0]
-    for size in sizes:
-        begins.append(begins[-1] + -(-size // 16) * 16)
-    return begins
-
-
-@njit_inner
-def _forward_block(
-    s: Sizes, o: BlockLayout, p: ndarray, matrices: ndarray, windows: int, a: ndarray, out: ndarray, panel: ndarray
-) -> None:
-    """Compute a block for some windows.
-
-    Args:
-        s: the sizes.
-        o: where the activations begin in `a`.
-        p: the addresses of the block's parameters.
-        matrices: its transposed matrices, qkv, proj, up and down.
-        windows: the number of windows.
-        a: the activations; x is there already.
-        out: (R, C), the result.
-        panel: scratch memory of `multiply`.
-    """
-    C, F, R = s.C, s.F, windows * s.T
-    proj, up, down = skip(matrices, 3 * C * C), skip(matrices, 4 * C * C), skip(matrices, 8 * C * C)
-    x, qkv, attended, middle = skip(a, o.x), skip(a, o.qkv), skip(a, o.attended), skip(a, o.middle)
-    normed, hidden = skip(a, o.normed1), skip(a, o.hidden)
-    normalize(x, array_at(p[LN1], C), array_at(p[LN1_BIAS], C), R, C, normed, skip(a, o.moments1))
-    linear(normed, matrices, array_at(p[QKV_BIAS], 3 * C), (R, C, 3 * C), BIAS, qkv, panel)
-    attend(qkv, s, windows, skip(a, o.weights), attended, panel)
-    linear(attended, proj, array_at(p[PROJ_BIAS], C), (R, C, C), BIAS, middle, panel)
-    for i in range(R * C):
-        middle[i] += x[i]
-    normed = skip(a, o.normed2)
-    normalize(middle, array_at(p[LN2], C), array_at(p[LN2_BIAS], C), R, C, normed, skip(a, o.moments2))
-    if s.activation == RELU:
-        linear(normed, up, array_at(p[UP_BIAS], F), (R, C, F), BIAS_RELU, hidden, panel)
-    else:
-        linear(normed, up, array_at(p[UP_BIAS], F), (R, C, F), BIAS, skip(a, o.up), panel)
-        for i in range(R * F):
-            hidden[i] = a[o.up + i]
-        activate(a[o.hidden : o.hidden + R * F], s.activation)
-    linear(hidden, down, array_at(p[DOWN_BIAS], C), (R, F, C), BIAS, out, panel)
-    for i in range(R * C):
-        out[i] += middle[i]
+from minigpt.kernels.numba_matmul import BIAS
+from minigpt.kernels.numba_vectors import skip
 
 
 @njit_inner
@@ -183,16 +105,6 @@ def _transpose_matrices(s: Sizes, m: Layout, outer: ndarray, blocks: ndarray, sc
         transpose(array_at(p[PROJ], C * C), C, C, skip(matrices, 3 * C * C))
         transpose(array_at(p[UP], F * C), F, C, skip(matrices, 4 * C * C))
         transpose(array_at(p[DOWN], C * F), C, F, skip(matrices, 8 * C * C))
-
-
-@njit_inner
-def _embed(s: Sizes, outer: ndarray, idx: ndarray, x: ndarray) -> None:
-    """Write the sum of the embeddings of token and position to x (R, C)."""
-    for r in range(len(idx)):
-        token = array_at(outer[TOKENS] + 4 * idx[r] * s.C, s.C)
-        position = array_at(outer[POSITIONS] + 4 * (r % s.T) * s.C, s.C)
-        for c in range(s.C):
-            x[r * s.C + c] = token[c] + position[c]
 
 
 @njit_inner
@@ -254,10 +166,12 @@ def train_windows(
     for first in range(0, len(idx), s.R):
         R = min(s.R, len(idx) - first)
         windows = R // T
-        _embed(s, outer, idx[first : first + R], activations)
+        embed(s, outer, idx[first : first + R], T, 0, activations)
         for layer in range(L):
             matrices, a = skip(scratch, m.matrices + layer * 12 * C * C), skip(activations, layer * o.size)
-            _forward_block(s, o, blocks[layer], matrices, windows, a, skip(a, o.size), panel)
+            compute_qkv(s, o, blocks[layer], matrices, R, a, panel)
+            attend(skip(a, o.qkv), s, windows, skip(a, o.weights), T * T, skip(a, o.attended), panel)
+            finish_block(s, o, blocks[layer], matrices, R, a, skip(a, o.size), panel)
         normalize(last, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
         result = skip(logits, first * V)
         linear(normed, head, array_at(outer[HEAD_BIAS], V), (R, C, V), BIAS, result, panel)

@@ -1,105 +1,146 @@
-"""GPT's weights as the arrays that the compiled loops read."""
+"""GPT's weights in the order in which the compiled loops read them, for generating one token after another."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
+from minigpt.kernels.numba_matvec import FLOAT32, INT8, LOOKUP_LANES, NF4, pack_matrix, pack_nf4
+from minigpt.kernels.numba_ops import ACTIVATIONS, create_zeros
+from minigpt.kernels.numba_vectors import pad
 from minigpt.kernels.plain_gpt import get_bias, get_weight, list_linear_layers
 from minigpt.model.gpt import GPT
-from minigpt.model.quantization import Linear8bit
+from minigpt.model.nf4 import BLOCK, dequantize_absmax, unpack_nf4
+from minigpt.model.quantization import Linear4bit, Linear8bit
+
+# Columns of the addresses of a block's weights, and of the weights outside of the blocks.
+LN1, QKV, QKV_AFFINE, PROJ, PROJ_AFFINE, LN2, UP, UP_AFFINE, DOWN, DOWN_AFFINE = range(10)
+TOKENS, POSITIONS, LN_F, HEAD, HEAD_AFFINE = range(5)
+
+
+MIN_NF4_WEIGHTS = 2**20  # in the blocks; fewer stay in the processor's cache as float32, which is faster
+
+
+class Shape(NamedTuple):
+    """The sizes of a model, the kinds of its matrices, and the number of its activation in ACTIVATIONS."""
+
+    T: int
+    C: int
+    H: int
+    V: int
+    L: int
+    P: int  # parts of each layer
+    kind: int  # of the matrices in the blocks, see numba_matvec.py
+    head_kind: int
+    activation: int
 
 
 class Weights(NamedTuple):
-    """The parameters of a GPT in float32, or matrices in int8, stored (inputs, outputs). F is 4C.
+    """The addresses of the weights.
 
     Each of the L layers is split into P parts. A part of qkv and of up has some of their columns, a part of proj and
     of down the rows that belong to these columns. The result of a product is multiplied by the first row of its
-    `affine`, and the second row is added. For float32 these are ones and the bias, for int8 the scales and the bias.
+    affine (2, O), and the second row is added. For float32 and NF4 these are ones and the bias, for int8 the scales
+    and the bias. The affines of proj and of down follow the sum of the parts.
     """
 
-    tokens: ndarray  # (V, C)
-    positions: ndarray  # (T, C)
-    ln1: ndarray  # (L, 2, C)
-    qkv: ndarray  # (L, P, C, 3C / P), head after head: D queries, D keys, D values
-    qkv_affine: ndarray  # (L, P, 2, 3C / P)
-    proj: ndarray  # (L, P, C / P, C)
-    proj_affine: ndarray  # (L, 2, C)
-    ln2: ndarray  # (L, 2, C)
-    up: ndarray  # (L, P, C, F / P)
-    up_affine: ndarray  # (L, P, 2, F / P)
-    down: ndarray  # (L, P, F / P, C)
-    down_affine: ndarray  # (L, 2, C)
-    ln_f: ndarray  # (2, C)
-    head: ndarray  # (P, C, V / P), with columns of zeros at the end if P does not divide V
-    head_affine: ndarray  # (P, 2, V / P)
+    shape: Shape
+    outer: ndarray  # (P, 5), int64
+    blocks: ndarray  # (L, P, 10), int64
+    tensors: list[Tensor]  # what the addresses point to
+
+
+class _Matrix(NamedTuple):
+    """A matrix of a linear layer."""
+
+    numbers: Tensor  # (I, O): float32, the codes of int8, or the numbers of NF4's levels
+    absmax: Tensor | None  # (I / BLOCK, O), of NF4
+    affine: Tensor  # (2, O)
+
+    def pack(self, rows: slice = slice(None), columns: Any = slice(None)) -> Tensor:
+        """Return some rows and columns in the order in which the loops read them. NF4 needs whole blocks of rows."""
+        numbers = self.numbers[rows][:, columns]
+        if self.absmax is not None:
+            blocks = rows if rows.stop is None else slice(rows.start // BLOCK, rows.stop // BLOCK)
+            numbers = pack_nf4(numbers, self.absmax[blocks][:, columns])
+        return pack_matrix(numbers)
 
 
 @torch.no_grad()
-def extract_weights(model: GPT, parts: int = 1, full: bool = False) -> Weights:
-    """Return a GPT's parameters as arrays for the loops.
+def extract_weights(model: GPT, parts: int = 1) -> Weights:
+    """Return a GPT's weights for the loops.
 
-    Matrices that are all in int8 stay so. Others are dequantized, and adapters are added to them.
+    Matrices that are all in int8 or in NF4 stay so. Others are dequantized, and adapters are added to them.
 
     Args:
         model: a GPT in float32 on a CPU.
         parts: P, the number of parts of each layer; it divides n_head.
-        full: whether to dequantize matrices in int8 too.
     """
-    C, H, V = model.config.n_embd, model.config.n_head, model.config.vocab_size
-    by_head = torch.arange(3 * C).view(3, H, C // H).transpose(0, 1).flatten()
-    padded = torch.cat([torch.arange(V), torch.zeros(-V % parts, dtype=torch.int64)])
-    int8 = not full and all(isinstance(layer, Linear8bit) for layer in list_linear_layers(model))
+    config, kind = model.config, _choose_kind(model, parts)
+    C, H, V = config.n_embd, config.n_head, config.vocab_size
+    own, width = C // parts, pad(-(-V // parts))  # columns of a part in a layer, and in the logits
+    by_head = torch.arange(3 * C).view(3, H, C // H).transpose(0, 1).flatten()  # each head's queries, keys and values
+    tensors: list[Tensor] = []
 
-    def columns(layers: Sequence[Any], outputs: Tensor | slice = slice(None)) -> tuple[ndarray, ndarray]:
-        """Return matrices (L, P, I, O / P) and affines (L, P, 2, O / P)."""
-        stacked = (
-            torch.stack(tensors)[..., outputs] for tensors in zip(*(_read(x, int8) for x in layers), strict=True)
-        )
-        first, second = (x.unflatten(2, (parts, -1)).transpose(1, 2).contiguous() for x in stacked)
-        return first.numpy(), second.numpy()
+    def keep(tensor: Tensor) -> int:
+        """Return the address of a tensor, which stays in memory."""
+        tensors.append(tensor.contiguous())
+        return tensors[-1].data_ptr()
 
-    def rows(layers: Sequence[Any]) -> tuple[ndarray, ndarray]:
-        """Return matrices (L, P, I / P, O) and affines (L, 2, O), which follow the sum of the products."""
-        matrices, affines = (torch.stack(tensors) for tensors in zip(*(_read(x, int8) for x in layers), strict=True))
-        return matrices.unflatten(1, (parts, -1)).contiguous().numpy(), affines.numpy()
+    def keep_norm(norm: nn.LayerNorm) -> int:
+        return keep(torch.stack([norm.weight, norm.bias]))
 
-    def norms(layers: list[nn.LayerNorm]) -> ndarray:
-        return torch.stack([torch.stack([layer.weight, layer.bias]) for layer in layers]).detach().numpy()
+    blocks = np.empty((config.n_layer, parts, DOWN_AFFINE + 1), np.int64)
+    for block, addresses in zip(model.blocks, blocks, strict=True):
+        qkv, proj, up, down = (_read_matrix(layer, kind) for layer in list_linear_layers(block))
+        addresses[:, LN1], addresses[:, LN2] = keep_norm(block.ln1), keep_norm(block.ln2)
+        addresses[:, PROJ_AFFINE], addresses[:, DOWN_AFFINE] = keep(proj.affine), keep(down.affine)
+        for part, p in enumerate(addresses):
+            inner = slice(own * part, own * (part + 1))
+            hidden = slice(4 * inner.start, 4 * inner.stop)
+            columns = by_head[3 * inner.start : 3 * inner.stop]
+            p[QKV], p[QKV_AFFINE] = keep(qkv.pack(columns=columns)), keep(qkv.affine[:, columns])
+            p[UP], p[UP_AFFINE] = keep(up.pack(columns=hidden)), keep(up.affine[:, hidden])
+            p[PROJ], p[DOWN] = keep(proj.pack(inner)), keep(down.pack(hidden))
 
-    blocks, head, tokens = model.blocks, model.lm_head, model.token_embedding_table.weight.detach()
-    if head is None:
-        head = nn.Linear(C, V, bias=False, device="meta")
-        head.weight = model.token_embedding_table.weight
-    qkv, qkv_affine = columns([block.attention.qkv for block in blocks], by_head)
-    proj, proj_affine = rows([block.attention.proj for block in blocks])
-    up, up_affine = columns([block.ffwd.up for block in blocks])
-    down, down_affine = rows([block.ffwd.down for block in blocks])
-    heads, head_affine = columns([head], padded)
-    return Weights(
-        tokens=tokens.numpy(),
-        positions=model.position_embedding_table.weight.detach().numpy(),
-        ln1=norms([block.ln1 for block in blocks]),
-        qkv=qkv,
-        qkv_affine=qkv_affine,
-        proj=proj,
-        proj_affine=proj_affine,
-        ln2=norms([block.ln2 for block in blocks]),
-        up=up,
-        up_affine=up_affine,
-        down=down,
-        down_affine=down_affine,
-        ln_f=norms([model.ln_f])[0],
-        head=heads[0],
-        head_affine=head_affine[0],
-    )
+    table, lm_head = model.token_embedding_table.weight.detach(), model.lm_head
+    if lm_head is None:
+        head = _Matrix(table.T, None, torch.stack([table.new_ones(V), table.new_zeros(V)]))
+    else:
+        head = _read_matrix(lm_head, INT8 if kind == INT8 else FLOAT32)
+    outer = np.empty((parts, HEAD_AFFINE + 1), np.int64)
+    outer[:, TOKENS], outer[:, POSITIONS] = keep(table), keep(model.position_embedding_table.weight.detach())
+    outer[:, LN_F] = keep_norm(model.ln_f)
+    for part, p in enumerate(outer):
+        outputs = slice(width * part, width * (part + 1))
+        p[HEAD], p[HEAD_AFFINE] = keep(head.pack(columns=outputs)), keep(head.affine[:, outputs])
+    head_kind = INT8 if head.numbers.dtype == torch.int8 else FLOAT32
+    activation = ACTIVATIONS.index(config.activation)
+    shape = Shape(config.block_size, C, H, V, config.n_layer, parts, int(kind), int(head_kind), activation)
+    return Weights(shape, outer, blocks, tensors)
 
 
-def _read(layer: Any, int8: bool) -> tuple[Tensor, Tensor]:
-    """Return a linear layer's transposed matrix (I, O), and its affine (2, O)."""
-    is_int8, bias = int8 and isinstance(layer, Linear8bit), get_bias(layer)
-    matrix = layer.codes if is_int8 else get_weight(layer)  # an adapter drops inputs in training only
-    scale = layer.scale if is_int8 else torch.ones(len(matrix))
-    return matrix.T, torch.stack([scale, torch.zeros(len(matrix)) if bias is None else bias])
+def _choose_kind(model: GPT, parts: int) -> np.int64:
+    """Return the kind of the matrices in the blocks."""
+    kinds, C = {type(layer) for block in model.blocks for layer in list_linear_layers(block)}, model.config.n_embd
+    if kinds == {Linear8bit}:
+        return INT8
+    is_large = 12 * model.config.n_layer * C**2 >= MIN_NF4_WEIGHTS
+    return NF4 if kinds == {Linear4bit} and is_large and C % (BLOCK * parts) == 0 and LOOKUP_LANES else FLOAT32
+
+
+def _read_matrix(layer: Any, kind: np.int64) -> _Matrix:
+    """Read a linear layer."""
+    bias, scale, absmax = get_bias(layer), None, None
+    if kind == INT8:
+        numbers, scale = layer.codes, layer.scale
+    elif kind == NF4:
+        numbers = unpack_nf4(layer.codes).view(layer.out_features, layer.in_features)
+        absmax = dequantize_absmax(layer.absmax, layer.absmax_largest, layer.absmax_mean).view(len(numbers), -1).T
+    else:
+        numbers = get_weight(layer)  # an adapter drops inputs in training only
+    zeros = create_zeros(len(numbers))
+    affine = torch.stack([zeros + 1 if scale is None else scale, zeros if bias is None else bias])
+    return _Matrix(numbers.T, absmax, affine)

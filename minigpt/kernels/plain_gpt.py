@@ -53,12 +53,9 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-def list_linear_layers(model: GPT) -> list[Any]:
-    """Return the linear layers of a model in the order of its computation; its head last, if it has one of its own."""
-    layers = []
-    for block in model.blocks:
-        layers += [block.attention.qkv, block.attention.proj, block.ffwd.up, block.ffwd.down]
-    return layers if model.lm_head is None else [*layers, model.lm_head]
+def list_linear_layers(block: Any) -> list[Any]:
+    """Return the linear layers of a block in the order of its computation."""
+    return [block.attention.qkv, block.attention.proj, block.ffwd.up, block.ffwd.down]
 
 
 def get_weight(layer: Any) -> Any:

@@ -6,8 +6,7 @@ step costs little more than its matrix products, also beside another program tha
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +20,9 @@ from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config, ModelConfig
 from minigpt.kernels.compilation import compile_or_warn
-from minigpt.kernels.plain_gpt import MODELS, get_bias, get_weight, is_plain_gpt
+from minigpt.kernels.parameter_tables import list_parameters, make_tables, unique_parameters
+from minigpt.kernels.plain_gpt import MODELS, is_plain_gpt
+from minigpt.kernels.worker_threads import run_in_threads
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.loss import IGNORE_INDEX
@@ -88,10 +89,10 @@ class CompiledGPT(GPT):
         """Predict the next token at every position; see `GPT.forward`. The logits have no gradient."""
         if targets is None or cache is not None or not self._can_use_loops(idx, targets):
             return super().forward(idx, targets, cache)
-        parameters = _list_parameters(self)
+        parameters = list_parameters(self)
         if parameters is None or not all(p is None or _is_ordinary(p) for p in parameters):
             return super().forward(idx, targets, cache)
-        present = _unique_parameters(parameters)
+        present = unique_parameters(parameters)
         if self not in _memories:
             _memories[self] = _Memory()
         loss, logits = _Step.apply(_memories[self], self.config, parameters, idx, targets, *present)
@@ -189,7 +190,7 @@ class _Memory:
         if self.prepared_for != purpose:
             self._prepare(config, parameters, T, threads)
             self.prepared_for = purpose
-        addresses = _make_tables(parameters, self.missing)
+        addresses = make_tables(parameters, self.missing)
         logits, idx, targets = torch.empty(B, T, config.vocab_size), idx.contiguous(), targets.contiguous()
         train_windows, counted = load_loops(), int((targets != IGNORE_INDEX).sum())
 
@@ -200,81 +201,30 @@ class _Memory:
             self.gradients[part].fill(0)
             return train_windows(*self.layout, *tables, x, y, 1 / counted, out, self.scratch[part].numpy())
 
-        loss = sum(_run_in_threads(compute_part, threads)) / counted
+        loss = sum(run_in_threads(compute_part, threads)) / counted
         return torch.tensor(loss, dtype=torch.float32), logits, self.gradients.sum(axis=0)
 
     def _prepare(self, config: ModelConfig, parameters: Sequence[Tensor | None], T: int, threads: int) -> None:
         """Allocate the memory for windows of T tokens and this number of threads."""
-        from minigpt.kernels.numba_layers import Sizes
-        from minigpt.kernels.numba_ops import ACTIVATIONS
-        from minigpt.kernels.numba_training import MAX_ROWS, plan_scratch
+        from minigpt.kernels.numba_forward import plan_scratch
+        from minigpt.kernels.numba_layers import choose_sizes
 
-        C, H, V, L = config.n_embd, config.n_head, config.vocab_size, config.n_layer
-        rows = max(1, MAX_ROWS // T) * T
-        sizes = Sizes(T, C, H, V, L, 4 * C, ACTIVATIONS.index(config.activation), rows)
-        self.layout = (sizes, *plan_scratch(sizes))
+        sizes = choose_sizes(config, T)
+        self.layout = (sizes, *plan_scratch(sizes, training=True))
         self.scratch = torch.empty(threads, self.layout[1].size)
-        self.missing = torch.zeros(max(3 * C, V))
-        present = _unique_parameters(parameters)
+        self.missing = torch.zeros(max(3 * config.n_embd, config.vocab_size))
+        present = unique_parameters(parameters)
         gradients = torch.empty(threads, sum(p.numel() for p in present))
         self.gradients = gradients.numpy()
         self.unused = torch.empty_like(self.missing)
         self.tables = []
         for flat in gradients:
             views = dict(zip(present, flat.split([p.numel() for p in present]), strict=True))
-            self.tables.append(_make_tables([p if p is None else views[p] for p in parameters], self.unused))
+            self.tables.append(make_tables([p if p is None else views[p] for p in parameters], self.unused))
 
 
 # Outside of the models, which can be copied and saved.
 _memories: WeakKeyDictionary[nn.Module, _Memory] = WeakKeyDictionary()
-
-
-def _list_parameters(model: GPT) -> list[Tensor | None] | None:
-    """Return a model's parameters in the order of `numba_training`'s addresses; None where the model has no bias.
-
-    A matrix with adapters is the sum of both. Autograd takes its gradient on to the adapters. The blocks come first:
-    their sizes are multiples of 16 where n_embd is, so their gradients begin at multiples of 64 bytes.
-
-    Returns:
-        The parameters, or None if an adapter drops some of its inputs, which no matrix does.
-    """
-    parameters: list[Tensor | None] = []
-    for block in model.blocks:
-        attention, ffwd = block.attention, block.ffwd
-        for layer in (block.ln1, attention.qkv, attention.proj, block.ln2, ffwd.up, ffwd.down):
-            weight = get_weight(layer)
-            if weight is None:
-                return None
-            parameters += [weight, get_bias(layer)]
-    tokens, head = model.token_embedding_table.weight, model.lm_head
-    parameters += [tokens, model.position_embedding_table.weight, model.ln_f.weight, model.ln_f.bias]
-    parameters += [tokens, None] if head is None else [get_weight(head), get_bias(head)]
-    return parameters if head is None or parameters[-2] is not None else None
-
-
-def _unique_parameters(parameters: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return the parameters that exist, each once: a tied head is the token embedding."""
-    return list(dict.fromkeys(p for p in parameters if p is not None))
-
-
-def _make_tables(tensors: Sequence[Tensor | None], missing: Tensor) -> tuple[ndarray, ndarray]:
-    """Return the addresses of tensors outside of the blocks (6,) and in the blocks (L, 12)."""
-    addresses = np.array([(missing if tensor is None else tensor).data_ptr() for tensor in tensors])
-    return addresses[-6:], addresses[:-6].reshape(-1, 12)
-
-
-def _run_in_threads(work: Callable[[int], float], threads: int) -> list[float]:
-    """Return work(0), work(1), ..., each computed by a thread of its own."""
-    if threads == 1:
-        return [work(0)]
-    running = [_start_workers(threads - 1).submit(work, part) for part in range(1, threads)]
-    return [work(0), *(future.result() for future in running)]
-
-
-@functools.cache
-def _start_workers(threads: int) -> ThreadPoolExecutor:
-    """Return threads that wait for work. A forked process does not use them: there PyTorch has one thread."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="minigpt-training")
 
 
 @functools.cache
@@ -282,11 +232,12 @@ def load_loops() -> Any:
     """Compile `train_windows`, or load it. Warn once and return None where Numba is missing or cannot work."""
 
     def load() -> Any:
+        from minigpt.kernels.numba_forward import plan_scratch
         from minigpt.kernels.numba_layers import Sizes
-        from minigpt.kernels.numba_training import plan_scratch, train_windows
+        from minigpt.kernels.numba_training import train_windows
 
         sizes = Sizes(T=1, C=1, H=1, V=0, L=0, F=4, activation=0, R=1)  # no windows, of a model without blocks
-        layout = plan_scratch(sizes)
+        layout = plan_scratch(sizes, training=True)
         tables, no_ids = (np.zeros(6, np.int64), np.zeros((0, 12), np.int64)), np.zeros(0, np.int64)
         scratch = np.zeros(layout[0].size, np.float32)
         train_windows(sizes, *layout, *tables, *tables, no_ids, no_ids, 1.0, scratch, scratch)

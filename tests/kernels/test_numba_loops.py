@@ -20,9 +20,13 @@ from minigpt.acceleration import build_decoder
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.finetuning.lora import apply_lora
 from minigpt.generation.engine import choose_next_token
-from minigpt.kernels import numba_decode, numba_jit, numba_ops, numba_sampling, numba_weights, numba_window
+from minigpt.kernels import numba_decode, numba_forward, numba_jit, numba_ops, numba_sampling
 from minigpt.kernels.decoder_selection import Limits, select_loops
+from minigpt.kernels.numba_matvec import FLOAT32, INT8, NF4
+from minigpt.kernels.numba_rows import RowsDecoder
+from minigpt.kernels.numba_weights import extract_weights
 from minigpt.model.gpt import FeedForward
+from minigpt.model.kv_cache import ContextWindow, KVCache
 from minigpt.model.quantization import quantize_layers
 
 UNTIED = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True)
@@ -30,6 +34,7 @@ GPT2 = dataclasses.replace(UNTIED, tied_head=True)
 LONG = dataclasses.replace(SMALL, block_size=200, n_embd=32)
 ALWAYS = Limits(min_tokens=1)
 IN_PARTS = Limits(min_tokens=1, min_shared_weights=1)
+WITHOUT_WINDOWS = Limits(min_tokens=1, max_window=0)
 START = torch.zeros(1, 1, dtype=torch.int64)
 GREEDY = numba_sampling.Sampling(temperature=0.0, top_k=0, top_p=1.0)
 
@@ -51,6 +56,15 @@ def test_tokens_past_the_window_are_those_of_naive_cropping(config: ModelConfig,
     require_same(create_model(config), START, SamplingConfig(max_new_tokens=tokens, **sampling), build(ALWAYS))
 
 
+@pytest.mark.parametrize("start", [1, 20, 24, 30])
+@pytest.mark.parametrize("rows", [2, 3, 130])
+@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+def test_several_texts_are_generated_together(config: ModelConfig, rows: int, start: int) -> None:
+    idx = torch.randint(23, (rows, start), generator=torch.Generator().manual_seed(start))
+    require_same(create_model(config), idx, SamplingConfig(max_new_tokens=30, seed=4), build(ALWAYS))
+    require_same(create_model(config), idx, SamplingConfig(max_new_tokens=30, seed=4), build(WITHOUT_WINDOWS))
+
+
 @pytest.mark.parametrize("start", [1, 11, 23, 24, 40])
 @pytest.mark.parametrize("limits", [ALWAYS, IN_PARTS], ids=["whole", "parts"])
 @pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
@@ -60,7 +74,7 @@ def test_the_loops_take_any_prompt(config: ModelConfig, limits: Limits, start: i
 
 
 @pytest.mark.parametrize("max_window", [2**31, 0], ids=["window-loops", "window-by-pytorch"])
-@pytest.mark.parametrize(  # a tied head stays in float32: it needs loops of its own, which take ten seconds to compile
+@pytest.mark.parametrize(  # a tied head stays in float32
     ("config", "limits"),
     [(SMALL, ALWAYS), (GPT2, ALWAYS), (SMALL, IN_PARTS), (UNTIED, IN_PARTS)],
     ids=["lecture-whole", "gpt2-whole", "lecture-parts", "untied-parts"],
@@ -108,42 +122,61 @@ SHAPES = [
 ]
 
 
+def require_logits(model: Any, parts: int, kind: int) -> None:
+    """Require the model's own logits after each token of a text that fills the context window."""
+    config = model.config
+    memory = numba_decode.Memory(extract_weights(model, parts))
+    assert memory.shape.kind == kind
+    memory.keys.fill_(math.nan)
+    memory.values.fill_(math.nan)
+    idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
+    for position, token in enumerate(idx.tolist()):
+        if parts == 1:
+            numba_decode.decode_tokens(*memory.arguments, token, position, GREEDY, np.zeros(1))
+        else:
+            numba_decode.decode_token_in_parts(*memory.arguments, token, position)
+        expected = model(idx[None, : position + 1])[0][0, -1]
+        largest = max(1, expected.abs().max().item())
+        torch.testing.assert_close(torch.from_numpy(memory.logits), expected, rtol=TOLERANCE, atol=TOLERANCE * largest)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("config", SHAPES)
 def test_compiled_logits_of_a_token_are_the_model_s(config: ModelConfig, parts: int) -> None:
-    if config.n_head % parts:
-        return
+    if config.n_head % parts == 0:
+        require_logits(create_model(config), parts, FLOAT32)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(("quantization", "kind"), [("int8", INT8), ("nf4", NF4)])
+@pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
+def test_quantized_matrices_are_read_as_they_are(quantization: Any, kind: int, parts: int, tied: bool) -> None:
+    config = ModelConfig(vocab_size=70, block_size=6, n_embd=384, n_head=2, n_layer=1, tied_head=tied)
     model = create_model(config)
-    weights, activation = numba_weights.extract_weights(model, parts), numba_ops.ACTIVATIONS.index(config.activation)
-    scratch = numba_decode.create_scratch(weights)
-    idx = torch.randint(config.vocab_size, (config.block_size,), generator=torch.Generator().manual_seed(0))
-    head_size = config.n_embd // config.n_head
-    keys, values = torch.full((2, config.n_layer, config.n_head, head_size, config.block_size), torch.nan).numpy()
-    state = weights, activation, keys, values, scratch
-    for position, token in enumerate(idx.tolist()):
-        if parts == 1:
-            numba_decode.decode_tokens(*state, token, position, GREEDY, np.zeros(1))
-        else:
-            numba_decode.decode_token_in_parts(*state, token, position)
-        logits = torch.from_numpy(scratch.logits).flatten()[: config.vocab_size]
-        expected = model(idx[None, : position + 1])[0][0, -1]
-        torch.testing.assert_close(logits, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    quantize_layers(model, quantization)
+    require_logits(model, parts, kind)
+
+
+def test_a_small_model_in_four_bits_is_read_as_float32() -> None:
+    model = create_model(ModelConfig(vocab_size=5, block_size=6, n_embd=64, n_head=1, n_layer=1))
+    quantize_layers(model, "nf4")
+    require_logits(model, 1, FLOAT32)
 
 
 @pytest.mark.parametrize("config", SHAPES)
-def test_compiled_logits_of_a_window_are_the_model_s(config: ModelConfig) -> None:
-    model = create_model(config)
-    weights = numba_weights.extract_weights(model)
-    scratch = numba_window.create_window_scratch(weights, config.n_head)
-    for array in scratch:
-        array.fill(-1 if array.dtype == int else math.nan)
+def test_compiled_logits_of_windows_are_the_model_s(config: ModelConfig) -> None:
+    model, rows = create_model(config), 5
+    idx = torch.randint(config.vocab_size, (rows, config.block_size), generator=torch.Generator().manual_seed(0))
+    window = ContextWindow(model, KVCache())
+    window.append(idx)
+    decoder = RowsDecoder(window, threads=2)
+    for scratch in decoder.scratch:
+        scratch[decoder.layout[1].blocks :] = math.nan
     for seed in range(3):
-        generator = torch.Generator().manual_seed(seed)
-        idx = torch.randint(config.vocab_size, (config.block_size,), generator=generator)
-        activation = numba_ops.ACTIVATIONS.index(config.activation)
-        numba_window.compute_window_logits(weights, activation, scratch, idx.numpy())
-        expected = model(idx[None])[0][0, -1]
-        torch.testing.assert_close(torch.from_numpy(scratch.logits), expected, rtol=TOLERANCE, atol=TOLERANCE)
+        tokens = torch.randint(config.vocab_size, (rows,), generator=torch.Generator().manual_seed(seed))
+        idx = torch.cat([idx[:, 1:], tokens[:, None]], dim=1)
+        found = torch.from_numpy(decoder.read(tokens.numpy()))
+        torch.testing.assert_close(found, model(idx)[0][:, -1], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def run_forked(code: str) -> None:
@@ -237,7 +270,7 @@ assert torch.equal(text, generate(model, idx, config, build_decoder=lambda windo
 def test_compiled_code_is_cached_by_the_version_of_the_loops() -> None:
     functions = (
         numba_decode.decode_tokens,
-        numba_window.decode_window_tokens,
+        numba_forward.predict,
         numba_sampling.sample_token,
         numba_ops.find_largest,
     )
