@@ -26,12 +26,19 @@ from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
-from minigpt.model.quantization import quantize_model
+from minigpt.model.quantization import Quantization, quantize_model
 
 SMALL = ModelConfig(vocab_size=65, n_embd=64, n_head=4, n_layer=4, block_size=512)
 MIDDLE = ModelConfig(vocab_size=65, n_embd=128, n_head=4, n_layer=4, block_size=512)
 LARGE = ModelConfig(vocab_size=65, n_embd=384, n_head=6, n_layer=6, block_size=512)
+ONE_TEXT = {"64 wide": (SMALL, 500), "128 wide": (MIDDLE, 500), "384 wide": (LARGE, 200)}  # and the number of tokens
+ROWS = {  # rows, block_size, tokens
+    "past block_size 32": (1, 32, 300),
+    "64 rows within block_size 512": (64, 512, 200),
+    "64 rows past block_size 32": (64, 32, 60),
+}
 GPT2: dict[str, Any] = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
+QUANTIZATIONS: dict[Quantization | None, str | None] = {None: None, "int8": "q8_0", "nf4": "q4_0"}  # ours, llama.cpp's
 Work = Callable[[], object]
 
 
@@ -72,39 +79,51 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    cases = [*ONE_TEXT, *ROWS]
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases, help="the cases to time [all]")
     arguments = parser.parse_args()
     print(f"{describe_processor()}\n")
     print("| case | side | threads | tokens/s | ours over theirs |\n| --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, config, tokens in (("64 wide", SMALL, 500), ("128 wide", MIDDLE, 500), ("384 wide", LARGE, 200)):
-            model = make_model(dataclasses.replace(config, **GPT2))
-            sides = {
-                "ours": choose_threads(prepare_ours(model, tokens)),
-                "ours, the lecture's function": choose_threads(prepare_ours(make_model(config), tokens)),
-                "transformers' generate": choose_threads(prepare_transformers(model, tokens)),
-                "the lecture's loop": choose_threads(prepare_lecture(config, tokens)),
-            }
-            for bits in (32, 8):
-                path = write_model(model, Path(folder) / f"{config.n_embd}-{bits}.gguf", bits == 8)
-                if bits == 8:
-                    sides = {"ours": choose_threads(prepare_ours(quantize_model(model, "int8"), tokens))}
-                sides["llama.cpp, its loop"] = prepare_llama_generate(path, tokens)
-                sides["llama.cpp, bare llama_decode"] = prepare_llama_decode(path, tokens)
-                print_comparison(f"{name}, {bits} bits, within block_size 512", tokens, sides, 1, arguments.rounds)
-        for name, rows, block_size, tokens in (
-            ("64 wide, past block_size 32", 1, 32, 300),
-            ("64 wide, 64 rows within block_size 512", 64, 512, 200),
-            ("64 wide, 64 rows past block_size 32", 64, 32, 60),
-        ):
-            config = dataclasses.replace(SMALL, block_size=block_size)
-            sides = {
-                "ours": choose_threads(prepare_ours(make_model(config), tokens, rows)),
-                "the lecture's loop": choose_threads(prepare_lecture(config, tokens, rows)),
-            }
-            if block_size == 512:
-                gpt2 = make_model(dataclasses.replace(config, **GPT2))
-                sides["transformers' generate"] = choose_threads(prepare_transformers(gpt2, tokens, rows))
-            print_comparison(name, tokens, sides, rows, arguments.rounds)
+    for name in arguments.cases:
+        if name in ONE_TEXT:
+            compare_one_text(name, *ONE_TEXT[name], arguments.rounds)
+        else:
+            compare_rows(name, *ROWS[name], arguments.rounds)
+
+
+def compare_one_text(name: str, config: ModelConfig, tokens: int, rounds: int) -> None:
+    """Compare all sides for one text, in float32 and quantized."""
+    model = make_model(dataclasses.replace(config, **GPT2))
+    ours = choose_threads(prepare_ours(model, tokens))
+    sides = {
+        "ours": ours,
+        "ours, the lecture's function": choose_threads(prepare_ours(make_model(config), tokens)),
+        "transformers' generate": choose_threads(prepare_transformers(model, tokens)),
+        "the lecture's loop": choose_threads(prepare_lecture(config, tokens)),
+    }
+    for quantization, theirs in QUANTIZATIONS.items():
+        if quantization is not None:
+            quantized = quantize_model(make_model(model.config), quantization)
+            sides = {"ours": choose_threads(prepare_ours(quantized, tokens)), "ours, float32": ours}
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_model(model, Path(folder) / "model.gguf", theirs)
+            sides["llama.cpp, its loop"] = prepare_llama_generate(path, tokens)
+            sides["llama.cpp, bare llama_decode"] = prepare_llama_decode(path, tokens)
+        numbers = "float32" if quantization is None else f"{quantization}, theirs {theirs}"
+        print_comparison(f"{name}, {numbers}, within block_size 512", tokens, sides, 1, rounds)
+
+
+def compare_rows(name: str, rows: int, block_size: int, tokens: int, rounds: int) -> None:
+    """Compare the sides for several texts together, or past block_size."""
+    config = dataclasses.replace(SMALL, block_size=block_size)
+    sides = {
+        "ours": choose_threads(prepare_ours(make_model(config), tokens, rows)),
+        "the lecture's loop": choose_threads(prepare_lecture(config, tokens, rows)),
+    }
+    if block_size == 512:
+        gpt2 = make_model(dataclasses.replace(config, **GPT2))
+        sides["transformers' generate"] = choose_threads(prepare_transformers(gpt2, tokens, rows))
+    print_comparison(f"64 wide, {name}", tokens, sides, rows, rounds)
 
 
 def print_comparison(title: str, tokens: int, sides: dict[str, Side], rows: int, rounds: int) -> None:

@@ -15,10 +15,10 @@ from minigpt.model.gpt import GPT
 from minigpt.tokenizers.char import CharTokenizer
 
 
-def write_model(model: GPT, path: Path, quantized: bool) -> Path:
-    """Write a GPT-2 for llama.cpp, in float32 or 8 bits. Its tokens are the characters from "!" on."""
+def write_model(model: GPT, path: Path, quantize: str | None) -> Path:
+    """Write a GPT-2 for llama.cpp, in float32 or in a format such as "q8_0". Tokens are the characters from "!" on."""
     tokenizer = CharTokenizer.from_text("".join(chr(ord("!") + i) for i in range(model.config.vocab_size)))
-    options = ExportOptions(quantize="q8_0" if quantized else None)
+    options = ExportOptions(quantize=quantize)
     vocabulary, weights = build_vocabulary(tokenizer), convert_to_gpt2(model)
     write_gguf_file(path, "benchmark", model.config, weights, vocabulary, 0, options)
     return path

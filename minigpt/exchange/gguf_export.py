@@ -190,7 +190,7 @@ def _add_settings(writer: "GGUFWriter", config: ModelConfig, options: ExportOpti
     writer.add_layer_norm_eps(1e-5)
     if options.quantize:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if options.quantize else gguf.LlamaFileType.ALL_F32)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{options.quantize.upper()}" if options.quantize else "ALL_F32"])
     if config.activation == "relu":
         writer.add_float32(RELU_SCALE_KEY, RELU_SCALE)
 
@@ -223,10 +223,11 @@ def _add_vocabulary(writer: "GGUFWriter", vocabulary: Vocabulary, end: int, has_
 def _add_tensors(
     writer: "GGUFWriter", weights: Mapping[str, Tensor], config: ModelConfig, options: ExportOptions
 ) -> None:
-    """Add the weights. Matrices get 8 bits if asked for, but not those that `relu_as_gelu` has scaled."""
+    """Add the weights. Matrices get fewer bits if asked for, but not those that `relu_as_gelu` has scaled."""
     import gguf
 
-    kind, is_scaled = gguf.GGMLQuantizationType.Q8_0, config.activation == "relu"
+    kind = gguf.GGMLQuantizationType[(options.quantize or "f32").upper()]
+    is_scaled = config.activation == "relu"
     names = map_gguf_names(config) | {"lm_head.weight": "output.weight"}
     for theirs, tensor in weights.items():
         values = np.ascontiguousarray((tensor.T if is_transposed(theirs) else tensor).numpy())

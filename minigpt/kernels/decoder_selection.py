@@ -17,7 +17,8 @@ from minigpt.kernels.plain_gpt import is_plain_gpt
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
 
-LOADING = 12  # to import Numba, once in a process, takes as long as PyTorch takes for 12 * min_tokens tokens
+LOADING = 12  # to import Numba, once in a process, takes as long as PyTorch takes for 12 * min_tokens tokens ...
+LOADING_WEIGHTS = 2**20  # ... of a small model. With this many weights, PyTorch takes twice as long for a token
 _numba_process: int | None = None  # the process in which Numba started its threads
 
 
@@ -39,7 +40,7 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
     if window.idx.is_cuda:
         return _build_graph_decoder(window) if window.cache.length < model.config.block_size else None
     loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
-    if loops is None or not _is_worth_loading(tokens, limits) or not _can_compile(loops):
+    if loops is None or not _is_worth_loading(model, tokens, limits) or not _can_compile(loops):
         return None
     from minigpt.kernels.numba_stream import NumbaDecoder
 
@@ -58,12 +59,13 @@ def should_use_loops(model: nn.Module, tokens: int) -> bool:
     """Return True if `build_decoder` uses compiled loops for a text of `tokens` tokens in this process."""
     limits = Limits()
     loops = select_loops(model, 1, 0, tokens, limits) if isinstance(model, GPT) else None
-    return loops is not None and _is_worth_loading(tokens, limits)
+    return loops is not None and _is_worth_loading(model, tokens, limits)
 
 
-def _is_worth_loading(tokens: int, limits: Limits) -> bool:
-    """Return True if Numba is imported already, or if the text is long enough to import it."""
-    return "numba" in sys.modules or tokens >= LOADING * limits.min_tokens
+def _is_worth_loading(model: nn.Module, tokens: int, limits: Limits) -> bool:
+    """Return True if Numba is imported already, or if PyTorch would take longer for the text than the import."""
+    work = tokens * (1 + count_weights(model) / LOADING_WEIGHTS)
+    return "numba" in sys.modules or work >= LOADING * limits.min_tokens
 
 
 def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:

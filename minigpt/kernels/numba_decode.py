@@ -8,7 +8,8 @@ A block can be split in two parts as in Megatron-LM (Shoeybi et al. 2019). Each 
 the hidden units, with their columns of the first matrix and their rows of the second. The results of both are added.
 
 Arrays are flat. Shapes: T, C, H, V, L and P as in numba_weights.Shape, D = C / H, F = 4C. The cache stores the keys of
-a head (D, S) and its values (T, E), where S and E are T and D up to a multiple of COLUMNS.
+a head in panels (D, WIDTH) of positions, S = T up to a multiple of WIDTH, and its values (T, E), E = D up to a multiple
+of COLUMNS.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from numpy import ndarray
 
 from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
 from minigpt.kernels.numba_layers import RELU, array_at, attend_with_cache, normalize
-from minigpt.kernels.numba_matvec import NF4, multiply_packed
+from minigpt.kernels.numba_matvec import NF4, WIDTH, multiply_packed
 from minigpt.kernels.numba_ops import activate, create_zeros
 from minigpt.kernels.numba_sampling import Sampling, sample_token
 from minigpt.kernels.numba_vectors import COLUMNS, pad, skip
@@ -41,6 +42,7 @@ from minigpt.kernels.numba_weights import (
     UP_AFFINE,
     Shape,
     Weights,
+    copy_cache,
     extract_weights,
 )
 from minigpt.model.kv_cache import ContextWindow
@@ -61,10 +63,9 @@ class CachedDecoder:
         model, cache = window.model, window.cache
         assert cache is not None
         self.memory, self.sampling = Memory(extract_weights(model, parts)), sampling
-        for layer, stored in enumerate(cache.keys_and_values()):  # (2, 1, H, S, D)
-            keys, values = stored[:, 0]
-            self.memory.keys[layer, :, :, : cache.length] = keys.mT
-            self.memory.values[layer, :, : cache.length, : values.shape[-1]] = values
+        keys, values = copy_cache(cache, slice(1), model.config.block_size)
+        self.memory.keys.copy_(keys[:, 0])
+        self.memory.values.copy_(values[:, 0])
         self.token, self.position = token, cache.length
 
     def decode(self, uniforms: ndarray) -> ndarray:
@@ -108,14 +109,15 @@ class Memory:
         self.weights, self.shape = weights, weights.shape
         T, C, H, V, L, P, *_ = self.shape
         D, F = C // H, 4 * C
-        self.keys, self.values = create_zeros(L, H, D, pad(T)), create_zeros(L, H, T, pad(D))
-        own = [pad(n) for n in (C, 2, 3 * C // P, T, C // P + COLUMNS, F // P, C)]
+        S = -(-T // WIDTH) * WIDTH
+        self.keys, self.values = create_zeros(L, H, S // WIDTH, D, WIDTH), create_zeros(L, H, T, pad(D))
+        own = [pad(n) for n in (C, 2, 3 * C // P, S, C // P + COLUMNS, F // P, C)]
         begins = [sum(own[:n]) for n in range(len(own) + 1)]
         logits = P * pad(-(-V // P))
         layout = Layout(0, pad(C), pad(C) + logits, *begins)
         self.scratch = create_zeros(layout.first_part + P * layout.part_size)
         self.logits = self.scratch[layout.logits : layout.logits + V].numpy()
-        every = np.arange(max(F, T))
+        every = np.arange(max(F, S))
         self.arguments = (
             self.shape,
             layout,
@@ -152,7 +154,7 @@ def decode_tokens(
         m: where the activations begin in `scratch`.
         outer: the addresses of the weights outside of the blocks, (P, 5).
         blocks: the addresses of the weights in the blocks, (L, P, 10).
-        keys: the address of the cached keys, (L, H, D, S).
+        keys: the address of the cached keys, (L, H, S / WIDTH, D, WIDTH).
         values: the address of the cached values, (L, H, T, E).
         scratch: the activations.
         every: the numbers from 0 on, for products that read all inputs.
@@ -252,14 +254,14 @@ def _compute_attention(
 ) -> None:
     """Compute what one part of the heads adds to x, and add their keys and values to the cache."""
     D, C = s.C // s.H, s.C // s.P
-    S, E = pad(s.T), pad(D)
+    S, E = -(-s.T // WIDTH) * WIDTH, pad(D)
     qkv, attended, scores = skip(own, m.qkv), skip(own, m.attended), skip(own, m.scores)
     multiply_packed(skip(own, m.normed), p[QKV], s.kind, (s.C, 3 * C, s.C), every, qkv)
     _apply_affine(p[QKV_AFFINE], 3 * C, qkv)
     for n in range(s.H // s.P):
         h, q = first_head + part * (s.H // s.P) + n, skip(qkv, 3 * D * n)
         cache, result = (position, keys + 4 * h * D * S, values + 4 * h * s.T * E), skip(attended, D * n)
-        attend_with_cache(q, skip(q, D), skip(q, 2 * D), cache, (D, S, E), every, scores, result)
+        attend_with_cache(q, skip(q, D), skip(q, 2 * D), cache, (D, E), every, scores, result)
     multiply_packed(attended, p[PROJ], s.kind, (C, s.C, C), every, skip(own, m.sums))
 
 

@@ -12,6 +12,7 @@ from numpy import ndarray
 from minigpt.kernels.numba_jit import NO_ALLOCATION, njit_cached, njit_inner
 from minigpt.kernels.numba_layers import RELU, Sizes, array_at, attend, attend_with_cache, linear, normalize
 from minigpt.kernels.numba_matmul import BIAS, BIAS_RELU, COLUMNS, ROWS
+from minigpt.kernels.numba_matvec import WIDTH
 from minigpt.kernels.numba_ops import activate
 from minigpt.kernels.numba_vectors import pad, skip
 
@@ -63,7 +64,7 @@ class Layout(NamedTuple):
 def plan_scratch(s: Sizes, training: bool) -> tuple[Layout, BlockLayout]:
     """Lay out the scratch memory of `train_windows` or of `predict`. Each part begins at a multiple of 64 bytes."""
     T, C, H, V, L, F, _, R = s
-    scores = R * T * H if training else T * T
+    scores = R * T * H if training else max(T * T, T + WIDTH)
     block = BlockLayout(*_place(R * C, 2 * R, R * C, 3 * R * C, scores, R * C, R * C, 2 * R, R * C, R * F, R * F))
     panel = (max(R, F, V, T) + ROWS) * COLUMNS
     gradients = (T * T, R * C, R * C, R * F, 3 * R * C, R * V) if training else (0,) * 6
@@ -161,14 +162,14 @@ def predict(
         outer: the addresses of the parameters outside of the blocks, (6,).
         blocks: the addresses of the blocks' parameters, (L, 12).
         idx: ids: all tokens of each window, (W * T,), or with a cache the last token of each text, (W,).
-        cache: the position of the last tokens, and the addresses of the keys (L, W, H, D, S) and of the values
-            (L, W, H, T, E) before it, see `attend_with_cache`. They get the new ones. A position of -1 means no cache.
+        cache: the position of the last tokens, and the addresses of the keys (L, W, H, S / WIDTH, D, WIDTH) and of the
+            values (L, W, H, T, E) before it, see `attend_with_cache`. They get the new ones. Position -1: no cache.
         every: the numbers from 0 on, at least T and D.
         logits: receives the logits.
         scratch: `m.size` numbers. The transposed matrices are there already.
     """
     C, V, D, (position, keys, values) = s.C, s.V, s.C // s.H, cache
-    T, S, E = s.T if position < 0 else 1, pad(s.T), pad(D)
+    T, S, E = s.T if position < 0 else 1, -(-s.T // WIDTH) * WIDTH, pad(D)
     panel, normed, moments = skip(scratch, m.panel), skip(scratch, m.normed), skip(scratch, m.moments)
     a, texts = skip(scratch, m.blocks), len(idx) // T
     qkv, attended = skip(a, o.qkv), skip(a, o.attended)
@@ -189,7 +190,7 @@ def predict(
                     q, head = skip(qkv, n // s.H * 3 * C + n % s.H * D), (layer * texts + first) * s.H + n
                     own = position, keys + 4 * head * D * S, values + 4 * head * s.T * E
                     result = skip(attended, n * D)
-                    attend_with_cache(q, skip(q, C), skip(q, 2 * C), own, (D, S, E), every, skip(a, o.weights), result)
+                    attend_with_cache(q, skip(q, C), skip(q, 2 * C), own, (D, E), every, skip(a, o.weights), result)
             finish_block(s, o, blocks[layer], matrices, R, a, a, panel)
         normalize(a, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
         result = skip(logits, first // T * V)

@@ -26,7 +26,7 @@ from minigpt.kernels.numba_matmul import (
     ZERO,
     multiply,
 )
-from minigpt.kernels.numba_matvec import multiply_rows
+from minigpt.kernels.numba_matvec import FLOAT32, WIDTH, multiply_packed, multiply_rows
 from minigpt.kernels.numba_ops import ACTIVATIONS, exp, find_largest
 from minigpt.kernels.numba_vectors import intrinsic, skip
 
@@ -193,7 +193,7 @@ def attend_with_cache(
     k: ndarray,
     v: ndarray,
     cache: tuple[int, int, int],
-    sizes: tuple[int, int, int],
+    sizes: tuple[int, int],
     every: ndarray,
     scores: ndarray,
     out: ndarray,
@@ -204,18 +204,20 @@ def attend_with_cache(
         q: the query of the newest position, (D,).
         k: its key, (D,).
         v: its value, (D,).
-        cache: the newest position, and the addresses of the keys (D, S) and of the values (T, E).
-        sizes: D, S and E. S and E are T and D up to a multiple of COLUMNS.
+        cache: the newest position, and the addresses of the keys, in panels (D, WIDTH) of positions, and of the values
+            (T, E).
+        sizes: D, and E, which is D up to a multiple of COLUMNS.
         every: the numbers from 0 on.
-        scores: scratch memory, (S,).
+        scores: scratch memory, (T,) up to a multiple of WIDTH.
         out: receives the result (D,); it has room for E numbers.
     """
-    (D, S, E), (position, keys, values) = sizes, cache
-    length = position + 1
-    stored_keys, stored_values = array_at(keys + 4 * position, D * S), array_at(values + 4 * position * E, D)
+    (D, E), (position, keys, values) = sizes, cache
+    length, lane = position + 1, position % WIDTH
+    panel = array_at(keys + 4 * (position - lane) * D, D * WIDTH)
+    stored_value = array_at(values + 4 * position * E, D)
     for d in range(D):
-        stored_keys[d * S], stored_values[d] = k[d], v[d]
-    multiply_rows(q, keys, S, length, every, D, scores)
+        panel[d * WIDTH + lane], stored_value[d] = k[d], v[d]
+    multiply_packed(q, keys, FLOAT32, (D, -(-length // WIDTH) * WIDTH, D), every, scores)
     scale = np.float32(1) / np.float32(math.sqrt(D))
     highest, total = find_largest(scores[:length]), np.float32(0)
     for t in range(length):

@@ -8,8 +8,8 @@ A matrix has one of three kinds:
 
 - FLOAT32: a number for each weight.
 - INT8: a byte for each weight. The caller multiplies the result by the scales.
-- NF4: after every 64 inputs, which share an absmax, the absmax of each output and then the codes. An int32 has the
-  codes of eight inputs, the first in its lowest bits. The processor looks up the 16 levels in a register.
+- NF4: block after block of 64 inputs. A block has the absmax of each output, and then the codes, two inputs in a byte.
+  The processor looks up the levels in registers, 32 at a time.
 """
 
 from typing import Any
@@ -45,35 +45,34 @@ from minigpt.model.nf4 import BLOCK, NF4_LEVELS
 
 FLOAT32, INT8, NF4 = (np.int64(n) for n in range(3))
 WIDTH = 64  # outputs of a panel; those that are left over have panels of COLUMNS
-PACKED = 8  # codes of NF4 in an int32
-BLOCK_ROWS = 1 + BLOCK // PACKED  # int32 for each output and block of NF4: the absmax and the codes
-
-_FEATURES = set(get_host_cpu_features().split(","))  # those that Numba compiles for
-LOOKUP_LANES = 16 if "+avx512f" in _FEATURES else 8 if "+avx2" in _FEATURES else 0  # numbers that are looked up at once
+NF4_BYTES = WIDTH // 2 + 4 * WIDTH // BLOCK  # of a panel, for each input: the codes, and a share of the absmax
+HAS_NF4 = "+avx2" in get_host_cpu_features().split(",")  # those that Numba compiles for
+# Which of 32 outputs has the n-th byte of a row of codes in NF4, see `_look_up_levels`. A panel has two times 32.
+_ORDER = [32 * half + 8 * (n % 16 // 4) + 4 * (n // 16) + n % 4 for half in range(WIDTH // 32) for n in range(32)]
 
 
 def pack_matrix(matrix: Tensor) -> Tensor:
-    """Return the numbers of a matrix (I, O) in the order in which they are read, with outputs of zeros up to `pad(O)`.
-
-    For NF4, `matrix` is that of `pack_nf4`.
-    """
-    matrix = F.pad(matrix, (0, -matrix.shape[1] % COLUMNS))
-    wide = matrix.shape[1] // WIDTH * WIDTH
-    parts = (matrix[:, :wide], WIDTH), (matrix[:, wide:], COLUMNS)
-    return torch.cat([part.unflatten(1, (-1, width)).transpose(0, 1).flatten() for part, width in parts])
+    """Return a matrix (O, I) in the order in which it is read, with outputs of zeros up to `pad(O)`."""
+    (O, I), packed = matrix.shape, matrix.new_empty(pad(len(matrix)) * matrix.shape[1])  # noqa: E741
+    wide = O // WIDTH * WIDTH
+    if wide < O:
+        matrix = F.pad(matrix, (0, 0, 0, -O % COLUMNS))
+    for width, part in ((WIDTH, slice(wide)), (COLUMNS, slice(wide, None))):
+        panels = matrix[part].unflatten(0, (-1, width)).transpose(1, 2)
+        packed[I * (part.start or 0) :][: panels.numel()].view(panels.shape).numpy()[:] = panels.numpy()  # faster here
+    return packed
 
 
 def pack_nf4(codes: Tensor, absmax: Tensor) -> Tensor:
-    """Return a matrix in NF4 as int32, (BLOCK_ROWS * I / BLOCK, O).
+    """Return a matrix in NF4 in the order in which it is read, as bytes.
 
     Args:
-        codes: the numbers of the levels, (I, O), with I a multiple of BLOCK.
-        absmax: (I / BLOCK, O), float32.
+        codes: two inputs in each byte, the first in the upper half: (O, I / 2), uint8, with O a multiple of WIDTH.
+        absmax: (O, I / BLOCK), float32.
     """
-    shifts = torch.arange(PACKED, dtype=torch.int64)[:, None] * 4
-    packed = (codes.long().unflatten(0, (-1, PACKED)) << shifts).sum(dim=1)  # (I / 8, O), below 2^32
-    packed = (packed & 0xFFFFFFFF).where(packed < 2**31, packed - 2**32).int().unflatten(0, (-1, BLOCK // PACKED))
-    return torch.cat([absmax.view(torch.int32)[:, None], packed], dim=1).flatten(0, 1)
+    scales = absmax.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous().view(torch.uint8)  # (panels, blocks, bytes)
+    panels = codes.unflatten(1, (-1, BLOCK // 2)).unflatten(0, (-1, WIDTH))[:, _ORDER].permute(0, 2, 3, 1)
+    return torch.cat([scales, panels.flatten(2)], dim=2).flatten()
 
 
 def _sum_rows(
@@ -111,60 +110,82 @@ def _sum_rows(
 def _sum_nf4(
     builder: ir.IRBuilder, number_type: ir.Type, groups: int, x: ir.Value, panel: ir.Value, *rest: ir.Value
 ) -> None:
-    """Sum up in NF4, block after block."""
+    """Sum up in NF4, block after block. All panels are wide, because O is a multiple of BLOCK."""
     _, _, count, out = rest
-    width = groups * COLUMNS
-    codes = builder.inttoptr(panel, I32.as_pointer())
-    sums = [builder.gep(out, [I64(g * COLUMNS)]) for g in range(groups)]
+    eight = ir.VectorType(FLOAT, 8)
+    sums = [builder.bitcast(builder.gep(out, [I64(n)]), eight.as_pointer()) for n in range(0, WIDTH, 8)]
+    zeros = ir.Constant(eight, [0.0] * 8)
     for address in sums:
-        store(builder, ZEROS, address)
+        builder.store(zeros, address).align = 4
 
     def add_block(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        block = builder.gep(codes, [builder.mul(builder.sdiv(first, I64(BLOCK)), I64(BLOCK_ROWS * width))])
+        begin = builder.add(panel, builder.mul(first, I64(NF4_BYTES)))  # NF4_BYTES for each input
+        scales = builder.inttoptr(begin, eight.as_pointer())
+        codes = builder.inttoptr(builder.add(begin, I64(4 * WIDTH)), ir.VectorType(I8, 32).as_pointer())
 
-        def add_row(n: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-            row = builder.gep(block, [builder.mul(builder.add(n, I64(1)), I64(width))])
-            inputs = builder.gep(x, [builder.add(first, builder.mul(n, I64(PACKED)))])
-            numbers = [broadcast(builder, builder.load(builder.gep(inputs, [I64(k)]))) for k in range(PACKED)]
+        def add_pair(n: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+            inputs = builder.gep(x, [builder.add(first, builder.mul(n, I64(2)))])
+            numbers = [broadcast(builder, builder.load(builder.gep(inputs, [I64(k)])), 8) for k in range(2)]
             results = []
-            for g, total in enumerate(sums):
-                packed = load(builder, builder.gep(row, [I64(g * COLUMNS)]), I32)
-                for k, number in enumerate(numbers):
-                    total = multiply_add(builder, number, _look_up_levels(builder, packed, k), total)
-                results.append(total)
+            for half in range(WIDTH // 32):
+                packed = builder.load(builder.gep(codes, [builder.add(builder.mul(n, I64(WIDTH // 32)), I64(half))]))
+                packed.align = 1
+                own = totals[4 * half : 4 * half + 4]
+                for number, levels in zip(numbers, _look_up_levels(builder, packed), strict=True):
+                    own = [multiply_add(builder, number, level, t) for level, t in zip(levels, own, strict=True)]
+                results += own
             return results
 
-        totals = build_loop(builder, (I64(0), I64(BLOCK // PACKED), 1), [ZEROS] * groups, add_row)
-        absmax = builder.bitcast(block, FLOAT.as_pointer())
-        for g, (total, address) in enumerate(zip(totals, sums, strict=True)):
-            scale = load(builder, builder.gep(absmax, [I64(g * COLUMNS)]))
-            store(builder, multiply_add(builder, scale, total, load(builder, address)), address)
+        totals = build_loop(builder, (I64(0), I64(BLOCK // 2), 1), [zeros] * len(sums), add_pair)
+        for n, (total, address) in enumerate(zip(totals, sums, strict=True)):
+            scale, before = builder.load(builder.gep(scales, [I64(n)])), builder.load(address)
+            scale.align = before.align = 4
+            builder.store(multiply_add(builder, scale, total, before), address).align = 4
         return []
 
     build_loop(builder, (I64(0), count, BLOCK), [], add_block)
 
 
-def _look_up_levels(builder: ir.IRBuilder, packed: ir.Value, k: int) -> ir.Value:
-    """Return the levels of the k-th codes in a vector of packed codes."""
-    lanes = LOOKUP_LANES
-    integers, floats = ir.VectorType(I32, lanes), ir.VectorType(FLOAT, lanes)
-    name = "llvm.x86.avx512.permvar.sf.512" if lanes == 16 else "llvm.x86.avx2.permps"
-    permute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(floats, [floats, integers]), name)
-    tables = [ir.Constant(floats, NF4_LEVELS[n : n + lanes]) for n in range(0, len(NF4_LEVELS), lanes)]
-    found = []
-    for first in range(0, COLUMNS, lanes):
-        order = ir.Constant(integers, [*range(first, first + lanes)])
-        part = builder.shuffle_vector(packed, ir.Constant(packed.type, ir.Undefined), order)
-        number = builder.lshr(part, ir.Constant(integers, [4 * k] * lanes))  # the processor reads the lowest bits
-        levels = [builder.call(permute, [table, number]) for table in tables]
-        if len(levels) == 2:  # the code's highest bit chooses between the tables
-            highest = builder.shl(part, ir.Constant(integers, [28 - 4 * k] * lanes))
-            is_high = builder.icmp_signed("<", highest, ir.Constant(integers, [0] * lanes))
-            levels = [builder.select(is_high, levels[1], levels[0])]
-        found += levels
-    if len(found) == 1:
-        return found[0]
-    return builder.shuffle_vector(*found, ir.Constant(ir.VectorType(I32, COLUMNS), [*range(COLUMNS)]))
+def _look_up_levels(builder: ir.IRBuilder, packed: ir.Value) -> list[list[ir.Value]]:
+    """Return the levels of 32 bytes: four vectors of eight for the codes in the upper halves, and four for the lower.
+
+    A table of 16 bytes fits in a register. So the four bytes of a float32 are looked up one by one, and then put
+    together. `_ORDER` undoes the order in which the outputs come out.
+    """
+    vector = packed.type
+    look_up = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector, vector]), "llvm.x86.avx2.pshuf.b"
+    )
+    tables = [
+        ir.Constant(vector, [*table, *table])
+        for table in np.array(NF4_LEVELS, np.float32).view(np.uint8).reshape(-1, 4).T.tolist()
+    ]
+    upper = builder.lshr(packed, ir.Constant(vector, [4] * 32))
+    lower = builder.and_(packed, ir.Constant(vector, [15] * 32))
+    results = []
+    for numbers in (upper, lower):
+        planes = [builder.call(look_up, [table, numbers]) for table in tables]
+        pairs = [_interleave(builder, planes[n], planes[n + 1], 1) for n in (0, 2)]  # 16 bits of a number each
+        floats = []
+        for low, high in zip(*pairs, strict=True):
+            floats += _interleave(builder, low, high, 2)
+        results.append([builder.bitcast(each, ir.VectorType(FLOAT, 8)) for each in floats])
+    return results
+
+
+def _interleave(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, size: int) -> list[ir.Value]:
+    """Interleave a and b, `size` bytes at a time: the lower halves of both 16 bytes, and the upper halves."""
+    results = []
+    for half in (0, 8):
+        order = [
+            source + lane + half + n + byte
+            for lane in (0, 16)
+            for n in range(0, 8, size)
+            for source in (0, 32)
+            for byte in range(size)
+        ]
+        results.append(builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 32), order)))
+    return results
 
 
 def _build_sum(groups: int) -> Any:
@@ -194,6 +215,8 @@ def _build_sum(groups: int) -> Any:
             end = builder.append_basic_block("end")
             switch = builder.switch(kind, end)
             for number, (sum_up, number_type) in _SUMS.items():
+                if number == NF4 and groups * COLUMNS != WIDTH:
+                    continue
                 case = builder.append_basic_block(f"kind_{number}")
                 switch.add_case(ir.Constant(kind.type, int(number)), case)
                 builder.position_at_end(case)
@@ -207,7 +230,7 @@ def _build_sum(groups: int) -> Any:
     return sum_panel
 
 
-_SUMS = {FLOAT32: (_sum_rows, FLOAT), INT8: (_sum_rows, I8)} | ({NF4: (_sum_nf4, I32)} if LOOKUP_LANES else {})
+_SUMS = {FLOAT32: (_sum_rows, FLOAT), INT8: (_sum_rows, I8)} | ({NF4: (_sum_nf4, I8)} if HAS_NF4 else {})
 _sum_wide, _sum_narrow = _build_sum(WIDTH // COLUMNS), _build_sum(1)
 
 
@@ -226,16 +249,16 @@ def multiply_packed(
         out: receives the product; it has room for `pad(O)` numbers.
     """
     I, O, count = sizes  # noqa: E741
-    bytes_of_output = I if kind == INT8 else 4 * I
-    if kind == NF4:
-        bytes_of_output = 4 * BLOCK_ROWS * (I // BLOCK)
-    o = 0
-    while o + WIDTH <= pad(O):
-        _sum_wide(x, matrix + o * bytes_of_output, WIDTH, rows, count, skip(out, o), kind)
+    o, address, weight_bytes = 0, matrix, 1 if kind == INT8 else 4
+    panel_bytes = I * (NF4_BYTES if kind == NF4 else WIDTH * weight_bytes)
+    while o + WIDTH <= O:
+        _sum_wide(x, address, WIDTH, rows, count, skip(out, o), kind)
         o += WIDTH
+        address += panel_bytes
     while o < O:
-        _sum_narrow(x, matrix + o * bytes_of_output, COLUMNS, rows, count, skip(out, o), kind)
+        _sum_narrow(x, address, COLUMNS, rows, count, skip(out, o), kind)
         o += COLUMNS
+        address += I * COLUMNS * weight_bytes
 
 
 @njit_inner
@@ -245,7 +268,7 @@ def multiply_rows(x: ndarray, matrix: int, stride: int, O: int, rows: ndarray, c
     `matrix` is its address, and the first `count` of `rows` are the inputs to read.
     """
     o = 0
-    while o + WIDTH <= pad(O):
+    while o + WIDTH <= O:
         _sum_wide(x, matrix + 4 * o, stride, rows, count, skip(out, o), FLOAT32)
         o += WIDTH
     while o < O:

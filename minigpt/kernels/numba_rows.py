@@ -8,16 +8,14 @@ each step reads all windows again. Python threads divide the texts.
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor
-from torch.nn import functional as F
 
 from minigpt.kernels.numba_forward import DOWN, PROJ, QKV, UP, plan_scratch, predict
 from minigpt.kernels.numba_layers import choose_sizes
 from minigpt.kernels.numba_ops import create_zeros
-from minigpt.kernels.numba_vectors import COLUMNS
+from minigpt.kernels.numba_weights import copy_cache
 from minigpt.kernels.parameter_tables import list_parameters, make_tables
 from minigpt.kernels.worker_threads import run_in_threads
-from minigpt.model.kv_cache import ContextWindow, KVCache
+from minigpt.model.kv_cache import ContextWindow
 
 NO_CACHE = (-1, 0, 0)
 
@@ -49,16 +47,7 @@ class RowsDecoder:
         self.tables = make_tables(self.parameters, self.missing)
         self.every = np.arange(max(T, C))
         self.scratch = [self._create_scratch() for _ in self.rows]
-        self.caches = [] if self.is_full else [self._copy_cache(cache, own) for own in self.rows]
-
-    def _copy_cache(self, cache: KVCache, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return the keys (L, W, H, D, S) and the values (L, W, H, T, E) of some rows, with room for T positions."""
-        stored = torch.stack(cache.keys_and_values())[:, :, rows]  # (L, 2, W, H, length, D)
-        stored = F.pad(stored, (0, 0, 0, self.block_size - cache.length))
-        keys, values = stored.unbind(1)
-        return F.pad(keys.mT, (0, -keys.shape[3] % COLUMNS)).contiguous(), F.pad(
-            values, (0, -values.shape[4] % COLUMNS)
-        )
+        self.caches = [] if self.is_full else [copy_cache(cache, own, T) for own in self.rows]
 
     def _create_scratch(self) -> ndarray:
         """Allocate the scratch memory of a thread, with the transposed matrices in it."""

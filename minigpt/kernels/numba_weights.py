@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from minigpt.kernels.numba_matvec import FLOAT32, INT8, LOOKUP_LANES, NF4, pack_matrix, pack_nf4
+from minigpt.kernels.numba_matvec import FLOAT32, HAS_NF4, INT8, NF4, WIDTH, pack_matrix, pack_nf4
 from minigpt.kernels.numba_ops import ACTIVATIONS, create_zeros
-from minigpt.kernels.numba_vectors import pad
+from minigpt.kernels.numba_vectors import COLUMNS, pad
 from minigpt.kernels.plain_gpt import get_bias, get_weight, list_linear_layers
 from minigpt.model.gpt import GPT
-from minigpt.model.nf4 import BLOCK, dequantize_absmax, unpack_nf4
+from minigpt.model.kv_cache import KVCache
+from minigpt.model.nf4 import BLOCK, dequantize_absmax
 from minigpt.model.quantization import Linear4bit, Linear8bit
 
 # Columns of the addresses of a block's weights, and of the weights outside of the blocks.
@@ -55,17 +57,20 @@ class Weights(NamedTuple):
 class _Matrix(NamedTuple):
     """A matrix of a linear layer."""
 
-    numbers: Tensor  # (I, O): float32, the codes of int8, or the numbers of NF4's levels
-    absmax: Tensor | None  # (I / BLOCK, O), of NF4
+    numbers: Tensor  # (O, I): float32, or the codes of int8; of NF4 (O, I / 2)
+    absmax: Tensor | None  # (O, I / BLOCK), of NF4
     affine: Tensor  # (2, O)
 
-    def pack(self, rows: slice = slice(None), columns: Any = slice(None)) -> Tensor:
-        """Return some rows and columns in the order in which the loops read them. NF4 needs whole blocks of rows."""
-        numbers = self.numbers[rows][:, columns]
-        if self.absmax is not None:
-            blocks = rows if rows.stop is None else slice(rows.start // BLOCK, rows.stop // BLOCK)
-            numbers = pack_nf4(numbers, self.absmax[blocks][:, columns])
-        return pack_matrix(numbers)
+    def pack(self, outputs: Tensor | slice = slice(None), inputs: slice | None = None) -> Tensor:
+        """Return a part of the matrix in the order in which the loops read it. NF4 needs whole blocks of inputs."""
+        numbers = self.numbers[outputs]
+        if self.absmax is None:
+            return pack_matrix(numbers if inputs is None else numbers[:, inputs])
+        absmax = self.absmax[outputs]
+        if inputs is not None:
+            numbers = numbers[:, inputs.start // 2 : inputs.stop // 2]
+            absmax = absmax[:, inputs.start // BLOCK : inputs.stop // BLOCK]
+        return pack_nf4(numbers, absmax)
 
 
 @torch.no_grad()
@@ -100,14 +105,14 @@ def extract_weights(model: GPT, parts: int = 1) -> Weights:
         for part, p in enumerate(addresses):
             inner = slice(own * part, own * (part + 1))
             hidden = slice(4 * inner.start, 4 * inner.stop)
-            columns = by_head[3 * inner.start : 3 * inner.stop]
-            p[QKV], p[QKV_AFFINE] = keep(qkv.pack(columns=columns)), keep(qkv.affine[:, columns])
-            p[UP], p[UP_AFFINE] = keep(up.pack(columns=hidden)), keep(up.affine[:, hidden])
-            p[PROJ], p[DOWN] = keep(proj.pack(inner)), keep(down.pack(hidden))
+            heads = by_head[3 * inner.start : 3 * inner.stop]
+            p[QKV], p[QKV_AFFINE] = keep(qkv.pack(heads)), keep(qkv.affine[:, heads])
+            p[UP], p[UP_AFFINE] = keep(up.pack(hidden)), keep(up.affine[:, hidden])
+            p[PROJ], p[DOWN] = keep(proj.pack(inputs=inner)), keep(down.pack(inputs=hidden))
 
     table, lm_head = model.token_embedding_table.weight.detach(), model.lm_head
     if lm_head is None:
-        head = _Matrix(table.T, None, torch.stack([table.new_ones(V), table.new_zeros(V)]))
+        head = _Matrix(table, None, torch.stack([table.new_ones(V), table.new_zeros(V)]))
     else:
         head = _read_matrix(lm_head, INT8 if kind == INT8 else FLOAT32)
     outer = np.empty((parts, HEAD_AFFINE + 1), np.int64)
@@ -115,7 +120,7 @@ def extract_weights(model: GPT, parts: int = 1) -> Weights:
     outer[:, LN_F] = keep_norm(model.ln_f)
     for part, p in enumerate(outer):
         outputs = slice(width * part, width * (part + 1))
-        p[HEAD], p[HEAD_AFFINE] = keep(head.pack(columns=outputs)), keep(head.affine[:, outputs])
+        p[HEAD], p[HEAD_AFFINE] = keep(head.pack(outputs)), keep(head.affine[:, outputs])
     head_kind = INT8 if head.numbers.dtype == torch.int8 else FLOAT32
     activation = ACTIVATIONS.index(config.activation)
     shape = Shape(config.block_size, C, H, V, config.n_layer, parts, int(kind), int(head_kind), activation)
@@ -128,7 +133,7 @@ def _choose_kind(model: GPT, parts: int) -> np.int64:
     if kinds == {Linear8bit}:
         return INT8
     is_large = 12 * model.config.n_layer * C**2 >= MIN_NF4_WEIGHTS
-    return NF4 if kinds == {Linear4bit} and is_large and C % (BLOCK * parts) == 0 and LOOKUP_LANES else FLOAT32
+    return NF4 if kinds == {Linear4bit} and is_large and C % (BLOCK * parts) == 0 and HAS_NF4 else FLOAT32
 
 
 def _read_matrix(layer: Any, kind: np.int64) -> _Matrix:
@@ -137,10 +142,23 @@ def _read_matrix(layer: Any, kind: np.int64) -> _Matrix:
     if kind == INT8:
         numbers, scale = layer.codes, layer.scale
     elif kind == NF4:
-        numbers = unpack_nf4(layer.codes).view(layer.out_features, layer.in_features)
-        absmax = dequantize_absmax(layer.absmax, layer.absmax_largest, layer.absmax_mean).view(len(numbers), -1).T
+        numbers = layer.codes.view(layer.out_features, -1)
+        absmax = dequantize_absmax(layer.absmax, layer.absmax_largest, layer.absmax_mean).view(len(numbers), -1)
     else:
         numbers = get_weight(layer)  # an adapter drops inputs in training only
     zeros = create_zeros(len(numbers))
     affine = torch.stack([zeros + 1 if scale is None else scale, zeros if bias is None else bias])
-    return _Matrix(numbers.T, absmax, affine)
+    return _Matrix(numbers, absmax, affine)
+
+
+def copy_cache(cache: KVCache, rows: slice, T: int) -> tuple[Tensor, Tensor]:
+    """Copy the cached keys and values of some rows W, with room for T positions.
+
+    Returns:
+        Keys (L, W, H, S / WIDTH, D, WIDTH), where S is T up to a multiple of WIDTH, and values (L, W, H, T, E), where E
+        is D up to a multiple of COLUMNS.
+    """
+    stored = torch.stack(cache.keys_and_values())[:, :, rows]  # (L, 2, W, H, length, D)
+    keys, values = stored.unbind(1)
+    keys = F.pad(keys, (0, 0, 0, -(-T // WIDTH) * WIDTH - cache.length)).unflatten(3, (-1, WIDTH)).mT
+    return keys.contiguous(), F.pad(values, (0, -values.shape[4] % COLUMNS, 0, T - cache.length))

@@ -94,11 +94,6 @@ def quantize_nf4(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return pairs[:, 0] << 4 | pairs[:, 1], absmax
 
 
-def unpack_nf4(codes: Tensor) -> Tensor:
-    """Return the level numbers (2N,), uint8, that the codes (N,) of `quantize_nf4` stand for."""
-    return torch.stack([codes >> 4, codes & 15], dim=1).flatten()
-
-
 def dequantize_nf4(codes: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """Return the tensor of a shape, float32, that the codes and absmax of `quantize_nf4` stand for."""
     count = torch.Size(shape).numel()
@@ -112,7 +107,8 @@ def dequantize_nf4(codes: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch
 @functools.cache
 def _compute_byte_levels() -> Tensor:
     """Return the two levels that each byte of two level numbers stands for: (256, 2)."""
-    return get_levels(4)[unpack_nf4(torch.arange(256)).view(256, 2)]
+    byte = torch.arange(256)
+    return get_levels(4)[torch.stack([byte >> 4, byte & 15], dim=1)]
 
 
 @functools.cache
