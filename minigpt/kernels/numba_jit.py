@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import torch
 from numba import njit
 
 SETTINGS = vars(numba.config)
+MAX_PARTS = 2  # of a layer, each with a thread
 
 
 def _has_openmp() -> bool:
@@ -24,7 +24,7 @@ def _has_openmp() -> bool:
 
 if _has_openmp():
     SETTINGS["THREADING_LAYER"] = "omp"
-SETTINGS["NUMBA_NUM_THREADS"] = min(SETTINGS["NUMBA_NUM_THREADS"], torch.get_num_threads())  # both share it
+SETTINGS["NUMBA_NUM_THREADS"] = min(SETTINGS["NUMBA_NUM_THREADS"], MAX_PARTS)  # Numba starts that many at once
 
 # These options let the compiler use vectors: it may reorder sums, and a division by zero is no error. Infinities are
 # still treated correctly.

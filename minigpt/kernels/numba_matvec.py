@@ -47,8 +47,7 @@ FLOAT32, INT8, NF4 = (np.int64(n) for n in range(3))
 WIDTH = 64  # outputs of a panel; those that are left over have panels of COLUMNS
 NF4_BYTES = WIDTH // 2 + 4 * WIDTH // BLOCK  # of a panel, for each input: the codes, and a share of the absmax
 HAS_NF4 = "+avx2" in get_host_cpu_features().split(",")  # those that Numba compiles for
-# Which of 32 outputs has the n-th byte of a row of codes in NF4, see `_look_up_levels`. A panel has two times 32.
-_ORDER = [32 * half + 8 * (n % 16 // 4) + 4 * (n // 16) + n % 4 for half in range(WIDTH // 32) for n in range(32)]
+_ORDER = [8 * (n % 16 // 4) + 4 * (n // 16) + n % 4 for n in range(32)]  # of 32 outputs, see `_look_up_levels`
 
 
 def pack_matrix(matrix: Tensor) -> Tensor:
@@ -71,7 +70,8 @@ def pack_nf4(codes: Tensor, absmax: Tensor) -> Tensor:
         absmax: (O, I / BLOCK), float32.
     """
     scales = absmax.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous().view(torch.uint8)  # (panels, blocks, bytes)
-    panels = codes.unflatten(1, (-1, BLOCK // 2)).unflatten(0, (-1, WIDTH))[:, _ORDER].permute(0, 2, 3, 1)
+    halves = codes.unflatten(1, (-1, BLOCK // 2)).unflatten(0, (-1, WIDTH // 32, 32))[:, :, _ORDER]
+    panels = halves.permute(0, 3, 1, 4, 2)  # (panels, blocks, halves, bytes of an output, 32)
     return torch.cat([scales, panels.flatten(2)], dim=2).flatten()
 
 
@@ -122,25 +122,22 @@ def _sum_nf4(
         begin = builder.add(panel, builder.mul(first, I64(NF4_BYTES)))  # NF4_BYTES for each input
         scales = builder.inttoptr(begin, eight.as_pointer())
         codes = builder.inttoptr(builder.add(begin, I64(4 * WIDTH)), ir.VectorType(I8, 32).as_pointer())
+        for half in range(WIDTH // 32):  # 32 outputs at a time, so that all sums and tables have a register
 
-        def add_pair(n: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
-            inputs = builder.gep(x, [builder.add(first, builder.mul(n, I64(2)))])
-            numbers = [broadcast(builder, builder.load(builder.gep(inputs, [I64(k)])), 8) for k in range(2)]
-            results = []
-            for half in range(WIDTH // 32):
-                packed = builder.load(builder.gep(codes, [builder.add(builder.mul(n, I64(WIDTH // 32)), I64(half))]))
+            def add_pair(n: ir.Value, totals: list[ir.Value], half: int = half) -> list[ir.Value]:
+                inputs = builder.gep(x, [builder.add(first, builder.mul(n, I64(2)))])
+                packed = builder.load(builder.gep(codes, [builder.add(n, I64(half * BLOCK // 2))]))
                 packed.align = 1
-                own = totals[4 * half : 4 * half + 4]
-                for number, levels in zip(numbers, _look_up_levels(builder, packed), strict=True):
-                    own = [multiply_add(builder, number, level, t) for level, t in zip(levels, own, strict=True)]
-                results += own
-            return results
+                for k, levels in enumerate(_look_up_levels(builder, packed)):
+                    number = broadcast(builder, builder.load(builder.gep(inputs, [I64(k)])), 8)
+                    totals = [multiply_add(builder, number, level, t) for level, t in zip(levels, totals, strict=True)]
+                return totals
 
-        totals = build_loop(builder, (I64(0), I64(BLOCK // 2), 1), [zeros] * len(sums), add_pair)
-        for n, (total, address) in enumerate(zip(totals, sums, strict=True)):
-            scale, before = builder.load(builder.gep(scales, [I64(n)])), builder.load(address)
-            scale.align = before.align = 4
-            builder.store(multiply_add(builder, scale, total, before), address).align = 4
+            totals = build_loop(builder, (I64(0), I64(BLOCK // 2), 1), [zeros] * 4, add_pair)
+            for n, total in enumerate(totals, 4 * half):
+                scale, before = builder.load(builder.gep(scales, [I64(n)])), builder.load(sums[n])
+                scale.align = before.align = 4
+                builder.store(multiply_add(builder, scale, total, before), sums[n]).align = 4
         return []
 
     build_loop(builder, (I64(0), count, BLOCK), [], add_block)

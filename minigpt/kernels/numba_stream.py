@@ -58,7 +58,7 @@ class NumbaDecoder:
         room = window.model.config.block_size - window.cache.length
         if room and count:
             decoder = CachedDecoder(window, int(token), sampling, self.loops.parts)
-            threads = _count_threads() if self.loops.parts > 1 else 1
+            threads = min(self.loops.parts, torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"])
             size = max(1, min(MAX_CHUNK, CHUNK_WORK // count_weights(window.model)))
             for chunk in _stream_chunks(decoder, min(count, room), size, threads, sampler):
                 yield from chunk
@@ -68,17 +68,12 @@ class NumbaDecoder:
         assert self.window.idx is not None
         is_full = self.window.idx.shape[1] == self.window.model.config.block_size
         if count and (self.loops.window or not is_full):
-            decoder, tokens = RowsDecoder(self.window, _count_threads()), token.numpy()
+            decoder, tokens = RowsDecoder(self.window, torch.get_num_threads()), token.numpy()
             while count and (self.loops.window or not decoder.is_full):
                 uniforms = sampler.draw_uniforms(len(tokens)).numpy()
                 tokens = sample_tokens(decoder.read(tokens), sampling, uniforms)
                 yield torch.from_numpy(tokens)
                 count -= 1
-
-
-def _count_threads() -> int:
-    """Return the number of threads of the loops."""
-    return min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"])
 
 
 def _stream_chunks(decoder: CachedDecoder, count: int, size: int, most: int, sampler: Sampler) -> Iterator[Tensor]:
