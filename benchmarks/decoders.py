@@ -50,7 +50,7 @@ def main() -> None:
         model = make_model(ModelConfig(vocab_size=65, block_size=512, n_embd=n_embd, n_head=n_head, n_layer=n_layer))
         tokens = 400 if n_embd < 300 else 100
         cached = prepare_pytorch(model, 1, tokens)
-        whole, parts = (prepare_numba(model, 1, tokens, Loops(n, single=True, window=False)) for n in (1, 2))
+        whole, parts = (prepare_numba(model, 1, tokens, Loops(n, kind="row", window=False)) for n in (1, 2))
         sides = {"whole": Side(whole, 1), "parts": Side(parts, 2), "one": Side(cached, 1), "two": Side(cached, 2)}
         print(f"| {n_embd}, {n_layer} | {format_rates(sides, tokens)} |", flush=True)
     head = f"Numba, one thread | Numba, two threads | {head}"
@@ -59,7 +59,7 @@ def main() -> None:
         shape = ModelConfig(vocab_size=65, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
         model, tokens = make_model(shape), 300 if n_embd * block_size < 10_000 else 30
         cached = prepare_pytorch(model, block_size, tokens)
-        loops = prepare_numba(model, block_size, tokens, Loops(1, single=True, window=True))
+        loops = prepare_numba(model, block_size, tokens, Loops(1, kind="row", window=True))
         sides = {"1": Side(loops, 1), "2": Side(loops, 2), "one": Side(cached, 1), "two": Side(cached, 2)}
         print(f"| {n_embd}, {n_layer}, {block_size} | {format_rates(sides, tokens)} |", flush=True)
 

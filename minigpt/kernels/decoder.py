@@ -1,7 +1,7 @@
 """What a decoder is: it continues a text faster than the model's own forward."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ class Loops(NamedTuple):
     """The compiled loops that continue a text. Each combination compiles what it needs."""
 
     parts: int  # of each layer
-    single: bool  # whether there is one row
+    kind: Literal["row", "rows", "modern"]  # one text of a GPT, several, or those of a Modern
     window: bool  # whether the loops continue past block_size
 
 

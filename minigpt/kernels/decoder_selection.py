@@ -6,16 +6,17 @@ The rules are fixed. They come from the table in docs/performance.md, never from
 import functools
 import os
 import sys
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from minigpt.kernels.compilation import compile_or_warn
 from minigpt.kernels.decoder import Decoder, Loops, count_weights
-from minigpt.kernels.plain_gpt import is_plain_gpt
+from minigpt.kernels.plain_model import is_plain_model
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
+from minigpt.model.modern import Modern
 
 LOADING = 12  # to import Numba, once in a process, takes as long as PyTorch takes for 12 * min_tokens tokens ...
 LOADING_WEIGHTS = 2**20  # ... of a small model. With this many weights, PyTorch takes twice as long for a token
@@ -35,10 +36,11 @@ class Limits(NamedTuple):
 def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder | None:
     """Build the fastest decoder for `tokens` more tokens, or return None where the model's forward is fastest."""
     model = window.model
-    if not isinstance(model, GPT) or window.cache is None or window.idx is None:
+    if not isinstance(model, GPT | Modern) or window.cache is None or window.idx is None:
         return None
     if window.idx.is_cuda:
-        return _build_graph_decoder(window) if window.cache.length < model.config.block_size else None
+        has_room = isinstance(model, GPT) and window.cache.length < model.config.block_size
+        return _build_graph_decoder(window) if has_room else None
     loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
     if loops is None or not _is_worth_loading(model, tokens, limits) or not _can_compile(loops):
         return None
@@ -49,7 +51,7 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
 
 def describe_decoder(model: nn.Module, tokens: int) -> str:
     """Describe how a text of `tokens` tokens is generated, for run.json."""
-    loops = select_loops(model, 1, 0, tokens, Limits()) if isinstance(model, GPT) else None
+    loops = select_loops(model, 1, 0, tokens, Limits()) if isinstance(model, GPT | Modern) else None
     if loops is None:
         return "PyTorch"
     return f"compiled loops in {loops.parts} part{'s' if loops.parts > 1 else ''}"
@@ -58,7 +60,7 @@ def describe_decoder(model: nn.Module, tokens: int) -> str:
 def should_use_loops(model: nn.Module, tokens: int) -> bool:
     """Return True if `build_decoder` uses compiled loops for a text of `tokens` tokens in this process."""
     limits = Limits()
-    loops = select_loops(model, 1, 0, tokens, limits) if isinstance(model, GPT) else None
+    loops = select_loops(model, 1, 0, tokens, limits) if isinstance(model, GPT | Modern) else None
     return loops is not None and _is_worth_loading(model, tokens, limits)
 
 
@@ -68,7 +70,7 @@ def _is_worth_loading(model: nn.Module, tokens: int, limits: Limits) -> bool:
     return "numba" in sys.modules or work >= LOADING * limits.min_tokens
 
 
-def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:
+def select_loops(model: GPT | Modern, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:
     """Select the compiled loops for a text.
 
     Args:
@@ -83,16 +85,17 @@ def select_loops(model: GPT, rows: int, length: int, tokens: int, limits: Limits
         was forked from one that used the loops.
     """
     size, block_size = count_weights(model), model.config.block_size
-    if size > limits.max_weights or _is_forked() or not is_plain_gpt(model, quantized=True):
+    if size > limits.max_weights or _is_forked() or not is_plain_model(model, quantized=True):
         return None
-    if rows > 1 and model.config.n_embd > limits.max_width:
+    kind: Literal["row", "rows", "modern"] = "modern" if isinstance(model, Modern) else "row" if rows == 1 else "rows"
+    if kind != "row" and model.config.n_embd > limits.max_width:
         return None
     room = block_size - length
     window = tokens > room and size * block_size <= limits.max_window
     if rows * (tokens if window else min(tokens, room)) < limits.min_tokens:
         return None
-    parts = 2 if rows == 1 and size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
-    return Loops(parts, rows == 1, window)
+    parts = 2 if kind == "row" and size >= limits.min_shared_weights and model.config.n_head % 2 == 0 else 1
+    return Loops(parts, kind, window)
 
 
 def _build_graph_decoder(window: ContextWindow) -> Decoder | None:

@@ -19,7 +19,7 @@ from numba import prange
 from numpy import ndarray
 
 from minigpt.kernels.numba_jit import njit_allocating, njit_inner, njit_parallel
-from minigpt.kernels.numba_layers import RELU, array_at, attend_with_cache, normalize
+from minigpt.kernels.numba_layers import RELU, array_at, attend_with_cache, normalize, store_in_cache
 from minigpt.kernels.numba_matvec import NF4, WIDTH, multiply_packed
 from minigpt.kernels.numba_ops import activate, create_zeros
 from minigpt.kernels.numba_sampling import Sampling, sample_token
@@ -260,8 +260,9 @@ def _compute_attention(
     _apply_affine(p[QKV_AFFINE], 3 * C, qkv)
     for n in range(s.H // s.P):
         h, q = first_head + part * (s.H // s.P) + n, skip(qkv, 3 * D * n)
-        cache, result = (position, keys + 4 * h * D * S, values + 4 * h * s.T * E), skip(attended, D * n)
-        attend_with_cache(q, skip(q, D), skip(q, 2 * D), cache, (D, E), every, scores, result)
+        cache = position, keys + 4 * h * D * S, values + 4 * h * s.T * E
+        store_in_cache(skip(q, D), skip(q, 2 * D), cache, D)
+        attend_with_cache(q, cache, D, every, scores, skip(attended, D * n))
     multiply_packed(attended, p[PROJ], s.kind, (C, s.C, C), every, skip(own, m.sums))
 
 

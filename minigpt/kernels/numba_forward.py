@@ -10,7 +10,16 @@ from typing import NamedTuple
 from numpy import ndarray
 
 from minigpt.kernels.numba_jit import NO_ALLOCATION, njit_cached, njit_inner
-from minigpt.kernels.numba_layers import RELU, Sizes, array_at, attend, attend_with_cache, linear, normalize
+from minigpt.kernels.numba_layers import (
+    RELU,
+    Sizes,
+    array_at,
+    attend,
+    attend_with_cache,
+    linear,
+    normalize,
+    store_in_cache,
+)
 from minigpt.kernels.numba_matmul import BIAS, BIAS_RELU, COLUMNS, ROWS
 from minigpt.kernels.numba_matvec import WIDTH
 from minigpt.kernels.numba_ops import activate
@@ -46,11 +55,11 @@ class Layout(NamedTuple):
     A training keeps the activations of all blocks. A prediction uses those of one block for all, and no gradients.
     """
 
-    panel: int  # of `multiply`
-    normed: int  # (R, C), the input of the head
-    moments: int  # (R, 2), of the last layer norm
     head: int  # (C, V), transposed
     matrices: int  # (L, 12 C C): qkv, proj, up and down of each block, transposed
+    panel: int  # of `multiply`; up to here, nothing depends on T and R
+    normed: int  # (R, C), the input of the head
+    moments: int  # (R, 2), of the last layer norm
     scores: int  # (T, T), gradients of one head's attention scores
     d_x: int  # (R, C)
     d_normed: int  # (R, C)
@@ -64,12 +73,12 @@ class Layout(NamedTuple):
 def plan_scratch(s: Sizes, training: bool) -> tuple[Layout, BlockLayout]:
     """Lay out the scratch memory of `train_windows` or of `predict`. Each part begins at a multiple of 64 bytes."""
     T, C, H, V, L, F, _, R = s
-    scores = R * T * H if training else max(T * T, T + WIDTH)
+    scores = R * T * H if training else T * T
     block = BlockLayout(*_place(R * C, 2 * R, R * C, 3 * R * C, scores, R * C, R * C, 2 * R, R * C, R * F, R * F))
     panel = (max(R, F, V, T) + ROWS) * COLUMNS
     gradients = (T * T, R * C, R * C, R * F, 3 * R * C, R * V) if training else (0,) * 6
     blocks = (L if training else 1) * block.size + R * C
-    return Layout(*_place(panel, R * C, 2 * R, C * V, 12 * L * C * C, *gradients, blocks)), block
+    return Layout(*_place(C * V, 12 * L * C * C, panel, R * C, 2 * R, *gradients, blocks)), block
 
 
 def _place(*sizes: int) -> list[int]:
@@ -140,6 +149,23 @@ def _keep_last_rows(x: ndarray, windows: int, T: int, C: int) -> None:
             x[w * C + c] = x[(w * T + T - 1) * C + c]
 
 
+@njit_inner
+def find_head(n: int, s: Sizes, place: tuple[int, int, int], cache: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    """Return the position of a row and the addresses of the keys and values of one of its heads.
+
+    Args:
+        n: the number of the head, counted through all rows.
+        s: the sizes.
+        place: the layer, the number of texts, and the first text of the rows.
+        cache: see `predict`.
+    """
+    (layer, texts, first), (position, keys, values, capacity) = place, cache
+    D, row = s.C // s.H, n // s.H
+    head = (layer * texts + first + row // s.T) * s.H + n % s.H
+    S = -(-capacity // WIDTH) * WIDTH
+    return position + row % s.T, keys + 4 * head * D * S, values + 4 * head * capacity * pad(D)
+
+
 @njit_nogil
 def predict(
     s: Sizes,
@@ -148,12 +174,12 @@ def predict(
     outer: ndarray,
     blocks: ndarray,
     idx: ndarray,
-    cache: tuple[int, int, int],
+    cache: tuple[int, int, int, int],
     every: ndarray,
     logits: ndarray,
     scratch: ndarray,
 ) -> None:
-    """Compute the logits (W, V) of the token that follows each of W texts.
+    """Read T tokens of each of W texts, and compute the logits (W, V) of the token that follows them.
 
     Args:
         s: the sizes.
@@ -161,36 +187,35 @@ def predict(
         o: the layout of a block's activations.
         outer: the addresses of the parameters outside of the blocks, (6,).
         blocks: the addresses of the blocks' parameters, (L, 12).
-        idx: ids: all tokens of each window, (W * T,), or with a cache the last token of each text, (W,).
-        cache: the position of the last tokens, and the addresses of the keys (L, W, H, S / WIDTH, D, WIDTH) and of the
-            values (L, W, H, T, E) before it, see `attend_with_cache`. They get the new ones. Position -1: no cache.
-        every: the numbers from 0 on, at least T and D.
+        idx: the tokens, text after text, (W * T,).
+        cache: the position of the first tokens; the addresses of the keys (L, W, H, S / WIDTH, D, WIDTH) and of the
+            values (L, W, H, capacity, E), see `attend_with_cache`; and the positions that they have room for. They get
+            the new keys and values. The position is 0, or T is 1. Without keys (0), nothing is stored.
+        every: the numbers from 0 on, at least as many as positions and as D.
         logits: receives the logits.
         scratch: `m.size` numbers. The transposed matrices are there already.
     """
-    C, V, D, (position, keys, values) = s.C, s.V, s.C // s.H, cache
-    T, S, E = s.T if position < 0 else 1, -(-s.T // WIDTH) * WIDTH, pad(D)
+    C, V, T, D, (position, keys, _, _) = s.C, s.V, s.T, s.C // s.H, cache
     panel, normed, moments = skip(scratch, m.panel), skip(scratch, m.normed), skip(scratch, m.moments)
     a, texts = skip(scratch, m.blocks), len(idx) // T
     qkv, attended = skip(a, o.qkv), skip(a, o.attended)
     for first in range(0, len(idx), s.R):
         R = min(s.R, len(idx) - first)
-        embed(s, outer, idx[first : first + R], T, max(0, position), a)
+        embed(s, outer, idx[first : first + R], T, position, a)
         for layer in range(s.L):
-            matrices = skip(scratch, m.matrices + layer * 12 * C * C)
+            matrices, place = skip(scratch, m.matrices + layer * 12 * C * C), (layer, texts, first // T)
             compute_qkv(s, o, blocks[layer], matrices, R, a, panel)
-            if position < 0:
+            for n in range(R * s.H if keys else 0):
+                own, q = find_head(n, s, place, cache), skip(qkv, n // s.H * 3 * C + n % s.H * D)
+                store_in_cache(skip(q, C), skip(q, 2 * C), own, D)
+                if position > 0:
+                    attend_with_cache(q, own, D, every, skip(a, o.weights), skip(attended, n * D))
+            if position == 0:
                 attend(qkv, s, R // T, skip(a, o.weights), 0, attended, panel)
-                if layer == s.L - 1:
-                    R //= T
-                    _keep_last_rows(a, R, T, C)
-                    _keep_last_rows(attended, R, T, C)
-            else:
-                for n in range(R * s.H):
-                    q, head = skip(qkv, n // s.H * 3 * C + n % s.H * D), (layer * texts + first) * s.H + n
-                    own = position, keys + 4 * head * D * S, values + 4 * head * s.T * E
-                    result = skip(attended, n * D)
-                    attend_with_cache(q, skip(q, C), skip(q, 2 * C), own, (D, E), every, skip(a, o.weights), result)
+            if layer == s.L - 1:
+                R //= T
+                _keep_last_rows(a, R, T, C)
+                _keep_last_rows(attended, R, T, C)
             finish_block(s, o, blocks[layer], matrices, R, a, a, panel)
         normalize(a, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
         result = skip(logits, first // T * V)

@@ -28,7 +28,7 @@ from minigpt.kernels.numba_matmul import (
 )
 from minigpt.kernels.numba_matvec import FLOAT32, WIDTH, multiply_packed, multiply_rows
 from minigpt.kernels.numba_ops import ACTIVATIONS, exp, find_largest
-from minigpt.kernels.numba_vectors import intrinsic, skip
+from minigpt.kernels.numba_vectors import intrinsic, pad, skip
 
 MAX_ROWS = 128  # at a time, so that their activations stay in a core's cache; at least one window
 EPSILON = 1e-5  # of the layer norms
@@ -188,42 +188,39 @@ def attend(qkv: ndarray, s: Sizes, windows: int, weights: ndarray, distance: int
 
 
 @njit_inner
+def store_in_cache(k: ndarray, v: ndarray, cache: tuple[int, int, int], D: int) -> None:
+    """Store the key and the value (D,) of one head at a position; see `attend_with_cache`."""
+    position, keys, values = cache
+    lane = position % WIDTH
+    panel, row = array_at(keys + 4 * (position - lane) * D, D * WIDTH), array_at(values + 4 * position * pad(D), D)
+    for d in range(D):
+        panel[d * WIDTH + lane], row[d] = k[d], v[d]
+
+
+@njit_inner
 def attend_with_cache(
-    q: ndarray,
-    k: ndarray,
-    v: ndarray,
-    cache: tuple[int, int, int],
-    sizes: tuple[int, int],
-    every: ndarray,
-    scores: ndarray,
-    out: ndarray,
+    q: ndarray, cache: tuple[int, int, int], D: int, every: ndarray, scores: ndarray, out: ndarray
 ) -> None:
-    """Add a key and a value of one head to its cache, and attend to all of them.
+    """Attend with one head to a position and all before it.
 
     Args:
-        q: the query of the newest position, (D,).
-        k: its key, (D,).
-        v: its value, (D,).
-        cache: the newest position, and the addresses of the keys, in panels (D, WIDTH) of positions, and of the values
-            (T, E).
-        sizes: D, and E, which is D up to a multiple of COLUMNS.
+        q: the query of the position, (D,).
+        cache: the position, and the addresses of the keys, in panels (D, WIDTH) of positions, and of the values (T, E),
+            where E is D up to a multiple of COLUMNS.
+        D: the size of the head.
         every: the numbers from 0 on.
         scores: scratch memory, (T,) up to a multiple of WIDTH.
         out: receives the result (D,); it has room for E numbers.
     """
-    (D, E), (position, keys, values) = sizes, cache
-    length, lane = position + 1, position % WIDTH
-    panel = array_at(keys + 4 * (position - lane) * D, D * WIDTH)
-    stored_value = array_at(values + 4 * position * E, D)
-    for d in range(D):
-        panel[d * WIDTH + lane], stored_value[d] = k[d], v[d]
+    position, keys, values = cache
+    length = position + 1
     multiply_packed(q, keys, FLOAT32, (D, -(-length // WIDTH) * WIDTH, D), every, scores)
     scale = np.float32(1) / np.float32(math.sqrt(D))
     highest, total = find_largest(scores[:length]), np.float32(0)
     for t in range(length):
         scores[t] = exp((scores[t] - highest) * scale)
         total += scores[t]
-    multiply_rows(scores, values, E, D, every, length, out)
+    multiply_rows(scores, values, pad(D), D, every, length, out)
     for d in range(D):
         out[d] /= total
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from minigpt.config import ModelConfig, SamplingConfig
 from minigpt.kernels.decoder import Loops, Sampler, count_weights
 from minigpt.kernels.numba_decode import CachedDecoder
-from minigpt.kernels.numba_rows import RowsDecoder
+from minigpt.kernels.numba_rows import ModernRowsDecoder, RowsDecoder
 from minigpt.kernels.numba_sampling import Sampling, sample_tokens
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow, KVCache
+from minigpt.model.modern import Modern
 
 MAX_CHUNK = 32  # tokens in a call from Python, which costs a few microseconds
 CHUNK_WORK = 2**26  # weights that a call reads: some milliseconds
@@ -41,7 +42,7 @@ class NumbaDecoder:
         """
         window, config = self.window, sampler.config
         sampling = Sampling(float(config.temperature), config.top_k or 0, float(config.top_p or 1))
-        stages = [self._stream_row] if len(token) == 1 else []
+        stages = [self._stream_row] if self.loops.kind == "row" else []
         for stage in (*stages, self._stream_rows):
             read = []
             for next_token in stage(token, count, sampler, sampling):
@@ -68,7 +69,8 @@ class NumbaDecoder:
         assert self.window.idx is not None
         is_full = self.window.idx.shape[1] == self.window.model.config.block_size
         if count and (self.loops.window or not is_full):
-            decoder, tokens = RowsDecoder(self.window, torch.get_num_threads()), token.numpy()
+            kind = ModernRowsDecoder if self.loops.kind == "modern" else RowsDecoder
+            decoder, tokens = kind(self.window, torch.get_num_threads()), token.numpy()
             while count and (self.loops.window or not decoder.is_full):
                 uniforms = sampler.draw_uniforms(len(tokens)).numpy()
                 tokens = sample_tokens(decoder.read(tokens), sampling, uniforms)
@@ -110,14 +112,14 @@ def compile_loops(loops: Loops) -> None:
     """Compile these loops, or load them from the cache. Raises whatever prevents it."""
     if vars(numba.config)["DISABLE_JIT"]:
         raise RuntimeError("NUMBA_DISABLE_JIT switches its compiler off")
-    shape = ModelConfig(vocab_size=2, block_size=3, n_embd=2, n_head=2, n_layer=1)
+    shape = ModelConfig(vocab_size=2, block_size=3, n_embd=4, n_head=2, n_layer=1)
     with torch.random.fork_rng(devices=[]):
-        model = GPT(shape).to("cpu", torch.float32)
+        model = (Modern if loops.kind == "modern" else GPT)(shape).to("cpu", torch.float32).eval()
     threads = torch.get_num_threads()
     try:
         with torch.inference_mode():
             window = ContextWindow(model, KVCache())
-            token = torch.zeros(1 if loops.single else 2, dtype=torch.int64)
+            token = torch.zeros(2 if loops.kind == "rows" else 1, dtype=torch.int64)
             window.read(token[:, None])
             for _ in NumbaDecoder(window, loops).stream(token, 4, _WarmupSampler()):
                 pass

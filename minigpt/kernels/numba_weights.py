@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from minigpt.kernels.numba_matvec import FLOAT32, HAS_NF4, INT8, NF4, WIDTH, pack_matrix, pack_nf4
 from minigpt.kernels.numba_ops import ACTIVATIONS, create_zeros
 from minigpt.kernels.numba_vectors import COLUMNS, pad
-from minigpt.kernels.plain_gpt import get_bias, get_weight, list_linear_layers
+from minigpt.kernels.plain_model import get_bias, get_weight, list_linear_layers
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.nf4 import BLOCK, dequantize_absmax

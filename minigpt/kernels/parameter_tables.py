@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
-from minigpt.kernels.plain_gpt import get_bias, get_weight
+from minigpt.kernels.plain_model import get_bias, get_weight
 from minigpt.model.gpt import GPT
 
 

@@ -10,7 +10,7 @@ from minigpt.config import Config
 from minigpt.kernels.causal_attention import StoredCausalAttention
 from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift
 from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNFunctionalLinear, OneDNNLinear
-from minigpt.kernels.plain_gpt import has_hooks, is_plain_gpt
+from minigpt.kernels.plain_model import has_hooks, is_plain_model
 from minigpt.kernels.training_loops import CompiledGPT, can_train_with_loops
 from minigpt.model.gpt import GPT, FunctionalLinear, ScaledDotProductAttention
 from minigpt.model.language_model import get_device
@@ -57,6 +57,6 @@ def _select_tables(model: nn.Module, config: Config) -> dict[str, dict[type, typ
     if isinstance(model, Modern):
         return {"onednn_linear": ONEDNN, "elementwise": ELEMENTWISE, "causal_attention": ATTENTION}
     if isinstance(model, GPT):
-        has_loops = can_train_with_loops(config, device) and is_plain_gpt(model)
+        has_loops = can_train_with_loops(config, device) and is_plain_model(model)
         return {"onednn_linear": ONEDNN, "training_loops": LOOPS if has_loops else {}}
     return {}

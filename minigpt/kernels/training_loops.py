@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from minigpt.config import Config, ModelConfig
 from minigpt.kernels.compilation import compile_or_warn
 from minigpt.kernels.parameter_tables import list_parameters, make_tables, unique_parameters
-from minigpt.kernels.plain_gpt import MODELS, is_plain_gpt
+from minigpt.kernels.plain_model import MODELS, is_plain_model
 from minigpt.kernels.worker_threads import run_in_threads
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
@@ -111,7 +111,7 @@ class CompiledGPT(GPT):
             and not self.config.dropout
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
-            and is_plain_gpt(self)
+            and is_plain_model(self)
             and _are_ids(idx, self.config.vocab_size)
             and _are_targets(targets, self.config.vocab_size)
             and load_loops() is not None

@@ -91,6 +91,10 @@ class KVCache:
         """Return the keys and values of each layer, (2, B, H, S, D), for a decoder that copies them."""
         return [self._keys_and_values[layer][:, :, :, : self.length] for layer in sorted(self._keys_and_values)]
 
+    def last_inputs(self) -> list[Tensor]:
+        """Return what each token shift stored, (B, 1, C), in the order of the layers, for a decoder that copies it."""
+        return [self._last_inputs[layer] for layer in sorted(self._last_inputs)]
+
 
 class ContextWindow:
     """The last block_size tokens of each row of a batch. A model reads them to predict the next token.

@@ -47,7 +47,7 @@ class Rotary(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate queries and keys (B, T, H, D) at positions (T,)."""
-        cos, sin = _compute_rotation(positions, q)
+        cos, sin = compute_rotation(positions, q)
         return self.rotate(q, cos, sin), self.rotate(k, cos, sin)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Rotary(nn.Module):
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
 
 
-def _compute_rotation(positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def compute_rotation(positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines of the angles at positions (T,) for vectors x (..., D): (T, 1, D / 2) each.
 
     Half of the pairs rotate, at speeds from 1 to 1/1024 radians for each position. Fast pairs distinguish adjacent

@@ -24,33 +24,33 @@ def select(model: GPT, tokens: int, rows: int = 1, length: int = 0, **limits: in
 def test_the_loops_depend_on_the_number_of_tokens_and_the_room_in_the_window() -> None:
     model = create_model(SMALL)
     assert select(model, 19) is None
-    assert select(model, 20) == Loops(parts=1, single=True, window=False)
-    assert select(model, 30) == Loops(parts=1, single=True, window=True)
-    assert select(model, 20, length=24) == Loops(parts=1, single=True, window=True)
+    assert select(model, 20) == Loops(parts=1, kind="row", window=False)
+    assert select(model, 30) == Loops(parts=1, kind="row", window=True)
+    assert select(model, 20, length=24) == Loops(parts=1, kind="row", window=True)
     assert select(model, 500, length=5, max_window=0) is None  # 19 places are left
-    assert select(model, 500, length=4, max_window=0) == Loops(parts=1, single=True, window=False)
+    assert select(model, 500, length=4, max_window=0) == Loops(parts=1, kind="row", window=False)
 
 
 def test_the_loops_depend_on_the_size_of_the_model() -> None:
-    assert select(create_model(SMALL), 500, min_shared_weights=1) == Loops(parts=2, single=True, window=True)
+    assert select(create_model(SMALL), 500, min_shared_weights=1) == Loops(parts=2, kind="row", window=True)
     one_head = create_model(dataclasses.replace(SMALL, n_head=1))
-    assert select(one_head, 500, min_shared_weights=1) == Loops(parts=1, single=True, window=True)
+    assert select(one_head, 500, min_shared_weights=1) == Loops(parts=1, kind="row", window=True)
     assert select(create_model(SMALL), 500, max_weights=100) is None
 
 
 def test_an_accelerated_or_quantized_model_has_loops_too() -> None:
     model = create_model(SMALL)
     accelerate(model, Config(model=SMALL))
-    assert select(model, 20) == Loops(parts=1, single=True, window=False)
+    assert select(model, 20) == Loops(parts=1, kind="row", window=False)
     quantized = create_model(GPT2)
     quantize_layers(quantized, "int8")
     accelerate(quantized, Config(model=GPT2))
-    assert select(quantized, 20) == Loops(parts=1, single=True, window=False)
+    assert select(quantized, 20) == Loops(parts=1, kind="row", window=False)
 
 
 def test_several_texts_have_loops_where_the_model_is_narrow() -> None:
-    assert select(create_model(SMALL), 10, rows=2) == Loops(parts=1, single=False, window=False)
-    assert select(create_model(SMALL), 30, rows=2, min_shared_weights=1) == Loops(parts=1, single=False, window=True)
+    assert select(create_model(SMALL), 10, rows=2) == Loops(parts=1, kind="rows", window=False)
+    assert select(create_model(SMALL), 30, rows=2, min_shared_weights=1) == Loops(parts=1, kind="rows", window=True)
     assert select(create_model(SMALL), 20, rows=2, max_width=15) is None
 
 

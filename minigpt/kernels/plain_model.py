@@ -1,23 +1,30 @@
-"""Whether a GPT is what model/gpt.py says and nothing else, so that compiled loops compute the same function."""
+"""Whether a model is what its model file says and nothing else, so that compiled loops compute the same function."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minigpt.kernels.causal_attention import StoredCausalAttention
+from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift
 from minigpt.kernels.onednn_linear import OneDNNFunctionalLinear, OneDNNLinear
-from minigpt.model.gpt import GPT, Block, CausalSelfAttention, FeedForward, FunctionalLinear, ScaledDotProductAttention
+from minigpt.model import gpt, modern
 from minigpt.model.quantization import Linear4bit, Linear8bit
 
 LAYER_NORM_EPSILON = 1e-5
-MODELS = {GPT}  # a subclass may compute something else; training_loops.py adds its own
-KNOWN = {Block, CausalSelfAttention, ScaledDotProductAttention, FeedForward, FunctionalLinear, OneDNNFunctionalLinear}
-KNOWN |= {nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Dropout, nn.Linear, OneDNNLinear}
+MODELS = {gpt.GPT, modern.Modern}  # a subclass may compute something else; training_loops.py adds its own
+COMMON: tuple[type, ...] = (nn.Embedding, nn.ModuleList, nn.Dropout, nn.Linear, OneDNNLinear)
+COMMON += (gpt.ScaledDotProductAttention, StoredCausalAttention)
+GPT_MODULES = {gpt.Block, gpt.CausalSelfAttention, gpt.FeedForward, nn.LayerNorm, *COMMON}
+GPT_MODULES |= {gpt.FunctionalLinear, OneDNNFunctionalLinear}
+MODERN_MODULES = {modern.Block, modern.CausalSelfAttention, modern.FeedForward, ByteDropout, *COMMON}
+MODERN_MODULES |= {modern.RMSNorm, modern.Rotary, modern.SquaredReLU, modern.TokenShift}
+MODERN_MODULES |= {FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift}
 QUANTIZED = {Linear4bit, Linear8bit}
 
 
-def is_plain_gpt(model: GPT, quantized: bool = False) -> bool:
-    """Return True for a GPT in float32 on a CPU, without hooks or other layers than those of model/gpt.py.
+def is_plain_model(model: Any, quantized: bool = False) -> bool:
+    """Return True for a GPT or a Modern in float32 on a CPU, without hooks or other layers than those of its file.
 
     Its linear layers may have adapters.
 
@@ -25,7 +32,7 @@ def is_plain_gpt(model: GPT, quantized: bool = False) -> bool:
         model: the model.
         quantized: whether its linear layers may be quantized.
     """
-    known = KNOWN | QUANTIZED if quantized else KNOWN
+    known = (GPT_MODULES if isinstance(model, gpt.GPT) else MODERN_MODULES) | (QUANTIZED if quantized else set())
     modules: list[nn.Module] = [model]
     for module in modules:  # grows while it is read; faster than model.modules()
         kind = type(module)
@@ -37,7 +44,7 @@ def is_plain_gpt(model: GPT, quantized: bool = False) -> bool:
             return False
         if kind is nn.LayerNorm and module.eps != LAYER_NORM_EPSILON:
             return False
-    weight = model.ln_f.weight
+    weight = model.token_embedding_table.weight
     return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
