@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
+from minigpt.model.modern import Modern
 from minigpt.model.quantization import Quantization, quantize_model
 
 SMALL = ModelConfig(vocab_size=65, n_embd=64, n_head=4, n_layer=4, block_size=512)
@@ -37,6 +39,7 @@ ROWS = {  # rows, block_size, tokens
     "64 rows within block_size 512": (64, 512, 200),
     "64 rows past block_size 32": (64, 32, 60),
 }
+MODERN = {"cpu-2min's network": ("cpu-2min", 128, 300), "cpu-10min's network": ("cpu-10min", 256, 300)}  # tokens
 GPT2: dict[str, Any] = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 QUANTIZATIONS: dict[Quantization | None, str | None] = {None: None, "int8": "q8_0", "nf4": "q4_0"}  # ours, llama.cpp's
 Work = Callable[[], object]
@@ -79,7 +82,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    cases = [*ONE_TEXT, *ROWS]
+    cases = [*ONE_TEXT, *ROWS, *MODERN]
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases, help="the cases to time [all]")
     arguments = parser.parse_args()
     print(f"{describe_processor()}\n")
@@ -87,6 +90,8 @@ def main() -> None:
     for name in arguments.cases:
         if name in ONE_TEXT:
             compare_one_text(name, *ONE_TEXT[name], arguments.rounds)
+        elif name in MODERN:
+            compare_modern(name, *MODERN[name], arguments.rounds)
         else:
             compare_rows(name, *ROWS[name], arguments.rounds)
 
@@ -116,14 +121,30 @@ def compare_one_text(name: str, config: ModelConfig, tokens: int, rounds: int) -
 def compare_rows(name: str, rows: int, block_size: int, tokens: int, rounds: int) -> None:
     """Compare the sides for several texts together, or past block_size."""
     config = dataclasses.replace(SMALL, block_size=block_size)
+    model = make_model(dataclasses.replace(config, **GPT2))
     sides = {
-        "ours": choose_threads(prepare_ours(make_model(config), tokens, rows)),
-        "the lecture's loop": choose_threads(prepare_lecture(config, tokens, rows)),
+        "ours": choose_threads(prepare_ours(model, tokens, rows)),
+        "ours, the lecture's function": choose_threads(prepare_ours(make_model(config), tokens, rows)),
     }
     if block_size == 512:
-        gpt2 = make_model(dataclasses.replace(config, **GPT2))
-        sides["transformers' generate"] = choose_threads(prepare_transformers(gpt2, tokens, rows))
+        sides["transformers' generate"] = choose_threads(prepare_transformers(model, tokens, rows))
+    else:
+        sides["the lecture's loop"] = choose_threads(prepare_lecture(config, tokens, rows))
     print_comparison(f"64 wide, {name}", tokens, sides, rows, rounds)
+
+
+def compare_modern(name: str, preset: str, block_size: int, tokens: int, rounds: int) -> None:
+    """Compare the compiled loops with PyTorch's cached path for the modern architecture, up to block_size and past it."""
+    torch.manual_seed(0)
+    config = Config.from_preset(preset)
+    model = Modern(dataclasses.replace(config.model, vocab_size=65, dropout=0.0)).eval()
+    accelerate(model, Config())
+    for title, prompt, count in (("within", 1, block_size - 1), ("past", block_size, tokens)):
+        idx, sampling = torch.zeros(1, prompt, dtype=torch.int64), SamplingConfig(max_new_tokens=count, seed=0)
+        ours = partial(generate, model, idx, sampling)
+        sides = {"ours": ours, "ours, by PyTorch": partial(ours, build_decoder=lambda *_: None)}
+        chosen = {side: choose_threads(work) for side, work in sides.items()}
+        print_comparison(f"{name}, {title} block_size {block_size}", count, chosen, 1, rounds)
 
 
 def print_comparison(title: str, tokens: int, sides: dict[str, Side], rows: int, rounds: int) -> None:

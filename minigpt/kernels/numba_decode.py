@@ -117,7 +117,6 @@ class Memory:
         layout = Layout(0, pad(C), pad(C) + logits, *begins)
         self.scratch = create_zeros(layout.first_part + P * layout.part_size)
         self.logits = self.scratch[layout.logits : layout.logits + V].numpy()
-        every = np.arange(max(F, S))
         self.arguments = (
             self.shape,
             layout,
@@ -126,7 +125,6 @@ class Memory:
             self.keys.data_ptr(),
             self.values.data_ptr(),
             self.scratch.numpy(),
-            every,
             np.empty((P, F), np.int64),
         )
 
@@ -140,7 +138,6 @@ def decode_tokens(
     keys: int,
     values: int,
     scratch: ndarray,
-    every: ndarray,
     rows: ndarray,
     token: int,
     position: int,
@@ -157,7 +154,6 @@ def decode_tokens(
         keys: the address of the cached keys, (L, H, S / WIDTH, D, WIDTH).
         values: the address of the cached values, (L, H, T, E).
         scratch: the activations.
-        every: the numbers from 0 on, for products that read all inputs.
         rows: scratch memory for the inputs that a product reads, (P, F).
         token: the last token, not yet in the cache.
         position: its position.
@@ -169,7 +165,7 @@ def decode_tokens(
         _embed(s, outer, scratch, token, position + n)
         for stage in range(2 * s.L + 1):
             for part in range(s.P):
-                _run_part(s, m, outer, blocks, keys, values, scratch, every, rows, stage, position + n, part)
+                _run_part(s, m, outer, blocks, keys, values, scratch, rows, stage, position + n, part)
             _add_sums(s, m, blocks, scratch, stage)
         token = sample_token(scratch[m.logits : m.logits + s.V], sampling, uniforms[n])
         tokens[n] = token
@@ -185,7 +181,6 @@ def decode_token_in_parts(
     keys: int,
     values: int,
     scratch: ndarray,
-    every: ndarray,
     rows: ndarray,
     token: int,
     position: int,
@@ -194,7 +189,7 @@ def decode_token_in_parts(
     _embed(s, outer, scratch, token, position)
     for stage in range(2 * s.L + 1):
         for part in prange(s.P):  # unsigned: without the conversion, Numba compiles each function twice
-            _run_part(s, m, outer, blocks, keys, values, scratch, every, rows, stage, position, np.int64(part))
+            _run_part(s, m, outer, blocks, keys, values, scratch, rows, stage, position, np.int64(part))
         _add_sums(s, m, blocks, scratch, stage)
 
 
@@ -215,7 +210,6 @@ def _run_part(
     keys: int,
     values: int,
     scratch: ndarray,
-    every: ndarray,
     rows: ndarray,
     stage: int,
     position: int,
@@ -231,12 +225,12 @@ def _run_part(
         width = pad(-(-s.V // s.P))
         first = part * width
         size, logits = min(width, s.V - first), skip(scratch, m.logits + first)
-        multiply_packed(normed, outer[part, HEAD], s.head_kind, (s.C, size, s.C), every, logits)
+        multiply_packed(normed, outer[part, HEAD], s.head_kind, (s.C, size, s.C), None, logits)
         _apply_affine(outer[part, HEAD_AFFINE], size, logits)
     elif stage % 2:
-        _compute_feed_forward(s, m, blocks[layer, part], own, every, rows[part])
+        _compute_feed_forward(s, m, blocks[layer, part], own, rows[part])
     else:
-        _compute_attention(s, m, blocks[layer, part], keys, values, own, every, layer * s.H, position, part)
+        _compute_attention(s, m, blocks[layer, part], keys, values, own, layer * s.H, position, part)
 
 
 @njit_inner
@@ -247,7 +241,6 @@ def _compute_attention(
     keys: int,
     values: int,
     own: ndarray,
-    every: ndarray,
     first_head: int,
     position: int,
     part: int,
@@ -256,30 +249,31 @@ def _compute_attention(
     D, C = s.C // s.H, s.C // s.P
     S, E = -(-s.T // WIDTH) * WIDTH, pad(D)
     qkv, attended, scores = skip(own, m.qkv), skip(own, m.attended), skip(own, m.scores)
-    multiply_packed(skip(own, m.normed), p[QKV], s.kind, (s.C, 3 * C, s.C), every, qkv)
+    multiply_packed(skip(own, m.normed), p[QKV], s.kind, (s.C, 3 * C, s.C), None, qkv)
     _apply_affine(p[QKV_AFFINE], 3 * C, qkv)
     for n in range(s.H // s.P):
         h, q = first_head + part * (s.H // s.P) + n, skip(qkv, 3 * D * n)
         cache = position, keys + 4 * h * D * S, values + 4 * h * s.T * E
         store_in_cache(skip(q, D), skip(q, 2 * D), cache, D)
-        attend_with_cache(q, cache, D, every, scores, skip(attended, D * n))
-    multiply_packed(attended, p[PROJ], s.kind, (C, s.C, C), every, skip(own, m.sums))
+        attend_with_cache(q, cache, D, scores, skip(attended, D * n))
+    multiply_packed(attended, p[PROJ], s.kind, (C, s.C, C), None, skip(own, m.sums))
 
 
 @njit_inner
-def _compute_feed_forward(s: Shape, m: Layout, p: ndarray, own: ndarray, every: ndarray, rows: ndarray) -> None:
+def _compute_feed_forward(s: Shape, m: Layout, p: ndarray, own: ndarray, rows: ndarray) -> None:
     """Compute what one part of the hidden units adds to x. After a ReLU most of them are 0: these rows are not read."""
     F, hidden, sums = 4 * s.C // s.P, skip(own, m.hidden), skip(own, m.sums)
-    multiply_packed(skip(own, m.normed), p[UP], s.kind, (s.C, F, s.C), every, hidden)
+    multiply_packed(skip(own, m.normed), p[UP], s.kind, (s.C, F, s.C), None, hidden)
     _apply_affine(p[UP_AFFINE], F, hidden)
     activate(hidden[:F], s.activation)
-    count = F
     if s.activation == RELU and s.kind != NF4:
         count = 0
         for f in range(F):
             rows[count] = f
             count += hidden[f] != 0
-    multiply_packed(hidden, p[DOWN], s.kind, (F, s.C, count), every if count == F else rows, sums)
+        multiply_packed(hidden, p[DOWN], s.kind, (F, s.C, count), rows, sums)
+    else:
+        multiply_packed(hidden, p[DOWN], s.kind, (F, s.C, F), None, sums)
 
 
 @njit_inner

@@ -70,10 +70,15 @@ class Layout(NamedTuple):
     size: int
 
 
-def plan_scratch(s: Sizes, training: bool) -> tuple[Layout, BlockLayout]:
-    """Lay out the scratch memory of `train_windows` or of `predict`. Each part begins at a multiple of 64 bytes."""
-    T, C, H, V, L, F, _, R = s
-    scores = R * T * H if training else T * T
+def plan_scratch(s: Sizes, positions: int | None = None) -> tuple[Layout, BlockLayout]:
+    """Lay out the scratch memory. Each part begins at a multiple of 64 bytes.
+
+    Args:
+        s: the sizes.
+        positions: for `predict`, the positions that the cache has room for; for `train_windows` None.
+    """
+    (T, C, H, V, L, F, _, R), training = s, positions is None
+    scores = R * T * H if positions is None else max(T * T, positions + WIDTH)
     block = BlockLayout(*_place(R * C, 2 * R, R * C, 3 * R * C, scores, R * C, R * C, 2 * R, R * C, R * F, R * F))
     panel = (max(R, F, V, T) + ROWS) * COLUMNS
     gradients = (T * T, R * C, R * C, R * F, 3 * R * C, R * V) if training else (0,) * 6
@@ -175,7 +180,6 @@ def predict(
     blocks: ndarray,
     idx: ndarray,
     cache: tuple[int, int, int, int],
-    every: ndarray,
     logits: ndarray,
     scratch: ndarray,
 ) -> None:
@@ -191,7 +195,6 @@ def predict(
         cache: the position of the first tokens; the addresses of the keys (L, W, H, S / WIDTH, D, WIDTH) and of the
             values (L, W, H, capacity, E), see `attend_with_cache`; and the positions that they have room for. They get
             the new keys and values. The position is 0, or T is 1. Without keys (0), nothing is stored.
-        every: the numbers from 0 on, at least as many as positions and as D.
         logits: receives the logits.
         scratch: `m.size` numbers. The transposed matrices are there already.
     """
@@ -209,7 +212,7 @@ def predict(
                 own, q = find_head(n, s, place, cache), skip(qkv, n // s.H * 3 * C + n % s.H * D)
                 store_in_cache(skip(q, C), skip(q, 2 * C), own, D)
                 if position > 0:
-                    attend_with_cache(q, own, D, every, skip(a, o.weights), skip(attended, n * D))
+                    attend_with_cache(q, own, D, skip(a, o.weights), skip(attended, n * D))
             if position == 0:
                 attend(qkv, s, R // T, skip(a, o.weights), 0, attended, panel)
             if layer == s.L - 1:

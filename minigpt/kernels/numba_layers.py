@@ -18,6 +18,7 @@ from minigpt.config import ModelConfig
 from minigpt.kernels.numba_jit import njit_inner
 from minigpt.kernels.numba_matmul import (
     ADD,
+    BIAS_RELU,
     CAUSAL,
     CAUSAL_COLUMNS,
     CAUSAL_RESULT,
@@ -28,7 +29,7 @@ from minigpt.kernels.numba_matmul import (
 )
 from minigpt.kernels.numba_matvec import FLOAT32, WIDTH, multiply_packed, multiply_rows
 from minigpt.kernels.numba_ops import ACTIVATIONS, exp, find_largest
-from minigpt.kernels.numba_vectors import intrinsic, pad, skip
+from minigpt.kernels.numba_vectors import COLUMNS, get_address, intrinsic, pad, skip
 
 MAX_ROWS = 128  # at a time, so that their activations stay in a core's cache; at least one window
 EPSILON = 1e-5  # of the layer norms
@@ -90,6 +91,12 @@ def linear(
 ) -> None:
     """Multiply x (R, I) by a transposed weight (I, O), for sizes R, I, O. `start` is BIAS, or BIAS_RELU."""
     R, I, O = sizes  # noqa: E741
+    if R == 1 and O % COLUMNS == 0:  # a tile would compute the row several times
+        multiply_rows(x, get_address(transposed), (I, O, O), out)
+        for o in range(O):
+            out[o] += bias[o]
+            out[o] = np.float32(0) if start == BIAS_RELU and out[o] < 0 else out[o]
+        return
     multiply(x, (I, ONE), transposed, (O, ONE), out, (R, O, I, O), (start, FULL), bias, panel)
 
 
@@ -198,9 +205,7 @@ def store_in_cache(k: ndarray, v: ndarray, cache: tuple[int, int, int], D: int) 
 
 
 @njit_inner
-def attend_with_cache(
-    q: ndarray, cache: tuple[int, int, int], D: int, every: ndarray, scores: ndarray, out: ndarray
-) -> None:
+def attend_with_cache(q: ndarray, cache: tuple[int, int, int], D: int, scores: ndarray, out: ndarray) -> None:
     """Attend with one head to a position and all before it.
 
     Args:
@@ -208,19 +213,18 @@ def attend_with_cache(
         cache: the position, and the addresses of the keys, in panels (D, WIDTH) of positions, and of the values (T, E),
             where E is D up to a multiple of COLUMNS.
         D: the size of the head.
-        every: the numbers from 0 on.
         scores: scratch memory, (T,) up to a multiple of WIDTH.
         out: receives the result (D,); it has room for E numbers.
     """
     position, keys, values = cache
     length = position + 1
-    multiply_packed(q, keys, FLOAT32, (D, -(-length // WIDTH) * WIDTH, D), every, scores)
+    multiply_packed(q, keys, FLOAT32, (D, -(-length // WIDTH) * WIDTH, D), None, scores)
     scale = np.float32(1) / np.float32(math.sqrt(D))
     highest, total = find_largest(scores[:length]), np.float32(0)
     for t in range(length):
         scores[t] = exp((scores[t] - highest) * scale)
         total += scores[t]
-    multiply_rows(scores, values, pad(D), D, every, length, out)
+    multiply_rows(scores, values, (length, D, pad(D)), out)
     for d in range(D):
         out[d] /= total
 

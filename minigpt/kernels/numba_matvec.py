@@ -83,7 +83,7 @@ def _sum_rows(
     unrolled = max(1, 4 // groups)
 
     def add_row(n: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-        i = builder.load(builder.gep(rows, [n]))
+        i = n if rows is None else builder.load(builder.gep(rows, [n]))
         number = broadcast(builder, builder.load(builder.gep(x, [i])))
         row = builder.gep(builder.inttoptr(panel, number_type.as_pointer()), [builder.mul(i, stride)])
         results = []
@@ -190,15 +190,15 @@ def _build_sum(groups: int) -> Any:
 
     @intrinsic
     def sum_panel(typing: Any, x: Any, panel: Any, stride: Any, rows: Any, count: Any, out: Any, kind: Any) -> Any:
-        """Write the sum of x[i] * panel[i], over the first `count` numbers i in `rows`, to out.
+        """Write the sum of x[i] * panel[i], over `count` inputs i, to out.
 
         Args:
             typing: of Numba.
             x: (I,).
             panel: the address of the panel.
             stride: the distance between panel[i] and panel[i + 1]. Not used for NF4.
-            rows: which inputs to read. NF4 reads all.
-            count: the number of rows; for NF4 a multiple of BLOCK.
+            rows: the inputs to read, or None for the first ones. NF4 reads all.
+            count: the number of inputs to read; for NF4 a multiple of BLOCK.
             out: (groups * COLUMNS,).
             kind: FLOAT32, INT8 or NF4.
         """
@@ -206,7 +206,10 @@ def _build_sum(groups: int) -> Any:
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             x, rows, out = (
-                context.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 3, 5)
+                None
+                if signature.args[n] == types.none
+                else context.make_array(signature.args[n])(context, builder, arguments[n]).data
+                for n in (0, 3, 5)
             )
             _, panel, stride, _, count, _, kind = arguments
             end = builder.append_basic_block("end")
@@ -233,7 +236,7 @@ _sum_wide, _sum_narrow = _build_sum(WIDTH // COLUMNS), _build_sum(1)
 
 @njit_inner
 def multiply_packed(
-    x: ndarray, matrix: int, kind: int, sizes: tuple[int, int, int], rows: ndarray, out: ndarray
+    x: ndarray, matrix: int, kind: int, sizes: tuple[int, int, int], rows: ndarray | None, out: ndarray
 ) -> None:
     """Multiply x (I,) by a packed matrix (I, O).
 
@@ -241,8 +244,8 @@ def multiply_packed(
         x: the vector.
         matrix: the address of the numbers that `pack_matrix` returns.
         kind: FLOAT32, INT8 or NF4.
-        sizes: I, O, and the number of inputs in `rows`.
-        rows: the inputs that are not 0.
+        sizes: I, O, and the number of inputs to read.
+        rows: these inputs, if some are 0; None for all.
         out: receives the product; it has room for `pad(O)` numbers.
     """
     I, O, count = sizes  # noqa: E741
@@ -259,15 +262,19 @@ def multiply_packed(
 
 
 @njit_inner
-def multiply_rows(x: ndarray, matrix: int, stride: int, O: int, rows: ndarray, count: int, out: ndarray) -> None:  # noqa: E741
-    """Multiply x (I,) by a float32 matrix (I, O) whose rows are `stride` numbers apart, up to a multiple of COLUMNS.
+def multiply_rows(x: ndarray, matrix: int, sizes: tuple[int, int, int], out: ndarray) -> None:
+    """Multiply x (I,) by a float32 matrix (I, O) at an address.
 
-    `matrix` is its address, and the first `count` of `rows` are the inputs to read.
+    Args:
+        x: the vector.
+        matrix: the address. The processor reads its rows up to a multiple of COLUMNS.
+        sizes: I, O, and the distance between two rows.
+        out: receives the product; it has room for `pad(O)` numbers.
     """
-    o = 0
+    (I, O, stride), o = sizes, 0  # noqa: E741
     while o + WIDTH <= O:
-        _sum_wide(x, matrix + 4 * o, stride, rows, count, skip(out, o), FLOAT32)
+        _sum_wide(x, matrix + 4 * o, stride, None, I, skip(out, o), FLOAT32)
         o += WIDTH
     while o < O:
-        _sum_narrow(x, matrix + 4 * o, stride, rows, count, skip(out, o), FLOAT32)
+        _sum_narrow(x, matrix + 4 * o, stride, None, I, skip(out, o), FLOAT32)
         o += COLUMNS

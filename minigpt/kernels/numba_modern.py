@@ -79,7 +79,6 @@ def predict_modern(
     last_inputs: ndarray,
     idx: ndarray,
     cache: tuple[int, int, int, int],
-    every: ndarray,
     logits: ndarray,
     scratch: ndarray,
 ) -> None:
@@ -97,7 +96,6 @@ def predict_modern(
             new ones.
         idx: see `numba_forward.predict`, as for the other arguments.
         cache: see there.
-        every: see there.
         logits: see there.
         scratch: see there.
     """
@@ -129,7 +127,7 @@ def predict_modern(
                     own = find_head(n, s, place, cache)
                     store_in_cache(skip(q, C), skip(q, 2 * C), own, D)
                     if position > 0:
-                        attend_with_cache(q, own, D, every, weights, skip(attended, n * D))
+                        attend_with_cache(q, own, D, weights, skip(attended, n * D))
             if position == 0:
                 attend(qkv, s, R // T, weights, 0, attended, panel)
             linear(attended, proj, zeros, (R, C, C), BIAS, result, panel)

@@ -45,7 +45,6 @@ class RowsDecoder:
         self.config, self.idx, parts = config, idx.numpy(), min(threads, rows)
         self.rows = [slice(rows * n // parts, rows * (n + 1) // parts) for n in range(parts)]
         self.zeros = create_zeros(max(4 * config.n_embd, config.vocab_size))
-        self.every = np.arange(max(config.block_size, config.n_embd))
         self.layouts: dict[int, Any] = {}  # for each number of tokens that are read at a time
         matrices = self._copy_parameters(model)
         has_ahead = rows == 1 and threads > 1 and config.block_size > 1
@@ -58,7 +57,7 @@ class RowsDecoder:
         """Return the sizes and layouts for reading this many tokens of a text at a time."""
         if tokens not in self.layouts:
             sizes = choose_sizes(self.config, tokens)
-            self.layouts[tokens] = sizes, *plan_scratch(sizes, training=False)
+            self.layouts[tokens] = sizes, *plan_scratch(sizes, self.config.block_size)
         return self.layouts[tokens]
 
     def _copy_parameters(self, model: Any) -> tuple[list[Tensor], Tensor]:
@@ -127,7 +126,7 @@ class RowsDecoder:
         keys, values = (tensor.data_ptr() if store else 0 for tensor in cache[:2])
         logits = np.empty((len(idx), self.config.vocab_size), np.float32)
         addresses = position, keys, values, self.config.block_size
-        rest = np.ascontiguousarray(idx).ravel(), addresses, self.every, logits.reshape(-1), self.scratch[part]
+        rest = np.ascontiguousarray(idx).ravel(), addresses, logits.reshape(-1), self.scratch[part]
         self._run(self._plan(idx.shape[1]), cache, position, rest)
         return logits
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import register_jitable
 
@@ -82,3 +83,13 @@ def skip(typing: Any, x: Any, count: Any) -> Any:
         return array._getvalue()
 
     return x(x, count), generate
+
+
+@intrinsic
+def get_address(typing: Any, x: Any) -> Any:
+    """Return the address of an array (N,)."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(context.make_array(x)(context, builder, arguments[0]).data, I64)
+
+    return types.int64(x), generate

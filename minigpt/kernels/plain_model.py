@@ -14,9 +14,8 @@ from minigpt.model.quantization import Linear4bit, Linear8bit
 LAYER_NORM_EPSILON = 1e-5
 MODELS = {gpt.GPT, modern.Modern}  # a subclass may compute something else; training_loops.py adds its own
 COMMON: tuple[type, ...] = (nn.Embedding, nn.ModuleList, nn.Dropout, nn.Linear, OneDNNLinear)
-COMMON += (gpt.ScaledDotProductAttention, StoredCausalAttention)
+COMMON += (gpt.ScaledDotProductAttention, StoredCausalAttention, gpt.FunctionalLinear, OneDNNFunctionalLinear)
 GPT_MODULES = {gpt.Block, gpt.CausalSelfAttention, gpt.FeedForward, nn.LayerNorm, *COMMON}
-GPT_MODULES |= {gpt.FunctionalLinear, OneDNNFunctionalLinear}
 MODERN_MODULES = {modern.Block, modern.CausalSelfAttention, modern.FeedForward, ByteDropout, *COMMON}
 MODERN_MODULES |= {modern.RMSNorm, modern.Rotary, modern.SquaredReLU, modern.TokenShift}
 MODERN_MODULES |= {FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift}

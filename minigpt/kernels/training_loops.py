@@ -210,7 +210,7 @@ class _Memory:
         from minigpt.kernels.numba_layers import choose_sizes
 
         sizes = choose_sizes(config, T)
-        self.layout = (sizes, *plan_scratch(sizes, training=True))
+        self.layout = (sizes, *plan_scratch(sizes))
         self.scratch = torch.empty(threads, self.layout[1].size)
         self.missing = torch.zeros(max(3 * config.n_embd, config.vocab_size))
         present = unique_parameters(parameters)
@@ -237,7 +237,7 @@ def load_loops() -> Any:
         from minigpt.kernels.numba_training import train_windows
 
         sizes = Sizes(T=1, C=1, H=1, V=0, L=0, F=4, activation=0, R=1)  # no windows, of a model without blocks
-        layout = plan_scratch(sizes, training=True)
+        layout = plan_scratch(sizes)
         tables, no_ids = (np.zeros(6, np.int64), np.zeros((0, 12), np.int64)), np.zeros(0, np.int64)
         scratch = np.zeros(layout[0].size, np.float32)
         train_windows(sizes, *layout, *tables, *tables, no_ids, no_ids, 1.0, scratch, scratch)

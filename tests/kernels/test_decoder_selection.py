@@ -54,6 +54,15 @@ def test_several_texts_have_loops_where_the_model_is_narrow() -> None:
     assert select(create_model(SMALL), 20, rows=2, max_width=15) is None
 
 
+def test_the_modern_architecture_has_loops_of_its_own() -> None:
+    modern = create_model(dataclasses.replace(SMALL, architecture="modern"))
+    accelerate(modern, Config(model=modern.config))
+    assert select(modern, 20) == select(modern, 10, rows=2) == Loops(parts=1, kind="modern", window=False)
+    assert select(modern, 20, max_width=15) is None
+    modern.blocks[0].ffwd.shift.register_forward_hook(lambda *_: None)
+    assert select(modern, 20) is None
+
+
 def test_pytorch_decodes_what_the_loops_do_not_know() -> None:
     assert select(create_model(SMALL).double(), 20) is None
     hooked, other, adapted = create_model(SMALL), create_model(SMALL), create_model(SMALL)

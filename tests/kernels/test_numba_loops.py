@@ -23,7 +23,7 @@ from minigpt.generation.engine import choose_next_token
 from minigpt.kernels import numba_decode, numba_forward, numba_jit, numba_ops, numba_sampling
 from minigpt.kernels.decoder_selection import Limits, select_loops
 from minigpt.kernels.numba_matvec import FLOAT32, INT8, NF4
-from minigpt.kernels.numba_rows import RowsDecoder
+from minigpt.kernels.numba_rows import ModernRowsDecoder, RowsDecoder
 from minigpt.kernels.numba_weights import extract_weights
 from minigpt.model.gpt import FeedForward
 from minigpt.model.kv_cache import ContextWindow, KVCache
@@ -32,6 +32,7 @@ from minigpt.model.quantization import quantize_layers
 UNTIED = dataclasses.replace(SMALL, activation="gelu", qkv_bias=True)
 GPT2 = dataclasses.replace(UNTIED, tied_head=True)
 LONG = dataclasses.replace(SMALL, block_size=200, n_embd=32)
+MODERN = dataclasses.replace(SMALL, architecture="modern")
 ALWAYS = Limits(min_tokens=1)
 IN_PARTS = Limits(min_tokens=1, min_shared_weights=1)
 WITHOUT_WINDOWS = Limits(min_tokens=1, max_window=0)
@@ -44,7 +45,7 @@ def build(limits: Limits) -> Any:
     return functools.partial(build_decoder, limits=limits)
 
 
-@pytest.mark.parametrize("config", [SMALL, GPT2, LONG], ids=["lecture", "gpt2", "long"])
+@pytest.mark.parametrize("config", [SMALL, GPT2, LONG, MODERN], ids=["lecture", "gpt2", "long", "modern"])
 @pytest.mark.parametrize(
     "sampling",
     [{"temperature": 0}, {"seed": 0}, {"seed": 1, "temperature": 0.7, "top_k": 5}, {"seed": 2, "top_p": 0.8}],
@@ -58,7 +59,7 @@ def test_tokens_past_the_window_are_those_of_naive_cropping(config: ModelConfig,
 
 @pytest.mark.parametrize("start", [1, 20, 24, 30])
 @pytest.mark.parametrize("rows", [2, 3, 130])
-@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+@pytest.mark.parametrize("config", [SMALL, GPT2, MODERN], ids=["lecture", "gpt2", "modern"])
 def test_several_texts_are_generated_together(config: ModelConfig, rows: int, start: int) -> None:
     idx = torch.randint(23, (rows, start), generator=torch.Generator().manual_seed(start))
     require_same(create_model(config), idx, SamplingConfig(max_new_tokens=30, seed=4), build(ALWAYS))
@@ -67,7 +68,7 @@ def test_several_texts_are_generated_together(config: ModelConfig, rows: int, st
 
 @pytest.mark.parametrize("start", [1, 11, 23, 24, 40])
 @pytest.mark.parametrize("limits", [ALWAYS, IN_PARTS], ids=["whole", "parts"])
-@pytest.mark.parametrize("config", [SMALL, GPT2], ids=["lecture", "gpt2"])
+@pytest.mark.parametrize("config", [SMALL, GPT2, MODERN], ids=["lecture", "gpt2", "modern"])
 def test_the_loops_take_any_prompt(config: ModelConfig, limits: Limits, start: int) -> None:
     idx = torch.randint(23, (1, start), generator=torch.Generator().manual_seed(start))
     require_same(create_model(config), idx, SamplingConfig(max_new_tokens=50, seed=4), build(limits))
@@ -157,6 +158,18 @@ def test_quantized_matrices_are_read_as_they_are(quantization: Any, kind: int, p
     require_logits(model, parts, kind)
 
 
+@pytest.mark.parametrize("quantization", [None, "int8", "nf4", "lora"])
+@pytest.mark.parametrize("block_size", [1, 2, 70])
+def test_a_modern_of_any_shape_generates_the_text_of_pytorch(quantization: Any, block_size: int) -> None:
+    model = create_model(dataclasses.replace(MODERN, block_size=block_size, n_embd=36, n_head=3))
+    if quantization == "lora":
+        apply_lora(model, rank=2)
+    elif quantization is not None:
+        quantize_layers(model, quantization)
+    assert select_loops(model.eval(), 1, 0, 60, ALWAYS) is not None
+    require_same(model, START, SamplingConfig(max_new_tokens=90, seed=4), build(ALWAYS))
+
+
 def test_a_small_model_in_four_bits_is_read_as_float32() -> None:
     model = create_model(ModelConfig(vocab_size=5, block_size=6, n_embd=64, n_head=1, n_layer=1))
     quantize_layers(model, "nf4")
@@ -168,15 +181,32 @@ def test_compiled_logits_of_windows_are_the_model_s(config: ModelConfig) -> None
     model, rows = create_model(config), 5
     idx = torch.randint(config.vocab_size, (rows, config.block_size), generator=torch.Generator().manual_seed(0))
     window = ContextWindow(model, KVCache())
-    window.append(idx)
+    window.read(idx)
     decoder = RowsDecoder(window, threads=2)
     for scratch in decoder.scratch:
-        scratch[decoder.layout[1].blocks :] = math.nan
+        scratch[decoder.layouts[config.block_size][1].panel :] = math.nan
     for seed in range(3):
         tokens = torch.randint(config.vocab_size, (rows,), generator=torch.Generator().manual_seed(seed))
         idx = torch.cat([idx[:, 1:], tokens[:, None]], dim=1)
         found = torch.from_numpy(decoder.read(tokens.numpy()))
         torch.testing.assert_close(found, model(idx)[0][:, -1], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("config", "kind"), [(SMALL, RowsDecoder), (GPT2, RowsDecoder), (MODERN, ModernRowsDecoder)])
+def test_compiled_logits_of_rows_are_the_model_s_until_the_window_moves_and_later(
+    config: ModelConfig, kind: Any, rows: int, threads: int
+) -> None:
+    model, rng = create_model(config), torch.Generator().manual_seed(0)
+    idx = torch.randint(config.vocab_size, (rows, 2 * config.block_size), generator=rng)
+    window = ContextWindow(model, KVCache())
+    window.read(idx[:, :3])
+    decoder = kind(window, threads)
+    for n in range(3, idx.shape[1]):
+        found = torch.from_numpy(decoder.read(idx[:, n].numpy()))
+        expected = model(idx[:, max(0, n + 1 - config.block_size) : n + 1])[0][:, -1]
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def run_forked(code: str) -> None:
