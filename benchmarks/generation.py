@@ -134,7 +134,7 @@ def compare_rows(name: str, rows: int, block_size: int, tokens: int, rounds: int
 
 
 def compare_modern(name: str, preset: str, block_size: int, tokens: int, rounds: int) -> None:
-    """Compare the compiled loops with PyTorch's cached path for the modern architecture, up to block_size and past it."""
+    """Compare the loops with PyTorch's cached path for the modern architecture, up to block_size and past it."""
     torch.manual_seed(0)
     config = Config.from_preset(preset)
     model = Modern(dataclasses.replace(config.model, vocab_size=65, dropout=0.0)).eval()

@@ -31,6 +31,7 @@ from minigpt.model.modern import compute_rotation
 class RowsDecoder:
     """Reads the rows of a GPT's context window token by token, and predicts the next ones."""
 
+    @torch.no_grad()
     def __init__(self, window: ContextWindow, threads: int) -> None:
         """Copy the tokens of the window and its cached keys and values.
 
