@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llama_peer import prepare_llama_decode, prepare_llama_generate, write_model
 from processor import describe_processor
 from side_by_side import Side, choose_threads, time_in_turns
 
@@ -98,6 +97,8 @@ def main() -> None:
 
 def compare_one_text(name: str, config: ModelConfig, tokens: int, rounds: int) -> None:
     """Compare all sides for one text, in float32 and quantized."""
+    from llama_peer import prepare_llama_decode, prepare_llama_generate, write_model
+
     model = make_model(dataclasses.replace(config, **GPT2))
     ours = choose_threads(prepare_ours(model, tokens))
     sides = {

@@ -112,8 +112,12 @@ def stream(
         The next tokens (B,), int64. After a row produces a token of `stop`, it yields STOPPED. The stream ends when
         all rows have stopped.
     """
+    tokens = _sample_tokens(model, idx, config, build_decoder)
+    if not stop:
+        yield from tokens
+        return
     alive, ends = torch.ones(len(idx), dtype=torch.bool), torch.tensor(sorted(stop), dtype=torch.int64)
-    for token in _sample_tokens(model, idx, config, build_decoder):
+    for token in tokens:
         alive &= ~torch.isin(token, ends)
         if not alive.any():
             return
