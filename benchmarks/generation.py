@@ -105,8 +105,9 @@ def compare_one_text(name: str, config: ModelConfig, tokens: int, rounds: int) -
         "ours": ours,
         "ours, the lecture's function": choose_threads(prepare_ours(make_model(config), tokens)),
         "transformers' generate": choose_threads(prepare_transformers(model, tokens)),
-        "the lecture's loop": choose_threads(prepare_lecture(config, tokens)),
     }
+    if config is SMALL:  # it takes minutes for the others
+        sides["the lecture's loop"] = choose_threads(prepare_lecture(config, tokens))
     for quantization, theirs in QUANTIZATIONS.items():
         if quantization is not None:
             quantized = quantize_model(make_model(model.config), quantization)
