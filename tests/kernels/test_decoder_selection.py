@@ -74,5 +74,7 @@ def test_pytorch_decodes_what_the_loops_do_not_know() -> None:
 
 def test_a_record_says_how_text_is_generated() -> None:
     assert describe_decoder(create_model(SMALL)) == "compiled loops in 1 part"
+    modern = create_model(dataclasses.replace(SMALL, architecture="modern"))
+    assert describe_decoder(modern) == "compiled loops in 1 part"
     assert describe_decoder(create_model(SMALL), tokens=5) == "PyTorch"
     assert describe_decoder(torch.nn.Linear(1, 1)) == "PyTorch"
