@@ -66,8 +66,9 @@ def should_use_loops(model: nn.Module, tokens: int) -> bool:
 
 def _is_worth_loading(model: nn.Module, tokens: int, limits: Limits) -> bool:
     """Return True if Numba is imported already, or if PyTorch would take longer for the text than the import."""
-    work = tokens * (1 + count_weights(model) / LOADING_WEIGHTS)
-    return "numba" in sys.modules or work >= LOADING * limits.min_tokens
+    if "numba" in sys.modules:
+        return True
+    return tokens * (1 + count_weights(model) / LOADING_WEIGHTS) >= LOADING * limits.min_tokens
 
 
 def select_loops(model: GPT | Modern, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:

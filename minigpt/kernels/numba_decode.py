@@ -109,7 +109,7 @@ class Memory:
         self.weights, self.shape = weights, weights.shape
         T, C, H, V, L, P, *_ = self.shape
         D, F = C // H, 4 * C
-        S = -(-T // WIDTH) * WIDTH
+        S = pad(T, WIDTH)
         self.keys, self.values = create_zeros(L, H, S // WIDTH, D, WIDTH), create_zeros(L, H, T, pad(D))
         own = [pad(n) for n in (C, 2, 3 * C // P, S, C // P + COLUMNS, F // P, C)]
         begins = [sum(own[:n]) for n in range(len(own) + 1)]
@@ -247,7 +247,7 @@ def _compute_attention(
 ) -> None:
     """Compute what one part of the heads adds to x, and add their keys and values to the cache."""
     D, C = s.C // s.H, s.C // s.P
-    S, E = -(-s.T // WIDTH) * WIDTH, pad(D)
+    S, E = pad(s.T, WIDTH), pad(D)
     qkv, attended, scores = skip(own, m.qkv), skip(own, m.attended), skip(own, m.scores)
     multiply_packed(skip(own, m.normed), p[QKV], s.kind, (s.C, 3 * C, s.C), None, qkv)
     _apply_affine(p[QKV_AFFINE], 3 * C, qkv)

@@ -155,7 +155,7 @@ def _keep_last_rows(x: ndarray, windows: int, T: int, C: int) -> None:
 
 
 @njit_inner
-def find_head(n: int, s: Sizes, place: tuple[int, int, int], cache: tuple[int, int, int, int]) -> tuple[int, int, int]:
+def _find_head(n: int, s: Sizes, place: tuple[int, int, int], cache: tuple[int, int, int, int]) -> tuple[int, int, int]:
     """Return the position of a row and the addresses of the keys and values of one of its heads.
 
     Args:
@@ -167,8 +167,39 @@ def find_head(n: int, s: Sizes, place: tuple[int, int, int], cache: tuple[int, i
     (layer, texts, first), (position, keys, values, capacity) = place, cache
     D, row = s.C // s.H, n // s.H
     head = (layer * texts + first + row // s.T) * s.H + n % s.H
-    S = -(-capacity // WIDTH) * WIDTH
-    return position + row % s.T, keys + 4 * head * D * S, values + 4 * head * capacity * pad(D)
+    return position + row % s.T, keys + 4 * head * D * pad(capacity, WIDTH), values + 4 * head * capacity * pad(D)
+
+
+@njit_inner
+def attend_rows(
+    s: Sizes,
+    o: BlockLayout,
+    R: int,
+    place: tuple[int, int, int],
+    cache: tuple[int, int, int, int],
+    a: ndarray,
+    panel: ndarray,
+) -> None:
+    """Store the keys and values of R rows in the cache, if there is one, and compute the results of their heads.
+
+    Args:
+        s: the sizes.
+        o: where the activations begin in `a`.
+        R: the number of rows.
+        place: see `_find_head`.
+        cache: see `predict`.
+        a: the activations; the queries, keys and values are there already.
+        panel: scratch memory of `multiply`.
+    """
+    C, D, (position, keys, _, _) = s.C, s.C // s.H, cache
+    qkv, attended, weights = skip(a, o.qkv), skip(a, o.attended), skip(a, o.weights)
+    for n in range(R * s.H if keys else 0):
+        own, q = _find_head(n, s, place, cache), skip(qkv, n // s.H * 3 * C + n % s.H * D)
+        store_in_cache(skip(q, C), skip(q, 2 * C), own, D)
+        if position > 0:
+            attend_with_cache(q, own, D, weights, skip(attended, n * D))
+    if position == 0:
+        attend(qkv, s, R // s.T, weights, 0, attended, panel)
 
 
 @njit_nogil
@@ -198,27 +229,20 @@ def predict(
         logits: receives the logits.
         scratch: `m.size` numbers. The transposed matrices are there already.
     """
-    C, V, T, D, (position, keys, _, _) = s.C, s.V, s.T, s.C // s.H, cache
+    C, V, T = s.C, s.V, s.T
     panel, normed, moments = skip(scratch, m.panel), skip(scratch, m.normed), skip(scratch, m.moments)
     a, texts = skip(scratch, m.blocks), len(idx) // T
-    qkv, attended = skip(a, o.qkv), skip(a, o.attended)
     for first in range(0, len(idx), s.R):
         R = min(s.R, len(idx) - first)
-        embed(s, outer, idx[first : first + R], T, position, a)
+        embed(s, outer, idx[first : first + R], T, cache[0], a)
         for layer in range(s.L):
             matrices, place = skip(scratch, m.matrices + layer * 12 * C * C), (layer, texts, first // T)
             compute_qkv(s, o, blocks[layer], matrices, R, a, panel)
-            for n in range(R * s.H if keys else 0):
-                own, q = find_head(n, s, place, cache), skip(qkv, n // s.H * 3 * C + n % s.H * D)
-                store_in_cache(skip(q, C), skip(q, 2 * C), own, D)
-                if position > 0:
-                    attend_with_cache(q, own, D, skip(a, o.weights), skip(attended, n * D))
-            if position == 0:
-                attend(qkv, s, R // T, skip(a, o.weights), 0, attended, panel)
+            attend_rows(s, o, R, place, cache, a, panel)
             if layer == s.L - 1:
                 R //= T
                 _keep_last_rows(a, R, T, C)
-                _keep_last_rows(attended, R, T, C)
+                _keep_last_rows(skip(a, o.attended), R, T, C)
             finish_block(s, o, blocks[layer], matrices, R, a, a, panel)
         normalize(a, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
         result = skip(logits, first // T * V)

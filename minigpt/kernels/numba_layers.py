@@ -218,7 +218,7 @@ def attend_with_cache(q: ndarray, cache: tuple[int, int, int], D: int, scores: n
     """
     position, keys, values = cache
     length = position + 1
-    multiply_packed(q, keys, FLOAT32, (D, -(-length // WIDTH) * WIDTH, D), None, scores)
+    multiply_packed(q, keys, FLOAT32, (D, pad(length, WIDTH), D), None, scores)
     scale = np.float32(1) / np.float32(math.sqrt(D))
     highest, total = find_largest(scores[:length]), np.float32(0)
     for t in range(length):

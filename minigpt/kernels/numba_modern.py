@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from minigpt.kernels.numba_forward import BlockLayout, Layout, find_head, njit_nogil
+from minigpt.kernels.numba_forward import BlockLayout, Layout, attend_rows, njit_nogil
 from minigpt.kernels.numba_jit import njit_inner
-from minigpt.kernels.numba_layers import Sizes, attend, attend_with_cache, linear, store_in_cache
+from minigpt.kernels.numba_layers import Sizes, linear
 from minigpt.kernels.numba_matmul import BIAS, BIAS_RELU
 from minigpt.kernels.numba_vectors import skip
 from minigpt.model.modern import EPSILON
@@ -67,6 +67,63 @@ def _normalize_and_rotate(x: ndarray, D: int, rotation: ndarray) -> None:
         x[i], x[half + i] = a * cos - b * sin, a * sin + b * cos
 
 
+@njit_inner
+def _compute_block(
+    s: Sizes,
+    o: BlockLayout,
+    R: int,
+    place: tuple[int, int, int],
+    cache: tuple[int, int, int, int],
+    matrices: ndarray,
+    shift: ndarray,
+    rotations: ndarray,
+    zeros: ndarray,
+    last_inputs: ndarray,
+    a: ndarray,
+    panel: ndarray,
+) -> None:
+    """Compute a block for R rows. Its result replaces its input x.
+
+    Args:
+        s: the sizes.
+        o: where the activations begin in `a`.
+        R: the number of rows.
+        place: see `numba_forward.attend_rows`.
+        cache: see `predict_modern`, as for `zeros`.
+        matrices: the transposed matrices of the block, qkv, proj, up and down.
+        shift: the weights of its token shift, (C,).
+        rotations: the cosines and sines of each position from the first one on.
+        zeros: see there.
+        last_inputs: the last inputs of its token shift, (W, C).
+        a: the activations; x is there already.
+        panel: scratch memory of `multiply`.
+    """
+    C, F, T, D = s.C, s.F, s.T, s.C // s.H
+    proj, up, down = skip(matrices, 3 * C * C), skip(matrices, 4 * C * C), skip(matrices, 8 * C * C)
+    x, normed, shifted, hidden = skip(a, o.x), skip(a, o.normed1), skip(a, o.normed2), skip(a, o.hidden)
+    qkv, result = skip(a, o.qkv), skip(a, o.middle)
+    # communication
+    _rms_norm(x, R, C, normed)
+    linear(normed, matrices, zeros, (R, C, 3 * C), BIAS, qkv, panel)
+    for n in range(R * s.H):
+        rotation, q = skip(rotations, n // s.H % T * D), skip(qkv, n // s.H * 3 * C + n % s.H * D)
+        _normalize_and_rotate(q, D, rotation)
+        _normalize_and_rotate(skip(q, C), D, rotation)
+    attend_rows(s, o, R, place, cache, a, panel)
+    linear(skip(a, o.attended), proj, zeros, (R, C, C), BIAS, result, panel)
+    for i in range(R * C):
+        x[i] += result[i]
+    # computation
+    _rms_norm(x, R, C, normed)
+    _shift(normed, shift, (R, C, T), last_inputs, shifted)
+    linear(shifted, up, zeros, (R, C, F), BIAS_RELU, hidden, panel)
+    for i in range(R * F):
+        hidden[i] *= hidden[i]
+    linear(hidden, down, zeros, (R, F, C), BIAS, result, panel)
+    for i in range(R * C):
+        x[i] += result[i]
+
+
 @njit_nogil
 def predict_modern(
     s: Sizes,
@@ -99,50 +156,32 @@ def predict_modern(
         logits: see there.
         scratch: see there.
     """
-    C, F, V, T, D, (position, keys, _, _) = s.C, s.F, s.V, s.T, s.C // s.H, cache
+    C, V, T, D = s.C, s.V, s.T, s.C // s.H
     a, texts, panel = skip(scratch, m.blocks), len(idx) // T, skip(scratch, m.panel)
-    x, normed, shifted, hidden = skip(a, o.x), skip(a, o.normed1), skip(a, o.normed2), skip(a, o.hidden)
-    qkv, attended, weights, result = skip(a, o.qkv), skip(a, o.attended), skip(a, o.weights), skip(a, o.middle)
+    x, normed, shifted = skip(a, o.x), skip(a, o.normed1), skip(a, o.normed2)
     for first in range(0, len(idx), s.R):
         R = min(s.R, len(idx) - first)
         for r in range(R):
             token = skip(table, idx[first + r] * C)
             for c in range(C):
                 normed[r * C + c] = token[c]
-        own_inputs = skip(last_inputs, first // T * C)
-        _shift(normed, shifts, (R, C, T), own_inputs, shifted)
+        _shift(normed, shifts, (R, C, T), skip(last_inputs, first // T * C), shifted)
         _rms_norm(shifted, R, C, x)
         for layer in range(s.L):
-            matrices, place = skip(scratch, m.matrices + layer * 12 * C * C), (layer, texts, first // T)
-            proj, up, down = skip(matrices, 3 * C * C), skip(matrices, 4 * C * C), skip(matrices, 8 * C * C)
-            # communication
-            _rms_norm(x, R, C, normed)
-            linear(normed, matrices, zeros, (R, C, 3 * C), BIAS, qkv, panel)
-            for n in range(R * s.H):
-                rotation = skip(rotations, (position + n // s.H % T) * D)
-                q = skip(qkv, n // s.H * 3 * C + n % s.H * D)
-                _normalize_and_rotate(q, D, rotation)
-                _normalize_and_rotate(skip(q, C), D, rotation)
-                if keys:
-                    own = find_head(n, s, place, cache)
-                    store_in_cache(skip(q, C), skip(q, 2 * C), own, D)
-                    if position > 0:
-                        attend_with_cache(q, own, D, weights, skip(attended, n * D))
-            if position == 0:
-                attend(qkv, s, R // T, weights, 0, attended, panel)
-            linear(attended, proj, zeros, (R, C, C), BIAS, result, panel)
-            for i in range(R * C):
-                x[i] += result[i]
-            # computation
-            _rms_norm(x, R, C, normed)
-            own_inputs = skip(last_inputs, ((layer + 1) * texts + first // T) * C)
-            _shift(normed, skip(shifts, (layer + 1) * C), (R, C, T), own_inputs, shifted)
-            linear(shifted, up, zeros, (R, C, F), BIAS_RELU, hidden, panel)
-            for i in range(R * F):
-                hidden[i] *= hidden[i]
-            linear(hidden, down, zeros, (R, F, C), BIAS, result, panel)
-            for i in range(R * C):
-                x[i] += result[i]
+            _compute_block(
+                s,
+                o,
+                R,
+                (layer, texts, first // T),
+                cache,
+                skip(scratch, m.matrices + layer * 12 * C * C),
+                skip(shifts, (layer + 1) * C),
+                skip(rotations, cache[0] * D),
+                zeros,
+                skip(last_inputs, ((layer + 1) * texts + first // T) * C),
+                a,
+                panel,
+            )
         for w in range(R // T):
             _rms_norm(skip(x, (w * T + T - 1) * C), 1, C, skip(normed, w * C))
         out = skip(logits, first // T * V)

@@ -21,9 +21,9 @@ intrinsic: Any = numba_intrinsic  # without Numba's types, which do not fit
 
 
 @register_jitable
-def pad(n: int) -> int:
-    """Return n, or the next multiple of COLUMNS."""
-    return -(-n // COLUMNS) * COLUMNS
+def pad(n: int, multiple: int = COLUMNS) -> int:
+    """Return n, or the next multiple of COLUMNS or of another number."""
+    return -(-n // multiple) * multiple
 
 
 def load(builder: ir.IRBuilder, address: ir.Value, number_type: ir.Type = FLOAT) -> ir.Value:

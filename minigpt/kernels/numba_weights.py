@@ -21,7 +21,6 @@ from minigpt.model.quantization import Linear4bit, Linear8bit
 LN1, QKV, QKV_AFFINE, PROJ, PROJ_AFFINE, LN2, UP, UP_AFFINE, DOWN, DOWN_AFFINE = range(10)
 TOKENS, POSITIONS, LN_F, HEAD, HEAD_AFFINE = range(5)
 
-
 MIN_NF4_WEIGHTS = 2**20  # in the blocks; fewer stay in the processor's cache as float32, which is faster
 
 
@@ -160,5 +159,6 @@ def copy_cache(cache: KVCache, rows: slice, T: int) -> tuple[Tensor, Tensor]:
     """
     stored = torch.stack(cache.keys_and_values())[:, :, rows]  # (L, 2, W, H, length, D)
     keys, values = stored.unbind(1)
-    keys = F.pad(keys, (0, 0, 0, -(-T // WIDTH) * WIDTH - cache.length)).unflatten(3, (-1, WIDTH)).mT
-    return keys.contiguous(), F.pad(values, (0, -values.shape[4] % COLUMNS, 0, T - cache.length))
+    keys = F.pad(keys, (0, 0, 0, pad(T, WIDTH) - cache.length)).unflatten(3, (-1, WIDTH)).mT
+    values = F.pad(values, (0, -values.shape[4] % COLUMNS, 0, T - cache.length))
+    return keys.contiguous(), values.contiguous()
