@@ -38,7 +38,7 @@ ROWS = {  # rows, block_size, tokens
     "64 rows within block_size 512": (64, 512, 200),
     "64 rows past block_size 32": (64, 32, 60),
 }
-MODERN = {"cpu-2min's network": ("cpu-2min", 128, 300), "cpu-10min's network": ("cpu-10min", 256, 300)}  # tokens
+MODERN = {"cpu-2min's network": "cpu-2min", "cpu-10min's network": "cpu-10min"}
 GPT2: dict[str, Any] = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 QUANTIZATIONS: dict[Quantization | None, str | None] = {None: None, "int8": "q8_0", "nf4": "q4_0"}  # ours, llama.cpp's
 Work = Callable[[], object]
@@ -90,7 +90,7 @@ def main() -> None:
         if name in ONE_TEXT:
             compare_one_text(name, *ONE_TEXT[name], arguments.rounds)
         elif name in MODERN:
-            compare_modern(name, *MODERN[name], arguments.rounds)
+            compare_modern(name, MODERN[name], arguments.rounds)
         else:
             compare_rows(name, *ROWS[name], arguments.rounds)
 
@@ -135,13 +135,13 @@ def compare_rows(name: str, rows: int, block_size: int, tokens: int, rounds: int
     print_comparison(f"64 wide, {name}", tokens, sides, rows, rounds)
 
 
-def compare_modern(name: str, preset: str, block_size: int, tokens: int, rounds: int) -> None:
+def compare_modern(name: str, preset: str, rounds: int) -> None:
     """Compare the loops with PyTorch's cached path for the modern architecture, up to block_size and past it."""
     torch.manual_seed(0)
-    config = Config.from_preset(preset)
-    model = Modern(dataclasses.replace(config.model, vocab_size=65, dropout=0.0)).eval()
+    config = dataclasses.replace(Config.from_preset(preset).model, vocab_size=65, dropout=0.0)
+    model, block_size = Modern(config).eval(), config.block_size
     accelerate(model, Config())
-    for title, prompt, count in (("within", 1, block_size - 1), ("past", block_size, tokens)):
+    for title, prompt, count in (("within", 1, block_size - 1), ("past", block_size, 300)):
         idx, sampling = torch.zeros(1, prompt, dtype=torch.int64), SamplingConfig(max_new_tokens=count, seed=0)
         ours = partial(generate, model, idx, sampling)
         sides = {"ours": ours, "ours, by PyTorch": partial(ours, build_decoder=lambda *_: None)}
