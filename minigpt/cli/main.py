@@ -28,6 +28,7 @@ from minigpt.cli.plan import plan
 from minigpt.cli.quantize import quantize
 from minigpt.cli.runs import runs
 from minigpt.cli.sample import sample
+from minigpt.cli.serve import serve
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.torchrun import get_rank, get_world_size
 from minigpt.cli.train import train
@@ -49,7 +50,7 @@ SECTIONS = {
     "Write": (sample, chat),
     "Look inside": (runs, info, evaluate, look, ladder),
     "Fine-tune and shrink": (finetune, quantize),
-    "Share": (export, import_),
+    "Share": (serve, export, import_),
 }
 
 

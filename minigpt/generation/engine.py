@@ -124,6 +124,28 @@ def stream(
         yield token.where(alive, STOPPED)
 
 
+def stream_with_logits(model: LanguageModel, idx: Tensor, config: SamplingConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Continue each row of a prompt as `stream` does, without a compiled decoder, and show how each token was chosen.
+
+    Args:
+        model: the model.
+        idx: the prompt (B, T), int64, with T at least 1.
+        config: how to sample, and how many tokens.
+
+    Yields:
+        The next tokens (B,), int64, which are those of `stream`; and the logits (B, V) from which they were chosen.
+    """
+    sampler = Sampler(config)
+    with evaluation_mode(model):  # never around a yield: the caller may train meanwhile, or stop reading
+        window, logits = prefill(model, idx)
+    for left in reversed(range(config.max_new_tokens)):
+        token = sampler.choose(logits)
+        yield token, logits
+        if left:
+            with evaluation_mode(model):
+                logits = decode(window, token[:, None].to(idx.device))
+
+
 def generate(
     model: LanguageModel,
     idx: Tensor,

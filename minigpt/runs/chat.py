@@ -58,7 +58,7 @@ class Chat:
         self.run, self.config = run, config
         self.turns: list[Turn] = []
         self.exchanges = run.info.exchanges
-        self.is_instruction_tuned = all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
+        self.is_instruction_tuned = is_instruction_tuned(run)
 
     def reset(self) -> None:
         """Forget all turns."""
@@ -113,11 +113,7 @@ class Chat:
             DataError: the text is longer than the model's context.
         """
         turns = [*self.turns, Turn("user", text)]
-        if self.is_instruction_tuned:
-            template = ChatTemplate(self.run.tokenizer)
-            ids = fit_prompt(template, turns, self.run.config.model.block_size, self.exchanges)
-        else:
-            ids = self.run.encode_prompt(text)
+        ids = encode_conversation(self.run, turns)
         answer = ""
         for piece in self.run.stream_from_ids(ids, self.config, stop=self.run.tokenizer.special_tokens.values()):
             answer += piece
@@ -127,6 +123,23 @@ class Chat:
             self.config = dataclasses.replace(self.config, seed=self.config.seed + 1)
 
 
+def is_instruction_tuned(run: ChatRun) -> bool:
+    """Return True for a run whose tokenizer has the tokens of a conversation."""
+    return all(name in run.tokenizer.special_tokens for name in CHAT_TOKENS)
+
+
+def encode_conversation(run: ChatRun, turns: Sequence[Turn]) -> list[int]:
+    """Return the prompt's ids for the next answer; for a model that learned no instructions those of the last turn.
+
+    Raises:
+        UnknownCharacterError: a turn has a character that the tokenizer does not know.
+        DataError: the last turn is longer than the model's context.
+    """
+    if not is_instruction_tuned(run):
+        return run.encode_prompt(turns[-1].text)
+    return fit_prompt(ChatTemplate(run.tokenizer), turns, run.config.model.block_size, run.info.exchanges)
+
+
 def fit_prompt(
     template: ChatTemplate, turns: Sequence[Turn], block_size: int, exchanges: int | None = None
 ) -> list[int]:
@@ -134,7 +147,7 @@ def fit_prompt(
 
     Args:
         template: encodes the turns.
-        turns: the conversation, which ends with a user's turn. The prompt begins with a user's turn.
+        turns: the conversation, which ends with a user's turn. Turns of the system before the first question are kept.
         block_size: the number of tokens that the model sees.
         exchanges: the largest number of questions, or None. A model that has only seen one question at a time cannot
             handle a second.
@@ -147,10 +160,11 @@ def fit_prompt(
     """
     limit = block_size - max(1, block_size // _ANSWER_SHARE)
     starts = [n for n, turn in enumerate(turns) if turn.role == "user"]
+    system = turns[: starts[0]]
     if exchanges:
         starts = starts[-exchanges:]
     for start in starts:
-        ids = template.encode_prompt(turns[start:])
+        ids = template.encode_prompt([*system, *turns[start:]])
         if len(ids) <= limit:
             return ids
     if len(ids) >= block_size:

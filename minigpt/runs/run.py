@@ -146,7 +146,7 @@ class Run:
             config: how to sample, and how many tokens.
             stop: tokens that end the text.
         """
-        return decode_stream(self.tokenizer, self._generate_ids(ids, config, stop))
+        return decode_stream(self.tokenizer, self.stream_ids(ids, config, stop))
 
     @list_settings(SamplingConfig)
     def chat(self, *, temperature: float = 0.7, **sampling: Any) -> Chat:
@@ -160,7 +160,8 @@ class Run:
         """
         return Chat(self, SamplingConfig.from_keywords(temperature=temperature, **sampling))
 
-    def _generate_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int]) -> Iterator[int]:
+    def stream_ids(self, ids: list[int], config: SamplingConfig, stop: Collection[int] = ()) -> Iterator[int]:
+        """Yield the token ids that continue a prompt, while they are generated. Arguments as for `stream_from_ids`."""
         tokens = engine.stream(self.model, torch.tensor([ids], device=get_device(self.model)), config, stop)
         has_loops = should_use_loops(self.model, config.max_new_tokens)
         while True:
