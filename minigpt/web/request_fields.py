@@ -36,6 +36,7 @@ class RequestFields:
             raise ApiError(408, message, code="timeout") from None
         try:
             content = json.loads(body)
+            json.dumps(content, ensure_ascii=False).encode()  # raises for half of a surrogate pair, which is no text
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
         if not isinstance(content, dict):

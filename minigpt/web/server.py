@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import threading
 import webbrowser
