@@ -9,13 +9,14 @@ from minigpt.system.lazy_imports import import_lazily
 
 if TYPE_CHECKING:
     from minigpt.generation.engine import Sampler, choose_next_token, decode, generate, prefill, stream
-    from minigpt.generation.filters import apply_temperature, keep_top_k, keep_top_p, sample_token
+    from minigpt.generation.filters import apply_temperature, filter_logits, keep_top_k, keep_top_p, sample_token
 
 __all__ = [
     "Sampler",
     "apply_temperature",
     "choose_next_token",
     "decode",
+    "filter_logits",
     "generate",
     "keep_top_k",
     "keep_top_p",
@@ -28,6 +29,7 @@ _MODULES = {
     "Sampler": "engine",
     "apply_temperature": "filters",
     "decode": "engine",
+    "filter_logits": "filters",
     "generate": "engine",
     "keep_top_k": "filters",
     "keep_top_p": "filters",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minigpt.acceleration import build_decoder
 from minigpt.config import SamplingConfig
-from minigpt.generation.filters import apply_temperature, keep_top_k, keep_top_p, sample_token
+from minigpt.generation.filters import filter_logits, sample_token
 from minigpt.model import LanguageModel
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow, KVCache
@@ -59,15 +59,7 @@ def choose_next_token(logits: Tensor, config: SamplingConfig, uniforms: Tensor) 
     Returns:
         Token ids (B,), int64.
     """
-    if config.temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = logits.double() - logits.amax(dim=-1, keepdim=True)  # the largest is 0: no temperature can overflow
-    logits = apply_temperature(logits, config.temperature)
-    if config.top_k is not None:
-        logits = keep_top_k(logits, config.top_k)
-    if config.top_p is not None:
-        logits = keep_top_p(logits, config.top_p)
-    return sample_token(logits, uniforms)
+    return sample_token(filter_logits(logits, config), uniforms)
 
 
 def prefill(model: LanguageModel, idx: Tensor) -> tuple[ContextWindow, Tensor]:

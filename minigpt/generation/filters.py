@@ -1,11 +1,41 @@
 """From logits to a token: small pure functions over logits (B, V).
 
-The filters set the logits of excluded tokens to minus infinity. `sample_token` chooses one of the others.
+The filters set the logits of excluded tokens to minus infinity, and `filter_logits` applies them as a SamplingConfig
+says. `sample_token` chooses one of the other tokens.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from minigpt.config import SamplingConfig
+
+
+def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Apply temperature, top-k and top-p, in this order.
+
+    Args:
+        logits: (B, V).
+        config: the temperature, top-k and top-p. Temperature 0 keeps the most likely token only.
+
+    Returns:
+        The filtered logits (B, V), float64. Their softmax is the distribution that the next token is sampled from.
+    """
+    logits = logits.double() - logits.amax(dim=-1, keepdim=True)  # the largest is 0: no temperature can overflow
+    if config.temperature == 0:
+        return keep_most_likely(logits)
+    logits = apply_temperature(logits, config.temperature)
+    if config.top_k is not None:
+        logits = keep_top_k(logits, config.top_k)
+    if config.top_p is not None:
+        logits = keep_top_p(logits, config.top_p)
+    return logits
+
+
+def keep_most_likely(logits: Tensor) -> Tensor:
+    """Keep the largest logit of each row of (B, V); of several equal ones the first."""
+    best = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+    return torch.full_like(logits, float("-inf")).scatter(-1, best, logits.gather(-1, best))
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
