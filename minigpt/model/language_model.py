@@ -47,6 +47,9 @@ class LanguageModel(Protocol):
     def eval(self) -> Any:
         """Switch dropout off."""
 
+    def modules(self) -> Iterator[nn.Module]:
+        """Return the model and all its parts."""
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the tensors that are trained."""
 

@@ -26,11 +26,16 @@ class TokenIds(Protocol):
         """Return a slice as a tensor or an array, int64."""
 
 
+def count_windows_per_batch(model: LanguageModel, T: int) -> int:
+    """Return how many windows of T tokens a model reads at once: as many as are fast, and their logits small enough."""
+    return max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size) // T)
+
+
 @torch.no_grad()  # inference_mode would not work: FSDP gathers its parameters during forward
 def _compute_window_losses(model: LanguageModel, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss in nats of each prediction of y from x, both (N, T), as (N, T) on the CPU; dropout is off."""
     device = get_device(model)
-    windows_per_batch = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size) // x.shape[1])
+    windows_per_batch = count_windows_per_batch(model, x.shape[1])
     losses = []
     with evaluation_mode(model):
         for xb, yb in zip(x.split(windows_per_batch), y.split(windows_per_batch), strict=True):

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from minigpt.errors import ConfigError
-from minigpt.model import gpt, modern
+from minigpt.model import LanguageModel
 from minigpt.model.language_model import evaluation_mode
 from minigpt.model.lecture import MultiHeadAttention
+from minigpt.runs.run import Run
+from minigpt.studies.attention_heads import FusedAttention, count_heads, find_attentions
+from minigpt.studies.text_window import TextOrIds, encode_window
+from minigpt.system.device import limit_threads
 from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
@@ -20,24 +23,30 @@ if TYPE_CHECKING:
 
 MASKED = "#b0b0b0"  # the color of the positions that the causal mask hides
 MAX_LABELS = 48  # a map has room for this many characters
-FusedAttention = gpt.CausalSelfAttention | modern.CausalSelfAttention  # all heads in one module
 
 
-def find_attentions(model: nn.Module) -> list[MultiHeadAttention | FusedAttention]:
-    """Return the attention module of each block. Raise ConfigError for a model without attention."""
-    found = [part for part in model.modules() if isinstance(part, MultiHeadAttention | FusedAttention)]
-    if not found:
-        raise ConfigError("this model has no attention heads: look at a transformer's run")
-    return found
+def attention_maps(run: Run, text: TextOrIds) -> Tensor:
+    """Return the attention weights of every head of a run's model over a text.
 
+    Args:
+        run: the run of a transformer.
+        text: the text or its token ids. The model sees the last block_size tokens, and for an empty text the start
+            token.
 
-def count_heads(attention: MultiHeadAttention | FusedAttention) -> int:
-    """Return the number of heads."""
-    return attention.n_head if isinstance(attention, FusedAttention) else len(attention.heads)
+    Returns:
+        The weights (L, H, T, T), as `compute_attention_maps` returns them.
+
+    Raises:
+        ConfigError: the model has no attention.
+        UnknownCharacterError: the text has a character outside the vocabulary.
+    """
+    idx = encode_window(run, text)
+    with limit_threads(len(idx) * run.config.model.n_embd):
+        return compute_attention_maps(run.model, idx)
 
 
 @torch.no_grad()
-def compute_attention_maps(model: nn.Module, idx: Tensor) -> Tensor:
+def compute_attention_maps(model: LanguageModel, idx: Tensor) -> Tensor:
     """Compute the attention weights of every head over a text.
 
     Row t of a map has the weights of position t for each position up to itself. It sums to one. The model runs in

@@ -3,13 +3,11 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from minigpt.model import LanguageModel
-from minigpt.model.lecture import MultiHeadAttention
 from minigpt.model.loss import compute_mean_loss
-from minigpt.studies.look.attention import FusedAttention, count_heads, find_attentions
+from minigpt.studies.attention_heads import count_heads, find_attentions, without_heads
 from minigpt.system.plotting import create_figure
 
 if TYPE_CHECKING:
@@ -32,32 +30,13 @@ def measure_head_ablation(model: LanguageModel, x: Tensor, y: Tensor) -> tuple[f
     Raises:
         ConfigError: the model has no heads.
     """
-    attentions = find_attentions(model)  # type: ignore[arg-type]
+    attentions = find_attentions(model)
     whole = compute_mean_loss(model, x, y)
     rise = torch.empty(len(attentions), count_heads(attentions[0]))
     for layer, head in torch.cartesian_prod(*map(torch.arange, rise.shape)).view(-1, 2).tolist():
-        hook = _ablate(attentions[layer], head)
-        try:
+        with without_heads(model, [(layer, head)]):
             rise[layer, head] = compute_mean_loss(model, x, y) - whole
-        finally:
-            hook.remove()
     return whole, rise
-
-
-def _ablate(attention: MultiHeadAttention | FusedAttention, head: int) -> RemovableHandle:
-    """Register a hook that sets the output of one head to zero, and return it."""
-
-    def return_zeros(part: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return torch.zeros_like(output)
-
-    def clear_head(attend: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        output = output.clone()  # (B, H, T, D)
-        output[:, head] = 0
-        return output
-
-    if isinstance(attention, FusedAttention):
-        return attention.attend.register_forward_hook(clear_head)
-    return attention.heads[head].register_forward_hook(return_zeros)
 
 
 def round_rise(value: float) -> float:

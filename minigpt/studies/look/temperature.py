@@ -4,12 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from minigpt.generation.filters import apply_temperature
+from minigpt.config import SamplingConfig
 from minigpt.model import LanguageModel
-from minigpt.model.language_model import evaluation_mode
-from minigpt.model.loss_units import nats_to_bits
+from minigpt.studies.next_token import NextTokenDistribution, compute_entropies, compute_next_logits
 from minigpt.system.plotting import create_figure, replace_undrawable
 
 if TYPE_CHECKING:
@@ -19,18 +17,11 @@ TEMPERATURES = (0.5, 1.0, 1.5)
 TOP = 12  # most likely tokens in the picture
 
 
-@torch.no_grad()
 def compute_next_distributions(model: LanguageModel, idx: Tensor) -> Tensor:
     """Compute the probabilities of the token after the ids (T,) at each of TEMPERATURES: (3, V)."""
-    with evaluation_mode(model):
-        logits, _ = model(idx[None, -model.config.block_size :])
-    last = logits[:, -1].double().cpu()  # (1, V)
-    return torch.cat([F.softmax(apply_temperature(last, temperature), dim=-1) for temperature in TEMPERATURES])
-
-
-def compute_entropies(distributions: Tensor) -> list[float]:
-    """Compute the entropy in bits of each row of probabilities (N, V)."""
-    return [nats_to_bits(value) for value in torch.special.entr(distributions).sum(dim=-1).tolist()]
+    logits = compute_next_logits(model, idx)  # (V,)
+    configs = (SamplingConfig(temperature=temperature) for temperature in TEMPERATURES)
+    return torch.stack([NextTokenDistribution.from_logits(logits, config).filtered for config in configs])
 
 
 def draw_temperature(distributions: Tensor, tokens: list[str], text: str, unit: str = "character") -> "Figure":

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from minigpt.config import DataPath
@@ -14,11 +13,12 @@ from minigpt.data.corpus import Corpus
 from minigpt.data.dataset import Dataset
 from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError
-from minigpt.model.language_model import get_device
+from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.curves import get_unit
+from minigpt.studies.text_window import encode_window
 from minigpt.system.advice import format_setting
 
 TEXT_LENGTH = 500  # characters of the validation text to look at, unless the user gives a text
@@ -64,11 +64,15 @@ class ViewInput:
             return self.given_text
         return self.decode(self.dataset.val[:TEXT_LENGTH])
 
+    @cached_property
+    def training_text(self) -> str:
+        """The training split as text, of a large corpus its first ten million tokens."""
+        return self.decode(self.dataset.train[:MAX_EVALUATED_TOKENS])
+
     @property
     def ids(self) -> Tensor:
         """The last token ids of the text, at most block_size (T,), on the model's device."""
-        ids = self.run.tokenizer.encode(self.text)[-self.run.config.model.block_size :]
-        return torch.tensor(ids, device=get_device(self.run.model))
+        return encode_window(self.run, self.text)
 
     @property
     def unit(self) -> str:

@@ -25,15 +25,11 @@ from minigpt.studies.look.memorization import (
     make_memorization_page,
 )
 from minigpt.studies.look.position import compute_loss_by_position, draw_positions
-from minigpt.studies.look.temperature import (
-    TEMPERATURES,
-    compute_entropies,
-    compute_next_distributions,
-    draw_temperature,
-)
+from minigpt.studies.look.temperature import TEMPERATURES, compute_next_distributions, draw_temperature
 from minigpt.studies.look.timeline import draw_timeline
 from minigpt.studies.look.token_loss import compute_text_losses, make_token_loss_page, split_tokens
 from minigpt.studies.look.view_input import ViewInput
+from minigpt.studies.next_token import compute_entropies
 from minigpt.system.device import explain_memory_errors, limit_threads
 from minigpt.system.files import create_folder, require_inside, write_atomic
 from minigpt.system.plotting import write_png
@@ -131,9 +127,8 @@ def _view_temperature(inputs: ViewInput) -> ViewResult:
 
 def _view_copied(inputs: ViewInput) -> ViewResult:
     """Show how much the model copies from its training text."""
-    run, dataset = inputs.run, inputs.dataset
-    source = inputs.decode(dataset.train[:MAX_EVALUATED_TOKENS])
-    held_out = inputs.decode(dataset.val[:GENERATED_LENGTH])
+    run, source = inputs.run, inputs.training_text
+    held_out = inputs.decode(inputs.dataset.val[:GENERATED_LENGTH])
     written = "".join(run.stream(max_new_tokens=GENERATED_LENGTH, seed=run.config.training.seed))
     texts = [(text, find_verbatim(text, source)) for text in (written, held_out)]
     names = ("written", "validation")

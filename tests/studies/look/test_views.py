@@ -22,8 +22,9 @@ from minigpt.studies.look.attention import compute_attention_maps
 from minigpt.studies.look.embedding import classify_character, measure_neighbor_kinds, project_to_plane
 from minigpt.studies.look.heads import find_unused_heads, measure_head_ablation
 from minigpt.studies.look.position import compute_loss_by_position
-from minigpt.studies.look.temperature import TEMPERATURES, compute_entropies, compute_next_distributions
+from minigpt.studies.look.temperature import TEMPERATURES, compute_next_distributions
 from minigpt.studies.look.views import VIEWS, look
+from minigpt.studies.next_token import compute_entropies
 
 SMALL = ModelConfig(vocab_size=11, block_size=8, n_embd=12, n_head=3, n_layer=2, dropout=0.4)
 
