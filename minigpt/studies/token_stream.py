@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import SamplingConfig
-from minigpt.generation.engine import Sampler, decode, prefill
-from minigpt.model.language_model import evaluation_mode, get_device
+from minigpt.generation.engine import stream_with_logits
+from minigpt.model.language_model import get_device
 from minigpt.runs.run import Run
 from minigpt.studies.attention_heads import require_heads, without_heads
 from minigpt.studies.token_predictions import TokenPredictions
@@ -63,19 +63,16 @@ def _stream_tokens(
     heads_off: Collection[tuple[int, int]],
 ) -> Iterator[GeneratedToken]:
     """Yield the tokens."""
-    model, sampler, window = run.model, Sampler(config), None
-    activation_size = run.config.model.block_size * run.config.model.n_embd
-    tokens = torch.tensor([ids], device=get_device(model))  # (1, T)
-    for _ in range(config.max_new_tokens):
+    idx = torch.tensor([ids], device=get_device(run.model))  # (1, T)
+    steps = stream_with_logits(run.model, idx, config)
+    while True:
         # Never around the yield: meanwhile the caller may use the model with other heads.
-        with limit_threads(activation_size), evaluation_mode(model), without_heads(model, heads_off):
-            if window is None:
-                window, logits = prefill(model, tokens)  # (1, V)
-            else:
-                logits = decode(window, tokens)
-        token = sampler.choose(logits)  # (1,)
+        with limit_threads(run.config.model.block_size * run.config.model.n_embd), without_heads(run.model, heads_off):
+            step = next(steps, None)
+        if step is None:
+            return
+        token, logits = step  # (1,), (1, V)
         if int(token) in stop:
             return
         prediction = TokenPredictions.from_logits(logits.cpu(), token)
         yield GeneratedToken(int(token), float(prediction.probabilities), int(prediction.ranks))
-        tokens = token[:, None].to(tokens.device)
