@@ -3,7 +3,6 @@
 import contextlib
 import ipaddress
 import logging
-import os
 import socket
 import threading
 import webbrowser
