@@ -120,8 +120,10 @@ def _read_message(message: Any, name: str) -> Turn:
         roles = ", ".join(ROLE_TOKENS)
         raise ApiError(400, f"{name}.role must be one of {roles}, not {str(role)[:100]!r}", f"{name}.role")
     content = message.get("content")
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text")) for part in content)
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        is_text = len(parts) == len(content) and all(isinstance(part, str) for part in parts)
+        content = "".join(parts) if is_text else None
     if not isinstance(content, str):
         raise ApiError(400, f"{name}.content must be a text, or a list of parts of type text", f"{name}.content")
     return Turn(role, content)

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import webbrowser
+from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -14,31 +15,43 @@ from minigpt.config import SamplingConfig
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.web.app import build_app
 from minigpt.web.served_runs import ServedRuns
-from minigpt.web.settings import ServerSettings
+from minigpt.web.settings import Limits, ServerSettings
 
 STOP_SECONDS = 5  # time in which open answers must end after a signal
 WARM_UP_TOKENS = 1000  # enough that the compiled loops are used and loaded
 logger = logging.getLogger(__name__)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, which says when it is ready, and ends the streamed answers before it stops."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, url: str, opens_browser: bool) -> None:
+    def __init__(self, app: Starlette, limits: Limits, announce: Callable[[], None] = lambda: None) -> None:
+        """Prepare to serve an application of `build_app`; `announce` is called when the server answers."""
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            proxy_headers=False,
+        )
         super().__init__(config)
-        self._app, self._url, self._opens_browser = app, url, opens_browser
+        self._app, self._announce = app, announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, print the URL on standard output, and open the browser."""
+        """Start, and announce it."""
         await super().startup(sockets)
-        print(self._url, flush=True)
-        if self._opens_browser:
-            threading.Thread(target=webbrowser.open, args=(self._url,), daemon=True).start()
+        self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streamed answers, each with an event that says so, then stop."""
         self._app.state.context.scheduler.stop()
         await super().shutdown(sockets)
+
+    def stop(self) -> None:
+        """Make `run` return soon. Any thread may call this."""
+        self.should_exit = True
 
 
 def serve(runs: ServedRuns, settings: ServerSettings, opens_browser: bool = True) -> None:
@@ -52,26 +65,21 @@ def serve(runs: ServedRuns, settings: ServerSettings, opens_browser: bool = True
     Raises:
         ConfigError: the address cannot be used.
     """
-    listener = bind_address(settings.host, settings.port)
-    with contextlib.closing(listener):
+    with contextlib.closing(bind_address(settings.host, settings.port)) as listener:
         _warm_up(runs)
-        app = build_app(runs, settings)
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=settings.limits.connections,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            proxy_headers=False,
-        )
-        url = f"{format_url(listener)}#token={settings.token}"
         if not is_loopback(settings.host):
             logger.warning(
                 "whoever can reach %s and has the token can use this server, and the connection is not encrypted",
                 settings.host,
             )
-        _Server(config, app, url, opens_browser).run(sockets=[listener])
+        url = f"{format_url(listener)}#token={settings.token}"
+
+        def announce() -> None:
+            print(url, flush=True)
+            if opens_browser:
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+        Server(build_app(runs, settings), settings.limits, announce).run(sockets=[listener])
 
 
 def bind_address(host: str, port: int) -> socket.socket:

@@ -1,0 +1,80 @@
+"""Which runs are served, and under which names."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+import minigpt
+from minigpt.errors import ConfigError, DataError, MinigptError
+from minigpt.runs.run import Run
+from minigpt.web.api_errors import ApiError
+from minigpt.web.run_cards import list_cards
+from minigpt.web.served_runs import ServedRuns
+
+
+def test_a_run_is_loaded_once(trained: Run) -> None:
+    runs = ServedRuns([trained.path])
+    assert runs.open("trained") is runs.open("trained")
+
+
+def test_a_run_that_was_replaced_is_loaded_again(trained: Run, text_file: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.path, tmp_path / "run")
+    runs = ServedRuns(folder=tmp_path)
+    before = runs.open("run")
+    minigpt.train(data=text_file, out=tmp_path / "run", overwrite=True, **{**TINY, "max_iters": 20, "seed": 5})
+    assert runs.open("run").info.step == 20 and before.info.step == 60
+    assert runs.read_overview("run").info.step == 20
+
+
+def test_runs_that_appear_later_are_served(trained: Run, tmp_path: Path) -> None:
+    runs = ServedRuns(folder=tmp_path / "runs")
+    assert runs.list_names() == []
+    shutil.copytree(trained.path, tmp_path / "runs" / "new")
+    assert runs.list_names() == ["new"]
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(ApiError, match="there is no run 'new'"):
+        runs.open("new")
+
+
+def test_two_runs_of_the_same_name_are_refused(trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.path, tmp_path / "trained")
+    with pytest.raises(ConfigError, match="two of the runs are named 'trained'"):
+        ServedRuns([trained.path, tmp_path / "trained"])
+
+
+def test_a_link_out_of_the_folder_is_not_served(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    os.symlink(trained.path, tmp_path / "runs" / "link")
+    shutil.copytree(trained.path, tmp_path / "runs" / "inside")
+    (tmp_path / "runs" / "inside" / "model.safetensors").unlink()
+    os.symlink(trained.path / "model.safetensors", tmp_path / "runs" / "inside" / "model.safetensors")
+    runs = ServedRuns(folder=tmp_path / "runs")
+    assert runs.list_names() == ["inside"]
+    with pytest.raises(MinigptError, match="link"):
+        runs.open("inside")
+
+
+def test_the_n_gram_model_of_a_text_that_has_changed_is_refused(trained: Run, text: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    minigpt.train(data=tmp_path / "text.txt", out=tmp_path / "runs" / "run", **{**TINY, "max_iters": 1})
+    (tmp_path / "text.txt").write_text(text.replace("sea", "see"))
+    with pytest.raises(DataError):
+        ServedRuns(folder=tmp_path / "runs").open("ngram:run")
+
+
+def test_a_card_says_what_the_run_s_files_say(trained: Run, served_folder: Path) -> None:
+    cards = {card["name"]: card for card in list_cards(ServedRuns([trained.path], served_folder))}
+    card = cards["trained"]
+    assert (card["kind"], card["parameters"], card["n_layer"]) == ("gpt", trained.info.parameters, 2)
+    assert (card["validation_loss"], card["bits_per_byte"]) == (
+        trained.info.validation_loss,
+        trained.info.bits_per_byte,
+    )
+    assert set(card["views"].values()) == {None}
+    assert "bigram" in cards["bigram"]["views"]["attention"] and cards["bigram"]["n_layer"] == 0
+    assert cards["chat"]["is_chat"] and not card["is_chat"]
+    assert cards["broken"]["status"] == "broken" and "tokenizer.json" in cards["broken"]["error"]
+    assert cards["ngram:trained"]["kind"] == "ngram" and "ngram:broken" not in cards
