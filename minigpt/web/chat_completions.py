@@ -121,9 +121,9 @@ def _read_message(message: Any, name: str) -> Turn:
         raise ApiError(400, f"{name}.role must be one of {roles}, not {str(role)[:100]!r}", f"{name}.role")
     content = message.get("content")
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        is_text = len(parts) == len(content) and all(isinstance(part, str) for part in parts)
-        content = "".join(parts) if is_text else None
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        parts = [text for text in texts if isinstance(text, str)]
+        content = "".join(parts) if len(parts) == len(content) else None
     if not isinstance(content, str):
         raise ApiError(400, f"{name}.content must be a text, or a list of parts of type text", f"{name}.content")
     return Turn(role, content)

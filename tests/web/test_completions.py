@@ -23,11 +23,8 @@ def test_the_text_is_that_of_the_run(client: openai.OpenAI, trained: Run) -> Non
     expected = trained.generate("KEEPER:", max_new_tokens=40, seed=3, temperature=0.8)
     assert "KEEPER:" + done.choices[0].text == expected
     assert done.choices[0].finish_reason == "length" and done.object == "text_completion" and done.model == "trained"
-    assert done.usage and (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (
-        7,
-        40,
-        47,
-    )
+    usage = done.usage
+    assert usage and (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, 40, 47)
 
 
 @pytest.mark.parametrize("model", ["trained", "chars", "modern", "bigram", "bpe", "ngram:trained"])
@@ -160,9 +157,7 @@ def test_neutral_values_of_other_fields_are_accepted(server: LiveServer) -> None
     assert server.post("/v1/completions", model="chars", prompt="a", max_tokens=1, **neutral).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "name", ["nobody", "../trained", "/etc/passwd", "", "trained/../trained", "\0", "ngram:nobody"]
-)
+@pytest.mark.parametrize("name", ["nobody", "../trained", "/etc/passwd", "", "a/../trained", "\0", "ngram:nobody"])
 def test_a_model_that_is_not_served_is_not_found(server: LiveServer, name: str) -> None:
     answer = server.post("/v1/completions", model=name, prompt="a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")

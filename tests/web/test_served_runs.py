@@ -1,6 +1,5 @@
 """Which runs are served, and under which names."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -47,10 +46,11 @@ def test_two_runs_of_the_same_name_are_refused(trained: Run, tmp_path: Path) -> 
 
 def test_a_link_out_of_the_folder_is_not_served(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    os.symlink(trained.path, tmp_path / "runs" / "link")
+    (tmp_path / "runs" / "link").symlink_to(trained.path)
     shutil.copytree(trained.path, tmp_path / "runs" / "inside")
-    (tmp_path / "runs" / "inside" / "model.safetensors").unlink()
-    os.symlink(trained.path / "model.safetensors", tmp_path / "runs" / "inside" / "model.safetensors")
+    weights = tmp_path / "runs" / "inside" / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to(trained.path / "model.safetensors")
     runs = ServedRuns(folder=tmp_path / "runs")
     assert runs.list_names() == ["inside"]
     with pytest.raises(MinigptError, match="link"):
@@ -69,10 +69,8 @@ def test_a_card_says_what_the_run_s_files_say(trained: Run, served_folder: Path)
     cards = {card["name"]: card for card in list_cards(ServedRuns([trained.path], served_folder))}
     card = cards["trained"]
     assert (card["kind"], card["parameters"], card["n_layer"]) == ("gpt", trained.info.parameters, 2)
-    assert (card["validation_loss"], card["bits_per_byte"]) == (
-        trained.info.validation_loss,
-        trained.info.bits_per_byte,
-    )
+    assert card["validation_loss"] == trained.info.validation_loss
+    assert card["bits_per_byte"] == trained.info.bits_per_byte
     assert set(card["views"].values()) == {None}
     assert "bigram" in cards["bigram"]["views"]["attention"] and cards["bigram"]["n_layer"] == 0
     assert cards["chat"]["is_chat"] and not card["is_chat"]
