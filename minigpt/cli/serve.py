@@ -1,7 +1,6 @@
 """`minigpt serve`."""
 
 import dataclasses
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -12,7 +11,6 @@ from minigpt.cli.options import GroupedCommand
 from minigpt.errors import ConfigError, MissingExtraError
 
 RUNS = Path("runs")
-PACKAGES = ("starlette", "uvicorn")
 TOKEN = "MINIGPT_TOKEN"
 
 
@@ -35,15 +33,15 @@ def serve(runs: tuple[str, ...], port: int, host: str, allow_host: tuple[str, ..
     URL; another program sends it as its API key. The environment variable MINIGPT_TOKEN sets the token. Ctrl-C stops
     the server.
     """
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "web")
     given = os.environ.get(TOKEN)
     if given is not None and not re.fullmatch(r"[\w~.-]{16,}", given, re.ASCII):
         raise ConfigError(f"{TOKEN} must have at least 16 letters, digits, '-', '_', '.' or '~': set another, or none")
+    try:
+        from minigpt.web.server import serve
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "web") from None
     from minigpt.runs.run_listing import is_run, require_run
     from minigpt.web.served_runs import ServedRuns
-    from minigpt.web.server import serve
     from minigpt.web.settings import ServerSettings
 
     paths = [Path(run) for run in runs]
