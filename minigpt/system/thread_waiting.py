@@ -48,10 +48,11 @@ class BusyDetector:
 
 
 class IdleThreads:
-    """OpenMP threads that do nothing: more than there are CPUs, in each copy of GNU's OpenMP in this process."""
+    """OpenMP threads that do nothing: more than there are CPUs, in one copy of GNU's OpenMP in this process."""
 
-    def __init__(self) -> None:
-        """Start the threads."""
+    def __init__(self, library: str) -> None:
+        """Start the threads in the copy that was loaded from a file."""
+        self._library = library
         self._stopped = threading.Event()
         self._owner = threading.Thread(target=self._run_team, daemon=True)
         self._owner.start()
@@ -63,9 +64,8 @@ class IdleThreads:
     def _run_team(self) -> None:
         """Start a team of OpenMP threads, whose other threads live as long as this one, and wait for `stop`."""
         nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)  # each thread of the team calls it once
-        for path in find_openmp_libraries():
-            with suppress(OSError, AttributeError):
-                ctypes.CDLL(path).GOMP_parallel(nothing, None, len(os.sched_getaffinity(0)) + 1, 0)
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(self._library).GOMP_parallel(nothing, None, len(os.sched_getaffinity(0)) + 1, 0)
         self._stopped.wait()
 
 
@@ -90,7 +90,10 @@ def measure_cpu_wait() -> float:
 
 
 def add_idle_threads_when_busy(
-    stopped: threading.Event, period: float = PERIOD, measure: Callable[[], float] = measure_cpu_wait
+    stopped: threading.Event,
+    period: float = PERIOD,
+    measure: Callable[[], float] = measure_cpu_wait,
+    find_libraries: Callable[[], list[str]] = find_openmp_libraries,
 ) -> None:
     """Add idle threads whenever the machine is busy, until the event is set.
 
@@ -98,19 +101,27 @@ def add_idle_threads_when_busy(
         stopped: the event.
         period: seconds between two measurements.
         measure: returns for how many seconds the threads have waited for a CPU.
+        find_libraries: returns the copies of OpenMP. A machine can be busy before PyTorch has loaded its copy.
     """
     detector, before = BusyDetector(), measure()
-    idle_threads: IdleThreads | None = None
+    idle_threads: dict[str, IdleThreads] = {}  # by the copy of OpenMP
     while not stopped.wait(period):
         after = measure()
         is_busy, before = detector.update((after - before) / period), after
-        if is_busy and not idle_threads:
-            idle_threads = IdleThreads()
-        elif idle_threads and not is_busy:
-            idle_threads.stop()
-            idle_threads = None
-    if idle_threads:
-        idle_threads.stop()
+        if is_busy:
+            for library in find_libraries():
+                if library not in idle_threads:
+                    idle_threads[library] = IdleThreads(library)
+        else:
+            _stop_all(idle_threads)
+    _stop_all(idle_threads)
+
+
+def _stop_all(idle_threads: dict[str, IdleThreads]) -> None:
+    """Stop the idle threads of every copy of OpenMP, and forget them."""
+    for threads in idle_threads.values():
+        threads.stop()
+    idle_threads.clear()
 
 
 @contextmanager

@@ -52,11 +52,12 @@ def wait_for_threads(is_reached: Callable[[int], bool]) -> None:
 @linux
 def test_idle_threads_are_more_than_there_are_cpus_and_end() -> None:
     torch.ones(1)
-    before, copies = count_threads(), len(find_openmp_libraries())
-    assert copies
-    idle = IdleThreads()
-    wait_for_threads(lambda threads: threads == before + 1 + copies * len(os.sched_getaffinity(0)))
-    idle.stop()
+    before, libraries = count_threads(), find_openmp_libraries()
+    assert libraries
+    idle = [IdleThreads(library) for library in libraries]
+    wait_for_threads(lambda threads: threads == before + len(libraries) * (1 + len(os.sched_getaffinity(0))))
+    for threads in idle:
+        threads.stop()
     wait_for_threads(lambda threads: threads == before)
 
 
@@ -74,6 +75,22 @@ def test_idle_threads_come_while_the_threads_wait_for_a_cpu_and_go_afterwards() 
     wait_for_threads(lambda threads: threads == before + 1)
     stopped.set()
     watcher.join()
+
+
+@linux
+def test_idle_threads_come_in_a_library_that_is_loaded_while_the_machine_is_busy() -> None:
+    torch.ones(1)
+    before, stopped, waited = count_threads(), threading.Event(), itertools.count(0.0, 0.001)
+    answers = iter([[], []])  # busy before OpenMP is loaded
+    watcher = threading.Thread(
+        target=add_idle_threads_when_busy,
+        args=(stopped, 0.001, lambda: next(waited), lambda: next(answers, find_openmp_libraries())),
+    )
+    watcher.start()
+    wait_for_threads(lambda threads: threads > before + 1)
+    stopped.set()
+    watcher.join()
+    wait_for_threads(lambda threads: threads <= before)
 
 
 @linux
