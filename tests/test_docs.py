@@ -78,7 +78,7 @@ def test_every_function_on_the_architecture_page_exists() -> None:
     for file, name in steps:
         code = (ROOT / "minigpt" / file).read_text()
         for part in name.split("."):
-            assert re.search(rf"^\s*(def|class) {part}\b", code, re.M), f"{name} is not in {file}"
+            assert re.search(rf"^\s*(async def|def|class) {part}\b", code, re.M), f"{name} is not in {file}"
 
 
 def test_every_import_in_the_docs_works() -> None:
