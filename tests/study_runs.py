@@ -31,10 +31,10 @@ WITHOUT_BLOCKS = ("bigram", "ngram")
 TRANSFORMERS = tuple(kind for kind in KINDS if kind not in WITHOUT_BLOCKS)
 
 
-def make_study_run(kind: str, folder: Path) -> Run:
-    """Write the run of a kind, and open it."""
+def make_study_run(kind: str, folder: Path, **settings: Any) -> Run:
+    """Write the run of a kind, perhaps with other settings, and open it."""
     tokenizer = {"bpe": bpe_tokenizer, "sentencepiece": sentencepiece}.get(kind, char_tokenizer)()
-    run = make_random_run(folder, tokenizer, **{"block_size": T} | SETTINGS[kind])
+    run = make_random_run(folder, tokenizer, **{"block_size": T} | SETTINGS[kind] | settings)
     if kind == "lora":
         apply_lora(run.model, rank=2)
         for name, parameter in run.model.named_parameters():

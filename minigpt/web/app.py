@@ -17,6 +17,8 @@ from minigpt.web.api_errors import ApiError
 from minigpt.web.chat_completions import answer_chat
 from minigpt.web.completions import complete
 from minigpt.web.places import Places
+from minigpt.web.playground_text import chat, generate, predict_next, tokenize
+from minigpt.web.playground_views import show_attention, show_lens, show_memorization, show_positions
 from minigpt.web.run_cards import list_models, show_metrics, show_model, show_runs
 from minigpt.web.scheduler import Scheduler
 from minigpt.web.security import BodyLimit, HostCheck, OriginCheck, SafeHeaders, TokenCheck
@@ -36,6 +38,14 @@ READ: dict[str, Endpoint] = {
 COMPUTE: dict[str, Endpoint] = {
     "/v1/completions": complete,
     "/v1/chat/completions": answer_chat,
+    "/api/v1/tokenize": tokenize,
+    "/api/v1/generate": generate,
+    "/api/v1/next": predict_next,
+    "/api/v1/chat": chat,
+    "/api/v1/positions": show_positions,
+    "/api/v1/attention": show_attention,
+    "/api/v1/lens": show_lens,
+    "/api/v1/memorization": show_memorization,
 }
 
 

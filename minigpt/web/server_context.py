@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from minigpt.web.request_fields import RequestFields
 from minigpt.web.scheduler import Scheduler
 from minigpt.web.served_runs import ServedRuns
 from minigpt.web.settings import Limits
+from minigpt.web.training_texts import TrainingTexts
 
 EVENT_STREAM = "text/event-stream"
 END_OF_STREAM = "data: [DONE]\n\n"
@@ -33,11 +34,13 @@ class ServerContext:
         runs: the served runs.
         scheduler: computes the requests.
         limits: the largest requests.
+        training_texts: the training texts that were searched last.
     """
 
     runs: ServedRuns
     scheduler: Scheduler
     limits: Limits
+    training_texts: TrainingTexts = field(default_factory=TrainingTexts)
 
     async def open_run(self, fields: RequestFields) -> Run:
         """Return the run that the field `model` names. Other requests are computed while it is read from disk.
