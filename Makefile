@@ -31,7 +31,7 @@ test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigp
 		--no-loadscope-reorder $(WITHOUT_KERNELS)
 
 release-check: test  ## what takes too long for every change: the long tests, all tests without kernels, fuzzing, kills
-	$(BIN)/pytest --numprocesses auto --dist loadfile -m long
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m "long or browser"
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
 	$(BIN)/python benchmarks/fuzz.py --files 6000
 	$(BIN)/python benchmarks/soak.py --kills 20 --operations 20 --fine-tuning-kills 2

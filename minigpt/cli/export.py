@@ -7,17 +7,19 @@ from minigpt.cli.output import open_run, print_json, print_line
 
 ABOUT_FORMATS = (
     "hf: a folder for transformers; gguf: a file for llama.cpp and ollama; onnx: for ONNX Runtime and transformers.js; "
-    "nanogpt: files for nanoGPT's sample.py; lecture: a state dict"
+    "nanogpt: files for nanoGPT's sample.py; lecture: a state dict; html: one file that runs in a browser, offline"
 )
 
 
 @click.command(short_help="Export a run to another program's format.")
 @run_argument
 @click.option("--to", required=True, metavar="FORMAT", help=ABOUT_FORMATS)
-@click.option("--out", metavar="FOLDER", help="the folder to write [exports/RUN-FORMAT]")
+@click.option("--out", metavar="FOLDER", help="the folder, or of html the file, to write [exports/RUN-FORMAT]")
 @click.option("--overwrite", is_flag=True, help="replace an earlier export")
 @click.option("--dequantize", is_flag=True, help="write the matrices of a quantized run in 32 bits")
-@click.option("--quantize", metavar="KIND", help="fewer bits, and print what they cost; gguf: q8_0, onnx: int8 [none]")
+@click.option(
+    "--quantize", metavar="KIND", help="fewer bits, and print what they cost; gguf: q8_0, onnx and html: int8 [none]"
+)
 @weights_option
 @json_option
 def export(
@@ -34,10 +36,15 @@ def export(
 
     RUN is the run's folder [the newest in runs/].
     """
-    from minigpt.exchange.export import export_run
-
     loaded_run = open_run(run, weights, device="cpu")
-    result = export_run(loaded_run, to, out, overwrite, dequantize, quantize)
+    if to == "html":
+        from minigpt.web.offline import export_html
+
+        result = export_html(loaded_run, out, overwrite, quantize)
+    else:
+        from minigpt.exchange.export import export_run
+
+        result = export_run(loaded_run, to, out, overwrite, dequantize, quantize)
     comparison = result.comparison
     if as_json:
         print_json(

@@ -104,7 +104,7 @@ def export_run(
         FileError: the folder exists or cannot be written.
     """
     if to not in FORMATS:
-        raise ConfigError(f"there is no format {to!r}: choose {' or '.join(FORMATS)}")
+        raise ConfigError(f"there is no format {to!r}: choose {', '.join(FORMATS)} or html")
     chosen = FORMATS[to]
     if quantize is not None and quantize not in chosen.quantizations:
         known = f"choose {' or '.join(chosen.quantizations)}" if chosen.quantizations else "leave --quantize out"

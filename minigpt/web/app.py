@@ -19,7 +19,7 @@ from minigpt.web.completions import complete
 from minigpt.web.places import Places
 from minigpt.web.playground_text import chat, generate, predict_next, tokenize
 from minigpt.web.playground_views import show_attention, show_lens, show_memorization, show_positions
-from minigpt.web.run_cards import list_models, show_metrics, show_model, show_runs
+from minigpt.web.runs_api import list_models, show_metrics, show_model, show_runs
 from minigpt.web.scheduler import Scheduler
 from minigpt.web.security import BodyLimit, HostCheck, OriginCheck, SafeHeaders, TokenCheck
 from minigpt.web.served_runs import ServedRuns

@@ -15,8 +15,8 @@ from minigpt.runs.run_listing import is_run, list_runs
 from minigpt.runs.run_overview import RunOverview
 from minigpt.studies.ngram_companion import fit_ngram_companion
 from minigpt.web.api_errors import ApiError
+from minigpt.web.run_cards import NGRAM_PREFIX
 
-NGRAM_PREFIX = "ngram:"
 MAX_LOADED = 8  # runs whose weights stay in memory
 Version = tuple[tuple[int, int, int], ...]  # of the run's files: inode, size and time of the last change
 

@@ -198,7 +198,7 @@ def test_the_lectures_code_loads_the_state_dict_strictly(kind: str, runs: Callab
     [
         ("gpt2", "lecture", "the lecture's code has no GELU, no tied head and no bias on queries"),
         ("bpe", "lecture", "the lecture's code knows characters only, and '.*bpe' has a bpe tokenizer"),
-        ("default", "word", "there is no format 'word': choose hf or "),
+        ("default", "word", "there is no format 'word': choose hf, "),
     ],
 )
 def test_what_a_format_cannot_hold_is_refused_by_name(

@@ -10,7 +10,7 @@ import minigpt
 from minigpt.errors import ConfigError, DataError, MinigptError
 from minigpt.runs.run import Run
 from minigpt.web.api_errors import ApiError
-from minigpt.web.run_cards import list_cards
+from minigpt.web.runs_api import list_cards
 from minigpt.web.served_runs import ServedRuns
 
 

@@ -11,7 +11,7 @@ from browser import Site
 
 from .test_page import VIEWS, fill_views
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 PACKAGE = "axe-core@4.14.1"
 
 

@@ -4,7 +4,7 @@ import pytest
 from browser import Site
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 def test_a_question_gets_an_answer_and_the_conversation_goes_on(open_page, site: Site) -> None:

@@ -7,7 +7,7 @@ import pytest
 from browser import Site
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 TEXT = "KEEPER:\nSea the bell"  # longer than the run's block_size of 16
 
 

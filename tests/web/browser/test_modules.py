@@ -7,7 +7,7 @@ import pytest
 from browser import Site
 from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

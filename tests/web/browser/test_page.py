@@ -7,7 +7,7 @@ from browser import Site
 from playground_runs import HOSTILE_NAME, HOSTILE_TOKENS
 from playwright.sync_api import Browser, Page, expect
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 VIEWS = ("Write", "Look", "Runs", "Chat")
 TEXT = "KEEPER:\nSea the bell"
 

@@ -4,7 +4,7 @@ import pytest
 from browser import Site
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 def test_the_table_shows_every_run(open_page, site: Site) -> None:

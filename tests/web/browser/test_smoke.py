@@ -1,7 +1,10 @@
 """The page opens, writes and branches. The other tests of the page are long; this file takes seconds."""
 
+import pytest
 from browser import Site
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
 
 
 def test_the_page_opens_writes_and_branches(open_page, small_site: Site) -> None:

@@ -6,7 +6,7 @@ import pytest
 from browser import Site
 from playwright.sync_api import Locator, Page, expect
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 PROMPT = "KEEPER:\n"
 
 
