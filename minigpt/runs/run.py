@@ -15,7 +15,7 @@ from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.text_format import TextFormat
-from minigpt.errors import ConfigError, DataError, RunError, UnknownCharacterError
+from minigpt.errors import ConfigError, DataError, RunError
 from minigpt.generation import engine
 from minigpt.model import TrainedModel
 from minigpt.model.language_model import get_device
@@ -27,12 +27,12 @@ from minigpt.runs.exact_loss import ExactLoss, require_two_tokens
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.runs.run_info import Metrics, RunInfo, find_best
-from minigpt.runs.run_overview import RunOverview
+from minigpt.runs.run_overview import RunOverview, find_start_ids
 from minigpt.system.advice import format_setting
 from minigpt.system.device import ELEMENTS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.system.text_encoding import require_text
-from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream, find_end_of_text
+from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -284,14 +284,9 @@ class Run:
         return limit_threads(TOKENS_PER_BATCH * self.config.model.n_embd)
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the prompt's ids; for an empty prompt that of the start token.
+        """Return the prompt's ids; for an empty prompt those of the start.
 
-        The start token is the end of a document if the run was trained on documents, else a newline, else token 0.
+        Raises:
+            UnknownCharacterError: a character that is not in the vocabulary.
         """
-        end = find_end_of_text(self.tokenizer) if self.info.documents else None
-        try:
-            return self.tokenizer.encode(prompt or "\n") if prompt or end is None else [end]
-        except UnknownCharacterError:
-            if prompt:
-                raise
-            return [0]
+        return self.tokenizer.encode(prompt) if prompt else find_start_ids(self.tokenizer, self.info)

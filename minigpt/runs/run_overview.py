@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.config import Config
-from minigpt.errors import RunError
+from minigpt.errors import RunError, UnknownCharacterError
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import Metrics, RunInfo, find_best
 from minigpt.system.safetensors_files import read_shapes
-from minigpt.tokenizers.base import Tokenizer
+from minigpt.tokenizers.base import Tokenizer, find_end_of_text
 
 PARTS = {
     "token_embedding_table": "token embedding",
@@ -80,3 +80,17 @@ def count_parameters_by_part(path: Path) -> dict[str, int]:
             part = next((PARTS[word] for word in words if word in PARTS), name)
             counts[part] = counts.get(part, 0) + math.prod(shape)
     return {part: count for part, count in counts.items() if count}
+
+
+def find_start_ids(tokenizer: Tokenizer, info: RunInfo) -> list[int]:
+    """Return the tokens from which a run generates without a prompt.
+
+    They are the end of a document if the run was trained on documents, else a newline, else token 0.
+    """
+    end = find_end_of_text(tokenizer) if info.documents else None
+    if end is not None:
+        return [end]
+    try:
+        return tokenizer.encode("\n")
+    except UnknownCharacterError:
+        return [0]

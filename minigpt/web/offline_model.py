@@ -55,7 +55,6 @@ def describe_model(run: Run, model: TrainedModel) -> tuple[dict[str, Any], bytes
         "config": {name: getattr(run.config.model, name) for name in MODEL_FIELDS},
         "tensors": tensors,
         "tokenizer": describe_tokenizer(tokenizer, str(run.path)),
-        "start": run.encode_prompt("")[0],
         "ends": sorted(tokenizer.special_tokens.values()),
         "chat_tokens": dict(tokenizer.special_tokens) if is_chat else None,
         "exchanges": run.info.exchanges,

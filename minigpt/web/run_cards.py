@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt.config import ModelConfig
 from minigpt.runs.run_listing import measure_size
-from minigpt.runs.run_overview import RunOverview
+from minigpt.runs.run_overview import RunOverview, find_start_ids
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def describe_run(name: str, overview: "RunOverview | Run") -> dict[str, Any]:
     info, model = overview.info, overview.config.model
     has_blocks = model.architecture != "bigram"
     no_heads = None if has_blocks else NO_HEADS
+    start = find_start_ids(overview.tokenizer, info)
     return {
         "name": name,
         "kind": _name_kind(model),
@@ -44,6 +45,7 @@ def describe_run(name: str, overview: "RunOverview | Run") -> dict[str, Any]:
         "n_head": model.n_head if has_blocks else 0,
         "quantization": model.quantization,
         "base": info.base,
+        "start": [{"id": i, "text": overview.tokenizer.decode([i])} for i in start],
         "is_chat": all(token in overview.tokenizer.special_tokens for token in CHAT_TOKENS),
         "views": {
             "attention": no_heads,

@@ -26,6 +26,7 @@
  * @property {number | null} block_size
  * @property {number | null} n_layer
  * @property {number | null} n_head
+ * @property {Token[]} start The tokens from which the run generates without a prompt.
  * @property {boolean} is_chat
  * @property {Views} views
  * @property {string | null} error

@@ -11,7 +11,6 @@ import { Writer } from "./writer.js";
  */
 
 const WAIT = 120; // milliseconds after the last movement of a slider
-const EMPTY_PROMPT = "\n"; // most texts have a line end before their first line
 
 export class WriteView {
   #runs;
@@ -42,7 +41,7 @@ export class WriteView {
     });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      for (const writer of this.#writers) writer.write(this.#prompt.value || EMPTY_PROMPT);
+      for (const writer of this.#writers) writer.write(this.#prompt.value);
     });
   }
 

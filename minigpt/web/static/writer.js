@@ -82,15 +82,17 @@ export class Writer {
   }
 
   /**
-   * Write from a prompt. The old text and its branches are dropped.
+   * Write from a prompt, or without one from the run's start. The old text and its branches are dropped.
    * @param {string} prompt
    */
   async write(prompt) {
-    if (!this.run) return;
+    const run = this.run;
+    if (!run) return;
     this.#clear();
-    const request = { model: this.run.name, text: prompt };
+    const request = { model: run.name, text: prompt };
     await this.#work(async (signal) => {
-      this.#tree = new BranchTree(await this.#backend.tokenize(request, signal));
+      const tokens = prompt === "" ? run.start : await this.#backend.tokenize(request, signal);
+      this.#tree = new BranchTree(tokens);
       this.#show(0);
       await this.#generate(0, signal);
     });

@@ -122,3 +122,10 @@ def test_the_policy_allows_nothing_but_the_page_s_own_script(trained: Run, tmp_p
     expect(page.locator("#write-start")).to_be_enabled()
     assert page.title() == "trained"
     page.close()
+
+
+def test_without_a_prompt_the_text_starts_from_the_start_token(tmp_path: Path, open_file: OpenFile) -> None:
+    run = make_random_run(tmp_path / "run", CharTokenizer("abcdef"), block_size=8)  # a vocabulary without a line end
+    export_html(run, tmp_path / "page.html")
+    written = write(open_file(tmp_path / "page.html"), "", 20)
+    assert written == "a" + run.generate(max_new_tokens=20, temperature=0)

@@ -14,7 +14,6 @@ import { buildModel } from "./model.js";
  * @property {ModelConfig} config
  * @property {StoredTensor[]} tensors
  * @property {any} tokenizer
- * @property {number} start The token from which the model generates without a prompt.
  * @property {number[]} ends The tokens that end a text.
  * @property {Record<string, number> | null} chat_tokens The ids of the tokens of a conversation, by their names.
  * @property {number | null} exchanges How many questions of a conversation the model sees at most.

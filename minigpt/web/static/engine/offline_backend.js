@@ -188,7 +188,7 @@ export class OfflineBackend {
   /** @param {TextRequest} request */
   #readIds({ ids, text = "" }) {
     if (ids) return ids;
-    return text === "" ? [this.#file.start] : this.#tokenizer.encode(text);
+    return text === "" ? this.#file.run.start.map((token) => token.id) : this.#tokenizer.encode(text);
   }
 
   /** @param {number[]} ids */
