@@ -3,8 +3,9 @@
     python benchmarks/offline_page.py --rounds 5
 
 For each model, with random weights, the table has the size of the file, the largest difference of a logit from
-PyTorch's, and the characters per second that the page's engine writes. "Within block_size" is a text that just fits, "past it" the
-tokens after that. "In the page" is the time from a click to the last character on the screen, of 500 characters.
+PyTorch's, and the characters per second that the page's engine writes. "Within block_size" is a text that just fits,
+"past it" the tokens after that. "In the page" is the time from a click to the last character on the screen, of 500
+characters.
 """
 
 import argparse
