@@ -1,22 +1,24 @@
-"""Encoding of a large corpus: a tokenizer's ids as arrays, computed by several processes."""
+"""Encoding of a large corpus by several threads or processes.
+
+Threads are used where a library encodes without Python's lock: they start at once and share the texts. Otherwise
+processes are used.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from minigpt.data.array_encoding import build_array_encoder, releases_lock
 from minigpt.data.document_split import Passage
 from minigpt.data.shards import SPLITS, Split
-from minigpt.errors import DataError, OutOfMemoryError, UnknownCharacterError
+from minigpt.errors import DataError, OutOfMemoryError
 from minigpt.system.process_pool import map_in_order, start_pool
 from minigpt.tokenizers.base import Tokenizer, find_end_of_text
-from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.loading import load_tokenizer
-
-CODE_POINTS = 0x110000  # the number of Unicode code points
 
 EncodedBatch = dict[Split, bytes]  # the ids of each split's passages, as a shard holds them
 EncodeBatches = Callable[[Iterable[Sequence[Passage]]], Iterator[EncodedBatch]]
@@ -26,13 +28,13 @@ EncodeBatches = Callable[[Iterable[Sequence[Passage]]], Iterator[EncodedBatch]]
 def start_encoder(
     tokenizer_file: Path, tokenizer: Tokenizer, dtype: np.dtype, processes: int
 ) -> Iterator[EncodeBatches]:
-    """Start processes that encode batches of passages; they end with the block.
+    """Start threads or processes that encode batches of passages; they end with the block.
 
     Args:
         tokenizer_file: the tokenizer's file, which each process reads.
         tokenizer: the tokenizer, which must have an end-of-text token.
         dtype: the type of the ids in the shards.
-        processes: how many processes; 1 encodes in this one.
+        processes: how many threads or processes; 1 encodes in this thread.
 
     Yields:
         A function that encodes batches and returns the results in order.
@@ -44,9 +46,14 @@ def start_encoder(
     if processes == 1:
         yield lambda batches: map(encoder, batches)
         return
-    with start_pool(processes, _load_encoder, tokenizer_file, dtype) as pool:
+    pool: Executor
+    if releases_lock(tokenizer):
+        pool, encode = ThreadPoolExecutor(processes), encoder.__call__
+    else:
+        pool, encode = start_pool(processes, _load_encoder, tokenizer_file, dtype), _encode
+    with pool:
         try:
-            yield lambda batches: map_in_order(pool, _encode, batches)
+            yield lambda batches: map_in_order(pool, encode, batches)
         except BrokenProcessPool:
             raise OutOfMemoryError("a worker process was killed because memory ran out: use --processes 1") from None
         finally:
@@ -58,46 +65,30 @@ class _PassageEncoder:
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype) -> None:
         self.dtype, self.end = dtype, np.array([find_end_of_text(tokenizer)], dtype)
-        self.encode: Callable[[str], Sequence[int] | np.ndarray] = tokenizer.encode
-        if isinstance(tokenizer, CharTokenizer):
-            self.encode = _build_char_encoder(tokenizer)
-        elif isinstance(tokenizer, BPETokenizer):
-            tokenizer.tiktoken_threshold = 0
-            tokenizer.encode("")  # sets tiktoken up, and logs that it is used
+        self.encode = build_array_encoder(tokenizer)
 
     def __call__(self, batch: Sequence[Passage]) -> EncodedBatch:
         """Encode a batch. Raise DataError, with the file's name, for a text that the tokenizer cannot encode."""
         found: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
-        for passage in batch:
-            try:
-                found[passage.split].append(np.asarray(self.encode(passage.text), self.dtype))
-            except DataError as error:
-                raise DataError(f"{passage.source!r}: {error}") from None
+        for passage, ids in zip(batch, self._encode_texts(batch), strict=True):
+            found[passage.split].append(ids)
             if passage.ends_run:
                 found[passage.split].append(self.end)
-        return {split: np.concatenate(ids).tobytes() if ids else b"" for split, ids in found.items()}
+        return {split: self._to_bytes(arrays) for split, arrays in found.items()}
 
+    def _encode_texts(self, batch: Sequence[Passage]) -> list[np.ndarray]:
+        try:
+            return self.encode([passage.text for passage in batch])
+        except DataError:
+            for passage in batch:
+                try:
+                    self.encode([passage.text])
+                except DataError as error:
+                    raise DataError(f"{passage.source!r}: {error}") from None
+            raise
 
-def _build_char_encoder(tokenizer: CharTokenizer) -> Callable[[str], np.ndarray]:
-    """Return a faster `encode`, which looks ids up in a table of all code points."""
-    missing = -1 if tokenizer.unknown is None else tokenizer.stoi[tokenizer.unknown]
-    table = np.full(CODE_POINTS, missing, np.int32)
-    for character, i in tokenizer.stoi.items():
-        table[ord(character)] = i
-
-    def encode(text: str) -> np.ndarray:
-        ids = table[to_code_points(text)]
-        if missing < 0 and ids.size and ids.min() < 0:
-            position = int(ids.argmin())
-            raise UnknownCharacterError(text[position], position, tokenizer.vocab_size)
-        return ids
-
-    return encode
-
-
-def to_code_points(text: str) -> np.ndarray:
-    """Return the characters of a text as numbers: (len(text),), uint32."""
-    return np.frombuffer(text.encode("utf-32-le"), "<u4")
+    def _to_bytes(self, arrays: Sequence[np.ndarray]) -> bytes:
+        return np.concatenate(arrays, dtype=self.dtype, casting="unsafe").tobytes() if arrays else b""
 
 
 _encoder: _PassageEncoder  # each process of the pool has one

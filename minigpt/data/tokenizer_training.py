@@ -7,11 +7,11 @@ import numpy as np
 
 from minigpt.config import TokenizerKind
 from minigpt.data.document_split import Passage
-from minigpt.data.parallel_encoding import CODE_POINTS, to_code_points
 from minigpt.errors import DataError
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
+from minigpt.tokenizers.code_points import CODE_POINTS, to_code_points
 from minigpt.tokenizers.loading import load_gpt2_tokenizer
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
 

@@ -1,9 +1,9 @@
 """The tokenizer of byte-level BPE. bpe_basic.py explains how BPE works."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import regex
 
@@ -11,11 +11,19 @@ from minigpt.config import TokenizerKind
 from minigpt.errors import ConfigError, DataError, FileError, MinigptError
 from minigpt.system.files import write_atomic
 from minigpt.system.text_encoding import require_text
-from minigpt.tokenizers import bpe_fast, tiktoken_adapter
+from minigpt.tokenizers import bpe_fast
 from minigpt.tokenizers.added_tokens import AddedToken, encode_between, group_by_priority, require_distinct, split_at
 from minigpt.tokenizers.bpe_basic import Pair
 from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS
 from minigpt.tokenizers.huggingface_json import format_tokenizer_json, read_tokenizer_files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from minigpt.tokenizers.bpe_libraries import LibraryEncoder
+
+_LIBRARIES = ("gigatoken", "tiktoken")  # the faster first
+_LIBRARY_THRESHOLD = 2**20  # characters; setting a library up takes longer than it saves for a shorter text
 
 
 class BPETokenizer:
@@ -28,7 +36,8 @@ class BPETokenizer:
         added_tokens: words that are tokens too, at which `encode` splits every text.
         ids: the ids of bytes and merged tokens.
         vocab: the bytes of every token, by id.
-        tiktoken_threshold: texts of at least this many characters are encoded by tiktoken if it is installed.
+        libraries: the names of the libraries that may encode large texts, see bpe_libraries.py.
+        library_threshold: texts of at least this many characters are encoded by a library.
 
     >>> tokenizer = BPETokenizer.train("low low low lower lowest", vocab_size=259)
     >>> tokenizer.merges
@@ -63,7 +72,9 @@ class BPETokenizer:
         """
         if pattern not in PATTERNS:
             raise ConfigError(f"there is no pattern '{pattern}': choose from {', '.join(PATTERNS)}")
-        self.merges, self.pattern, self.tiktoken_threshold = list(merges), pattern, tiktoken_adapter.MIN_CHARACTERS
+        self.merges, self.pattern = list(merges), pattern
+        self.libraries: tuple[str, ...] = _LIBRARIES
+        self.library_threshold = _LIBRARY_THRESHOLD
         known = _number_tokens(self.merges, ids)
         self.ids, self.added_tokens = known, list(added_tokens)
         require_distinct(special_tokens, self.added_tokens, known)
@@ -140,13 +151,25 @@ class BPETokenizer:
         first = self._first | self.special_tokens if allow_special else self._first
         return encode_between(text, (first, self._then), self._encode_ordinary)
 
+    def encode_to_arrays(self, texts: Sequence[str]) -> list["np.ndarray"]:
+        """Convert texts to token ids, as `encode` does for each of them: arrays (N,), uint32.
+
+        Raises:
+            DataError: a text has half a surrogate pair.
+        """
+        import numpy as np
+
+        if self.added_tokens or sum(map(len, texts)) < self.library_threshold:
+            return [np.array(self.encode(text), np.uint32) for text in texts]
+        return self.library_encoder(texts)
+
     def _encode_ordinary(self, text: str) -> list[int]:
-        if tiktoken_adapter.should_use_tiktoken(text, self.tiktoken_threshold) and self._encode_by_tiktoken:
-            return self._encode_by_tiktoken(text)
-        return self.encode_in_python(text)
+        if len(text) < self.library_threshold:
+            return self.encode_in_python(text)
+        return self.library_encoder([text])[0].tolist()
 
     def encode_in_python(self, text: str) -> list[int]:
-        """Convert text that has no added token to the same ids without tiktoken."""
+        """Convert text that has no added token to the same ids without a library."""
         try:
             return [i for piece in _cut_into_pieces(text, (), self.pattern) for i in self._encode_piece(piece)]
         except UnicodeEncodeError as error:
@@ -173,6 +196,10 @@ class BPETokenizer:
 
     def to_bytes(self) -> bytes:
         """Return the content of a Hugging Face tokenizer.json."""
+        return self._tokenizer_json
+
+    @functools.cached_property
+    def _tokenizer_json(self) -> bytes:
         return format_tokenizer_json(self.vocab, self.merges, self.special_tokens, self.pattern, self.added_tokens)
 
     def save(self, path: Path | str) -> None:
@@ -197,9 +224,15 @@ class BPETokenizer:
         return bpe_fast.apply_merges(ids, self._ranks)
 
     @functools.cached_property
-    def _encode_by_tiktoken(self) -> Callable[[str], list[int]] | None:
+    def library_encoder(self) -> "LibraryEncoder":
+        """The encoder of large texts. NumPy and the library are imported when it is first needed."""
+        from minigpt.tokenizers.bpe_libraries import LIBRARIES, LibraryEncoder
+
         ordinary = {i: token for token, i in self.ids.items()}
-        return tiktoken_adapter.build_encoder(self.merges, ordinary, PATTERNS[self.pattern])
+        libraries = [LIBRARIES[name] for name in self.libraries]
+        return LibraryEncoder(
+            self.merges, ordinary, self.pattern, self.encode_in_python, self.special_tokens, libraries
+        )
 
 
 def _number_tokens(merges: Iterable[tuple[bytes, bytes]], ids: Mapping[bytes, int] | None) -> dict[bytes, int]:

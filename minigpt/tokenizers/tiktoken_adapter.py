@@ -4,65 +4,63 @@ tiktoken knows a vocabulary as ranks: tokens in the order learned. It merges any
 a token, the lowest rank first. A list of merges can say more than that, so tiktoken is used only where both agree.
 """
 
-import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+import numpy as np
 import regex
 
 from minigpt.errors import DataError
 from minigpt.tokenizers.bpe_basic import Pair
 from minigpt.tokenizers.bpe_fast import apply_merges
+from minigpt.tokenizers.byte_level import PATTERNS
 
-MIN_CHARACTERS = 2**20  # below this length, setting up tiktoken takes longer than it saves
 _MAX_PIECE = 5000  # characters; tiktoken's time for a piece is quadratic, so for longer ones Python is faster
 _LONG_WHITESPACE = regex.compile(rf"\s{{{_MAX_PIECE}}}")
-logger = logging.getLogger(__name__)
 
 
-def should_use_tiktoken(text: str, min_characters: int = MIN_CHARACTERS) -> bool:
-    """Return True for a text that is long enough, has no very long pieces, and can be written in UTF-8."""
-    if len(text) < min_characters:
-        return False
-    if max(map(len, text.split()), default=0) >= _MAX_PIECE or _LONG_WHITESPACE.search(text):
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+class TiktokenEncoder:
+    """Encodes texts by tiktoken. Several threads may share it."""
 
+    name = "tiktoken"
 
-def build_encoder(
-    merges: list[tuple[bytes, bytes]], vocab: Mapping[int, bytes], pattern: str
-) -> Callable[[str], list[int]] | None:
-    """Build a function that encodes text with tiktoken.
+    def __init__(self, encoding: Any, rank_to_id: Sequence[int]) -> None:
+        """Take a `tiktoken.Encoding`, and our id of each of its ranks."""
+        self.encoding, self.rank_to_id = encoding, np.array(rank_to_id, np.uint32)
 
-    Args:
-        merges: pairs of tokens, in the order learned.
-        vocab: the bytes of each token, by id, without special tokens.
-        pattern: the regular expression that cuts a text into pieces.
+    @classmethod
+    def build(cls, merges: Sequence[tuple[bytes, bytes]], vocab: Mapping[int, bytes], pattern: str) -> Self | None:
+        """Build an encoder.
 
-    Returns:
-        The function, from text to ids, or None if tiktoken is not installed or would not return the ids of these
-        merges.
-    """
-    try:
-        import tiktoken
-    except ImportError:
-        return None
-    ids = {token: i for i, token in vocab.items()}
-    alphabet = sorted((token for token in ids if len(token) == 1), key=ids.__getitem__)
-    order = [*alphabet, *(first + second for first, second in merges)]
-    ranks = {token: rank for rank, token in enumerate(order)}
-    if not _has_merges(ranks, merges):
-        return None
-    encoding = tiktoken.Encoding("minigpt", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    logger.info("large texts are encoded by tiktoken, with the same merges")
-    rank_to_id = [ids[token] for token in order]
-    if rank_to_id == list(range(len(rank_to_id))):
-        return encoding.encode_ordinary
-    return lambda text: [rank_to_id[rank] for rank in encoding.encode_ordinary(text)]
+        Args:
+            merges: pairs of tokens, in the order learned.
+            vocab: the bytes of each token, by id, without special tokens.
+            pattern: a key of `PATTERNS`.
+
+        Returns:
+            The encoder, or None if tiktoken is not installed or would not return the ids of these merges.
+        """
+        try:
+            import tiktoken
+        except ImportError:
+            return None
+        ids = {token: i for i, token in vocab.items()}
+        alphabet = sorted((token for token in ids if len(token) == 1), key=ids.__getitem__)
+        order = [*alphabet, *(first + second for first, second in merges)]
+        ranks = {token: rank for rank, token in enumerate(order)}
+        if not _has_merges(ranks, merges):
+            return None
+        split = PATTERNS[pattern]
+        encoding = tiktoken.Encoding("minigpt", pat_str=split, mergeable_ranks=ranks, special_tokens={})
+        return cls(encoding, [ids[token] for token in order])
+
+    def can_encode(self, text: str) -> bool:
+        """Return True for a text without a very long piece."""
+        return max(map(len, text.split()), default=0) < _MAX_PIECE and not _LONG_WHITESPACE.search(text)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of each text, (N,), uint32. Other threads can run meanwhile."""
+        return [self.rank_to_id[self.encoding.encode_to_numpy(text)] for text in texts]
 
 
 def recover_merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
@@ -108,9 +106,9 @@ class _KnownTokens(dict[Pair, tuple[int, int]]):
         return i, i
 
 
-def _has_merges(ranks: Mapping[bytes, int], merges: list[tuple[bytes, bytes]]) -> bool:
+def _has_merges(ranks: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]]) -> bool:
     """Return True if the ranks have exactly these merges."""
     try:
-        return recover_merges(ranks) == merges
+        return recover_merges(ranks) == list(merges)
     except DataError:
         return False

@@ -16,7 +16,7 @@ from texts import PROSE, random_text
 from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.finetuning.vocabulary_resize import extend_tokenizer
 from minigpt.runs.exact_loss import measure_token_lengths
-from minigpt.tokenizers import bpe_fast, tiktoken_adapter
+from minigpt.tokenizers import bpe_fast
 from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.bpe_basic import apply_merges, count_pairs, find_merges
 from minigpt.tokenizers.byte_level import BYTE_TOKENS, PATTERNS, token_to_text
@@ -198,7 +198,7 @@ def test_an_added_word_has_its_bytes_and_stays_in_a_larger_vocabulary(
     assert measure_token_lengths(ours)[i].tolist() == [7, 7]
     larger, _ = extend_tokenizer(ours, ["<|user|>"])
     assert larger.encode("the covid19") == ours.encode("the covid19")
-    ours.tiktoken_threshold = 10
+    ours.library_threshold = 10
     assert ours.encode(f"{PROSE} covid19 {PROSE}") == with_added_words.encode(f"{PROSE} covid19 {PROSE}").ids
 
 
@@ -233,30 +233,6 @@ def test_an_added_word_that_cannot_be_a_token_is_refused(entry: dict, message: s
     (tmp_path / "tokenizer.json").write_text(json.dumps(GOOD | {"added_tokens": added}))
     with pytest.raises(FileError, match=message):
         BPETokenizer.load(tmp_path / "tokenizer.json")
-
-
-def test_tiktoken_encodes_large_texts_without_long_pieces() -> None:
-    for text in (PROSE, " " * 4999 + "x", "a" * 4999):
-        assert tiktoken_adapter.should_use_tiktoken(text, len(text))
-        assert not tiktoken_adapter.should_use_tiktoken(text, len(text) + 1)
-    for text in (PROSE + "a" * 5000, PROSE + " " * 5000, PROSE + "\udcff"):
-        assert not tiktoken_adapter.should_use_tiktoken(text, 10)
-
-
-def test_tiktoken_returns_the_ids_of_python(tokenizer: BPETokenizer) -> None:
-    vocab = {i: token for i, token in tokenizer.vocab.items() if i not in tokenizer.special_tokens.values()}
-    encode = tiktoken_adapter.build_encoder(tokenizer.merges, vocab, PATTERNS["gpt2"])
-    assert encode is not None
-    assert encode(PROSE) == tokenizer.encode_in_python(PROSE) == tokenizer.encode(PROSE)
-
-
-def test_ids_in_another_order_go_through_tiktoken_too(tmp_path: Path) -> None:
-    theirs = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
-    theirs.train_from_iterator([PROSE], vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
-    theirs.save(str(tmp_path / "tokenizer.json"))
-    ours = BPETokenizer.load(tmp_path / "tokenizer.json")
-    ours.tiktoken_threshold = 10
-    assert ours.encode(PROSE) == theirs.encode(PROSE).ids
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, "ab" * 100_000, " " * 200_000, "漢" * 70_000])
@@ -300,18 +276,6 @@ def test_special_tokens_that_read_like_other_tokens_are_refused(names: list[str]
         BPETokenizer.train("the the the", 256 + 3 + len(names), names)
     with pytest.raises(DataError, match="special token"):
         BPETokenizer([(b"t", b"h"), (b"th", b"e"), (b" ", b"the")], names)
-
-
-def test_tiktoken_is_not_used_for_merges_that_its_ranks_cannot_express() -> None:
-    odd = BPETokenizer([(b"b", b"c"), (b"a", b"b"), (b"ab", b"c")])  # "abc" is "a" and "bc": tiktoken would say "abc"
-    assert tiktoken_adapter.build_encoder(odd.merges, odd.vocab, PATTERNS["gpt2"]) is None
-    odd.tiktoken_threshold = 1
-    assert odd.encode("abc ") == odd.encode_in_python("abc ")
-
-
-def test_tiktoken_is_set_up_for_a_very_long_token_in_a_second() -> None:
-    doubled = [(b"a" * 2**n, b"a" * 2**n) for n in range(13)]  # a search through all pairs takes minutes
-    assert tiktoken_adapter.recover_merges({b"a" * 2**n: n for n in range(14)}) == doubled
 
 
 def test_a_text_without_anything_to_learn_from_is_refused() -> None:
