@@ -11,7 +11,7 @@ document at another passage.
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from minigpt.data.documents import Chunk
 from minigpt.data.shards import Split
@@ -20,8 +20,7 @@ LONG_DOCUMENT = 2**16  # characters; a document with more is cut into passages
 MAX_PASSAGE = 2**12  # characters; the last passage of a document may have twice as many
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(NamedTuple):
     """A short document, or a part of a long one.
 
     Attributes:
@@ -51,7 +50,7 @@ def split_documents(
         threshold: short documents with a hash of at least this validate, see `find_threshold`; None for train_fraction.
     """
     threshold = train_fraction if threshold is None else threshold
-    held: str | None = None  # a passage whose `ends_run` depends on the next one
+    held: tuple[str, Split] | None = None  # a passage whose `ends_run` depends on the next one
     offset, number = 0.0, 0
     for text, is_last, is_whole in cut_passages(chunks):
         if is_whole:
@@ -60,13 +59,13 @@ def split_documents(
             continue
         if held is None:
             offset, number = hash_to_fraction(text), 0
-        else:
-            held_split, split = (_choose_split(n, offset, train_fraction) for n in (number - 1, number))
-            yield Passage(held, held_split, held_split != split, False, source)
+        split = _choose_split(number, offset, train_fraction)
+        if held is not None:
+            yield Passage(*held, held[1] != split, False, source)
+        held = text, split
         number += 1
-        held = text
         if is_last:
-            yield Passage(held, _choose_split(number - 1, offset, train_fraction), True, True, source)
+            yield Passage(*held, True, True, source)
             held = None
 
 

@@ -84,11 +84,12 @@ def read_numbered_lines(file: IO[bytes], path: Path, longest: int, way_out: str)
     Raises:
         DataError: a line is longer.
     """
+    name = repr(str(path))
     for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
-        where = f"{str(path)!r}, line {number:,}"
+        where = f"{name}, line {number:,}"
         if len(line) > longest:
             raise DataError(f"{where}, is longer than {longest:,} bytes: {way_out}")
-        if line.strip():
+        if not line.isspace():
             yield number, where, line
 
 

@@ -26,6 +26,7 @@ from minigpt.data.tokenizer_training import train_on_stream
 from minigpt.errors import ConfigError, DataError
 from minigpt.system.advice import format_setting
 from minigpt.system.cpus import count_cpus
+from minigpt.system.read_ahead import read_ahead
 from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
@@ -33,6 +34,7 @@ _PART_CHARACTERS = 2**25  # an interruption loses at most the work on one part
 _BATCH_CHARACTERS = 2**20
 _SMALL_CORPUS = 2**23  # bytes; in a larger corpus both splits have documents
 _PARALLEL_FROM_BYTES = 2**23  # for a smaller corpus one process is as fast as several
+_CHARACTERS_PER_UPDATE = 2**18  # between two reports of the progress
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def prepare_corpus(
             return index
         workers = 1 if found.bytes < parallel_from_bytes else processes or count_cpus()
         with start_encoder(folder / index.tokenizer, tokenizer, index.dtype, workers) as encode:
-            parts = batch_passages(corpus.read("encoding"), part_characters)
+            parts = read_ahead(batch_passages(corpus.read("encoding"), part_characters))
             index = write_missing_parts(folder, index, parts, encode, batch_characters, corpus.report_part)
         if not index.parts:
             raise DataError("there is no document with anything in it: name other files")
@@ -178,13 +180,16 @@ class _CorpusReader:
         settings = self.settings
         self.reader = DocumentReader(settings.field, settings.separator, settings.text_format)
         self.progress.begin(title, self.found.bytes)
-        before, self.marked = 0, 0
+        before, self.marked, unreported = 0, 0, 0
         for path, size in zip(self.found.files, self.found.sizes, strict=True):
             chunks = self.reader.read(path)
             for passage in split_documents(chunks, settings.train_fraction, str(path), self.threshold):
                 self.marked += END_OF_TEXT in passage.text
                 yield passage
-                self.progress.update(before + min(size, self.reader.position()))
+                unreported += len(passage.text)
+                if unreported >= _CHARACTERS_PER_UPDATE:
+                    self.progress.update(before + min(size, self.reader.position()))
+                    unreported = 0
             before += size
             self.progress.update(before)
 

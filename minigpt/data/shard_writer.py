@@ -138,8 +138,8 @@ def _hash_passages(passages: Sequence[Passage]) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     for passage in passages:
         content = passage.text.encode()
-        digest.update(f"{passage.split} {passage.ends_run} {passage.ends_document} {len(content)} ".encode())
-        digest.update(content)
+        about = f"{passage.split} {passage.ends_run} {passage.ends_document} {len(content)} "
+        digest.update(about.encode() + content)
         size += len(content)
     return digest.hexdigest(), size
 
