@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -22,10 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gigatoken
 import numpy as np
 import tiktoken
 import tokenizers
 import torch
+from large_text import make_documents
 from side_by_side import Side, time_in_turns
 
 from minigpt.config import Config
@@ -174,12 +175,7 @@ def compare_mapped_and_memory(text: str) -> None:
 
 def compare_encoders(text: str) -> None:
     """Print the speed from text to shards, against libraries that only encode."""
-    rng = random.Random(0)
-    words = text.split(" ")
-    documents = []
-    for _ in range(COPIES):  # different documents, so that no encoder can use a cache
-        start = rng.randrange(len(words))
-        documents.append(" ".join(words[start:] + words[:start]))
+    documents = make_documents(text, COPIES)
     tokenizer = BPETokenizer.train(text, 4096, [END_OF_TEXT])
     ranks = {token: i for i, token in tokenizer.vocab.items() if token != END_OF_TEXT.encode()}
     bare = tiktoken.Encoding("bare", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={})
@@ -187,6 +183,7 @@ def compare_encoders(text: str) -> None:
         folder = Path(below)
         tokenizer.save(folder / "tokenizer.json")
         other = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        gigatoken_encoder = gigatoken.Tokenizer(folder / "tokenizer.json")
         file = folder / "documents.jsonl"
         file.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
         count = iter(range(10**6))
@@ -195,6 +192,7 @@ def compare_encoders(text: str) -> None:
             "minigpt data prepare: read, split, encode, hash, write": Side(
                 lambda: prepare_corpus([file], folder / f"{next(count)}", settings, SilentProgress())
             ),
+            "gigatoken, the documents in memory, 2 threads": Side(lambda: gigatoken_encoder.encode_batch(documents)),
             "tiktoken, the documents in memory, 2 threads": Side(
                 lambda: bare.encode_ordinary_batch(documents, num_threads=2)
             ),
