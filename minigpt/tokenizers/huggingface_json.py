@@ -125,8 +125,9 @@ def _read_added_tokens(folder: Path) -> tuple[dict[str, int], list[AddedToken]]:
 def _require_supported(content: dict[str, Any], path: Path) -> None:
     """Raise FileError for a tokenizer.json whose settings would give other ids here."""
     model = content["model"]
-    if model["type"] != "BPE":
-        raise FileError(f"{str(path)!r} is a tokenizer of the type {model['type']!r}: only BPE is supported")
+    kind = model.get("type", "BPE")  # the file of the original GPT-2 does not name it
+    if kind != "BPE":
+        raise FileError(f"{str(path)!r} is a tokenizer of the type {kind!r}: only BPE is supported")
     for name, supported in _SUPPORTED_VALUES.items():
         if model.get(name) not in supported:
             raise FileError(f"{str(path)!r} has {name} = {model[name]!r}, which is not supported")

@@ -353,6 +353,12 @@ def test_a_tokenizer_json_that_is_unsupported_or_damaged_is_refused(change: dict
     assert str(path) in str(refused.value)
 
 
+def test_a_tokenizer_json_need_not_name_the_type_of_its_model(tmp_path: Path) -> None:
+    model = {name: value for name, value in GOOD["model"].items() if name != "type"}  # as in the original GPT-2's file
+    (tmp_path / "tokenizer.json").write_text(json.dumps(GOOD | {"model": model}))
+    assert BPETokenizer.load(tmp_path / "tokenizer.json").merges == [(b"a", b"b"), (b"ab", b"c")]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"nothing", b'{"model": {}}', b"[" * 9999])
 def test_a_file_that_is_not_a_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
