@@ -2,9 +2,10 @@
 // whole model.
 
 import { find } from "./dom.js";
-import { formatNumber, toBits } from "./format.js";
+import { formatNumber } from "./format.js";
 import { LatestRequest } from "./latest_request.js";
 import { showError, showMessage } from "./messages.js";
+import { toBits } from "./surprise.js";
 import { showInText } from "./visible_text.js";
 
 /**
@@ -55,6 +56,7 @@ export class Ablation {
     const signal = this.#request.start();
     this.#without.hidden = this.#reset.disabled = false;
     part(this.#without, "heading").textContent = `Without ${heads.map((pair) => pair.join(".")).join(", ")}`;
+    part(this.#without, "continuation").setAttribute("aria-busy", "true");
     try {
       const positions = await this.#backend.positions({ ...text, heads_off: heads }, signal);
       part(this.#without, "loss").textContent = describeLoss(positions.mean_loss, wholeLoss);
@@ -81,6 +83,7 @@ export class Ablation {
   async #continue(card, text, heads, signal) {
     const output = part(card, "continuation");
     showMessage(part(card, "message"));
+    output.setAttribute("aria-busy", "true");
     try {
       let continuation = "";
       for await (const { tokens } of this.#backend.generate({ ...text, ...CONTINUATION, heads_off: heads }, signal)) {
@@ -90,6 +93,7 @@ export class Ablation {
     } catch (error) {
       showError(part(card, "message"), error);
     }
+    if (!signal.aborted) output.setAttribute("aria-busy", "false");
   }
 }
 

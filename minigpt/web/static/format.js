@@ -51,11 +51,3 @@ export function formatDate(date) {
 export function formatCount(count, noun) {
   return `${formatNumber(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
-
-/**
- * @param {number} nats
- * @returns {number}
- */
-export function toBits(nats) {
-  return nats / Math.LN2;
-}

@@ -3,13 +3,14 @@
 
 import { Ablation } from "./ablation.js";
 import { find } from "./dom.js";
-import { formatNumber, formatPercent, toBits } from "./format.js";
+import { formatNumber, formatPercent } from "./format.js";
 import { HeadGrid } from "./head_grid.js";
 import { shadeOf } from "./heat_map.js";
 import { LatestRequest, debounce } from "./latest_request.js";
 import { LensTable } from "./lens_table.js";
 import { describeShares, markPassages } from "./memorization_text.js";
 import { isAbort, showError, showMessage, toSentence } from "./messages.js";
+import { STRONGEST, shadeOfProbability, toBits } from "./surprise.js";
 import { TokenList } from "./token_list.js";
 import { quote } from "./visible_text.js";
 
@@ -21,7 +22,6 @@ import { quote } from "./visible_text.js";
  */
 
 const WAIT = 60; // milliseconds: several heads can be switched off in one request
-const STRONGEST = 8; // bits of surprise that have the strongest shade
 const LENS_TOP = 3;
 
 export class LookView {
@@ -191,7 +191,7 @@ export class LookView {
     const positions = this.#positionsWithout ?? this.#positions;
     if (!positions) return;
     if (this.#byAttention.checked) this.#shadeByAttention(this.#list.active ?? positions.tokens.length - 1);
-    else this.#list.shade(positions.losses.map(shadeOfLoss));
+    else this.#list.shade(positions.probabilities.map((each) => (each === null ? null : shadeOfProbability(each))));
     if (this.#list.active !== null) this.#describe(this.#list.active);
   }
 
@@ -243,11 +243,6 @@ export class LookView {
 function listToken(text, loss) {
   const title = loss === null ? "the first token, which nothing predicts" : `${formatNumber(toBits(loss), 1)} bits`;
   return { text, title, shade: null };
-}
-
-/** @param {number | null} loss Nats. */
-function shadeOfLoss(loss) {
-  return loss === null ? null : Math.min(1, toBits(loss) / STRONGEST);
 }
 
 /**

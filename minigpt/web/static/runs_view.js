@@ -14,6 +14,10 @@ import { showInText } from "./visible_text.js";
  */
 
 const COLUMNS = ["name", "kind", "bits per byte", "loss", "size", "steps", "started", "status"];
+const COUNTED =
+  "An n-gram model counts sequences of tokens in the training text. It has no training steps and no curve.";
+/** @type {{metrics: [], snapshots: []}} */
+const NO_METRICS = { metrics: [], snapshots: [] };
 const WIDEST = 760; // CSS pixels of a curve
 
 export class RunsView {
@@ -84,17 +88,18 @@ export class RunsView {
   }
 
   /** @param {Run} run */
-  async #showMetrics({ name }) {
+  async #showMetrics(run) {
+    const { name } = run;
     this.#shown = name;
     const heading = find("#runs-metrics-name", HTMLElement);
     const curves = find("#runs-curves", HTMLElement);
     const message = find("#runs-metrics-message", HTMLElement);
     try {
-      const { metrics, snapshots } = await this.#backend.metrics(name);
+      const { metrics, snapshots } = isCounted(run) ? NO_METRICS : await this.#backend.metrics(name);
       if (this.#shown !== name) return;
       heading.textContent = showName(name);
       this.#metrics.hidden = false; // before the curve is drawn, whose width is that of its frame
-      showMessage(message, metrics.length === 0 ? "This run has no evaluations." : "");
+      showMessage(message, metrics.length === 0 ? (isCounted(run) ? COUNTED : "This run has no evaluations.") : "");
       curves.replaceChildren(
         ...(metrics.length === 0 ? [] : [drawLosses(metrics, Math.min(WIDEST, curves.clientWidth))]),
       );
@@ -134,11 +139,19 @@ function describeRun(run) {
     run.kind,
     formatNumber(run.bits_per_byte, 4),
     formatNumber(run.validation_loss, 4),
-    formatBytes(run.bytes),
-    formatNumber(run.steps),
+    isCounted(run) ? NONE : formatBytes(run.bytes),
+    isCounted(run) ? NONE : formatNumber(run.steps),
     formatDate(run.started),
     run.status || NONE,
   ];
+}
+
+/**
+ * Return true for an n-gram model: it counts sequences of tokens, and has no training steps.
+ * @param {Run} run
+ */
+function isCounted(run) {
+  return run.kind === "ngram";
 }
 
 /**

@@ -8,6 +8,7 @@ import { formatCount, formatNumber, formatPercent } from "./format.js";
 import { LatestRequest } from "./latest_request.js";
 import { isAbort, showError, showMessage } from "./messages.js";
 import { showName } from "./run_list.js";
+import { shadeOfProbability } from "./surprise.js";
 import { TokenList } from "./token_list.js";
 import { quote } from "./visible_text.js";
 
@@ -41,8 +42,10 @@ export class Writer {
   /** @type {BranchTree | null} */
   #tree = null;
   #shown = 0;
-  /** @type {number | null} */
+  /** @type {number | null} The selected place of the text. */
   #place = null;
+  /** @type {string | null} The ids before the place that the bars are for. */
+  #barsContext = null;
   isBusy = false;
 
   /**
@@ -213,7 +216,7 @@ export class Writer {
    */
   #choose(token) {
     const place = this.#place;
-    if (!this.#tree || place === null) return;
+    if (!this.#tree || place === null || this.#readContext(place).join() !== this.#barsContext) return;
     this.stop();
     const { id, isNew } = this.#tree.choose(this.#shown, place, token);
     this.#show(id);
@@ -221,13 +224,23 @@ export class Writer {
   }
 
   /**
-   * Show the likeliest tokens at a place.
+   * Return the ids before a place of the shown text.
+   * @param {number} place
+   */
+  #readContext(place) {
+    const path = this.#tree?.path(this.#shown) ?? [];
+    return path.slice(0, place).map((token) => token.id);
+  }
+
+  /**
+   * Show the likeliest tokens at a place. Until they are there, the bars of another place cannot be chosen.
    * @param {number} place
    */
   async #showBars(place) {
     const signal = this.#barsRequest.start();
-    const path = this.#tree?.path(this.#shown) ?? [];
-    const ids = path.slice(0, place).map((token) => token.id);
+    const ids = this.#readContext(place);
+    const context = ids.join();
+    this.#bars.element.setAttribute("aria-busy", String(context !== this.#barsContext));
     this.#bars.element.hidden = ids.length === 0;
     if (ids.length === 0) {
       showMessage(this.#placeMessage, NOTHING_BEFORE);
@@ -241,6 +254,9 @@ export class Writer {
     };
     try {
       const next = await this.#backend.nextTokens(request, signal);
+      const path = /** @type {BranchTree} */ (this.#tree).path(this.#shown);
+      this.#barsContext = context;
+      this.#bars.element.setAttribute("aria-busy", "false");
       this.#bars.show(next.candidates, path[place]?.id ?? null);
       const entropies = [next.entropy, next.filtered_entropy].map((bits) => formatNumber(bits, 2));
       const entropy = `Entropy: ${entropies[0]} bits, after the filters ${entropies[1]}.`;
@@ -254,7 +270,7 @@ export class Writer {
 /** @param {BranchToken} token */
 function listToken({ text, probability, rank }) {
   const title = probability === undefined ? "a token of the prompt" : `${formatPercent(probability)}, rank ${rank}`;
-  return { text, title, shade: probability ?? null };
+  return { text, title, shade: probability === undefined ? null : shadeOfProbability(probability) };
 }
 
 /**

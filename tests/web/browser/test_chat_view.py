@@ -9,6 +9,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 def test_a_question_gets_an_answer_and_the_conversation_goes_on(open_page, site: Site) -> None:
     page = open_page(site)
+    requests = []
+    page.on("request", lambda request: requests.append(request.post_data_json) if "/chat" in request.url else None)
     page.get_by_role("tab", name="Chat").click()
     expect(page.locator("#chat-run option")).to_have_text(["answers"])
     for count in (1, 2):
@@ -17,6 +19,9 @@ def test_a_question_gets_an_answer_and_the_conversation_goes_on(open_page, site:
         expect(page.locator(".turn-you")).to_have_count(count)
         expect(page.locator("#chat-message")).to_have_text("The answer is complete.")
         expect(page.locator(".turn-model .text").nth(count - 1)).not_to_have_text("")
+    roles = [[message["role"] for message in request["messages"]] for request in requests]
+    assert roles == [["user"], ["user", "assistant", "user"]]
+    assert requests[1]["messages"][1]["content"] == page.locator(".turn-model .text").first.text_content()
     page.get_by_role("button", name="New conversation").click()
     expect(page.locator(".turn")).to_have_count(0)
 

@@ -17,12 +17,13 @@ def fill_views(page: Page) -> None:
     page.get_by_role("textbox", name="Prompt").fill(TEXT)
     page.locator("#write-run").select_option("trained")
     page.locator("#write-second-run").select_option("bigram")
+    page.get_by_role("spinbutton", name="Tokens").fill("60")
     page.locator("#write-start").click()
     for number in (0, 1):
         writer = page.locator(".writer").nth(number)
-        expect(writer.locator(".writer-message")).to_have_text("200 tokens written.")
+        expect(writer.locator(".writer-message")).to_have_text("60 tokens written.")
         writer.get_by_role("option").nth(30).click()
-        expect(writer.locator(".bars li:visible")).to_have_count(20)
+        expect(writer.locator(".bars[aria-busy=false] li:visible")).to_have_count(20)
     page.get_by_role("tab", name="Look").click()
     page.locator("#look-run").select_option("trained")
     page.locator("#look-text").fill(TEXT)
@@ -55,6 +56,7 @@ def test_without_the_right_token_the_page_says_how_to_get_it(chromium: Browser, 
     page.goto(site.address + fragment)
     expect(page.locator("#page-message")).to_contain_text("open the whole URL that minigpt serve prints")
     expect(page.locator("#views")).to_be_hidden()
+    assert page.url == site.address
     page.goto(site.url)  # a new fragment is no new page for the browser
     expect(page.locator("#views")).to_be_visible()
     page.close()
@@ -97,7 +99,7 @@ def test_names_and_tokens_are_text_and_never_markup(open_page, site: Site) -> No
     assert tokens[: 2 * len(marks)] == [text for mark in marks for text in (mark, "a")]
     assert tokens[12] == "⟨U+0007⟩"
     writer.get_by_role("option").nth(20).click()
-    expect(writer.locator(".bars li:visible")).to_have_count(20)
+    expect(writer.locator(".bars[aria-busy=false] li:visible")).to_have_count(20)
 
     page.get_by_role("tab", name="Look").click()
     page.locator("#look-run").select_option("hostile tokens")

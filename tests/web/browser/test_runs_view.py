@@ -49,3 +49,11 @@ def test_the_write_button_chooses_the_run(open_page, site: Site) -> None:
     expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#write-run")).to_have_value("bigram")
     expect(page.get_by_role("textbox", name="Prompt")).to_be_focused()
+
+
+def test_an_n_gram_model_has_no_curve(open_page, site: Site) -> None:
+    page = open_page(site)
+    page.get_by_role("tab", name="Runs").click()
+    page.locator("#runs-table").get_by_role("button", name="ngram:", exact=False).first.click()
+    expect(page.locator("#runs-metrics-message")).to_contain_text("An n-gram model counts")
+    expect(page.locator(".curves")).to_have_count(0)

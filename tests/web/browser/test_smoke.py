@@ -18,7 +18,7 @@ def test_the_page_opens_writes_and_branches(open_page, small_site: Site) -> None
     expect(text.get_by_role("option")).to_have_count(8 + 30 + 1)  # the prompt, the new tokens and the end
 
     text.get_by_role("option").nth(20).click()
-    bars = text.locator(".bars button")
+    bars = text.locator(".bars[aria-busy=false] button")
     expect(bars).to_have_count(20)
     alternative = bars.and_(page.locator("[aria-pressed=false]")).first
     alternative.click()

@@ -1,10 +1,11 @@
 """The view Write: streaming, stopping, branches, alternatives, two runs side by side."""
 
+import math
 import re
 
 import pytest
 from browser import Site
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 PROMPT = "KEEPER:\n"
@@ -26,10 +27,6 @@ def read_text(writer: Locator) -> str:
     return "".join(writer.get_by_role("option").all_text_contents()).replace("↵", "")
 
 
-def read_bars(writer: Locator) -> list[str]:
-    return writer.locator(".bars li:visible .bar-numbers").all_text_contents()
-
-
 def format_percent(probability: float) -> str:
     """Return a probability as the page shows it."""
     percent = probability * 100
@@ -49,12 +46,17 @@ def test_the_same_seed_writes_the_same_text_and_another_one_another(open_page, s
     assert read_text(write(page, 60)) != first
 
 
-def test_every_token_names_its_probability(open_page, site: Site) -> None:
+def test_every_token_names_its_probability_and_is_shaded_by_it(open_page, site: Site) -> None:
     options = write(open_page(site), 20).get_by_role("option")
     titles = [option.get_attribute("title") or "" for option in options.all()]
     assert titles[: len(PROMPT)] == ["a token of the prompt"] * len(PROMPT)
     assert titles[-1] == "end of the text"
     assert all(re.fullmatch(r"[<\d.]+%, rank \d+", title) for title in titles[len(PROMPT) : -1])
+    shades = options.evaluate_all("tokens => tokens.map(token => token.style.getPropertyValue('--shade'))")
+    assert shades[: len(PROMPT)] == [""] * len(PROMPT)
+    percents = [float(title.split("%")[0].lstrip("<")) for title in titles[len(PROMPT) : -1]]
+    wanted = [min(1, -math.log2(percent / 100) / 8) for percent in percents]
+    assert [float(shade) for shade in shades[len(PROMPT) : -1]] == pytest.approx(wanted, abs=0.02)
 
 
 def test_stop_keeps_the_text_and_continue_goes_on(open_page, site: Site) -> None:
@@ -80,7 +82,7 @@ def test_a_branch_leaves_the_first_text_as_it_was(open_page, site: Site) -> None
     writer = write(page, 40)
     first = read_text(writer)
     writer.get_by_role("option").nth(30).click()
-    expect(writer.locator(".bars li:visible")).to_have_count(20)
+    expect(writer.locator(".bars[aria-busy=false] li:visible")).to_have_count(20)
     writer.locator(".bars button[aria-pressed=false]").first.click()
     expect(writer.get_by_role("treeitem")).to_have_count(2)
     expect(writer.locator(".writer-message")).to_have_text("40 tokens written.")
@@ -93,7 +95,9 @@ def test_a_branch_leaves_the_first_text_as_it_was(open_page, site: Site) -> None
     assert read_text(writer) == second
     # The first text's own token leads back to it, and no branch is added.
     writer.get_by_role("option").nth(30).click()
-    writer.locator(".bars button").filter(has=page.locator(f".bar-label:text-is('{first[30]}')")).click()
+    writer.locator(".bars[aria-busy=false] button").filter(
+        has=page.locator(f".bar-label:text-is('{first[30]}')")
+    ).click()
     expect(writer.get_by_role("treeitem").first).to_have_attribute("aria-selected", "true")
     expect(writer.get_by_role("treeitem")).to_have_count(2)
     assert read_text(writer) == first
@@ -123,13 +127,31 @@ def test_a_token_can_be_added_at_the_end(open_page, site: Site) -> None:
     writer = write(open_page(site), 10)
     before = read_text(writer)
     writer.get_by_role("option").last.click()
-    bar = writer.locator(".bars button").nth(1)
+    bar = writer.locator(".bars[aria-busy=false] button").nth(1)
     chosen = bar.locator(".bar-label").text_content() or ""
     bar.click()
     expect(writer.locator(".writer-message")).to_have_text("10 tokens written.")
     expect(writer.get_by_role("treeitem")).to_have_count(1)
     expect(writer.get_by_role("option")).to_have_count(len(before) + 1 + 10 + 1)
     assert read_text(writer).startswith(before + chosen.replace("␣", " ").replace("↵", "\n"))
+
+
+def test_the_bars_of_another_place_cannot_be_chosen(open_page, site: Site) -> None:
+    page = open_page(site)
+    writer = write(page, 30)
+    writer.get_by_role("option").nth(20).click()
+    expect(writer.locator(".bars[aria-busy=false] li:visible")).to_have_count(20)
+    answers: list[Route] = []
+    page.route("**/api/v1/next", lambda route: answers.append(route))  # the answer waits
+    with page.expect_request("**/api/v1/next"):
+        writer.get_by_role("option").nth(25).click()
+    expect(writer.locator(".bars")).to_have_attribute("aria-busy", "true")
+    writer.locator(".bars button[aria-pressed=false]").first.click()
+    expect(writer.get_by_role("treeitem")).to_have_count(1)
+    answers[0].continue_()
+    expect(writer.locator(".bars")).to_have_attribute("aria-busy", "false")
+    writer.locator(".bars button[aria-pressed=false]").first.click()
+    expect(writer.get_by_role("treeitem")).to_have_count(2)
 
 
 def test_two_runs_write_side_by_side(open_page, site: Site) -> None:
@@ -143,7 +165,7 @@ def test_two_runs_write_side_by_side(open_page, site: Site) -> None:
     assert read_text(second).startswith(PROMPT)
     assert read_text(second) != read_text(first)
     second.get_by_role("option").nth(20).click()
-    expect(second.locator(".bars li:visible")).to_have_count(20)
+    expect(second.locator(".bars[aria-busy=false] li:visible")).to_have_count(20)
 
 
 def test_a_character_that_the_run_does_not_know_is_named(open_page, site: Site) -> None:
@@ -173,7 +195,7 @@ def test_the_keyboard_reaches_everything(open_page, site: Site) -> None:
     expect(writer.locator(".token.active")).to_have_attribute("id", re.compile("-11$"))
     assert text.get_attribute("aria-activedescendant") == writer.locator(".token.active").get_attribute("id")
     page.keyboard.press("Enter")
-    expect(writer.locator(".bars li:visible")).to_have_count(20)
+    expect(writer.locator(".bars[aria-busy=false] li:visible")).to_have_count(20)
     for _ in range(40):  # to the bars, past the buttons and the branches
         page.keyboard.press("Tab")
         if page.locator(".bars button:focus").count():
