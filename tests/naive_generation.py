@@ -1,6 +1,6 @@
 """Text written the naive way, and a comparison of the engine with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,17 +36,20 @@ def generate_naively(
         idx = torch.cat([idx, chosen[:, None]], dim=1)
 
 
-def require_same(
-    model: TrainedModel,
-    idx: torch.Tensor,
-    config: SamplingConfig,
-    build_decoder: Callable[..., Any] = build_decoder,
+def require_same(model: TrainedModel, idx: torch.Tensor, config: SamplingConfig, *decoders: Callable[..., Any]) -> None:
+    """Require the naive text of every way to build a decoder, by default of `build_decoder`."""
+    naive = [*generate_naively(model, idx, config)]
+    for decoder in decoders or [build_decoder]:
+        require_naive(generate(model, idx, config, build_decoder=decoder), naive, config)
+
+
+def require_naive(
+    found: torch.Tensor, naive: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], config: SamplingConfig
 ) -> None:
     """Require the same tokens; at the first difference of a row, tokens between which only rounding decides."""
-    found = generate(model, idx, config, build_decoder=build_decoder)
-    assert found.shape == (len(idx), config.max_new_tokens)
-    alike = torch.ones(len(idx), dtype=torch.bool)
-    for n, (chosen, logits, uniforms) in enumerate(generate_naively(model, idx, config)):
+    assert found.shape == (len(found), config.max_new_tokens)
+    alike = torch.ones(len(found), dtype=torch.bool)
+    for n, (chosen, logits, uniforms) in enumerate(naive):
         for row in (alike & (chosen != found[:, n])).nonzero().flatten().tolist():
             own = logits[row : row + 1]
             if config.temperature == 0:

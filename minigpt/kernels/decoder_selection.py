@@ -5,21 +5,21 @@ The rules are fixed. They come from the table in docs/performance.md, never from
 
 import functools
 import os
-import sys
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from minigpt.kernels.compilation import compile_or_warn
+from minigpt.kernels.compilation import compile_or_warn, has_loaded_loops
 from minigpt.kernels.decoder import Decoder, Loops, count_weights
+from minigpt.kernels.functional_decode import FunctionalDecoder
 from minigpt.kernels.plain_model import is_plain_model
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
 from minigpt.model.modern import Modern
 
-LOADING = 12  # to import Numba, once in a process, takes as long as PyTorch takes for 12 * min_tokens tokens ...
-LOADING_WEIGHTS = 2**20  # ... of a small model. With this many weights, PyTorch takes twice as long for a token
+SMALL_WEIGHTS = 2**20  # with this many weights, a token takes PyTorch twice as long as a token of a tiny GPT does
+MODERN_TOKEN = 5  # a token of a small Modern, by its modules, takes PyTorch as long as this many tokens of a GPT
 _numba_process: int | None = None  # the process in which Numba started its threads
 
 
@@ -31,6 +31,8 @@ class Limits(NamedTuple):
     max_weights: int = 2**28  # with more, the loops' own copy of the weights would take over a gigabyte
     max_width: int = 128  # channels; for several wider rows PyTorch's large products are faster
     max_window: int = 2**31  # weights times positions; with more, PyTorch's large products are faster past block_size
+    start_tokens: int = 2048  # in the time in which Numba starts, PyTorch writes that many tokens of a tiny GPT
+    max_functional_weights: int = 2**24  # with more, calling the modules takes hardly any of a token's time
 
 
 def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder | None:
@@ -42,11 +44,12 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
         has_room = isinstance(model, GPT) and window.cache.length < model.config.block_size
         return _build_graph_decoder(window) if has_room else None
     loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
-    if loops is None or not _is_worth_loading(model, tokens, limits) or not _can_compile(loops):
-        return None
-    from minigpt.kernels.numba_stream import NumbaDecoder
+    if loops is not None and _is_worth_loading(model, tokens, limits) and _can_compile(loops):
+        from minigpt.kernels.numba_stream import NumbaDecoder
 
-    return NumbaDecoder(window, loops)
+        return NumbaDecoder(window, loops)
+    is_small_gpt = isinstance(model, GPT) and count_weights(model) <= limits.max_functional_weights
+    return FunctionalDecoder(window) if tokens and is_small_gpt and is_plain_model(model, quantized=True) else None
 
 
 def describe_decoder(model: nn.Module, tokens: int) -> str:
@@ -65,10 +68,11 @@ def should_use_loops(model: nn.Module, tokens: int) -> bool:
 
 
 def _is_worth_loading(model: nn.Module, tokens: int, limits: Limits) -> bool:
-    """Return True if Numba is imported already, or if PyTorch would take longer for the text than the import."""
-    if "numba" in sys.modules:
-        return True
-    return tokens * (1 + count_weights(model) / LOADING_WEIGHTS) >= LOADING * limits.min_tokens
+    """Return True if Numba has started already, or if PyTorch would take longer for the text than this start."""
+    tiny_tokens = tokens * (1 + count_weights(model) / SMALL_WEIGHTS)
+    if isinstance(model, Modern):
+        tiny_tokens *= MODERN_TOKEN
+    return has_loaded_loops() or tiny_tokens >= limits.start_tokens
 
 
 def select_loops(model: GPT | Modern, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:
