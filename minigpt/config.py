@@ -135,7 +135,10 @@ class TrainingConfig(ValidatedSettings):
     eval_interval: int = setting(100, "steps between two evaluations", at_least=1)
     eval_windows: int = setting(128, "windows of each split that an evaluation reads", at_least=1)
     snapshots: int = setting(
-        12, "sample texts to keep during training, at steps spread evenly on a log scale", at_least=0, at_most=1000
+        12,
+        "sample texts to keep during training, at steps even on a log scale; one for each 20 steps at most",
+        at_least=0,
+        at_most=1000,
     )
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: Muon for the blocks' matrices, AdamW for the rest")
     learning_rate: float = setting(1e-3, "learning rate of AdamW", above=0, at_most=1e30)

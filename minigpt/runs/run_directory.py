@@ -7,7 +7,7 @@
     metrics.jsonl       one line for each evaluation
     snapshots.jsonl     texts that the model wrote during training, each from the same start and seed
     samples.txt         the same texts, easy to read
-    loss.png            the learning curves
+    loss.png            the learning curves, from three evaluations on
     run.json            about the training: data, versions, parameters, exact validation loss, times
     checkpoints/        what the training needs in order to resume: training/checkpoint_format.py
     finetuning.json     of a fine-tuned run: what was learned, and which weights trained

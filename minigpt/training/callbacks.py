@@ -11,7 +11,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import Metrics, Snapshot
 from minigpt.training.display import Display
-from minigpt.training.evaluation_schedule import choose_snapshot_steps, is_logged
+from minigpt.training.evaluation_schedule import get_snapshot_steps, is_logged
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.learning_rate import get_learning_rate
 from minigpt.training.training_state import TrainingState
@@ -131,8 +131,7 @@ class SnapshotWriter(Callback):
 
     def __init__(self, run: Run, display: Display) -> None:
         self.run, self.display = run, display
-        training = run.config.training
-        self.steps = set(choose_snapshot_steps(training.snapshots, training.max_iters))
+        self.steps = get_snapshot_steps(run.config.training)
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
         """Write a text, always from the same start and seed."""

@@ -1,13 +1,16 @@
 """The steps at which a training run is evaluated, and those at which the model writes a text."""
 
 import functools
+import math
 
 from minigpt.config import TrainingConfig
+
+STEPS_PER_SNAPSHOT = 20  # a snapshot takes as long as some steps, and a short training changes little between two
 
 
 def should_evaluate(step: int, config: TrainingConfig) -> bool:
     """Return True if an evaluation is due after `step` steps: every eval_interval, at snapshots and at the end."""
-    return is_logged(step, config) or step in _get_snapshot_steps(config.snapshots, config.max_iters)
+    return is_logged(step, config) or step in get_snapshot_steps(config)
 
 
 def is_logged(step: int, config: TrainingConfig) -> bool:
@@ -27,7 +30,16 @@ def choose_snapshot_steps(count: int, max_iters: int) -> list[int]:
     return sorted({0, max_iters} | {round(max_iters ** (i / last)) for i in range(count - 2)})
 
 
+def get_snapshot_steps(config: TrainingConfig) -> frozenset[int]:
+    """Return the steps at which a training run writes a text: `snapshots` of them, but fewer in a short run.
+
+    A run has one at step 0, and at most one for each 20 steps.
+    """
+    return _get_snapshot_steps(config.snapshots, config.max_iters)
+
+
 @functools.lru_cache(maxsize=1)
-def _get_snapshot_steps(count: int, max_iters: int) -> frozenset[int]:
-    """Return the steps of `choose_snapshot_steps`, which the loop asks for at every step."""
+def _get_snapshot_steps(snapshots: int, max_iters: int) -> frozenset[int]:
+    """Return the steps of `get_snapshot_steps`, which the loop asks for at every step."""
+    count = min(snapshots, 1 + math.ceil(max_iters / STEPS_PER_SNAPSHOT))
     return frozenset(choose_snapshot_steps(count, max_iters))

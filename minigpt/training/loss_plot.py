@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, CURVES, LINE = 8, 4.1, 0.3  # inches: of the figure, of the curves with their labels, of a text
+MIN_EVALUATIONS = 3  # fewer points are no curve, and importing Matplotlib takes longer than a training of few steps
 MAX_TEXTS = 4
 MAX_CHARACTERS = 96  # columns of each text
 

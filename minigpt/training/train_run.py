@@ -42,7 +42,7 @@ from minigpt.training.display import Display
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.job_restart import get_job_name
 from minigpt.training.loop import train_model
-from minigpt.training.loss_plot import draw_loss
+from minigpt.training.loss_plot import MIN_EVALUATIONS, draw_loss
 from minigpt.training.loss_spikes import require_finite
 from minigpt.training.objective import Objective
 from minigpt.training.run_info_writer import RunInfoWriter
@@ -195,9 +195,9 @@ def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Ca
 
 
 def _finish_run(run: Run, state: TrainingState, replaces: RunDirectory | None, display: Display) -> Run:
-    """Draw the losses, move the run to the place of the one that it replaces, and print a diagnosis. Return the run."""
+    """Draw the curve, move the run to the place of the one that it replaces, and print a diagnosis. Return the run."""
     is_first = state.processes.is_first
-    if is_first:
+    if is_first and len(run.metrics) >= MIN_EVALUATIONS:
         name = (replaces or RunDirectory(run.path)).path.name
         write_png(RunDirectory(run.path).loss_plot, draw_loss(run, state.snapshots, name))
     if replaces and state.is_finished:

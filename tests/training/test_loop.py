@@ -21,6 +21,7 @@ from minigpt.tokenizers.char import CharTokenizer
 from minigpt.training.callbacks import Callback, Losses
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.loop import train_model
+from minigpt.training.resume import resume
 from minigpt.training.training_state import TrainingState
 
 
@@ -170,6 +171,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best_weights(text
 def test_a_model_too_large_for_any_memory_is_refused(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(OutOfMemoryError, match="do not fit in memory: lower batch_size"):
         minigpt.train(data=text_file, out=tmp_path / "run", n_embd=2**30, n_head=1)
+
+
+def test_two_evaluations_are_no_curve(text_file: Path, tmp_path: Path) -> None:
+    settings = {"data": text_file, "out": tmp_path / "run", "max_iters": 2, "eval_windows": 4}
+    run = minigpt.train("bigram", **settings, eval_interval=2)
+    assert len(run.metrics) == 2
+    assert not (run.path / "loss.png").exists()
+    longer = resume(run.path, max_iters=4)
+    assert len(longer.metrics) == 3
+    assert (run.path / "loss.png").exists()
 
 
 @pytest.mark.filterwarnings("ignore:no installed font has")  # depends on the fonts of the machine

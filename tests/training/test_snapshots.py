@@ -7,10 +7,11 @@ import pytest
 from conftest import TINY
 
 import minigpt
+from minigpt.config import Config
 from minigpt.errors import RunError
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
-from minigpt.training.evaluation_schedule import choose_snapshot_steps
+from minigpt.training.evaluation_schedule import choose_snapshot_steps, get_snapshot_steps
 
 
 def test_snapshot_steps_are_even_on_a_log_scale() -> None:
@@ -20,6 +21,16 @@ def test_snapshot_steps_are_even_on_a_log_scale() -> None:
     assert [choose_snapshot_steps(count, 7) for count in (0, 1, 2)] == [[], [7], [0, 7]]
     assert choose_snapshot_steps(12, 1) == [0, 1]
     assert choose_snapshot_steps(1000, 5) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("max_iters", "steps"), [(1, {0, 1}), (20, {0, 20}), (21, {0, 1, 21}), (60, {0, 1, 8, 60})])
+def test_a_short_training_has_a_snapshot_for_each_20_steps_at_most(max_iters: int, steps: set[int]) -> None:
+    assert get_snapshot_steps(Config().override(max_iters=max_iters).training) == steps
+    assert get_snapshot_steps(Config().override(max_iters=max_iters, snapshots=1).training) == {max_iters}
+
+
+def test_a_long_training_has_all_its_snapshots() -> None:
+    assert len(get_snapshot_steps(Config().override(max_iters=220).training)) == 12
 
 
 @pytest.mark.parametrize("count", range(2, 40))

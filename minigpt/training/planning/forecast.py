@@ -23,7 +23,7 @@ from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.training.callbacks import SNAPSHOT_TOKENS
 from minigpt.training.evaluation import estimate_loss
-from minigpt.training.evaluation_schedule import choose_snapshot_steps
+from minigpt.training.evaluation_schedule import get_snapshot_steps
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import Optimizer
 from minigpt.training.planning.loss_forecast import predict_loss
@@ -32,7 +32,7 @@ from minigpt.training.training_state import TrainingState
 from minigpt.training.wrapping import wrap_model
 
 TIMED_SHARE = 50  # 1/50 of the steps is timed
-MIN_TIMED_STEPS, MAX_TIMED_STEPS = 4, 60
+MIN_TIMED_STEPS, MAX_TIMED_STEPS = 2, 60
 TIMING_SECONDS = 0.7  # no further step is timed after this time
 BUDGET_SHARE, MAX_BUDGET_SECONDS = 0.02, 20.0  # with max_minutes: steps are timed for 2% of it, at most 20 seconds
 MAX_WINDOWS = 64  # windows of the timed evaluation
@@ -132,7 +132,7 @@ def add_up_seconds(timings: Timings, config: Config, validation_tokens: int) -> 
         validation_tokens: the size of the validation split, which is measured at the end.
     """
     training = config.training
-    snapshots = choose_snapshot_steps(training.snapshots, training.max_iters)
+    snapshots = get_snapshot_steps(training)
     evaluations = training.max_iters // training.eval_interval + 1
     evaluations += sum(step % training.eval_interval != 0 for step in {*snapshots, training.max_iters})
     evaluated_tokens = 2 * training.eval_windows * config.model.block_size  # in one evaluation of both splits
