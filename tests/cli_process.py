@@ -6,6 +6,7 @@ Tests of how the installed program starts or ends use conftest.COMMAND instead.
 import contextlib
 import gc
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ class CommandProcess:
         stderr: Stream = subprocess.PIPE,
         prepare: Callable[[], object] | None = None,
     ) -> None:
-        """Start it in the folder `cwd`. The process calls `prepare`, a function of a module, first."""
+        """Start it in the folder `cwd`. The process first calls `prepare`, a function of a module that is no test."""
         self.arguments = [*map(str, arguments)]
         given, self.stdin = _open_stream(stdin, "w")
         out, self.stdout = _open_stream(stdout, "r")
@@ -140,6 +141,25 @@ def run_command(
         return subprocess.CompletedProcess(["minigpt", *process.arguments], status, out, err)
 
 
+def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
+    """Run `minigpt` in a terminal of 100 columns; return its exit status and what the terminal shows."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = CommandProcess(arguments, cwd, environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # on Linux: the other end is closed
+            break
+        if not piece:  # the same on macOS
+            break
+        shown += piece
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
 @contextlib.contextmanager
 def serve_torchrun(count: int) -> Iterator[list[dict[str, str]]]:
     """Do what torchrun does for `count` processes; yield the environment variables that it gives to each of them."""
@@ -147,6 +167,26 @@ def serve_torchrun(count: int) -> Iterator[list[dict[str, str]]]:
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     sizes = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     yield [shared | sizes | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def run_code(code: str) -> None:
+    """Run Python code in a process that has imported everything but computed nothing yet; it must not fail."""
+    process = PROCESSES.Process(target=exec, args=(code, {}))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, "the code failed"
+
+
+def close_streams(*names: str) -> None:
+    """Leave this process without these streams of `sys`, as a shell's `<&-`, `>&-` and `2>&-` do with a new process."""
+    for name in names:
+        getattr(sys, name).close()
+        setattr(sys, name, None)
+
+
+def hide_module(name: str) -> None:
+    """Let the import of a module fail in this process."""
+    sys.modules[name] = None  # type: ignore[assignment]
 
 
 def give_up_root() -> None:

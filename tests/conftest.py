@@ -1,15 +1,16 @@
-"""What the tests share: a text, a small trained run, and the real command."""
+"""What the tests share: a text, a small trained run, and the real command.
+
+The process that only distributes the tests reads this file too. So PyTorch is imported where it is used.
+"""
 
 import gc
-import json
 import os
-import pty
 import random
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 for name in (
     "OMP_NUM_THREADS",
@@ -22,14 +23,12 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest  # noqa: E402
-from cli_process import COMMAND, CommandProcess, run_command  # noqa: E402
+from scheduling import LibraryScheduling, sort_slowest_first  # noqa: E402
 
 import minigpt  # noqa: E402
-from minigpt.finetuning.sft import SFTResult, train_sft  # noqa: E402
-from minigpt.runs.run import Run  # noqa: E402
 
-gc.freeze()  # what is imported is no garbage: a collection need not look at it
-gc.set_threshold(50_000)  # as in the program
+if TYPE_CHECKING:
+    from minigpt.runs.run import Run
 
 TINY = {
     "n_embd": 16,
@@ -45,36 +44,17 @@ TINY = {
 TINY_FLAGS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-SLOWEST_FIRST = (  # by CPU time with an empty cache of Numba, which the first of these files fills
-    "kernels/test_numba_loops.py",
-    "exchange/test_onnx_export.py",
-    "distributed/test_processes.py",
-    "test_readme.py",
-    "training/test_resume.py",
-    "finetuning/test_resume_finetuning.py",
-    "cli/test_commands.py",
-    "distributed/test_two_hosts.py",
-    "cli/test_tokenizer.py",
-    "cli/test_modern.py",
-    "training/test_wrapping.py",
-    "test_hostile_files.py",
-    "test_notebook.py",
-    "studies/ladder/test_experiment.py",
-    "training/test_fault_injection.py",
-    "training/test_interrupt.py",
-    "cli/test_data.py",
-    "training/test_display.py",
-    "training/test_diagnostics.py",
-    "cli/test_finetune.py",
-    "finetuning/test_dpo.py",
-    "studies/look/test_views.py",
-)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LibraryScheduling | None:
+    """Distribute the files of tests among the workers of pytest-xdist."""
+    return LibraryScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the slowest files to the front, so that all workers of pytest-xdist end at about the same time."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    """Put the tests in order once all files are imported."""
+    gc.freeze()  # what is imported is no garbage: a collection need not look at it
+    gc.set_threshold(50_000)  # as in the program
+    sort_slowest_first(items)
 
 
 def make_text(characters: int = 20_000, seed: int = 0) -> str:
@@ -115,47 +95,26 @@ def text_file(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A small run, trained once; tests that change files work on a copy."""
     settings = TINY | {"snapshots": 3, "device": "cpu"}
     return minigpt.train(data=text_file, out=tmp_path_factory.mktemp("runs") / "trained", **settings)
 
 
-def train_to_answer(base: Run, folder: Path, answers: str, max_iters: int, **settings: Any) -> SFTResult:
-    """Train a copy of a run to answer with those letters in turn, whatever is asked."""
-    lines = [json.dumps({"instruction": f"q{n}", "output": answers[n % len(answers)]}) + "\n" for n in range(200)]
-    (folder / "a.jsonl").write_text("".join(lines))
-    settings = {"max_iters": max_iters, "eval_interval": max_iters, **settings}
-    return train_sft(minigpt.load(base.path), folder / "a.jsonl", out=folder / "run", **settings)
-
-
-def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
-    """Run `minigpt` in a terminal of 100 columns; return its exit status and what the terminal shows."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    process = CommandProcess(arguments, cwd, environment, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # on Linux: the other end is closed
-            break
-        if not piece:  # the same on macOS
-            break
-        shown += piece
-    os.close(ours)
-    return process.wait(), shown.decode()
-
-
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Return a function that runs `minigpt` in an empty folder, in a process that has imported everything already."""
+    from cli_process import run_command
 
-    def call(*arguments: object, env: Mapping[str, str] | None = None, input: str | bytes | None = None) -> Any:
+    def call(
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        input: str | bytes | None = None,
+        prepare: Callable[[], object] | None = None,
+    ) -> Any:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}
         given = input.encode() if isinstance(input, str) else input
-        return run_command(arguments, tmp_path, environment, given)
+        return run_command(arguments, tmp_path, environment, given, prepare)
 
     return call
 
@@ -163,6 +122,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Return a function that runs the installed `minigpt`, for tests of how it starts."""
+    from cli_process import COMMAND
 
     def call(*arguments: object, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **(env or {})}

@@ -51,9 +51,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "modern": {"architecture": "modern", "optimizer": "muon", "parallel": "ddp"},
     "modern-sharded": {"architecture": "modern", "parallel": "fsdp"},
 }
-RANDOM = EXACT | {"dropout": 0.2}
+RANDOM = EXACT | {"dropout": 0.2, "n_layer": 1}
 # Long enough for a test to stop it several times.
-LONG = RANDOM | {"n_layer": 1, "gradient_accumulation": 1, "max_iters": 200, "eval_interval": 25}
+LONG = RANDOM | {"gradient_accumulation": 1, "max_iters": 200, "eval_interval": 25}
 
 
 class LossLog(Callback):
@@ -67,10 +67,10 @@ class LossLog(Callback):
 
 
 def fit_briefly(text: Path, processes: Processes = SINGLE, **settings: Any) -> tuple[dict[str, Tensor], list[float]]:
-    """Three steps of the training loop alone, without a run on disk: the weights and the losses."""
+    """Three steps of a model of one layer by the training loop alone, without a run on disk: weights and losses."""
     content = text.read_text()
     tokenizer = CharTokenizer.from_text(content)
-    config = Config().override(**EXACT | {"max_iters": 3} | settings, vocab_size=tokenizer.vocab_size)
+    config = Config().override(**EXACT | {"n_layer": 1, "max_iters": 3} | settings, vocab_size=tokenizer.vocab_size)
     data = Dataset(tokenizer.encode(content), config, rank=processes.rank, world_size=processes.size)
     torch.manual_seed(config.training.seed)
     model, log = build(config.model), LossLog()

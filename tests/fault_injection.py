@@ -60,14 +60,14 @@ SETTINGS = {  # of a training in which everything that is random or kept has a p
     "n_layer": 2,
     "block_size": 16,
     "batch_size": 8,
-    "max_iters": 40,
-    "eval_interval": 10,
+    "max_iters": 24,
+    "eval_interval": 6,
     "dropout": 0.1,
     "gradient_accumulation": 2,
     "order": "epochs",
     "schedule": "cosine",
     "learning_rate": 2e-2,
-    "snapshots": 3,
+    "snapshots": 2,
 }
 STARTED = "started"  # a file that says that the process is about to train
 
@@ -155,7 +155,7 @@ def make_bases(folder: Path, text: str) -> None:
     pairs = [{"prompt": f"{n}", "chosen": "a", "rejected": "b"} for n in range(60)]
     for name, lines in (("questions.jsonl", questions), ("pairs.jsonl", pairs)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    settings = SETTINGS | {"block_size": 32, "max_iters": 10, "eval_interval": 10, "eval_windows": 16}
+    settings = SETTINGS | {"block_size": 32, "max_iters": 10, "eval_interval": 10, "eval_windows": 16, "snapshots": 0}
     minigpt.train(data=folder / "text.txt", out=folder / "base", device="cpu", **settings)
     base = minigpt.load(folder / "base", device="cpu")
     train_sft(base, folder / "questions.jsonl", out=folder / "instructed", max_iters=4)

@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -35,8 +34,8 @@ import pyarrow
 import pyarrow.parquet
 import safetensors.torch
 import torch
-import torch.distributed.checkpoint as dcp
 import zstandard
+from fault_injection import PROCESSES
 from mutations import Mutate
 from safetensors import safe_open
 
@@ -96,7 +95,6 @@ TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the m
 SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 4, "batch_size": 2, "max_iters": 4, "eval_interval": 2}
 SECONDS, MEMORY = 5, 2**30  # the limits for one file: CPU seconds, bytes
 STUCK = 120  # seconds on one file after which the process is killed
-PROCESSES = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -278,6 +276,8 @@ def make_checkpoint(folder: Path) -> Path:
 
 def make_sharded_checkpoint(folder: Path) -> Path:
     """A shard, written as several processes do, but by one."""
+    import torch.distributed.checkpoint as dcp
+
     run, state, checkpoints = make_run(folder), make_training_state(folder), CheckpointDirectory(folder)
     shards = checkpoints.create(2) / SHARDS
     tensors = {**state.weights(), **state.tensors()}

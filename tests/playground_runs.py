@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from conftest import train_to_answer
+from answer_training import train_to_answer
 from random_runs import make_random_run
 
 import minigpt

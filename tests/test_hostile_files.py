@@ -12,7 +12,7 @@ from typing import Any
 import fuzz_targets
 import pytest
 import safetensors.torch
-from conftest import in_terminal
+from cli_process import in_terminal
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 

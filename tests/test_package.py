@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cli_process import run_code
+
 import minigpt
 
 PACKAGE = Path(minigpt.__file__).parent
@@ -21,7 +23,7 @@ def test_a_bare_install_imports_without_the_extras() -> None:
     modules = importlib.metadata.packages_distributions().items()
     extras = {module for module, owners in modules if wanted & {owner.replace("-", "_") for owner in owners}}
     assert {"transformers", "pytest", "xdist"} <= extras
-    script = f"""
+    run_code(f"""
 import importlib, sys, warnings
 warnings.filterwarnings("error", module=r"minigpt(\\.|$)")
 class Absent:
@@ -29,6 +31,9 @@ class Absent:
         if name.split(".")[0] in {extras!r}:
             raise ModuleNotFoundError(f"{{name}} is an extra")
 sys.meta_path.insert(0, Absent())
+for name in [*sys.modules]:
+    if name.split(".")[0] in {extras | {"minigpt"}!r}:
+        del sys.modules[name]
 for name in {MODULES!r}:
     if name == "minigpt.__main__":
         continue
@@ -37,8 +42,7 @@ for name in {MODULES!r}:
     except ModuleNotFoundError:
         if not name.startswith("minigpt.web."):  # the server itself is an extra
             raise
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+""")
 
 
 def test_importing_minigpt_is_light() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import train_to_answer
+from answer_training import train_to_answer
 
 from minigpt.cli.main import run as run_minigpt
 from minigpt.config import SamplingConfig

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_process import CommandProcess, run_command
-from conftest import TINY_FLAGS, in_terminal, make_text
+from cli_process import CommandProcess, in_terminal, run_command
+from conftest import TINY_FLAGS, make_text
 
 from minigpt.data.prepared_data import PreparedData
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TINY_FLAGS, train_to_answer
+from answer_training import train_to_answer
+from conftest import TINY, TINY_FLAGS
 
 import minigpt
 from minigpt.finetuning.lora_layer import LoRAConfig

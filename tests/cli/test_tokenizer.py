@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TINY_FLAGS, in_terminal
+from cli_process import in_terminal
+from conftest import TINY, TINY_FLAGS
 
 import minigpt
 from minigpt.config import Config

@@ -1,6 +1,7 @@
 """Exported runs open in the other program, with the run's tokens, logits and greedy texts; or are refused by name."""
 
 import errno
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -9,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, train_to_answer
-from peft import PeftModel
+from answer_training import train_to_answer
+from cli_process import hide_module
+from conftest import TINY
+from lazy_module import LazyModule
 from snippets import ROOT, read_table
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import minigpt
+from minigpt.cli.main import run as run_here
 from minigpt.errors import ConfigError, ExchangeError, FileError
 from minigpt.exchange.bias_folding import CONSTANT_LOGIT, append_constant_token, fold_head_bias
 from minigpt.exchange.export import FORMATS, export_run
@@ -26,6 +29,8 @@ from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
 from minigpt.runs.quantize_run import quantize
 from minigpt.runs.run import Run
 from minigpt.tokenizers.chat_format import ChatTemplate, Turn
+
+peft, transformers = LazyModule("peft"), LazyModule("transformers")
 
 BLOCK_SIZE = 64
 KINDS: dict[str, dict[str, Any]] = {
@@ -75,11 +80,11 @@ def test_transformers_opens_the_folder_with_the_runs_tokens_logits_and_greedy_te
     result = export_run(run, "hf", tmp_path / "out")
     assert result.difference is not None
     assert result.difference < 1e-5
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ids = run.tokenizer.encode(text[:500])
     assert tokenizer(text[:500])["input_ids"] == ids
     assert tokenizer.decode(ids) == text[:500]
-    write = pipeline("text-generation", model=str(tmp_path / "out"))
+    write = transformers.pipeline("text-generation", model=str(tmp_path / "out"))
     for prompt in ("KEEPER:", "the sea,\n"):
         tokens = BLOCK_SIZE - len(run.tokenizer.encode(prompt))
         written = write(prompt, do_sample=False, max_length=None, max_new_tokens=tokens)[0]["generated_text"]
@@ -101,7 +106,7 @@ def test_without_a_prompt_transformers_begins_as_the_run_does_and_stops_at_block
 ) -> None:
     run = runs("default")
     export_run(run, "hf", tmp_path / "out")
-    ids = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generate(do_sample=False)[0].tolist()
+    ids = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").generate(do_sample=False)[0].tolist()
     assert len(ids) == BLOCK_SIZE
     assert run.tokenizer.decode(ids[1:]) == run.generate(temperature=0, max_new_tokens=BLOCK_SIZE - 1)
 
@@ -111,7 +116,7 @@ def test_an_unknown_character_is_read_as_the_token_that_is_never_written(
 ) -> None:
     run = runs("default")
     export_run(run, "hf", tmp_path / "out")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     unknown = run.tokenizer.vocab_size
     assert tokenizer("se漢a é")["input_ids"] == [
         *run.tokenizer.encode("se"),
@@ -120,7 +125,7 @@ def test_an_unknown_character_is_read_as_the_token_that_is_never_written(
         unknown,
     ]
     assert tokenizer.unk_token_id == unknown
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     with torch.inference_mode():
         logits = model(torch.tensor([[unknown, *run.tokenizer.encode("the sea")]])).logits
     torch.testing.assert_close(logits[..., unknown], torch.full((1, 8), CONSTANT_LOGIT), atol=1e-3, rtol=0)
@@ -131,7 +136,7 @@ def test_the_chat_template_writes_a_conversation_as_the_run_does(
 ) -> None:
     tuned = train_to_answer(trained, tmp_path, "ab", max_iters=4).run
     export_run(tuned, "hf", tmp_path / "out")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     turns = [Turn("user", "q1"), Turn("assistant", "b"), Turn("user", "q 2")]
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
@@ -150,11 +155,11 @@ def test_peft_opens_the_adapter_of_a_run_over_the_export_of_its_base(
     export_run(trained, "hf", tmp_path / "base")
     export_run(tuned, "hf", tmp_path / "out")
     export_run(tuned, "hf", tmp_path / "out", overwrite=True)
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     ids = torch.tensor([trained.tokenizer.encode("the sea")])
     with torch.inference_mode():
         before = base(ids).logits[..., : trained.tokenizer.vocab_size]
-        found = PeftModel.from_pretrained(base, tmp_path / "out" / "adapter")(ids).logits
+        found = peft.PeftModel.from_pretrained(base, tmp_path / "out" / "adapter")(ids).logits
         expected = tuned.model(ids)[0]
     assert (before - expected).abs().max() > 0.01
     torch.testing.assert_close(found[..., : trained.tokenizer.vocab_size], expected, atol=1e-4, rtol=1e-4)
@@ -235,27 +240,29 @@ def test_a_quantization_that_the_format_lacks_is_refused(runs: Callable[[str], R
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_prints_the_largest_difference(trained: Run, command: Callable, tmp_path: Path) -> None:
-    done = command("export", trained.path, "--to", "hf")
-    assert done.returncode == 0, done.stderr
-    assert "checked with transformers: the logits differ by at most" in done.stdout
-    assert "Loading" not in done.stderr
-    again = command("export", trained.path, "--to", "hf")
-    assert (again.returncode, again.stdout) == (2, "")
-    assert "exists: choose another --out, or add --overwrite" in again.stderr
-    shown = json.loads(command("export", trained.path, "--to", "hf", "--overwrite", "--json").stdout)
+def test_the_command_prints_the_largest_difference(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export = ["export", str(trained.path), "--to", "hf"]
+    assert run_here(export) == 0
+    done = capfd.readouterr()
+    assert "checked with transformers: the logits differ by at most" in done.out
+    assert "Loading" not in done.err
+    assert run_here(export) == 2
+    again = capfd.readouterr()
+    assert again.out == ""
+    assert "exists: choose another --out, or add --overwrite" in again.err
+    assert run_here([*export, "--overwrite", "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
     assert shown["path"] == "exports/trained-hf"
     assert shown["checked_by"] == "transformers"
     assert shown["largest_difference"] < 1e-5
     assert [path.name for path in (tmp_path / "exports").iterdir()] == ["trained-hf"]
 
 
-def test_without_the_other_program_the_export_says_that_it_was_not_checked(
-    trained: Run, program: Callable, tmp_path: Path
-) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "transformers.py").write_text("raise ImportError")
-    done = program("export", trained.path, "--to", "hf", env={"PYTHONPATH": f"{tmp_path / 'broken'}:{ROOT}"})
+def test_without_the_other_program_the_export_says_that_it_was_not_checked(trained: Run, command: Callable) -> None:
+    done = command("export", trained.path, "--to", "hf", prepare=functools.partial(hide_module, "transformers"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1] == "not checked, because transformers is not installed: pip install transformers"
 

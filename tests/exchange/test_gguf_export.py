@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import train_to_answer
+from answer_training import train_to_answer
 from random_runs import BLOCK_SIZE, make_random_run
 from texts import PROSE
 from torch.nn import functional as F

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from lazy_module import LazyModule
 from random_runs import make_random_run
 from texts import PROSE
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import minigpt
 from minigpt.exchange.export import export_run
@@ -21,6 +21,8 @@ from minigpt.tokenizers.bpe import BPETokenizer
 from minigpt.tokenizers.char import CharTokenizer
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 from minigpt.tokenizers.sentencepiece import SentencePieceTokenizer
+
+transformers = LazyModule("transformers")
 
 END = "<|endoftext|>"
 GPT2 = {"tied_head": True, "activation": "gelu", "qkv_bias": True}
@@ -33,15 +35,17 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = ByteLevelBPETokenizer(add_prefix_space=False)
     tokenizer.train_from_iterator([PROSE], vocab_size=400, special_tokens=[END], show_progress=False)
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=400, n_positions=48, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    config = transformers.GPT2Config(
+        vocab_size=400, n_positions=48, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 
 def test_an_imported_gpt2_gives_the_logits_and_greedy_text_of_transformers(gpt2_folder: Path, tmp_path: Path) -> None:
     run = import_gpt2(gpt2_folder, tmp_path / "run")
-    other = GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
+    other = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
     ids = torch.randint(400, (5, 48))
     with torch.no_grad():
         assert (run.model(ids)[0] - other(ids).logits).abs().max() < 1e-4
@@ -99,7 +103,7 @@ def test_an_exported_run_comes_back_with_its_tokenizer_logits_and_weights(kind: 
 def test_rows_that_pad_a_vocabulary_are_left_out(gpt2_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "padded"
     shutil.copytree(gpt2_folder, folder)
-    model = GPT2LMHeadModel.from_pretrained(gpt2_folder)
+    model = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder)
     model.resize_token_embeddings(448)  # the next multiple of 64
     model.save_pretrained(folder)
     messages: list[str] = []
@@ -113,7 +117,7 @@ def test_rows_that_pad_a_vocabulary_are_left_out(gpt2_folder: Path, tmp_path: Pa
 def test_a_padding_token_without_a_row_is_left_out(gpt2_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pad"
     shutil.copytree(gpt2_folder, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(folder)
     messages: list[str] = []
@@ -126,7 +130,7 @@ def test_a_padding_token_without_a_row_is_left_out(gpt2_folder: Path, tmp_path: 
 def test_vocab_json_merges_txt_and_added_tokens_json_are_a_tokenizer(gpt2_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "old"
     folder.mkdir()
-    model = GPT2LMHeadModel.from_pretrained(gpt2_folder)
+    model = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder)
     model.resize_token_embeddings(402)
     model.save_pretrained(folder)
     content = json.loads((gpt2_folder / "tokenizer.json").read_text())["model"]
@@ -143,7 +147,7 @@ def test_vocab_json_merges_txt_and_added_tokens_json_are_a_tokenizer(gpt2_folder
 
 
 def test_a_model_without_a_fitting_tokenizer_is_refused(gpt2_folder: Path, command: Callable, tmp_path: Path) -> None:
-    GPT2LMHeadModel.from_pretrained(gpt2_folder).save_pretrained(tmp_path / "bare")
+    transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder).save_pretrained(tmp_path / "bare")
     done = command("import", "hf", "bare")
     assert done.returncode == 2
     assert "has no tokenizer that can be read" in done.stderr

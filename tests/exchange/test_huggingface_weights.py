@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from lazy_module import LazyModule
+from torch import nn
 
 from minigpt.config import ModelConfig
 from minigpt.errors import ExchangeError, InputError
@@ -16,13 +17,15 @@ from minigpt.exchange.huggingface_export import save_gpt2
 from minigpt.exchange.huggingface_import import load_gpt2
 from minigpt.model.gpt import GPT
 
+transformers = LazyModule("transformers")
+
 SHAPE = {"vocab_size": 31, "n_positions": 12, "n_embd": 16, "n_head": 4, "n_layer": 2}
 NO_DROPOUT = {"bos_token_id": None, "eos_token_id": None, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
-def make_transformers_model(**settings: object) -> GPT2LMHeadModel:
+def make_transformers_model(**settings: object) -> nn.Module:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(**SHAPE, **NO_DROPOUT | settings))
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**SHAPE, **NO_DROPOUT | settings))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -84,7 +87,7 @@ def test_from_pretrained_opens_a_saved_gpt2_and_so_does_load_gpt2(
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     save_gpt2(ours, tmp_path / "out")
-    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
     idx = torch.randint(19, (2, 9), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(theirs(input_ids=idx).logits, ours(idx)[0], rtol=1e-5, atol=1e-5)
     again = load_gpt2(tmp_path / "out")
@@ -204,7 +207,7 @@ def test_sharded_weights_are_read(folder: Path) -> None:
 
 def logits_differ(folder: Path, say: Callable[[str], None] = lambda message: None) -> float:
     """The largest difference between our logits and transformers' for the model in a folder."""
-    theirs, ids = GPT2LMHeadModel.from_pretrained(folder).eval(), torch.arange(12)[None]
+    theirs, ids = transformers.GPT2LMHeadModel.from_pretrained(folder).eval(), torch.arange(12)[None]
     with torch.no_grad():
         return float((load_gpt2(folder, say)(ids)[0] - theirs(ids).logits).abs().max())
 

@@ -144,7 +144,7 @@ def test_every_command_works_on_an_imported_run(command: Callable, tmp_path: Pat
         ("sample", "--max-new-tokens", "5"),
         ("eval", "--data", "text.txt"),
         ("finetune", "--data", "text.txt", "--lora", "--max-iters", "2", "--out", "tuned"),
-        ("export", "--to", "hf"),
+        ("export", "--to", "lecture"),
     ):
         done = command(name, "runs/mine", *rest)
         assert done.returncode == 0, done.stderr

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from adapter_damage import change_config, change_weights
+from lazy_module import LazyModule
 from torch import nn
-from transformers import GPT2LMHeadModel
 
 from minigpt.config import Config, ModelConfig
 from minigpt.errors import ConfigError, ExchangeError
@@ -32,6 +31,8 @@ from minigpt.model import build
 from minigpt.model.gpt import GPT
 from minigpt.model.quantization import quantize_layers
 from minigpt.runs.run import Run
+
+peft, transformers = LazyModule("peft"), LazyModule("transformers")
 
 SHAPE = ModelConfig(
     vocab_size=31, block_size=16, n_embd=32, n_head=4, n_layer=2, activation="gelu", qkv_bias=True, tied_head=True
@@ -75,7 +76,7 @@ def make_base(folder: Path, tied_head: bool) -> Path:
 def train_with_peft(base: Path, folder: Path, **settings: Any) -> nn.Module:
     """Return PEFT's model over the base with random adapter weights, and save the adapter."""
     config = peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, **copy.deepcopy(settings))
-    model = peft.get_peft_model(GPT2LMHeadModel.from_pretrained(base), config).eval()
+    model = peft.get_peft_model(transformers.GPT2LMHeadModel.from_pretrained(base), config).eval()
     torch.manual_seed(1)
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.data += 0.2 * torch.randn_like(parameter)
@@ -84,7 +85,7 @@ def train_with_peft(base: Path, folder: Path, **settings: Any) -> nn.Module:
 
 
 def open_with_peft(base: Path, adapter: Path, vocab_size: int = 31) -> nn.Module:
-    model = GPT2LMHeadModel.from_pretrained(base)
+    model = transformers.GPT2LMHeadModel.from_pretrained(base)
     if vocab_size != model.config.vocab_size:
         model.resize_token_embeddings(vocab_size)
     return peft.PeftModel.from_pretrained(model, adapter).eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import train_to_answer
+from answer_training import train_to_answer
 
 import minigpt
 from minigpt.errors import ConfigError, DataError

@@ -5,12 +5,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from gradient_steps import prepare_steps
+from lazy_module import LazyModule
 from torch import nn
-from transformers import GPT2LMHeadModel
 
 from minigpt.config import Config, ModelConfig
 from minigpt.data.dataset import Dataset
@@ -32,6 +31,8 @@ from minigpt.finetuning.lora_layer import LoRALinear
 from minigpt.model import build
 from minigpt.model.gpt import GPT
 from minigpt.training.loop import train_step
+
+peft, transformers = LazyModule("peft"), LazyModule("transformers")
 
 LECTURE = ModelConfig(vocab_size=31, block_size=16, n_embd=32, n_head=4, n_layer=2, implementation="lecture")
 FAST = dataclasses.replace(LECTURE, implementation="fast")
@@ -119,7 +120,7 @@ def name_in_lora_layer(name: str) -> str:
     return f"{layer}.base.{part}"
 
 
-def build_peft_model(model: nn.Module, rank: int, alpha: float, kind: dict, folder: Path) -> peft.PeftModel:
+def build_peft_model(model: nn.Module, rank: int, alpha: float, kind: dict, folder: Path) -> nn.Module:
     """Return PEFT's adapters over a copy of the base: transformers' GPT-2 or the lecture's model."""
     options: dict[str, Any] = {
         "r": rank,
@@ -129,7 +130,7 @@ def build_peft_model(model: nn.Module, rank: int, alpha: float, kind: dict, fold
     }
     if isinstance(model, GPT):
         save_gpt2(model, folder / "base")
-        base = GPT2LMHeadModel.from_pretrained(folder / "base").to(next(model.parameters()).dtype)
+        base = transformers.GPT2LMHeadModel.from_pretrained(folder / "base").to(next(model.parameters()).dtype)
         targets = ["c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
         return peft.get_peft_model(base, peft.LoraConfig(target_modules=targets, fan_in_fan_out=True, **options))
     targets = ["query", "key", "value", "proj", "net.0", "net.2"]
@@ -180,7 +181,7 @@ def test_peft_opens_our_adapters_and_we_open_pefts(kind: dict, tmp_path: Path) -
     randomize_adapters(ours)
     save_adapter(ours, tmp_path / "ours")
     theirs = peft.PeftModel.from_pretrained(
-        GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours"
+        transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours"
     ).eval()
     x, _ = make_batch()
     with torch.no_grad():
@@ -196,7 +197,7 @@ def test_peft_opens_our_adapters_and_we_open_pefts(kind: dict, tmp_path: Path) -
 
 def test_ranks_and_alphas_by_layer_are_read_and_written_as_peft_does(tmp_path: Path) -> None:
     save_gpt2(build_random_model(GPT2), tmp_path / "base")
-    base = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    base = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
     config = peft.LoraConfig(
         r=4,
         lora_alpha=12.0,
@@ -212,7 +213,9 @@ def test_ranks_and_alphas_by_layer_are_read_and_written_as_peft_does(tmp_path: P
     ours, x = load_gpt2(tmp_path / "base"), make_batch()[0]
     load_adapter(ours, tmp_path / "theirs")
     save_adapter(ours, tmp_path / "ours")
-    again = peft.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(
+        transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "ours"
+    )
     with torch.no_grad():
         expected = theirs(x).logits
         assert (ours(x)[0] - expected).abs().max() < 2e-5

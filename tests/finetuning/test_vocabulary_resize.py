@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import train_to_answer
+from answer_training import train_to_answer
 from texts import PROSE
 
 import minigpt

@@ -5,9 +5,9 @@ import gc
 import random
 from collections.abc import Iterator
 
-import bitsandbytes.functional as theirs
 import pytest
 import torch
+from lazy_module import LazyModule
 from torch import nn
 
 from minigpt.config import ModelConfig
@@ -34,6 +34,8 @@ from minigpt.model.quantization import (
     quantize_layers,
     quantize_model,
 )
+
+theirs = LazyModule("bitsandbytes.functional")
 
 rng = random.Random(3)
 SHAPES = [(1,), (2,), (63,), (64,), (65,), (127, 1), (3, 5), (64, 64), (1, 4097), (255, 33), (2, 3, 7)]

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from lazy_module import LazyModule
 from study_runs import KINDS, T, compute_plain_logits, make_study_run
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from minigpt import studies
 from minigpt.config import SamplingConfig
@@ -13,6 +13,8 @@ from minigpt.errors import ConfigError
 from minigpt.runs.run import Run
 from minigpt.studies.attention_heads import without_heads
 from minigpt.studies.next_token import NextTokenDistribution
+
+transformers = LazyModule("transformers")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -26,7 +28,11 @@ def test_the_probabilities_are_those_of_the_model(run: Run, text: str) -> None:
     logits = compute_plain_logits(run, run.encode_prompt(text)).double()[None]
     assert distribution.probabilities.allclose(torch.softmax(logits[0], dim=-1), atol=1e-5)
     assert studies.next_token_distribution(run, run.encode_prompt(text)).probabilities.equal(distribution.probabilities)
-    for warp in (TemperatureLogitsWarper(0.7), TopKLogitsWarper(9), TopPLogitsWarper(0.8)):
+    for warp in (
+        transformers.TemperatureLogitsWarper(0.7),
+        transformers.TopKLogitsWarper(9),
+        transformers.TopPLogitsWarper(0.8),
+    ):
         logits = warp(None, logits)
     assert distribution.filtered.allclose(torch.softmax(logits[0], dim=-1), atol=1e-5)
 

@@ -2,12 +2,11 @@
 
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from cli_process import run_code
 
 from minigpt.system.cpus import count_cpus, read_cpu_quota
 from minigpt.system.device import limit_threads
@@ -79,7 +78,8 @@ def test_threads_are_limited_to_the_cpus_unless_the_user_chose_their_number(monk
 
 
 FORKING = """
-import os, torch
+import os, torch, warnings
+warnings.simplefilter("ignore")
 from minigpt.system.device import limit_threads
 torch.set_num_threads(2)
 def compute():
@@ -96,4 +96,4 @@ assert compute() == 2
 
 
 def test_a_process_forked_from_one_with_threads_uses_one_thread() -> None:
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING], check=True, timeout=60)
+    run_code(FORKING)

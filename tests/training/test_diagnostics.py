@@ -75,12 +75,12 @@ def test_the_diagnostics_find_what_is_wrong_with_real_runs(
     assert "the model is still improving" in said(learning_rate=1e-3, max_iters=100)
     assert "the run is stuck" in said(learning_rate=1e-8, max_iters=100)
     assert "the run diverged" in said(learning_rate=3.0, max_iters=60)
-    short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 400, "eval_interval": 40}
+    short = {"train_fraction": 0.02, "learning_rate": 0.02, "max_iters": 200, "eval_interval": 20}
     assert "the text is too small for the model" in said(**short)
     other = tmp_path / "other.txt"  # what is learned of its beginning is wrong at its end, which reads backwards
     other.write_text(make_text(18_000) + make_text(2_000, seed=1)[::-1])
     assert "the model has overfitted since step" in said(
         data=other, learning_rate=0.01, max_iters=200, eval_interval=20
     )
-    calm = said(learning_rate=1e-2, max_iters=600, eval_interval=50, schedule="cosine")
+    calm = said(learning_rate=1e-2, max_iters=300, eval_interval=25, schedule="cosine")
     assert not any(word in calm for word in ("diverged", "stuck", "overfitted", "too small"))

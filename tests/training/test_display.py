@@ -1,13 +1,14 @@
 """What a training prints to a pipe and to a terminal."""
 
+import functools
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_process import COMMAND, CommandProcess
-from conftest import TINY_FLAGS, in_terminal
+from cli_process import CommandProcess, close_streams, in_terminal
+from conftest import TINY_FLAGS
 
 import minigpt
 from minigpt.training.stopwatch import format_duration
@@ -42,7 +43,8 @@ def test_a_training_does_not_need_its_outputs(lost: str, text_file: Path, tmp_pa
     words = f"train --data {text_file} --preset bigram --max-iters 8 --eval-interval 2 --out run".split()
     words += ["--eval-windows", "4"]
     if lost == "closed":  # before the program starts
-        subprocess.run(["sh", "-c", f"{COMMAND} {' '.join(words)} >/dev/null 2>&-"], cwd=tmp_path, check=True)
+        close = functools.partial(close_streams, "stderr")
+        assert CommandProcess(words, tmp_path, stdout=subprocess.DEVNULL, prepare=close).wait() == 0
     elif lost == "full":
         with Path("/dev/full").open("w") as full:
             process = CommandProcess(words, tmp_path, stdout=subprocess.DEVNULL, stderr=full)
@@ -58,7 +60,7 @@ def test_a_training_does_not_need_its_outputs(lost: str, text_file: Path, tmp_pa
 def test_an_unknown_matplotlib_backend_does_not_stop_a_training(
     command: Callable, text_file: Path, tmp_path: Path
 ) -> None:
-    flags = ["--data", text_file, "--preset", "bigram", "--max-iters", "2", "--eval-windows", "4", "--json"]
+    flags = f"--data {text_file} --preset bigram --max-iters 2 --eval-interval 1 --eval-windows 4 --json".split()
     done = command("train", *flags, env={"MPLBACKEND": "module://absent.backend"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "bigram" / "loss.png").exists()

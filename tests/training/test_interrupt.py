@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_process import CommandProcess
-from conftest import COMMAND, TINY_FLAGS
+from cli_process import COMMAND, CommandProcess
+from conftest import TINY_FLAGS
 
 import minigpt
 from minigpt.runs.run import Run

@@ -85,7 +85,7 @@ def test_checkpoints_at_every_step_do_not_change_the_run(
     often = settings | {"save_minutes": 1e-9}
     assert fault_injection.training(often).finish(tmp_path, (operations, "kill")) == -signal.SIGKILL
     checkpoints = CheckpointDirectory(tmp_path / "run")
-    assert checkpoints.open_newest().metadata.step % 10  # between evaluations
+    assert checkpoints.open_newest().metadata.step % 6  # between evaluations
     assert len(checkpoints.list_paths()) <= 3
     assert fault_injection.training(often).finish(tmp_path) == 0
     story = fault_injection.story(tmp_path / "run")

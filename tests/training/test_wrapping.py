@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import TINY
 from gradient_steps import prepare_steps
+from lazy_module import LazyModule
 
 import minigpt
 from minigpt.config import Config
@@ -20,6 +21,7 @@ from minigpt.runs.run import Run
 from minigpt.training.loop import compute_gradients
 from minigpt.training.precision import require_precision, resolve_precision
 
+dynamo = LazyModule("torch._dynamo")
 CONFIG = Config().override(vocab_size=11, block_size=8, n_embd=16, n_head=2, n_layer=3, batch_size=6)
 
 
@@ -198,7 +200,7 @@ def test_a_missing_compiler_is_reported_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    torch._dynamo.reset()
+    dynamo.reset()
     config = CONFIG.override(compile=True, n_embd=24, n_layer=1)
     idx = torch.zeros(6, 9, dtype=torch.int64)
     batch = (idx[:, :8], idx[:, 1:])

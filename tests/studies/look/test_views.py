@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, train_to_answer
+from answer_training import train_to_answer
+from conftest import TINY
 from torch.nn import functional as F
 
 import minigpt

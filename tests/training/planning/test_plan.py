@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from gradient_steps import prepare_steps
+from lazy_module import LazyModule
 from torch.autograd.graph import saved_tensors_hooks
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +24,8 @@ from minigpt.training.planning.plan import (
 )
 from minigpt.training.precision import autocast
 from minigpt.training.wrapping import wrap_model
+
+mem_tracker = LazyModule("torch.distributed._tools.mem_tracker")  # imports PyTorch's compiler
 
 GPT2 = {"activation": "gelu", "qkv_bias": True, "tied_head": True}
 SMALL = Config().override(vocab_size=11, block_size=64, n_embd=32, n_head=4, n_layer=3, batch_size=4, device="cpu")
@@ -91,7 +93,7 @@ def test_planned_activations_are_within_20_percent_of_what_autograd_saves(settin
 def test_planned_memory_is_within_20_percent_of_the_tensors_peak(settings: dict, recompute: bool) -> None:
     config = SMALL.override(checkpoint_activations=recompute, **settings)
     idx = torch.randint(11, (config.training.batch_size, 64))
-    tracker = MemTracker()
+    tracker = mem_tracker.MemTracker()
     with tracker, prepare_steps(build(config.model).train(), config, (idx, idx)) as (wrapped, state):
         for _ in range(2):
             tracker.reset_mod_stats()
