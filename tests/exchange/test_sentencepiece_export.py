@@ -33,8 +33,8 @@ def test_the_fast_tokenizer_gives_the_ids_of_the_model(method: str, size: int) -
     theirs = Tokenizer.from_str(format_tokenizer(ours).decode())
     assert theirs.get_vocab_size() == ours.vocab_size
     for text in TEXTS:
-        # Not the whole text: SentencePiece adds up scores in float32, so near the end of a long text it takes pieces that
-        # are hardly less probable than the best ones.
+        # Not the whole text: SentencePiece adds up scores in float32, so near the end of a long text it takes pieces
+        # that are hardly less probable than the best ones.
         for part in (text[:2000], *text.splitlines(keepends=True)):
             ids = ours.encode(part)
             assert theirs.encode(part).ids == ids
