@@ -186,7 +186,7 @@ def _get_field(entry: Any, field: str) -> Any:
 
 
 def _find_surrogate(text: str) -> "re.Match[str] | None":
-    """Return the first half of a surrogate pair. A search takes ten times as long as the attempt to encode."""
+    """Return the first half of a surrogate pair. The attempt to encode is several times as fast as a search."""
     try:
         text.encode()
     except UnicodeEncodeError:

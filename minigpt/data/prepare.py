@@ -31,7 +31,7 @@ from minigpt.tokenizers.base import END_OF_TEXT, Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
 _PART_CHARACTERS = 2**25  # an interruption loses at most the work on one part
-_BATCH_CHARACTERS = 2**20
+_BATCHES = 4  # of a part, for each thread or process
 _SMALL_CORPUS = 2**23  # bytes; in a larger corpus both splits have documents
 _PARALLEL_FROM_BYTES = 2**23  # for a smaller corpus one process is as fast as several
 _CHARACTERS_PER_UPDATE = 2**18  # between two reports of the progress
@@ -102,7 +102,7 @@ def prepare_corpus(
     processes: int | None = None,
     *,
     part_characters: int = _PART_CHARACTERS,
-    batch_characters: int = _BATCH_CHARACTERS,
+    batch_characters: int | None = None,
     parallel_from_bytes: int = _PARALLEL_FROM_BYTES,
 ) -> Index:
     """Encode documents into shards, or continue an interrupted preparation.
@@ -112,9 +112,9 @@ def prepare_corpus(
         out: the folder of the shards.
         settings: how to read, split and encode the documents.
         progress: receives messages and positions.
-        processes: how many processes encode; None for as many as this process may use.
+        processes: how many threads or processes encode; None for one for each CPU that this process may use.
         part_characters: how much text is encoded and saved at a time.
-        batch_characters: how much text a process encodes at a time.
+        batch_characters: how much text a thread or process encodes at a time; None for a share of a part.
         parallel_from_bytes: files of this total size or more, in bytes, are encoded by several processes.
 
     Returns:
@@ -138,7 +138,8 @@ def prepare_corpus(
         workers = 1 if found.bytes < parallel_from_bytes else processes or count_cpus()
         with start_encoder(folder / index.tokenizer, tokenizer, index.dtype, workers) as encode:
             parts = read_ahead(batch_passages(corpus.read("encoding"), part_characters))
-            index = write_missing_parts(folder, index, parts, encode, batch_characters, corpus.report_part)
+            size = batch_characters or part_characters // (_BATCHES * workers)
+            index = write_missing_parts(folder, index, parts, encode, size, corpus.report_part)
         if not index.parts:
             raise DataError("there is no document with anything in it: name other files")
         corpus.report_unusual_text()

@@ -110,7 +110,7 @@ class TextDecoder:
         if self._is_start and text:
             self.has_byte_order_mark, self._is_start = text.startswith(BYTE_ORDER_MARK), False
             text = text.removeprefix(BYTE_ORDER_MARK)
-        if "\r" in text:  # a search for one character takes a tenth of the time
+        if "\r" in text:  # far faster than a search for two characters
             self.windows_line_ends += text.count("\r\n")
         return self._newlines.decode(text, final=is_last) if self.format.newlines == "unix" else text
 
