@@ -36,7 +36,12 @@ class Dataset:
     """
 
     def __init__(
-        self, data: Tensor | Sequence[int] | PreparedData, config: Config, *, rank: int = 0, world_size: int = 1
+        self,
+        data: Tensor | Sequence[int] | np.ndarray | PreparedData,
+        config: Config,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Split the data.
 
@@ -57,7 +62,7 @@ class Dataset:
             self.train, self.val = data.train, data.val
         else:
             ids = torch.as_tensor(data, dtype=torch.int64)
-            boundary = math.floor(config.training.train_fraction * len(ids))
+            boundary = find_boundary(len(ids), config)
             self.train, self.val = ids[:boundary], ids[boundary:]
         self.block_size = config.model.block_size
         self.batch_size = config.training.batch_size
@@ -157,6 +162,11 @@ class Dataset:
             position += len(places)
             count -= len(places)
         return np.concatenate(found)
+
+
+def find_boundary(tokens: int, config: Config) -> int:
+    """Return how many of a text's tokens are its training split; the validation split follows them."""
+    return math.floor(config.training.train_fraction * tokens)
 
 
 def take_windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigpt.data.array_encoding import build_array_encoder, releases_lock
+from minigpt.data.array_encoding import build_array_encoder, set_up_library
 from minigpt.data.document_split import Passage
 from minigpt.data.shards import SPLITS, Split
 from minigpt.errors import DataError, OutOfMemoryError
@@ -47,7 +47,7 @@ def start_encoder(
         yield lambda batches: map(encoder, batches)
         return
     pool: Executor
-    if releases_lock(tokenizer):
+    if set_up_library(tokenizer):
         pool, encode = ThreadPoolExecutor(processes), encoder.__call__
     else:
         pool, encode = start_pool(processes, _load_encoder, tokenizer_file, dtype), _encode

@@ -98,8 +98,8 @@ class Index:
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of the ids in the shards: little-endian uint16 if that holds every id, else uint32."""
-        return np.dtype("<u2" if self.vocab_size <= 2**16 else "<u4")
+        """The type of the ids in the shards."""
+        return choose_id_type(self.vocab_size)
 
     def shards(self, split: Split) -> list[Shard]:
         """The shards of a split, in order."""
@@ -163,6 +163,11 @@ class Index:
         )
         if not is_valid:
             raise FileError(f"{str(path)!r} is damaged: it has an impossible value: prepare the data again")
+
+
+def choose_id_type(vocab_size: int) -> np.dtype:
+    """Return the type in which ids are stored: little-endian uint16 if that holds every id, else uint32."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 def check_shards(folder: Path, index: Index) -> None:

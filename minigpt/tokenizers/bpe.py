@@ -75,6 +75,7 @@ class BPETokenizer:
         self.merges, self.pattern = list(merges), pattern
         self.libraries: tuple[str, ...] = _LIBRARIES
         self.library_threshold = _LIBRARY_THRESHOLD
+        self._library_encoder: LibraryEncoder | None = None
         known = _number_tokens(self.merges, ids)
         self.ids, self.added_tokens = known, list(added_tokens)
         require_distinct(special_tokens, self.added_tokens, known)
@@ -154,12 +155,15 @@ class BPETokenizer:
     def encode_to_arrays(self, texts: Sequence[str]) -> list["np.ndarray"]:
         """Convert texts to token ids, as `encode` does for each of them: arrays (N,), uint32.
 
+        A library encodes them if they have `library_threshold` characters together, or if it is set up already.
+
         Raises:
             DataError: a text has half a surrogate pair.
         """
         import numpy as np
 
-        if self.added_tokens or sum(map(len, texts)) < self.library_threshold:
+        is_short = self._library_encoder is None and sum(map(len, texts)) < self.library_threshold
+        if is_short or self.added_tokens:
             return [np.array(self.encode(text), np.uint32) for text in texts]
         return self.library_encoder(texts)
 
@@ -223,16 +227,18 @@ class BPETokenizer:
         ids = [self._byte_ids[byte] for byte in piece.encode("utf-8", "surrogateescape")]
         return bpe_fast.apply_merges(ids, self._ranks)
 
-    @functools.cached_property
+    @property
     def library_encoder(self) -> "LibraryEncoder":
         """The encoder of large texts. NumPy and the library are imported when it is first needed."""
-        from minigpt.tokenizers.bpe_libraries import LIBRARIES, LibraryEncoder
+        if self._library_encoder is None:
+            from minigpt.tokenizers.bpe_libraries import LIBRARIES, LibraryEncoder
 
-        ordinary = {i: token for token, i in self.ids.items()}
-        libraries = [LIBRARIES[name] for name in self.libraries]
-        return LibraryEncoder(
-            self.merges, ordinary, self.pattern, self.encode_in_python, self.special_tokens, libraries
-        )
+            vocab = {i: token for token, i in self.ids.items()}
+            libraries = [LIBRARIES[name] for name in self.libraries]
+            self._library_encoder = LibraryEncoder(
+                self.merges, vocab, self.pattern, self.encode_in_python, self.special_tokens, libraries
+            )
+        return self._library_encoder
 
 
 def _number_tokens(merges: Iterable[tuple[bytes, bytes]], ids: Mapping[bytes, int] | None) -> dict[bytes, int]:

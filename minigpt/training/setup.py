@@ -9,6 +9,7 @@ import torch
 
 from minigpt.acceleration import accelerate, choose_training_loops
 from minigpt.config import DEFAULT_VOCAB_SIZE, Config, DataPath, ModelConfig, TrainingConfig
+from minigpt.data.array_encoding import encode_text
 from minigpt.data.corpus import Corpus, find_data
 from minigpt.data.dataset import Dataset
 from minigpt.data.prepared_data import PreparedData
@@ -127,7 +128,7 @@ def _encode_corpus(
     else:
         tokenizer = tokenizer or _train_tokenizer(corpus, config)
         config = config.override(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size)
-        dataset = Dataset(tokenizer.encode(corpus.text), config, **shares)
+        dataset = Dataset(encode_text(tokenizer, corpus.text), config, **shares)
         if marks := corpus.text.count(END_OF_TEXT):
             way_out = f"to split the text there, use minigpt data prepare --separator '{END_OF_TEXT}'"
             display.say(f"{corpus.source} has {END_OF_TEXT} {marks:,} times as ordinary text: {way_out}")

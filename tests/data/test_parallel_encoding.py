@@ -7,13 +7,11 @@ import pytest
 from conftest import make_text
 from texts import PROSE
 
-from minigpt.data.array_encoding import build_array_encoder
 from minigpt.data.document_split import Passage
 from minigpt.data.parallel_encoding import EncodedBatch, start_encoder
-from minigpt.errors import DataError, UnknownCharacterError
+from minigpt.errors import DataError
 from minigpt.tokenizers.base import END_OF_TEXT
 from minigpt.tokenizers.bpe import BPETokenizer
-from minigpt.tokenizers.char import CharTokenizer
 
 TEXTS = [PROSE[:700], "zwölf 漢字 👍\r\n", "<|endoftext|>", "", make_text(900, seed=1), "a" * 6000, "\U0003fffe x"]
 BATCHES = [
@@ -55,14 +53,3 @@ def test_a_text_that_cannot_be_encoded_is_named(processes: int, tmp_path: Path) 
     message = r"'bad\.txt': the text has half a surrogate pair, U\+D83D"
     with start_encoder(tmp_path, tokenizer, np.dtype("<u2"), processes) as run, pytest.raises(DataError, match=message):
         list(run([batch]))
-
-
-def test_characters_are_looked_up_as_the_tokenizer_does() -> None:
-    tokenizer = CharTokenizer(sorted(set("hello wörld👍")), [END_OF_TEXT])
-    texts = ["hello", "", "wörld 👍"]
-    found = build_array_encoder(tokenizer)(texts)
-    assert [ids.tolist() for ids in found] == [tokenizer.encode(text) for text in texts]
-    with pytest.raises(UnknownCharacterError, match="position 3"):
-        build_array_encoder(tokenizer)(["helX"])
-    lenient = CharTokenizer(sorted(set("helo\ufffd")), (), "\ufffd")
-    assert build_array_encoder(lenient)(["heXlo"])[0].tolist() == lenient.encode("heXlo")

@@ -184,4 +184,4 @@ def test_several_threads_share_a_library(name: str) -> None:
 def test_a_short_text_needs_no_library() -> None:
     tokenizer = make_tokenizer()
     assert to_lists(tokenizer.encode_to_arrays(["a b"])) == [tokenizer.encode("a b")]
-    assert "library_encoder" not in vars(tokenizer)
+    assert tokenizer._library_encoder is None
