@@ -1,5 +1,6 @@
 """The exact loss of a text, in units in which models with different tokenizers can be compared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from minigpt.errors import DataError
 from minigpt.model import TrainedModel
-from minigpt.model.loss import MAX_EVALUATED_TOKENS, TokenIds, compute_exact_loss, split_into_windows
+from minigpt.model.loss import MAX_EVALUATED_TOKENS, TokenIds, iterate_losses
 from minigpt.model.loss_units import nats_to_bits
 from minigpt.tokenizers.base import Tokenizer
 from minigpt.tokenizers.char import UNKNOWN, CharTokenizer
@@ -47,8 +48,10 @@ class ExactLoss:
         tokenizer: Tokenizer,
         split: str,
         source: str,
-        max_predictions: int = MAX_EVALUATED_TOKENS,
+        max_predictions: int | None = MAX_EVALUATED_TOKENS,
         is_altered: bool = False,
+        threads: int = 1,
+        on_progress: Callable[["ExactLoss"], None] = lambda exact: None,
     ) -> "ExactLoss":
         """Measure a model on a text; every token but the first is predicted once.
 
@@ -60,31 +63,34 @@ class ExactLoss:
             source: where the text is from.
             max_predictions: limit on predictions; a longer text is measured in evenly spread windows.
             is_altered: True if U+FFFD was written for characters of the text before it was encoded.
+            threads: as for `iterate_losses`.
+            on_progress: called after each batch with the exact loss so far, of windows spread evenly over the text.
 
         Raises:
             DataError: there are fewer than two tokens.
         """
         require_two_tokens(ids)
-        loss = compute_exact_loss(model, ids, max_predictions)
         lengths = measure_token_lengths(tokenizer)
-        count, size, characters = 0, 0, 0
         unknown = tokenizer.stoi.get(UNKNOWN) if isinstance(tokenizer, CharTokenizer) else None
-        for _, y in split_into_windows(ids, model.config.block_size, max_predictions):
+        first = int(lengths[int(ids[:1][0]), 1])
+        nats, count, size, characters = 0.0, 0, 0, 0
+        for y, losses in iterate_losses(model, ids, max_predictions, threads):
             y_size, y_characters = lengths[y].sum((0, 1)).tolist()
-            count, size, characters = count + y.numel(), size + y_size, characters + y_characters
+            nats, count = nats + losses.double().sum().item(), count + y.numel()
+            size, characters = size + y_size, characters + y_characters
             is_altered = is_altered or (unknown is not None and bool((y == unknown).any()))
-        bits = nats_to_bits(loss) * count
-        first = int(lengths[torch.as_tensor(ids[:1])][0, 1])
-        return cls(
-            loss=loss,
-            bits_per_byte=bits / size if size and not is_altered else None,
-            bits_per_character=bits / characters if characters and not is_altered else None,
-            split=split,
-            characters=characters + first,
-            source=source,
-            predictions=count,
-            possible_predictions=len(ids) - 1,
-        )
+            exact = cls(
+                loss=nats / count,
+                bits_per_byte=nats_to_bits(nats) / size if size and not is_altered else None,
+                bits_per_character=nats_to_bits(nats) / characters if characters and not is_altered else None,
+                split=split,
+                characters=characters + first,
+                source=source,
+                predictions=count,
+                possible_predictions=len(ids) - 1,
+            )
+            on_progress(exact)
+        return exact
 
 
 def measure_token_lengths(tokenizer: Tokenizer) -> Tensor:

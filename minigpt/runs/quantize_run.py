@@ -13,6 +13,7 @@ from minigpt.errors import ConfigError, DataError, FileError
 from minigpt.model import TrainedModel
 from minigpt.model.gpt import GPT
 from minigpt.model.lecture import GPTLanguageModel
+from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.model.quantization import Quantization, quantize_model
 from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.run import Run
@@ -86,7 +87,8 @@ def _copy_quantized(base: Run, kind: Quantization) -> TrainedModel:
 def _measure_both(base: Run, run: Run, data: DataPath) -> tuple[ExactLoss | None, ExactLoss | None]:
     """Measure both runs; None if the run's own text is missing."""
     try:
-        return base.evaluate(data), run.evaluate(data)
+        limit = MAX_EVALUATED_TOKENS
+        return base.evaluate(data, max_predictions=limit), run.evaluate(data, max_predictions=limit)
     except (DataError, FileError):
         if data is not None:
             raise

@@ -1,7 +1,7 @@
 """A trained run that has been opened: generate text with it, and measure texts with it."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args, overload
@@ -11,8 +11,9 @@ import torch
 from minigpt.acceleration import accelerate, should_use_loops
 from minigpt.config import Config, DataPath, SamplingConfig
 from minigpt.config_fields import list_settings, make_html_table
+from minigpt.data.array_encoding import encode_text
 from minigpt.data.corpus import Corpus, find_data
-from minigpt.data.dataset import Dataset
+from minigpt.data.dataset import Dataset, find_boundary
 from minigpt.data.prepared_data import PreparedData
 from minigpt.data.text_format import TextFormat
 from minigpt.errors import ConfigError, DataError, RunError
@@ -29,7 +30,13 @@ from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.runs.run_info import Metrics, RunInfo, find_best
 from minigpt.runs.run_overview import RunOverview, find_start_ids
 from minigpt.system.advice import format_setting
-from minigpt.system.device import ELEMENTS_PER_THREAD, explain_memory_errors, limit_threads, pick_device
+from minigpt.system.device import (
+    ELEMENTS_PER_THREAD,
+    explain_memory_errors,
+    keep_freed_memory,
+    limit_threads,
+    pick_device,
+)
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.system.text_encoding import require_text
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint, decode_stream
@@ -202,7 +209,7 @@ class Run:
             UnknownCharacterError: a character that is not in the vocabulary.
         """
         require_text(text, "run.evaluate({name}) measures the file, and run.loss() a text")
-        ids = torch.tensor(self.tokenizer.encode(text))
+        ids = encode_text(self.tokenizer, text)
         require_two_tokens(ids)
         with self._limit_evaluation_threads():
             return compute_exact_loss(self.model, ids)
@@ -237,19 +244,27 @@ class Run:
         corpus = self.corpus(data)
         if isinstance(corpus, PreparedData):
             self._require_own_tokenizer(corpus)
-        ids = corpus if isinstance(corpus, PreparedData) else self.tokenizer.encode(corpus.text)
+        ids = corpus if isinstance(corpus, PreparedData) else encode_text(self.tokenizer, corpus.text)
         return Dataset(ids, self.config)
 
     @use_pytorch_defaults()
-    def evaluate(self, data: DataPath = None, text_format: TextFormat | None = None) -> ExactLoss:
+    def evaluate(
+        self,
+        data: DataPath = None,
+        text_format: TextFormat | None = None,
+        max_predictions: int | None = None,
+        on_progress: Callable[[ExactLoss], None] = lambda exact: None,
+    ) -> ExactLoss:
         """Measure the exact loss.
 
         Of the run's own training text, and of prepared data, only the validation split is measured; any other text is
-        measured as a whole. With more than ten million tokens, evenly spread windows are measured.
+        measured as a whole.
 
         Args:
             data: a text, in one or more files, or prepared data; by default the data that the run was trained on.
             text_format: how the text is read; by default as the run's own text.
+            max_predictions: the largest number of predictions, in evenly spread windows; None for all.
+            on_progress: called after each batch with the exact loss so far, of windows spread evenly over the text.
 
         Raises:
             FileError: a file cannot be read.
@@ -263,14 +278,24 @@ class Run:
             self._require_own_tokenizer(corpus)
             ids = corpus.val
         else:
-            ids = torch.tensor(self.tokenizer.encode(corpus.text))
+            ids = encode_text(self.tokenizer, corpus.text)
             if corpus.sha256 == self.info.data_sha256:
-                ids = Dataset(ids, self.config).val
+                ids = ids[find_boundary(len(ids), self.config) :]
             else:
                 split = "whole text"
-        with self._limit_evaluation_threads():
-            altered = isinstance(corpus, PreparedData) and corpus.is_altered
-            return ExactLoss.measure(self.model, ids, self.tokenizer, split, corpus.source, is_altered=altered)
+        keep_freed_memory()
+        with self._limit_evaluation_threads() as threads:
+            return ExactLoss.measure(
+                self.model,
+                ids,
+                self.tokenizer,
+                split,
+                corpus.source,
+                max_predictions,
+                is_altered=isinstance(corpus, PreparedData) and corpus.is_altered,
+                threads=threads,
+                on_progress=on_progress,
+            )
 
     def _require_own_tokenizer(self, data: PreparedData) -> None:
         if data.index.tokenizer_sha256 != compute_fingerprint(self.tokenizer):

@@ -12,6 +12,7 @@ from torch import Tensor
 from minigpt.config import DataPath
 from minigpt.errors import ConfigError
 from minigpt.finetuning.target_layers import find_linear_layers
+from minigpt.model.loss import MAX_EVALUATED_TOKENS
 from minigpt.model.nf4 import BLOCK, get_levels, quantize_to_levels
 from minigpt.model.quantization import dequantize_int8, quantize_int8
 from minigpt.runs.run import Run
@@ -90,7 +91,8 @@ def measure_bit_depths(
                 weight.copy_(round_weight(weight, depth))
         rounded = Run(run.path, run.config, run.tokenizer, model, run.info, run.metrics)
         text = rounded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, seed=run.config.training.seed)
-        found.append(Depth(depth, rounded.evaluate(data).loss, text))
+        loss = rounded.evaluate(data, max_predictions=MAX_EVALUATED_TOKENS).loss
+        found.append(Depth(depth, loss, text))
         say(f"{depth:>2} bits: {found[-1].loss:.4f}")
     return found
 

@@ -30,7 +30,12 @@ class Objective:
         """Return the exact loss at the end of the training: here that of the validation split."""
         setup, corpus = self.setup, self.setup.corpus
         assert isinstance(setup.dataset, Dataset)
-        altered = isinstance(corpus, PreparedData) and corpus.is_altered
         return ExactLoss.measure(
-            setup.model, setup.dataset.val, setup.tokenizer, "validation split", corpus.source, is_altered=altered
+            setup.model,
+            setup.dataset.val,
+            setup.tokenizer,
+            "validation split",
+            corpus.source,
+            is_altered=isinstance(corpus, PreparedData) and corpus.is_altered,
+            threads=1 if setup.config.training.parallel == "fsdp" else setup.threads,
         )

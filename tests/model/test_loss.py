@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
+from minigpt.model.gpt import GPT
 from minigpt.model.lecture import BigramLanguageModel, GPTLanguageModel
-from minigpt.model.loss import compute_exact_loss, split_into_windows
+from minigpt.model.loss import compute_exact_loss, iterate_losses, split_into_windows
 from minigpt.model.loss_units import nats_to_bits, nats_to_perplexity
 
 
@@ -47,7 +49,7 @@ def test_of_a_large_text_so_many_predictions_count_evenly_spread() -> None:
     x, y = (torch.cat(parts) for parts in zip(*split_into_windows(ids, T, max_predictions=10_000), strict=True))
     assert x.shape == (1250, 8)
     assert torch.equal(y, x + 1)
-    starts = x[:, 0]
+    starts = x[:, 0].sort().values
     assert (starts % T == 0).all()
     gaps = starts.diff()
     assert starts[0] == 0
@@ -57,7 +59,33 @@ def test_of_a_large_text_so_many_predictions_count_evenly_spread() -> None:
     everything = [
         pair for parts in split_into_windows(ids, T, max_predictions=100_002) for pair in parts[1].flatten().tolist()
     ]
-    assert everything == list(range(1, 100_003))
+    assert sorted(everything) == list(range(1, 100_003))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 100, 9973, 12_500])
+def test_every_beginning_of_the_windows_is_spread_evenly(count: int) -> None:
+    T = 8
+    windows = torch.cat([x[:, 0] for x, _ in split_into_windows(torch.arange(count * T + 1), T)]) // T
+    assert sorted(windows.tolist()) == list(range(count))
+    for n in {1, 2, 3, 10, count // 3, count - 1} & set(range(1, count)):
+        places = torch.cat([windows[:n], torch.tensor([count])]).sort().values
+        assert places.diff().max() <= 3 * count / n + 1
+
+
+@pytest.mark.parametrize("V", [7, 3000])  # of the larger vocabulary, two threads are allowed at a time
+def test_threads_compute_the_losses_of_one_thread(V: int) -> None:
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=V, block_size=8, n_embd=8, n_head=2, n_layer=1, dropout=0.5))
+    ids, threads = torch.randint(V, (20_011,)), torch.get_num_threads()
+    one, several = ([torch.cat(parts) for parts in zip(*flatten(model, ids, n), strict=True)] for n in (1, 3))
+    assert torch.equal(one[0], several[0])
+    assert torch.allclose(one[1], several[1], rtol=1e-5)
+    assert model.training  # dropout is on again
+    assert torch.get_num_threads() == threads
+
+
+def flatten(model: GPT, ids: torch.Tensor, threads: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(y.flatten(), losses.flatten()) for y, losses in iterate_losses(model, ids, threads=threads)]
 
 
 def test_the_exact_loss_of_a_part_is_that_of_its_windows() -> None:
@@ -69,7 +97,8 @@ def test_the_exact_loss_of_a_part_is_that_of_its_windows() -> None:
     assert y.numel() == 992
     expected = F.cross_entropy(model(x)[0].flatten(0, 1), y.flatten()).item()
     assert compute_exact_loss(model, ids, max_predictions=999) == pytest.approx(expected, rel=1e-6)
-    assert compute_exact_loss(model, ids.numpy(), max_predictions=999) == pytest.approx(expected, rel=1e-6)
+    for kind in (np.int64, np.uint16, np.uint32):
+        assert compute_exact_loss(model, ids.numpy().astype(kind), 999) == pytest.approx(expected, rel=1e-6)
 
 
 def test_units() -> None:

@@ -1,6 +1,7 @@
 """One exact loss is one figure: what is printed is what run.json has, and nothing that does not compare."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import TINY, make_text
 import minigpt
 from minigpt.cli.output import format_loss
 from minigpt.data.prepare import PrepareSettings, prepare_corpus
+from minigpt.runs.exact_loss import ExactLoss
 from minigpt.runs.run import Run
 
 
@@ -56,3 +58,28 @@ def test_a_text_with_replaced_characters_has_no_bits_per_byte(
     printed = command("eval", run.path).stdout
     assert "nats per token (exact; perplexity" in printed
     assert "bits" not in printed
+
+
+def test_the_progress_has_the_loss_of_what_is_measured_so_far(trained: Run, tmp_path: Path) -> None:
+    text = make_text(20_000, seed=5)
+    (tmp_path / "other.txt").write_text(text)
+    seen: list[ExactLoss] = []
+    exact = trained.evaluate(tmp_path / "other.txt", on_progress=seen.append)
+    assert seen[-1] == exact
+    assert exact.loss == pytest.approx(trained.loss(text), rel=1e-6)
+    assert (exact.predictions, exact.characters) == (len(text) - 1, len(text))
+    counts = [part.predictions for part in seen]
+    assert counts == sorted(set(counts))
+    assert len(counts) > 3
+    assert {part.possible_predictions for part in seen} == {len(text) - 1}
+    for part in seen:
+        assert part.loss == pytest.approx(exact.loss, abs=0.05)
+        assert part.bits_per_character == pytest.approx(part.loss / math.log(2))
+        assert part.characters == part.predictions + 1
+
+
+def test_at_most_so_many_predictions_are_made(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text(make_text(20_000, seed=5))
+    part = trained.evaluate(tmp_path / "other.txt", max_predictions=5000)
+    assert part.predictions == 5000 // trained.config.model.block_size * trained.config.model.block_size
+    assert part.possible_predictions == len(make_text(20_000, seed=5)) - 1
