@@ -20,6 +20,7 @@ from minigpt.config_fields import drop_unset
 
 if TYPE_CHECKING:
     from minigpt.data.text_format import TextFormat
+    from minigpt.runs.exact_loss import ExactLoss
     from minigpt.runs.run import Run
 
 
@@ -44,12 +45,26 @@ def evaluate(
     """Measure a run's exact loss: the mean over every prediction of the text.
 
     RUN is the run's folder [the newest in runs/]. The run's own text is measured on its validation split, also if
-    --data names it. Any other text is measured as a whole.
+    --data names it. Any other text is measured as a whole. Ctrl-C stops and prints the loss so far, of windows spread
+    evenly over the text.
     """
+    loaded_run = open_run(run, weights, device, adapters, adapter_scale)
+    changed_format = _change_format(loaded_run, text_format)
+    bar = _EvaluationBar(quiet=as_json)
+    try:
+        with bar:
+            exact = loaded_run.evaluate(data, changed_format, on_progress=bar.update)
+    except KeyboardInterrupt:
+        if bar.latest:
+            _print_loss(loaded_run, bar.latest, as_json)
+        raise
+    _print_loss(loaded_run, exact, as_json)
+
+
+def _print_loss(loaded_run: "Run", exact: "ExactLoss", as_json: bool) -> None:
+    """Print an exact loss."""
     from minigpt.model.loss_units import nats_to_perplexity
 
-    loaded_run = open_run(run, weights, device, adapters, adapter_scale)
-    exact = loaded_run.evaluate(data, _change_format(loaded_run, text_format))
     if as_json:
         name = "validation_loss" if exact.split == "validation split" else "loss"
         print_json(
@@ -77,3 +92,38 @@ def _change_format(run: "Run", changes: dict[str, Any]) -> "TextFormat":
     from minigpt.data.text_format import TextFormat
 
     return dataclasses.replace(TextFormat.from_settings(run.config.training), **drop_unset(changes))
+
+
+class _EvaluationBar:
+    """A progress bar on standard error, if that is a terminal.
+
+    Attributes:
+        latest: the exact loss so far; None before the first batch.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        """Prepare the bar, which `quiet` hides."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from minigpt.system.console import PipeSafeConsole
+
+        console = PipeSafeConsole(stderr=True, highlight=False)
+        is_live = console.is_terminal and not console.is_dumb_terminal and not quiet
+        columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not is_live)
+        self.task = self.bar.add_task("reading and encoding the text", total=None)
+        self.latest: ExactLoss | None = None
+
+    def __enter__(self) -> "_EvaluationBar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def update(self, exact: "ExactLoss") -> None:
+        """Show the exact loss so far."""
+        self.latest = exact
+        done, total = exact.predictions, exact.possible_predictions
+        about = f"{done:,} of {total:,} predictions · loss {exact.loss:.4f}"
+        self.bar.update(self.task, description=about, completed=done, total=total)
