@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_process import CommandProcess
-from conftest import in_terminal, make_text
+from cli_process import CommandProcess, in_terminal
+from conftest import make_text
 
 from minigpt.runs.run import Run
 
