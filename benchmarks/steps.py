@@ -32,8 +32,14 @@ class FixedBatch:
 
 
 def make_step(model: nn.Module, config: Config, data: Any, processes: Processes = SINGLE) -> Callable[[], float]:
-    """Return a function that makes one training step and returns its loss. The model stays wrapped."""
-    wrapped = ExitStack().enter_context(wrap_model(model, config, processes))
+    """Return a function that makes one training step and returns its loss."""
+    stack = ExitStack()
+    wrapped = stack.enter_context(wrap_model(model, config, processes))
     training = config.training
     state = TrainingState(model, data, Optimizer(wrapped.parameters, training), training, processes)
-    return lambda: train_step(wrapped, state)
+
+    def step() -> float:
+        assert stack  # if nothing refers to it, the model is no longer wrapped, and has no gradients
+        return train_step(wrapped, state)
+
+    return step
