@@ -184,8 +184,8 @@ def take_windows(ids: Ids, starts: Tensor, block_size: int) -> tuple[Tensor, Ten
         rows = ids.read_rows(starts.tolist(), block_size + 1)  # (B, T + 1)
         x, y = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
         return torch.from_numpy(x), torch.from_numpy(y)
-    positions = starts[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
-    return ids[positions], ids[positions + 1]
+    windows = ids.unfold(0, block_size + 1, 1)[starts]  # (B, T + 1)
+    return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
 
 def take_spaced_windows(ids: Ids, count: int, block_size: int) -> tuple[Tensor, Tensor]:
