@@ -25,8 +25,8 @@ __all__ = [
     "build_decoder",
     "choose_training_loops",
     "describe_decoder",
+    "enter_loop_step",
     "has_kernels",
-    "leave_threads_to_loops",
     "restore",
     "should_use_loops",
 ]
@@ -85,14 +85,18 @@ def choose_training_loops(config: Config, device: str) -> Literal["on", "off"]:
     return "on" if can_train else "off"
 
 
-def leave_threads_to_loops() -> AbstractContextManager[None]:
-    """Return a context in which the compiled training loops have PyTorch's threads, and PyTorch has one.
+def enter_loop_step(adds_gradients: bool) -> AbstractContextManager[None]:
+    """Return a context for a training step in the compiled loops: they have PyTorch's threads, and PyTorch has one.
 
     PyTorch's other threads would wait in a loop for their next work, and so keep cores from the compiled loops.
-    """
-    from minigpt.kernels.training_loops import leave_threads_to_loops
 
-    return leave_threads_to_loops()
+    Args:
+        adds_gradients: whether the loops themselves add to the gradients that parameters have. Autograd, which calls
+            DDP's hooks, takes longer.
+    """
+    from minigpt.kernels.training_loops import enter_step
+
+    return enter_step(adds_gradients)
 
 
 def build_decoder(window: ContextWindow, tokens: int, limits: "Limits | None" = None) -> "Decoder | None":

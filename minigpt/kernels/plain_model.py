@@ -74,4 +74,6 @@ def get_weight(layer: Any) -> Any:
 
 def get_bias(layer: Any) -> Tensor | None:
     """Return a layer's bias (O,), or None if it has none."""
+    if "bias" in layer._parameters:
+        return layer._parameters["bias"]
     return layer.base.bias if has_adapters(layer) else layer.bias

@@ -8,14 +8,12 @@ step costs little more than its matrix products, also beside another program tha
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy import ndarray
 from torch import Tensor, nn
-from torch._utils import _unflatten_dense_tensors
 from torch.autograd.function import once_differentiable
 
 from minigpt.config import Config, ModelConfig
@@ -63,20 +61,31 @@ def _takes_longer_than_compiling(config: Config) -> bool:
     return 6 * weights * config.tokens_per_step * training.max_iters >= MIN_FLOPS  # Kaplan et al. 2020, section 2.1
 
 
-_threads: int | None = None  # for the loops, while PyTorch has one
+class _StepSettings(NamedTuple):
+    """What differs within a training step: see `enter_step`."""
+
+    threads: int | None = None  # of the loops, while PyTorch has one
+    adds_gradients: bool = False
+
+
+_step = _StepSettings()
 
 
 @contextmanager
-def leave_threads_to_loops() -> Iterator[None]:
-    """Give PyTorch one thread, and the loops its threads, within the block."""
-    global _threads
-    before, threads = _threads, torch.get_num_threads()
-    _threads = threads
+def enter_step(adds_gradients: bool) -> Iterator[None]:
+    """Give PyTorch one thread, and the loops its threads, within the block.
+
+    Args:
+        adds_gradients: whether the loops add to the gradients that parameters have, without autograd's hooks.
+    """
+    global _step
+    before, threads = _step, torch.get_num_threads()
+    _step = _StepSettings(threads, adds_gradients)
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        _threads = before
+        _step = before
         torch.set_num_threads(threads)
 
 
@@ -92,10 +101,13 @@ class CompiledGPT(GPT):
         parameters = list_parameters(self)
         if parameters is None or not all(p is None or _is_ordinary(p) for p in parameters):
             return super().forward(idx, targets, cache)
-        present = unique_parameters(parameters)
         if self not in _memories:
             _memories[self] = _Memory()
-        loss, logits = _Step.apply(_memories[self], self.config, parameters, idx, targets, *present)
+        present = unique_parameters(parameters)
+        added = [_step.adds_gradients and _has_plain_gradient(p) for p in present]
+        others = [p for p, is_added in zip(present, added, strict=True) if not is_added]
+        batch = (self.config, parameters, idx, targets)
+        loss, logits = _Step.apply(_memories[self], batch, present, added, _ANCHOR, *others)
         return logits, loss
 
     def _can_use_loops(self, idx: Tensor, targets: Tensor) -> bool:
@@ -140,22 +152,45 @@ def _are_targets(targets: Tensor, V: int) -> bool:
     return len(counted) > 0 and _are_ids(counted, V)
 
 
+def _has_plain_gradient(p: Tensor) -> bool:
+    """Return True for a parameter that has a gradient to add to, and no hooks that would see what is added."""
+    return p.is_leaf and p.grad is not None and not p._backward_hooks and not p._post_accumulate_grad_hooks
+
+
+_ANCHOR = torch.zeros(
+    (), requires_grad=True
+)  # autograd calls `backward` of a function only if an input needs gradients
+
+
 class _Step(torch.autograd.Function):
-    """The loss of a batch, whose gradients are computed together with it."""
+    """The loss of a batch, whose gradients are computed together with it.
+
+    Autograd takes twenty microseconds to add one gradient. So it gets only those that are not `added` here.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         memory: "_Memory",
-        config: ModelConfig,
-        parameters: Sequence[Tensor | None],
-        idx: Tensor,
-        targets: Tensor,
-        *present: Tensor,
+        batch: tuple[ModelConfig, Sequence[Tensor | None], Tensor, Tensor],
+        present: Sequence[Tensor],
+        added: Sequence[bool],
+        anchor: Tensor,
+        *others: Tensor,
     ) -> Any:
-        """Return the mean loss and the logits (B, T, V). The parameters that are `present` get gradients."""
-        loss, logits, ctx.gradients = memory.compute(config, parameters, idx, targets)
-        ctx.present = present
+        """Return the mean loss and the logits (B, T, V).
+
+        Args:
+            ctx: what backward reads.
+            memory: the memory of the model's loops.
+            batch: what `_Memory.compute` takes.
+            present: the parameters, each once.
+            added: for each of these whether backward adds to its gradient, or returns it to autograd.
+            anchor: a tensor that needs gradients.
+            others: those of the parameters that are not added.
+        """
+        loss, logits, ctx.gradients = memory.compute(*batch)
+        ctx.memory, ctx.present, ctx.added = memory, present, added
         ctx.mark_non_differentiable(logits)
         ctx.set_materialize_grads(False)  # no zeros for the logits
         return loss, logits
@@ -163,13 +198,44 @@ class _Step(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor, d_logits: None) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the parameters."""
+        """Add the gradients of the parameters that are added, and return those of the others."""
         if ctx.gradients is None:
             raise RuntimeError("the compiled loops keep the gradients of a loss for one backward pass")
-        gradients, scale, ctx.gradients = ctx.gradients, d_loss.item(), None
-        if scale != 1:
-            gradients *= np.float32(scale)
-        return None, None, None, None, None, *_unflatten_dense_tensors(torch.from_numpy(gradients), ctx.present)
+        gradients, ctx.gradients = ctx.gradients, None
+        if d_loss != 1:
+            gradients.flat *= d_loss
+        if any(ctx.added):
+            sums = [p.grad for p, is_added in zip(ctx.present, ctx.added, strict=True) if is_added]
+            torch._foreach_add_(sums, gradients.select(ctx.added, True))
+        others = gradients.select(ctx.added, False)
+        if not others:
+            ctx.memory.spare_gradients.append(gradients)
+        return None, None, None, None, None, *others
+
+
+class _Gradients:
+    """The gradients of a model's parameters, one after the other in one piece of memory: `flat`, and `views` of it.
+
+    `tables` has their addresses, in the order of `make_tables`.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor | None], unused: Tensor) -> None:
+        """Allocate the memory.
+
+        Args:
+            parameters: those of `list_parameters`; each has one gradient, however often it is in the list.
+            unused: memory for the gradient of any bias that the model does not have.
+        """
+        present = unique_parameters(parameters)
+        self.flat = torch.empty(sum(p.numel() for p in present))
+        parts = self.flat.split([p.numel() for p in present])
+        self.views = [part.view_as(p) for part, p in zip(parts, present, strict=True)]
+        view_of = dict(zip(present, self.views, strict=True))
+        self.tables = make_tables([p if p is None else view_of[p] for p in parameters], unused)
+
+    def select(self, added: Sequence[bool], value: bool) -> list[Tensor]:
+        """Return the views of the parameters for which `added` has this value."""
+        return [view for view, is_added in zip(self.views, added, strict=True) if is_added == value]
 
 
 class _Memory:
@@ -177,15 +243,16 @@ class _Memory:
 
     def __init__(self) -> None:
         self.prepared_for: tuple[Any, ...] = ()
+        self.spare_gradients: list[_Gradients] = []
 
     def compute(
         self, config: ModelConfig, parameters: Sequence[Tensor | None], idx: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor, ndarray]:
-        """Return the mean loss, the logits (B, T, V) and the gradients, one parameter after the other.
+    ) -> tuple[Tensor, Tensor, _Gradients]:
+        """Return the mean loss, the logits (B, T, V) and the gradients of `unique_parameters`.
 
         NumPy adds up the gradients: it starts no threads, which would then wait beside those of the loops.
         """
-        (B, T), threads = idx.shape, min(len(idx), _threads or torch.get_num_threads())
+        (B, T), threads = idx.shape, min(len(idx), _step.threads or torch.get_num_threads())
         purpose = (T, threads, config, *(p if p is None else p.shape for p in parameters))
         if self.prepared_for != purpose:
             self._prepare(config, parameters, T, threads)
@@ -193,16 +260,20 @@ class _Memory:
         addresses = make_tables(parameters, self.missing)
         logits, idx, targets = torch.empty(B, T, config.vocab_size), idx.contiguous(), targets.contiguous()
         train_windows, counted = load_loops(), int((targets != IGNORE_INDEX).sum())
+        total = self.spare_gradients.pop() if self.spare_gradients else _Gradients(parameters, self.unused)
+        gradients = [total, *self.other_gradients]  # of each thread
 
         def compute_part(part: int) -> float:
             windows = slice(B * part // threads, B * (part + 1) // threads)
             x, y, out = (tensor[windows].view(-1).numpy() for tensor in (idx, targets, logits))
-            tables = (*addresses, *self.tables[part])
-            self.gradients[part].fill(0)
+            tables = (*addresses, *gradients[part].tables)
+            gradients[part].flat.numpy().fill(0)
             return train_windows(*self.layout, *tables, x, y, 1 / counted, out, self.scratch[part].numpy())
 
         loss = sum(run_in_threads(compute_part, threads)) / counted
-        return torch.tensor(loss, dtype=torch.float32), logits, self.gradients.sum(axis=0)
+        for other in self.other_gradients:
+            np.add(total.flat.numpy(), other.flat.numpy(), out=total.flat.numpy())
+        return torch.tensor(loss, dtype=torch.float32), logits, total
 
     def _prepare(self, config: ModelConfig, parameters: Sequence[Tensor | None], T: int, threads: int) -> None:
         """Allocate the memory for windows of T tokens and this number of threads."""
@@ -213,14 +284,9 @@ class _Memory:
         self.layout = (sizes, *plan_scratch(sizes))
         self.scratch = torch.empty(threads, self.layout[1].size)
         self.missing = torch.zeros(max(3 * config.n_embd, config.vocab_size))
-        present = unique_parameters(parameters)
-        gradients = torch.empty(threads, sum(p.numel() for p in present))
-        self.gradients = gradients.numpy()
         self.unused = torch.empty_like(self.missing)
-        self.tables = []
-        for flat in gradients:
-            views = dict(zip(present, flat.split([p.numel() for p in present]), strict=True))
-            self.tables.append(make_tables([p if p is None else views[p] for p in parameters], self.unused))
+        self.other_gradients = [_Gradients(parameters, self.unused) for _ in range(threads - 1)]
+        self.spare_gradients.clear()
 
 
 # Outside of the models, which can be copied and saved.

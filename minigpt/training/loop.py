@@ -91,7 +91,7 @@ def train_step(model: WrappedModel, state: TrainingState) -> float:
     Raise DivergedError as `compute_gradients` does.
     """
     optimizer = state.optimizer
-    with model.limit_step_threads():
+    with model.enter_step():
         mean_loss = compute_gradients(model, state)
         optimizer.set_learning_rate(state.step)
         optimizer.clip_gradients(state.config.grad_clip)

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from minigpt.acceleration import accelerate, leave_threads_to_loops
+from minigpt.acceleration import accelerate, enter_loop_step
 from minigpt.config import Config
 from minigpt.distributed.parallelism import is_sharded, parallelize
 from minigpt.distributed.process_group import SINGLE, Processes
@@ -44,9 +45,11 @@ class WrappedModel:
     device: torch.device
     kernels: list[str]
 
-    def limit_step_threads(self) -> AbstractContextManager[None]:
-        """Return a context in which PyTorch has one thread, if the model trains in compiled loops."""
-        return leave_threads_to_loops() if "training_loops" in self.kernels else nullcontext()
+    def enter_step(self) -> AbstractContextManager[None]:
+        """Return a context for a training step. A model that trains in compiled loops gives them PyTorch's threads."""
+        if "training_loops" not in self.kernels:
+            return nullcontext()
+        return enter_loop_step(adds_gradients=not isinstance(self.module, DistributedDataParallel))
 
 
 @contextmanager

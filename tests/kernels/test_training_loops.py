@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import TINY
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.nn.parallel import DistributedDataParallel
 
 import minigpt
-from minigpt.acceleration import accelerate, choose_training_loops, leave_threads_to_loops
+from minigpt.acceleration import accelerate, choose_training_loops, enter_loop_step
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora
 from minigpt.kernels.training_loops import CompiledGPT
 from minigpt.model import build
 from minigpt.model.loss import IGNORE_INDEX
 from minigpt.model.quantization import quantize_layers
-from minigpt.training.wrapping import wrap_model
+from minigpt.training.wrapping import WrappedModel, wrap_model
 
 V = 11
 ON = {"compiled_loops": "on", "vocab_size": V}
@@ -118,10 +121,61 @@ def test_the_loops_keep_their_threads_while_pytorch_has_one(restore_threads: Non
     _, fast = make_pair()
     batch = make_batch(5, 12)
     expected = [gradient.clone() for gradient in compute(fast, batch)[1]]
-    with leave_threads_to_loops():
+    with enter_loop_step(adds_gradients=False):
         assert torch.get_num_threads() == 1
         assert all(torch.equal(a, b) for a, b in zip(compute(fast, batch)[1], expected, strict=True))
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_within_a_step_the_loops_add_to_the_gradients_what_autograd_would_add(adapters: bool) -> None:
+    batches, sums = [make_batch(2, 9), make_batch(4, 20)], []
+    for adds_gradients in (False, True):
+        _, fast = make_pair()
+        if adapters:
+            torch.manual_seed(1)
+            apply_lora(fast, rank=2)
+        with wrap_model(fast, Config().override(**ON)), enter_loop_step(adds_gradients):
+            losses = [fast(*batch)[1] for batch in batches]
+            losses[1].backward()
+            (0.3 * losses[0]).backward()
+            sums.append({name: p.grad.clone() for name, p in fast.named_parameters() if p.requires_grad})
+    assert all(torch.equal(sums[0][name], gradient) for name, gradient in sums[1].items())
+    assert len(sums[1]) == (32 if adapters else 50)
+
+
+def test_within_a_step_a_hook_of_a_parameter_sees_its_gradient() -> None:
+    _, fast = make_pair()
+    seen: list[torch.Tensor] = []
+    with wrap_model(fast, Config().override(**ON)), enter_loop_step(adds_gradients=True):
+        fast.blocks[0].ffwd.up.weight.register_hook(seen.append)
+        fast.blocks[1].ffwd.up.weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad))
+        fast(*make_batch(2, 9))[1].backward()
+        assert len(seen) == 2
+        assert all(bool(gradient.any()) for gradient in seen)
+        assert torch.equal(seen[0], fast.blocks[0].ffwd.up.weight.grad)
+
+
+def test_ddp_gets_the_gradients_of_a_step_in_the_loops() -> None:
+    _, fast = make_pair()
+    averaged: list[int] = []
+
+    def average(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        averaged.append(len(bucket.gradients()))
+        return default_hooks.allreduce_hook(dist.group.WORLD, bucket)
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        module = DistributedDataParallel(fast)
+        module.register_comm_hook(None, average)
+        wrapped = WrappedModel(module, module, [*fast.parameters()], torch.device("cpu"), ["training_loops"])
+        for p in fast.parameters():
+            p.grad = torch.zeros_like(p)
+        with wrapped.enter_step():
+            wrapped.forward(*make_batch(2, 9))[1].backward()
+    finally:
+        dist.destroy_process_group()
+    assert sum(averaged) == 50
 
 
 def test_a_loss_has_one_backward_pass() -> None:
