@@ -15,7 +15,7 @@ from contextlib import nullcontext
 import torch
 from processor import describe_processor
 
-from minigpt.acceleration import accelerate, leave_threads_to_loops
+from minigpt.acceleration import accelerate, enter_loop_step
 from minigpt.config import Config
 from minigpt.model import TrainedModel, build
 from minigpt.model.loss import iterate_losses
@@ -55,7 +55,7 @@ def compare(V: int, n_embd: int, n_layer: int, T: int) -> None:
             pass
 
     def train() -> None:
-        with leave_threads_to_loops() if has_loops else nullcontext():
+        with enter_loop_step(adds_gradients=True) if has_loops else nullcontext():
             for xb, yb in zip(x.split(windows), y.split(windows), strict=True):
                 model(xb, yb)[1].backward()
                 model.zero_grad()
