@@ -43,6 +43,7 @@ from minigpt.system.json_files import (
     read_dataclass_lines,
     read_run_file,
 )
+from minigpt.system.process_file import name_process
 from minigpt.system.terminal import escape_control_characters
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LOCK = ".lock"  # held by the process that trains the run
+PROCESS = ".process"  # names that process
 Weights = Literal["last", "best"]
 
 
@@ -120,9 +122,13 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training this run during the block. Raise RunError if one already does."""
+        """Keep other processes from training this run during the block, and name this one in the run's directory.
+
+        Raises:
+            RunError: another process already trains the run.
+        """
         message = f"another process is training {str(self.path)!r}: wait for it, or stop it"
-        with lock_file(self.path / LOCK, message, RunError):
+        with lock_file(self.path / LOCK, message, RunError), name_process(self.path / PROCESS):
             yield
 
     def take_place_of(self, old: "RunDirectory") -> None:
@@ -145,7 +151,7 @@ class RunDirectory:
             except OSError:
                 aside.replace(path)
                 raise
-            ours = {file.name for file in self.list_files()} | {LOCK}
+            ours = {file.name for file in self.list_files()} | {LOCK, PROCESS}
             for file in aside.iterdir():
                 if file.name not in ours and not fnmatch(file.name, ".*.tmp"):
                     file.replace(path / file.name)
