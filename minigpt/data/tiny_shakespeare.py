@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import DataError, FileError
-from minigpt.system.advice import format_setting
+from minigpt.system.advice import advise_text
 from minigpt.system.files import read_bytes, write_atomic
 
 _MAX_BYTES = 2**24  # bytes
@@ -94,9 +94,7 @@ def load(say: Callable[[str], None], sources: Sequence[Source]) -> tuple[bytes, 
             pass  # without a cache the next run downloads the text again
         return content, source.description
     reasons = "; ".join(failures)
-    raise DataError(
-        f"Tiny Shakespeare cannot be downloaded ({reasons}): name a text file with {format_setting('data')}"
-    )
+    raise DataError(f"Tiny Shakespeare cannot be downloaded ({reasons}): {advise_text('a text file')}")
 
 
 def fetch_from_web(url: str = _URL, sha256: str = _URL_SHA256) -> bytes:

@@ -13,7 +13,7 @@ from minigpt.data.shards import INDEX, MAX_INDEX_BYTES
 from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError, FileError
 from minigpt.runs.run_info import RunInfo
-from minigpt.system.advice import format_setting
+from minigpt.system.advice import advise_text
 from minigpt.system.files import explain_os_errors, read_bytes
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def require_recorded_files(paths: Sequence[str], size: int | None, run: Path) ->
         DataError: the size is another.
     """
     name = _format_paths(paths)
-    where = f"the text of {str(run)!r}: name that text with {format_setting('data')}"
+    where = f"the text of {str(run)!r}: {advise_text('that text')}"
     if size is None:
         raise FileError(f"{name} was a pipe, which cannot be read again, and is {where}")
     try:
@@ -91,7 +91,7 @@ def _require_hash(sha256: str, info: RunInfo, source: str | Path, run: Path) -> 
 
 
 def _describe_change(source: str | Path, run: Path) -> str:
-    return f"{source} is not the text that {str(run)!r} was trained on: name that text with {format_setting('data')}"
+    return f"{source} is not the text that {str(run)!r} was trained on: {advise_text('that text')}"
 
 
 def _locate(path: Path) -> Path:

@@ -29,7 +29,7 @@ from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run_directory import RunDirectory, Weights
 from minigpt.runs.run_info import Metrics, RunInfo, find_best
 from minigpt.runs.run_overview import RunOverview, find_start_ids
-from minigpt.system.advice import format_setting
+from minigpt.system.advice import advise_text
 from minigpt.system.device import (
     ELEMENTS_PER_THREAD,
     explain_memory_errors,
@@ -230,13 +230,10 @@ class Run:
             return find_data(data, text_format=text_format)
         if self.info.status == "imported":
             raise DataError(
-                f"{str(self.path)!r} was trained elsewhere, on a text that is not known: "
-                f"name one with {format_setting('data')}"
+                f"{str(self.path)!r} was trained elsewhere, on a text that is not known: {advise_text('one')}"
             )
         if self.info.instructions:
-            raise DataError(
-                f"{str(self.path)!r} was trained on instructions, not on a text: name one with {format_setting('data')}"
-            )
+            raise DataError(f"{str(self.path)!r} was trained on instructions, not on a text: {advise_text('one')}")
         return find_training_data(self.path, self.info, data, text_format)
 
     def dataset(self, data: DataPath = None) -> Dataset:

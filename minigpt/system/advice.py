@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _program: ContextVar[str | None] = ContextVar("program", default=None)  # None: the caller is in Python
+_is_on_page: ContextVar[bool] = ContextVar("is_on_page", default=False)
 
 
 @contextmanager
@@ -20,6 +21,16 @@ def advise_commands() -> Iterator[None]:
         yield
     finally:
         _program.reset(token)
+
+
+@contextmanager
+def advise_page() -> Iterator[None]:
+    """Within the block, advice about a missing text is for a reader of the playground, who can name no file."""
+    token = _is_on_page.set(True)
+    try:
+        yield
+    finally:
+        _is_on_page.reset(token)
 
 
 def find_program_name() -> str:
@@ -58,3 +69,16 @@ def format_setting(name: str, *values: Any) -> str:
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     literals = [repr(value) if isinstance(value, str) else text for value, text in zip(values, texts, strict=True)]
     return choose_advice(f"{flag} {' or '.join(texts)}", f"{name}={' or '.join(literals)}")
+
+
+def advise_text(text: str) -> str:
+    """Return what to do about a text that was not found: `name that text with --data`.
+
+    A reader of the playground can name no file, and is told to choose another run.
+
+    Args:
+        text: what to name, such as "that text" or "one".
+    """
+    if _is_on_page.get():
+        return "choose another run"
+    return f"name {text} with {format_setting('data')}"

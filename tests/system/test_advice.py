@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minigpt
-from minigpt.system.advice import advise_commands, choose_advice, format_setting
+from minigpt.system.advice import advise_commands, advise_page, advise_text, choose_advice, format_setting
 
 
 @pytest.fixture
@@ -73,3 +73,11 @@ def test_errors_of_python_name_no_flags(package: str) -> None:
                 texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
                 found += [text for text in texts if re.search(r"(^|\s)--[a-z]", text) and "minigpt " not in text]
     assert found == []
+
+
+def test_a_reader_of_the_page_is_not_told_to_name_a_file() -> None:
+    assert advise_text("that text") == "name that text with data=…"
+    with advise_commands():
+        assert advise_text("that text") == "name that text with --data"
+        with advise_page():
+            assert advise_text("that text") == "choose another run"

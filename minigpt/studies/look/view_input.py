@@ -19,7 +19,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.studies.look.curves import get_unit
 from minigpt.studies.text_window import encode_window
-from minigpt.system.advice import format_setting
+from minigpt.system.advice import advise_text
 
 TEXT_LENGTH = 500  # characters of the validation text to look at, unless the user gives a text
 MAX_BASES = 100  # runs that were fine-tuned one from another
@@ -94,13 +94,9 @@ def find_base_text(run: Run) -> Corpus:
         path = Path(info.base)
         info = RunDirectory(path).read_info()
     if info.instructions or info.status == "imported":
-        raise DataError(
-            f"{str(run.path)!r} has a base whose text is not known: name a text with {format_setting('data')}"
-        )
+        raise DataError(f"{str(run.path)!r} has a base whose text is not known: {advise_text('a text')}")
     text_format = TextFormat.from_settings(RunDirectory(path).read_config().training)
     corpus = find_training_data(path, info, None, text_format)
     if not isinstance(corpus, Corpus):
-        raise DataError(
-            f"{corpus.source} have other tokens than {str(run.path)!r}: name a text with {format_setting('data')}"
-        )
+        raise DataError(f"{corpus.source} have other tokens than {str(run.path)!r}: {advise_text('a text')}")
     return corpus
