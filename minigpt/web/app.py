@@ -16,26 +16,43 @@ from minigpt.errors import MinigptError
 from minigpt.web.api_errors import ApiError
 from minigpt.web.chat_completions import answer_chat
 from minigpt.web.completions import complete
+from minigpt.web.losses_api import measure_losses
 from minigpt.web.places import Places
 from minigpt.web.playground_text import chat, generate, predict_next, tokenize
 from minigpt.web.playground_views import show_attention, show_lens, show_memorization, show_positions
 from minigpt.web.runs_api import list_models, show_metrics, show_model, show_runs
 from minigpt.web.scheduler import Scheduler
-from minigpt.web.security import BodyLimit, HostCheck, OriginCheck, SafeHeaders, TokenCheck
+from minigpt.web.security import UPLOAD_PATH, BodyLimit, HostCheck, OriginCheck, SafeHeaders, TokenCheck
 from minigpt.web.served_runs import ServedRuns
 from minigpt.web.server_context import ServerContext
 from minigpt.web.settings import ServerSettings
+from minigpt.web.trainings import Trainings
+from minigpt.web.trainings_api import (
+    forecast_training,
+    resume_training,
+    show_settings,
+    show_texts,
+    show_training,
+    show_trainings,
+    start_training,
+    stop_training,
+    upload_text,
+)
 
 STATIC = Path(__file__).with_name("static")
 Endpoint = Callable[[Request, ServerContext], Awaitable[Response]]
 
-READ: dict[str, Endpoint] = {
+GET: dict[str, Endpoint] = {
     "/v1/models": list_models,
     "/v1/models/{name:path}": show_model,
     "/api/v1/runs": show_runs,
     "/api/v1/runs/{name:path}/metrics": show_metrics,
+    "/api/v1/settings": show_settings,
+    UPLOAD_PATH: show_texts,
+    "/api/v1/trainings": show_trainings,
+    "/api/v1/trainings/{name}": show_training,
 }
-COMPUTE: dict[str, Endpoint] = {
+POST: dict[str, Endpoint] = {
     "/v1/completions": complete,
     "/v1/chat/completions": answer_chat,
     "/api/v1/tokenize": tokenize,
@@ -46,6 +63,12 @@ COMPUTE: dict[str, Endpoint] = {
     "/api/v1/attention": show_attention,
     "/api/v1/lens": show_lens,
     "/api/v1/memorization": show_memorization,
+    "/api/v1/losses": measure_losses,
+    UPLOAD_PATH: upload_text,
+    "/api/v1/forecast": forecast_training,
+    "/api/v1/trainings": start_training,
+    "/api/v1/trainings/{name}/stop": stop_training,
+    "/api/v1/trainings/{name}/resume": resume_training,
 }
 
 
@@ -56,7 +79,7 @@ def build_app(runs: ServedRuns, settings: ServerSettings) -> Starlette:
         runs: the runs to serve.
         settings: whom it answers, and the limits. The address is the ASGI server's business.
     """
-    context = ServerContext(runs, Scheduler(), settings.limits)
+    context = ServerContext(runs, Scheduler(), settings.limits, Trainings(runs.folder, settings.limits))
 
     @contextlib.asynccontextmanager
     async def run_scheduler(app: Starlette) -> AsyncIterator[None]:
@@ -72,8 +95,8 @@ def build_app(runs: ServedRuns, settings: ServerSettings) -> Starlette:
 
     routes = [
         Route("/", _send_page),
-        *(Route(path, bind(endpoint), methods=["GET"]) for path, endpoint in READ.items()),
-        *(Route(path, bind(endpoint), methods=["POST"]) for path, endpoint in COMPUTE.items()),
+        *(Route(path, bind(endpoint), methods=["GET"]) for path, endpoint in GET.items()),
+        *(Route(path, bind(endpoint), methods=["POST"]) for path, endpoint in POST.items()),
         Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
     ]
     app = Starlette(
@@ -84,7 +107,7 @@ def build_app(runs: ServedRuns, settings: ServerSettings) -> Starlette:
             Middleware(HostCheck, settings.allowed_hosts),
             Middleware(OriginCheck),
             Middleware(TokenCheck, settings.token),
-            Middleware(BodyLimit, settings.limits.body_bytes),
+            Middleware(BodyLimit, settings.limits),
             Middleware(Places, settings.limits),
         ],
         exception_handlers={

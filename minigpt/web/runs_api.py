@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from minigpt.errors import MinigptError
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.web.api_errors import ApiError
 from minigpt.web.run_cards import NGRAM_PREFIX, describe_companion, describe_run, has_text
 from minigpt.web.served_runs import ServedRuns
 from minigpt.web.server_context import ServerContext
@@ -33,8 +34,10 @@ async def show_runs(request: Request, context: ServerContext) -> Response:
 
 
 async def show_metrics(request: Request, context: ServerContext) -> Response:
-    """Answer `GET /api/v1/runs/{name}/metrics`. Raise ApiError for a name that is not served."""
-    name = request.path_params["name"].removeprefix(NGRAM_PREFIX)
+    """Answer `GET /api/v1/runs/{name}/metrics`. Raise ApiError for a name that is not served, or an n-gram model."""
+    name = request.path_params["name"]
+    if name.startswith(NGRAM_PREFIX):
+        raise ApiError(400, f"{name[:100]!r} counts and has no training steps: ask for the metrics of a run", "model")
 
     def read() -> dict[str, Any]:
         overview = context.runs.read_overview(name)

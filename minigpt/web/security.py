@@ -14,8 +14,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minigpt.web.api_errors import ApiError
+from minigpt.web.settings import Limits
 
 API_PATHS = ("/v1/", "/api/")
+UPLOAD_PATH = "/api/v1/texts"
 READING_METHODS = ("GET", "HEAD")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -116,19 +118,20 @@ class TokenCheck:
 
 
 class BodyLimit:
-    """Refuses a body that is too large, with 413, before or while it arrives."""
+    """Refuses a body that is too large, with 413, before or while it arrives. An upload has a limit of its own."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._limits.upload_bytes if scope["path"] == UPLOAD_PATH else self._limits.body_bytes
         length = Headers(scope=scope).get("content-length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > self._max_bytes:
-            await self._too_large().to_response()(scope, receive, send)
+        if not length.isascii() or not length.isdigit() or int(length) > most:
+            await _refuse_size(most).to_response()(scope, receive, send)
             return
         received = 0
 
@@ -136,14 +139,15 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._too_large()
+            if received > most:
+                raise _refuse_size(most)
             return message
 
         await self._app(scope, receive_part, send)
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is larger than {self._max_bytes:,} bytes: send less", code="body_too_large")
+
+def _refuse_size(most: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {most:,} bytes: send less", code="body_too_large")
 
 
 class SafeHeaders:

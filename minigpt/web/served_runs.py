@@ -22,7 +22,11 @@ Version = tuple[tuple[int, int, int], ...]  # of the run's files: inode, size an
 
 
 class ServedRuns:
-    """Finds and opens the served runs. Threads may share it."""
+    """Finds and opens the served runs. Threads may share it.
+
+    Attributes:
+        folder: the folder whose runs are served, those that appear later too; None if there is none.
+    """
 
     def __init__(self, paths: Sequence[Path] = (), folder: Path | None = None) -> None:
         """Name the runs to serve.
@@ -39,7 +43,7 @@ class ServedRuns:
             names = [path.resolve().name for path in paths]
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"two of the runs are named {twice!r}: serve one of them, or rename it")
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, tuple[Version, Run]] = OrderedDict()
         self._overviews: dict[str, tuple[Version, RunOverview]] = {}
@@ -99,8 +103,8 @@ class ServedRuns:
 
     def _find_paths(self) -> dict[str, Path]:
         found = {name: path for name, path in self._paths.items() if is_run(path)}
-        if self._folder is not None and self._folder.is_dir():
-            found |= {run.path.name: run.path for run in reversed(list_runs(self._folder))}
+        if self.folder is not None and self.folder.is_dir():
+            found |= {run.path.name: run.path for run in reversed(list_runs(self.folder))}
         return found
 
 

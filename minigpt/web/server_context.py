@@ -13,12 +13,14 @@ from starlette.types import Receive, Scope, Send
 
 from minigpt.errors import MinigptError
 from minigpt.runs.run import Run
+from minigpt.system.advice import advise_page
 from minigpt.web.api_errors import ApiError
 from minigpt.web.request_fields import RequestFields
 from minigpt.web.scheduler import Scheduler
 from minigpt.web.served_runs import ServedRuns
 from minigpt.web.settings import Limits
 from minigpt.web.training_texts import TrainingTexts
+from minigpt.web.trainings import Trainings
 
 EVENT_STREAM = "text/event-stream"
 END_OF_STREAM = "data: [DONE]\n\n"
@@ -34,13 +36,17 @@ class ServerContext:
         runs: the served runs.
         scheduler: computes the requests.
         limits: the largest requests.
+        trainings: the trainings in the folder of the served runs.
         training_texts: the training texts that were searched last.
+        forecasting: held while a forecast is made: two at once would time each other.
     """
 
     runs: ServedRuns
     scheduler: Scheduler
     limits: Limits
+    trainings: Trainings
     training_texts: TrainingTexts = field(default_factory=TrainingTexts)
+    forecasting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def open_run(self, fields: RequestFields) -> Run:
         """Return the run that the field `model` names. Other requests are computed while it is read from disk.
@@ -54,7 +60,12 @@ class ServerContext:
 
     async def read(self, function: Callable[[], T]) -> T:
         """Return the result of a function that reads files, while other requests are computed."""
-        return await asyncio.to_thread(function)
+
+        def read() -> T:
+            with advise_page():
+                return function()
+
+        return await asyncio.to_thread(read)
 
     async def compute(self, request: Request, function: Callable[[], T]) -> T:
         """Compute one value on the computing thread.

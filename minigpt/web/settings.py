@@ -10,6 +10,8 @@ class Limits:
 
     Attributes:
         body_bytes: bytes of a request's body.
+        upload_bytes: bytes of an uploaded text.
+        trainings: trainings that run at once. The server refuses more with 503.
         prompt_characters: characters of a prompt, or of a text to look at.
         max_tokens: new tokens of one text.
         choices: texts of one request: prompts times `n`.
@@ -21,6 +23,8 @@ class Limits:
     """
 
     body_bytes: int = 2**20
+    upload_bytes: int = 2**26
+    trainings: int = 1
     prompt_characters: int = 100_000
     max_tokens: int = 10_000
     choices: int = 16
