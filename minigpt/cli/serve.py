@@ -9,6 +9,7 @@ import click
 
 from minigpt.cli.options import GroupedCommand
 from minigpt.errors import ConfigError, MissingExtraError
+from minigpt.web.settings import Limits, ServerSettings
 
 RUNS = Path("runs")
 TOKEN = "MINIGPT_TOKEN"
@@ -25,13 +26,21 @@ TOKEN = "MINIGPT_TOKEN"
 @click.option(
     "--allow-host", multiple=True, metavar="NAME", help="a name by which browsers may call the server [localhost]"
 )
+@click.option(
+    "--trainings",
+    type=click.IntRange(0),
+    default=Limits.trainings,
+    help=f"how many trainings the page may run at once; 0 allows none [{Limits.trainings}]",
+)
 @click.option("--open/--no-open", "opens_browser", default=True, help="open the playground in a browser [open]")
-def serve(runs: tuple[str, ...], port: int, host: str, allow_host: tuple[str, ...], opens_browser: bool) -> None:
+def serve(
+    runs: tuple[str, ...], port: int, host: str, allow_host: tuple[str, ...], trainings: int, opens_browser: bool
+) -> None:
     """Serve runs on this machine: a playground in the browser, and OpenAI's API for other programs.
 
-    RUN is a run's folder [all runs in runs/]. The command prints a URL with a token. The page takes the token from the
-    URL; another program sends it as its API key. The environment variable MINIGPT_TOKEN sets the token. Ctrl-C stops
-    the server.
+    RUN is a run's folder [all runs in runs/, and those that the page trains there]. The command prints a URL with a
+    token. The page takes the token from the URL; another program sends it as its API key. The environment variable
+    MINIGPT_TOKEN sets the token. Ctrl-C stops the server. A training goes on.
     """
     given = os.environ.get(TOKEN)
     if given is not None and not re.fullmatch(r"[\w~.-]{16,}", given, re.ASCII):
@@ -40,16 +49,13 @@ def serve(runs: tuple[str, ...], port: int, host: str, allow_host: tuple[str, ..
         from minigpt.web.server import serve
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "web") from None
-    from minigpt.runs.run_listing import is_run, require_run
+    from minigpt.runs.run_listing import require_run
     from minigpt.web.served_runs import ServedRuns
-    from minigpt.web.settings import ServerSettings
 
     paths = [Path(run) for run in runs]
     for path in paths:
         require_run(path)
-    if not paths and not (RUNS.is_dir() and any(is_run(path) for path in RUNS.iterdir())):
-        raise ConfigError("there is no run in 'runs': train one with minigpt train, or name a run's folder")
-    settings = ServerSettings(host, port, allow_host)
+    settings = ServerSettings(host, port, allow_host, limits=Limits(trainings=trainings))
     if given is not None:
         settings = dataclasses.replace(settings, token=given)
     serve(ServedRuns(paths, None if paths else RUNS), settings, opens_browser)

@@ -119,8 +119,12 @@ def is_loopback(host: str) -> bool:
 
 def _warm_up(runs: ServedRuns) -> None:
     """Generate a text with the first run, so that the first request need not wait for weights and compiled loops."""
+    names = runs.list_names()
+    if not names:
+        logger.warning("there is no run here yet: train one on the page, or with minigpt train")
+        return
     try:
-        run = runs.open(runs.list_names()[0])
+        run = runs.open(names[0])
         list(run.stream_ids(run.encode_prompt(""), SamplingConfig(WARM_UP_TOKENS, seed=0)))
     except MinigptError as error:
         logger.warning("%s", error)  # the other runs can be served

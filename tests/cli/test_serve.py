@@ -56,10 +56,21 @@ def test_without_names_the_runs_of_the_folder_are_served(trained: Run, tmp_path:
         assert models["data"][0]["id"] == "mine"
 
 
+def test_without_any_run_the_server_starts_and_says_how_to_make_one(tmp_path: Path) -> None:
+    with serve(cwd=tmp_path) as process:
+        url, _, token = read_url(process).partition("#token=")
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{url}api/v1/runs", headers=headers).json() == {"runs": []}
+        assert httpx.get(f"{url}api/v1/trainings", headers=headers).json()["reason"] is None
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate()
+    assert "there is no run here yet: train one on the page" in messages
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "there is no run in 'runs'"),
+        (["--trainings", "-1"], "--trainings"),
         (["nothing"], "'nothing' is not a run"),
         (["--port", "70000"], "--port"),
         (["{run}", "--host", "198.51.100.7"], "cannot listen on '198.51.100.7'"),
