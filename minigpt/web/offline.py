@@ -30,6 +30,7 @@ TOKENS_FOR_LOSS = 4096
 _STYLESHEET = re.compile(r'^ *<link rel="stylesheet" href="static/([\w/.]+)">\n', re.M)
 _SCRIPT = re.compile(r'^ *<script type="module" src="static/main\.js"></script>\n', re.M)
 _ICON = re.compile(r'"static/(icon\.svg)"')
+_SERVER_ONLY = re.compile(r"^ *<!-- server -->\n.*?<!-- /server -->\n", re.M | re.S)  # views that need a server
 _CSS_COMMENT = re.compile(r"/\*.*?\*/\n?", re.S)
 
 
@@ -80,7 +81,7 @@ def build_page(name: str, description: str, weights: bytes) -> str:
         description: of `describe_model`, as JSON.
         weights: of `describe_model`.
     """
-    page = (STATIC / "index.html").read_text()
+    page = _SERVER_ONLY.sub("", (STATIC / "index.html").read_text())
     style = "".join(_CSS_COMMENT.sub("", (STATIC / file).read_text()) for file in _STYLESHEET.findall(page))
     script = join_modules(STATIC / "offline_main.js")
     icon = base64.b64encode((STATIC / "icon.svg").read_bytes()).decode()

@@ -28,6 +28,14 @@ def test_a_model_of_the_lecture_s_size_is_a_small_file(tmp_path: Path, quantize:
     assert result.comparison and (result.comparison.difference < 1e-4) == (quantize is None)
 
 
+def test_a_page_without_a_server_has_no_view_that_needs_one(trained: Run, tmp_path: Path) -> None:
+    export_html(trained, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert 'id="panel-chat"' in page and 'id="sampling-template"' in page
+    for word in ("panel-train", "panel-compare", "train-form", "api/v1", "--series-0", "Poller"):
+        assert word not in page, word
+
+
 def test_the_command_writes_the_file_and_says_what_eight_bits_cost(trained: Run, tmp_path: Path) -> None:
     arguments = ["export", trained.path, "--to", "html", "--quantize", "int8"]
     done = run_command([*arguments, "--json"], tmp_path)

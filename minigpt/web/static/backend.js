@@ -16,6 +16,7 @@
  * @typedef {object} Run
  * @property {string} name
  * @property {string} kind "gpt", "lecture", "modern", "bigram" or "ngram".
+ * @property {string} tokenizer
  * @property {number | null} parameters
  * @property {number | null} bytes
  * @property {string} status
@@ -71,7 +72,7 @@
  * @typedef {{tokens: Token[], lengths: number[], shares: Record<string, number>}} Memorization `lengths` has an entry
  *   for each character (code point) of the text; `shares` has the keys "10", "20" and "40".
  *
- * @typedef {{step: number, train_loss: number, validation_loss: number}} Evaluation
+ * @typedef {{step: number, train_loss: number, validation_loss: number, seconds: number, characters: number}} Evaluation
  * @typedef {{step: number, validation_loss: number, text: string}} Snapshot
  */
 

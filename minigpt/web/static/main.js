@@ -2,10 +2,12 @@
 
 import { forgetToken, takeToken } from "./access_token.js";
 import { BackendError } from "./backend.js";
+import { CompareView } from "./compare_view.js";
 import { find } from "./dom.js";
 import { showError } from "./messages.js";
 import { openPage } from "./page.js";
 import { ServerBackend } from "./server_backend.js";
+import { TrainView } from "./train_view.js";
 
 const LOCKED =
   "This page needs the server's token: open the whole URL that minigpt serve prints, which ends with #token=…";
@@ -13,7 +15,11 @@ const LOCKED =
 /** @param {string} token */
 async function start(token) {
   try {
-    await openPage(new ServerBackend(token));
+    const backend = new ServerBackend(token);
+    await openPage(backend, (runs, tabs) => {
+      new TrainView(backend, runs, tabs);
+      new CompareView(backend, runs, tabs);
+    });
   } catch (error) {
     if (error instanceof BackendError && error.isTokenRefused) {
       forgetToken();

@@ -12,14 +12,17 @@ export class SamplingControls {
   #length;
 
   /**
-   * @param {HTMLElement} element Has inputs with the names temperature, top_k, top_p, seed and max_tokens.
+   * @param {HTMLElement} element Has a place with the class "sampling", which gets the inputs of the page's template.
    * @param {() => void} onChange Temperature, top-k or top-p have changed.
    */
   constructor(element, onChange) {
+    const place = find(".sampling", HTMLElement, element);
+    place.append(find("#sampling-template", HTMLTemplateElement).content.cloneNode(true));
     const input = (/** @type {string} */ name) => find(`input[name=${name}]`, HTMLInputElement, element);
     this.#temperature = input("temperature");
     this.#topK = input("top_k");
     this.#topP = input("top_p");
+    this.#temperature.value = place.dataset.temperature ?? "1";
     this.#seed = input("seed");
     this.#length = input("max_tokens");
     for (const slider of [this.#temperature, this.#topK, this.#topP]) {

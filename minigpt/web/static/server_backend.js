@@ -3,7 +3,10 @@
 import { BackendError } from "./backend.js";
 import { readEvents } from "./event_stream.js";
 
-/** @typedef {import("./backend.js").Backend} Backend */
+/**
+ * @typedef {import("./backend.js").Backend} Backend
+ * @typedef {import("./training_types.js").Task} Task
+ */
 
 /** @implements {Backend} */
 export class ServerBackend {
@@ -64,9 +67,83 @@ export class ServerBackend {
     return this.#stream("chat", request, signal);
   }
 
+  /** @returns {Promise<import("./training_types.js").Trainings>} */
+  listTrainings() {
+    return this.#read("trainings");
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} after Only evaluations of later steps are returned.
+   * @param {number} afterSample Only samples of later steps are returned.
+   * @returns {Promise<import("./training_types.js").Training>}
+   */
+  training(name, after, afterSample) {
+    return this.#read(`trainings/${encodeURIComponent(name)}?after=${after}&after_sample=${afterSample}`);
+  }
+
+  /** @returns {Promise<{presets: import("./training_types.js").Preset[], settings: import("./training_types.js").Setting[]}>} */
+  settings() {
+    return this.#read("settings");
+  }
+
+  /** @returns {Promise<{name: string, bytes: number}[]>} */
+  async texts() {
+    return (await this.#read("texts")).texts;
+  }
+
+  /**
+   * Store a text on the server.
+   * @param {string} name
+   * @param {Blob} text
+   * @returns {Promise<{name: string, bytes: number}>} The name may have got a number.
+   */
+  uploadText(name, text) {
+    return this.#read(`texts?name=${encodeURIComponent(name)}`, text);
+  }
+
+  /**
+   * @param {Task} task
+   * @param {AbortSignal} signal
+   * @returns {Promise<import("./training_types.js").Forecast>}
+   */
+  forecast(task, signal) {
+    return this.#read("forecast", task, signal);
+  }
+
+  /**
+   * @param {Task & {name: string}} request
+   * @returns {Promise<{command: string}>}
+   */
+  startTraining(request) {
+    return this.#read("trainings", request);
+  }
+
+  /** @param {string} name */
+  stopTraining(name) {
+    return this.#read(`trainings/${encodeURIComponent(name)}/stop`, {});
+  }
+
+  /**
+   * @param {string} name
+   * @param {number | null} maxIters
+   */
+  resumeTraining(name, maxIters) {
+    return this.#read(`trainings/${encodeURIComponent(name)}/resume`, { max_iters: maxIters });
+  }
+
+  /**
+   * @param {{models: string[], text?: string}} request Without a text, the runs' validation text.
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<import("./training_types.js").TextEvent | import("./training_types.js").LossEvent>}
+   */
+  losses(request, signal) {
+    return this.#stream("losses", request, signal);
+  }
+
   /**
    * @param {string} path
-   * @param {object} [content] Without it the request is a GET.
+   * @param {object} [content] Without it the request is a GET. A Blob is sent as it is, another object as JSON.
    * @param {AbortSignal} [signal]
    * @returns {Promise<any>}
    */
@@ -101,8 +178,10 @@ export class ServerBackend {
   async #fetch(path, content, signal) {
     /** @type {Record<string, string>} */
     const headers = { Authorization: `Bearer ${this.#token}` };
-    if (content) headers["Content-Type"] = "application/json";
-    const options = content ? { method: "POST", body: JSON.stringify(content), headers, signal } : { headers, signal };
+    const isText = content instanceof Blob;
+    if (content) headers["Content-Type"] = isText ? "text/plain" : "application/json";
+    const body = isText ? content : JSON.stringify(content);
+    const options = content ? { method: "POST", body, headers, signal } : { headers, signal };
     let response;
     try {
       response = await fetch(`api/v1/${path}`, options);

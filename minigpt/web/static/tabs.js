@@ -5,14 +5,13 @@ import { find } from "./dom.js";
 export class Tabs {
   /** @type {HTMLElement[]} */
   #tabs;
-  #onShow;
+  /** @type {((name: string) => void)[]} */
+  #listeners = [];
 
   /**
    * @param {HTMLElement} list Has the role "tablist"; each tab names its panel in aria-controls.
-   * @param {(name: string) => void} onShow Called with the name of a tab that was opened: `write` for `tab-write`.
    */
-  constructor(list, onShow) {
-    this.#onShow = onShow;
+  constructor(list) {
     this.#tabs = [...list.querySelectorAll("[role=tab]")].filter((tab) => tab instanceof HTMLElement);
     list.addEventListener("keydown", (event) => this.#handleKey(event));
     for (const tab of this.#tabs) tab.addEventListener("click", () => this.show(nameOf(tab)));
@@ -29,7 +28,15 @@ export class Tabs {
       tab.tabIndex = tab === shown ? 0 : -1;
       find(`#${tab.getAttribute("aria-controls")}`, HTMLElement).hidden = tab !== shown;
     }
-    this.#onShow(nameOf(shown));
+    for (const listener of this.#listeners) listener(nameOf(shown));
+  }
+
+  /**
+   * Call a function with the name of each tab that is opened: `write` for `tab-write`.
+   * @param {(name: string) => void} listener
+   */
+  onShow(listener) {
+    this.#listeners.push(listener);
   }
 
   /** @param {KeyboardEvent} event */

@@ -8,7 +8,7 @@ from playground_runs import HOSTILE_NAME, HOSTILE_TOKENS
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
-VIEWS = ("Write", "Look", "Runs", "Chat")
+VIEWS = ("Write", "Look", "Runs", "Chat", "Train", "Compare")
 TEXT = "KEEPER:\nSea the bell"
 
 
@@ -34,11 +34,22 @@ def fill_views(page: Page) -> None:
     page.locator("#look-tokens [role=option]").last.hover()
     page.get_by_role("tab", name="Runs").click()
     page.get_by_role("button", name="trained", exact=True).click()
-    expect(page.locator(".curves")).to_be_visible()
+    expect(page.locator("#runs-curves .curves")).to_be_visible()
     page.get_by_role("tab", name="Chat").click()
     page.get_by_label("Your message").fill("q1")
     page.locator("#chat-send").click()
     expect(page.locator("#chat-message")).to_have_text("The answer is complete.")
+    page.get_by_role("tab", name="Train").click()
+    page.locator("#train-select").select_option("trained")
+    expect(page.locator("#train-heading")).to_have_text("trained")
+    expect(page.locator("#train-curves .curves")).to_be_visible()
+    page.get_by_text("All settings").click()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-own").check()
+    page.locator("#compare-text").fill(TEXT)
+    page.locator("#compare-start").click()
+    expect(page.locator("#compare-message")).to_contain_text("Measured")
+    expect(page.locator("#compare-curves .curves")).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [360, 1440])
@@ -80,7 +91,7 @@ def test_the_arrow_keys_open_the_tabs(open_page, site: Site) -> None:
         expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
     page.keyboard.press("End")
     page.reload()
-    expect(page.get_by_role("tabpanel", name="Chat")).to_be_visible()
+    expect(page.get_by_role("tabpanel", name="Compare")).to_be_visible()
 
 
 def test_names_and_tokens_are_text_and_never_markup(open_page, site: Site) -> None:
