@@ -2,7 +2,7 @@
 
     python docs/screenshots.py --out docs/images
 
-It trains two small runs on nonsense verse, which takes a few minutes. Like the tests of the page, it needs Chromium and
+It trains small runs on nonsense verse, which takes a few minutes. Like the tests of the page, it needs Chromium and
 Playwright.
 """
 
@@ -33,9 +33,12 @@ PATIENCE = 30_000  # milliseconds
 
 
 def train_runs(folder: Path) -> None:
-    """Train a run that writes verse, and one that chats."""
-    (folder / "verse.txt").write_text(make_text(200_000))
-    minigpt.train("lecture", data=folder / "verse.txt", out=folder / "verse", max_iters=2000, eval_interval=100)
+    """Train a run that writes verse, one with other tokens, and one that chats."""
+    text = folder / "verse.txt"
+    text.write_text(make_text(200_000))
+    out = folder / "verse-bpe"
+    minigpt.train("lecture", data=text, out=out, max_iters=1000, eval_interval=100, tokenizer="bpe", vocab_size=320)
+    minigpt.train("lecture", data=text, out=folder / "verse", max_iters=2000, eval_interval=100)
     minigpt.finetune(folder / "verse", tasks=["upper", "reverse"], out=folder / "verse-instructed")
 
 
@@ -84,11 +87,38 @@ def show_chat(page: Page) -> None:
         expect(page.locator("#chat-message")).to_have_text("The answer is complete.")
 
 
+def show_train(page: Page) -> None:
+    """Show a training; in a narrow window without the long form."""
+    page.locator("#train-select").select_option("verse")
+    expect(page.locator("#train-heading")).to_have_text("verse")
+    expect(page.locator("#train-ngram")).to_contain_text("reaches")
+    if page.viewport_size == narrow_size():
+        page.get_by_text("A new training").click()
+
+
+def show_compare(page: Page) -> None:
+    """Compare runs of different tokens, and the n-gram model."""
+    for name in ("verse-instructed", "verse-bpe", "verse", "ngram:verse"):
+        page.get_by_label(name, exact=True).set_checked(name != "verse-instructed")
+    page.locator("#compare-axis").get_by_label("characters read").check()
+    expect(page.locator("#compare-curves .curve")).to_have_count(2)
+    page.locator("#compare-start").click()
+    expect(page.locator("#compare-message")).to_contain_text("Measured")
+
+
+def narrow_size() -> dict[str, int]:
+    """Return the size of the narrow window as Playwright describes it."""
+    width, height = WINDOWS["narrow"]
+    return {"width": width, "height": height}
+
+
 VIEWS: dict[str, Callable[[Page], None]] = {
     "write": show_write,
     "look": show_look,
     "runs": show_runs,
     "chat": show_chat,
+    "train": show_train,
+    "compare": show_compare,
 }
 
 
