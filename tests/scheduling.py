@@ -14,6 +14,7 @@ SLOWEST_FIRST = (  # by CPU time with an empty cache of Numba, which the first o
     "distributed/test_processes.py",
     "test_readme.py",
     "training/test_resume.py",
+    "web/test_trainings.py",
     "finetuning/test_resume_finetuning.py",
     "cli/test_commands.py",
     "distributed/test_two_hosts.py",
