@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from minigpt import config, data, errors, generation, model, presets, studies, tokenizers
     from minigpt.entry_points import finetune, load, resume, train
     from minigpt.runs.run import Run
+    from minigpt.training.callbacks import Callback
 
 __all__ = [
+    "Callback",
     "Run",
     "__version__",
     "config",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Callback": "training.callbacks",
     "Run": "runs.run",
     "finetune": "entry_points",
     "load": "entry_points",

@@ -12,6 +12,7 @@ from minigpt.finetuning.settings import FIXED
 if TYPE_CHECKING:
     from minigpt.finetuning.lora_layer import LoRAConfig
     from minigpt.runs.run import Run
+    from minigpt.training.callbacks import Callback
 
 
 @list_settings(ModelConfig, TrainingConfig, without=UNSETTABLE)
@@ -21,6 +22,7 @@ def train(
     data: DataPath = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    callbacks: Sequence["Callback"] = (),
     **fields: Any,
 ) -> "Run":
     """Train a model and return its run. Progress goes to standard error.
@@ -31,6 +33,7 @@ def train(
             current folder, else Tiny Shakespeare.
         out: the run's folder. Default: runs/<preset>. A name that is taken gets a number.
         overwrite: whether to replace the run with that name. The old run stays until the new one is finished.
+        callbacks: called during the training, see `minigpt.Callback`.
         **fields: settings that differ from the preset's, such as `max_iters=500` (see `minigpt.config`; the defaults
             in the signature are those of the lecture preset). `tokenizer` may also be the path of a tokenizer's file.
 
@@ -38,8 +41,10 @@ def train(
         MinigptError: the input cannot be used, or the training failed (see `minigpt.errors`).
         KeyboardInterrupt: the training was stopped; the run is saved, and `resume` continues it.
     """
+    from minigpt.training.callbacks import require_callbacks
     from minigpt.training.train import train
 
+    require_callbacks(callbacks)
     tokenizer = fields.get("tokenizer", "char")
     if not isinstance(tokenizer, str | Path):
         raise ConfigError(f"tokenizer must be a kind or the path of a file, not a {type(tokenizer).__name__}")
@@ -51,7 +56,7 @@ def train(
         raise ConfigError(
             "vocab_size is only for the tokenizers bpe and sentencepiece, which are trained: leave it out"
         )
-    return train(Config.from_preset(preset).override(**fields), data, out, overwrite, file)
+    return train(Config.from_preset(preset).override(**fields), data, out, overwrite, file, callbacks)
 
 
 @list_settings(TrainingConfig, without={*TrainingConfig.names()}.difference(CHANGEABLE), has_defaults=False)
@@ -61,6 +66,7 @@ def resume(
     data: DataPath = None,
     base: str | Path | None = None,
     restart_schedule: bool = False,
+    callbacks: Sequence["Callback"] = (),
     **changes: Any,
 ) -> "Run":
     """Resume a training run or a fine-tuning that was stopped, and return the run.
@@ -72,6 +78,7 @@ def resume(
         data: where its text is now, if it has moved.
         base: where the base of a fine-tuned run is now, if it has moved.
         restart_schedule: whether the steps that follow get the whole schedule of the learning rate again.
+        callbacks: called during the training, see `minigpt.Callback`.
         **changes: new values of settings; more `max_iters` make the run longer. None keeps a value.
 
     Raises:
@@ -80,18 +87,20 @@ def resume(
     from minigpt.finetuning.resume_finetuning import resume_finetuning
     from minigpt.runs.run import Run
     from minigpt.runs.run_directory import RunDirectory
+    from minigpt.training.callbacks import require_callbacks
     from minigpt.training.resume import has_work_left, resume
 
+    require_callbacks(callbacks)
     directory, changes = RunDirectory(Path(path)), drop_unset(changes)
     if not directory.finetuning.exists():
         if base is not None:
             raise ConfigError(f"base is for fine-tuned runs, and {str(path)!r} is none: leave it out")
-        return resume(path, data, restart_schedule, **changes)
+        return resume(path, data, restart_schedule, callbacks=callbacks, **changes)
     if restart_schedule:
         raise ConfigError("restart_schedule is not for fine-tuned runs: leave it out")
     if not has_work_left(directory, directory.read_info(), changes):
         return Run.open(path)
-    return resume_finetuning(path, base, data, **changes).run
+    return resume_finetuning(path, base, data, callbacks, **changes).run
 
 
 @list_settings(TrainingConfig, without=[*FIXED, *UNSETTABLE], has_defaults=False)
@@ -108,6 +117,7 @@ def finetune(
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     new_characters: Literal["add", "replace"] | None = None,
+    callbacks: Sequence["Callback"] = (),
     **settings: Any,
 ) -> "Run":
     """Fine-tune a copy of a run on a text, instructions or preferences, and return the new run.
@@ -128,6 +138,7 @@ def finetune(
         out: the new run's folder. A name that is taken gets a number.
         new_characters: what to do with characters of a text that are not in the run's vocabulary: "add" gives each a
             token, "replace" makes one token of all.
+        callbacks: called during the training, see `minigpt.Callback`.
         **settings: settings of the training. None, the default, is the base's value, except for the steps and the
             learning rate (docs/finetuning.md, docs/instructions.md).
 
@@ -137,7 +148,9 @@ def finetune(
     """
     from minigpt.finetuning.finetune import finetune
     from minigpt.runs.run import Run
+    from minigpt.training.callbacks import require_callbacks
 
+    require_callbacks(callbacks)
     if isinstance(tasks, str) or isinstance(test_only, str):
         raise ConfigError("tasks and test_only must be lists of names, such as ['reverse', 'upper']")
     if sum((data is not None, bool(tasks), preferences is not None)) != 1:
@@ -148,7 +161,7 @@ def finetune(
         raise ConfigError("lora and targets are for adapters: add method='lora', or leave them out")
     settings = drop_unset(settings)
     base = run if isinstance(run, Run) else Run.open(run, device=settings.get("device", "auto"))
-    more = drop_unset({"beta": beta, "new_characters": new_characters, **settings})
+    more = drop_unset({"beta": beta, "new_characters": new_characters, **settings}) | {"callbacks": callbacks}
     return finetune(base, data, tasks, test_only, preferences, method, lora, targets, out, **more).run
 
 

@@ -26,6 +26,7 @@ from minigpt.runs.run import Run
 from minigpt.system.device import pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import ChatTemplate
+from minigpt.training.callbacks import Callback
 from minigpt.training.display import Display
 from minigpt.training.objective import Objective
 from minigpt.training.setup import TrainingSetup
@@ -98,6 +99,7 @@ def train_dpo(
     out: str | Path | None = None,
     beta: float = DEFAULT_BETA,
     resumption: Resumption | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> DPOResult:
     """Train a copy of a run's model on pairs of answers, and save it as a new run. The base is the reference.
@@ -111,6 +113,7 @@ def train_dpo(
         out: the new run's directory; runs/<name>-preferring by default.
         beta: how close the model stays to the reference; larger is closer.
         resumption: as for `train_on_text`.
+        callbacks: as for `train_on_text`.
         **settings: as for `train_on_text`.
 
     Raises:
@@ -139,7 +142,7 @@ def train_dpo(
         finetuning = Finetuning(base, setup, finetuning_info, display, resumption=resumption)
         path = choose_path(base, out, "preferring")
         run = finetuning.start(path, instructions=True, exchanges=base.info.exchanges, documents=None)
-        run, adapter = finetuning.train(run, objective=PairObjective(setup, dpo_model, dataset))
+        run, adapter = finetuning.train(run, callbacks, PairObjective(setup, dpo_model, dataset))
         preferred_after = _measure_preferred(run.model, dataset)
         loss = run.info.validation_loss
         assert loss is not None

@@ -1,6 +1,7 @@
 """Resume a fine-tuning from its newest checkpoint: on a text, on instructions or on preferences."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from minigpt.runs.run_directory import RunDirectory
 from minigpt.runs.run_info import FinetuningInfo, RunInfo
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
+from minigpt.training.callbacks import Callback
 from minigpt.training.checkpoint_directory import CheckpointDirectory
 from minigpt.training.display import Display
 from minigpt.training.resume import change_config, has_work_left
@@ -30,7 +32,11 @@ logger = logging.getLogger(__name__)
 
 @use_pytorch_defaults()
 def resume_finetuning(
-    path: str | Path, base: str | Path | None = None, data: DataPath = None, **changes: Any
+    path: str | Path,
+    base: str | Path | None = None,
+    data: DataPath = None,
+    callbacks: Sequence[Callback] = (),
+    **changes: Any,
 ) -> TextResult | SFTResult | DPOResult:
     """Resume a fine-tuned run, and return the result of `train_on_text`, `train_sft` or `train_dpo`, which started it.
 
@@ -41,6 +47,7 @@ def resume_finetuning(
         base: where the base run is now, if it has moved.
         data: where the text, the examples or the pairs are now, if they have moved. For a run that learns examples, a
             file that is not JSON is the base's own text.
+        callbacks: called during the training, after the built-in callbacks.
         changes: new values of the settings in `config.CHANGEABLE`.
 
     Raises:
@@ -64,7 +71,7 @@ def resume_finetuning(
         own_text = data if examples is None else None
         examples = examples or _find_examples(directory, finetuning)
         resumption = Resumption(directory, info, finetuning, config, checkpoint, own_text)
-        return _continue(base_run, resumption, examples, data)
+        return _continue(base_run, resumption, examples, data, callbacks)
 
 
 def _has_rows(data: str | Path) -> bool:
@@ -105,21 +112,25 @@ def _open_base(info: RunInfo, finetuning: FinetuningInfo, base: str | Path | Non
 
 
 def _continue(
-    base: Run, resumption: Resumption, examples: str | Path | None, data: DataPath
+    base: Run,
+    resumption: Resumption,
+    examples: str | Path | None,
+    data: DataPath,
+    callbacks: Sequence[Callback],
 ) -> TextResult | SFTResult | DPOResult:
     """Call the function that began the run."""
     how = resumption.finetuning_info
     lora = LoRAConfig(how.rank, how.alpha, how.dropout, how.rslora, how.dora)
     targets = None if how.targets is None else how.targets.split(",")
+    common: dict[str, Any] = {"lora": lora, "targets": targets, "resumption": resumption, "callbacks": callbacks}
     if how.kind == "text":
         text_format = TextFormat.from_settings(resumption.config.training)
         corpus = find_training_data(resumption.directory.path, resumption.run_info, data, text_format)
-        new = how.new_characters
-        return train_on_text(base, corpus, how.method, lora, targets, resumption=resumption, new_characters=new)
+        return train_on_text(base, corpus, how.method, new_characters=how.new_characters, **common)
     if how.kind == "sft":
         tasks, test_only = ((names or "").split(",") if names else [] for names in (how.tasks, how.test_only))
-        return train_sft(base, examples, tasks, test_only, how.method, lora, targets, resumption=resumption)
+        return train_sft(base, examples, tasks, test_only, how.method, **common)
     if examples is None:
         raise DataError(f"the pairs of the run are not known: name them with {format_setting('data')}")
     beta = DEFAULT_BETA if how.beta is None else how.beta
-    return train_dpo(base, examples, how.method, lora, targets, beta=beta, resumption=resumption)
+    return train_dpo(base, examples, how.method, beta=beta, **common)

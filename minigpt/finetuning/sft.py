@@ -35,6 +35,7 @@ from minigpt.system.advice import format_setting
 from minigpt.system.device import pick_device
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.chat_format import CHAT_TOKENS, ChatTemplate
+from minigpt.training.callbacks import Callback
 from minigpt.training.display import Display
 from minigpt.training.objective import Objective
 from minigpt.training.setup import TrainingSetup
@@ -129,6 +130,7 @@ def train_sft(
     targets: Sequence[str] | None = None,
     out: str | Path | None = None,
     resumption: Resumption | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> SFTResult:
     """Train a copy of a run's model on instructions and answers, and save it as a new run.
@@ -145,6 +147,7 @@ def train_sft(
         targets: as for `train_on_text`.
         out: the new run's directory; runs/<name>-instructed by default.
         resumption: as for `train_on_text`.
+        callbacks: as for `train_on_text`.
         **settings: settings of the training. The others are the base's, except the steps, the learning rate and its
             schedule.
 
@@ -176,7 +179,8 @@ def train_sft(
         described_data = _describe_data(data, tasks, test_only, replays=replay is not None)
         finetuning_info = describe_finetuning("sft", base, method, lora, targets, resumption, **described_data)
         finetuning = Finetuning(base, setup, finetuning_info, display, old_ids, resumption)
-        run, adapter = _train_answers(finetuning, choose_path(base, out, "instructed"), split, template, dataset)
+        path = choose_path(base, out, "instructed")
+        run, adapter = _train_answers(finetuning, path, split, template, dataset, callbacks)
         accuracies = _compare_accuracies(run.model, template, split, before)
         own_before, own_after = measure_forgetting(base, run, replay)
         result = SFTResult(run, trained_parameters, accuracies, own_before, own_after, dataset.truncated, adapter)
@@ -209,14 +213,19 @@ def _build_model(
 
 
 def _train_answers(
-    finetuning: Finetuning, path: Path, split: ExampleSplit, template: ChatTemplate, dataset: SFTDataset
+    finetuning: Finetuning,
+    path: Path,
+    split: ExampleSplit,
+    template: ChatTemplate,
+    dataset: SFTDataset,
+    callbacks: Sequence[Callback],
 ) -> tuple[Run, Path | None]:
     """Start the run and train it, with the accuracy of each task at each evaluation. Return it, and its adapter."""
     exchanges = max(example.exchanges for example in split.all_train)
     run = finetuning.start(path, instructions=True, exchanges=exchanges, documents=None)
     setup, say = finetuning.setup, finetuning.display.say
     log = AccuracyLog(RunDirectory(run.path), setup.model, template, split.test, say)
-    trained = finetuning.train(run, [log], AnswerObjective(setup, dataset))
+    trained = finetuning.train(run, [log, *callbacks], AnswerObjective(setup, dataset))
     log.write_plot()
     return trained
 

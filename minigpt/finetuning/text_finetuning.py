@@ -26,6 +26,7 @@ from minigpt.runs.run import Run
 from minigpt.system.advice import format_setting
 from minigpt.system.pytorch_settings import use_pytorch_defaults
 from minigpt.tokenizers.base import Tokenizer
+from minigpt.training.callbacks import Callback
 from minigpt.training.display import Display
 from minigpt.training.setup import prepare_training
 
@@ -71,6 +72,7 @@ def train_on_text(
     out: str | Path | None = None,
     resumption: Resumption | None = None,
     new_characters: str | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> TextResult:
     """Fine-tune a copy of a run's model on a text, and save it as a new run.
@@ -85,6 +87,7 @@ def train_on_text(
         out: the new run's directory; runs/<name>-<method> by default.
         resumption: the run to resume, see `resume_finetuning`; the other arguments are those that it began with.
         new_characters: what to do with characters outside the base's vocabulary, see `extend_vocabulary`.
+        callbacks: called during the training, after the built-in callbacks.
         **settings: settings of the training. The others are the base's, except the steps and the learning rate.
 
     Raises:
@@ -116,7 +119,7 @@ def train_on_text(
         before = ExactLoss.measure(resized, setup.dataset.val, tokenizer, "validation split", setup.corpus.source)
         described = describe_finetuning("text", base, method, lora, targets, resumption, new_characters=new_characters)
         finetuning = Finetuning(base, setup, described, display, old_ids, resumption)
-        run, adapter = finetuning.train(finetuning.start(choose_path(base, out, method)))
+        run, adapter = finetuning.train(finetuning.start(choose_path(base, out, method)), callbacks)
         own_text = ReplayDataset.from_run(base, old_ids, resumption.own_text if resumption else None)
         own_before, own_after = measure_forgetting(base, run, own_text)
         assert run.info.validation_loss is not None

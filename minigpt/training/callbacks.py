@@ -1,11 +1,12 @@
 """Callbacks of the training loop. They do not know each other: each reads the TrainingState, or changes it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from minigpt.config_fields import format_value
 from minigpt.distributed.parallelism import gather_full_tensor
-from minigpt.errors import DivergedError
+from minigpt.errors import ConfigError, DivergedError
 from minigpt.model.language_model import evaluation_mode
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -22,13 +23,28 @@ Losses = Mapping[str, float]  # {"train": …, "val": …}, in nats per token
 
 
 class Callback:
-    """Base class of the callbacks: a subclass overrides the methods that it needs."""
+    """Base class of the callbacks: a subclass overrides the methods that it needs.
+
+    `minigpt.train(callbacks=[…])` calls the methods of your callbacks after those of the built-in callbacks: at an
+    evaluation, `state.metrics` and `state.snapshots` already have what was measured and written. With several
+    processes, each one calls its own callbacks; the first has `state.processes.is_first`.
+
+    An error in a callback ends the training as any error does. The run keeps its files, and `minigpt.resume` continues
+    from its last checkpoint.
+    """
 
     def on_train_begin(self, state: TrainingState) -> None:
         """Called before the first step. In a resumed run, the state is the checkpoint's."""
 
     def on_evaluate(self, state: TrainingState, losses: Losses) -> None:
-        """Called after the losses at `state.step` are estimated. The time spent here counts as evaluation."""
+        """Called after the losses at `state.step` are estimated. The time spent here counts as evaluation.
+
+        That is at each eval_interval, at each sample (see `--snapshots`) and at the last step.
+
+        Args:
+            state: the state of the training.
+            losses: "train" and "val", in nats per token.
+        """
 
     def on_step_end(self, state: TrainingState) -> None:
         """Called after each step."""
@@ -38,7 +54,18 @@ class Callback:
         return False
 
     def on_train_end(self, state: TrainingState) -> None:
-        """Called after the last step and the last evaluation."""
+        """Called after the last step and the last evaluation, also if a signal stopped the training."""
+
+
+def require_callbacks(callbacks: object) -> None:
+    """Raise ConfigError for anything but a list of callbacks."""
+    if not isinstance(callbacks, Sequence):
+        raise ConfigError(f"callbacks must be a list of callbacks, not {format_value(callbacks)}: put it in brackets")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(
+                f"callbacks must be objects of a subclass of minigpt.Callback, not {format_value(callback)}: make one"
+            )
 
 
 class StopOnSignal(Callback):
