@@ -41,6 +41,7 @@ CHANGEABLE = (  # settings that a resumed run may change
     "compile",
     "checkpoint_activations",
     "parallel",
+    "log_to",
 )
 DEFAULT_VOCAB_SIZE = 1024  # tokens of a tokenizer that is trained
 TokenizerKind: TypeAlias = Literal["char", "bpe", "sentencepiece", "gpt2"]
@@ -177,6 +178,9 @@ class TrainingConfig(ValidatedSettings):
     )
     save_minutes: float = setting(10.0, "minutes between checkpoints, besides those at evaluations", above=0)
     parallel: Literal["ddp", "fsdp"] = setting("ddp", "ddp copies the model to every process; fsdp splits it")
+    log_to: Literal["none", "tensorboard"] = setting(
+        "none", "tensorboard: also write the metrics and samples for TensorBoard; pip install 'mini-gpt[tensorboard]'"
+    )
     threads: int = setting(0, "CPU threads; 0: by the batch's size and the number of CPUs", at_least=0, at_most=1024)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train; auto takes a GPU if there is one")
 

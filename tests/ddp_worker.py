@@ -107,7 +107,9 @@ def train_all(folder: Path, text: Path) -> None:
         for parallel in PARALLEL:
             _, losses = fit_briefly(text, processes, parallel=parallel)
             (folder / f"{parallel}-{processes.rank}.json").write_text(json.dumps(losses))
-            minigpt.train(data=text, out=folder / f"{parallel}-random", parallel=parallel, **RANDOM)
+            minigpt.train(
+                data=text, out=folder / f"{parallel}-random", parallel=parallel, log_to="tensorboard", **RANDOM
+            )
             minigpt.train(data=text, out=folder / f"{parallel}-resumed", parallel=parallel, **RANDOM | {"max_iters": 2})
             resume(folder / f"{parallel}-resumed", max_iters=4)
         said = ""

@@ -3,10 +3,14 @@
 import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
+from conftest import TINY
 from snippets import ROOT, find_blocks
 
 from minigpt.cli.main import cli
@@ -38,6 +42,7 @@ def test_every_command_exists(line: str) -> None:
             ("python", NANOGPT_SCRIPT),
             (".venv/bin/pip", "install"),
             ("torchrun", "--standalone"),
+            ("tensorboard", "--logdir"),
         }
 
 
@@ -88,3 +93,26 @@ def test_every_import_in_the_docs_works() -> None:
     for module, names in imports:
         for name in names.split(", "):
             assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+
+
+def test_the_callback_for_weights_and_biases_logs_every_evaluation(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    wandb = SimpleNamespace(
+        init=lambda project, config: calls.append(config["max_iters"]),
+        log=lambda values, step: calls.append((step, values)),
+        finish=lambda: calls.append("finish"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input.txt").write_text(text_file.read_text())
+    page = (ROOT / "docs" / "training.md").read_text()
+    (code,) = (block for block in find_blocks("python", page) if "wandb" in block)
+    assert "max_iters=500" in code
+    names: dict[str, Any] = {"settings": TINY}
+    exec(code.replace("max_iters=500", "**settings"), names)
+    logged = [
+        (m.step, {"train loss": m.train_loss, "validation loss": m.validation_loss}) for m in names["run"].metrics
+    ]
+    assert calls == [60, *logged, "finish"]

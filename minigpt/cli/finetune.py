@@ -21,6 +21,7 @@ DEFAULTS = {
     "learning_rate": "1e-3 with adapters, 1e-4 without; with --preferences 2e-4 and 2e-5; for instructions 5e-3 and "
     "2e-3 up to a width of 64, and less in proportion for wider models",
     "min_learning_rate": "0",
+    "log_to": "none",
     "schedule": "the base run's; for instructions cosine, with a warmup of 100 steps",
 }
 

@@ -34,7 +34,7 @@ QUICK = {"max_iters": 800}
     without={
         *("eval_interval", "eval_windows", "snapshots", "checkpoint_activations", "compile", "parallel"),
         *("optimizer", "muon_learning_rate", "max_minutes"),
-        *("tokenizer", "patience", "on_spike", "save_minutes"),
+        *("tokenizer", "patience", "on_spike", "save_minutes", "log_to"),
     },
 )
 def ladder(data: DataPath, out: str | None, seeds: int, quick: bool, full: bool, as_json: bool, **fields: Any) -> None:

@@ -49,6 +49,7 @@ def derive_config(base: Run, method: Method, defaults: Mapping[str, Any], **sett
         "quantization": "none",
         "threads": 0,
         "compiled_loops": "auto",
+        "log_to": "none",
     }
     merged: dict[str, Any] = {"warmup_iters": base.config.training.warmup_iters, **common, **defaults, **settings}
     if "warmup_iters" not in settings and isinstance(merged["max_iters"], int):

@@ -8,6 +8,7 @@
     snapshots.jsonl     texts that the model wrote during training, each from the same start and seed
     samples.txt         the same texts, easy to read
     loss.png            the learning curves, from three evaluations on
+    events.out.tfevents.*.minigpt  the metrics and samples for TensorBoard, with `--log-to tensorboard`
     run.json            about the training: data, versions, parameters, exact validation loss, times
     checkpoints/        what the training needs in order to resume: training/checkpoint_format.py
     finetuning.json     of a fine-tuned run: what was learned, and which weights trained
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"  # held by the process that trains the run
 PROCESS = ".process"  # names that process
+EVENT_FILES = "events.out.tfevents.*.minigpt"  # TensorBoard reads a file with "tfevents" in its name
 Weights = Literal["last", "best"]
 
 
@@ -151,7 +153,8 @@ class RunDirectory:
             except OSError:
                 aside.replace(path)
                 raise
-            ours = {file.name for file in self.list_files()} | {LOCK, PROCESS}
+            written = [*self.list_files(), *RunDirectory(aside).list_event_files()]
+            ours = {file.name for file in written} | {LOCK, PROCESS}
             for file in aside.iterdir():
                 if file.name not in ours and not fnmatch(file.name, ".*.tmp"):
                     file.replace(path / file.name)
@@ -176,8 +179,12 @@ class RunDirectory:
                 )
 
     def list_files(self) -> list[Path]:
-        """Return every path that a run may have, in the order of the list above."""
+        """Return every path that a run may have, in the order of the list above, without TensorBoard's files."""
         return [path for name, path in vars(self).items() if name != "path"]
+
+    def list_event_files(self) -> list[Path]:
+        """Return TensorBoard's event files in the order of their start. All but the last are empty."""
+        return sorted(self.path.glob(EVENT_FILES))
 
     def require_no_links_outside(self) -> None:
         """Raise RunError for a file that opening the run reads and that is a link to a place outside the run."""

@@ -24,6 +24,7 @@ from minigpt.tokenizers.loading import train_tokenizer
 from minigpt.training.display import Display
 from minigpt.training.planning.forecast import count_steps_within
 from minigpt.training.precision import require_precision, resolve_precision
+from minigpt.training.tensorboard_log import require_logger
 from minigpt.training.training_data import TrainingData
 
 MEMORY_WAY_OUT = "lower batch_size, block_size, n_embd or n_layer, or use a text of fewer different characters"
@@ -41,6 +42,9 @@ class TrainingSetup:
         model: the model, on its device.
         threads: number of threads that PyTorch uses.
         processes: the processes that train together.
+
+    Raises:
+        MissingExtraError: the config logs to a program whose package is not installed.
     """
 
     corpus: Corpus | PreparedData
@@ -50,6 +54,9 @@ class TrainingSetup:
     model: TrainedModel
     threads: int
     processes: Processes = SINGLE
+
+    def __post_init__(self) -> None:
+        require_logger(self.config.training)
 
 
 def resolve_max_minutes(setup: TrainingSetup, display: Display) -> TrainingSetup:

@@ -47,6 +47,7 @@ from minigpt.training.loss_spikes import require_finite
 from minigpt.training.objective import Objective
 from minigpt.training.run_info_writer import RunInfoWriter
 from minigpt.training.setup import TrainingSetup
+from minigpt.training.tensorboard_log import TensorBoardLog
 from minigpt.training.training_state import TrainingState
 
 GetWeights = Callable[[], Mapping[str, Tensor]]
@@ -183,12 +184,14 @@ def _make_callbacks(run: Run, setup: TrainingSetup, display: Display) -> list[Ca
     """Return the callbacks that show the training, keep its metrics and samples, and stop it early."""
     tokens_per_step = run.config.training.gradient_accumulation * setup.dataset.tokens_per_batch
     characters_per_step = tokens_per_step * run.info.data_characters / setup.dataset.num_tokens
+    directory, log_to = RunDirectory(run.path), run.config.training.log_to
     return [
         *([GatherShards(run.model)] if is_sharded(run.config, setup.processes) else []),
         EvaluationTable(display, characters_per_step),
         ProgressBar(display, characters_per_step),
-        MetricsLog(RunDirectory(run.path), characters_per_step),
+        MetricsLog(directory, characters_per_step),
         SnapshotWriter(run, display),
+        *([TensorBoardLog(directory)] if log_to == "tensorboard" else []),
         EarlyStopping(),
         *([BusyMachineHint(display, setup.threads)] if get_device(run.model).type == "cpu" else []),
     ]

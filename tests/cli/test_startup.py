@@ -37,6 +37,9 @@ def test_info_and_runs_import_nothing_heavy(trained: Run, tmp_path: Path) -> Non
 
 def test_a_short_training_and_a_text_import_no_compiler_and_no_plots(text_file: Path, tmp_path: Path) -> None:
     train = ["train", "--data", text_file, "--out", "run", *TINY_FLAGS, "--max-iters", 20]
-    [*_, modules] = list_modules(train, ["sample", "run", "--max-new-tokens", 500], cwd=tmp_path)
+    logged = [*train, "--log-to", "tensorboard"]
+    [*_, modules, with_log] = list_modules(train, ["sample", "run", "--max-new-tokens", 500], logged, cwd=tmp_path)
     assert "torch" in modules
-    assert not {"torch._dynamo", "sympy", "numba", "matplotlib"} & modules
+    assert not {"torch._dynamo", "sympy", "numba", "matplotlib", "tensorboard"} & modules
+    assert "tensorboard" in with_log
+    assert not {"torch._dynamo", "sympy", "numba", "matplotlib"} & with_log

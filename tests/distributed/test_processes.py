@@ -17,9 +17,12 @@ from cli_process import CommandProcess, serve_torchrun
 from conftest import TINY_FLAGS
 from ddp_worker import EXACT, LONG, OTHERS, PARALLEL, fit_briefly, resume_exactly, train_exactly, work
 from fault_injection import PROCESSES
+from lazy_module import LazyModule
 from safetensors.torch import load_file
 
 from minigpt.runs.run_directory import RunDirectory
+
+accumulators = LazyModule("tensorboard.backend.event_processing.event_accumulator")
 
 
 def run_two_processes(folder: Path, task: str, *arguments: Path) -> None:
@@ -107,6 +110,13 @@ def test_one_process_resumes_what_two_began_and_two_what_one_began(runs: Path, p
 def test_two_processes_resume_with_the_same_bits_dropout_included(runs: Path, parallel: str) -> None:
     assert compare_weights(runs / f"{parallel}-random", runs / f"{parallel}-resumed") == 0
     assert losses(runs / f"{parallel}-random") == losses(runs / f"{parallel}-resumed")
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_two_processes_write_one_event_file_for_tensorboard(runs: Path, parallel: str) -> None:
+    (file,) = RunDirectory(runs / f"{parallel}-random").list_event_files()  # a second process would write its own
+    events = accumulators.EventAccumulator(str(file)).Reload()
+    assert [event.step for event in events.Scalars("loss/validation")] == [0, 2, 4]
 
 
 def test_an_error_in_one_process_ends_all_and_is_printed_once_with_its_rank(runs: Path) -> None:
