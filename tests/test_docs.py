@@ -1,6 +1,8 @@
 """Every command, link, setting and line of code in the docs exists."""
 
+import contextlib
 import importlib
+import io
 import re
 import shlex
 import sys
@@ -13,6 +15,7 @@ import pytest
 from conftest import TINY
 from snippets import ROOT, find_blocks
 
+import minigpt
 from minigpt.cli.main import cli
 from minigpt.config import Config
 
@@ -116,3 +119,13 @@ def test_the_callback_for_weights_and_biases_logs_every_evaluation(
         (m.step, {"train loss": m.train_loss, "validation loss": m.validation_loss}) for m in names["run"].metrics
     ]
     assert calls == [60, *logged, "finish"]
+
+
+def test_the_code_of_the_look_page_runs(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TINY | {"block_size": 32, "max_iters": 1, "device": "cpu"}
+    minigpt.train(data=text_file, out=tmp_path / "runs" / "lecture", **settings)
+    monkeypatch.chdir(tmp_path)
+    blocks = find_blocks("python", (ROOT / "docs" / "look.md").read_text())
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec("".join(blocks), {})
+    assert {path.name for path in tmp_path.glob("*.png")} == {"attention.png", "lens.png", "next.png"}

@@ -7,8 +7,9 @@ the embedding (nostalgebraist 2020, "interpreting GPT: the logit lens").
 Shapes: T positions, C channels, V vocabulary, L blocks.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +18,44 @@ from minigpt.errors import ConfigError
 from minigpt.model import GPT, GPTLanguageModel, LanguageModel, Modern
 from minigpt.model.language_model import evaluation_mode
 from minigpt.runs.run import Run
-from minigpt.studies.text_window import TextOrIds, encode_window
+from minigpt.studies.text_window import TextOrIds, decode_tokens, encode_window
 from minigpt.system.device import limit_threads
+from minigpt.system.plotting import Plottable, create_figure, cut_to_width, make_token_label
+from minigpt.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Transformer = GPTLanguageModel | GPT | Modern
+MAX_POSITIONS = 32  # a figure has room for this many columns
+COLUMNS = 6  # characters of a token in a cell
+DARK = 0.6  # probability from which a cell is so dark that its text is white
 
 
 @dataclass(frozen=True)
-class LogitLens:
-    """What a model predicts after the embedding and after each block.
+class LogitLens(Plottable):
+    """What a model predicts after the embedding and after each block. A notebook shows it as a figure.
 
     Attributes:
         ids: the token ids that the model read, (T,).
         layers: the names of the layers: "embedding", "block 0", "block 1", ...
         logits: of the token that follows each position, (L + 1, T, V). Those of the last layer are the model's own.
+        tokenizer: the run's, which turns ids into text.
     """
 
     ids: Tensor
     layers: list[str]
     logits: Tensor
+    tokenizer: Tokenizer = field(repr=False)
+
+    def plot(self) -> "Figure":
+        """Draw the most likely token after each layer, at each of the last 32 positions at most."""
+        probabilities, best = self.logits[:, -MAX_POSITIONS:].softmax(dim=-1).max(dim=-1)  # (L + 1, T) each
+        read = decode_tokens(self.tokenizer, self.ids[-MAX_POSITIONS:])
+        predicted = [decode_tokens(self.tokenizer, row) for row in best]
+        left_out = f" (the last {len(read)} of {len(self.ids)} positions)" if len(read) < len(self.ids) else ""
+        title = f"Logit lens: the most likely next token after each layer{left_out}"
+        return draw_lens(probabilities, predicted, self.layers, read, title)
 
 
 def logit_lens(run: Run, text: TextOrIds) -> LogitLens:
@@ -52,7 +72,8 @@ def logit_lens(run: Run, text: TextOrIds) -> LogitLens:
     """
     idx = encode_window(run, text)
     layers = dict(stream_lens_logits(run, idx))
-    return LogitLens(idx.cpu(), list(layers), torch.stack([logits.cpu() for logits in layers.values()]))
+    logits = torch.stack([logits.cpu() for logits in layers.values()])
+    return LogitLens(idx.cpu(), list(layers), logits, run.tokenizer)
 
 
 def stream_lens_logits(run: Run, idx: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -116,3 +137,34 @@ def compute_lens_logits(model: LanguageModel, x: Tensor) -> Tensor:
         return model.lm_head(x)[0]
     assert isinstance(model, GPT)  # only GPT-2's head is the token embedding table
     return model.head_product(x, model.token_embedding_table.weight)[0]
+
+
+def draw_lens(
+    probabilities: Tensor, predicted: Sequence[Sequence[str]], layers: Sequence[str], read: Sequence[str], title: str
+) -> "Figure":
+    """Draw a logit lens as a heat map: a row for each layer, the first at the bottom, and a column for each position.
+
+    Args:
+        probabilities: of the most likely tokens, (L + 1, T).
+        predicted: the text of these tokens, for each layer and position.
+        layers: the names of the layers.
+        read: the text of the token at each position.
+        title: the figure's title.
+    """
+    T = len(read)
+    figure = create_figure(max(7.0, 2 + 0.5 * T), 2.2 + 0.4 * len(layers))
+    axes = figure.subplots()
+    image = axes.imshow(probabilities.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
+    for layer, row in enumerate(predicted):
+        for position, token in enumerate(row):
+            color = "white" if float(probabilities[layer, position]) > DARK else "black"
+            label = cut_to_width(make_token_label(token), COLUMNS)
+            text = axes.text(position, layer, label, ha="center", va="center", size=9, family="monospace", color=color)
+            text.set_parse_math(False)  # $…$ in a token is not a formula
+    labels = [cut_to_width(make_token_label(token), COLUMNS) for token in read]
+    axes.set_xticks(range(T), labels, size=9, family="monospace", parse_math=False)
+    axes.set_yticks(range(len(layers)), layers)
+    axes.set_xlabel("token that the model reads")
+    axes.set_title(title, size=12)
+    figure.colorbar(image, label="probability")
+    return figure

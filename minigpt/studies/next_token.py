@@ -1,8 +1,8 @@
 """What a model expects after a text: the probabilities of the next token, before and after the filters of sampling."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -16,27 +16,52 @@ from minigpt.model.language_model import evaluation_mode
 from minigpt.model.loss_units import nats_to_bits
 from minigpt.runs.run import Run
 from minigpt.studies.attention_heads import without_heads
-from minigpt.studies.text_window import TextOrIds, encode_window
+from minigpt.studies.text_window import TextOrIds, decode_tokens, encode_window
 from minigpt.system.device import limit_threads
+from minigpt.system.plotting import Plottable, create_figure, make_token_label, replace_undrawable
+from minigpt.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TOP = 15  # most likely tokens in the figure
+SHOWN = 40  # characters of the text in its title
+COLORS = ("#1f77b4", "#ff7f0e")
 
 
 @dataclass(frozen=True)
-class NextTokenDistribution:
-    """The probabilities of the next token.
+class NextTokenDistribution(Plottable):
+    """The probabilities of the next token. A notebook shows them as a figure.
 
     Attributes:
         probabilities: those of the model, (V,), float64.
         filtered: those after temperature, top-k and top-p, from which the token is sampled, (V,), float64.
+        text: what the model has read, for the figure.
+        tokenizer: names the tokens in the figure; None for their ids.
     """
 
     probabilities: Tensor
     filtered: Tensor
+    text: str = ""
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
 
     @classmethod
-    def from_logits(cls, logits: Tensor, config: SamplingConfig) -> Self:
-        """Return the distribution of the token that logits (V,) predict."""
+    def from_logits(
+        cls, logits: Tensor, config: SamplingConfig, text: str = "", tokenizer: Tokenizer | None = None
+    ) -> Self:
+        """Return the distribution of the token that logits (V,) predict, after a text."""
         logits = logits.double().cpu()
-        return cls(F.softmax(logits, dim=-1), F.softmax(filter_logits(logits[None], config)[0], dim=-1))
+        filtered = F.softmax(filter_logits(logits[None], config)[0], dim=-1)
+        return cls(F.softmax(logits, dim=-1), filtered, text, tokenizer)
+
+    def plot(self) -> "Figure":
+        """Draw the probabilities of the 15 most likely tokens as bars."""
+        top = self.probabilities.topk(min(TOP, len(self.probabilities))).indices
+        names = decode_tokens(self.tokenizer, top) if self.tokenizer else [f"#{i}" for i in top.tolist()]
+        series = {f"model: {self.entropy:.2f} bits": self.probabilities[top]}
+        if not self.filtered.equal(self.probabilities):
+            series[f"temperature, top-k, top-p: {self.filtered_entropy:.2f} bits"] = self.filtered[top]
+        return draw_next_tokens(names, series, self.text)
 
     @property
     def entropy(self) -> float:
@@ -81,7 +106,8 @@ def next_token_distribution(
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     idx = encode_window(run, text)
     with limit_threads(len(idx) * run.config.model.n_embd):
-        return NextTokenDistribution.from_logits(compute_next_logits(run.model, idx, heads_off), config)
+        logits = compute_next_logits(run.model, idx, heads_off)
+    return NextTokenDistribution.from_logits(logits, config, run.tokenizer.decode(idx.tolist()), run.tokenizer)
 
 
 def compute_next_logits(model: LanguageModel, idx: Tensor, heads_off: Collection[tuple[int, int]] = ()) -> Tensor:
@@ -98,3 +124,27 @@ def compute_next_logits(model: LanguageModel, idx: Tensor, heads_off: Collection
     with evaluation_mode(model), without_heads(model, heads_off):
         _, logits = prefill(model, idx[None])  # (1, V)
     return logits[0]
+
+
+def draw_next_tokens(tokens: Sequence[str], series: Mapping[str, Tensor], text: str) -> "Figure":
+    """Draw the probabilities of tokens as horizontal bars, the first token on top.
+
+    Args:
+        tokens: the text of each token, (N,).
+        series: the probabilities (N,) by what the legend calls them.
+        text: the text that the tokens follow; the title shows its end.
+    """
+    figure = create_figure(8, 1.5 + 0.3 * len(tokens))
+    axes = figure.subplots()
+    height = 0.8 / len(series)
+    for n, (label, probabilities) in enumerate(series.items()):
+        places = [place + height * (n - (len(series) - 1) / 2) for place in range(len(tokens))]
+        axes.barh(places, probabilities.tolist(), height=height, label=label, color=COLORS[n])
+    labels = [make_token_label(token) for token in tokens]
+    axes.set_yticks(range(len(tokens)), labels, size=11, family="monospace", parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlabel("probability")
+    shown = ("…" if len(text) > SHOWN else "") + replace_undrawable(text[-SHOWN:])
+    axes.set_title(f"The next token after “{shown}”", size=12, parse_math=False)
+    axes.legend()
+    return figure

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from minigpt.model.language_model import get_device
 from minigpt.runs.run import Run
+from minigpt.tokenizers.base import Tokenizer
 
 TextOrIds: TypeAlias = str | Sequence[int]  # a text, or its token ids
 
@@ -22,3 +23,8 @@ def encode_window(run: Run, text: TextOrIds) -> Tensor:
     """
     ids = run.encode_prompt(text) if isinstance(text, str) else text
     return torch.tensor(ids[-run.model.config.block_size :], dtype=torch.int64, device=get_device(run.model))
+
+
+def decode_tokens(tokenizer: Tokenizer, ids: Tensor) -> list[str]:
+    """Return the text of each of some token ids (N,). A token that is only a part of a character becomes U+FFFD."""
+    return [tokenizer.decode([i]) for i in ids.tolist()]

@@ -43,9 +43,26 @@ def write_plain_numbers(axis: "Axis") -> None:
 
 def write_png(path: Path, figure: "Figure") -> None:
     """Write a figure as a PNG, all or nothing. Raise FileError."""
+    write_atomic(path, render_png(figure))
+
+
+def render_png(figure: "Figure") -> bytes:
+    """Return a figure as the content of a PNG file."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    write_atomic(path, picture.getvalue())
+    return picture.getvalue()
+
+
+class Plottable:
+    """Base class of a result that a notebook shows as a figure. Matplotlib is imported when the figure is drawn."""
+
+    def plot(self) -> "Figure":
+        """Draw the result."""
+        raise NotImplementedError
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture that a notebook shows."""
+        return render_png(self.plot())
 
 
 def replace_undrawable(text: str) -> str:
@@ -61,6 +78,11 @@ def replace_undrawable(text: str) -> str:
         named = " ".join(lost[:MAX_NAMED]) + (" …" if len(lost) > MAX_NAMED else "")
         _warn_of_missing_font(named)
     return "".join(c if c in drawable else "¶" if c == "\n" else "·" for c in text)
+
+
+def make_token_label(token: str) -> str:
+    """Return a token as the label of an axis, as `replace_undrawable` does. A space becomes ␣, which can be seen."""
+    return replace_undrawable(token).replace(" ", "␣")
 
 
 def _warn_of_missing_font(characters: str) -> None:

@@ -1,8 +1,9 @@
 """The view `attention`: where each head looks, as maps of the attention weights over a text."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,18 +15,43 @@ from minigpt.model.language_model import evaluation_mode
 from minigpt.model.lecture import MultiHeadAttention
 from minigpt.runs.run import Run
 from minigpt.studies.attention_heads import FusedAttention, count_heads, find_attentions
-from minigpt.studies.text_window import TextOrIds, encode_window
+from minigpt.studies.text_window import TextOrIds, decode_tokens, encode_window
 from minigpt.system.device import limit_threads
-from minigpt.system.plotting import create_figure, replace_undrawable
+from minigpt.system.plotting import Plottable, create_figure, make_token_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MASKED = "#b0b0b0"  # the color of the positions that the causal mask hides
 MAX_LABELS = 48  # a map has room for this many characters
+TITLE_CHARACTERS = 8.5  # of the title on an inch of the figure
 
 
-def attention_maps(run: Run, text: TextOrIds) -> Tensor:
+class AttentionMaps(Plottable, Tensor):
+    """The attention weights (L, H, T, T) of a text: a tensor that a notebook shows as a figure.
+
+    What PyTorch computes from it, slices included, is a plain tensor.
+
+    Attributes:
+        tokens: the text of each token that the model read.
+    """
+
+    tokens: list[str]
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a function of PyTorch as for a plain tensor."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+    def plot(self) -> "Figure":
+        """Draw the maps as `draw_attention` does."""
+        return draw_attention(self, self.tokens)
+
+
+def attention_maps(run: Run, text: TextOrIds) -> AttentionMaps:
     """Return the attention weights of every head of a run's model over a text.
 
     Args:
@@ -34,7 +60,7 @@ def attention_maps(run: Run, text: TextOrIds) -> Tensor:
             token.
 
     Returns:
-        The weights (L, H, T, T), as `compute_attention_maps` returns them.
+        The weights (L, H, T, T), as `compute_attention_maps` returns them. Their `plot` draws them.
 
     Raises:
         ConfigError: the model has no attention.
@@ -42,7 +68,9 @@ def attention_maps(run: Run, text: TextOrIds) -> Tensor:
     """
     idx = encode_window(run, text)
     with limit_threads(len(idx) * run.config.model.n_embd):
-        return compute_attention_maps(run.model, idx)
+        maps = compute_attention_maps(run.model, idx).as_subclass(AttentionMaps)
+    maps.tokens = decode_tokens(run.tokenizer, idx)
+    return maps
 
 
 @torch.no_grad()
@@ -110,7 +138,8 @@ def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
     import matplotlib
 
     L, H, T, _ = maps.shape
-    figure = create_figure(1 + 2.6 * H, 1 + 2.6 * L)
+    width = 1 + 2.6 * H
+    figure = create_figure(width, 1 + 2.6 * L)
     grid = figure.subplots(L, H, squeeze=False, sharex=True, sharey=True)
     size = min(9.0, 230 / T)
     later = np.triu(np.ones((T, T), dtype=bool), 1)  # positions that the mask hides from a row
@@ -122,9 +151,10 @@ def draw_attention(maps: Tensor, text: Sequence[str]) -> "Figure":
             axes.set_title(f"block {layer + 1}, head {head + 1}", size=11)
             axes.tick_params(length=0)
             if len(text) == T <= MAX_LABELS:
-                characters = [replace_undrawable(c) for c in text]
-                axes.set_xticks(range(T), characters, size=size, family="monospace", parse_math=False)
-                axes.set_yticks(range(T), characters, size=size, family="monospace", parse_math=False)
+                labels = [make_token_label(token) for token in text]
+                axes.set_xticks(range(T), labels, size=size, family="monospace", parse_math=False)
+                axes.set_yticks(range(T), labels, size=size, family="monospace", parse_math=False)
     figure.colorbar(image, ax=grid, label="attention weight", shrink=0.6)
-    figure.suptitle("Attention weights: from each position (row) to those up to it (columns); gray: masked", size=15)
+    title = "Attention weights: from each position (row) to those up to it (columns); gray: masked"
+    figure.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS * width)), size=15)
     return figure
