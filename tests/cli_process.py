@@ -4,9 +4,11 @@ Tests of how the installed program starts or ends use conftest.COMMAND instead.
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import pty
+import struct
 import subprocess
 import sys
 import tempfile
@@ -189,11 +191,15 @@ def hide_module(name: str) -> None:
     sys.modules[name] = None  # type: ignore[assignment]
 
 
-def give_up_root() -> None:
-    """Make this process one of the user "nobody" if it belongs to root."""
+def obey_file_modes() -> None:
+    """Let the modes of files bind this process, also if it belongs to root: on Linux it drops its capabilities.
+
+    The user stays the same, since another one could not import modules from a Python that is installed in root's home.
+    """
     if os.getuid() == 0:
-        os.setgid(65534)
-        os.setuid(65534)
+        header = struct.pack("Ii", 0x20080522, 0)  # capset(2): _LINUX_CAPABILITY_VERSION_3, this process
+        status = ctypes.CDLL(None, use_errno=True).capset(header, bytes(24))
+        assert status == 0, os.strerror(ctypes.get_errno())
 
 
 def _run_main(

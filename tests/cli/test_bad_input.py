@@ -1,15 +1,13 @@
 """Errors on the command line: one sentence, exit status 2, no traceback, nothing half-written."""
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_process import give_up_root, run_command
+from cli_process import obey_file_modes, run_command
 from conftest import TINY_FLAGS
 
 from minigpt.runs.run import Run
@@ -171,28 +169,12 @@ def test_a_folder_that_is_not_a_run_is_never_overwritten(command: Callable, text
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.fixture
-def unprivileged() -> Iterator[tuple[Path, Callable[..., subprocess.CompletedProcess]]]:
-    """A folder, and the command run in it as a user who isn't root: root becomes nobody after the imports."""
-    public = Path(tempfile.mkdtemp(dir="/tmp"))  # tmp_path lies in a folder that only its owner may enter
-    public.chmod(0o755)
-    theirs = public / "theirs"
-    theirs.mkdir()
-    if os.getuid() == 0:
-        os.chown(theirs, 65534, 65534)
-
+def test_an_unreadable_file_and_an_unwritable_folder_are_refused(tmp_path: Path, text: str) -> None:
     def call(*arguments: object) -> subprocess.CompletedProcess:
-        return run_command(arguments, theirs, prepare=give_up_root)
+        return run_command(arguments, theirs, prepare=obey_file_modes)
 
-    yield public, call
-    shutil.rmtree(public)
-
-
-def test_an_unreadable_file_and_an_unwritable_folder_are_refused(
-    unprivileged: tuple[Path, Callable], text: str
-) -> None:
-    public, call = unprivileged
-    secret, readable, closed = public / "secret.txt", public / "readable.txt", public / "closed"
+    theirs, secret, readable, closed = (tmp_path / name for name in ("theirs", "secret.txt", "readable.txt", "closed"))
+    theirs.mkdir()
     for file in (secret, readable):
         file.write_text(text)
     secret.chmod(0)
@@ -201,7 +183,7 @@ def test_an_unreadable_file_and_an_unwritable_folder_are_refused(
     refused(call("train", "--data", readable, "--out", closed / "run"), "closed/run", "permission denied")
     closed.chmod(0)
     refused(call("sample", closed / "run"), "closed/run")
-    assert list((public / "theirs").iterdir()) == []
+    assert list(theirs.iterdir()) == []
     closed.chmod(0o755)
 
 
