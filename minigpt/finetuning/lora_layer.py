@@ -74,13 +74,13 @@ class LowRankUpdate(nn.Module):
         norm_scale = self._compute_norm_scale(weight)
         return (norm_scale - 1) * F.linear(x, weight) + norm_scale * update
 
-    def compute_weight_update(self, weight: Tensor) -> Tensor:
-        """Return what the update adds to the layer's matrix: (O, I)."""
-        update = self.B @ self.A * self.config.scaling
+    def add_to(self, total: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+        """Return `total` (O, I) plus `scale` times what this update adds to the layer's own matrix, `weight` (O, I)."""
         if self.magnitude is None:
-            return update
+            return torch.addmm(total, self.B, self.A, alpha=scale * self.config.scaling)  # four operations in one
         norm_scale = self._compute_norm_scale(weight)[:, None]
-        return (norm_scale - 1) * weight + norm_scale * update
+        update = self.B @ self.A * self.config.scaling
+        return total + scale * ((norm_scale - 1) * weight + norm_scale * update)
 
     def _compute_norm_scale(self, weight: Tensor) -> Tensor:
         """Return DoRA's factor for each row, (O,). As in the paper, the present norm counts as a constant."""
@@ -120,22 +120,24 @@ class LoRALinear(nn.Module):
 
         A product with it is the layer's result, and autograd takes its gradient on to the updates.
         """
-        weight = self.base.weight
-        active = {} if self.unmerged_base else {self.adapters[name]: scale for name, scale in self.scales.items()}
-        if any(update.config.dropout and self.training for update in active):
+        if self.unmerged_base:
+            return self.base.weight
+        if self.training and any(self.adapters[name].config.dropout for name in self.scales):
             return None
-        return sum((scale * update.compute_weight_update(weight) for update, scale in active.items()), weight)
+        return self._add_updates()
+
+    def _add_updates(self) -> Tensor:
+        """Return the frozen matrix with the updates of the active adapters added: (O, I)."""
+        weight = total = self.base.weight
+        for name, scale in self.scales.items():
+            total = self.adapters[name].add_to(total, weight, scale)
+        return total
 
     def merge(self) -> None:
         """Replace `base` by a layer whose matrix includes the updates of the active adapters."""
         if self.unmerged_base is None:
             self.unmerged_base = (self.base,)
-            weight = self.base.weight.detach()
-            updates = [
-                scale * self.adapters[name].compute_weight_update(weight).detach()
-                for name, scale in self.scales.items()
-            ]
-            self.base = copy_with_weight(self.base, sum(updates, weight))
+            self.base = copy_with_weight(self.base, self._add_updates().detach())
 
     def unmerge(self) -> None:
         """Put the frozen layer back, bit for bit."""

@@ -8,6 +8,7 @@ step costs little more than its matrix products, also beside another program tha
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -105,9 +106,10 @@ class CompiledGPT(GPT):
             _memories[self] = _Memory()
         present = unique_parameters(parameters)
         added = [_step.adds_gradients and _has_plain_gradient(p) for p in present]
-        others = [p for p, is_added in zip(present, added, strict=True) if not is_added]
+        returned = [p.requires_grad and not is_added for p, is_added in zip(present, added, strict=True)]
+        destinations = ([*compress(present, added)], added, returned)
         batch = (self.config, parameters, idx, targets)
-        loss, logits = _Step.apply(_memories[self], batch, present, added, _ANCHOR, *others)
+        loss, logits = _Step.apply(_memories[self], batch, destinations, _ANCHOR, *compress(present, returned))
         return logits, loss
 
     def _can_use_loops(self, idx: Tensor, targets: Tensor) -> bool:
@@ -157,9 +159,8 @@ def _has_plain_gradient(p: Tensor) -> bool:
     return p.is_leaf and p.grad is not None and not p._backward_hooks and not p._post_accumulate_grad_hooks
 
 
-_ANCHOR = torch.zeros(
-    (), requires_grad=True
-)  # autograd calls `backward` of a function only if an input needs gradients
+# Autograd calls `backward` of a function only if an input needs gradients.
+_ANCHOR = torch.zeros((), requires_grad=True)
 
 
 class _Step(torch.autograd.Function):
@@ -173,8 +174,7 @@ class _Step(torch.autograd.Function):
         ctx: Any,
         memory: "_Memory",
         batch: tuple[ModelConfig, Sequence[Tensor | None], Tensor, Tensor],
-        present: Sequence[Tensor],
-        added: Sequence[bool],
+        destinations: tuple[Sequence[Tensor], Sequence[bool], Sequence[bool]],
         anchor: Tensor,
         *others: Tensor,
     ) -> Any:
@@ -184,13 +184,13 @@ class _Step(torch.autograd.Function):
             ctx: what backward reads.
             memory: the memory of the model's loops.
             batch: what `_Memory.compute` takes.
-            present: the parameters, each once.
-            added: for each of these whether backward adds to its gradient, or returns it to autograd.
+            destinations: the parameters to whose gradients backward adds; then for each gradient whether it is one of
+                these, and whether it is returned to autograd.
             anchor: a tensor that needs gradients.
-            others: those of the parameters that are not added.
+            others: the parameters whose gradients are returned.
         """
         loss, logits, ctx.gradients = memory.compute(*batch)
-        ctx.memory, ctx.present, ctx.added = memory, present, added
+        ctx.memory, ctx.destinations = memory, destinations
         ctx.mark_non_differentiable(logits)
         ctx.set_materialize_grads(False)  # no zeros for the logits
         return loss, logits
@@ -204,13 +204,12 @@ class _Step(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if d_loss != 1:
             gradients.flat *= d_loss
-        if any(ctx.added):
-            sums = [p.grad for p, is_added in zip(ctx.present, ctx.added, strict=True) if is_added]
-            torch._foreach_add_(sums, gradients.select(ctx.added, True))
-        others = gradients.select(ctx.added, False)
-        if not others:
+        parameters, added, returned = ctx.destinations
+        if parameters:
+            torch._foreach_add_([p.grad for p in parameters], [*compress(gradients.views, added)])
+        if not any(returned):
             ctx.memory.spare_gradients.append(gradients)
-        return None, None, None, None, None, *others
+        return None, None, None, None, *compress(gradients.views, returned)
 
 
 class _Gradients:
@@ -232,10 +231,6 @@ class _Gradients:
         self.views = [part.view_as(p) for part, p in zip(parts, present, strict=True)]
         view_of = dict(zip(present, self.views, strict=True))
         self.tables = make_tables([p if p is None else view_of[p] for p in parameters], unused)
-
-    def select(self, added: Sequence[bool], value: bool) -> list[Tensor]:
-        """Return the views of the parameters for which `added` has this value."""
-        return [view for view, is_added in zip(self.views, added, strict=True) if is_added == value]
 
 
 class _Memory:

@@ -252,7 +252,8 @@ def test_adapters_are_switched_scaled_and_blended() -> None:
             weight = expected.get_submodule(path).weight
             for name, scale in scales.items():
                 if name in layer.adapters:
-                    weight.data += scale * layer.adapters[name].compute_weight_update(layer.base.weight).detach()
+                    update = layer.adapters[name]
+                    weight.data += scale * update.config.scaling * (update.B @ update.A).detach()
         assert (compute_logits(model) - compute_logits(expected)).abs().max() < 1e-4
     use_adapters(model, {"a": 1.0})
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
