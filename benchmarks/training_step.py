@@ -3,7 +3,8 @@
     python benchmarks/training_step.py --data input.txt
 
 A step is batch, loss, backward and optimizer. The sides run in turns, each on the number of threads that makes it
-fastest. A ratio is a side's time over ours in the same round: the median, and the range in parentheses.
+fastest, or on --threads. A ratio is a side's time over ours in the same round: the median, and the range in
+parentheses.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from peers import (
     make_transformers_step,
 )
 from processor import describe_processor
-from side_by_side import choose_threads, time_in_turns
+from side_by_side import Side, choose_threads, time_in_turns
 from torch import Tensor
 
 from minigpt.data.corpus import find_corpus
@@ -57,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="the text file; by default that of minigpt train")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, help="the number of threads of every side")
     arguments = parser.parse_args()
     text = find_corpus(arguments.data).text
     tokenizer = CharTokenizer.from_text(text)
@@ -71,8 +73,10 @@ def main() -> None:
             "nanoGPT's": make_nanogpt_step,
             "transformers' GPT-2": make_transformers_step,
         }
-        sides = {name: choose_threads(make(shape, ids)) for name, make in steps.items()}
-        sides["matrix products alone"] = choose_threads(make_matrix_products(shape))
+        works = {name: make(shape, ids) for name, make in steps.items()}
+        works["matrix products alone"] = make_matrix_products(shape)
+        threads = arguments.threads
+        sides = {name: Side(work, threads) if threads else choose_threads(work) for name, work in works.items()}
         for name, timing in time_in_turns(sides, arguments.rounds).items():
             print(f"| {shape} | {name} | {sides[name].threads} | {timing.seconds * 1e3:.2f} | {timing} |", flush=True)
 

@@ -1,8 +1,8 @@
 """Linear layers by oneDNN in place of MKL.
 
 For float32 on a CPU, PyTorch multiplies matrices by MKL, which uses half of the vector units of AMD processors with
-AVX-512. oneDNN, which PyTorch contains too, uses all of them (docs/log.md; with AVX2 alone both are equally fast).
-Its operator, the one that torch.compile calls, has no gradients, so they are written out here.
+AVX-512. oneDNN, which PyTorch contains too, uses all of them. With AVX2 alone MKL is faster (docs/log.md). The operator
+of oneDNN, the one that torch.compile calls, has no gradients, so they are written out here.
 
 Shapes: N rows, which are all but the last dimension; I inputs, O outputs.
 """
@@ -24,6 +24,7 @@ HAS_ONEDNN = (
     and platform.machine() in ("x86_64", "AMD64")
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"  # that PyTorch may use
 SMALL = 2**13  # numbers of an input: without gradients, starting oneDNN for fewer takes longer than the product
 
 

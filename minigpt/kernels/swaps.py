@@ -9,7 +9,7 @@ from torch import nn
 from minigpt.config import Config
 from minigpt.kernels.causal_attention import StoredCausalAttention
 from minigpt.kernels.elementwise import ByteDropout, FastRMSNorm, FastRotary, FastSquaredReLU, FastTokenShift
-from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNFunctionalLinear, OneDNNLinear
+from minigpt.kernels.onednn_linear import HAS_AVX512, HAS_ONEDNN, OneDNNFunctionalLinear, OneDNNLinear
 from minigpt.kernels.plain_model import has_hooks, is_plain_model
 from minigpt.kernels.training_loops import CompiledGPT, can_train_with_loops
 from minigpt.model.gpt import GPT, FunctionalLinear, ScaledDotProductAttention
@@ -29,10 +29,19 @@ LOOPS: dict[type, type] = {GPT: CompiledGPT}
 PLAIN = {fast: plain for table in (ONEDNN, ELEMENTWISE, ATTENTION, LOOPS) for plain, fast in table.items()}
 
 
-def swap_modules(model: nn.Module, config: Config) -> list[str]:
-    """Swap a model's modules, in place, and return the names of the kernels that it has now, sorted."""
+def swap_modules(model: nn.Module, config: Config, has_avx512: bool = HAS_AVX512) -> list[str]:
+    """Swap a model's modules, in place.
+
+    Args:
+        model: any model.
+        config: the run's configuration.
+        has_avx512: whether PyTorch computes with AVX-512. Without it, oneDNN multiplies more slowly than MKL.
+
+    Returns:
+        The names of the kernels that the model has now, sorted.
+    """
     names = set()
-    for name, table in _select_tables(model, config).items():
+    for name, table in _select_tables(model, config, has_avx512).items():
         for module in model.modules():
             fast = table.get(type(module))
             if fast is not None and not has_hooks(module) and not any(p.is_meta for p in module.parameters()):
@@ -49,14 +58,15 @@ def restore_modules(model: nn.Module) -> None:
             module.__class__ = PLAIN[type(module)]
 
 
-def _select_tables(model: nn.Module, config: Config) -> dict[str, dict[type, type]]:
+def _select_tables(model: nn.Module, config: Config, has_avx512: bool) -> dict[str, dict[type, type]]:
     """Return the kernels for this kind of model, by name; none on a GPU and for the models to be read."""
     device = get_device(model).type
     if device != "cpu":
         return {}
+    onednn = ONEDNN if has_avx512 else {}
     if isinstance(model, Modern):
-        return {"onednn_linear": ONEDNN, "elementwise": ELEMENTWISE, "causal_attention": ATTENTION}
+        return {"onednn_linear": onednn, "elementwise": ELEMENTWISE, "causal_attention": ATTENTION}
     if isinstance(model, GPT):
         has_loops = can_train_with_loops(config, device) and is_plain_model(model)
-        return {"onednn_linear": ONEDNN, "training_loops": LOOPS if has_loops else {}}
+        return {"onednn_linear": onednn, "training_loops": LOOPS if has_loops else {}}
     return {}

@@ -12,6 +12,7 @@ from minigpt.acceleration import accelerate, restore
 from minigpt.config import Config
 from minigpt.finetuning.lora import apply_lora
 from minigpt.kernels.onednn_linear import HAS_ONEDNN, OneDNNLinear
+from minigpt.kernels.swaps import swap_modules
 from minigpt.model.quantization import Linear4bit, Linear8bit, quantize_layers
 
 ONEDNN = ["onednn_linear"] if HAS_ONEDNN else []
@@ -43,8 +44,8 @@ def gradients(model: nn.Module) -> tuple[torch.Tensor, list[torch.Tensor]]:
 def test_loss_and_gradients_are_those_of_the_plain_model(shape: object, names: list[str]) -> None:
     plain = create_model(shape)
     fast = copy.deepcopy(plain)
-    assert accelerate(fast, Config(model=shape)) == sorted(names)
-    assert accelerate(fast, Config(model=shape)) == sorted(names)
+    assert swap_modules(fast, Config(model=shape), has_avx512=True) == sorted(names)
+    assert swap_modules(fast, Config(model=shape), has_avx512=True) == sorted(names)
     assert list(fast.state_dict()) == list(plain.state_dict())
     (loss, expected), (fast_loss, found) = gradients(plain), gradients(fast)
     torch.testing.assert_close(fast_loss, loss, rtol=1e-5, atol=1e-5)
@@ -56,7 +57,7 @@ def test_loss_and_gradients_are_those_of_the_plain_model(shape: object, names: l
 def test_a_restored_model_has_its_classes_and_parameters_again(shape: object, names: list[str]) -> None:
     model = create_model(shape)
     before, parameters = classes(model), list(model.parameters())
-    accelerate(model, Config(model=shape))
+    swap_modules(model, Config(model=shape), has_avx512=True)
     assert (classes(model) != before) == bool(names)
     restore(model)
     assert classes(model) == before
@@ -69,7 +70,7 @@ def test_hooked_layers_compute_plainly() -> None:
     model.blocks[0].attention.attend.register_forward_hook(lambda *_: calls.append(1))
     hooked = model.blocks[1].ffwd.up
     hooked.register_forward_hook(lambda *_: calls.append(2))
-    accelerate(model, Config(model=SMALL))
+    swap_modules(model, Config(model=SMALL), has_avx512=True)
     assert type(hooked) is nn.Linear
     gradients(model)
     assert calls == [1, 2]
@@ -82,7 +83,7 @@ def test_adapters_and_quantized_layers_stay_and_train_the_same(quantization: str
         quantize_layers(plain, quantization)
     apply_lora(plain, rank=2)
     fast = copy.deepcopy(plain)
-    accelerate(fast, Config(model=SMALL))
+    swap_modules(fast, Config(model=SMALL), has_avx512=True)
     kept = (Linear4bit, Linear8bit)
     assert [kind for kind in classes(fast) if kind in kept] == [kind for kind in classes(plain) if kind in kept]
     (loss, expected), (fast_loss, found) = gradients(plain), gradients(fast)
@@ -103,10 +104,16 @@ def test_a_model_without_values_stays_as_it_is() -> None:
 def test_a_fast_layer_falls_back_under_autocast_and_without_gradients() -> None:
     model = create_model(SMALL)
     plain = copy.deepcopy(model)
-    accelerate(model, Config(model=SMALL))
+    swap_modules(model, Config(model=SMALL), has_avx512=True)
     assert type(model.blocks[0].ffwd.up) is OneDNNLinear
     idx = torch.randint(23, (2, 9))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model(idx)[0], plain(idx)[0])
     with torch.no_grad():
         torch.testing.assert_close(model(idx)[0], plain(idx)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_without_avx512_the_products_stay_those_of_pytorch() -> None:
+    model = create_model(MODERN)
+    assert swap_modules(model, Config(model=MODERN), has_avx512=False) == ["causal_attention", "elementwise"]
+    assert OneDNNLinear not in classes(model)
