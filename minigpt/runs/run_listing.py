@@ -13,11 +13,14 @@ from typing import Any
 
 from minigpt.config import Config
 from minigpt.errors import MinigptError, RunError
-from minigpt.runs.run_info import read_run_info
+from minigpt.runs.run_info import RunInfo, read_run_info
 from minigpt.system.files import explain_os_errors, lock_file
 from minigpt.system.json_files import read_run_file
+from minigpt.system.process_file import find_process
 
-CONFIG, INFO, LOCK, CHECKPOINTS = "config.toml", "run.json", ".lock", "checkpoints"  # as in RunDirectory
+CONFIG, INFO, CHECKPOINTS = "config.toml", "run.json", "checkpoints"  # as in RunDirectory
+LOCK, PROCESS = ".lock", ".process"
+TRAINING = "training"  # the status of a run that a process trains
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class RunSummary:
     Attributes:
         path: its directory.
         bytes: the size of its files; a file with two names counts once, and links are not followed.
-        status: as in `RunInfo`, or "broken" for a run that cannot be read.
+        status: of `find_status`, or "broken" for a run that cannot be read.
         started: date and time of the start, ISO 8601, UTC.
         preset: the preset that its settings started from.
         bits_per_byte: exact loss on the validation split.
@@ -81,7 +84,12 @@ def summarize_run(path: Path) -> RunSummary:
         preset = Config.from_toml(read_run_file(path / CONFIG)).preset
     except MinigptError as error:
         return RunSummary(path, size, "broken", error=str(error))
-    return RunSummary(path, size, info.status, info.started, preset, info.bits_per_byte)
+    return RunSummary(path, size, find_status(path, info), info.started, preset, info.bits_per_byte)
+
+
+def find_status(path: Path, info: RunInfo) -> str:
+    """Return "training" while a process trains a run, else the status of `RunInfo`."""
+    return TRAINING if find_process(path / PROCESS) else info.status
 
 
 def measure_size(path: Path) -> int:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigpt.config import ModelConfig
-from minigpt.runs.run_listing import measure_size
+from minigpt.errors import MinigptError
+from minigpt.runs.base_runs import find_trained_on_text
+from minigpt.runs.run_listing import find_status, measure_size
 from minigpt.runs.run_overview import RunOverview, find_start_ids
 from minigpt.tokenizers.chat_format import CHAT_TOKENS
 
@@ -34,7 +36,7 @@ def describe_run(name: str, overview: "RunOverview | Run") -> dict[str, Any]:
         "tokenizer": overview.tokenizer.kind,
         "parameters": info.parameters,
         "bytes": measure_size(overview.path),
-        "status": info.status,
+        "status": find_status(overview.path, info),
         "started": info.started,
         "steps": info.step,
         "preset": overview.config.preset,
@@ -73,8 +75,12 @@ def _name_kind(model: ModelConfig) -> str:
 
 
 def has_text(overview: "RunOverview | Run") -> bool:
-    """Return True if the run's training text seems to be where it was. Opening it may still fail."""
-    info = overview.info
-    if info.status == "imported" or info.instructions:
+    """Return True if the run's training text seems to be where it was. Opening it may still fail.
+
+    Of a run that learned instructions or preferences, it is the text of the base.
+    """
+    try:
+        _, info = find_trained_on_text(overview.path, overview.info)
+    except MinigptError:  # the base is not there any more, or its text is not known
         return False
     return all(Path(path).exists() for path in info.data_paths or ())

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from minigpt.errors import MinigptError
 from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_listing import TRAINING
 from minigpt.web.api_errors import ApiError
 from minigpt.web.run_cards import NGRAM_PREFIX, describe_companion, describe_run, has_text
 from minigpt.web.served_runs import ServedRuns
@@ -61,11 +62,12 @@ def list_cards(runs: ServedRuns) -> list[dict[str, Any]]:
         try:
             overview = runs.read_overview(name)
         except MinigptError as error:
-            cards.append({"name": name, "status": "broken", "error": str(error)})
+            status = TRAINING if runs.is_trained(name) else "broken"  # before its first evaluation it has no weights
+            cards.append({"name": name, "status": status, "error": str(error)})
             continue
         cards.append(describe_run(name, overview))
         text = overview.info.data_sha256, overview.info.tokenizer_sha256, overview.config.training.train_fraction
-        if has_text(overview) and text not in texts:
+        if not overview.info.instructions and has_text(overview) and text not in texts:
             texts.add(text)
             companions.append(describe_companion(cards[-1]))
     return cards + companions

@@ -1,14 +1,18 @@
 """Which runs are served, and under which names."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
+from answer_training import train_to_answer
 from conftest import TINY
 
 import minigpt
 from minigpt.errors import ConfigError, DataError, MinigptError
 from minigpt.runs.run import Run
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.system.process_file import name_process
 from minigpt.web.api_errors import ApiError
 from minigpt.web.runs_api import list_cards
 from minigpt.web.served_runs import ServedRuns
@@ -76,3 +80,33 @@ def test_a_card_says_what_the_run_s_files_say(trained: Run, served_folder: Path)
     assert cards["chat"]["is_chat"] and not card["is_chat"]
     assert cards["broken"]["status"] == "broken" and "tokenizer.json" in cards["broken"]["error"]
     assert cards["ngram:trained"]["kind"] == "ngram" and "ngram:broken" not in cards
+
+
+def test_the_status_of_a_run_that_is_trained_is_training(trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.path, tmp_path / "old")
+    shutil.copytree(trained.path, tmp_path / "begun")
+    info = dataclasses.replace(trained.info, status="unfinished")
+    for name in ("old", "begun"):
+        RunDirectory(tmp_path / name).write_info(info)
+    (tmp_path / "begun" / "model.safetensors").unlink()  # before the first evaluation
+    runs = ServedRuns(folder=tmp_path)
+    with name_process(tmp_path / "old" / ".process"), name_process(tmp_path / "begun" / ".process"):
+        cards = {card["name"]: card for card in list_cards(runs)}
+        assert cards["old"]["status"] == cards["begun"]["status"] == "training"
+        assert cards["old"]["error"] is None and "no weights yet" in cards["begun"]["error"]
+    cards = {card["name"]: card for card in list_cards(runs)}
+    assert (cards["old"]["status"], cards["begun"]["status"]) == ("unfinished", "broken")
+
+
+def test_a_run_that_learned_instructions_has_the_text_of_its_base(trained: Run, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(trained.path, runs / "base")
+    (tmp_path / "examples").mkdir()
+    answers = train_to_answer(minigpt.load(runs / "base"), tmp_path / "examples", "ab", 1).run
+    shutil.move(answers.path, runs / "answers")
+    cards = {card["name"]: card for card in list_cards(ServedRuns(folder=runs))}
+    assert cards["answers"]["views"]["memorization"] is None
+    assert "ngram:base" in cards and "ngram:answers" not in cards
+    shutil.rmtree(runs / "base")
+    cards = {card["name"]: card for card in list_cards(ServedRuns(folder=runs))}
+    assert cards["answers"]["views"]["memorization"] == "the training text of this run is not known"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +13,7 @@ from minigpt.data.dataset import Dataset
 from minigpt.data.text_format import TextFormat
 from minigpt.errors import DataError
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
+from minigpt.runs.base_runs import find_trained_on_text
 from minigpt.runs.recorded_data import find_training_data
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
@@ -22,7 +22,6 @@ from minigpt.studies.text_window import encode_window
 from minigpt.system.advice import advise_text
 
 TEXT_LENGTH = 500  # characters of the validation text to look at, unless the user gives a text
-MAX_BASES = 100  # runs that were fine-tuned one from another
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,7 @@ class ViewInput:
 
 def find_base_text(run: Run) -> Corpus:
     """Return the text of the base of an instruction-tuned run, or of the base's base. Raise DataError or FileError."""
-    path, info = run.path, run.info
-    for _ in range(MAX_BASES):
-        if not info.instructions or info.base is None:
-            break
-        path = Path(info.base)
-        info = RunDirectory(path).read_info()
-    if info.instructions or info.status == "imported":
-        raise DataError(f"{str(run.path)!r} has a base whose text is not known: {advise_text('a text')}")
+    path, info = find_trained_on_text(run.path, run.info)
     text_format = TextFormat.from_settings(RunDirectory(path).read_config().training)
     corpus = find_training_data(path, info, None, text_format)
     if not isinstance(corpus, Corpus):
