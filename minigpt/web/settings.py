@@ -11,6 +11,7 @@ class Limits:
     Attributes:
         body_bytes: bytes of a request's body.
         upload_bytes: bytes of an uploaded text.
+        stored_bytes: bytes of all uploaded texts together.
         trainings: trainings that run at once. The server refuses more with 503.
         prompt_characters: characters of a prompt, or of a text to look at.
         max_tokens: new tokens of one text.
@@ -24,6 +25,7 @@ class Limits:
 
     body_bytes: int = 2**20
     upload_bytes: int = 2**26
+    stored_bytes: int = 2**30
     trainings: int = 1
     prompt_characters: int = 100_000
     max_tokens: int = 10_000

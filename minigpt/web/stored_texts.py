@@ -38,9 +38,14 @@ class StoredText:
 class StoredTexts:
     """The folder of texts. A text is never replaced: the same name with another content gets a number."""
 
-    def __init__(self, runs: Path) -> None:
-        """Name the folder of the served runs."""
-        self.folder = runs / PLAYGROUND / "texts"
+    def __init__(self, runs: Path, limit: int) -> None:
+        """Name the folder.
+
+        Args:
+            runs: the folder of the served runs.
+            limit: bytes of all texts together.
+        """
+        self.folder, self._limit = runs / PLAYGROUND / "texts", limit
 
     def list_texts(self) -> list[StoredText]:
         """Return all texts in the order of their names."""
@@ -54,6 +59,18 @@ class StoredTexts:
         if text is None:
             raise ApiError(404, f"there is no text {name[:100]!r}: GET /api/v1/texts lists them", "text")
         return text
+
+    def require_space(self, size: int) -> None:
+        """Check that a text of some bytes has space beside the others. Raise ApiError if it has none."""
+        stored = sum(text.bytes for text in self.list_texts())
+        if stored + size > self._limit:
+            raise ApiError(
+                507,
+                f"the uploaded texts have {stored:,} bytes, and their limit is {self._limit:,}: delete some of them in "
+                f"{str(self.folder)!r}",
+                "text",
+                "texts_full",
+            )
 
     def _describe(self, file: Path) -> StoredText:
         return StoredText(file.name.removesuffix(SUFFIX), file, file.stat().st_size)
@@ -73,7 +90,7 @@ class TextUpload:
             ApiError: no file may have this name.
             FileError: the folder cannot be made.
         """
-        self._folder, self._name = texts.folder, check_folder_name(name, "name")
+        self._texts, self._folder, self._name = texts, texts.folder, check_folder_name(name, "name")
         create_folder(self._folder)
         self._temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
         self._hash, self._bytes = hashlib.sha256(), 0
@@ -91,7 +108,7 @@ class TextUpload:
         """Give the file its name, and return the text. If the same text has this name already, return that one.
 
         Raises:
-            ApiError: the text is empty.
+            ApiError: the text is empty, or the folder has no space for it.
             FileError: the file cannot be written.
         """
         if self._bytes == 0:
@@ -102,6 +119,8 @@ class TextUpload:
             for number in itertools.count(1):
                 name = self._name if number == 1 else f"{self._name}-{number}"
                 path = self._folder / f"{name}{SUFFIX}"
+                if not path.exists():
+                    self._texts.require_space(self._bytes)
                 with contextlib.suppress(FileExistsError):
                     path.touch(exist_ok=False)  # of two uploads at the same time, only one gets the name
                     self._temporary.replace(path)

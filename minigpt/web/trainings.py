@@ -61,9 +61,9 @@ class Trainings:
 
         Args:
             folder: the folder of the served runs.
-            limits: how many trainings may run at once.
+            limits: how many trainings may run at once, and how much room the uploaded texts have.
         """
-        self._folder, self._most = folder, limits.trainings
+        self._folder, self._limits = folder, limits
         self._starts: dict[str, Start] = {}
         self._stopping: dict[str, int | None] = {}  # the process that got a signal
         self._lock = threading.Lock()
@@ -71,11 +71,11 @@ class Trainings:
     @property
     def texts(self) -> StoredTexts:
         """The uploaded texts. Raise ApiError where no training can be started."""
-        return StoredTexts(self._require_allowed())
+        return StoredTexts(self._require_allowed(), self._limits.stored_bytes)
 
     def find_reason(self) -> str | None:
         """Return why no training can be started here, in one sentence; None if one can."""
-        return self._find_obstacle() or (None if self._most else NO_TRAININGS)
+        return self._find_obstacle() or (None if self._limits.trainings else NO_TRAININGS)
 
     def list_trainings(self) -> list[Training]:
         """Return all trainings, the active ones first, then the newest."""
@@ -179,10 +179,11 @@ class Trainings:
     def _start(self, name: str, arguments: list[str], append: bool) -> str:
         """Start a process unless too many trainings run."""
         active = sum(training.state in ACTIVE for training in self.list_trainings())
-        if active >= self._most:
+        if active >= self._limits.trainings:
             runs = "1 training runs" if active == 1 else f"{active} trainings run"
-            message = f"{runs} on this server, and its limit is {self._most}: wait for the end, or stop one"
+            message = f"{runs} on this server, and its limit is {self._limits.trainings}: wait for the end, or stop one"
             raise ApiError(503, message, code="overloaded")
+        self._delete_orphaned_logs()
         before = _read_version(self._require_folder() / name)
         self._starts[name] = Start(start_process(arguments, self._get_log(name), append), before)
         return format_command(arguments)
@@ -212,14 +213,24 @@ class Trainings:
     def _get_log(self, name: str) -> Path:
         return self._require_folder() / PLAYGROUND / "logs" / f"{name}.log"
 
+    def _list_logs(self) -> list[Path]:
+        return list((self._require_folder() / PLAYGROUND / "logs").glob("*.log"))
+
+    def _delete_orphaned_logs(self) -> None:
+        """Delete the logs of runs that were deleted."""
+        names = self._list_names()
+        for log in self._list_logs():
+            if log.stem not in names:
+                with explain_os_errors("delete", log):
+                    log.unlink(missing_ok=True)
+
     def _list_names(self) -> set[str]:
         """Return the names of the runs in the folder, and of the processes that have no run yet."""
         if self._find_obstacle() or self._folder is None:
             return set()
         with explain_os_errors("look for runs in", self._folder):
             runs = {path.name for path in self._folder.iterdir() if is_run(path)} if self._folder.is_dir() else set()
-        logs = (self._folder / PLAYGROUND / "logs").glob("*.log")
-        return runs | self._starts.keys() | {log.stem for log in logs if is_alive(log)}
+        return runs | self._starts.keys() | {log.stem for log in self._list_logs() if is_alive(log)}
 
     def _read(self, name: str) -> Training | None:
         """Return a training; None for a run that was imported or that cannot be read."""

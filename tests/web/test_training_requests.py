@@ -35,7 +35,7 @@ HOSTILE = (
     "x.",
     "x" * 81,
 )
-LIMITS = Limits(upload_bytes=2000)
+LIMITS = Limits(upload_bytes=2000, stored_bytes=6000)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,17 @@ def test_a_text_that_is_too_large_or_empty_leaves_nothing(api: LiveServer, folde
     assert "large.txt" in files and not [
         name for name in files if "larger" in name or ".tmp" in name or "empty" in name
     ]
+
+
+def test_the_texts_have_a_limit_together(tmp_path: Path) -> None:
+    with start_server(ServedRuns(folder=tmp_path), Limits(stored_bytes=10)) as api:
+        assert upload(api, "one", b"123456").status_code == 201
+        refused = upload(api, "two", b"12345")
+        assert refused.status_code == 507 and refused.json()["error"]["code"] == "texts_full"
+        assert "have 6 bytes, and their limit is 10: delete some" in refused.json()["error"]["message"]
+        assert upload(api, "one", b"123456").status_code == 201  # it is there already
+        assert upload(api, "two", b"1234").status_code == 201
+    assert sorted(path.name for path in (tmp_path / "playground" / "texts").iterdir()) == ["one.txt", "two.txt"]
 
 
 def test_the_settings_are_those_of_the_command_line(api: LiveServer) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from minigpt.runs.run_directory import PROCESS
 from minigpt.web.served_runs import ServedRuns
 
 PATIENCE = 120.0  # seconds until a test gives up
+PAUSE = 0.05  # seconds between two questions, so that the server and the test leave the processor to the training
 SETTINGS = {**TINY, "n_layer": 1}
 ENDLESS = {**SETTINGS, "max_iters": 100_000, "eval_interval": 50}
 
@@ -45,7 +47,12 @@ def follow(api: LiveServer, name: str, is_reached: Callable[[dict[str, Any]], bo
     end = time.monotonic() + PATIENCE
     while not is_reached(training := find(api, name)):
         assert time.monotonic() < end and training["state"] != "failed", training
+        threading.Event().wait(PAUSE)
     return training
+
+
+def has_ended(training: dict[str, Any]) -> bool:
+    return training["state"] not in ("starting", "running", "stopping")
 
 
 def is_evaluated(training: dict[str, Any]) -> bool:
@@ -98,6 +105,7 @@ def test_a_training_of_a_terminal_is_followed_and_stopped_in_order(text_file: Pa
         try:
             while not (tmp_path / "runs" / "mine" / PROCESS).exists():
                 assert process.poll() is None
+                threading.Event().wait(PAUSE)
             training = follow(api, "mine", is_evaluated)
             assert training["snapshots"][0]["step"] == 0 and training["output"] == ""
             assert api.post("/api/v1/trainings/mine/stop").status_code == 202
@@ -112,15 +120,15 @@ def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
     with start_server(ServedRuns(folder=tmp_path / "runs")) as api:
         upload(api, "short", b"sea")
         assert start(api, "run", "short", **SETTINGS).status_code == 201
-        end = time.monotonic() + PATIENCE
-        while (training := find(api, "run"))["state"] == "starting":
-            assert time.monotonic() < end
+        training = follow(api, "run", has_ended)
         assert training["state"] == "failed" and "use a longer text" in training["error"], training
         assert api.post("/api/v1/trainings/run/resume").status_code == 400
+        logs = tmp_path / "runs" / "playground" / "logs"
+        (logs / "deleted.log").write_text("$ minigpt train\n")
         assert start(api, "run", "short", **SETTINGS).status_code == 201  # the name is free
+        assert [log.name for log in logs.iterdir()] == ["run.log"]  # that of a run that was deleted is gone
         assert api.post("/api/v1/trainings/run/stop").status_code == 202
-        while (training := find(api, "run"))["state"] == "starting":
-            assert time.monotonic() < end
+        training = follow(api, "run", has_ended)
         assert (training["state"], training["error"]) == ("failed", "the training was stopped before it began")
 
 
