@@ -3,19 +3,16 @@
 import contextlib
 import json
 import shutil
-import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+from live_server import run_server
 from playwright.sync_api import Browser, sync_playwright
 
-from minigpt.web.app import build_app
 from minigpt.web.served_runs import ServedRuns
-from minigpt.web.server import bind_address, format_url
 from minigpt.web.settings import ServerSettings
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -55,16 +52,8 @@ class Site:
 def serve_folder(folder: Path) -> Iterator[Site]:
     """Serve the runs of a folder on a free port."""
     settings = ServerSettings()
-    app = build_app(ServedRuns(folder=folder), settings)
-    with contextlib.closing(bind_address("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield Site(format_url(listener), settings.token)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with run_server(ServedRuns(folder=folder), settings) as (url, _):
+        yield Site(url, settings.token)
 
 
 @contextlib.contextmanager

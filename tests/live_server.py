@@ -10,7 +10,7 @@ import httpx
 
 from minigpt.web.app import build_app
 from minigpt.web.served_runs import ServedRuns
-from minigpt.web.server import Server, bind_address
+from minigpt.web.server import Server, bind_address, format_url
 from minigpt.web.settings import Limits, ServerSettings
 
 TOKEN = "a-token-for-the-tests"
@@ -42,17 +42,24 @@ class LiveServer:
 
 
 @contextlib.contextmanager
+def run_server(runs: ServedRuns, settings: ServerSettings) -> Iterator[tuple[str, Server]]:
+    """Run a server in a thread during the block, on a free port. Yields its address, which ends with "/"."""
+    with contextlib.closing(bind_address("127.0.0.1", 0)) as listener:
+        server = Server(build_app(runs, settings), settings.limits)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield format_url(listener), server
+        finally:
+            server.stop()
+            thread.join()
+
+
+@contextlib.contextmanager
 def start_server(runs: ServedRuns, limits: Limits = Limits()) -> Iterator[LiveServer]:  # noqa: B008 (immutable)
     """Start a server; it stops at the end of the block."""
-    listener = bind_address("127.0.0.1", 0)
-    app = build_app(runs, ServerSettings(token=TOKEN, limits=limits, allowed_hosts=("my.host",)))
-    server = Server(app, limits)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    live = LiveServer(f"http://127.0.0.1:{listener.getsockname()[1]}", server.stop)
-    try:
-        yield live
-    finally:
-        live.client.close()
-        server.stop()
-        thread.join()
+    settings = ServerSettings(token=TOKEN, limits=limits, allowed_hosts=("my.host",))
+    with run_server(runs, settings) as (url, server):
+        live = LiveServer(url.removesuffix("/"), server.stop)
+        with live.client:
+            yield live
