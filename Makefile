@@ -7,6 +7,9 @@ else
 BIN := $(VENV)/bin
 endif
 
+# Some container images forbid Python to keep compiled modules. Without them each process takes twice as long to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test test-without-kernels release-check instruct notebook format clean
 
 train: $(VENV)/.installed  ## train the lecture preset; ARGS="..." adds flags
