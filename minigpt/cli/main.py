@@ -23,6 +23,7 @@ from minigpt.cli.finetune import finetune
 from minigpt.cli.import_ import import_
 from minigpt.cli.info import info
 from minigpt.cli.ladder import ladder
+from minigpt.cli.learn import learn
 from minigpt.cli.look import look
 from minigpt.cli.plan import plan
 from minigpt.cli.quantize import quantize
@@ -51,6 +52,7 @@ SECTIONS = {
     "Look inside": (runs, info, evaluate, look, ladder),
     "Fine-tune and shrink": (finetune, quantize),
     "Share": (serve, export, import_),
+    "Learn": (learn,),
 }
 
 

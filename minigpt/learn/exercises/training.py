@@ -1,0 +1,321 @@
+"""Exercises 4 and 16: a step of training, and estimating the loss."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.learn.exercise import Case, Exercise, Mistake
+from minigpt.learn.modules import randint, randn
+from minigpt.model.lecture import compute_next_token_loss
+
+STEP_TEXT = """
+Training repeats one step:
+
+    1. forward      logits, loss = model(x, y)
+    2. zero_grad    forget the gradients of the step before
+    3. backward     compute the gradient of the loss at each parameter
+    4. step         move each parameter a little against its gradient
+
+PyTorch adds new gradients to old ones. Without zero_grad each step would follow the sum of all gradients so far.
+The step returns the loss as a plain number: `loss.item()`.
+"""
+
+STEP_EXPERIMENT = """
+from minigpt.config import ModelConfig
+from minigpt.model.lecture import BigramLanguageModel
+
+torch.manual_seed(0)
+model = BigramLanguageModel(ModelConfig(vocab_size=5))
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+x = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2]])
+y = torch.tensor([[1, 2, 3, 4, 0, 1, 2, 3]])  # after 0 comes 1, after 1 comes 2, ...
+for step in range(41):
+    loss = train_step(model, optimizer, x, y)
+    if step % 10 == 0:
+        print(f"step {step:>2}: loss {loss:.3f} {'#' * round(20 * loss)}")
+"""
+
+ESTIMATE_TEXT = """
+The loss of one batch is noisy. A better estimate is the mean over several batches. An evaluation must not change the
+model or its training:
+
+    model.eval()          dropout is off, so that the whole network predicts
+    torch.no_grad()       no gradients: faster, and nothing is added to the gradients of the training
+    model.train()         afterwards training goes on with dropout
+
+If dropout stays on, the loss looks worse than it is. If the model stays in evaluation mode, the rest of the training
+has no dropout.
+"""
+
+ESTIMATE_EXPERIMENT = """
+from minigpt.config import ModelConfig
+from minigpt.model.lecture import GPTLanguageModel
+
+torch.manual_seed(0)
+model = GPTLanguageModel(ModelConfig(vocab_size=10, block_size=8, n_embd=16, n_head=2, n_layer=1, dropout=0.2))
+batches = [(torch.randint(10, (4, 8)), torch.randint(10, (4, 8))) for _ in range(20)]
+for x, y in batches[:3]:
+    print(f"one batch:  {model(x, y)[1].item():.4f}")
+for _ in range(2):
+    print(f"20 batches: {estimate_loss(model, batches):.4f}")
+print("the model still trains:", model.training)
+"""
+
+
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    """Make one step of training.
+
+    Args:
+        model: `model(x, y)` returns the logits and the mean loss.
+        optimizer: has the model's parameters.
+        x: token ids (B, T), int64.
+        y: the targets (B, T), int64.
+
+    Returns:
+        The loss of this batch before the step, as a plain number.
+    """
+    _, loss = model(x, y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def estimate_loss(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the mean loss over some batches, with dropout off. Training goes on afterwards as before.
+
+    Args:
+        model: `model(x, y)` returns the logits and the mean loss. It is in training mode.
+        batches: pairs of ids x and targets y, all of the same shape (B, T).
+
+    Returns:
+        The mean of the batches' losses, as a plain number.
+    """
+    model.eval()
+    with torch.no_grad():
+        losses = [model(x, y)[1].item() for x, y in batches]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+class Table(nn.Module):
+    """A small bigram model. In training its loss is doubled, as dropout would change it, but not at random."""
+
+    def __init__(self, doubles: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Parameter(randn(5, 5, seed=3))
+        self.doubles = doubles
+        self.calls_with_gradient = 0
+        self.backward_passes = 0
+        self.table.register_hook(self.count_backward)
+
+    def count_backward(self, gradient: Tensor) -> None:
+        """Count the backward passes."""
+        self.backward_passes += 1
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Return the logits (B, T, V) and the loss."""
+        logits = self.table[x]
+        loss = compute_next_token_loss(logits, y)
+        self.calls_with_gradient += torch.is_grad_enabled()
+        return logits, loss * 2 if self.doubles and self.training and loss is not None else loss
+
+
+def _make_batches(count: int, B: int = 2, T: int = 3) -> list[tuple[Tensor, Tensor]]:
+    return [(randint(5, B, T, seed=n), randint(5, B, T, seed=n + 50)) for n in range(count)]
+
+
+def _train(my: Any, steps: int, B: int = 2, T: int = 3) -> dict[str, Any]:
+    """Make some steps; return the losses and the weights."""
+    model = Table()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = [my.train_step(model, optimizer, x, y) for x, y in _make_batches(steps, B, T)]
+    kind = "a plain number" if all(isinstance(loss, float) for loss in losses) else type(losses[0]).__name__
+    return {
+        "the loss of each step": losses,
+        "the weights afterwards": model.table,
+        "the number of backward passes": model.backward_passes,
+        "what it returns": kind,
+    }
+
+
+def _estimate(my: Any, count: int, B: int = 2, T: int = 3) -> dict[str, Any]:
+    """Estimate a loss; return it, and what it left behind."""
+    model = Table(doubles=True)
+    model.train()
+    loss = my.estimate_loss(model, _make_batches(count, B, T))
+    return {
+        "the loss": loss,
+        "the weights afterwards": model.table,
+        "model.training afterwards": model.training,
+        "the gradients afterwards": model.table.grad,
+        "calls of the model that record gradients": model.calls_with_gradient,
+    }
+
+
+def _no_zero_grad(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    _, loss = model(x, y)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _step_before_backward(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    _, loss = model(x, y)
+    optimizer.step()
+    optimizer.zero_grad()
+    loss.backward()
+    return loss.item()
+
+
+def _zero_after_backward(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    _, loss = model(x, y)
+    loss.backward()
+    optimizer.zero_grad()
+    optimizer.step()
+    return loss.item()
+
+
+def _no_backward(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    return model(x, y)[1].item()
+
+
+def _loss_afterwards(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    train_step(model, optimizer, x, y)
+    return model(x, y)[1].item()
+
+
+def _tensor_loss(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> Any:
+    _, loss = model(x, y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def _ascent(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    _, loss = model(x, y)
+    optimizer.zero_grad()
+    (-loss).backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _without_eval(model: Any, batches: Any) -> float:
+    with torch.no_grad():
+        losses = [model(x, y)[1].item() for x, y in batches]
+    return sum(losses) / len(losses)
+
+
+def _stays_in_eval(model: Any, batches: Any) -> float:
+    loss = estimate_loss(model, batches)
+    model.eval()
+    return loss
+
+
+def _with_gradients(model: Any, batches: Any) -> float:
+    model.eval()
+    losses = [model(x, y)[1].item() for x, y in batches]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def _trains(model: Any, batches: Any) -> float:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model.eval()
+    losses = [train_step(model, optimizer, x, y) for x, y in batches]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def _backward_only(model: Any, batches: Any) -> float:
+    model.eval()
+    losses = []
+    for x, y in batches:
+        _, loss = model(x, y)
+        loss.backward()
+        losses.append(loss.item())
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def _last_batch(model: Any, batches: Any) -> float:
+    for batch in batches:
+        loss = estimate_loss(model, [batch])
+    return loss
+
+
+def _sum_of_losses(model: Any, batches: Any) -> float:
+    return estimate_loss(model, batches) * len(batches)
+
+
+TRAINING_STEP = Exercise(
+    text=STEP_TEXT,
+    imports="import torch\nfrom torch import Tensor, nn",
+    references=(train_step,),
+    cases=(
+        Case("one step with a batch of shape (1, 1)", lambda my: _train(my, 1, 1, 1)),
+        Case("one step", lambda my: _train(my, 1)),
+        Case("three steps", lambda my: _train(my, 3)),
+    ),
+    mistakes=(
+        Mistake(
+            "zero_grad is forgotten: each step follows the sum of all gradients so far", {"train_step": _no_zero_grad}
+        ),
+        Mistake(
+            "optimizer.step() comes before backward(): it uses the gradients of the step before",
+            {"train_step": _step_before_backward},
+        ),
+        Mistake(
+            "zero_grad comes between backward() and step(): it removes the gradients before they are used",
+            {"train_step": _zero_after_backward},
+        ),
+        Mistake("nothing is trained: backward() and step() are missing", {"train_step": _no_backward}),
+        Mistake(
+            "the loss is computed again after the step, instead of returned from before it",
+            {"train_step": _loss_afterwards},
+        ),
+        Mistake(
+            "the loss is returned as a tensor, which keeps its whole graph in memory: return loss.item()",
+            {"train_step": _tensor_loss},
+        ),
+        Mistake("the parameters go up the gradient instead of down: a sign is wrong", {"train_step": _ascent}),
+    ),
+    hints=(
+        "Four lines: the forward pass, zero_grad, backward, step. Then return loss.item().",
+        "model(x, y) returns two things; you need the second.",
+        "_, loss = model(x, y); optimizer.zero_grad(); loss.backward(); optimizer.step()",
+    ),
+    experiment=STEP_EXPERIMENT,
+)
+
+ESTIMATE_LOSS = Exercise(
+    text=ESTIMATE_TEXT,
+    imports="import torch\nfrom torch import Tensor, nn",
+    references=(estimate_loss,),
+    cases=(
+        Case("one batch of shape (1, 1)", lambda my: _estimate(my, 1, 1, 1)),
+        Case("three batches", lambda my: _estimate(my, 3)),
+    ),
+    mistakes=(
+        Mistake("dropout is left on: model.eval() is missing", {"estimate_loss": _without_eval}),
+        Mistake("the model stays in evaluation mode: model.train() is missing", {"estimate_loss": _stays_in_eval}),
+        Mistake("gradients are recorded, which costs memory: no_grad is missing", {"estimate_loss": _with_gradients}),
+        Mistake("the evaluation trains: it calls optimizer.step()", {"estimate_loss": _trains}),
+        Mistake(
+            "the evaluation calls backward(), so its gradients are added to those of the training",
+            {"estimate_loss": _backward_only},
+        ),
+        Mistake("only the last batch counts, instead of the mean over all", {"estimate_loss": _last_batch}),
+        Mistake("the losses are added up and not divided by their number", {"estimate_loss": _sum_of_losses}),
+    ),
+    hints=(
+        "The order: model.eval(), the loop over the batches, model.train().",
+        "with torch.no_grad(): around the loop. Collect loss.item() of each batch.",
+        "losses = [model(x, y)[1].item() for x, y in batches], and the mean is sum(losses) / len(losses).",
+    ),
+    experiment=ESTIMATE_EXPERIMENT,
+)
+
+EXERCISES = {"training_step": TRAINING_STEP, "estimate_loss": ESTIMATE_LOSS}

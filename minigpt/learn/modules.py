@@ -1,0 +1,90 @@
+"""What the checks of the exercises with PyTorch share: inputs, weights, and running a module."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.config import ModelConfig
+from minigpt.learn.exercise import WorkbookError
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Return normally distributed numbers; the same seed gives the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randint(high: int, *shape: int, seed: int = 0) -> Tensor:
+    """Return random ids below `high`, int64; the same seed gives the same."""
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_config(n_embd: int, n_head: int, block_size: int = 8, dropout: float = 0.0, n_layer: int = 2) -> ModelConfig:
+    """Return the configuration of a small model."""
+    return ModelConfig(
+        vocab_size=7, n_embd=n_embd, n_head=n_head, block_size=block_size, dropout=dropout, n_layer=n_layer
+    )
+
+
+def draw_weights(reference: nn.Module, seed: int = 1) -> dict[str, Tensor]:
+    """Return random weights for a module, large enough that each part shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: 0.6 * torch.randn(p.shape, generator=generator) for name, p in reference.named_parameters()}
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights into a module by their names. Raise WorkbookError if the names or the shapes differ."""
+    parameters = dict(module.named_parameters())
+    missing, unexpected = weights.keys() - parameters.keys(), parameters.keys() - weights.keys()
+    if missing or unexpected:
+        lacks = f" It lacks {_join(missing)}." if missing else ""
+        extra = f" The exercise does not know {_join(unexpected)}." if unexpected else ""
+        raise WorkbookError(
+            f"{type(module).__name__} must have the layers that the text names, so that weights can be loaded."
+            f"{lacks}{extra}"
+        )
+    for name, weight in weights.items():
+        if parameters[name].shape != weight.shape:
+            shapes = f"{tuple(parameters[name].shape)} and must be {tuple(weight.shape)}"
+            raise WorkbookError(f"The shape of {name} in {type(module).__name__} is {shapes}.")
+        with torch.no_grad():
+            parameters[name].copy_(weight)
+
+
+def _join(names: set[str]) -> str:
+    """Return a few of the names."""
+    first = sorted(names)[:4]
+    return ", ".join(first) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def run_module(module: nn.Module, weights: dict[str, Tensor], *inputs: Tensor) -> dict[str, Any]:
+    """Load weights, compute the output in evaluation mode, and the gradients.
+
+    Args:
+        module: the learner's, the reference or a wrong variant.
+        weights: its weights.
+        *inputs: its inputs; those with floats get a gradient.
+
+    Returns:
+        The output, and the gradients by name.
+    """
+    if not isinstance(module, nn.Module):
+        raise WorkbookError(f"{type(module).__name__} must be an nn.Module.")
+    load_weights(module, weights)
+    module.eval()
+    torch.default_generator.manual_seed(0)  # the same dropout, however many numbers the construction drew
+    inputs = tuple(x.clone().requires_grad_() if x.is_floating_point() else x for x in inputs)
+    output = module(*inputs)
+    parts = output if isinstance(output, tuple) else (output,)
+    total = sum(weigh(part) for part in parts if isinstance(part, Tensor) and part.requires_grad)
+    if isinstance(total, Tensor):
+        total.backward()
+    gradients = {f"the gradient of the input {n}": x.grad for n, x in enumerate(inputs, 1) if x.is_floating_point()}
+    gradients |= {f"the gradient of {name}": p.grad for name, p in module.named_parameters()}
+    return {"the output": list(parts) if isinstance(output, tuple) else output, **gradients}
+
+
+def weigh(tensor: Tensor) -> Tensor:
+    """Return a sum in which each number has a weight of its own, so that gradients show where it came from."""
+    weights = torch.cos(torch.arange(tensor.numel(), dtype=tensor.dtype)).view(tensor.shape)
+    return (tensor * weights).sum()
