@@ -1,8 +1,9 @@
 """Measure the page of `minigpt export --to html`: its size, its logits and its speed in headless Chromium.
 
-    python benchmarks/offline_page.py --rounds 5
+    python benchmarks/offline_page.py --rounds 5 --model lecture --model large
 
-For each model, with random weights, the table has the size of the file, the largest difference of a logit from
+The models are of the lecture's size, with block_size 32 and 512, a modern one, and a large one with 10 million
+parameters. For each, with random weights, the table has the size of the file, the largest difference of a logit from
 PyTorch's, and the characters per second that the page's engine writes. "Within block_size" is a text that just fits,
 "past it" the tokens after that. "In the page" is the time from a click to the last character on the screen, of 500
 characters.
@@ -34,10 +35,10 @@ from minigpt.web.offline_model import copy_for_page, describe_model
 
 CHARACTERS = CharTokenizer([chr(0x20 + i) for i in range(65)])
 MODELS: dict[str, dict[str, Any]] = {
-    "lecture's size, block_size 32": {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32},
-    "lecture's size, block_size 512": {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 512},
-    "modern, 128 wide": {"architecture": "modern", "n_embd": 128, "n_head": 4, "n_layer": 4, "block_size": 64},
-    "10 million parameters": {"n_embd": 384, "n_head": 6, "n_layer": 6, "block_size": 256},
+    "lecture": {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32},
+    "lecture-512": {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 512},
+    "modern": {"architecture": "modern", "n_embd": 128, "n_head": 4, "n_layer": 4, "block_size": 64},
+    "large": {"n_embd": 384, "n_head": 6, "n_layer": 6, "block_size": 256},
 }
 PAST = 50  # tokens past block_size
 IN_PAGE = 500
@@ -103,7 +104,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--model", action="append", choices=MODELS, help="measure this model; may be repeated [all]")
+    arguments = parser.parse_args()
+    rounds, titles = arguments.rounds, arguments.model or MODELS
     print(f"{describe_processor()}, medians of {rounds} rounds\n")
     print("| model | MB | MB in int8 | largest difference | within block_size | past it | in the page |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -111,8 +114,8 @@ def main() -> None:
         folder = Path(name)
         (folder / "runs").mkdir()
         with serve_folder(folder / "runs") as site:
-            for title, settings in MODELS.items():
-                measure_model(browser, site, make_random_run(folder / title, CHARACTERS, **settings), rounds)
+            for title in titles:
+                measure_model(browser, site, make_random_run(folder / title, CHARACTERS, **MODELS[title]), rounds)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,15 @@
 
 import { dotRows, softmax } from "./numbers.js";
 
+/**
+ * @typedef {{keys: Float32Array, values: Float32Array}} StoredLayer Keys, a row for each token (block_size, C), and
+ *   values, a row for each of the C numbers (C, block_size): so both are multiplied row by row.
+ */
+
 /** The keys and values of the tokens read so far, and the last input of each token shift. */
 export class KVCache {
   length = 0;
-  /** @type {Map<number, {keys: Float32Array, values: Float32Array}>} */
+  /** @type {Map<number, StoredLayer>} */
   #layers = new Map();
   /** @type {Map<string, Float32Array>} */
   #lastInputs = new Map();
@@ -22,6 +27,7 @@ export class KVCache {
    * @param {Float32Array} k (T, C)
    * @param {Float32Array} v (T, C)
    * @param {number} C
+   * @returns {StoredLayer}
    */
   update(layer, k, v, C) {
     let stored = this.#layers.get(layer);
@@ -31,7 +37,9 @@ export class KVCache {
       this.#layers.set(layer, stored);
     }
     stored.keys.set(k, this.length * C);
-    stored.values.set(v, this.length * C);
+    for (let i = 0; i < v.length; i++) {
+      stored.values[(i % C) * this.#capacity + this.length + Math.floor(i / C)] = v[i];
+    }
     return stored;
   }
 
@@ -51,7 +59,7 @@ export class KVCache {
 /**
  * Let each new token look at the tokens up to itself.
  * @param {Float32Array} q Queries of the T new tokens (T, C), head beside head.
- * @param {{keys: Float32Array, values: Float32Array}} stored Of all tokens, the new ones included.
+ * @param {StoredLayer} stored Of all tokens, the new ones included.
  * @param {{C: number, heads: number, past: number, isOff: (head: number) => boolean}} shape `past` tokens stand before
  *   the new ones. The output of a head that is off is zero.
  * @param {(head: number, t: number, weights: Float32Array) => void} [onWeights] Is told the weights of each head and
@@ -62,6 +70,7 @@ export function attend(q, stored, { C, heads, past, isOff }, onWeights) {
   const T = q.length / C;
   const D = C / heads;
   const scale = 1 / Math.sqrt(D);
+  const capacity = stored.values.length / C;
   const out = new Float32Array(T * C);
   for (let head = 0; head < heads; head++) {
     if (isOff(head) && !onWeights) continue;
@@ -72,38 +81,9 @@ export function attend(q, stored, { C, heads, past, isOff }, onWeights) {
       for (let s = 0; s < weights.length; s++) weights[s] *= scale;
       softmax(weights);
       onWeights?.(head, t, weights);
-      if (!isOff(head)) addValues(weights, stored.values, C, head * D, out, start, D);
+      if (isOff(head)) continue;
+      dotRows(weights, 0, stored.values, head * D * capacity, capacity, weights.length, out, start, D);
     }
   }
   return out;
-}
-
-/**
- * Add the weighted values of a head to D numbers of `out`.
- * @param {Float32Array} weights
- * @param {Float32Array} values
- * @param {number} C
- * @param {number} offset
- * @param {Float32Array} out
- * @param {number} start
- * @param {number} D
- */
-function addValues(weights, values, C, offset, out, start, D) {
-  let s = 0;
-  for (; s + 4 <= weights.length; s += 4) {
-    const a = s * C + offset;
-    const b = a + C;
-    const c = b + C;
-    const d = c + C;
-    const wa = weights[s];
-    const wb = weights[s + 1];
-    const wc = weights[s + 2];
-    const wd = weights[s + 3];
-    for (let i = 0; i < D; i++) {
-      out[start + i] += wa * values[a + i] + wb * values[b + i] + wc * values[c + i] + wd * values[d + i];
-    }
-  }
-  for (; s < weights.length; s++) {
-    for (let i = 0; i < D; i++) out[start + i] += weights[s] * values[s * C + offset + i];
-  }
 }

@@ -90,8 +90,8 @@ function addToRows(y, row) {
 }
 
 /**
- * Multiply a vector by rows: put the sum of the products with each row into `out`. Four rows share each number of the
- * vector.
+ * Multiply a vector by rows: put the sum of the products with each row into `out`. Eight rows share each number of the
+ * vector, and no sum waits for another.
  * @param {Float32Array} vector
  * @param {number} start Where the vector begins.
  * @param {Float32Array} rows
@@ -104,26 +104,36 @@ function addToRows(y, row) {
  */
 export function dotRows(vector, start, rows, first, stride, length, out, place, count) {
   let row = 0;
-  for (; row + 4 <= count; row += 4) {
+  for (; row + 8 <= count; row += 8) {
     const a = first + row * stride;
     const b = a + stride;
     const c = b + stride;
     const d = c + stride;
-    let sa = 0;
-    let sb = 0;
-    let sc = 0;
-    let sd = 0;
+    const e = d + stride;
+    const f = e + stride;
+    const g = f + stride;
+    const h = g + stride;
+    let [sa, sb, sc, sd, se, sf, sg, sh] = [0, 0, 0, 0, 0, 0, 0, 0];
     for (let i = 0; i < length; i++) {
       const number = vector[start + i];
       sa += number * rows[a + i];
       sb += number * rows[b + i];
       sc += number * rows[c + i];
       sd += number * rows[d + i];
+      se += number * rows[e + i];
+      sf += number * rows[f + i];
+      sg += number * rows[g + i];
+      sh += number * rows[h + i];
     }
-    out[place + row] = sa;
-    out[place + row + 1] = sb;
-    out[place + row + 2] = sc;
-    out[place + row + 3] = sd;
+    const y = place + row;
+    out[y] = sa;
+    out[y + 1] = sb;
+    out[y + 2] = sc;
+    out[y + 3] = sd;
+    out[y + 4] = se;
+    out[y + 5] = sf;
+    out[y + 6] = sg;
+    out[y + 7] = sh;
   }
   for (; row < count; row++) {
     let sum = 0;

@@ -216,9 +216,21 @@ function startPauses(signal) {
   return {
     isDue: () => performance.now() - start > SLICE,
     take: async () => {
-      await new Promise((resolve) => setTimeout(resolve, 0));
+      await letPageDraw();
       signal?.throwIfAborted();
       start = performance.now();
     },
   };
+}
+
+/** Wait until the page has drawn and has taken what the reader did. A timer would wait at least 4 milliseconds. */
+function letPageDraw() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve(undefined);
+    };
+    port2.postMessage(null);
+  });
 }

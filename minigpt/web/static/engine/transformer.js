@@ -74,7 +74,9 @@ export class Transformer {
    */
   applyFeedForward(x, block, activation) {
     const { n_embd: C } = this.config;
-    const hidden = this.linear(x, `blocks.${block}.ffwd.up`, 4 * C).map(ACTIVATIONS[activation]);
+    const activate = ACTIVATIONS[activation];
+    const hidden = this.linear(x, `blocks.${block}.ffwd.up`, 4 * C);
+    for (let i = 0; i < hidden.length; i++) hidden[i] = activate(hidden[i]);
     return this.linear(hidden, `blocks.${block}.ffwd.down`, C);
   }
 
