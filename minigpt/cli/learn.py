@@ -96,15 +96,14 @@ def check(numbers: tuple[int, ...], check_all: bool, data: DataPath, folder: Pat
 
     workbook = Workbook.find(folder)
     entries = [entry for entry in ENTRIES if not entry.has_trial] if check_all else [get_entry(n) for n in numbers]
-    if not entries:
-        following = workbook.find_next()
-        if following is None:
-            print_line("all exercises are done: you have written a GPT")
-            return
+    following = workbook.find_next()
+    if not entries and following:
         entries = [following]
     verdicts = _check(workbook, entries, data, as_json)
     if as_json:
         print_json({"folder": str(workbook.folder), "checks": [dataclasses.asdict(verdict) for verdict in verdicts]})
+    elif all(verdicts):
+        _print_next(workbook)
     if not all(verdicts):
         error = WorkError("an exercise does not pass yet")
         error.silent = True  # the verdicts say it
@@ -124,12 +123,21 @@ def _check(workbook: "Workbook", entries: "list[Entry]", data: DataPath, as_json
             from minigpt.data.corpus import find_corpus
 
             text_path = Path(temporary) / "text.txt"
-            text_path.write_text(find_corpus(data, print_message).text, encoding="utf-8")
+            text_path.write_text(find_corpus(data, print_message).text, encoding="utf-8", newline="")
         for verdict in check_files(workbook, entries, text_path):
             verdicts.append(verdict)
             if not as_json:
                 _print_verdict(verdict, workbook)
     return verdicts
+
+
+def _print_next(workbook: "Workbook") -> None:
+    """Print the first exercise that is not done."""
+    following = workbook.find_next()
+    if following is None:
+        print_line("all exercises are done: you have written a GPT")
+    else:
+        print_line(f"next: {following.number}. {following.title}, {workbook.get_path(following)}")
 
 
 def _print_verdict(verdict: "Verdict", workbook: "Workbook") -> None:
@@ -142,10 +150,6 @@ def _print_verdict(verdict: "Verdict", workbook: "Workbook") -> None:
     print_line(f"{'✓' if verdict.passed else '✗'} {verdict}")
     if not verdict.passed:
         print_line(f"  {workbook.get_path(entry)} ({verdict.seconds:.1f} s); minigpt learn hint {entry.number}")
-        return
-    following = workbook.find_next()
-    if following:
-        print_line(f"  next: {following.number}. {following.title}, {workbook.get_path(following)}")
 
 
 @learn.command(short_help="Show one more hint.")

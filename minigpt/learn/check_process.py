@@ -19,7 +19,7 @@ from minigpt.learn.catalog import Entry, get_entry, load_exercise
 from minigpt.learn.exercise import Exercise, WorkbookError
 from minigpt.learn.judge import Verdict, expect, judge
 from minigpt.learn.outcomes import Raised, describe_exception
-from minigpt.learn.parts import list_own_parts, run_learner_file
+from minigpt.learn.parts import forget_own_parts, list_own_parts, run_learner_file
 from minigpt.learn.workbook import Workbook
 from minigpt.system.thread_waiting import avoid_spinning_when_busy
 
@@ -53,6 +53,7 @@ def check_file(
     """
     exercise = load_exercise(entry)
     expect(exercise)  # the imports happen here, before the clock starts
+    forget_own_parts()
     path = workbook.get_path(entry).resolve()
     output, started = Output(), time.monotonic()
     with _redirect(output), _limit_time(entry, path, output, results, seconds):
@@ -103,7 +104,7 @@ def _run_trial(entry: Entry, exercise: Exercise, path: Path, text_path: str) -> 
     """Run the long last check of an exercise."""
     assert exercise.trial is not None
     module = run_learner_file(path)
-    text = Path(text_path).read_text(encoding="utf-8")
+    text = Path(text_path).read_bytes().decode()
     try:
         message = exercise.trial(module, text, lambda line: print(line, file=sys.__stderr__, flush=True))
     except WorkbookError as error:

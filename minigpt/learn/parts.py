@@ -46,5 +46,10 @@ def load_part(file: str, name: str) -> Any:
 
 
 def list_own_parts() -> list[str]:
-    """Return the names of the learner's own parts that were used in this process."""
+    """Return the names of the learner's own parts that were used since `forget_own_parts`."""
     return sorted(_own_parts)
+
+
+def forget_own_parts() -> None:
+    """Begin a new list of own parts, for another exercise."""
+    _own_parts.clear()

@@ -218,7 +218,7 @@ def append_sampled_tokens(model: BigramLanguageModel | GPTLanguageModel, idx: Te
     `minigpt sample` uses `generation/engine.py`, which has temperature, top-k and top-p.
 
     Args:
-        model: a model of this file.
+        model: a BigramLanguageModel or a GPTLanguageModel.
         idx: the token ids to continue, (B, T), int64, with T at least 1.
         max_new_tokens: the number of tokens to append to each row.
 

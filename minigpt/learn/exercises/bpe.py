@@ -223,6 +223,7 @@ BPE_MERGE = Exercise(
                 ((), (1, 2)),
             )
         ),
+        Case("the type of merge_pair((1, 2), (1, 2), 9)", lambda my: type(my.merge_pair((1, 2), (1, 2), 9)).__name__),
     ),
     mistakes=(
         Mistake(
@@ -232,6 +233,10 @@ BPE_MERGE = Exercise(
         Mistake("only the first place is merged", {"merge_pair": _merge_first_only}),
         Mistake("the second token of the pair stays: after a merge, go on two tokens", {"merge_pair": _keep_second}),
         Mistake("the last token is lost", {"merge_pair": _drop_last}),
+        Mistake(
+            "merge_pair returns a list instead of a tuple, which can be a key of a dict",
+            {"merge_pair": lambda ids, pair, new: list(merge_pair(ids, pair, new))},
+        ),
         Mistake("the pair is merged in both orders, (2, 1) too", {"merge_pair": _either_order}),
         Mistake("each word counts once, and not as often as it occurs", {"count_pairs": _count_words_once}),
         Mistake("a pair counts only once in a word", {"count_pairs": _count_each_pair_once}),

@@ -46,7 +46,8 @@ A GPT writes one token after another:
     4. sample     softmax, then torch.multinomial         (B, 1)
     5. append     torch.cat along the time                (B, T + 1)
 
-The new token is part of the context of the next one. The result has the prompt and all new tokens.
+The new token is part of the context of the next one. The result has the prompt and all new tokens. The model knows
+its limit: model.config.block_size.
 """
 
 GENERATE_EXPERIMENT = """
