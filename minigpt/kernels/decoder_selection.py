@@ -21,6 +21,7 @@ from minigpt.model.modern import Modern
 SMALL_WEIGHTS = 2**20  # with this many weights, a token takes PyTorch twice as long as a token of a tiny GPT does
 MODERN_TOKEN = 5  # a token of a small Modern, by its modules, takes PyTorch as long as this many tokens of a GPT
 _numba_process: int | None = None  # the process in which Numba started its threads
+_work_before = 0.0  # of the texts for which Numba was not started, in tokens of a tiny GPT
 
 
 class Limits(NamedTuple):
@@ -31,12 +32,13 @@ class Limits(NamedTuple):
     max_weights: int = 2**28  # with more, the loops' own copy of the weights would take over a gigabyte
     max_width: int = 128  # channels; for several wider rows PyTorch's large products are faster
     max_window: int = 2**31  # weights times positions; with more, PyTorch's large products are faster past block_size
-    start_tokens: int = 2048  # in the time in which Numba starts, PyTorch writes that many tokens of a tiny GPT
+    start_tokens: int = 2048  # in the time in which Numba starts, PyTorch generates that many tokens of a tiny GPT
     max_functional_weights: int = 2**24  # with more, calling the modules takes hardly any of a token's time
 
 
 def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder | None:
     """Build the fastest decoder for `tokens` more tokens, or return None where the model's forward is fastest."""
+    global _work_before
     model = window.model
     if not isinstance(model, GPT | Modern) or window.cache is None or window.idx is None:
         return None
@@ -44,10 +46,13 @@ def build_decoder(window: ContextWindow, tokens: int, limits: Limits) -> Decoder
         has_room = isinstance(model, GPT) and window.cache.length < model.config.block_size
         return _build_graph_decoder(window) if has_room else None
     loops = select_loops(model, len(window.idx), window.cache.length, tokens, limits)
-    if loops is not None and _is_worth_loading(model, tokens, limits) and _can_compile(loops):
-        from minigpt.kernels.numba_stream import NumbaDecoder
+    if loops is not None:
+        work = _estimate_work(model, len(window.idx), tokens)
+        if _is_worth_loading(work, limits) and _can_compile(loops):
+            from minigpt.kernels.numba_stream import NumbaDecoder
 
-        return NumbaDecoder(window, loops)
+            return NumbaDecoder(window, loops)
+        _work_before += work
     is_small_gpt = isinstance(model, GPT) and count_weights(model) <= limits.max_functional_weights
     return FunctionalDecoder(window) if tokens and is_small_gpt and is_plain_model(model, quantized=True) else None
 
@@ -64,15 +69,18 @@ def should_use_loops(model: nn.Module, tokens: int) -> bool:
     """Return True if `build_decoder` uses compiled loops for a text of `tokens` tokens in this process."""
     limits = Limits()
     loops = select_loops(model, 1, 0, tokens, limits) if isinstance(model, GPT | Modern) else None
-    return loops is not None and _is_worth_loading(model, tokens, limits)
+    return loops is not None and _is_worth_loading(_estimate_work(model, 1, tokens), limits)
 
 
-def _is_worth_loading(model: nn.Module, tokens: int, limits: Limits) -> bool:
-    """Return True if Numba has started already, or if PyTorch would take longer for the text than this start."""
-    tiny_tokens = tokens * (1 + count_weights(model) / SMALL_WEIGHTS)
-    if isinstance(model, Modern):
-        tiny_tokens *= MODERN_TOKEN
-    return has_loaded_loops() or tiny_tokens >= limits.start_tokens
+def _estimate_work(model: nn.Module, rows: int, tokens: int) -> float:
+    """Return the number of tokens of a tiny GPT that take PyTorch as long as these texts."""
+    work = tokens * (1 + rows * count_weights(model) / SMALL_WEIGHTS)
+    return MODERN_TOKEN * work if isinstance(model, Modern) else work
+
+
+def _is_worth_loading(work: float, limits: Limits) -> bool:
+    """Return True if Numba has started, or if its start takes less time than this text and those before it took."""
+    return has_loaded_loops() or _work_before + work >= limits.start_tokens
 
 
 def select_loops(model: GPT | Modern, rows: int, length: int, tokens: int, limits: Limits) -> Loops | None:

@@ -249,6 +249,17 @@ assert torch.equal(generate(model, idx, config, build_decoder=decoder), expected
     run_code(CODE + code)
 
 
+@pytest.mark.parametrize(("rows", "kinds"), [(1, ["Functional", "Functional", "Numba"]), (3000, ["Numba", "Numba"])])
+def test_numba_starts_once_the_texts_of_a_process_take_longer_than_that(rows: int, kinds: list[str]) -> None:
+    code = f"""
+from minigpt.generation.engine import prefill
+window, _ = prefill(model, idx.expand({rows}, 1))
+found = [type(build_decoder(window, 80, Limits(start_tokens=200))).__name__ for _ in {kinds}]
+assert found == [kind + "Decoder" for kind in {kinds}], found
+"""
+    run_code(CODE + code)
+
+
 def test_without_numba_pytorch_generates_the_same_text_and_warns_once() -> None:
     code = """
 import sys, warnings
