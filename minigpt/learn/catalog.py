@@ -13,16 +13,14 @@ class Entry:
 
     Attributes:
         number: from 1.
-        name: what the file is named after.
+        name: what the learner's file and the file in `learn/exercises/` are named after.
         title: the exercise in a few words.
-        module: the file in `learn/exercises/` that has the exercise.
         defines: the functions and classes that the learner writes.
     """
 
     number: int
     name: str
     title: str
-    module: str
     defines: tuple[str, ...]
 
     @property
@@ -37,43 +35,40 @@ class Entry:
 
 
 _ROWS = (
-    ("vocabulary", "Vocabulary, encode and decode", "vocabulary", "build_vocabulary encode decode"),
-    ("batches", "Split the text, and cut batches", "batches", "split_ids get_batch"),
-    ("bigram", "Bigram logits, and the loss by hand", "bigram", "look_up_logits compute_next_token_loss"),
-    ("training_step", "One step of training", "training", "train_step"),
-    ("sample_token", "Sample one token", "sampling", "sample_token"),
+    ("vocabulary", "Vocabulary, encode and decode", "build_vocabulary encode decode"),
+    ("batches", "Split the text, and cut batches", "split_ids get_batch"),
+    ("bigram", "Bigram logits, and the loss by hand", "look_up_logits compute_next_token_loss"),
+    ("training_step", "One step of training", "train_step"),
+    ("sample_token", "Sample one token", "sample_token"),
     (
         "average",
         "The average of the past, four ways",
-        "attention",
         "average_by_loop average_by_matrix average_by_softmax weigh_by_scores",
     ),
-    ("head", "One head of self-attention", "attention", "Head"),
-    ("scale", "Why the scores are scaled", "attention", "compute_scaled_scores measure_sharpness"),
-    ("multi_head", "Multi-head attention", "attention", "MultiHeadAttention"),
-    ("feed_forward", "Feed-forward", "blocks", "FeedForward"),
-    ("block", "Residual connections and layer norm", "blocks", "Block"),
-    ("positions", "Embeddings of tokens and positions", "blocks", "embed"),
-    ("gpt", "The whole GPT", "blocks", "GPTLanguageModel"),
-    ("generate", "Generate text with a limited context", "sampling", "append_sampled_tokens"),
-    ("filters", "Temperature, top-k and top-p", "sampling", "apply_temperature keep_top_k keep_top_p"),
-    ("estimate_loss", "Estimate the loss", "training", "estimate_loss"),
-    ("kv_cache", "The KV cache", "cache", "append_to_cache attend_to_cache"),
-    ("bpe_merge", "BPE: count pairs and merge one", "bpe", "count_pairs merge_pair"),
-    ("bpe_training", "BPE: learn the merges", "bpe", "learn_merges"),
-    ("lora", "LoRA", "lora", "LoRALinear"),
-    ("nf4", "NF4: four bits for a weight", "nf4", "quantize dequantize"),
+    ("head", "One head of self-attention", "Head"),
+    ("scale", "Why the scores are scaled", "compute_scaled_scores measure_sharpness"),
+    ("multi_head", "Multi-head attention", "MultiHeadAttention"),
+    ("feed_forward", "Feed-forward", "FeedForward"),
+    ("block", "Residual connections and layer norm", "Block"),
+    ("positions", "Embeddings of tokens and positions", "embed"),
+    ("gpt", "The whole GPT", "GPTLanguageModel"),
+    ("generate", "Generate text with a limited context", "append_sampled_tokens"),
+    ("filters", "Temperature, top-k and top-p", "apply_temperature keep_top_k keep_top_p"),
+    ("estimate_loss", "Estimate the loss", "estimate_loss"),
+    ("kv_cache", "The KV cache", "append_to_cache attend_to_cache"),
+    ("bpe_merge", "BPE: count pairs and merge one", "count_pairs merge_pair"),
+    ("bpe_training", "BPE: learn the merges", "learn_merges"),
+    ("lora", "LoRA", "LoRALinear"),
+    ("nf4", "NF4: four bits for a weight", "quantize dequantize"),
     (
         "kneser_ney",
         "Modified Kneser-Ney, for the brave",
-        "kneser_ney",
         "compute_discounts discount_counts compute_probabilities",
     ),
-    ("train_gpt", "Train your own GPT", "train_gpt", "train_gpt"),
+    ("train_gpt", "Train your own GPT", "train_gpt"),
 )
 ENTRIES = tuple(
-    Entry(number, name, title, module, tuple(defines.split()))
-    for number, (name, title, module, defines) in enumerate(_ROWS, 1)
+    Entry(number, name, title, tuple(defines.split())) for number, (name, title, defines) in enumerate(_ROWS, 1)
 )
 
 
@@ -91,4 +86,4 @@ def find_definition(name: str) -> Entry:
 
 def load_exercise(entry: Entry) -> Exercise:
     """Import an exercise."""
-    return importlib.import_module(f"minigpt.learn.exercises.{entry.module}").EXERCISES[entry.name]
+    return importlib.import_module(f"minigpt.learn.exercises.{entry.name}").EXERCISE

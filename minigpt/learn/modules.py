@@ -1,12 +1,23 @@
 """What the checks of the exercises with PyTorch share: inputs, weights, and running a module."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minigpt.config import ModelConfig
-from minigpt.learn.exercise import WorkbookError
+from minigpt.learn.exercise import Case, WorkbookError
+
+MODULE_IMPORTS = """
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.config import ModelConfig
+"""
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -88,3 +99,42 @@ def weigh(tensor: Tensor) -> Tensor:
     """Return a sum in which each number has a weight of its own, so that gradients show where it came from."""
     weights = torch.cos(torch.arange(tensor.numel(), dtype=tensor.dtype)).view(tensor.shape)
     return (tensor * weights).sum()
+
+
+def make_module_case(
+    reference: type[nn.Module], config: ModelConfig, make_inputs: Callable[[], tuple[Tensor, ...]], about: str
+) -> Case:
+    """Return a case that runs a module with random weights, which are the same for the learner's and the reference.
+
+    Args:
+        reference: the reference; the learner's class has its name.
+        config: the shape of the module.
+        make_inputs: makes the inputs.
+        about: what the inputs are, for a message.
+    """
+    weights, name = draw_weights(reference(config)), reference.__name__
+    about = f"{name}, n_embd {config.n_embd}, n_head {config.n_head}, {about}"
+    return Case(about, lambda my: run_module(getattr(my, name)(config), weights, *make_inputs()))
+
+
+def make_layer_cases(reference: type[nn.Module]) -> tuple[Case, ...]:
+    """Return the cases of a module that maps (B, T, C): T of 1, a batch of 1, an odd head size, and with dropout."""
+    return tuple(
+        make_module_case(
+            reference,
+            config,
+            functools.partial(_make_input, shape),
+            f"x of shape {shape}{', dropout 0.5 in evaluation' if config.dropout else ''}",
+        )
+        for config, shape in (
+            (make_config(2, 1), (1, 1, 2)),
+            (make_config(4, 2), (1, 2, 4)),
+            (make_config(9, 3), (2, 5, 9)),
+            (make_config(8, 2, dropout=0.5), (2, 8, 8)),
+        )
+    )
+
+
+def _make_input(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Return the only input of a layer."""
+    return (randn(*shape),)

@@ -11,7 +11,17 @@ from torch import nn
 from minigpt.config import Config
 from minigpt.data.dataset import Dataset, take_windows
 from minigpt.finetuning.lora_layer import LoRAConfig, LowRankUpdate
-from minigpt.learn.exercises import attention, batches, bpe, cache, kneser_ney, lora, nf4, train_gpt, vocabulary
+from minigpt.learn.exercises import (
+    average,
+    batches,
+    bpe_training,
+    kneser_ney,
+    kv_cache,
+    lora,
+    nf4,
+    train_gpt,
+    vocabulary,
+)
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.lecture import GPTLanguageModel
 from minigpt.model.loss import compute_exact_loss
@@ -44,8 +54,8 @@ def test_splits_and_batches_are_those_of_the_dataset() -> None:
 def test_the_averages_are_that_of_the_ladder() -> None:
     x = torch.randn(2, 7, 3)
     expected = CausalAverage()(x)
-    for average in (attention.average_by_loop, attention.average_by_matrix, attention.average_by_softmax):
-        torch.testing.assert_close(average(x), expected)
+    for compute in (average.average_by_loop, average.average_by_matrix, average.average_by_softmax):
+        torch.testing.assert_close(compute(x), expected)
 
 
 def test_the_cache_is_the_kv_cache() -> None:
@@ -53,7 +63,7 @@ def test_the_cache_is_the_kv_cache() -> None:
     ours: dict = {}
     its = KVCache()
     for first, last in ((0, 3), (3, 4), (4, 6)):
-        keys, values = cache.append_to_cache(ours, k[:, 0, first:last], v[:, 0, first:last])
+        keys, values = kv_cache.append_to_cache(ours, k[:, 0, first:last], v[:, 0, first:last])
         mask = its.build_mask(last - first, k.device)
         all_keys, all_values = its.update(0, k[:, :, first:last], v[:, :, first:last])
         assert torch.equal(keys, all_keys[:, 0])
@@ -61,7 +71,7 @@ def test_the_cache_is_the_kv_cache() -> None:
         expected = nn.functional.scaled_dot_product_attention(
             q[:, :, first:last], all_keys, all_values, mask, is_causal=is_causal
         )
-        torch.testing.assert_close(cache.attend_to_cache(q[:, 0, first:last], keys, values), expected[:, 0])
+        torch.testing.assert_close(kv_cache.attend_to_cache(q[:, 0, first:last], keys, values), expected[:, 0])
         its.advance(last - first)
 
 
@@ -71,7 +81,7 @@ def test_the_merges_are_those_of_the_tokenizer(text: str) -> None:
     ids = {token: i for i, token in enumerate(BYTE_TOKENS)}
     as_ids = {tuple(ids[bytes([byte])] for byte in word): count for word, count in words.items()}
     tokens = list(BYTE_TOKENS)
-    for first, second in bpe.learn_merges(as_ids, 256, 20):
+    for first, second in bpe_training.learn_merges(as_ids, 256, 20):
         assert (tokens[first], tokens[second]) == merges[len(tokens) - 256]
         tokens.append(tokens[first] + tokens[second])
 

@@ -88,7 +88,7 @@ def _split_end(ids: Tensor, train_fraction: float = 0.9) -> Any:
 
 IDS = torch.tensor([5, 1, 4, 1, 3, 9, 2, 6, 8, 0, 7, 11, 10])
 
-BATCHES = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor",
     references=(split_ids, get_batch),
@@ -129,5 +129,3 @@ BATCHES = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"batches": BATCHES}

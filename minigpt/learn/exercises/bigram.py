@@ -92,7 +92,7 @@ def _compute_loss_and_gradient(my: Any, logits: Tensor, targets: Tensor) -> dict
     return {"the loss": loss, "the gradient of the logits": logits.grad}
 
 
-BIGRAM = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor\nfrom torch.nn import functional as F",
     references=(look_up_logits, compute_next_token_loss),
@@ -140,5 +140,3 @@ BIGRAM = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"bigram": BIGRAM}

@@ -164,7 +164,7 @@ def _also_zeros(counts: np.ndarray) -> np.ndarray:
     return discounts[np.clip(counts - 1, 0, 2).astype(int)]
 
 
-KNESER_NEY = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="from itertools import pairwise\n\nimport numpy as np\n\nDEFAULT = (0.5, 1.0, 1.5)",
     references=(compute_discounts, discount_counts, compute_probabilities),
@@ -229,5 +229,3 @@ KNESER_NEY = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"kneser_ney": KNESER_NEY}

@@ -171,7 +171,7 @@ class _BaseOnly(LoRALinear):
         return self.base(x)
 
 
-LORA = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="import math\n\nimport torch\nfrom torch import Tensor, nn",
     references=(LoRALinear,),
@@ -205,5 +205,3 @@ LORA = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"lora": LORA}

@@ -134,7 +134,7 @@ def _evenly_spaced(numbers: Tensor, absmax: Tensor, shape: Any) -> Tensor:
 
 ZEROS_AND_MORE = torch.cat([torch.zeros(64), randn(64, seed=2)])
 
-NF4 = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor\nfrom torch.nn import functional as F\n\n"
     "from minigpt.model.nf4 import NF4_LEVELS\n\nBLOCK = 64",
@@ -192,5 +192,3 @@ NF4 = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"nf4": NF4}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from minigpt.config import ModelConfig
 from minigpt.learn.exercise import Case, Exercise, Mistake, WorkbookError
 from minigpt.learn.exercises.batches import get_batch
-from minigpt.learn.exercises.training import train_step
+from minigpt.learn.exercises.training_step import train_step
 from minigpt.learn.exercises.vocabulary import build_vocabulary, decode, encode
 from minigpt.learn.modules import randint
 from minigpt.learn.parts import list_own_parts, load_part
@@ -180,7 +180,7 @@ def _returns_loss(data: Tensor, vocab_size: int, seconds: float) -> Any:
     return 1.0
 
 
-TRAIN_GPT = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="import math\nimport time\n\nimport torch\nfrom torch import Tensor, nn\n\n"
     "from minigpt.config import ModelConfig",
@@ -200,5 +200,3 @@ TRAIN_GPT = Exercise(
     experiment=EXPERIMENT,
     trial=try_out,
 )
-
-EXERCISES = {"train_gpt": TRAIN_GPT}

@@ -76,7 +76,7 @@ def _swapped(text: str) -> Any:
 
 STOI, ITOS = build_vocabulary("hello, world")
 
-VOCABULARY = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     references=(build_vocabulary, encode, decode),
     cases=(
@@ -113,5 +113,3 @@ VOCABULARY = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"vocabulary": VOCABULARY}

@@ -1,4 +1,4 @@
-"""Exercises 4 and 16: a step of training, and estimating the loss."""
+"""Exercise 4: one step of training."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.learn.modules import randint, randn
 from minigpt.model.lecture import compute_next_token_loss
 
-STEP_TEXT = """
+TEXT = """
 Training repeats one step:
 
     1. forward      logits, loss = model(x, y)
@@ -21,7 +21,7 @@ PyTorch adds new gradients to old ones. Without zero_grad each step would follow
 The step returns the loss as a plain number: `loss.item()`.
 """
 
-STEP_EXPERIMENT = """
+EXPERIMENT = """
 from minigpt.config import ModelConfig
 from minigpt.model.lecture import BigramLanguageModel
 
@@ -34,32 +34,6 @@ for step in range(41):
     loss = train_step(model, optimizer, x, y)
     if step % 10 == 0:
         print(f"step {step:>2}: loss {loss:.3f} {'#' * round(20 * loss)}")
-"""
-
-ESTIMATE_TEXT = """
-The loss of one batch is noisy. A better estimate is the mean over several batches. An evaluation must not change the
-model or its training:
-
-    model.eval()          dropout is off, so that the whole network predicts
-    torch.no_grad()       no gradients: faster, and nothing is added to the gradients of the training
-    model.train()         afterwards training goes on with dropout
-
-If dropout stays on, the loss looks worse than it is. If the model stays in evaluation mode, the rest of the training
-has no dropout.
-"""
-
-ESTIMATE_EXPERIMENT = """
-from minigpt.config import ModelConfig
-from minigpt.model.lecture import GPTLanguageModel
-
-torch.manual_seed(0)
-model = GPTLanguageModel(ModelConfig(vocab_size=10, block_size=8, n_embd=16, n_head=2, n_layer=1, dropout=0.2))
-batches = [(torch.randint(10, (4, 8)), torch.randint(10, (4, 8))) for _ in range(20)]
-for x, y in batches[:3]:
-    print(f"one batch:  {model(x, y)[1].item():.4f}")
-for _ in range(2):
-    print(f"20 batches: {estimate_loss(model, batches):.4f}")
-print("the model still trains:", model.training)
 """
 
 
@@ -80,23 +54,6 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
     loss.backward()
     optimizer.step()
     return loss.item()
-
-
-def estimate_loss(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the mean loss over some batches, with dropout off. Training goes on afterwards as before.
-
-    Args:
-        model: `model(x, y)` returns the logits and the mean loss. It is in training mode.
-        batches: pairs of ids x and targets y, all of the same shape (B, T).
-
-    Returns:
-        The mean of the batches' losses, as a plain number.
-    """
-    model.eval()
-    with torch.no_grad():
-        losses = [model(x, y)[1].item() for x, y in batches]
-    model.train()
-    return sum(losses) / len(losses)
 
 
 class Table(nn.Module):
@@ -122,7 +79,8 @@ class Table(nn.Module):
         return logits, loss * 2 if self.doubles and self.training and loss is not None else loss
 
 
-def _make_batches(count: int, B: int = 2, T: int = 3) -> list[tuple[Tensor, Tensor]]:
+def make_batches(count: int, B: int = 2, T: int = 3) -> list[tuple[Tensor, Tensor]]:
+    """Return batches of random ids and targets, (B, T) each."""
     return [(randint(5, B, T, seed=n), randint(5, B, T, seed=n + 50)) for n in range(count)]
 
 
@@ -130,27 +88,13 @@ def _train(my: Any, steps: int, B: int = 2, T: int = 3) -> dict[str, Any]:
     """Make some steps; return the losses and the weights."""
     model = Table()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    losses = [my.train_step(model, optimizer, x, y) for x, y in _make_batches(steps, B, T)]
+    losses = [my.train_step(model, optimizer, x, y) for x, y in make_batches(steps, B, T)]
     kind = "a plain number" if all(isinstance(loss, float) for loss in losses) else type(losses[0]).__name__
     return {
         "the loss of each step": losses,
         "the weights afterwards": model.table,
         "the number of backward passes": model.backward_passes,
         "what it returns": kind,
-    }
-
-
-def _estimate(my: Any, count: int, B: int = 2, T: int = 3) -> dict[str, Any]:
-    """Estimate a loss; return it, and what it left behind."""
-    model = Table(doubles=True)
-    model.train()
-    loss = my.estimate_loss(model, _make_batches(count, B, T))
-    return {
-        "the loss": loss,
-        "the weights afterwards": model.table,
-        "model.training afterwards": model.training,
-        "the gradients afterwards": model.table.grad,
-        "calls of the model that record gradients": model.calls_with_gradient,
     }
 
 
@@ -202,56 +146,8 @@ def _ascent(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
     return loss.item()
 
 
-def _without_eval(model: Any, batches: Any) -> float:
-    with torch.no_grad():
-        losses = [model(x, y)[1].item() for x, y in batches]
-    return sum(losses) / len(losses)
-
-
-def _stays_in_eval(model: Any, batches: Any) -> float:
-    loss = estimate_loss(model, batches)
-    model.eval()
-    return loss
-
-
-def _with_gradients(model: Any, batches: Any) -> float:
-    model.eval()
-    losses = [model(x, y)[1].item() for x, y in batches]
-    model.train()
-    return sum(losses) / len(losses)
-
-
-def _trains(model: Any, batches: Any) -> float:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    model.eval()
-    losses = [train_step(model, optimizer, x, y) for x, y in batches]
-    model.train()
-    return sum(losses) / len(losses)
-
-
-def _backward_only(model: Any, batches: Any) -> float:
-    model.eval()
-    losses = []
-    for x, y in batches:
-        _, loss = model(x, y)
-        loss.backward()
-        losses.append(loss.item())
-    model.train()
-    return sum(losses) / len(losses)
-
-
-def _last_batch(model: Any, batches: Any) -> float:
-    for batch in batches:
-        loss = estimate_loss(model, [batch])
-    return loss
-
-
-def _sum_of_losses(model: Any, batches: Any) -> float:
-    return estimate_loss(model, batches) * len(batches)
-
-
-TRAINING_STEP = Exercise(
-    text=STEP_TEXT,
+EXERCISE = Exercise(
+    text=TEXT,
     imports="import torch\nfrom torch import Tensor, nn",
     references=(train_step,),
     cases=(
@@ -287,35 +183,5 @@ TRAINING_STEP = Exercise(
         "model(x, y) returns two things; you need the second.",
         "_, loss = model(x, y); optimizer.zero_grad(); loss.backward(); optimizer.step()",
     ),
-    experiment=STEP_EXPERIMENT,
+    experiment=EXPERIMENT,
 )
-
-ESTIMATE_LOSS = Exercise(
-    text=ESTIMATE_TEXT,
-    imports="import torch\nfrom torch import Tensor, nn",
-    references=(estimate_loss,),
-    cases=(
-        Case("one batch of shape (1, 1)", lambda my: _estimate(my, 1, 1, 1)),
-        Case("three batches", lambda my: _estimate(my, 3)),
-    ),
-    mistakes=(
-        Mistake("dropout is left on: model.eval() is missing", {"estimate_loss": _without_eval}),
-        Mistake("the model stays in evaluation mode: model.train() is missing", {"estimate_loss": _stays_in_eval}),
-        Mistake("gradients are recorded, which costs memory: no_grad is missing", {"estimate_loss": _with_gradients}),
-        Mistake("the evaluation trains: it calls optimizer.step()", {"estimate_loss": _trains}),
-        Mistake(
-            "the evaluation calls backward(), so its gradients are added to those of the training",
-            {"estimate_loss": _backward_only},
-        ),
-        Mistake("only the last batch counts, instead of the mean over all", {"estimate_loss": _last_batch}),
-        Mistake("the losses are added up and not divided by their number", {"estimate_loss": _sum_of_losses}),
-    ),
-    hints=(
-        "The order: model.eval(), the loop over the batches, model.train().",
-        "with torch.no_grad(): around the loop. Collect loss.item() of each batch.",
-        "losses = [model(x, y)[1].item() for x, y in batches], and the mean is sum(losses) / len(losses).",
-    ),
-    experiment=ESTIMATE_EXPERIMENT,
-)
-
-EXERCISES = {"training_step": TRAINING_STEP, "estimate_loss": ESTIMATE_LOSS}

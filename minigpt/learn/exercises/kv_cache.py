@@ -128,7 +128,7 @@ def _join(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new], dim=1)
 
 
-KV_CACHE = Exercise(
+EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor\nfrom torch.nn import functional as F",
     references=(append_to_cache, attend_to_cache),
@@ -179,5 +179,3 @@ KV_CACHE = Exercise(
     ),
     experiment=EXPERIMENT,
 )
-
-EXERCISES = {"kv_cache": KV_CACHE}

@@ -1,9 +1,8 @@
-"""Exercises 18 and 19: byte-pair encoding."""
+"""Exercise 18: count pairs of tokens, and merge one."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.tokenizers.bpe_basic import Ids, Pair, count_pairs, merge_pair
@@ -17,7 +16,7 @@ Ids = tuple[int, ...]
 Pair = tuple[int, int]
 """
 
-MERGE_TEXT = """
+TEXT = """
 Characters are short tokens; byte-pair encoding (BPE) makes longer ones. It counts which two tokens stand side by side
 most often, and replaces this pair by a new token. This is one merge.
 
@@ -30,58 +29,13 @@ The words come with the number of times they occur: {(1, 2): 5} counts the pair 
 overlapping pairs: pairwise((1, 1, 1)) is (1, 1), (1, 1).
 """
 
-MERGE_EXPERIMENT = """
+EXPERIMENT = """
 words = {tuple(b"low"): 5, tuple(b"lower"): 2, tuple(b"newest"): 6}
 counts = count_pairs(words)
 for (a, b), count in counts.most_common(4):
     print(f"{chr(a)} + {chr(b)}: {count}")
 print("b'banana' with 'an' merged to 256:", merge_pair(tuple(b"banana"), (97, 110), 256))
 """
-
-TRAINING_TEXT = """
-Training repeats the merge: count the pairs, merge the most frequent one in all words, and count again, because new
-pairs have come up.
-
-    low low low lower          l o w     l o w e r
-    merge 1: l + o   (4x)      lo w      lo w e r
-    merge 2: lo + w  (4x)      low       low e r
-    merge 3: ...
-
-The merges in the order learned are the tokenizer. If several pairs are equally frequent, the smaller pair wins, as
-Python compares tuples: (1, 9) before (2, 3). If there are no more pairs, training stops early.
-"""
-
-TRAINING_EXPERIMENT = """
-text = "the theme of the thesis is the thing they think of in the theatre"
-words = Counter(tuple(word.encode()) for word in text.split())
-names = {i: bytes([i]) for i in range(256)}
-for n, (a, b) in enumerate(learn_merges(words, 256, 6)):
-    names[256 + n] = names[a] + names[b]
-    print(f"merge {n}: {names[a].decode()!r} + {names[b].decode()!r} = {names[256 + n].decode()!r}")
-"""
-
-
-def learn_merges(words: Mapping[Ids, int], first_new: int, count: int) -> list[Pair]:
-    """Learn merges from words.
-
-    Args:
-        words: different words as ids, and how often each of them occurs.
-        first_new: the id of the first merge's token; the next merge's is one higher.
-        count: the number of merges to learn.
-
-    Returns:
-        The merged pairs in the order learned; fewer than `count` if there are no more pairs. Of equally frequent pairs
-        the smaller one comes first.
-    """
-    merges: list[Pair] = []
-    while len(merges) < count:
-        counts = count_pairs(words)
-        if not counts:
-            break
-        pair = min(counts, key=lambda pair: (-counts[pair], pair))
-        words = {merge_pair(word, pair, first_new + len(merges)): n for word, n in words.items()}
-        merges.append(pair)
-    return merges
 
 
 def _merge_overlapping(ids: Ids, pair: Pair, new: int) -> Ids:
@@ -99,7 +53,8 @@ def _merge_from_the_right(ids: Ids, pair: Pair, new: int) -> Ids:
     return merge_pair(ids[::-1], pair[::-1], new)[::-1]
 
 
-def _merge_first_only(ids: Ids, pair: Pair, new: int) -> Ids:
+def merge_first_only(ids: Ids, pair: Pair, new: int) -> Ids:
+    """Merge only the first place where the pair stands: a mistake."""
     for i in range(len(ids) - 1):
         if ids[i : i + 2] == pair:
             return (*ids[:i], new, *ids[i + 2 :])
@@ -133,7 +88,8 @@ def _either_order(ids: Ids, pair: Pair, new: int) -> Ids:
     return tuple(merged)
 
 
-def _count_words_once(words: Mapping[Ids, int]) -> Counter[Pair]:
+def count_words_once(words: Mapping[Ids, int]) -> Counter[Pair]:
+    """Count each word once, however often it occurs: a mistake."""
     return Counter(pair for word in words for pair in pairwise(word))
 
 
@@ -167,33 +123,7 @@ def _count_skipping_repeats(words: Mapping[Ids, int]) -> Counter[Pair]:
     return counts
 
 
-def _learn(
-    choose: Callable[[Any], Pair] = lambda counts: min(counts, key=lambda pair: (-counts[pair], pair)),
-    merge: Callable[[Ids, Pair, int], Ids] = merge_pair,
-    get_new: Callable[[int, int], int] = lambda first_new, n: first_new + n,
-    get_limit: Callable[[int, int], int] = lambda first_new, count: count,
-    count_them: Callable[[Any], Any] = count_pairs,
-) -> dict[str, Any]:
-    """Return a training with one step exchanged."""
-
-    def learn_merges(words: Mapping[Ids, int], first_new: int, count: int) -> list[Pair]:
-        merges: list[Pair] = []
-        while len(merges) < get_limit(first_new, count) and (counts := count_them(words)):
-            pair = choose(counts)
-            words = {merge(word, pair, get_new(first_new, len(merges))): n for word, n in words.items()}
-            merges.append(pair)
-        return merges
-
-    return {"learn_merges": learn_merges}
-
-
-def _learn_from_one_count(words: Mapping[Ids, int], first_new: int, count: int) -> list[Pair]:
-    counts = count_pairs(words)
-    return sorted(counts, key=lambda pair: (-counts[pair], pair))[:count]
-
-
 WORDS = {(1, 2): 1, (1, 2, 3, 1, 2): 2, (4, 4, 4): 3, (3,): 9}
-FRUIT = Counter(tuple(word.encode()) for word in ("banana", "bandana", "ananas", "baa", "band", "aaaa", "sea", "lee"))
 
 
 def _make_merge_case(ids: Ids, pair: Pair) -> Case:
@@ -201,8 +131,8 @@ def _make_merge_case(ids: Ids, pair: Pair) -> Case:
     return Case(f"merge_pair({ids}, {pair}, 9)", lambda my: my.merge_pair(ids, pair, 9))
 
 
-BPE_MERGE = Exercise(
-    text=MERGE_TEXT,
+EXERCISE = Exercise(
+    text=TEXT,
     imports=IMPORTS,
     references=(count_pairs, merge_pair),
     cases=(
@@ -230,7 +160,7 @@ BPE_MERGE = Exercise(
             "overlapping pairs are merged twice: after a merge, go on two tokens", {"merge_pair": _merge_overlapping}
         ),
         Mistake("the merge goes from right to left", {"merge_pair": _merge_from_the_right}),
-        Mistake("only the first place is merged", {"merge_pair": _merge_first_only}),
+        Mistake("only the first place is merged", {"merge_pair": merge_first_only}),
         Mistake("the second token of the pair stays: after a merge, go on two tokens", {"merge_pair": _keep_second}),
         Mistake("the last token is lost", {"merge_pair": _drop_last}),
         Mistake(
@@ -238,7 +168,7 @@ BPE_MERGE = Exercise(
             {"merge_pair": lambda ids, pair, new: list(merge_pair(ids, pair, new))},
         ),
         Mistake("the pair is merged in both orders, (2, 1) too", {"merge_pair": _either_order}),
-        Mistake("each word counts once, and not as often as it occurs", {"count_pairs": _count_words_once}),
+        Mistake("each word counts once, and not as often as it occurs", {"count_pairs": count_words_once}),
         Mistake("a pair counts only once in a word", {"count_pairs": _count_each_pair_once}),
         Mistake("pairs across the border of two words are counted", {"count_pairs": _count_across_words}),
         Mistake(
@@ -253,54 +183,5 @@ BPE_MERGE = Exercise(
         "For the merge use while i < len(ids): a for loop cannot skip a token.",
         "If ids[i : i + 2] == pair, append new and add 2 to i; else append ids[i] and add 1. Return a tuple.",
     ),
-    experiment=MERGE_EXPERIMENT,
+    experiment=EXPERIMENT,
 )
-
-BPE_TRAINING = Exercise(
-    text=TRAINING_TEXT,
-    imports=IMPORTS,
-    parts=("count_pairs", "merge_pair"),
-    references=(learn_merges,),
-    cases=(
-        Case("learn_merges({(1, 2): 1}, 10, 1)", lambda my: my.learn_merges({(1, 2): 1}, 10, 1)),
-        Case("learn_merges({(1, 2): 1}, 10, 3)", lambda my: my.learn_merges({(1, 2): 1}, 10, 3)),
-        Case("learn_merges({(5, 6): 2, (1, 9): 2}, 10, 1)", lambda my: my.learn_merges({(5, 6): 2, (1, 9): 2}, 10, 1)),
-        Case("learn_merges({(5, 6): 1, (7, 8): 3}, 10, 1)", lambda my: my.learn_merges({(5, 6): 1, (7, 8): 3}, 10, 1)),
-        Case("learn_merges({(1, 2, 3): 2}, 10, 2)", lambda my: my.learn_merges({(1, 2, 3): 2}, 10, 2)),
-        Case("learn_merges({(1,): 3}, 10, 2)", lambda my: my.learn_merges({(1,): 3}, 10, 2)),
-        Case("learn_merges(the bytes of eight words, 256, 0)", lambda my: my.learn_merges(FRUIT, 256, 0)),
-        Case("learn_merges(the bytes of eight words, 256, 8)", lambda my: my.learn_merges(FRUIT, 256, 8)),
-    ),
-    mistakes=(
-        Mistake(
-            "of equally frequent pairs the largest wins instead of the smallest",
-            _learn(choose=lambda counts: max(counts, key=lambda pair: (counts[pair], pair))),
-        ),
-        Mistake(
-            "of equally frequent pairs the one that was counted first wins, instead of the smallest",
-            _learn(choose=lambda counts: max(counts, key=counts.get)),
-        ),
-        Mistake(
-            "the rarest pair is merged instead of the most frequent",
-            _learn(choose=lambda counts: min(counts, key=lambda pair: (counts[pair], pair))),
-        ),
-        Mistake("the pairs are counted only once, before the first merge", {"learn_merges": _learn_from_one_count}),
-        Mistake(
-            "every merge gets the same id: the next one must be one higher",
-            _learn(get_new=lambda first_new, n: first_new),
-        ),
-        Mistake("the ids of the merges start one too high", _learn(get_new=lambda first_new, n: first_new + n + 1)),
-        Mistake("one merge too few is learned", _learn(get_limit=lambda first_new, count: count - 1)),
-        Mistake("one merge too many is learned", _learn(get_limit=lambda first_new, count: count + 1)),
-        Mistake("each word counts once, and not as often as it occurs", _learn(count_them=_count_words_once)),
-        Mistake("only the first place in each word is merged", _learn(merge=_merge_first_only)),
-    ),
-    hints=(
-        "A loop: counts = count_pairs(words); choose the pair; merge it in every word; remember it.",
-        "min(counts, key=lambda pair: (-counts[pair], pair)) is the most frequent pair, of equal ones the smallest.",
-        "words = {merge_pair(word, pair, new): n for word, n in words.items()} merges it in every word.",
-    ),
-    experiment=TRAINING_EXPERIMENT,
-)
-
-EXERCISES = {"bpe_merge": BPE_MERGE, "bpe_training": BPE_TRAINING}

@@ -1,0 +1,105 @@
+"""Exercise 5: sample one token."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.generation.filters import sample_token
+from minigpt.learn.exercise import Case, Exercise, Mistake
+
+TEXT = """
+The model gives a probability to every token. To sample means to draw a token so that each comes as often as its
+probability says. All you need is one random number between 0 and 1:
+
+    token           0       1           2     3
+    probability     0.2     0.5         0.2   0.1
+    cumulative      0.2     0.7         0.9   1.0
+    the number line |--0.2--|----0.5----|-0.2-|0.1|
+    uniform = 0.63          ^ here: token 1
+
+The token is the first whose cumulative probability is larger than the random number. `torch.multinomial` does the
+same with random numbers of its own. Here the random numbers are given, so that the check knows the answer.
+"""
+
+EXPERIMENT = """
+torch.manual_seed(0)
+probabilities = torch.tensor([0.2, 0.5, 0.2, 0.1])
+logits = probabilities.log().expand(10_000, -1)  # the softmax of the logarithms gives the probabilities back
+tokens = sample_token(logits, torch.rand(10_000, dtype=torch.float64))
+for token, p in enumerate(probabilities.tolist()):
+    share = (tokens == token).double().mean().item()
+    print(f"token {token}: probability {p:.2f}, drawn {share:.3f} {'#' * round(60 * share)}")
+"""
+
+
+def _draw(find: Callable[[Tensor, Tensor], Tensor], dim: int = -1) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a sampler that finds the token from the cumulative probabilities (B, V) and the uniforms (B, 1)."""
+
+    def sample_token(logits: Tensor, uniforms: Tensor) -> Tensor:
+        cumulative = F.softmax(logits.double(), dim=dim).cumsum(dim=-1)
+        return find(cumulative, uniforms[:, None]).clamp(0, logits.shape[-1] - 1)
+
+    return sample_token
+
+
+LOGITS = torch.tensor([[0.2, 0.5, 0.2, 0.1], [0.1, 0.1, 0.1, 0.7], [0.4, 0.3, 0.2, 0.1]]).log()
+
+IMPOSSIBLE = torch.tensor([[0.0, 0.5, 0.0, 0.5]]).log()  # tokens 0 and 2 have the probability 0
+
+
+def _make_sample_case(logits: Tensor, uniforms: list[float], name: str) -> Case:
+    """Return a case with these logits and random numbers."""
+    given = torch.tensor(uniforms, dtype=torch.float64)
+    return Case(f"sample_token({name}, uniforms {uniforms})", lambda my: my.sample_token(logits.clone(), given))
+
+
+EXERCISE = Exercise(
+    text=TEXT,
+    imports="import torch\nfrom torch import Tensor\nfrom torch.nn import functional as F",
+    references=(sample_token,),
+    cases=(
+        _make_sample_case(LOGITS[:1], [0.63], "the logits of probabilities 0.2, 0.5, 0.2, 0.1"),
+        _make_sample_case(LOGITS[:1], [0.15], "the logits of probabilities 0.2, 0.5, 0.2, 0.1"),
+        _make_sample_case(LOGITS[:1], [0.95], "the logits of probabilities 0.2, 0.5, 0.2, 0.1"),
+        _make_sample_case(LOGITS, [0.75, 0.25, 0.5], "logits (3, 4)"),
+        _make_sample_case(LOGITS.flip(1), [0.05, 0.99, 0.45], "logits (3, 4)"),
+        _make_sample_case(torch.tensor([[2.0, 0.5, -1.0]]), [0.9], "logits [2, 0.5, -1]"),
+        _make_sample_case(IMPOSSIBLE, [0.0], "the logits of probabilities 0, 0.5, 0, 0.5"),
+    ),
+    mistakes=tuple(
+        Mistake(when, {"sample_token": variant})
+        for when, variant in (
+            ("the most likely token is taken (argmax), and nothing is sampled", lambda a, u: a.argmax(dim=-1)),
+            (
+                "the softmax is missing: the logits are added up instead of probabilities",
+                lambda a, u: (a.cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=a.shape[-1] - 1),
+            ),
+            ("the softmax goes over the batch instead of the vocabulary", _draw(lambda c, u: (c <= u).sum(-1), dim=0)),
+            ("the token is one too high", _draw(lambda c, u: (c <= u).sum(-1) + 1)),
+            ("the token is one too low", _draw(lambda c, u: (c <= u).sum(-1) - 1)),
+            (
+                "the probabilities are not added up: the uniform is compared with each probability alone",
+                lambda a, u: (F.softmax(a.double(), dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=a.shape[-1] - 1),
+            ),
+            (
+                "the comparison is the wrong way round: the last token below the random number is meant to be skipped",
+                _draw(lambda c, u: (c > u).sum(-1)),
+            ),
+            (
+                "a token with probability 0 is drawn: the cumulative probability must be larger than the random "
+                "number, not equal",
+                _draw(lambda c, u: (c < u).sum(-1)),
+            ),
+            ("all rows use the first random number", _draw(lambda c, u: (c <= u[:1]).sum(-1))),
+        )
+    ),
+    hints=(
+        "probabilities = F.softmax(logits, dim=-1), and .cumsum(dim=-1) adds them up from the left.",
+        "Count how many cumulative probabilities are not larger than the random number: that is the token's id.",
+        "(cumulative <= uniforms[:, None]).sum(dim=-1). Rounding may make the last sum slightly less than 1: compute "
+        "in float64.",
+    ),
+    experiment=EXPERIMENT,
+)
