@@ -68,11 +68,17 @@ def test_the_file_writes_the_greedy_text_of_the_run(
         assert written.startswith("KEEPER:") and len(written) > 100
 
 
-def test_the_file_branches_and_looks(trained: Run, tmp_path: Path, open_file: OpenFile) -> None:
+@pytest.mark.parametrize("width", [360, 1440])
+def test_the_file_branches_and_looks(trained: Run, tmp_path: Path, open_file: OpenFile, width: int) -> None:
     export_html(trained, tmp_path / "page.html")
-    page = open_file(tmp_path / "page.html", width=360, color_scheme="dark")
+    page = open_file(tmp_path / "page.html", width=width, color_scheme="dark")
     write(page, "sea", 20)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    writer = page.locator(".writer").first
+    writer.get_by_role("option").nth(10).click()
+    expect(writer.locator(".bars button")).to_have_count(20)
+    writer.locator(".bars button[aria-pressed=false]").first.click()
+    expect(writer.get_by_role("treeitem")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.click("#tab-look")
     page.fill("#look-text", "the sea sings")
     page.click("#look-start")
@@ -84,19 +90,26 @@ def test_the_file_branches_and_looks(trained: Run, tmp_path: Path, open_file: Op
     expect(page.locator("#runs-table tbody tr")).to_have_count(1)
 
 
-def test_hostile_names_and_tokens_stay_text(text: str, tmp_path: Path, open_file: OpenFile) -> None:
+HOSTILE = "</script><script>document.title='broken'</script><!--<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_hostile_names_and_tokens_stay_text(
+    text: str, tmp_path: Path, open_file: OpenFile, kind: str, width: int
+) -> None:
     name = "<script>document.title='broken'<!--<script>"
-    hostile = CharTokenizer.from_text(text + "<script>/!-\u202e\x00")
-    run = make_random_run(tmp_path / name.replace("/", "_"), hostile, block_size=16)
-    (run.path / "snapshots.jsonl").write_text(
-        json.dumps({"step": 0, "validation_loss": 1.0, "text": "</script><script>document.title='broken'</script>"})
-        + "\n"
-    )
+    characters = CharTokenizer.from_text(text + HOSTILE + "\u202e\x00")
+    tokenizer = characters if kind == "char" else BPETokenizer.train(f"{text[:500]} {HOSTILE * 50}", 340)
+    run = make_random_run(tmp_path / name, tokenizer, block_size=16)
+    (run.path / "snapshots.jsonl").write_text(json.dumps({"step": 0, "validation_loss": 1.0, "text": HOSTILE}) + "\n")
     export_html(run, tmp_path / "page.html")
-    page = open_file(tmp_path / "page.html")
+    page = open_file(tmp_path / "page.html", width=width)
     expect(page.locator(".writer-name").first).to_have_text(name)
     assert page.title() == name
-    write(page, "the", 30, temperature="1")
+    write(page, HOSTILE, 30, temperature="1")
+    assert page.locator("img").count() == 0 and page.title() == name
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_bpe_run_writes_the_same_text(text: str, tmp_path: Path, open_file: OpenFile) -> None:
@@ -121,6 +134,44 @@ def test_the_policy_allows_nothing_but_the_page_s_own_script(trained: Run, tmp_p
     page.goto((tmp_path / "changed.html").as_uri())
     expect(page.locator("#write-start")).to_be_enabled()
     assert page.title() == "trained"
+    page.close()
+
+
+FORBIDDEN = """async () => {
+  const refused = [];
+  document.addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
+  const insert = (name, fields) => document.body.append(Object.assign(document.createElement(name), fields));
+  await fetch("data:text/plain,x").catch(() => {});
+  insert("script", { src: "data:text/javascript,document.title='broken'" });
+  insert("link", { rel: "stylesheet", href: "data:text/css,body{display:none}" });
+  insert("img", { src: "http://127.0.0.1:9/x.png" });
+  insert("iframe", { src: "data:text/html,x" });
+  insert("audio", { src: "data:audio/wav;base64,AA==" });
+  try { new Worker("data:text/javascript,1"); } catch {}
+  const form = Object.assign(document.createElement("form"), { action: "http://127.0.0.1:9/", method: "post" });
+  document.body.append(form);
+  form.submit();
+  while (refused.length < 8) {
+    await new Promise((resolve) => document.addEventListener("securitypolicyviolation", resolve));
+  }
+  return refused.toSorted();
+}"""
+
+
+def test_a_script_in_the_page_can_load_and_send_nothing(trained: Run, tmp_path: Path, chromium: Browser) -> None:
+    export_html(trained, tmp_path / "page.html")
+    page = chromium.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.evaluate(FORBIDDEN) == [
+        "connect-src",
+        "form-action",
+        "frame-src",
+        "img-src",
+        "media-src",
+        "script-src-elem",
+        "style-src-elem",
+        "worker-src",
+    ]
     page.close()
 
 
