@@ -5,7 +5,7 @@
 The models are of the lecture's size, with block_size 32 and 512, a modern one, and a large one with 10 million
 parameters. For each, with random weights, the table has the size of the file, the largest difference of a logit from
 PyTorch's, and the characters per second that the page's engine writes. "Within block_size" is a text that just fits,
-"past it" the tokens after that. "In the page" is the time from a click to the last character on the screen, of 500
+"past it" the tokens after that. "In the page" is the time from a click to the last character on the screen, of 200
 characters.
 """
 
@@ -40,8 +40,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "modern": {"architecture": "modern", "n_embd": 128, "n_head": 4, "n_layer": 4, "block_size": 64},
     "large": {"n_embd": 384, "n_head": 6, "n_layer": 6, "block_size": 256},
 }
-PAST = 50  # tokens past block_size
-IN_PAGE = 500
+PAST = 10  # tokens past block_size; the large model reads 256 tokens again for each
+IN_PAGE = 200
 MEASURE = """async ([description, weights, ids, past]) => {
   const { decodeBase64, openModelFile } = await import("/static/engine/model_file.js");
   const { OfflineBackend } = await import("/static/engine/offline_backend.js");

@@ -61,7 +61,7 @@ def describe_run(name: str, overview: "RunOverview | Run") -> dict[str, Any]:
 
 def describe_companion(card: dict[str, Any]) -> dict[str, Any]:
     """Return the card of the n-gram model of a run's training text."""
-    unknown = dict.fromkeys(("parameters", "validation_loss", "bits_per_byte", "base"))
+    unknown = dict.fromkeys(("status", "parameters", "validation_loss", "bits_per_byte", "base"))
     views = {**dict.fromkeys(("attention", "lens", "ablation"), NO_NGRAM_HEADS), "memorization": None}
     shape = {"n_layer": 0, "n_head": 0, "steps": 0, "bytes": 0, "quantization": "none", "is_chat": False}
     return {**card, **unknown, **shape, "name": NGRAM_PREFIX + card["name"], "kind": "ngram", "views": views}

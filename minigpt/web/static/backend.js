@@ -19,7 +19,7 @@
  * @property {string} tokenizer
  * @property {number | null} parameters
  * @property {number | null} bytes
- * @property {string} status
+ * @property {string | null} status Null for an n-gram model.
  * @property {string | null} started A date in ISO 8601.
  * @property {number | null} steps
  * @property {number | null} validation_loss Nats per token.

@@ -38,6 +38,9 @@ def test_a_click_shows_the_loss_curve(open_page, site: Site) -> None:
     last = metrics["metrics"][-1]
     title = page.locator(".curve-0 circle title").last.text_content()
     assert title == f"validation at step {last['step']:,}: {last['validation_loss']:.4f}"
+    page.set_viewport_size({"width": 360, "height": 900})
+    box = page.locator(".curves").bounding_box()
+    assert box is not None and 1.5 < box["width"] / box["height"] < 4  # it keeps its shape in a window made narrower
     page.get_by_text("Texts that the run wrote").click()
     expect(page.locator("#runs-snapshots li")).to_have_count(len(metrics["snapshots"]))
 
