@@ -32,7 +32,7 @@ overlapping pairs: pairwise((1, 1, 1)) is (1, 1), (1, 1).
 EXPERIMENT = """
 words = {tuple(b"low"): 5, tuple(b"lower"): 2, tuple(b"newest"): 6}
 counts = count_pairs(words)
-for (a, b), count in counts.most_common(4):
+for (a, b), count in sorted(counts.items(), key=lambda item: -item[1])[:4]:
     print(f"{chr(a)} + {chr(b)}: {count}")
 print("b'banana' with 'an' merged to 256:", merge_pair(tuple(b"banana"), (97, 110), 256))
 """

@@ -34,7 +34,8 @@ torch.manual_seed(0)
 weight = 0.02 * torch.randn(128, 128)
 numbers, absmax = quantize(weight)
 back = dequantize(numbers, absmax, weight.shape)
-print("four bits:", weight[0, :4].tolist(), "->", back[0, :4].tolist())
+for before, after in zip(weight[0, :4].tolist(), back[0, :4].tolist()):
+    print(f"{before:.4f} becomes {after:.4f}")
 print(f"mean error {(weight - back).abs().mean().item():.5f}, mean magnitude {weight.abs().mean().item():.5f}")
 counts = torch.bincount(numbers.flatten().long(), minlength=16).tolist()
 for level, count in zip(NF4_LEVELS, counts):
