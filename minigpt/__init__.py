@@ -16,7 +16,7 @@ from minigpt.system.lazy_imports import import_lazily
 from minigpt.version import __version__
 
 if TYPE_CHECKING:
-    from minigpt import config, data, errors, generation, model, presets, studies, tokenizers
+    from minigpt import config, data, errors, generation, learn, model, presets, studies, tokenizers
     from minigpt.entry_points import finetune, load, resume, train
     from minigpt.runs.run import Run
     from minigpt.training.callbacks import Callback
@@ -30,6 +30,7 @@ __all__ = [
     "errors",
     "finetune",
     "generation",
+    "learn",
     "load",
     "model",
     "presets",
@@ -47,7 +48,7 @@ _MODULES = {
     "resume": "entry_points",
     "train": "entry_points",
 }
-_SUBMODULES = ("config", "data", "errors", "generation", "model", "presets", "studies", "tokenizers")
+_SUBMODULES = ("config", "data", "errors", "generation", "learn", "model", "presets", "studies", "tokenizers")
 
 _import_name = import_lazily(__name__, _MODULES)
 
