@@ -147,11 +147,12 @@ def finish_block(
 
 
 @njit_inner
-def _keep_last_rows(x: ndarray, windows: int, T: int, C: int) -> None:
-    """Move the last row of each window of x (W * T, C) to the front: (W, C)."""
+def keep_last_rows(x: ndarray, windows: int, T: int, kept: int, C: int) -> None:
+    """Move the last rows of each window of x (W * T, C) to the front: (W * kept, C)."""
     for w in range(windows):
-        for c in range(C):
-            x[w * C + c] = x[(w * T + T - 1) * C + c]
+        last, result = skip(x, ((w + 1) * T - kept) * C), skip(x, w * kept * C)
+        for i in range(kept * C):
+            result[i] = last[i]
 
 
 @njit_inner
@@ -241,8 +242,8 @@ def predict(
             attend_rows(s, o, R, place, cache, a, panel)
             if layer == s.L - 1:
                 R //= T
-                _keep_last_rows(a, R, T, C)
-                _keep_last_rows(skip(a, o.attended), R, T, C)
+                keep_last_rows(a, R, T, 1, C)
+                keep_last_rows(skip(a, o.attended), R, T, 1, C)
             finish_block(s, o, blocks[layer], matrices, R, a, a, panel)
         normalize(a, array_at(outer[LN_F], C), array_at(outer[LN_F_BIAS], C), R, C, normed, moments)
         result = skip(logits, first // T * V)

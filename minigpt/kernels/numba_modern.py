@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from minigpt.kernels.numba_forward import BlockLayout, Layout, attend_rows, njit_nogil
+from minigpt.kernels.numba_forward import BlockLayout, Layout, attend_rows, keep_last_rows, njit_nogil
 from minigpt.kernels.numba_jit import njit_inner
 from minigpt.kernels.numba_layers import Sizes, linear
 from minigpt.kernels.numba_matmul import BIAS, BIAS_RELU
@@ -72,6 +72,7 @@ def _compute_block(
     s: Sizes,
     o: BlockLayout,
     R: int,
+    kept: int,
     place: tuple[int, int, int],
     cache: tuple[int, int, int, int],
     matrices: ndarray,
@@ -88,6 +89,7 @@ def _compute_block(
         s: the sizes.
         o: where the activations begin in `a`.
         R: the number of rows.
+        kept: the number of rows of each text that the block's result has: the last ones.
         place: see `numba_forward.attend_rows`.
         cache: see `predict_modern`, as for `zeros`.
         matrices: the transposed matrices of the block, qkv, proj, up and down.
@@ -110,12 +112,16 @@ def _compute_block(
         _normalize_and_rotate(q, D, rotation)
         _normalize_and_rotate(skip(q, C), D, rotation)
     attend_rows(s, o, R, place, cache, a, panel)
+    if kept < T:
+        keep_last_rows(x, R // T, T, kept, C)
+        keep_last_rows(skip(a, o.attended), R // T, T, kept, C)
+        R = R // T * kept
     linear(skip(a, o.attended), proj, zeros, (R, C, C), BIAS, result, panel)
     for i in range(R * C):
         x[i] += result[i]
     # computation
     _rms_norm(x, R, C, normed)
-    _shift(normed, shift, (R, C, T), last_inputs, shifted)
+    _shift(normed, shift, (R, C, kept), last_inputs, shifted)
     linear(shifted, up, zeros, (R, C, F), BIAS_RELU, hidden, panel)
     for i in range(R * F):
         hidden[i] *= hidden[i]
@@ -157,6 +163,7 @@ def predict_modern(
         scratch: see there.
     """
     C, V, T, D = s.C, s.V, s.T, s.C // s.H
+    last = min(T, 2)  # the logits need the last row of the last block, whose token shift reads the row before
     a, texts, panel = skip(scratch, m.blocks), len(idx) // T, skip(scratch, m.panel)
     x, normed, shifted = skip(a, o.x), skip(a, o.normed1), skip(a, o.normed2)
     for first in range(0, len(idx), s.R):
@@ -172,6 +179,7 @@ def predict_modern(
                 s,
                 o,
                 R,
+                last if layer == s.L - 1 else T,
                 (layer, texts, first // T),
                 cache,
                 skip(scratch, m.matrices + layer * 12 * C * C),
@@ -183,6 +191,6 @@ def predict_modern(
                 panel,
             )
         for w in range(R // T):
-            _rms_norm(skip(x, (w * T + T - 1) * C), 1, C, skip(normed, w * C))
+            _rms_norm(skip(x, ((w + 1) * last - 1) * C), 1, C, skip(normed, w * C))
         out = skip(logits, first // T * V)
         linear(normed, skip(scratch, m.head), zeros, (R // T, C, V), BIAS, out, panel)
