@@ -126,6 +126,11 @@ def _softmax_without_mask(x: Tensor) -> Tensor:
     return F.softmax(torch.tril(torch.ones(x.shape[1], x.shape[1])), dim=-1) @ x
 
 
+def _softmax_of_future(x: Tensor) -> Tensor:
+    hidden = torch.tril(torch.ones(x.shape[1], x.shape[1])) == 1
+    return F.softmax(torch.zeros_like(hidden, dtype=x.dtype).masked_fill(hidden, MINUS_INFINITY), dim=-1) @ x
+
+
 def _softmax_columns(x: Tensor) -> Tensor:
     scores = torch.zeros(x.shape[1], x.shape[1])
     return F.softmax(scores.masked_fill(torch.tril(torch.ones_like(scores)) == 0, MINUS_INFINITY), dim=0) @ x
@@ -180,6 +185,7 @@ def _make_average_mistakes(name: str) -> list[Mistake]:
         found.append(("the columns of the weights sum to one instead of the rows: dim=1 is needed", _columns))
     if name == "average_by_softmax":
         found.append(("the softmax goes over the wrong dimension", _softmax_columns))
+        found.append(("the mask hides where tril is 1 instead of where it is 0", _softmax_of_future))
         found.append(("future scores are 0 instead of minus infinity, so they get weight too", _softmax_without_mask))
     return [Mistake(f"in {name} {when}", {name: variant}) for when, variant in found]
 
@@ -204,6 +210,10 @@ EXERCISE = Exercise(
             Mistake(f"in weigh_by_scores {when}", {"weigh_by_scores": variant})
             for when, variant in (
                 ("the mask hides the past instead of the future", _weigh(torch.triu)),
+                (
+                    "the mask hides the past and the position itself: where tril is 1 instead of where it is 0",
+                    _weigh(lambda ones: ones.triu(1)),
+                ),
                 ("the mask is missing", _weigh(lambda ones: ones)),
                 ("the softmax goes over the wrong dimension", _weigh(torch.tril, dim=1)),
                 ("hidden scores are 0 instead of minus infinity", _weigh(torch.tril, fill=0.0)),

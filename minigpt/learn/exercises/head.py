@@ -89,6 +89,10 @@ HEAD_MISTAKES = (
         lambda head, q, k, v, x: _attend(q, k, v, mask=torch.triu),
     ),
     (
+        "the mask hides the past and the position itself: where tril is 1 instead of where it is 0",
+        lambda head, q, k, v, x: _attend(q, k, v, mask=lambda ones: ones.triu(1)),
+    ),
+    (
         "the mask is missing: each position reads the future too",
         lambda head, q, k, v, x: _attend(q, k, v, mask=torch.ones_like),
     ),
