@@ -1,7 +1,7 @@
 """What the checks of the exercises with PyTorch share: inputs, weights, and running a module."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,6 +18,25 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 """
+
+
+class GradientDescent:
+    """What torch.optim.SGD does without momentum. The first optimizer of PyTorch's in a process imports for seconds."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"params": [*parameters], "lr": lr}]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = None if set_to_none or parameter.grad is None else torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move each parameter against its gradient, `lr` times as far."""
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                parameter -= self.param_groups[0]["lr"] * parameter.grad
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.learn.exercises.training_step import Table, make_batches, train_step
+from minigpt.learn.modules import GradientDescent
 
 TEXT = """
 The loss of one batch is noisy. A better estimate is the mean over several batches. An evaluation must not change the
@@ -86,7 +87,7 @@ def _with_gradients(model: Any, batches: Any) -> float:
 
 
 def _trains(model: Any, batches: Any) -> float:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    optimizer: Any = GradientDescent(model.parameters(), lr=0.5)
     model.eval()
     losses = [train_step(model, optimizer, x, y) for x, y in batches]
     model.train()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
-from minigpt.learn.modules import randint, randn
+from minigpt.learn.modules import GradientDescent, randint, randn
 from minigpt.model.lecture import compute_next_token_loss
 
 TEXT = """
@@ -87,7 +87,7 @@ def make_batches(count: int, B: int = 2, T: int = 3) -> list[tuple[Tensor, Tenso
 def _train(my: Any, steps: int, B: int = 2, T: int = 3) -> dict[str, Any]:
     """Make some steps; return the losses and the weights."""
     model = Table()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    optimizer = GradientDescent(model.parameters(), lr=0.5)
     losses = [my.train_step(model, optimizer, x, y) for x, y in make_batches(steps, B, T)]
     kind = "a plain number" if all(isinstance(loss, float) for loss in losses) else type(losses[0]).__name__
     return {
