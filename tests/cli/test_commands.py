@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_process import COMMAND, CommandProcess, close_streams, hide_module, in_terminal
+from cli_process import COMMAND, CommandProcess, close_streams, in_terminal
 from conftest import TINY_FLAGS
 
 from minigpt.cli.main import run
@@ -229,19 +229,3 @@ def test_weights_best_opens_the_best_evaluation(command: Callable, trained: Run,
 
 def test_version_prints_the_version(command: Callable) -> None:
     assert command("--version").stdout.startswith("minigpt, version 0.")
-
-
-def test_without_numba_pytorch_writes_the_text_and_a_line_says_so(command: Callable, text_file: Path) -> None:
-    shape = ["--block-size", "14", "--n-embd", "8", "--n-head", "1", "--n-layer", "1", "--batch-size", "2"]
-    trained = command(
-        "train", "--data", text_file, "--out", "long", "--max-iters", 2, "--snapshots", 0, "--json", *shape
-    )
-    assert trained.returncode == 0, trained.stderr
-    arguments = ("sample", "long", "--seed", "1", "--max-new-tokens", "2100")
-    without = command(*arguments, prepare=functools.partial(hide_module, "numba"))
-    assert without.returncode == 0, without.stderr
-    (line,) = [line for line in without.stderr.splitlines() if "Numba" in line]
-    assert line.startswith("minigpt: text is written with PyTorch, more slowly: Numba does not work here (import of")
-    with_numba = command(*arguments)
-    assert "Numba" not in with_numba.stderr
-    assert with_numba.stdout == without.stdout

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cli_process import run_code
+from cli_process import hide_module, run_code
 from naive_generation import SMALL, TOLERANCE, create_model, require_same
 from torch import nn
 
@@ -334,3 +335,19 @@ def test_the_loops_activations_are_the_models(activation: str) -> None:
     ffwd.up, ffwd.down, found = nn.Identity(), nn.Identity(), x.numpy().copy()
     numba_ops.activate(found, numba_ops.ACTIVATIONS.index(activation))
     torch.testing.assert_close(torch.from_numpy(found), ffwd(x.clone()), rtol=1e-6, atol=1e-6)
+
+
+def test_without_numba_pytorch_writes_the_text_and_a_line_says_so(command: Callable, text_file: Path) -> None:
+    shape = ["--block-size", "14", "--n-embd", "8", "--n-head", "1", "--n-layer", "1", "--batch-size", "2"]
+    trained = command(
+        "train", "--data", text_file, "--out", "long", "--max-iters", 2, "--snapshots", 0, "--json", *shape
+    )
+    assert trained.returncode == 0, trained.stderr
+    arguments = ("sample", "long", "--seed", "1", "--max-new-tokens", "2100")
+    without = command(*arguments, prepare=functools.partial(hide_module, "numba"))
+    assert without.returncode == 0, without.stderr
+    (line,) = [line for line in without.stderr.splitlines() if "Numba" in line]
+    assert line.startswith("minigpt: text is written with PyTorch, more slowly: Numba does not work here (import of")
+    with_numba = command(*arguments)
+    assert "Numba" not in with_numba.stderr
+    assert with_numba.stdout == without.stdout
