@@ -107,9 +107,9 @@ class CompiledGPT(GPT):
         present = unique_parameters(parameters)
         added = [_step.adds_gradients and _has_plain_gradient(p) for p in present]
         returned = [p.requires_grad and not is_added for p, is_added in zip(present, added, strict=True)]
-        destinations = ([*compress(present, added)], added, returned)
+        plan = _GradientPlan([*compress(present, added)], added, returned)
         batch = (self.config, parameters, idx, targets)
-        loss, logits = _Step.apply(_memories[self], batch, destinations, _ANCHOR, *compress(present, returned))
+        loss, logits = _Step.apply(_memories[self], batch, plan, _ANCHOR, *compress(present, returned))
         return logits, loss
 
     def _can_use_loops(self, idx: Tensor, targets: Tensor) -> bool:
@@ -159,6 +159,14 @@ def _has_plain_gradient(p: Tensor) -> bool:
     return p.is_leaf and p.grad is not None and not p._backward_hooks and not p._post_accumulate_grad_hooks
 
 
+class _GradientPlan(NamedTuple):
+    """What `backward` does with the gradient of each parameter. A frozen parameter's is neither added nor returned."""
+
+    destinations: list[Tensor]  # the parameters whose gradients it adds to
+    is_added: list[bool]  # for each parameter: to the gradient that it has
+    is_returned: list[bool]  # for each parameter: to autograd
+
+
 # Autograd calls `backward` of a function only if an input needs gradients.
 _ANCHOR = torch.zeros((), requires_grad=True)
 
@@ -174,7 +182,7 @@ class _Step(torch.autograd.Function):
         ctx: Any,
         memory: "_Memory",
         batch: tuple[ModelConfig, Sequence[Tensor | None], Tensor, Tensor],
-        destinations: tuple[Sequence[Tensor], Sequence[bool], Sequence[bool]],
+        plan: _GradientPlan,
         anchor: Tensor,
         *others: Tensor,
     ) -> Any:
@@ -184,13 +192,12 @@ class _Step(torch.autograd.Function):
             ctx: what backward reads.
             memory: the memory of the model's loops.
             batch: what `_Memory.compute` takes.
-            destinations: the parameters to whose gradients backward adds; then for each gradient whether it is one of
-                these, and whether it is returned to autograd.
+            plan: what backward does with each gradient.
             anchor: a tensor that needs gradients.
             others: the parameters whose gradients are returned.
         """
         loss, logits, ctx.gradients = memory.compute(*batch)
-        ctx.memory, ctx.destinations = memory, destinations
+        ctx.memory, ctx.plan = memory, plan
         ctx.mark_non_differentiable(logits)
         ctx.set_materialize_grads(False)  # no zeros for the logits
         return loss, logits
@@ -204,12 +211,12 @@ class _Step(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if d_loss != 1:
             gradients.flat *= d_loss
-        parameters, added, returned = ctx.destinations
-        if parameters:
-            torch._foreach_add_([p.grad for p in parameters], [*compress(gradients.views, added)])
-        if not any(returned):
+        plan = ctx.plan
+        if plan.destinations:
+            torch._foreach_add_([p.grad for p in plan.destinations], [*compress(gradients.views, plan.is_added)])
+        if not any(plan.is_returned):
             ctx.memory.spare_gradients.append(gradients)
-        return None, None, None, None, *compress(gradients.views, returned)
+        return None, None, None, None, *compress(gradients.views, plan.is_returned)
 
 
 class _Gradients:
