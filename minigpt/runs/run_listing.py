@@ -89,7 +89,12 @@ def summarize_run(path: Path) -> RunSummary:
 
 def find_status(path: Path, info: RunInfo) -> str:
     """Return "training" while a process trains a run, else the status of `RunInfo`."""
-    return TRAINING if find_process(path / PROCESS) else info.status
+    return TRAINING if is_training(path) else info.status
+
+
+def is_training(path: Path) -> bool:
+    """Return True while a process trains a run."""
+    return find_process(path / PROCESS) is not None
 
 
 def measure_size(path: Path) -> int:

@@ -62,7 +62,7 @@ def list_cards(runs: ServedRuns) -> list[dict[str, Any]]:
         try:
             overview = runs.read_overview(name)
         except MinigptError as error:
-            status = TRAINING if runs.is_trained(name) else "broken"  # before its first evaluation it has no weights
+            status = TRAINING if runs.is_training(name) else "broken"  # before its first evaluation it has no weights
             cards.append({"name": name, "status": status, "error": str(error)})
             continue
         cards.append(describe_run(name, overview))

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from minigpt.errors import ConfigError
 from minigpt.runs.run import Run
-from minigpt.runs.run_directory import PROCESS, RunDirectory
-from minigpt.runs.run_listing import is_run, list_runs
+from minigpt.runs.run_directory import RunDirectory
+from minigpt.runs.run_listing import is_run, is_training, list_runs
 from minigpt.runs.run_overview import RunOverview
 from minigpt.studies.ngram_companion import fit_ngram_companion
-from minigpt.system.process_file import find_process
 from minigpt.web.api_errors import ApiError
 from minigpt.web.run_cards import NGRAM_PREFIX
 
@@ -70,9 +69,9 @@ class ServedRuns:
                 self._overviews[name] = known
         return known[1]
 
-    def is_trained(self, name: str) -> bool:
+    def is_training(self, name: str) -> bool:
         """Return True while a process trains the run. Raise ApiError if no run of this name is served."""
-        return find_process(self._find_path(name) / PROCESS) is not None
+        return is_training(self._find_path(name))
 
     def open(self, name: str) -> Run:
         """Return a run, opened again if its files have changed.

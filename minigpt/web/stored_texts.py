@@ -90,9 +90,9 @@ class TextUpload:
             ApiError: no file may have this name.
             FileError: the folder cannot be made.
         """
-        self._texts, self._folder, self._name = texts, texts.folder, check_folder_name(name, "name")
-        create_folder(self._folder)
-        self._temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
+        self._texts, self._name = texts, check_folder_name(name, "name")
+        create_folder(texts.folder)
+        self._temporary = texts.folder / f".{secrets.token_hex(8)}.tmp"
         self._hash, self._bytes = hashlib.sha256(), 0
         with explain_os_errors("write", self._temporary):
             self._file: IO[bytes] = self._temporary.open("xb")
@@ -118,13 +118,13 @@ class TextUpload:
             os.fsync(self._file.fileno())
             for number in itertools.count(1):
                 name = self._name if number == 1 else f"{self._name}-{number}"
-                path = self._folder / f"{name}{SUFFIX}"
+                path = self._texts.folder / f"{name}{SUFFIX}"
                 if not path.exists():
                     self._texts.require_space(self._bytes)
                 with contextlib.suppress(FileExistsError):
                     path.touch(exist_ok=False)  # of two uploads at the same time, only one gets the name
                     self._temporary.replace(path)
-                    flush_folder(self._folder)
+                    flush_folder(self._texts.folder)
                     return StoredText(name, path, self._bytes)
                 if self._is_same(path):
                     return StoredText(name, path, self._bytes)

@@ -211,10 +211,14 @@ class Trainings:
         return self._require_folder()
 
     def _get_log(self, name: str) -> Path:
-        return self._require_folder() / PLAYGROUND / "logs" / f"{name}.log"
+        return self._logs / f"{name}.log"
 
     def _list_logs(self) -> list[Path]:
-        return list((self._require_folder() / PLAYGROUND / "logs").glob("*.log"))
+        return list(self._logs.glob("*.log"))
+
+    @property
+    def _logs(self) -> Path:
+        return self._require_folder() / PLAYGROUND / "logs"
 
     def _delete_orphaned_logs(self) -> None:
         """Delete the logs of runs that were deleted."""
