@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MARKS = {"done": "✓", "changed": "?", "open": "·", "missing": "-"}
+NOTES = {"changed": "  (changed since it passed: check it again)", "missing": "  (no file)"}
 
 
 def folder_option(command: Command) -> Command:
@@ -55,8 +56,8 @@ def learn(context: click.Context, folder: Path | None, as_json: bool) -> None:
         print_json({"folder": str(workbook.folder), "done": done, "exercises": rows})
         return
     for status in states:
-        note = {"changed": "  (changed since it passed: check it again)", "missing": "  (no file)"}
-        print_line(f"{MARKS[status.state]} {status.entry.number:>2}  {status.entry.title}{note.get(status.state, '')}")
+        entry, note = status.entry, NOTES.get(status.state, "")
+        print_line(f"{MARKS[status.state]} {entry.number:>2}  {entry.title}{note}")
     print_line(f"{done} of {len(states)} done in {workbook.folder}")
     following = workbook.find_next()
     if following:

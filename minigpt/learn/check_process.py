@@ -72,7 +72,8 @@ def _judge_file(entry: Entry, exercise: Exercise, path: Path) -> Verdict:
         return module
     verdict = judge(entry, exercise, module, {str(path)})
     if verdict.passed and exercise.parts:
-        own, borrowed = list_own_parts(), [name for name in exercise.parts if name not in list_own_parts()]
+        own = list_own_parts()
+        borrowed = [name for name in exercise.parts if name not in own]
         used = f"Your own parts in it: {', '.join(own) or 'none'}."
         if borrowed:
             used += f" The package's: {', '.join(borrowed)}."

@@ -21,7 +21,10 @@ from minigpt.config import ModelConfig
 
 
 class GradientDescent:
-    """What torch.optim.SGD does without momentum. The first optimizer of PyTorch's in a process imports for seconds."""
+    """Plain gradient descent, as torch.optim.SGD does it without momentum.
+
+    The first use of torch.optim in a process imports PyTorch's compiler, which takes seconds.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": [*parameters], "lr": lr}]

@@ -137,7 +137,7 @@ def try_out(my: Any, text: str, say: Callable[[str], None], seconds: float = SEC
     ids = torch.tensor(encode(text, stoi))
     boundary = int(0.9 * len(ids))
     say(f"training for {seconds:g} seconds on {boundary:,} characters …")
-    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # the first optimizer of a process imports for seconds
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # imports PyTorch's compiler, which takes seconds
     torch.manual_seed(1337)
     start = time.monotonic()
     model = my.train_gpt(ids[:boundary], len(stoi), seconds)
