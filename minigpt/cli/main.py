@@ -29,6 +29,7 @@ from minigpt.cli.plan import plan
 from minigpt.cli.quantize import quantize
 from minigpt.cli.runs import runs
 from minigpt.cli.sample import sample
+from minigpt.cli.selfcheck import selfcheck
 from minigpt.cli.serve import serve
 from minigpt.cli.tokenizer import tokenizer
 from minigpt.cli.torchrun import get_rank, get_world_size
@@ -53,6 +54,7 @@ SECTIONS = {
     "Fine-tune and shrink": (finetune, quantize),
     "Share": (serve, export, import_),
     "Learn": (learn,),
+    "This machine": (selfcheck,),
 }
 
 

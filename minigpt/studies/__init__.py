@@ -25,6 +25,7 @@ __all__ = [
     "next_token_distribution",
     "plot_loss",
     "predict_text",
+    "selfcheck",
     "stream_tokens",
     "tokenizer_comparison",
 ]

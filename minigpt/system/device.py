@@ -39,6 +39,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def describe_device(device: torch.device) -> str:
+    """Return the kind of a device, and for a GPU its name: "cuda (NVIDIA H100)"."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Return True if the device has instructions for bfloat16 products; without them float32 is faster.
 

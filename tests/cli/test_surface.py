@@ -52,7 +52,7 @@ def test_help_lists_every_command_once_in_sections_by_purpose(capsys: pytest.Cap
     for block in capsys.readouterr().out.split("\n\n"):
         title, *lines = block.splitlines()
         sections[title] = [line.split()[0] for line in lines]
-    titles = ["Train:", "Write:", "Look inside:", "Fine-tune and shrink:", "Share:", "Learn:"]
+    titles = ["Train:", "Write:", "Look inside:", "Fine-tune and shrink:", "Share:", "Learn:", "This machine:"]
     assert list(sections)[-len(titles) :] == titles
     assert sections["Write:"] == ["sample", "chat"]
     assert [name for title in titles for name in sections[title]] == list(cli.commands)
