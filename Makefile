@@ -28,17 +28,18 @@ COPY := build/without-kernels
 test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigpt/kernels and tests/kernels moved away
 	rm -rf $(COPY)
 	mkdir -p $(COPY)
-	cp -R minigpt tests benchmarks docs notebooks *.md Makefile pyproject.toml constraints.txt $(COPY)
+	cp -R minigpt tests benchmarks docs notebooks release *.md Makefile pyproject.toml constraints.txt $(COPY)
 	rm -r $(COPY)/minigpt/kernels $(COPY)/tests/kernels
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 		--no-loadscope-reorder $(WITHOUT_KERNELS)
 
-release-check: test  ## what takes too long for every change: the long tests, all tests without kernels, fuzzing, kills
+release-check: test  ## what takes too long for every change: long tests, no kernels, fuzzing, kills, wheel and extras
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m "long or browser"
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
 	$(BIN)/python benchmarks/fuzz.py --files 6000
 	$(BIN)/python benchmarks/soak.py --kills 20 --operations 20 --fine-tuning-kills 2
 	$(BIN)/python notebooks/execute.py
+	$(BIN)/python release/check_wheel.py --extras
 
 instruct: $(VENV)/.installed  ## train a base on Shakespeare, then teach it to follow instructions
 	$(BIN)/minigpt train --preset cpu-2min --out runs/base --overwrite --n-embd 128 --block-size 64 --batch-size 32 \

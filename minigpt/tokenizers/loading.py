@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigpt.config import TokenizerKind
-from minigpt.errors import DataError, FileError
+from minigpt.errors import DataError, FileError, MissingExtraError
 from minigpt.system.files import read_bytes, require_inside
 from minigpt.tokenizers.base import END_OF_TEXT, MAX_TOKENIZER_BYTES, Tokenizer
 from minigpt.tokenizers.char import CharTokenizer
@@ -49,7 +49,8 @@ def load_gpt2_tokenizer() -> "BPETokenizer":
     """Load GPT-2's tokenizer, which tiktoken fetches from the network or its cache.
 
     Raises:
-        DataError: tiktoken is not installed, or the network cannot be reached.
+        DataError: the network cannot be reached.
+        MissingExtraError: tiktoken is not installed.
     """
     from minigpt.tokenizers.bpe import BPETokenizer
     from minigpt.tokenizers.tiktoken_adapter import recover_merges
@@ -60,7 +61,7 @@ def load_gpt2_tokenizer() -> "BPETokenizer":
 
         ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
     except ImportError:
-        raise DataError(f"GPT-2's tokenizer is fetched by tiktoken, which is not installed: {way_out}") from None
+        raise MissingExtraError("tiktoken", "tokenizers") from None
     except Exception as error:  # tiktoken passes on any exception of its network libraries
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"GPT-2's tokenizer cannot be fetched ({reason}): {way_out}") from None
