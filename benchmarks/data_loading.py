@@ -87,7 +87,7 @@ def write_random_shards(folder: Path, shards: int, tokens: int) -> None:
 
 def read_memory(name: str) -> float:
     """Return a figure of this process's memory in MB (Linux): "RssAnon", "VmHWM" or others."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
 
 

@@ -48,7 +48,7 @@ STEPS = 6
 
 def read_memory(name: str) -> float:
     """Return the resident memory of this process, "VmRSS", or its peak, "VmHWM", in MB (Linux)."""
-    return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) / 1024
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split(f"{name}:")[1].split()[0]) / 1024
 
 
 def measure(size: str, method: str) -> None:
@@ -66,7 +66,7 @@ def measure(size: str, method: str) -> None:
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     step = make_step(model, config, FixedBatch(idx, idx))
     times = []
     for _ in range(STEPS):

@@ -52,7 +52,7 @@ def measure_text(path: str, points: dict[str, Any], file: Path) -> None:
             if metrics.step >= min(FIRST, run.info.step):
                 point = {"row": number, "N": N, "D": metrics.characters, "loss": metrics.validation_loss}
                 text["losses"].append(point)
-        file.write_text(json.dumps(points))
+        file.write_text(json.dumps(points), encoding="utf-8")
 
 
 class Points:

@@ -75,7 +75,7 @@ def measure_process(config: Config, processes: Processes) -> int:
         ctypes.CDLL(None).malloc_trim(0)
     before = read_memory("VmRSS")
     step = make_random_step(config, processes)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here on
     for _ in range(STEPS):
         step()
     return int((read_memory("VmHWM") - before) * 2**20)

@@ -9,7 +9,7 @@ VECTORS = ("avx512_bf16", "avx512f", "avx2", "asimd")  # the widest first
 def describe_processor() -> str:
     """Return the processor's name, and on Linux its family, its model and its vectors as the kernel has them."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}

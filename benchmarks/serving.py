@@ -91,7 +91,7 @@ async def run_one_client(url: str) -> Load:
 
 def measure_process(pid: int) -> tuple[float, int]:
     """Return a process's memory in MB (resident), and the number of its open files."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 

@@ -38,7 +38,7 @@ def write_text(path: Path) -> None:
     """Write a text of random words."""
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 9))) for _ in range(500)]
-    path.write_text("\n".join(" ".join(rng.choices(words, k=8)) for _ in range(TEXT // 48)))
+    path.write_text("\n".join(" ".join(rng.choices(words, k=8)) for _ in range(TEXT // 48)), encoding="utf-8")
 
 
 def describe(seconds: Sequence[float], base: Sequence[float]) -> list[str]:

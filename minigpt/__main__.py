@@ -3,7 +3,8 @@
 import gc
 import signal
 import sys
-from types import FrameType
+
+from minigpt.system.signals import exit_on_signals
 
 GARBAGE_THRESHOLD = 50_000  # objects; Python's default of 700 searches for garbage again and again during imports
 
@@ -15,9 +16,7 @@ def main() -> None:
     exits with 129, unless the program was started with nohup.
     """
     gc.set_threshold(GARBAGE_THRESHOLD)
-    signal.signal(signal.SIGTERM, _exit_on_signal)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, _exit_on_signal)
+    exit_on_signals()
     try:
         from minigpt.cli.main import run
 
@@ -27,11 +26,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the work is done: a signal must not change the status
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Exit with the status of a program that this signal ended."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

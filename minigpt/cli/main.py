@@ -4,7 +4,6 @@ Exit status: 0 done, 1 the work failed, 2 the user's input, 129 SIGHUP, 130 Ctrl
 output, progress and messages to standard error.
 """
 
-import io
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from minigpt.cli.usage_hints import describe_usage_error
 from minigpt.errors import ConfigError, MinigptError
 from minigpt.system.advice import advise_commands
 from minigpt.system.files import silence_stream
+from minigpt.system.standard_streams import prepare_output_streams
 from minigpt.system.terminal import escape_control_characters, fit_to_terminal
 from minigpt.system.thread_waiting import avoid_spinning_when_busy
 from minigpt.version import __version__
@@ -97,11 +97,7 @@ for commands in SECTIONS.values():
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit status. An error is one sentence on standard error."""
-    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # it is None if the caller closed it
-    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without the character gets its number
+    prepare_output_streams()
     warnings.formatwarning = lambda message, *place: _format_message(escape_control_characters(str(message)))
     logging.basicConfig(format="minigpt: %(message)s", stream=sys.stderr)
     logging.getLogger("minigpt").setLevel(logging.WARNING if get_rank() else logging.INFO)

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import select
 import stat
 import sys
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from minigpt.cli.standard_input import read_standard_input
 from minigpt.config import SamplingConfig
 from minigpt.config_fields import drop_unset
 from minigpt.errors import ConfigError, DataError
+from minigpt.system.standard_streams import can_read_within
 from minigpt.system.text_encoding import drop_byte_order_mark
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _read_prompt() -> str:
         return ""
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if stat.S_ISFIFO(mode):
-        if os.name == "posix" and select.select([sys.stdin], [], [], PIPE_WAIT)[0]:
+        if can_read_within(sys.stdin, PIPE_WAIT):
             return read_standard_input(MAX_PROMPT)
         click.echo("the pipe is empty, so there is no prompt; --prompt - waits for one", err=True)
     return read_standard_input(MAX_PROMPT) if stat.S_ISREG(mode) else ""

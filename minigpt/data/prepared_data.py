@@ -3,7 +3,6 @@
 import bisect
 import hashlib
 import itertools
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from minigpt.data.shards import INDEX, MAX_INDEX_BYTES, SPLITS, Index, check_shards
 from minigpt.errors import DataError
 from minigpt.system.files import allow_open_files, explain_os_errors, read_bytes
+from minigpt.system.memory_map import map_file
 from minigpt.tokenizers.base import Tokenizer, compute_fingerprint
 from minigpt.tokenizers.loading import load_tokenizer
 
@@ -103,11 +103,7 @@ class TokenFiles:
 
 
 def _map_file(path: Path, dtype: np.dtype) -> np.ndarray:
-    with explain_os_errors("open", path), path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_RANDOM"):  # without it the system reads ahead: thirty times as much as a window needs
-        content.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(content, dtype)
+    return np.frombuffer(map_file(path), dtype)
 
 
 def open_tokenizer(folder: Path, index: Index) -> Tokenizer:

@@ -4,7 +4,6 @@ The rules are fixed. They come from the table in docs/performance.md, never from
 """
 
 import functools
-import os
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,10 +16,11 @@ from minigpt.kernels.plain_model import is_plain_model
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import ContextWindow
 from minigpt.model.modern import Modern
+from minigpt.system.fork_detector import ForkDetector
 
 SMALL_WEIGHTS = 2**20  # with this many weights, a token takes PyTorch twice as long as a token of a tiny GPT does
 MODERN_TOKEN = 5  # a token of a small Modern, by its modules, takes PyTorch as long as this many tokens of a GPT
-_numba_process: int | None = None  # the process in which Numba started its threads
+_numba_threads = ForkDetector()
 _work_before = 0.0  # of the texts for which Numba was not started, in tokens of a tiny GPT
 
 
@@ -98,7 +98,7 @@ def select_loops(model: GPT | Modern, rows: int, length: int, tokens: int, limit
         was forked from one that used the loops.
     """
     size, block_size = count_weights(model), model.config.block_size
-    if size > limits.max_weights or _is_forked() or not is_plain_model(model, quantized=True):
+    if size > limits.max_weights or _numba_threads.is_forked or not is_plain_model(model, quantized=True):
         return None
     kind: Literal["row", "rows", "modern"] = "modern" if isinstance(model, Modern) else "row" if rows == 1 else "rows"
     if kind != "row" and model.config.n_embd > limits.max_width:
@@ -122,16 +122,10 @@ def _build_graph_decoder(window: ContextWindow) -> Decoder | None:
         return None
 
 
-def _is_forked() -> bool:
-    """Return True if another process, from which this one was forked, started Numba's threads: they end this one."""
-    return _numba_process not in (None, os.getpid())
-
-
 @functools.cache
 def _can_compile(loops: Loops) -> bool:
     """Compile loops, or load them. Warn once and return False where Numba is missing or cannot work."""
-    global _numba_process
-    _numba_process = os.getpid()
+    _numba_threads.mark_started()  # in a process forked from this one, they would end it
 
     def load() -> bool:
         from minigpt.kernels.numba_stream import compile_loops

@@ -133,7 +133,7 @@ def _limit_time(entry: Entry, path: Path, output: Output, results: Path | None, 
         while frame and frame.f_code.co_filename != str(path):
             frame = frame.f_back
         if frame:
-            line = f"line {frame.f_lineno}: {path.read_text().splitlines()[frame.f_lineno - 1].strip()}"
+            line = f"line {frame.f_lineno}: {path.read_text(encoding='utf-8').splitlines()[frame.f_lineno - 1].strip()}"
         message = f"Your code ran for {seconds:g} seconds without an end: is there an endless loop?"
         verdict = Verdict(entry.number, False, message, line=line, printed=output.getvalue().strip(), seconds=seconds)
         assert results is not None

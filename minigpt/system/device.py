@@ -10,6 +10,7 @@ import torch
 
 from minigpt.errors import DeviceError, OutOfMemoryError
 from minigpt.system.cpus import count_cpus
+from minigpt.system.fork_detector import ForkDetector
 
 ELEMENTS_PER_THREAD = 2**14  # measured: docs/log.md, "Threads"
 _MALLOPT = {  # glibc: keep freed memory instead of returning it to the system
@@ -17,7 +18,7 @@ _MALLOPT = {  # glibc: keep freed memory instead of returning it to the system
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free memory at the end of the heap that is kept
     -2: 2**26,  # M_TOP_PAD: how much more memory than needed is requested at a time
 }
-_threads_process: int | None = None  # the process in which `limit_threads` allowed several threads
+_openmp_threads = ForkDetector()  # marked where `limit_threads` allowed several threads
 _OUT_OF_MEMORY_SIGNS = ("allocate memory", "out of memory", "overflow", "Invalid buffer size")
 
 
@@ -77,11 +78,10 @@ def limit_threads(activation_size: int, threads: int = 0, cpus: int | None = Non
         threads = min(before, max(1, activation_size // ELEMENTS_PER_THREAD))
         if threads > 1 and "OMP_NUM_THREADS" not in os.environ:  # one thread needs no count of CPUs
             threads = min(threads, cpus or count_cpus())
-    global _threads_process
-    if _threads_process not in (None, os.getpid()):
+    if _openmp_threads.is_forked:
         threads = 1
     elif threads > 1:
-        _threads_process = os.getpid()
+        _openmp_threads.mark_started()
     torch.set_num_threads(threads)
     try:
         yield threads

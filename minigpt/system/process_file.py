@@ -59,7 +59,7 @@ def find_process(path: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         if path.is_symlink():
             return None
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             if is_locked(file):
                 return int(file.read(MAX_BYTES))
     return None

@@ -6,15 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
+from minigpt.system.signals import block_signals
 from minigpt.system.warn_once import warn_once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # a terminal sends them to all processes; only the first one handles them
 
 
 def start_pool(processes: int, initialize: Callable[..., None] | None = None, *args: object) -> Executor:
@@ -34,7 +33,7 @@ def start_pool(processes: int, initialize: Callable[..., None] | None = None, *a
         reason = getattr(error, "strerror", None) or error
         warn_once(f"worker processes need semaphores in /dev/shm ({reason}): one thread does the work")
         return ThreadPoolExecutor(1, initializer=functools.partial(initialize, *args) if initialize else None)
-    with _block_signals():  # the workers inherit the block, so no signal reaches them while they start
+    with block_signals():  # the workers inherit the block, so no signal reaches them while they start
         for _ in range(processes):
             pool.submit(int)  # each call starts a worker
     return pool
@@ -48,19 +47,6 @@ def map_in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable
     """
     for future in [pool.submit(work, item) for item in items]:
         yield future.result()
-
-
-@contextmanager
-def _block_signals() -> Iterator[None]:
-    """Hold signals back within the block, where the system can (Windows cannot)."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _SIGNALS})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _initialize_worker(initialize: Callable[..., None] | None, args: tuple[object, ...]) -> None:

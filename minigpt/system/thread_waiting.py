@@ -71,7 +71,7 @@ class IdleThreads:
 
 def find_openmp_libraries() -> list[str]:
     """Return the files of GNU's OpenMP that this process has loaded. PyTorch and Numba may have one each."""
-    lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     paths = {line.split(maxsplit=5)[-1] for line in lines if "/libgomp" in line}
     return sorted(paths)
 

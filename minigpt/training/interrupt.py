@@ -9,7 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+from minigpt.system.signals import list_stop_signals
+
 REPEAT_SECONDS = 0.5  # a SIGTERM that follows within this time is the same one
 NOTICE = b"\nstopping: evaluating and saving (press Ctrl-C again to stop at once)\n"
 
@@ -33,7 +34,8 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
-            handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            ignored = (signal.SIG_IGN, None)
+            handled = [number for number in list_stop_signals() if signal.getsignal(number) not in ignored]
             self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 

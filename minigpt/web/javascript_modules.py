@@ -34,14 +34,14 @@ def _list_modules(path: Path, importers: tuple[Path, ...], order: list[Path]) ->
         raise ValueError(f"{path.name} imports itself through other modules")
     if path in order:
         return
-    for _, name in _IMPORT.findall(path.read_text()):
+    for _, name in _IMPORT.findall(path.read_text(encoding="utf-8")):
         _list_modules((path.parent / name).resolve(), (*importers, path), order)
     order.append(path)
 
 
 def _wrap(path: Path, numbers: dict[Path, int]) -> str:
     """Return a call of a function that does what a module does, and returns its exports."""
-    source = path.read_text()
+    source = path.read_text(encoding="utf-8")
 
     def take_from_module(match: re.Match[str]) -> str:
         names = ", ".join(name.strip().replace(" as ", ": ") for name in match[1].split(",") if name.strip())

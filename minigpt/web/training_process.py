@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from minigpt.system.detached_process import start_detached
 from minigpt.system.files import create_folder, explain_os_errors
 from minigpt.system.process_file import is_locked, try_lock
 from minigpt.web.api_errors import ApiError
@@ -52,8 +52,7 @@ def start_process(arguments: Sequence[str], log: Path, append: bool) -> "subproc
             file.truncate(0)
         file.write(f"$ {format_command(arguments)}\n".encode())
         file.flush()
-        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
-        return subprocess.Popen(build_command(arguments), start_new_session=True, **quiet)
+        return start_detached(build_command(arguments), file)
 
 
 def is_alive(log: Path) -> bool:

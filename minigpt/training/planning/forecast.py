@@ -21,6 +21,7 @@ from minigpt.generation.engine import generate
 from minigpt.model import TrainedModel, count_parameters
 from minigpt.model.language_model import get_device
 from minigpt.model.loss import MAX_EVALUATED_TOKENS
+from minigpt.system.process_memory import measure_peak_memory
 from minigpt.training.callbacks import SNAPSHOT_TOKENS
 from minigpt.training.evaluation import estimate_loss
 from minigpt.training.evaluation_schedule import get_snapshot_steps
@@ -214,9 +215,5 @@ def _measure_peak_memory(model: TrainedModel) -> int | None:
     original = 4 * count_parameters(model)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) - original
-    if device.type != "cpu" or sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) - original
+    peak = measure_peak_memory() if device.type == "cpu" else None
+    return None if peak is None else peak - original
