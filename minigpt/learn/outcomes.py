@@ -11,6 +11,7 @@ from typing import Any
 from minigpt.learn.exercise import Case, WorkbookError
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # tolerances: another order of operations rounds differently
+SEED = 20_000  # of PyTorch's random numbers in a case: no input has it, so a layer made anew never equals an input
 SHOWN_NUMBERS = 24  # larger arrays are shown in part
 
 
@@ -82,7 +83,7 @@ def _seeded() -> Iterator[None]:
         yield
         return
     state = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)
+    torch.default_generator.manual_seed(SEED)
     try:
         yield
     finally:
@@ -126,7 +127,7 @@ def is_same(expected: Any, found: Any) -> bool:
 def find_difference(expected: Any, found: Any, place: str = "") -> Difference | None:
     """Return the first difference between two plain results, or None if they are equal within rounding."""
     if isinstance(expected, Raised) or isinstance(found, Raised):
-        return None if expected == found else Difference(place, "an error", str(found), str(expected))
+        return None if _is_same_exception(expected, found) else Difference(place, "an error", str(found), str(expected))
     if isinstance(expected, dict) and isinstance(found, dict) and all(isinstance(key, str) for key in expected):
         return _find_difference_of_dicts(expected, found, place)
     if isinstance(expected, list) and isinstance(found, list) and any(isinstance(e, list | dict) or _is_array(e)
@@ -135,11 +136,15 @@ def find_difference(expected: Any, found: Any, place: str = "") -> Difference | 
     if _is_array(expected) and _is_array(found):
         return _find_difference_of_arrays(expected, found, place)
     if _is_array(expected) or _is_array(found) or not _has_same_kind(expected, found):
-        reason = f"it is {_name_kind(found)} and must be {_name_kind(expected)}"
-        return Difference(place, reason, *map(format_value, (found, expected)))
+        return Difference(place, _compare_kinds(expected, found, place), *map(format_value, (found, expected)))
     if _is_equal(expected, found):
         return None
     return Difference(place, "", *map(format_value, (found, expected)))
+
+
+def _is_same_exception(expected: Any, found: Any) -> bool:
+    """Return True if both raise the same. An array must not be compared by `==`: its result would be an array."""
+    return isinstance(expected, Raised) and isinstance(found, Raised) and expected == found
 
 
 def _find_difference_of_dicts(expected: dict, found: dict, place: str) -> Difference | None:
@@ -155,8 +160,7 @@ def _find_difference_of_lists(expected: list, found: list, place: str) -> Differ
     if len(expected) != len(found):
         reason = f"it has {len(found)} parts and must have {len(expected)}"
         return Difference(place, reason, format_value(found), format_value(expected))
-    prefix = f"{place}, " if place else ""
-    parts = [f"{prefix}part {n} of the result" for n in range(1, len(expected) + 1)]
+    parts = [f"{place}, part {n}" if place else f"part {n} of the result" for n in range(1, len(expected) + 1)]
     differences = map(find_difference, expected, found, parts)
     return next((difference for difference in differences if difference), None)
 
@@ -204,12 +208,24 @@ def _is_equal(expected: Any, found: Any) -> bool:
     return expected == found
 
 
+def _compare_kinds(expected: Any, found: Any, place: str) -> str:
+    """Return a sentence on two values of different kinds."""
+    if found is None and place.startswith("the gradient"):
+        return "there is none: is the result cut off from it, by .item() or .detach()?"
+    if found is None:
+        return f"it is None and must be {_name_kind(expected)}: is `return` missing?"
+    return f"it is {_name_kind(found)} and must be {_name_kind(expected)}"
+
+
 def _name_kind(value: Any) -> str:
     """Return what a value is, for a sentence."""
     if _is_array(value):
         return f"a tensor of shape {value.shape}"
-    names = {"NoneType": "None", "str": "a string", "int": "a number", "float": "a number", "list": "several values"}
-    return names.get(type(value).__name__, f"of type {type(value).__name__}")
+    if isinstance(value, list) and any(isinstance(item, list | dict) or _is_array(item) for item in value):
+        return f"{len(value)} values"
+    name = type(value).__name__
+    names = {"NoneType": "None", "str": "a string", "int": "a number", "float": "a number"}
+    return names.get(name, f"a {name}" if name in ("list", "dict", "generator", "Counter") else f"of type {name}")
 
 
 def format_value(value: Any) -> str:
@@ -218,8 +234,29 @@ def format_value(value: Any) -> str:
         import numpy as np
 
         return np.array2string(value, precision=4, suppress_small=True, threshold=SHOWN_NUMBERS, max_line_width=50)
-    text = f"{value:.4f}" if isinstance(value, float) else repr(value)
+    text = _format_plain(value)
     return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _format_plain(value: Any) -> str:
+    """Return a value on one line, its floats with four digits."""
+    if _is_array(value):
+        return _format_plain(value.tolist())
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_format_plain, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_format_plain(item)}' for key, item in value.items())}}}"
+    return repr(value)
+
+
+def name_parts(function: str, result: Any, *names: str) -> dict[str, Any]:
+    """Return the values that a function returned by their names. Raise WorkbookError if it returned something else."""
+    if not isinstance(result, tuple | list) or len(result) != len(names):
+        kind = " Is `return` missing?" if result is None else ""
+        raise WorkbookError(f"{function} must return {len(names)} values: {', '.join(names)}.{kind}")
+    return dict(zip(names, result, strict=True))
 
 
 def format_side_by_side(difference: Difference) -> str:
