@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from minigpt.errors import ConfigError
+from minigpt.learn.advice import find_advice
 from minigpt.learn.catalog import Entry, get_entry, load_exercise
 from minigpt.learn.exercise import Exercise, Mistake, WorkbookError
 from minigpt.learn.outcomes import (
@@ -19,6 +21,7 @@ from minigpt.learn.outcomes import (
     run_case,
     run_cases,
 )
+from minigpt.learn.skeleton import TODO_MESSAGE
 
 
 @dataclass(frozen=True)
@@ -106,19 +109,22 @@ def judge(entry: Entry, exercise: Exercise, namespace: Any, files: Collection[st
     if failed:
         mistake = find_mistake(exercise, {n: found[n] for n in written})
         if mistake:
-            return Verdict(entry.number, False, f"This is what comes out when {mistake.when}.", mistake.when)
+            line = next((found[n].line for n in failed if isinstance(found[n], Raised)), "")
+            message = f"This is what comes out when {mistake.when}."
+            return Verdict(entry.number, False, message, mistake.when, line=line)
         return _describe_failure(entry, exercise, expected, found, failed[0])
     empty = next((mine for mine in found if is_empty(mine)), None)
     if empty:
         start = "What you have written so far is right. The next body" if written else "This body"
-        hint = f"`minigpt learn hint {entry.number}` helps"
-        return Verdict(entry.number, False, f"{start} is still to be written; {hint}.", line=empty.line)
+        return Verdict(entry.number, False, f"{start} is still to be written.", line=empty.line)
     return Verdict(entry.number, True, f"Exercise {entry.number} passes: {entry.title}.")
 
 
 def is_empty(outcome: Any) -> bool:
-    """Return True if a body is still to be written."""
-    return isinstance(outcome, Raised) and outcome.kind == "NotImplementedError"
+    """Return True if a body is still to be written. PyTorch raises NotImplementedError too, with another message."""
+    return (
+        isinstance(outcome, Raised) and outcome.kind == "NotImplementedError" and outcome.message in ("", TODO_MESSAGE)
+    )
 
 
 def _describe_failure(
@@ -131,7 +137,10 @@ def _describe_failure(
             return Verdict(entry.number, False, mine.message, line=mine.line)
         if mine.kind == "SystemExit":
             return Verdict(entry.number, False, f"Your code calls exit() in {case.about}.", line=mine.line)
-        return Verdict(entry.number, False, f"{mine.kind} in {case.about}: {mine.message}", line=mine.line)
+        reason = f": {mine.message}" if mine.message else ""
+        message = f"{mine.kind} in {case.about}{reason}"
+        advice = find_advice(mine)
+        return Verdict(entry.number, False, message, line=mine.line, detail=advice and f"  {advice}")
     difference = find_difference(expected[first], mine)
     assert difference is not None
     return Verdict(
@@ -160,15 +169,27 @@ def expect(exercise: Exercise) -> list[Any]:
 def find_mistake(exercise: Exercise, found: Mapping[int, Any]) -> Mistake | None:
     """Return the listed mistake that gives the same results as the learner's code, if there is one.
 
+    Only the cases of the functions in which the mistake is are compared: the learner's others may have mistakes of
+    their own, or call the wrong function.
+
     Args:
         exercise: the exercise.
         found: the learner's results by the number of the case, from 0.
     """
     for mistake in exercise.mistakes:
         namespace = make_namespace(exercise, mistake.variants)
-        if all(is_same(run_case(exercise.cases[n], namespace), mine) for n, mine in found.items()):
+        compared = [n for n in find_cases(exercise, mistake) if n in found]
+        if compared and all(is_same(run_case(exercise.cases[n], namespace), found[n]) for n in compared):
             return mistake
     return None
+
+
+def find_cases(exercise: Exercise, mistake: Mistake) -> list[int]:
+    """Return the numbers of the cases of the functions in which a mistake is: their texts name the function."""
+    if len(exercise.references) == 1:
+        return [*range(len(exercise.cases))]
+    pattern = re.compile(rf"\b({'|'.join(mistake.variants)})\b")
+    return [n for n, case in enumerate(exercise.cases) if pattern.search(case.about)]
 
 
 def _require_usable(namespace: Any, reference: Any) -> None:

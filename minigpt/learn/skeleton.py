@@ -8,7 +8,8 @@ from typing import Any
 from minigpt.learn.catalog import Entry
 from minigpt.learn.exercise import Exercise
 
-TODO = 'raise NotImplementedError("write this body")'
+TODO_MESSAGE = "write this body"
+TODO = f'raise NotImplementedError("{TODO_MESSAGE}")'
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -8,7 +8,7 @@ import pytest
 from learn_solutions import make_solution
 
 from minigpt.learn.catalog import ENTRIES, Entry, load_exercise
-from minigpt.learn.judge import expect, find_mistake, judge, make_namespace
+from minigpt.learn.judge import expect, find_cases, find_mistake, judge, make_namespace
 from minigpt.learn.outcomes import Raised, is_same, run_cases
 from minigpt.learn.parts import run_learner_file
 from minigpt.learn.skeleton import TODO, make_skeleton
@@ -34,10 +34,15 @@ def test_each_wrong_variant_gets_exactly_its_own_message(entry: Entry) -> None:
     assert len(outcomes) == len(exercise.mistakes)
     for (one, found), (other, too) in itertools.combinations({"nothing": expect(exercise), **outcomes}.items(), 2):
         assert not all(map(is_same, found, too)), f"{one!r} gives the same results as {other!r}"
-    for when, found in outcomes.items():
-        mistake = find_mistake(exercise, dict(enumerate(found)))
-        assert mistake is not None
-        assert mistake.when == when
+    for mistake in exercise.mistakes:
+        found = outcomes[mistake.when]
+        named = find_mistake(exercise, dict(enumerate(found)))
+        assert named is not None
+        assert named.when == mistake.when
+        own = find_cases(exercise, mistake)
+        assert any(not is_same(expect(exercise)[n], found[n]) for n in own), (
+            f"no case of its own shows {mistake.when!r}"
+        )
 
 
 @BY_NUMBER
