@@ -31,6 +31,12 @@ class Mistake:
     when: str
     variants: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Give wrong classes the name of the right one, so that messages about them are those of the learner's."""
+        for name, variant in self.variants.items():
+            if isinstance(variant, type):
+                variant.__name__ = name
+
 
 @dataclass(frozen=True)
 class Exercise:

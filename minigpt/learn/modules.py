@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from minigpt.config import ModelConfig
 from minigpt.learn.exercise import Case, WorkbookError
+from minigpt.learn.outcomes import SEED, is_same, to_plain
 
 MODULE_IMPORTS = """
 import torch
@@ -74,7 +75,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
         extra = f" The exercise does not know {_join(unexpected)}." if unexpected else ""
         raise WorkbookError(
             f"{type(module).__name__} must have the layers that the text names, so that weights can be loaded."
-            f"{lacks}{extra}"
+            f"{lacks}{extra}{_explain_names(module, missing)}"
         )
     for name, weight in weights.items():
         if parameters[name].shape != weight.shape:
@@ -82,6 +83,21 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
             raise WorkbookError(f"The shape of {name} in {type(module).__name__} is {shapes}.")
         with torch.no_grad():
             parameters[name].copy_(weight)
+
+
+def _explain_names(module: nn.Module, missing: set[str]) -> str:
+    """Return what may be wrong with the names of layers, or an empty string."""
+    for name in sorted({name.split(".")[0] for name in missing}):
+        value = getattr(module, name, None)
+        if isinstance(value, list | tuple):
+            return f" self.{name} is a {type(value).__name__}, in which PyTorch sees no layers: use nn.ModuleList(...)."
+        if isinstance(value, nn.ModuleList | nn.Sequential):
+            if len({*map(id, value)}) < len(value):
+                return f" self.{name} holds the same module several times: [a] * n does not make n of them."
+            return f" self.{name} has {', '.join(type(layer).__name__ for layer in value)}, numbered from 0."
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            return f" self.{name} is a tensor, in which PyTorch sees no weight: use nn.Parameter(...)."
+    return ""
 
 
 def _join(names: set[str]) -> str:
@@ -105,7 +121,7 @@ def run_module(module: nn.Module, weights: dict[str, Tensor], *inputs: Tensor) -
         raise WorkbookError(f"{type(module).__name__} must be an nn.Module.")
     load_weights(module, weights)
     module.eval()
-    torch.default_generator.manual_seed(0)  # the same dropout, however many numbers the construction drew
+    torch.default_generator.manual_seed(SEED)  # the same dropout, however many numbers the construction drew
     inputs = tuple(x.clone().requires_grad_() if x.is_floating_point() else x for x in inputs)
     output = module(*inputs)
     parts = output if isinstance(output, tuple) else (output,)
@@ -137,6 +153,34 @@ def make_module_case(
     weights, name = draw_weights(reference(config)), reference.__name__
     about = f"{name}, n_embd {config.n_embd}, n_head {config.n_head}, {about}"
     return Case(about, lambda my: run_module(getattr(my, name)(config), weights, *make_inputs()))
+
+
+def make_dropout_case(reference: type[nn.Module]) -> Case:
+    """Return a case that says which share of the output dropout removes in training mode.
+
+    The learner's code may draw its random numbers in any order, so the numbers themselves are not compared. A module
+    with another mistake is left out: with or without dropout, its mistake is named.
+
+    Args:
+        reference: the reference; the learner's class has its name.
+    """
+    config, name = make_config(8, 2, dropout=0.9), reference.__name__
+    weights, x, text = draw_weights(reference(config)), randn(4000, 1, 8), randn(3, 5, 8, seed=2)
+
+    @torch.no_grad()
+    def compute(my: Any) -> Any:
+        right, module = reference(config).eval(), getattr(my, name)(config).eval()
+        load_weights(right, weights)
+        load_weights(module, weights)
+        if not is_same(to_plain(right(text)), to_plain(module(text))):
+            return "the output in evaluation mode is wrong"
+        removed = module.train()(x) == 0
+        return {
+            "the share of zeros in the output": round(removed.double().mean().item(), 1),
+            "the share of positions with zeros only": round(removed.all(dim=-1).double().mean().item(), 1),
+        }
+
+    return Case(f"{name} in training mode, dropout 0.9", compute)
 
 
 def make_layer_cases(reference: type[nn.Module]) -> tuple[Case, ...]:

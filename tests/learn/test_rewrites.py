@@ -39,7 +39,7 @@ class LoopHead(Head):
         for t in range(x.shape[1]):
             scores = (q[:, t : t + 1] * k[:, : t + 1]).sum(-1) / q.shape[-1] ** 0.5
             weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-            rows.append((weights[..., None] * v[:, : t + 1]).sum(1))
+            rows.append((self.dropout(weights)[..., None] * v[:, : t + 1]).sum(1))
         return torch.stack(rows, dim=1)
 
 

@@ -101,6 +101,11 @@ def _norms_exchanged(block: Any, x: Tensor) -> Tensor:
     return x + block.ffwd(block.ln1(x))
 
 
+def _right(block: Any, x: Tensor) -> Tensor:
+    x = x + block.sa(block.ln1(x))
+    return x + block.ffwd(block.ln2(x))
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports=MODULE_IMPORTS,
@@ -124,6 +129,14 @@ EXERCISE = Exercise(
             (
                 "feed-forward reads the block's input instead of the sum after attention",
                 lambda block, x: x + block.sa(block.ln1(x)) + block.ffwd(block.ln2(x)),
+            ),
+            (
+                "the second sum adds the block's input instead of the sum after attention",
+                lambda block, x: x + block.ffwd(block.ln2(x + block.sa(block.ln1(x)))),
+            ),
+            (
+                "the path of the sums goes through a layer norm at its end",
+                lambda block, x: block.ln2(_right(block, x)),
             ),
             ("ln1 is used twice, and ln2 not at all", _first_norm_twice),
             ("ln1 and ln2 are exchanged", _norms_exchanged),

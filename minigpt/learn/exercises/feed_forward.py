@@ -10,6 +10,7 @@ from minigpt.config import ModelConfig
 from minigpt.learn.exercise import Exercise, Mistake
 from minigpt.learn.modules import (
     MODULE_IMPORTS,
+    make_dropout_case,
     make_layer_cases,
 )
 from minigpt.model.lecture import FeedForward
@@ -69,7 +70,7 @@ EXERCISE = Exercise(
     text=TEXT,
     imports=MODULE_IMPORTS,
     references=(FeedForward,),
-    cases=make_layer_cases(FeedForward),
+    cases=(*make_layer_cases(FeedForward), make_dropout_case(FeedForward)),
     mistakes=tuple(
         Mistake(when, {"FeedForward": variant})
         for when, variant in (
@@ -92,6 +93,7 @@ EXERCISE = Exercise(
                 "dropout is left on in evaluation: use nn.Dropout, not F.dropout",
                 _make_feed_forward(lambda net, x: F.dropout(net[:3](x), net[3].p)),
             ),
+            ("dropout is missing at the end", _make_feed_forward(lambda net, x: net[:3](x))),
             ("the hidden layer is n_embd wide instead of four times as wide", _NarrowFeedForward),
             ("there is only one linear layer", _OneLayer),
         )

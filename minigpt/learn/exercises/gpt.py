@@ -4,16 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigpt.learn.exercise import Exercise, Mistake
+from minigpt.config import ModelConfig
+from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.learn.modules import (
     MODULE_IMPORTS,
     make_config,
     make_module_case,
     randint,
 )
+from minigpt.learn.outcomes import require
 from minigpt.model.lecture import GPTLanguageModel, compute_next_token_loss
 
 TEXT = """
@@ -142,25 +144,69 @@ def _make_gpt_inputs(B: int, T: int, has_targets: bool) -> Callable[[], tuple[Te
     return make_inputs
 
 
+class _TokensAsPositions(_WrongGPT):
+    def start(self, idx: Tensor) -> Tensor:
+        return self.token_embedding_table(idx) + self.position_embedding_table(idx)
+
+
+class _AllPositions(_WrongGPT):
+    def start(self, idx: Tensor) -> Tensor:
+        return self.token_embedding_table(idx) + self.position_embedding_table(torch.arange(self.config.block_size))
+
+
+class _NormFirst(_WrongGPT):
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> Any:
+        logits = self.lm_head(self.blocks(self.ln_f(self.start(idx))))
+        return logits, self.compute_loss(logits, targets)
+
+
+class _LastLoss(_WrongGPT):
+    def compute_loss(self, logits: Tensor, targets: Tensor | None) -> Any:
+        return compute_next_token_loss(logits[:, -1:], None if targets is None else targets[:, -1:])
+
+
+class _OwnStart(GPTLanguageModel):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.reset_parameters()
+
+
+def _describe_start(my: Any) -> dict[str, Any]:
+    """Return what must hold for a new model, whatever the order in which its layers were made."""
+    config = make_config(16, 2)
+    model = my.GPTLanguageModel(config)
+    require(
+        getattr(model, "config", None) == config,
+        "self.config is missing: self.config = config. Exercise 14 reads model.config.block_size.",
+    )
+    spreads = [p.std().item() for p in model.parameters() if p.dim() == 2]
+    return {"all weights are small, as init_weights draws them": max(spreads) < 0.05}
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports=MODULE_IMPORTS + "from minigpt.model.lecture import init_weights\n",
     parts=("Block", "compute_next_token_loss"),
     references=(GPTLanguageModel,),
     dropped=("GPTLanguageModel.generate",),
-    cases=tuple(
-        make_module_case(
-            GPTLanguageModel,
-            make_config(C, H, n_layer=n_layer),
-            _make_gpt_inputs(B, T, has_targets),
-            f"n_layer {n_layer}, idx of shape ({B}, {T}){', with targets' if has_targets else ''}",
-        )
-        for C, H, n_layer, B, T, has_targets in (
-            (2, 1, 1, 1, 1, False),
-            (4, 2, 2, 1, 3, False),
-            (4, 2, 2, 2, 3, True),
-            (9, 3, 2, 3, 8, True),
-        )
+    cases=(
+        *(
+            make_module_case(
+                GPTLanguageModel,
+                make_config(C, H, n_layer=n_layer),
+                _make_gpt_inputs(B, T, has_targets),
+                f"n_layer {n_layer}, idx of shape ({B}, {T}){', with targets' if has_targets else ''}",
+            )
+            for C, H, n_layer, B, T, has_targets in (
+                (2, 1, 1, 1, 1, False),
+                (4, 2, 2, 1, 3, False),
+                (4, 2, 2, 2, 3, True),
+                (9, 3, 2, 3, 8, True),
+            )
+        ),
+        Case("a new GPTLanguageModel", _describe_start),
     ),
     mistakes=tuple(
         Mistake(when, {"GPTLanguageModel": variant})
@@ -178,6 +224,14 @@ EXERCISE = Exercise(
             ("the targets are shifted again, but y is already shifted", _ShiftedAgain),
             ("only the loss is returned when there are targets, instead of logits and loss", _LossOnly),
             ("only the logits are returned without targets, instead of logits and None", _LogitsOnly),
+            ("the rows of the position table are chosen by the token ids: use torch.arange(T)", _TokensAsPositions),
+            ("the positions go up to block_size instead of T: use torch.arange(T)", _AllPositions),
+            ("ln_f comes before the blocks instead of after them", _NormFirst),
+            ("the loss is that of the last position alone", _LastLoss),
+            (
+                "the weights are not those of init_weights: self.apply(init_weights) must be the last line of __init__",
+                _OwnStart,
+            ),
             ("the logits are returned as (B * T, V) instead of (B, T, V)", _FlatLogits),
         )
     ),

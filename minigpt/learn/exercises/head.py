@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.learn.exercise import Exercise, Mistake
-from minigpt.learn.modules import MODULE_IMPORTS, make_layer_cases
+from minigpt.learn.modules import MODULE_IMPORTS, make_dropout_case, make_layer_cases
 from minigpt.model.lecture import Head
 
 TEXT = """
@@ -83,6 +83,15 @@ def _dropout_always(head: Head, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> T
     return F.dropout(weights, head.dropout.p) @ v
 
 
+def _weigh_input(head: Head, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return _attend(q, k, x)
+
+
+def _whole_mask(head: Head, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5
+    return head.dropout(F.softmax(scores.masked_fill(head.tril == 0, MINUS_INFINITY), dim=-1)) @ v
+
+
 HEAD_MISTAKES = (
     (
         "the mask hides the past instead of the future",
@@ -135,6 +144,16 @@ HEAD_MISTAKES = (
         lambda head, q, k, v, x: (q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5).tril() @ v,
     ),
     ("dropout is left on in evaluation: use self.dropout, not F.dropout", _dropout_always),
+    (
+        "dropout is missing, or stands before the softmax: it belongs on the weights",
+        lambda head, q, k, v, x: _attend(q, k, v),
+    ),
+    (
+        "dropout is on the output instead of the weights",
+        lambda head, q, k, v, x: head.dropout(_attend(q, k, v)),
+    ),
+    ("the weights are multiplied with x instead of the values", _weigh_input),
+    ("the mask is the whole self.tril instead of self.tril[:T, :T], so that T must be block_size", _whole_mask),
 )
 
 EXERCISE = Exercise(
@@ -142,7 +161,7 @@ EXERCISE = Exercise(
     imports=MODULE_IMPORTS,
     references=(Head,),
     kept=("Head.__init__",),
-    cases=make_layer_cases(Head),
+    cases=(*make_layer_cases(Head), make_dropout_case(Head)),
     mistakes=tuple(Mistake(when, {"Head": _make_head(attend)}) for when, attend in HEAD_MISTAKES),
     hints=(
         "First the three vectors: k = self.key(x), q = self.query(x), v = self.value(x), (B, T, D) each.",

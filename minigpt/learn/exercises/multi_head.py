@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from minigpt.config import ModelConfig
 from minigpt.learn.exercise import Exercise, Mistake
-from minigpt.learn.modules import MODULE_IMPORTS, make_layer_cases
+from minigpt.learn.modules import MODULE_IMPORTS, make_dropout_case, make_layer_cases
 from minigpt.model.lecture import Head, MultiHeadAttention
 
 TEXT = """
@@ -90,12 +90,29 @@ class _DropoutAlways(MultiHeadAttention):
         return F.dropout(self.proj(out), self.dropout.p)
 
 
+class _NoDropout(MultiHeadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+
+
+class _SumOfHeads(MultiHeadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.proj(sum(head(x) for head in self.heads)))
+
+
+class _Chained(MultiHeadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        for head in self.heads:
+            x = head(x)
+        return self.dropout(self.proj(x))
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports=MODULE_IMPORTS,
     parts=("Head",),
     references=(MultiHeadAttention,),
-    cases=make_layer_cases(MultiHeadAttention),
+    cases=(*make_layer_cases(MultiHeadAttention), make_dropout_case(MultiHeadAttention)),
     mistakes=tuple(
         Mistake(when, {"MultiHeadAttention": variant})
         for when, variant in (
@@ -109,6 +126,9 @@ EXERCISE = Exercise(
             ("the projection comes before the heads instead of after them", _ProjectionOfInput),
             ("the input is added already here; the residual connection belongs to the block", _WithResidual),
             ("dropout is left on in evaluation: use nn.Dropout, not F.dropout", _DropoutAlways),
+            ("dropout is missing after the projection", _NoDropout),
+            ("the outputs of the heads are added up instead of placed side by side", _SumOfHeads),
+            ("each head reads a part of x, or the output of the head before it, instead of x", _Chained),
         )
     ),
     hints=(
