@@ -135,6 +135,8 @@ def _limit_time(entry: Entry, path: Path, output: Output, results: Path | None, 
         if frame:
             line = f"line {frame.f_lineno}: {path.read_text(encoding='utf-8').splitlines()[frame.f_lineno - 1].strip()}"
         message = f"Your code ran for {seconds:g} seconds without an end: is there an endless loop?"
+        if entry.has_trial:
+            message += " The training must look at the clock before each step, and a step must be short."
         verdict = Verdict(entry.number, False, message, line=line, printed=output.getvalue().strip(), seconds=seconds)
         assert results is not None
         write_verdict(verdict, results)

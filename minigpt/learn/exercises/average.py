@@ -1,6 +1,7 @@
 """Exercise 6: the average of the past, four ways."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +155,36 @@ def _without_softmax(scores: Tensor, x: Tensor) -> Tensor:
     return scores.tril() @ x
 
 
+def _triangle(x: Tensor) -> Tensor:
+    weights = torch.tril(torch.ones(x.shape[1], x.shape[1]))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _no_keepdim(x: Tensor) -> Tensor:
+    weights = torch.tril(torch.ones(x.shape[1], x.shape[1]))
+    return weights / weights.sum(dim=1) @ x
+
+
+def _over_channels(x: Tensor) -> Tensor:
+    return average_by_loop(x).mean(dim=-1, keepdim=True).expand_as(x)
+
+
+def _over_batch(x: Tensor) -> Tensor:
+    return average_by_loop(x).mean(dim=0, keepdim=True).expand_as(x)
+
+
+def _overwritten(x: Tensor) -> Tensor:
+    x = x.clone()
+    for t in range(x.shape[1]):
+        x[:, t] = x[:, : t + 1].mean(dim=1)
+    return x
+
+
+def _divided_scores(scores: Tensor, x: Tensor) -> Tensor:
+    weights = scores.tril()
+    return weights / weights.sum(dim=-1, keepdim=True) @ x
+
+
 AVERAGES = ("average_by_loop", "average_by_matrix", "average_by_softmax")
 
 
@@ -181,10 +212,19 @@ def _make_average_mistakes(name: str) -> list[Mistake]:
         ("the sum is divided by T instead of by the number of positions read", _divided_by_all),
         ("the positions are added up, and not divided by their number", _sums),
     ]
+    if name == "average_by_loop":
+        found.append(("the mean goes over the channels too: .mean(dim=0) keeps them apart", _over_channels))
+        found.append(("the mean goes over all rows of the batch", _over_batch))
+        found.append(("x itself is overwritten, so that later means read earlier means", _overwritten))
     if name == "average_by_matrix":
+        found.append(("keepdim=True is missing in the sum of the rows, so that columns are divided", _no_keepdim))
+        found.append(("x stands before the weights: weights @ x", lambda x: x @ _triangle(x)))
         found.append(("the columns of the weights sum to one instead of the rows: dim=1 is needed", _columns))
     if name == "average_by_softmax":
         found.append(("the softmax goes over the wrong dimension", _softmax_columns))
+        found.append(
+            ("minus infinity is multiplied by 0, which is not a number: use masked_fill", lambda x: x * math.nan)
+        )
         found.append(("the mask hides where tril is 1 instead of where it is 0", _softmax_of_future))
         found.append(("future scores are 0 instead of minus infinity, so they get weight too", _softmax_without_mask))
     return [Mistake(f"in {name} {when}", {name: variant}) for when, variant in found]
@@ -222,6 +262,7 @@ EXERCISE = Exercise(
                     _zeroed_after_softmax,
                 ),
                 ("the softmax is missing", _without_softmax),
+                ("the scores are divided by their sum: the softmax takes exp of them first", _divided_scores),
             )
         ),
     ),

@@ -1,11 +1,14 @@
 """Exercise 2: the two splits of a text, and batches."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
+from minigpt.learn.outcomes import name_parts
 
 TEXT = """
 The last tenth of the text is kept for validation. The model never trains on it, so its loss there shows what the
@@ -88,16 +91,68 @@ def _split_end(ids: Tensor, train_fraction: float = 0.9) -> Any:
 
 IDS = torch.tensor([5, 1, 4, 1, 3, 9, 2, 6, 8, 0, 7, 11, 10])
 
+
+def _split_at(boundary: Callable[[float], int], overlap: int = 0) -> dict[str, Any]:
+    """Return a split at another place, or one whose second part begins earlier or later."""
+
+    def split_ids(ids: Tensor, train_fraction: float = 0.9) -> Any:
+        n = boundary(train_fraction * len(ids))
+        return ids[:n], ids[n - overlap :]
+
+    return {"split_ids": split_ids}
+
+
+def _shuffled(ids: Tensor, train_fraction: float = 0.9) -> Any:
+    return split_ids(ids[torch.randperm(len(ids))], train_fraction)
+
+
+def _rolled(data: Tensor, starts: Tensor, block_size: int) -> Any:
+    x = _cut(data, starts, 0, block_size)
+    return x, x.roll(-1, dims=1)
+
+
+def _next_window(data: Tensor, starts: Tensor, block_size: int) -> Any:
+    return tuple(
+        torch.stack([data[start + first : start + first + block_size] for start in starts]) for first in (0, block_size)
+    )
+
+
+def _joined(data: Tensor, starts: Tensor, block_size: int) -> Any:
+    return tuple(part.flatten() for part in get_batch(data, starts, block_size))
+
+
+def _columns(data: Tensor, starts: Tensor, block_size: int) -> Any:
+    return tuple(part.T for part in get_batch(data, starts, block_size))
+
+
+def _last_window(data: Tensor, starts: Tensor, block_size: int) -> Any:
+    return tuple(part[-1] for part in get_batch(data, starts, block_size))
+
+
+def _lists(data: Tensor, starts: Tensor, block_size: int) -> Any:
+    return tuple(list(part) for part in get_batch(data, starts, block_size))
+
+
+def _name_splits(result: Any) -> dict[str, Any]:
+    return name_parts("split_ids", result, "the training split", "the validation split")
+
+
+def _make_batch_case(starts: list[int], block_size: int) -> Case:
+    """Return a case that names x and y."""
+    return Case(
+        f"get_batch({IDS.tolist()}, starts {starts}, block_size {block_size})",
+        lambda my: name_parts("get_batch", my.get_batch(IDS, torch.tensor(starts), block_size), "x", "y"),
+    )
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor",
     references=(split_ids, get_batch),
     cases=(
-        Case("split_ids(ids of 13 tokens)", lambda my: my.split_ids(IDS)),
-        Case("split_ids(ids of 13 tokens, 0.5)", lambda my: my.split_ids(IDS, 0.5)),
-        Case(f"get_batch({IDS[:4].tolist()}, starts [0], 1)", lambda my: my.get_batch(IDS, torch.tensor([0]), 1)),
-        Case("get_batch(ids, starts [1, 4], 3)", lambda my: my.get_batch(IDS, torch.tensor([1, 4]), 3)),
-        Case("get_batch(ids, starts [4, 0, 4], 8)", lambda my: my.get_batch(IDS, torch.tensor([4, 0, 4]), 8)),
+        Case(f"split_ids({IDS.tolist()})", lambda my: _name_splits(my.split_ids(IDS))),
+        Case(f"split_ids({IDS.tolist()}, 0.5)", lambda my: _name_splits(my.split_ids(IDS, 0.5))),
+        *(_make_batch_case(starts, size) for starts, size in (([2], 1), ([1, 4], 3), ([4, 0, 4], 8))),
     ),
     mistakes=(
         Mistake("the targets are not shifted: y is the same as x", {"get_batch": _make_batch((0, 0), (0, 0))}),
@@ -109,6 +164,17 @@ EXERCISE = Exercise(
         Mistake("the windows are one token too long", {"get_batch": _make_batch((0, 1), (1, 1))}),
         Mistake("the windows are one token too short", {"get_batch": _make_batch((0, -1), (1, -1))}),
         Mistake(
+            "the targets end too early: the slice must also end one later", {"get_batch": _make_batch((0, 0), (1, -1))}
+        ),
+        Mistake("the targets are x, turned round: the last one is the first token of x", {"get_batch": _rolled}),
+        Mistake("y is the window after x, instead of x one token later", {"get_batch": _next_window}),
+        Mistake("the windows are joined to one long row: torch.stack instead of torch.cat", {"get_batch": _joined}),
+        Mistake("the windows stand in columns: torch.stack needs dim=0", {"get_batch": _columns}),
+        Mistake(
+            "only the last window is returned: the others are overwritten in the loop", {"get_batch": _last_window}
+        ),
+        Mistake("x and y are lists of windows: torch.stack makes tensors of them", {"get_batch": _lists}),
+        Mistake(
             "y has only the token after the whole window, instead of a target at each position",
             {"get_batch": _last_target_only},
         ),
@@ -116,6 +182,17 @@ EXERCISE = Exercise(
             "the validation split comes first: the two are returned in the wrong order",
             {"split_ids": lambda ids, train_fraction=0.9: split_ids(ids, train_fraction)[::-1]},
         ),
+        Mistake(
+            "the number of ids is rounded up, or to the nearest number, instead of down: use int()",
+            _split_at(math.ceil),
+        ),
+        Mistake(
+            "the boundary is always at 0.9: the argument train_fraction is not used",
+            {"split_ids": lambda ids, train_fraction=0.9: split_ids(ids)},
+        ),
+        Mistake("the last training id is in the validation split too", _split_at(int, overlap=1)),
+        Mistake("one id between the two splits is lost", _split_at(int, overlap=-1)),
+        Mistake("the ids are shuffled: both splits must be in the order of the text", {"split_ids": _shuffled}),
         Mistake("the end of the text is for training and its start for validation", {"split_ids": _split_end}),
         Mistake(
             "the training split is the whole text, so the validation text is trained on",

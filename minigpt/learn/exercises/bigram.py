@@ -105,6 +105,15 @@ EXERCISE = Exercise(
     ),
     mistakes=(
         Mistake("columns of the table are taken instead of rows", {"look_up_logits": lambda table, idx: table.T[idx]}),
+        Mistake(
+            "columns of the table are taken: table[:, idx] instead of table[idx]",
+            {"look_up_logits": lambda table, idx: table[:, idx]},
+        ),
+        Mistake(
+            "probabilities are returned instead of logits: the softmax belongs to the loss",
+            {"look_up_logits": lambda table, idx: F.softmax(table[idx], dim=-1)},
+        ),
+        Mistake("only the last position is looked up", {"look_up_logits": lambda table, idx: table[idx[:, -1]]}),
         Mistake("the softmax goes over the time dimension instead of the vocabulary", _with(_softmax_over(1))),
         Mistake("the softmax goes over the batch dimension instead of the vocabulary", _with(_softmax_over(0))),
         Mistake(
@@ -130,6 +139,34 @@ EXERCISE = Exercise(
         ),
         Mistake("the logarithm is missing", _with(lambda a, b: -F.softmax(a, -1).gather(-1, b[..., None]).mean())),
         Mistake("the softmax is missing", _with(lambda logits, targets: -logits.gather(-1, targets[..., None]).mean())),
+        Mistake(
+            "the loss of a very unlikely token is infinite: F.log_softmax instead of the logarithm of F.softmax",
+            _with(lambda a, b: -F.softmax(a, -1).gather(-1, b[..., None]).log().mean()),
+        ),
+        Mistake(
+            "the loss has no gradient: return a tensor, without .item()",
+            _with(lambda logits, targets: _entropy(logits.detach(), targets)),
+        ),
+        Mistake(
+            "the losses of a row are added up: the mean must go over all B * T predictions",
+            _with(lambda logits, targets: _entropy(logits, targets) * targets.shape[1]),
+        ),
+        Mistake(
+            "the mean goes over the probabilities of all tokens, not of the targets alone",
+            _with(lambda logits, targets: -F.log_softmax(logits, dim=-1).mean()),
+        ),
+        Mistake(
+            "the mean comes before the logarithm: first the logarithm of each probability, then the mean",
+            _with(lambda a, b: -F.softmax(a, -1).gather(-1, b[..., None]).mean().log()),
+        ),
+        Mistake(
+            "the targets of all windows are looked up in each window: use gather",
+            _with(lambda logits, targets: -F.log_softmax(logits, dim=-1)[:, :, targets].mean()),
+        ),
+        Mistake(
+            "only the last position is predicted, instead of all",
+            _with(lambda logits, targets: F.cross_entropy(logits[:, -1], targets[:, -1])),
+        ),
         Mistake("exp of large logits overflows: use F.log_softmax or torch.logsumexp", _with(_by_exp)),
     ),
     hints=(

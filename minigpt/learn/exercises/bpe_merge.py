@@ -131,16 +131,39 @@ def _make_merge_case(ids: Ids, pair: Pair) -> Case:
     return Case(f"merge_pair({ids}, {pair}, 9)", lambda my: my.merge_pair(ids, pair, 9))
 
 
+def _count_last_only(words: Mapping[Ids, int]) -> Counter[Pair]:
+    counts: Counter[Pair] = Counter()
+    for word, count in words.items():
+        counts |= Counter(dict.fromkeys(pairwise(word), 0))
+        counts.update({pair: count - counts[pair] for pair in pairwise(word)})
+    return counts
+
+
+def _count_sorted(words: Mapping[Ids, int]) -> Counter[Pair]:
+    counts: Counter[Pair] = Counter()
+    for (a, b), count in count_pairs(words).items():
+        counts[min(a, b), max(a, b)] += count
+    return counts
+
+
+def _count_without_last(words: Mapping[Ids, int]) -> Counter[Pair]:
+    counts: Counter[Pair] = Counter()
+    for word, count in words.items():
+        for pair in pairwise(word[:-1]):
+            counts[pair] += count
+    return counts
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports=IMPORTS,
     references=(count_pairs, merge_pair),
     cases=(
-        Case("count_pairs({(1, 2): 1})", lambda my: dict(my.count_pairs({(1, 2): 1}))),
-        Case("count_pairs({(3,): 9})", lambda my: dict(my.count_pairs({(3,): 9}))),
-        Case("count_pairs({(4, 4, 4): 1})", lambda my: dict(my.count_pairs({(4, 4, 4): 1}))),
-        Case("count_pairs({(1, 2): 2, (2, 3): 1})", lambda my: dict(my.count_pairs({(1, 2): 2, (2, 3): 1}))),
-        Case(f"count_pairs({WORDS})", lambda my: dict(my.count_pairs(WORDS))),
+        Case("count_pairs({(1, 2): 1})", lambda my: my.count_pairs({(1, 2): 1})),
+        Case("count_pairs({(3,): 9})", lambda my: my.count_pairs({(3,): 9})),
+        Case("count_pairs({(4, 4, 4): 1})", lambda my: my.count_pairs({(4, 4, 4): 1})),
+        Case("count_pairs({(1, 2): 2, (2, 3): 1})", lambda my: my.count_pairs({(1, 2): 2, (2, 3): 1})),
+        Case(f"count_pairs({WORDS})", lambda my: my.count_pairs(WORDS)),
         *(
             _make_merge_case(ids, pair)
             for ids, pair in (
@@ -162,6 +185,10 @@ EXERCISE = Exercise(
         Mistake("the merge goes from right to left", {"merge_pair": _merge_from_the_right}),
         Mistake("only the first place is merged", {"merge_pair": merge_first_only}),
         Mistake("the second token of the pair stays: after a merge, go on two tokens", {"merge_pair": _keep_second}),
+        Mistake(
+            "each token of the pair is replaced, alone too",
+            {"merge_pair": lambda ids, pair, new: tuple(new if i in pair else i for i in ids)},
+        ),
         Mistake("the last token is lost", {"merge_pair": _drop_last}),
         Mistake(
             "merge_pair returns a list instead of a tuple, which can be a key of a dict",
@@ -170,6 +197,12 @@ EXERCISE = Exercise(
         Mistake("the pair is merged in both orders, (2, 1) too", {"merge_pair": _either_order}),
         Mistake("each word counts once, and not as often as it occurs", {"count_pairs": count_words_once}),
         Mistake("a pair counts only once in a word", {"count_pairs": _count_each_pair_once}),
+        Mistake("a count is set instead of raised: += instead of =", {"count_pairs": _count_last_only}),
+        Mistake(
+            "a pair and its reverse are counted together: (1, 2) is not (2, 1)",
+            {"count_pairs": lambda words: _count_sorted(words)},
+        ),
+        Mistake("the last pair of each word is not counted", {"count_pairs": _count_without_last}),
         Mistake("pairs across the border of two words are counted", {"count_pairs": _count_across_words}),
         Mistake(
             "the count goes on two tokens instead of one, and misses pairs", {"count_pairs": _count_without_overlap}

@@ -111,6 +111,23 @@ EXERCISE = Exercise(
         ),
         Mistake("the pairs are counted only once, before the first merge", {"learn_merges": _learn_from_one_count}),
         Mistake(
+            "the merged words are not kept, so that the same pair is found again and again",
+            _learn(merge=lambda word, pair, new: word),
+        ),
+        Mistake(
+            "pairs that occur once are not merged: training stops only if there are no pairs",
+            _learn(count_them=lambda words: {p: n for p, n in count_pairs(words).items() if n > 1}),
+        ),
+        Mistake("the ids begin at 256: the first one is first_new", _learn(get_new=lambda first_new, n: 256 + n)),
+        Mistake(
+            "the ids of the merges are returned too: the result is a list of pairs",
+            {
+                "learn_merges": lambda words, first, count: dict(
+                    zip(learn_merges(words, first, count), range(first, 999), strict=False)
+                )
+            },
+        ),
+        Mistake(
             "every merge gets the same id: the next one must be one higher",
             _learn(get_new=lambda first_new, n: first_new),
         ),

@@ -57,12 +57,16 @@ def _estimate(my: Any, count: int, B: int = 2, T: int = 3) -> dict[str, Any]:
     """Estimate a loss; return it, and what it left behind."""
     model = Table(doubles=True)
     model.train()
-    loss = my.estimate_loss(model, make_batches(count, B, T))
+    with torch.enable_grad():  # restores the setting
+        loss = my.estimate_loss(model, make_batches(count, B, T))
+        records_gradients = torch.is_grad_enabled()
     return {
+        "what it returns": "a plain number" if isinstance(loss, float) else type(loss).__name__,
         "the loss": loss,
         "the weights afterwards": model.table,
         "model.training afterwards": model.training,
         "the gradients afterwards": model.table.grad,
+        "gradients are recorded afterwards": records_gradients,
         "calls of the model that record gradients": model.calls_with_gradient,
     }
 
@@ -115,6 +119,32 @@ def _sum_of_losses(model: Any, batches: Any) -> float:
     return estimate_loss(model, batches) * len(batches)
 
 
+def _tensor_mean(model: Any, batches: Any) -> Tensor:
+    return torch.tensor(estimate_loss(model, batches))
+
+
+def _gradients_stay_off(model: Any, batches: Any) -> float:
+    loss = estimate_loss(model, batches)
+    torch.set_grad_enabled(False)
+    return loss
+
+
+def _train_inside(model: Any, batches: Any) -> float:
+    model.eval()
+    losses = []
+    with torch.no_grad():
+        for x, y in batches:
+            losses.append(model(x, y)[1].item())
+            model.train()
+    return sum(losses) / len(losses)
+
+
+def _return_inside(model: Any, batches: Any) -> float:
+    loss = estimate_loss(model, batches[:1])
+    model.eval()
+    return loss
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor, nn",
@@ -131,6 +161,17 @@ EXERCISE = Exercise(
         Mistake(
             "the evaluation calls backward(), so its gradients are added to those of the training",
             {"estimate_loss": _backward_only},
+        ),
+        Mistake("the mean is a tensor: return a plain number, by .item()", {"estimate_loss": _tensor_mean}),
+        Mistake(
+            "gradients stay off for the training: with torch.no_grad(): switches them on again",
+            {"estimate_loss": _gradients_stay_off},
+        ),
+        Mistake("model.train() comes too early, inside the loop", {"estimate_loss": _train_inside}),
+        Mistake("the function returns inside the loop, so after the first batch", {"estimate_loss": _return_inside}),
+        Mistake(
+            "the sum is divided by another number than that of the batches",
+            {"estimate_loss": lambda model, batches: estimate_loss(model, batches) * len(batches) / len(batches[0][0])},
         ),
         Mistake("only the last batch counts, instead of the mean over all", {"estimate_loss": _last_batch}),
         Mistake("the losses are added up and not divided by their number", {"estimate_loss": _sum_of_losses}),

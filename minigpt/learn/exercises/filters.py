@@ -70,6 +70,8 @@ MINUS_INFINITY = float("-inf")
 
 FILTERED = torch.tensor([[0.15, 0.5, 0.1, 0.25]]).log()
 
+TIED = torch.tensor([[1.0, 3.0, 2.0, 2.0]])
+
 SMALL, ROWS = torch.tensor([[1.0, 3.0, 2.0]]), randn(3, 6, seed=4)
 
 
@@ -81,6 +83,7 @@ def _make_filter_case(name: str, logits: Tensor, about: str, value: float) -> Ca
 FILTER_CASES = (
     *(_make_filter_case("apply_temperature", SMALL, "[[1, 3, 2]]", t) for t in (2.0, 0.5)),
     *(_make_filter_case("keep_top_k", SMALL, "[[1, 3, 2]]", k) for k in (2, 1, 3)),
+    _make_filter_case("keep_top_k", TIED, "[[1, 3, 2, 2]]", 2),
     *(_make_filter_case("keep_top_k", ROWS, "logits (3, 6)", k) for k in (2, 10)),
     *(
         _make_filter_case("keep_top_p", FILTERED, "the logits of probabilities 0.15, 0.5, 0.1, 0.25", p)
@@ -124,6 +127,21 @@ EXERCISE = Exercise(
             ),
             (
                 "keep_top_k",
+                "k is larger than the vocabulary in one case: use min(k, logits.shape[-1])",
+                lambda a, k: a.masked_fill(a < torch.topk(a, k).values[:, -1:], MINUS_INFINITY),
+            ),
+            (
+                "keep_top_k",
+                "top-k drops tokens that are equal to the k-th: compare the logits with it",
+                lambda a, k: torch.full_like(a, MINUS_INFINITY).scatter(-1, *torch.topk(a, min(k, a.shape[-1]))[::-1]),
+            ),
+            (
+                "keep_top_k",
+                "the thresholds (B,) are compared with the tokens of a row: keep their shape (B, 1) by [:, -1:]",
+                lambda a, k: a.masked_fill(a < torch.topk(a, min(k, a.shape[-1])).values[:, -1], MINUS_INFINITY),
+            ),
+            (
+                "keep_top_k",
                 "top-k uses the threshold of the first row for all rows",
                 lambda a, k: a.masked_fill(a < torch.topk(a, min(k, a.shape[-1])).values[:1, -1:], MINUS_INFINITY),
             ),
@@ -158,6 +176,28 @@ EXERCISE = Exercise(
                 "keep_top_p",
                 "top-p applies the mask of the sorted tokens to the unsorted ones",
                 _keep_top_p(should_unsort=False, keep=lambda cumulative, own, p: _first_always(cumulative - own < p)),
+            ),
+            (
+                "keep_top_p",
+                "top-p returns the logits in sorted order, so that the ids are lost: scatter them back",
+                lambda a, p: keep_top_p(a, p).sort(dim=-1, descending=True).values,
+            ),
+            (
+                "keep_top_p",
+                "top-p brings the logits back with gather: scatter is needed",
+                lambda a, p: (
+                    keep_top_p(a, p).sort(dim=-1, descending=True).values.gather(-1, a.argsort(dim=-1, descending=True))
+                ),
+            ),
+            (
+                "keep_top_p",
+                "top-p drops each token whose own probability is below p, even the most likely",
+                lambda a, p: a.masked_fill(F.softmax(a, dim=-1) < p, MINUS_INFINITY),
+            ),
+            (
+                "keep_top_p",
+                "top-p returns probabilities instead of logits",
+                lambda a, p: F.softmax(keep_top_p(a, p), dim=-1),
             ),
             (
                 "keep_top_p",

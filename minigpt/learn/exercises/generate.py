@@ -104,6 +104,19 @@ def _prompt_only(model: Any, idx: Tensor, max_new_tokens: int) -> Tensor:
     return idx
 
 
+def _crop_the_text(model: Any, idx: Tensor, max_new_tokens: int) -> Tensor:
+    for _ in range(max_new_tokens):
+        idx = append_sampled_tokens(model, idx[:, -model.config.block_size :], 1)
+    return idx
+
+
+def _softmax_over_batch(model: Any, idx: Tensor, max_new_tokens: int) -> Tensor:
+    for _ in range(max_new_tokens):
+        logits, _ = model(idx[:, -model.config.block_size :])
+        idx = torch.cat([idx, torch.multinomial(F.softmax(logits[:, -1, :], dim=0), 1)], dim=1)
+    return idx
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor\nfrom torch.nn import functional as F\n\n"
@@ -148,6 +161,28 @@ EXERCISE = Exercise(
             (
                 "all rows of the batch get the token of the first row",
                 _make_generate(join=lambda idx, token: torch.cat([idx, token[:1].expand(len(idx), 1)], dim=1)),
+            ),
+            ("the softmax goes over the batch instead of the vocabulary", _softmax_over_batch),
+            (
+                "the loop does not keep what torch.cat returns: idx = torch.cat(...)",
+                _make_generate(join=lambda idx, token: idx),
+            ),
+            (
+                "the function returns inside the loop, so after one token",
+                lambda model, idx, max_new_tokens: (
+                    append_sampled_tokens(model, idx, min(max_new_tokens, 1)) if max_new_tokens else None
+                ),
+            ),
+            ("the text itself is cropped, so that its beginning is lost: crop a copy for the model", _crop_the_text),
+            (
+                "the loop ends at a length of max_new_tokens: the prompt does not count",
+                lambda model, idx, max_new_tokens: append_sampled_tokens(
+                    model, idx, max(0, max_new_tokens - idx.shape[1])
+                ),
+            ),
+            (
+                "the crop is a fixed number: model.config.block_size says how long the context may be",
+                _make_generate(crop=lambda idx, size: idx[:, -8:]),
             ),
             ("only the new tokens are returned, without the prompt", _new_tokens_only),
             ("one token too many is generated", _one_too_many),

@@ -164,6 +164,70 @@ def _also_zeros(counts: np.ndarray) -> np.ndarray:
     return discounts[np.clip(counts - 1, 0, 2).astype(int)]
 
 
+def _count_counts(counts: list[int]) -> list[int]:
+    return [sum(count == j for count in counts) for j in (1, 2, 3, 4)]
+
+
+def _apply_formula(n1: int, n2: int, n3: int, n4: int) -> Any:
+    Y = n1 / (n1 + 2 * n2)
+    return 1 - 2 * Y * n2 / n1, 2 - 3 * Y * n3 / n2, 3 - 4 * Y * n4 / n3
+
+
+def _one_default(counts: list[int]) -> Any:
+    found = _never_default(counts)
+    return tuple(d if 0 < d <= j else DEFAULT[j - 1] for j, d in enumerate(found, 1))
+
+
+def _or_more(counts: list[int]) -> Any:
+    n1, n2, *_ = _count_counts(counts)
+    n3, n4 = (sum(count >= j for count in counts) for j in (3, 4))
+    if not (n1 and n2 and n3):
+        return DEFAULT
+    D = _apply_formula(n1, n2, n3, n4)
+    return D if all(0 < d <= j for j, d in enumerate(D, 1)) else DEFAULT
+
+
+def _without_brackets(counts: list[int]) -> Any:
+    n1, n2, n3, n4 = _count_counts(counts)
+    if not (n1 and n2 and n3):
+        return DEFAULT
+    Y = n1 / n1 + 2 * n2
+    D = 1 - 2 * Y * n2 / n1, 2 - 3 * Y * n3 / n2, 3 - 4 * Y * n4 / n3
+    return D if all(0 < d <= j for j, d in enumerate(D, 1)) else DEFAULT
+
+
+def _without_three(counts: np.ndarray) -> np.ndarray:
+    return np.where(counts == 3, 0, discount_counts(counts))
+
+
+def _same_discounts(ids: list[int], vocab_size: int) -> np.ndarray:
+    pairs = np.zeros((vocab_size, vocab_size))
+    for v, w in pairwise(ids):
+        pairs[v, w] += 1
+    by_count = np.array([0, *compute_discounts([int(count) for count in pairs.flatten() if count])])
+    counts = (pairs > 0).sum(axis=0)
+    taken = by_count[np.minimum(counts, 3)]
+    shorter = (counts - taken + taken.sum() / vocab_size) / counts.sum()
+    discount, totals = discount_counts(pairs), pairs.sum(axis=1, keepdims=True)
+    known = np.where(totals > 0, totals, 1)
+    leftover = np.where(totals > 0, discount.sum(axis=1, keepdims=True) / known, 1)
+    return (pairs - discount) / known + leftover * shorter
+
+
+def _fill_unknown(ids: list[int], vocab_size: int, value: float) -> np.ndarray:
+    p = compute_probabilities(ids, vocab_size)
+    p[[v for v in range(vocab_size) if v not in ids[:-1]]] = value
+    return p
+
+
+def _count_last_place(ids: list[int], vocab_size: int) -> np.ndarray:
+    p = compute_probabilities(ids, vocab_size)
+    last = ids[-1]
+    followed = ids[:-1].count(last)
+    p[last] *= followed / (followed + 1)
+    return p
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports="from itertools import pairwise\n\nimport numpy as np\n\nDEFAULT = (0.5, 1.0, 1.5)",
@@ -190,6 +254,32 @@ EXERCISE = Exercise(
         Mistake(
             "the defaults are not used where a discount is out of its range", {"compute_discounts": _never_default}
         ),
+        Mistake(
+            "only the discount out of its range is replaced: then all three are the defaults",
+            {"compute_discounts": _one_default},
+        ),
+        Mistake(
+            "n_3 and n_4 also count what is larger: n_j counts what occurs exactly j times",
+            {"compute_discounts": _or_more},
+        ),
+        Mistake(
+            "the defaults are used where n_4 is 0: only n_1, n_2 and n_3 must not be 0",
+            {"compute_discounts": lambda counts: compute_discounts(counts) if 4 in counts else DEFAULT},
+        ),
+        Mistake(
+            "n_1, n_2 or n_3 can be 0, and the formula divides by it: return DEFAULT first",
+            {"compute_discounts": lambda counts: _apply_formula(*_count_counts(counts))},
+        ),
+        Mistake("Y is n1 / n1 + 2 n2: brackets are missing around n1 + 2 n2", {"compute_discounts": _without_brackets}),
+        Mistake(
+            "the discounts are cut to whole numbers, because the array has the type of the counts: use float",
+            {"discount_counts": lambda counts: discount_counts(counts).astype(counts.dtype)},
+        ),
+        Mistake(
+            "the counts after the subtraction are returned: return what is subtracted",
+            {"discount_counts": lambda counts: counts - discount_counts(counts)},
+        ),
+        Mistake("a count of exactly 3 gets no discount: 3 and more get D3", {"discount_counts": _without_three}),
         Mistake("only a count of exactly three gets D3: a larger one gets it too", {"discount_counts": _without_cap}),
         Mistake("a count of 0 gets a discount: it has none", {"discount_counts": _also_zeros}),
         Mistake(
@@ -204,6 +294,26 @@ EXERCISE = Exercise(
             "nothing is discounted, so that a pair which never occurred is impossible",
             _wrong_probabilities(discount_pairs=np.zeros_like),
         ),
+        Mistake(
+            "each row gets discounts of its own: compute them from all pairs at once",
+            _wrong_probabilities(discount_pairs=lambda pairs: np.array([discount_counts(row) for row in pairs])),
+        ),
+        Mistake(
+            "p(w) has the discounts of the pairs: compute them anew from the continuation counts",
+            {"compute_probabilities": _same_discounts},
+        ),
+        Mistake(
+            "a token that nothing ever followed has the uniform distribution instead of p(w)",
+            {"compute_probabilities": lambda ids, V: _fill_unknown(ids, V, 1 / V)},
+        ),
+        Mistake(
+            "a token that nothing ever followed is divided by its count 0: it has p(w)",
+            {"compute_probabilities": lambda ids, V: _fill_unknown(ids, V, np.nan)},
+        ),
+        Mistake(
+            "c(v) counts all places of v, also the last of the text, which nothing follows",
+            {"compute_probabilities": _count_last_place},
+        ),
         Mistake("all counts get the discount D1", _wrong_probabilities(discount_pairs=_one_discount)),
         Mistake(
             "the leftover is lost: the rows do not sum to one",
@@ -217,6 +327,10 @@ EXERCISE = Exercise(
         Mistake(
             "a token that nothing ever followed has a row of zeros instead of p(w)",
             _wrong_probabilities(should_clip=False),
+        ),
+        Mistake(
+            "the pairs are counted the wrong way round: pairs[v, w] counts w after v",
+            {"compute_probabilities": lambda ids, V: compute_probabilities(ids[::-1], V)},
         ),
         Mistake("rows and columns are exchanged: row v must be what follows v", {"compute_probabilities": _transposed}),
     ),

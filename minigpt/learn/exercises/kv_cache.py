@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.learn.modules import randn
+from minigpt.learn.outcomes import name_parts, require
 
 TEXT = """
 To write the next token, the model needs the keys and values of all earlier tokens. They do not change while the text
@@ -73,13 +74,21 @@ def attend_to_cache(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return F.softmax(scores, dim=-1) @ values
 
 
-def _append(my: Any, lengths: tuple[int, ...], B: int = 1) -> list[Any]:
+CACHE_EMPTY = (
+    'The cache must have the keys "k" and "v" after a call: cache["k"] = ... changes it, cache = {...} does not.'
+)
+
+
+def _append(my: Any, lengths: tuple[int, ...], B: int = 1) -> dict[str, Any]:
     """Append pieces of these lengths; return what each call returns, and the cache."""
     cache: dict[str, Tensor] = {}
-    returned: list[Any] = [
-        my.append_to_cache(cache, randn(B, T, 2, seed=n), randn(B, T, 2, seed=n + 9)) for n, T in enumerate(lengths)
-    ]
-    return [*returned, [cache.get("k"), cache.get("v")]]
+    found: dict[str, Any] = {}
+    for n, T in enumerate(lengths):
+        result = my.append_to_cache(cache, randn(B, T, 2, seed=n), randn(B, T, 2, seed=n + 9))
+        parts = name_parts("append_to_cache", result, "the keys", "the values")
+        found |= {f"{name} of call {n + 1}": value for name, value in parts.items()}
+    require(cache.keys() == {"k", "v"}, CACHE_EMPTY)
+    return {**found, 'cache["k"] afterwards': cache["k"], 'cache["v"] afterwards': cache["v"]}
 
 
 def _attend(my: Any, T: int, S: int, B: int = 1, D: int = 2) -> Tensor:
@@ -124,6 +133,30 @@ def _never_stored(cache: dict[str, Tensor], k: Tensor, v: Tensor) -> Any:
     return k, v
 
 
+def _values_to_keys(cache: dict[str, Tensor], k: Tensor, v: Tensor) -> Any:
+    if cache:
+        k = torch.cat([cache["k"], k], dim=1)
+        v = torch.cat([cache["k"], v], dim=1)
+    cache["k"], cache["v"] = k, v
+    return k, v
+
+
+def _new_returned(cache: dict[str, Tensor], k: Tensor, v: Tensor) -> Any:
+    append_to_cache(cache, k, v)
+    return k, v
+
+
+def _twice(cache: dict[str, Tensor], k: Tensor, v: Tensor) -> Any:
+    if not cache:
+        cache["k"], cache["v"] = k, v
+    return append_to_cache(cache, k, v)
+
+
+def _attend_with(choose: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> dict[str, Any]:
+    """Return attention with other queries, keys or values."""
+    return {"attend_to_cache": lambda q, k, v: attend_to_cache(*choose(q, k, v))}
+
+
 def _join(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new], dim=1)
 
@@ -166,6 +199,18 @@ EXERCISE = Exercise(
                 "the keys grow, but only the newest values are kept",
                 _wrong_append(_join, lambda old, new: new),
             ),
+            (
+                "the values are joined to the keys",
+                {"append_to_cache": _values_to_keys},
+            ),
+            ("only the new keys and values are returned, instead of all", {"append_to_cache": _new_returned}),
+            ("the first tokens are stored twice: the empty cache needs an else", {"append_to_cache": _twice}),
+            ("the keys are weighted instead of the values", _attend_with(lambda q, k, v: (q, k, k))),
+            (
+                "the new tokens are hidden: a token sees itself too",
+                {"attend_to_cache": lambda q, k, v: attend_to_cache(q, k[:, : -q.shape[1]], v[:, : -q.shape[1]])},
+            ),
+            ("the mask lets new tokens see the one after them", _wrong_attend(mask=lambda ones, n: ones.tril(n + 1))),
             (
                 "what is joined is returned but not stored, so that the cache stops growing",
                 {"append_to_cache": _never_stored},

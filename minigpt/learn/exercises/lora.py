@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.learn.modules import load_weights, randn, weigh
+from minigpt.learn.outcomes import require
 
 TEXT = """
 To fine-tune a large model, LoRA leaves its matrices as they are and trains two small matrices beside each of them:
@@ -30,7 +31,7 @@ torch.manual_seed(0)
 base = nn.Linear(64, 64)
 layer = LoRALinear(base, rank=4, alpha=8)
 x = torch.randn(100, 64)
-target = base(x).detach() + x.roll(1, dims=1)  # a new task: add the neighbouring number
+target = base(x).detach() + x[:, :4].repeat(1, 16)  # a new task: add one of the first four numbers
 optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=0.01)
 print("trained numbers:", sum(p.numel() for p in layer.parameters() if p.requires_grad), "of 64 * 64 + 64")
 for step in range(201):
@@ -78,6 +79,11 @@ def _make_layer(my: Any, inputs: int, outputs: int, rank: int, alpha: float) -> 
 def _start(my: Any, inputs: int, outputs: int, rank: int, alpha: float) -> dict[str, Any]:
     """Describe a new layer: its output, and what is trained."""
     layer = _make_layer(my, inputs, outputs, rank, alpha)
+    for name in ("A", "B"):
+        is_right = isinstance(getattr(layer, name, None), nn.Parameter)
+        require(
+            is_right, f"self.{name} must be an nn.Parameter: nn.Parameter(torch.zeros(...)), not a tensor or a layer."
+        )
     trained = {name: p.requires_grad for name, p in layer.named_parameters()}
     A, B = layer.A, layer.B
     return {
@@ -85,7 +91,8 @@ def _start(my: Any, inputs: int, outputs: int, rank: int, alpha: float) -> dict[
         "which parameters are frozen": sorted(name for name in trained if not trained[name]),
         "the shapes of A and B": [str(tuple(A.shape)), str(tuple(B.shape))],
         "the output at the start is that of the base layer": _is_unchanged(layer, randn(2, 3, inputs)),
-        "A is random at the start": bool(A.any()),
+        "A is not zero at the start": bool(A.any()),
+        "the numbers of A differ at the start": A.unique().numel() == A.numel() or not A.any(),
         "B is zero at the start": not B.any(),
     }
 
@@ -98,6 +105,10 @@ def _is_unchanged(layer: Any, x: Tensor) -> bool:
 def _update(my: Any, inputs: int, outputs: int, rank: int, alpha: float) -> dict[str, Any]:
     """Give A and B values; return the output and the gradients."""
     layer = _make_layer(my, inputs, outputs, rank, alpha)
+    require(
+        torch.equal(layer.base.weight, randn(outputs, inputs, seed=5)),
+        "self.base must be the given layer, with its weights: self.base = base.",
+    )
     frozen = {name: p.detach().clone() for name, p in layer.named_parameters() if name.startswith("base.")}
     load_weights(layer, {**frozen, "A": randn(rank, inputs, seed=7), "B": randn(outputs, rank, seed=8)})
     output = layer(randn(2, 3, inputs))
@@ -171,6 +182,40 @@ class _BaseOnly(LoRALinear):
         return self.base(x)
 
 
+class _ScaledByInverse(LoRALinear):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base, rank, alpha)
+        self.scaling = rank / alpha
+
+
+class _ScaledByWhole(LoRALinear):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base, rank, alpha)
+        self.scaling = alpha // rank
+
+
+class _ConstantA(LoRALinear):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base, rank, alpha)
+        nn.init.ones_(self.A)
+
+
+class _AllFrozen(LoRALinear):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base, rank, alpha)
+        self.requires_grad_(False)
+
+
+class _OtherShapes(LoRALinear):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.rand(base.in_features, rank))
+        self.B = nn.Parameter(torch.zeros(rank, base.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + x @ self.A @ self.B * self.scaling
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports="import math\n\nimport torch\nfrom torch import Tensor, nn",
@@ -180,6 +225,7 @@ EXERCISE = Exercise(
         Case("a new LoRALinear(nn.Linear(3, 5), rank 2, alpha 6)", lambda my: _start(my, 3, 5, 2, 6.0)),
         Case("A and B with numbers in them, rank 1, alpha 2", lambda my: _update(my, 2, 2, 1, 2.0)),
         Case("A and B with numbers in them, rank 2, alpha 6", lambda my: _update(my, 3, 5, 2, 6.0)),
+        Case("A and B with numbers in them, rank 2, alpha 3", lambda my: _update(my, 3, 5, 2, 3.0)),
     ),
     mistakes=tuple(
         Mistake(when, {"LoRALinear": variant})
@@ -193,6 +239,11 @@ EXERCISE = Exercise(
             ("A starts at zero too, so that neither A nor B ever gets a gradient", _BothZero),
             ("the base layer is not frozen", _NotFrozen),
             ("the weight of the base layer is frozen, but its bias is not", _WeightFrozenOnly),
+            ("the update is multiplied by rank / alpha instead of alpha / rank", _ScaledByInverse),
+            ("alpha // rank drops the fraction: alpha / rank", _ScaledByWhole),
+            ("A and B have each other's shape: A is (rank, in_features), B is (out_features, rank)", _OtherShapes),
+            ("A is the same number everywhere at the start: all rows of A would learn the same", _ConstantA),
+            ("A and B are frozen too: freeze the base layer only", _AllFrozen),
             ("the output of the base layer is missing", _WithoutBase),
             ("the update is not added", _BaseOnly),
         )

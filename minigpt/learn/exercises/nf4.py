@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
 from minigpt.learn.modules import randn
+from minigpt.learn.outcomes import name_parts
 from minigpt.model.nf4 import NF4_LEVELS
 
 BLOCK = 64
@@ -78,8 +79,11 @@ def dequantize(numbers: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> Tenso
 
 def _quantize(my: Any, tensor: Tensor) -> Any:
     """Return the level numbers, whatever their type, and the absmax."""
-    numbers, absmax = my.quantize(tensor.clone())
-    return {"the level numbers": numbers.long(), "the absmax": absmax}
+    parts = name_parts("quantize", my.quantize(tensor.clone()), "the level numbers", "the absmax")
+    numbers = parts["the level numbers"]
+    if isinstance(numbers, Tensor) and not numbers.is_floating_point():
+        parts["the level numbers"] = numbers.long()
+    return parts
 
 
 def _dequantize(my: Any, *shape: int) -> Tensor:
@@ -133,6 +137,32 @@ def _evenly_spaced(numbers: Tensor, absmax: Tensor, shape: Any) -> Tensor:
     return values.flatten()[: torch.Size(shape).numel()].view(shape)
 
 
+def _get_values(numbers: Tensor, factor: Tensor) -> Tensor:
+    return torch.tensor(NF4_LEVELS)[numbers.long()] * factor
+
+
+def _cut(values: Tensor, shape: Any) -> Tensor:
+    return values.flatten()[: torch.Size(shape).numel()].view(shape)
+
+
+def _numbers_times_absmax(numbers: Tensor, absmax: Tensor, shape: Any) -> Tensor:
+    return _cut(numbers * absmax[:, None], shape)
+
+
+def _divided_by_absmax(numbers: Tensor, absmax: Tensor, shape: Any) -> Tensor:
+    return _cut(_get_values(numbers, 1 / absmax[:, None]), shape)
+
+
+def _absmax_as_column(tensor: Tensor) -> Any:
+    numbers, absmax = quantize(tensor)
+    return numbers, absmax[:, None]
+
+
+def _flat_numbers(tensor: Tensor) -> Any:
+    numbers, absmax = quantize(tensor)
+    return numbers.flatten(), absmax
+
+
 ZEROS_AND_MORE = torch.cat([torch.zeros(64), randn(64, seed=2)])
 
 EXERCISE = Exercise(
@@ -179,6 +209,45 @@ EXERCISE = Exercise(
                 _quantizer(find=lambda x, levels: ((x + 1) * 7.5).round().long()),
             ),
             ("a block of zeros is divided by its absmax 0", _quantizer(is_safe=False)),
+            (
+                "the levels themselves are returned, instead of their numbers 0 to 15",
+                _quantizer(find=lambda x, levels: levels[(x[:, :, None] - levels).abs().argmin(dim=-1)]),
+            ),
+            (
+                "the difference has a sign, so that the largest level is always nearest: abs is missing",
+                _quantizer(find=lambda x, levels: (x[:, :, None] - levels).argmin(dim=-1)),
+            ),
+            (
+                "64 zeros are added where nothing is missing: fill up by -len(flat) % BLOCK",
+                _quantizer(make_blocks=lambda t: F.pad(t.flatten(), (0, BLOCK - t.numel() % BLOCK)).view(-1, BLOCK)),
+            ),
+            (
+                "the zeros are put before the numbers instead of after them",
+                _quantizer(make_blocks=lambda t: F.pad(t.flatten(), (-t.numel() % BLOCK, 0)).view(-1, BLOCK)),
+            ),
+            (
+                "the last block is not filled up with zeros",
+                _quantizer(make_blocks=lambda t: t.flatten().view(-1, BLOCK)),
+            ),
+            ("absmax has the shape (blocks, 1) instead of (blocks,)", {"quantize": _absmax_as_column}),
+            ("the level numbers are one row instead of (blocks, 64)", {"quantize": _flat_numbers}),
+            (
+                "dequantize multiplies the level numbers with absmax, instead of the levels",
+                {"dequantize": _numbers_times_absmax},
+            ),
+            (
+                "dequantize keeps the zeros that filled up the last block: cut them off before view",
+                {"dequantize": lambda numbers, absmax, shape: _get_values(numbers, absmax[:, None]).view(shape)},
+            ),
+            (
+                "absmax (blocks,) is multiplied along the rows: make it a column with absmax[:, None]",
+                {"dequantize": lambda numbers, absmax, shape: _cut(_get_values(numbers, absmax), shape)},
+            ),
+            (
+                "dequantize returns one row of numbers instead of the shape",
+                {"dequantize": lambda numbers, absmax, shape: dequantize(numbers, absmax, shape).flatten()},
+            ),
+            ("dequantize divides by absmax instead of multiplying", {"dequantize": _divided_by_absmax}),
             ("the numbers after the last whole block are lost", _quantizer(make_blocks=_without_rest)),
             ("the values are not multiplied by absmax in dequantize", {"dequantize": _without_absmax}),
             ("dequantize uses the first absmax for all blocks", {"dequantize": _first_absmax}),

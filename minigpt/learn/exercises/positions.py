@@ -85,6 +85,30 @@ EXERCISE = Exercise(
                     [tokens[idx], positions[: idx.shape[1]].expand(len(idx), -1, -1)], dim=-1
                 ),
             ),
+            (
+                "T is taken from the batch: it is idx.shape[1], and not len(idx)",
+                lambda idx, tokens, positions: tokens[idx] + positions[: len(idx)],
+            ),
+            (
+                "positions start at 1 instead of 0",
+                lambda idx, tokens, positions: tokens[idx] + positions[1 : idx.shape[1] + 1],
+            ),
+            (
+                "every position gets the vector of the last one: positions[:T] instead of positions[T - 1]",
+                lambda idx, tokens, positions: tokens[idx] + positions[idx.shape[1] - 1],
+            ),
+            (
+                "the two tables are exchanged",
+                lambda idx, tokens, positions: positions[idx] + tokens[: idx.shape[1]],
+            ),
+            (
+                "the sum is divided by two: the embeddings are added, without a mean",
+                lambda idx, tokens, positions: (tokens[idx] + positions[: idx.shape[1]]) / 2,
+            ),
+            (
+                "columns of the token table are taken: token_table[:, idx] instead of token_table[idx]",
+                lambda idx, tokens, positions: tokens[:, idx] + positions[: idx.shape[1]],
+            ),
             ("every position gets the vector of position 0", lambda idx, tokens, positions: tokens[idx] + positions[0]),
             (
                 "the whole position table is added, so that T must be block_size",

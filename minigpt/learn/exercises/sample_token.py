@@ -46,6 +46,21 @@ def _draw(find: Callable[[Tensor, Tensor], Tensor], dim: int = -1) -> Callable[[
 
 LOGITS = torch.tensor([[0.2, 0.5, 0.2, 0.1], [0.1, 0.1, 0.1, 0.7], [0.4, 0.3, 0.2, 0.1]]).log()
 
+
+def _sum_over_batch(logits: Tensor, uniforms: Tensor) -> Tensor:
+    cumulative = F.softmax(logits.double(), dim=-1).cumsum(dim=0)
+    return (cumulative <= uniforms[:, None]).sum(-1)
+
+
+def _sorted_first(logits: Tensor, uniforms: Tensor) -> Tensor:
+    ordered = F.softmax(logits.double(), dim=-1).sort(dim=-1, descending=True).values
+    return (ordered.cumsum(dim=-1) <= uniforms[:, None]).sum(-1)
+
+
+def _draw_flat(logits: Tensor, uniforms: Tensor) -> Tensor:
+    return (F.softmax(logits.double(), dim=-1).cumsum(dim=-1) <= uniforms).sum(-1)
+
+
 IMPOSSIBLE = torch.tensor([[0.0, 0.5, 0.0, 0.5]]).log()  # tokens 0 and 2 have the probability 0
 
 
@@ -76,7 +91,29 @@ EXERCISE = Exercise(
                 "the softmax is missing: the logits are added up instead of probabilities",
                 lambda a, u: (a.cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=a.shape[-1] - 1),
             ),
+            (
+                "the softmax is missing, so that the id can be larger than V - 1",
+                lambda a, u: (a.cumsum(dim=-1) <= u[:, None]).sum(dim=-1),
+            ),
             ("the softmax goes over the batch instead of the vocabulary", _draw(lambda c, u: (c <= u).sum(-1), dim=0)),
+            (
+                "torch.multinomial draws with random numbers of its own: use the given ones",
+                lambda a, u: torch.multinomial(F.softmax(a, dim=-1), 1).squeeze(-1),
+            ),
+            (
+                "the result has the shape (B, 1) instead of (B,)",
+                _draw(lambda c, u: (c <= u).sum(-1, keepdim=True)),
+            ),
+            (
+                "torch.multinomial draws with random numbers of its own, and its result has the shape (B, 1)",
+                lambda a, u: torch.multinomial(F.softmax(a, dim=-1), 1),
+            ),
+            ("the probabilities are added up over the batch (dim=0) instead of the vocabulary", _sum_over_batch),
+            ("the sorted place of the token is returned instead of its id: do not sort", _sorted_first),
+            (
+                "the random numbers (B,) are compared with the tokens of a row: uniforms[:, None] makes them (B, 1)",
+                _draw_flat,
+            ),
             ("the token is one too high", _draw(lambda c, u: (c <= u).sum(-1) + 1)),
             ("the token is one too low", _draw(lambda c, u: (c <= u).sum(-1) - 1)),
             (
@@ -84,7 +121,7 @@ EXERCISE = Exercise(
                 lambda a, u: (F.softmax(a.double(), dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=a.shape[-1] - 1),
             ),
             (
-                "the comparison is the wrong way round: the last token below the random number is meant to be skipped",
+                "the comparison is the wrong way round: count the sums that are not larger than the random number",
                 _draw(lambda c, u: (c > u).sum(-1)),
             ),
             (

@@ -100,6 +100,30 @@ EXERCISE = Exercise(
             "the scores are divided by the square root of the number of keys, instead of the head size",
             _scale_by(lambda k: k.shape[1] ** -0.5),
         ),
+        Mistake(
+            "the scores are divided by the square root of the number of queries, instead of the head size",
+            {"compute_scaled_scores": lambda q, k: q @ k.transpose(-2, -1) * q.shape[1] ** -0.5},
+        ),
+        Mistake(
+            "the root is taken of the scores too: the brackets are wrong",
+            {"compute_scaled_scores": lambda q, k: (q @ k.transpose(-2, -1) / q.shape[-1]) ** 0.5},
+        ),
+        Mistake(
+            "queries and keys are exchanged: k @ q^T instead of q @ k^T",
+            {"compute_scaled_scores": lambda q, k: k @ q.transpose(-2, -1) * q.shape[-1] ** -0.5},
+        ),
+        Mistake(
+            "the scores are divided by the square root of the batch size, instead of the head size",
+            _scale_by(lambda k: len(k) ** -0.5),
+        ),
+        Mistake(
+            "weights are returned instead of scores: the softmax comes later",
+            {"compute_scaled_scores": lambda q, k: F.softmax(compute_scaled_scores(q, k), dim=-1)},
+        ),
+        Mistake(
+            "batch and time are exchanged: k.transpose(0, 1) instead of k.transpose(-2, -1)",
+            {"compute_scaled_scores": lambda q, k: q @ k.transpose(0, 1) * q.shape[-1] ** -0.5},
+        ),
         Mistake("the softmax is missing in measure_sharpness", {"measure_sharpness": lambda s: s.amax(dim=-1).mean()}),
         Mistake(
             "the softmax in measure_sharpness goes over the rows instead of the columns",
@@ -108,6 +132,22 @@ EXERCISE = Exercise(
         Mistake(
             "measure_sharpness returns the largest weight of all rows instead of the mean of each row's largest",
             {"measure_sharpness": lambda s: F.softmax(s, dim=-1).max()},
+        ),
+        Mistake(
+            "measure_sharpness takes the largest of each column (dim=1) instead of each row (dim=-1)",
+            {"measure_sharpness": lambda s: F.softmax(s, dim=-1).amax(dim=1).mean()},
+        ),
+        Mistake(
+            "measure_sharpness returns a number for each row: the mean is missing",
+            {"measure_sharpness": lambda s: F.softmax(s, dim=-1).amax(dim=-1)},
+        ),
+        Mistake(
+            "measure_sharpness adds up the rows instead of taking their mean",
+            {"measure_sharpness": lambda s: F.softmax(s, dim=-1).amax(dim=-1).sum()},
+        ),
+        Mistake(
+            "measure_sharpness returns where the largest weight is (argmax), instead of its value",
+            {"measure_sharpness": lambda s: F.softmax(s, dim=-1).argmax(dim=-1).double().mean()},
         ),
         Mistake(
             "measure_sharpness takes the mean of all weights, which is always 1 / S",

@@ -15,6 +15,7 @@ from minigpt.learn.exercises.batches import get_batch
 from minigpt.learn.exercises.training_step import train_step
 from minigpt.learn.exercises.vocabulary import build_vocabulary, decode, encode
 from minigpt.learn.modules import randint
+from minigpt.learn.outcomes import require
 from minigpt.learn.parts import list_own_parts, load_part
 from minigpt.model.lecture import GPTLanguageModel
 
@@ -147,7 +148,7 @@ def try_out(my: Any, text: str, say: Callable[[str], None], seconds: float = SEC
             f"train_gpt took {elapsed:.0f} seconds instead of {seconds:g}: look at the clock each step."
         )
     say("measuring the validation loss …")
-    loss = measure_loss(model, ids[boundary:], model.config.block_size)
+    loss = measure_loss(model, ids[boundary:], require_model(model, len(stoi)).block_size)
     table = format_rungs(loss)
     if not loss < GOAL:
         raise WorkbookError(
@@ -171,28 +172,55 @@ def format_rungs(loss: float) -> str:
     return "\n".join(f"  {name:<24} {value:.4f} {'█' * round(10 * value)}" for name, value in rows)
 
 
-def _train_shortly(my: Any) -> Any:
-    """Train for a moment on numbers in order; return what can be said of every training."""
+TRIAL_SECONDS = 1.0
+
+
+def _train_shortly(my: Any) -> dict[str, bool]:
+    """Train for a moment on numbers in order; return what holds for every training."""
     data = torch.arange(3000) % 5
-    model = my.train_gpt(data, 5, 1.0)
-    if not isinstance(model, nn.Module):
-        return f"train_gpt returns {type(model).__name__}, and must return the model"
-    if not hasattr(model, "config"):
-        raise WorkbookError("The model has no config, so the check does not know its block_size: see exercise 13.")
-    wrapped: Any = model
-    logits, _ = model(randint(5, 2, 1))
+    start = time.monotonic()
+    model = my.train_gpt(data, 5, TRIAL_SECONDS)
+    elapsed = time.monotonic() - start
+    config = require_model(model, vocab_size=5)
+    require(
+        elapsed < 3 * TRIAL_SECONDS + 2,
+        f"train_gpt took {elapsed:.1f} seconds instead of {TRIAL_SECONDS:g}: look at the clock before each step, and "
+        "make the steps shorter.",
+    )
     return {
-        "the shape of the logits of two tokens": str(tuple(logits.shape)),
-        "it has learned to count to five": measure_loss(model, data, wrapped.config.block_size, 20) < 1.55,
+        "it trains until the seconds are over": elapsed > 0.5 * TRIAL_SECONDS,
+        "it has learned to count to five": measure_loss(model, data, config.block_size, 20) < 1.55,
     }
+
+
+def require_model(model: Any, vocab_size: int) -> Any:
+    """Return the configuration of the model that train_gpt returned. Raise WorkbookError if it is no such model."""
+    kind = type(model).__name__
+    missing = ": is `return` missing?" if model is None else "."
+    require(isinstance(model, nn.Module), f"train_gpt must return the model, and returns {kind}{missing}")
+    config = getattr(model, "config", None)
+    require(config is not None, "The model has no config, so the check does not know its block_size: see exercise 13.")
+    size = model(randint(vocab_size, 2, 1))[0].shape[-1]
+    require(
+        size == vocab_size,
+        f"The model has {size} logits at each position instead of {vocab_size}: set vocab_size in its ModelConfig.",
+    )
+    return config
 
 
 def _untrained(data: Tensor, vocab_size: int, seconds: float) -> nn.Module:
     return GPTLanguageModel(ModelConfig(vocab_size=vocab_size, n_embd=16, n_head=2, n_layer=1, block_size=8))
 
 
-def _returns_loss(data: Tensor, vocab_size: int, seconds: float) -> Any:
-    return 1.0
+def _learns_nothing(data: Tensor, vocab_size: int, seconds: float) -> nn.Module:
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        model = _untrained(data, vocab_size, seconds)
+    return model
+
+
+def _few_steps(data: Tensor, vocab_size: int, seconds: float) -> nn.Module:
+    return train_gpt(data, vocab_size, 0.4 * seconds)
 
 
 EXERCISE = Exercise(
@@ -203,8 +231,16 @@ EXERCISE = Exercise(
     references=(train_gpt,),
     cases=(Case("train_gpt(numbers in order, 5, seconds 1)", _train_shortly),),
     mistakes=(
-        Mistake("the model is made but not trained", {"train_gpt": _untrained}),
-        Mistake("the function returns something else than the model", {"train_gpt": _returns_loss}),
+        Mistake(
+            "the model is not trained: does the loop run? It must end at time.monotonic() - start >= seconds",
+            {"train_gpt": _untrained},
+        ),
+        Mistake("the training ends long before the seconds are over, and wastes the time", {"train_gpt": _few_steps}),
+        Mistake(
+            "the model learns nothing in its time: is the learning rate far too high or too low, or is a step of the "
+            "training missing",
+            {"train_gpt": _learns_nothing},
+        ),
     ),
     hints=(
         "Make a ModelConfig, a GPTLanguageModel and torch.optim.AdamW(model.parameters(), lr=...).",

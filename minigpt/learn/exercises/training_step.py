@@ -91,7 +91,7 @@ def _train(my: Any, steps: int, B: int = 2, T: int = 3) -> dict[str, Any]:
     losses = [my.train_step(model, optimizer, x, y) for x, y in make_batches(steps, B, T)]
     kind = "a plain number" if all(isinstance(loss, float) for loss in losses) else type(losses[0]).__name__
     return {
-        "the loss of each step": losses,
+        "the loss of each step": [loss if isinstance(loss, float | Tensor) else "no number" for loss in losses],
         "the weights afterwards": model.table,
         "the number of backward passes": model.backward_passes,
         "what it returns": kind,
@@ -146,6 +146,20 @@ def _ascent(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
     return loss.item()
 
 
+def _nothing_returned(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> None:
+    train_step(model, optimizer, x, y)
+
+
+def _item_not_called(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> Any:
+    return _tensor_loss(model, optimizer, x, y).item
+
+
+def _several_steps(model: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    for _ in range(10):
+        loss = train_step(model, optimizer, x, y)
+    return loss
+
+
 EXERCISE = Exercise(
     text=TEXT,
     imports="import torch\nfrom torch import Tensor, nn",
@@ -164,10 +178,23 @@ EXERCISE = Exercise(
             {"train_step": _step_before_backward},
         ),
         Mistake(
-            "zero_grad comes between backward() and step(): it removes the gradients before they are used",
+            "the parameters do not move: step() is missing or comes first, or zero_grad comes between backward() and "
+            "step()",
             {"train_step": _zero_after_backward},
         ),
-        Mistake("nothing is trained: backward() and step() are missing", {"train_step": _no_backward}),
+        Mistake(
+            "nothing is returned: return loss.item()",
+            {"train_step": _nothing_returned},
+        ),
+        Mistake(
+            "inputs and targets are exchanged: model(x, y)",
+            {"train_step": lambda model, optimizer, x, y: train_step(model, optimizer, y, x)},
+        ),
+        Mistake(
+            "item is not called: loss.item() needs its brackets",
+            {"train_step": _item_not_called},
+        ),
+        Mistake("nothing is trained: backward() is missing", {"train_step": _no_backward}),
         Mistake(
             "the loss is computed again after the step, instead of returned from before it",
             {"train_step": _loss_afterwards},
@@ -176,6 +203,7 @@ EXERCISE = Exercise(
             "the loss is returned as a tensor, which keeps its whole graph in memory: return loss.item()",
             {"train_step": _tensor_loss},
         ),
+        Mistake("the function makes ten steps instead of one", {"train_step": _several_steps}),
         Mistake("the parameters go up the gradient instead of down: a sign is wrong", {"train_step": _ascent}),
     ),
     hints=(

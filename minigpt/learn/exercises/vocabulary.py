@@ -3,6 +3,7 @@
 from typing import Any
 
 from minigpt.learn.exercise import Case, Exercise, Mistake
+from minigpt.learn.outcomes import name_parts
 
 TEXT = """
 A model computes with numbers, so text must become numbers. The simplest way gives each different character a number,
@@ -74,16 +75,45 @@ def _swapped(text: str) -> Any:
     return build_vocabulary(text)[::-1]
 
 
+def _in_order_of_a_set(text: str) -> Any:
+    characters = list(set(text))
+    return {c: i for i, c in enumerate(characters)}, dict(enumerate(characters))
+
+
+def _of_words(text: str) -> Any:
+    words = sorted(set(text.split()))
+    return {word: i for i, word in enumerate(words)}, dict(enumerate(words))
+
+
+def _of_letters(text: str) -> Any:
+    return build_vocabulary(text.lower())
+
+
+def _by_code(text: str) -> Any:
+    return {c: ord(c) for c in text}, {ord(c): c for c in text}
+
+
+def _without_blanks(text: str) -> Any:
+    return build_vocabulary(text.replace(" ", ""))
+
+
+def _make_vocabulary_case(text: str) -> Case:
+    """Return a case that names the two dicts."""
+    return Case(
+        f"build_vocabulary({text!r})",
+        lambda my: name_parts("build_vocabulary", my.build_vocabulary(text), "stoi", "itos"),
+    )
+
+
 STOI, ITOS = build_vocabulary("hello, world")
 
 EXERCISE = Exercise(
     text=TEXT,
     references=(build_vocabulary, encode, decode),
     cases=(
-        Case("build_vocabulary('ba')", lambda my: my.build_vocabulary("ba")),
-        Case("build_vocabulary('hello, world')", lambda my: my.build_vocabulary("hello, world")),
-        Case("build_vocabulary('')", lambda my: my.build_vocabulary("")),
+        *(_make_vocabulary_case(text) for text in ("ba", "hello, world", "Ab a", "")),
         Case("encode('ow', stoi)", lambda my: my.encode("ow", STOI)),
+        Case("encode('hello', stoi)", lambda my: my.encode("hello", STOI)),
         Case("encode('', stoi)", lambda my: my.encode("", STOI)),
         Case("decode([3, 2], itos)", lambda my: my.decode([3, 2], ITOS)),
         Case("decode([], itos)", lambda my: my.decode([], ITOS)),
@@ -92,6 +122,14 @@ EXERCISE = Exercise(
     mistakes=(
         Mistake("the ids start at 1 instead of 0", {"build_vocabulary": _from_one}),
         Mistake("the characters are not sorted", {"build_vocabulary": _in_order_of_appearance}),
+        Mistake(
+            "the characters are in the order of a set, which is another each time: sorted() is missing",
+            {"build_vocabulary": _in_order_of_a_set},
+        ),
+        Mistake("words are numbered instead of characters", {"build_vocabulary": _of_words}),
+        Mistake("the text is changed to small letters first", {"build_vocabulary": _of_letters}),
+        Mistake("ord() numbers the characters: the ids must be 0, 1, 2 and so on", {"build_vocabulary": _by_code}),
+        Mistake("blanks are left out: a blank is a character too", {"build_vocabulary": _without_blanks}),
         Mistake("a character that occurs twice gets two ids: set() is missing", {"build_vocabulary": _with_duplicates}),
         Mistake(
             "itos maps characters to ids, as stoi does, instead of ids to characters",
@@ -103,6 +141,19 @@ EXERCISE = Exercise(
         Mistake(
             "encode returns each character once: the ids of a set, not of the text",
             {"encode": lambda text, stoi: sorted({stoi[c] for c in text})},
+        ),
+        Mistake(
+            "encode makes a vocabulary of its own text, and does not use the stoi that it is given",
+            {"encode": lambda text, stoi: encode(text, build_vocabulary(text)[0])},
+        ),
+        Mistake(
+            "encode returns inside its loop, so after the first character",
+            {"encode": lambda text, stoi: encode(text, stoi)[:1] or None},
+        ),
+        Mistake("decode builds the text backwards", {"decode": lambda ids, itos: decode(ids[::-1], itos)}),
+        Mistake(
+            'decode turns the list into a string with str(): "".join() is needed',
+            {"decode": lambda ids, itos: str([itos[i] for i in ids])},
         ),
     ),
     hints=(
