@@ -58,7 +58,8 @@ def learn(context: click.Context, folder: Path | None, as_json: bool) -> None:
     for status in states:
         entry, note = status.entry, NOTES.get(status.state, "")
         print_line(f"{MARKS[status.state]} {entry.number:>2}  {entry.title}{note}")
-    print_line(f"{done} of {len(states)} done in {workbook.folder}")
+    place = "this folder" if workbook.folder == Path() else str(workbook.folder)
+    print_line(f"{done} of {len(states)} done in {place}")
     following = workbook.find_next()
     if following:
         print_line(f"next: write {workbook.get_path(following)}, then minigpt learn check")
@@ -69,8 +70,10 @@ def learn(context: click.Context, folder: Path | None, as_json: bool) -> None:
 @json_option
 def start(folder: Path, as_json: bool) -> None:
     """Make FOLDER [workbook] with a file for each exercise. Files that are already there stay as they are."""
-    from minigpt.learn.workbook import Workbook
+    from minigpt.learn.workbook import DEFAULT_FOLDER, Workbook
 
+    if folder == DEFAULT_FOLDER and not folder.exists() and Workbook(Path()).has_files():
+        raise ConfigError("this folder is a workbook already: minigpt learn start . writes files that are missing")
     workbook, written = Workbook.start(folder)
     if as_json:
         print_json({"folder": str(folder), "written": [entry.file_name for entry in written]})
@@ -154,19 +157,20 @@ def _print_verdict(verdict: "Verdict", workbook: "Workbook") -> None:
 
 
 @learn.command(short_help="Show one more hint.")
-@click.argument("number", type=int)
+@click.argument("number", type=int, required=False)
 @folder_option
-def hint(number: int, folder: Path | None) -> None:
-    """Show the next hint for exercise NUMBER. Each call shows one more."""
-    from minigpt.learn.catalog import get_entry, load_exercise
+def hint(number: int | None, folder: Path | None) -> None:
+    """Show the next hint for exercise NUMBER, or for the first that is not done. Each call shows one more."""
+    from minigpt.learn.catalog import ENTRIES, get_entry, load_exercise
     from minigpt.learn.workbook import Workbook
 
-    workbook, entry = Workbook.find(folder), get_entry(number)
+    workbook = Workbook.find(folder)
+    entry = (workbook.find_next() or ENTRIES[-1]) if number is None else get_entry(number)
     hints = load_exercise(entry).hints
     shown = workbook.take_hint(entry, len(hints))
-    print_line(f"hint {shown + 1} of {len(hints)}: {hints[shown]}")
+    print_line(f"exercise {entry.number}, hint {shown + 1} of {len(hints)}: {hints[shown]}")
     if shown + 1 == len(hints):
-        print_message(f"this is the last hint; minigpt learn solution {number} shows the solution")
+        print_message(f"this is the last hint; minigpt learn solution {entry.number} shows the solution")
 
 
 @learn.command(short_help="Show the package's own function.")

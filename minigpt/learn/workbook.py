@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Workbook:
         """
         places = (Path(), DEFAULT_FOLDER) if folder is None else (folder,)
         for place in places:
-            if (place / PROGRESS).is_file():
+            if cls(place).has_files():
                 return cls(place)
         name = "here" if folder is None else f"in {str(folder)!r}"
         raise FileError(f"there is no workbook {name}: minigpt learn start makes one")
@@ -59,6 +60,10 @@ class Workbook:
         if not (folder / PROGRESS).exists():
             workbook._write_progress({})
         return workbook, written
+
+    def has_files(self) -> bool:
+        """Return True if the folder has a file of a workbook."""
+        return any((self.folder / name).is_file() for name in (PROGRESS, *(entry.file_name for entry in ENTRIES)))
 
     def get_path(self, entry: Entry) -> Path:
         """Return the path of the learner's file."""
@@ -89,6 +94,9 @@ class Workbook:
 
     def compute_digest(self, entry: Entry) -> str:
         """Return the SHA-256 of the learner's file. Raise FileError if there is none."""
+        if not self.get_path(entry).exists():
+            start = f"minigpt learn start {shlex.quote(str(self.folder))}"
+            raise FileError(f"there is no {str(self.get_path(entry))!r}: {start} writes it anew")
         return hashlib.sha256(read_bytes(self.get_path(entry), MAX_BYTES)).hexdigest()
 
     def _find_state(self, entry: Entry, progress: dict[str, Any]) -> str:

@@ -47,12 +47,12 @@ BODIES = {
     "exit inside": ("    raise SystemExit\n", "Your code calls exit() in build_vocabulary('ba').", "raise SystemExit"),
     "difference": (
         "    return {c: 7 for c in text}, {}\n",
-        "The result differs for build_vocabulary('ba'), part 1 of the result.",
+        "The result differs for build_vocabulary('ba'), stoi.",
         "",
     ),
     "nothing": (
         "    pass\n",
-        "The result differs for build_vocabulary('ba'): it is None and must be several values.",
+        "build_vocabulary must return 2 values: stoi, itos. Is `return` missing?",
         "",
     ),
     "input": ("    input()\n", "EOFError in build_vocabulary('ba'): EOF when reading a line", "input()"),
@@ -125,6 +125,20 @@ def test_a_file_that_writes_leaves_the_folder_as_it_was(workbook: Workbook) -> N
     assert {path.name for path in workbook.folder.iterdir()} == {PROGRESS, *(entry.file_name for entry in ENTRIES)}
 
 
+def test_a_workbook_without_its_notes_is_found(workbook: Workbook) -> None:
+    (workbook.folder / PROGRESS).unlink()
+    assert Workbook.find(workbook.folder).find_next() == VOCABULARY
+
+
+def test_start_makes_no_workbook_in_a_workbook(command: Callable) -> None:
+    assert command("learn", "start", ".").returncode == 0
+    done = command("learn", "start")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "minigpt: this folder is a workbook already: minigpt learn start . writes files that are missing\n",
+    )
+
+
 def test_start_leaves_files_as_they_are(workbook: Workbook) -> None:
     workbook.get_path(VOCABULARY).write_text("mine")
     workbook.get_path(MERGE).unlink()
@@ -157,7 +171,7 @@ def test_the_commands(tmp_path: Path, command: Callable) -> None:
     assert run("start")[1].startswith(f"wrote {len(ENTRIES)} exercises to workbook\n")
     status, out, _ = run("check")
     assert status == 1
-    assert out.startswith("✗ This body is still to be written; `minigpt learn hint 1` helps.\n  line 2")
+    assert out.startswith("✗ This body is still to be written.\n  line 2")
     (tmp_path / "workbook" / VOCABULARY.file_name).write_text(make_solution(VOCABULARY))
     status, out, _ = run("check")
     assert (status, out.splitlines()[0]) == (0, "✓ Exercise 1 passes: Vocabulary, encode and decode.")
@@ -166,7 +180,15 @@ def test_the_commands(tmp_path: Path, command: Callable) -> None:
     assert listed["done"] == 1
     assert [row["state"] for row in listed["exercises"]][:2] == ["done", "open"]
     hints = [run("hint", "18")[1] for _ in range(4)]
-    assert [hint.split(":")[0] for hint in hints] == ["hint 1 of 3", "hint 2 of 3", "hint 3 of 3", "hint 3 of 3"]
+    assert [hint.split(":")[0] for hint in hints] == [f"exercise 18, hint {n} of 3" for n in (1, 2, 3, 3)]
+    assert run("hint")[1].startswith("exercise 2, hint 1 of 3: ")
+    (tmp_path / "workbook" / MERGE.file_name).unlink()
+    status, _, message = run("check", "18")
+    assert (status, message) == (
+        2,
+        "minigpt: there is no 'workbook/18_bpe_merge.py': minigpt learn start workbook writes it anew\n",
+    )
+    assert run("start")[1].startswith("wrote 1 exercises to workbook\n")
     assert "def merge_pair(ids: Ids, pair: Pair, new: int) -> Ids:" in run("solution", "18")[1]
     assert "# minigpt/tokenizers/bpe_basic.py, line" in run("solution", "18")[1]
     assert load(["check", "1", "--json"])["checks"][0]["passed"]
