@@ -196,14 +196,16 @@ def report(folders: tuple[Path, ...], as_json: bool) -> None:
 
     The last exercise trains for two minutes. It is not trained again: what its own check found is reported.
     """
+    from minigpt.learn.check_server import CheckServer
     from minigpt.learn.report import report_workbook
 
     found = []
-    for folder in folders:
-        found.append(result := report_workbook(folder))
-        if not as_json:
-            marks = "".join("✓" if number in result.passed else "·" for number in result.checked)
-            print_line(f"{marks}  {len(result.passed):>2} of {len(result.checked)}  {folder}")
+    with CheckServer() as server:
+        for folder in folders:
+            found.append(result := report_workbook(folder, server))
+            if not as_json:
+                marks = "".join("✓" if number in result.passed else "·" for number in result.checked)
+                print_line(f"{marks}  {len(result.passed):>2} of {len(result.checked)}  {folder}")
     if as_json:
         print_json({"workbooks": [dataclasses.asdict(result) for result in found]})
 

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,13 @@ def write_verdict(verdict: Verdict, results: Path) -> None:
         file.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
 
 
-def main() -> None:
-    """Check the exercises that the arguments name."""
-    folder, results, text_path, seconds, *numbers = sys.argv[1:]
+def check_exercises(arguments: Sequence[str]) -> None:
+    """Check exercises, and write the verdicts to a file.
+
+    Args:
+        arguments: FOLDER RESULTS TEXT SECONDS NUMBER…, as on the command line.
+    """
+    folder, results, text_path, seconds, *numbers = arguments
     sys.dont_write_bytecode = True
     workbook = Workbook(Path(folder))
     with avoid_spinning_when_busy():
@@ -174,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    check_exercises(sys.argv[1:])

@@ -12,6 +12,7 @@ from pathlib import Path
 from minigpt.errors import WorkError
 from minigpt.learn.catalog import Entry
 from minigpt.learn.check_process import TIME_LIMIT, TIME_OVER
+from minigpt.learn.check_server import CAN_FORK, CheckServer, Job, RunningJob
 from minigpt.learn.judge import Verdict
 from minigpt.learn.workbook import Workbook
 
@@ -21,7 +22,11 @@ SILENCE_LIMIT = 600.0  # seconds without a verdict; the process's own limits end
 
 
 def check_files(
-    workbook: Workbook, entries: Sequence[Entry], text_path: Path | None = None, seconds: float = TIME_LIMIT
+    workbook: Workbook,
+    entries: Sequence[Entry],
+    text_path: Path | None = None,
+    seconds: float = TIME_LIMIT,
+    server: CheckServer | None = None,
 ) -> Iterator[Verdict]:
     """Check exercises of a workbook. The workbook notes which pass.
 
@@ -32,6 +37,7 @@ def check_files(
         entries: the exercises.
         text_path: the text of a trial. Without it, trials are left out, and their exercises are not noted as done.
         seconds: the time limit of the learner's code, for each exercise.
+        server: starts the process with PyTorch in it, for several workbooks. None starts a process of its own.
 
     Yields:
         The verdict on each exercise, as soon as it is known.
@@ -48,12 +54,12 @@ def check_files(
         numbers = [str(entry.number) for entry in waiting]
         with (
             tempfile.TemporaryDirectory() as folder,
-            _start(workbook, text_path, Path(folder), seconds, numbers) as process,
+            _start(workbook, text_path, Path(folder), seconds, numbers, server) as process,
         ):
             for verdict in _follow(process, Path(folder) / RESULTS):
                 last = waiting.pop(0)
                 yield verdict
-            status = process.returncode
+            status = process.returncode or 0
         if status == TIME_OVER:
             workbook.record_check(last, False, "")
         elif waiting:
@@ -64,8 +70,13 @@ def check_files(
 
 @contextlib.contextmanager
 def _start(
-    workbook: Workbook, text_path: Path | None, folder: Path, seconds: float, numbers: Sequence[str]
-) -> Iterator[subprocess.Popen]:
+    workbook: Workbook,
+    text_path: Path | None,
+    folder: Path,
+    seconds: float,
+    numbers: Sequence[str],
+    server: CheckServer | None,
+) -> Iterator[subprocess.Popen | RunningJob]:
     """Start the process that checks exercises, and end it with the block.
 
     Its current folder is an empty one, so that a file which the learner's code writes lies nowhere else.
@@ -74,11 +85,16 @@ def _start(
     current = folder / "current"
     current.mkdir()
     text = str(text_path.resolve()) if text_path else ""
-    places = [str(workbook.folder.resolve()), str(folder / RESULTS), text, str(seconds)]
-    words = ["-m", "minigpt.learn.check_process", *places, *numbers]
-    process = subprocess.Popen(
-        [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=current
-    )
+    arguments = [str(workbook.folder.resolve()), str(folder / RESULTS), text, str(seconds), *numbers]
+    if server and CAN_FORK:
+        job = server.start(Job(arguments, str(current), str(folder / "status")))
+        try:
+            yield job
+        finally:
+            job.kill()
+        return
+    words = [sys.executable, "-m", "minigpt.learn.check_process", *arguments]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=current)
     try:
         yield process
     finally:
@@ -86,7 +102,7 @@ def _start(
         process.wait()
 
 
-def _follow(process: subprocess.Popen, results: Path) -> Iterator[Verdict]:
+def _follow(process: subprocess.Popen | RunningJob, results: Path) -> Iterator[Verdict]:
     """Yield the verdicts that the process writes, until it ends. Raise WorkError if nothing comes for a long time."""
     last_news = time.monotonic()
     with results.open(encoding="utf-8") as file:
