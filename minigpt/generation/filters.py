@@ -61,17 +61,17 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def sample_token(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Sample a token in each row by inverting the cumulative distribution.
+    """Sample a token in each row, with given random numbers.
 
-    `torch.multinomial` samples from the same distribution with its own random numbers. Given random numbers make every
-    way to compute the same logits choose the same tokens.
+    `torch.multinomial` samples with random numbers of its own. With given ones, equal logits always lead to the same
+    tokens, in whatever way they were computed.
 
     Args:
         logits: (B, V).
         uniforms: a random number in [0, 1) for each row, (B,), float64.
 
     Returns:
-        The first token of each row at which the cumulative probability exceeds the random number: (B,), int64.
+        The first token of each row whose cumulative probability is larger than the random number: (B,), int64.
     """
     cumulative = F.softmax(logits.double(), dim=-1).cumsum(dim=-1)  # (B, V)
     total = cumulative[:, -1:]  # (B, 1), one but for rounding

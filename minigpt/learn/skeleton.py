@@ -15,18 +15,29 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 def make_skeleton(entry: Entry, exercise: Exercise) -> str:
     """Return the content of the learner's file."""
-    commands = f"minigpt learn check {entry.number}    minigpt learn hint {entry.number}    python {entry.file_name}"
-    header = f'"""{entry.number}. {entry.title}\n\n{exercise.text.strip()}\n\n    {commands}\n"""'
+    header = f'"""{entry.number}. {entry.title}\n\n{exercise.text.strip()}\n\n{_describe_work(entry)}\n"""'
     parts = "\n".join(f'{name} = load_part(__file__, "{name}")' for name in exercise.parts)
     imports = exercise.imports.strip()
     if parts:
         imports = _add_import(imports, "from minigpt.learn import load_part")
-        parts = f"# Your own, once its check has passed. Until then it is the package's.\n{parts}"
+        parts = f"# Your own code of an earlier exercise if its check has passed, else the package's.\n{parts}"
     bodies = [remove_bodies(reference, exercise) for reference in exercise.references]
     experiment = textwrap.indent(exercise.experiment.strip(), "    ")
     run = f'if __name__ == "__main__":  # the experiment: python {entry.file_name}\n{experiment}'
     head = [part for part in (header, imports, parts) if part]
     return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join([*bodies, run]) + "\n"
+
+
+def _describe_work(entry: Entry) -> str:
+    """Return what the learner does with the file: the last lines of its text."""
+    commands = {
+        f"minigpt learn check {entry.number}": "is your code right?",
+        f"minigpt learn hint {entry.number}": "help, a little more each time",
+        f"python {entry.file_name}": "the experiment at the end of this file",
+    }
+    width = max(map(len, commands))
+    lines = [f"    {command:<{width}}   {about}" for command, about in commands.items()]
+    return "\n".join(["Write your code in place of each line `raise NotImplementedError(...)`. Then:", "", *lines])
 
 
 def _add_import(imports: str, line: str) -> str:

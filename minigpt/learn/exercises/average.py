@@ -25,7 +25,8 @@ position t gets the mean of positions 0 to t. It must not read the future, becau
 Write it four times, with the same result:
 1. by loops over b and t;
 2. by a product of the matrix above and x: (T, T) @ (B, T, C) -> (B, T, C);
-3. by a softmax: scores of 0, with minus infinity above the diagonal, become the same matrix;
+3. by a softmax: scores of 0, with minus infinity above the diagonal, become the same matrix, as exp of minus infinity
+   is 0;
 4. with scores that somebody else computes: the softmax turns any scores (B, T, T) into weights. If all scores are 0,
    this is the mean again. If they come from the text, this is attention.
 """

@@ -14,8 +14,8 @@ TEXT = """
 The last tenth of the text is kept for validation. The model never trains on it, so its loss there shows what the
 model has learned, and not what it has memorized.
 
-A batch is a few windows of the text. x holds the windows, y holds the targets: y[b, t] is the token that comes after
-x[b, t]. So y is the same window, one token later.
+A batch is a few windows of the text, and `starts` says where each window begins. x holds the windows. y holds the
+targets: y[b, t] is the token that comes after x[b, t]. So y is the same window, one token later.
 
     data     5 1 4 1 3 9 2 6            starts = [1, 4], block_size = 3
     x[0]       1 4 1                    x, y: (B, T), here (2, 3)
@@ -27,13 +27,22 @@ One window of T tokens has T predictions at once: after 1 comes 4, after 1 4 com
 """
 
 EXPERIMENT = """
-data = torch.arange(100)
-train, val = split_ids(data)
+torch.manual_seed(0)
+text = "to be, or not to be, that is the question: whether 'tis nobler in the mind to suffer"
+characters = sorted(set(text))
+train, val = split_ids(torch.tensor([characters.index(c) for c in text]))
 print(len(train), "ids to train on,", len(val), "to validate")
-starts = torch.randint(len(train) - 8, (4,))
-x, y = get_batch(train, starts, block_size=8)
+x, y = get_batch(train, starts=torch.randint(len(train) - 8, (3,)), block_size=8)
+
+
+def decode(ids):
+    return repr("".join(characters[i] for i in ids))
+
+
+for b in range(3):
+    print(f"x[{b}] = {decode(x[b])}   y[{b}] = {decode(y[b])}")
 for t in range(8):
-    print(f"after {x[0, : t + 1].tolist()} comes {y[0, t].item()}")
+    print(f"after {decode(x[0, : t + 1])} comes {decode(y[0, t : t + 1])}")
 """
 
 
@@ -200,7 +209,8 @@ EXERCISE = Exercise(
         ),
     ),
     hints=(
-        "A slice takes a window: data[start : start + block_size].",
+        "int(train_fraction * len(ids)) is where the text is split. A slice takes a window: "
+        "data[start : start + block_size].",
         "The targets are a slice too. It begins one later, and ends one later.",
         "torch.stack([...]) makes one tensor (B, T) of B tensors (T,).",
     ),

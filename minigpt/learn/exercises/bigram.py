@@ -11,17 +11,20 @@ from minigpt.learn.modules import randint, randn
 from minigpt.model.lecture import compute_next_token_loss
 
 TEXT = """
-A bigram model predicts the next token from the last token alone. It is a table (V, V): row i holds the logits of the
-token that follows token i. A logit is a number for each token of the vocabulary; a higher logit means more likely.
+A bigram model predicts the next token from the last token alone. It is a table (V, V), where V is the number of tokens
+in the vocabulary. Row i holds the logits for the token that follows token i. A logit is a number for each token of the
+vocabulary: the higher it is, the likelier is the token.
 
     idx (B, T) = [[2, 0]]      logits (B, T, V) = [[row 2 of the table, row 0 of the table]]
 
 The softmax turns logits into probabilities: p_i = exp(logit_i) / (sum of exp of all logits). The loss of one
-prediction is -ln p of the token that really came. The loss of a batch is the mean over all B * T predictions. An
-untrained model gives each of V tokens the same probability, so its loss is ln V.
+prediction is -ln p of the token that really came. Its unit is the nat, because ln is the natural logarithm. The loss of
+a batch is the mean over all B * T predictions. An untrained model gives each of V tokens the same probability, so its
+loss is ln V.
 
-`F.cross_entropy` does all of it. Write it by hand once: with `torch.logsumexp`, or with `F.log_softmax` and `gather`.
-Logits can be large: exp(1000) is infinite, so do not call exp on the logits themselves.
+`F.cross_entropy` does all of it. Write it by hand once. `F.log_softmax` computes ln p of all tokens, and `gather` takes
+one number of each row: that of the target. Do not call exp or log yourself. Logits can be large: exp(1000) is infinite,
+and exp(-1000) is 0, whose logarithm is minus infinity.
 """
 
 EXPERIMENT = """

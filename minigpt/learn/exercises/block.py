@@ -19,7 +19,7 @@ Residual connections: the output of each part is added to its input. In the back
 unchanged, so it reaches the first block.
 
 Layer norm: what a part reads has mean 0 and variance 1 at each position. The norm stands before the part ("pre-norm"),
-inside the branch. The path of the sums stays free of it.
+inside the branch. The sums themselves are not normalized.
 
     x ──┬───────────────────────(+)──┬─────────────────────────(+)── out
         └─ ln1 ─ sa (attention) ─┘   └─ ln2 ─ ffwd (feed-f.) ───┘

@@ -25,8 +25,8 @@ most often, and replaces this pair by a new token. This is one merge.
 Pairs can overlap. In (1, 1, 1) the pair (1, 1) stands at two places, but only one of them can be replaced. The merge
 goes from left to right: (1, 1, 1) becomes (9, 1), and (1, 1, 1, 1) becomes (9, 9).
 
-The words come with the number of times they occur: {(1, 2): 5} counts the pair (1, 2) five times. Counting does count
-overlapping pairs: pairwise((1, 1, 1)) is (1, 1), (1, 1).
+The words come with the number of times they occur: {(1, 2): 5} counts the pair (1, 2) five times. Overlapping pairs
+are both counted: pairwise((1, 1, 1)) is (1, 1), (1, 1).
 """
 
 EXPERIMENT = """

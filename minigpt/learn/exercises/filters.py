@@ -16,7 +16,7 @@ drawn gets the logit minus infinity, so that its probability is 0.
 
 Temperature: logits / temperature. Below 1 likely tokens become more likely, above 1 all become more alike.
 
-Top-k: keep the k largest logits of each row.
+Top-k: keep the k largest logits of each row, and those that are equal to the k-th. If k is larger than V, all stay.
 
 Top-p: keep the smallest set of most likely tokens whose probabilities add up to p or more.
 
@@ -208,7 +208,7 @@ EXERCISE = Exercise(
     ),
     hints=(
         "masked_fill(condition, float('-inf')) sets logits to minus infinity where the condition is true.",
-        "Top-k: torch.topk(logits, k).values[:, -1:] is the k-th largest logit of each row. k may be larger than V.",
+        "Top-k: torch.topk(logits, k).values[:, -1:] is the k-th largest logit of each row. First k = min(k, V).",
         "Top-p: sort in descending order, softmax, cumsum. Keep a token if the sum before it is less than p. "
         "kept.scatter(-1, order, kept) brings the mask into the old order. The first always stays.",
     ),

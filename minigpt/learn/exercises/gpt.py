@@ -24,16 +24,17 @@ All parts together are a GPT:
     idx (B, T) ─ token embedding + position embedding ─ (B, T, C)
                ─ n_layer blocks ─ ln_f, a last layer norm ─ lm_head, a linear layer ─ logits (B, T, V)
 
-With targets it also returns the loss of exercise 3, else None.
+`forward` returns two things: the logits, and the loss of exercise 3. Without targets the loss is None.
 
-Write `__init__` and `forward`. The names, so that the check can load the lecture's weights:
+Write `__init__` and `forward`. The check loads weights by these names:
     self.config                    the configuration
     self.token_embedding_table     nn.Embedding(config.vocab_size, config.n_embd)
     self.position_embedding_table  nn.Embedding(config.block_size, config.n_embd)
     self.blocks                    nn.Sequential of config.n_layer times Block(config)
-    self.ln_f                      nn.LayerNorm
+    self.ln_f                      nn.LayerNorm(config.n_embd)
     self.lm_head                   nn.Linear from n_embd to vocab_size
-At the end of `__init__`, self.apply(init_weights) draws small weights, so that the first loss is close to ln V.
+The last line of `__init__` is self.apply(init_weights). It draws small weights for all layers, so that the first loss
+is close to ln V.
 """
 
 EXPERIMENT = """
@@ -236,7 +237,8 @@ EXERCISE = Exercise(
         )
     ),
     hints=(
-        "forward follows the picture from left to right. Each step is one line: x = ...",
+        "nn.Sequential(*[Block(config) for _ in range(config.n_layer)]): the star unpacks the list. forward follows the "
+        "picture from left to right. Each step is one line: x = ...",
         "The positions: self.position_embedding_table(torch.arange(T, device=idx.device)), with T = idx.shape[1].",
         "After the blocks: x = self.ln_f(x), logits = self.lm_head(x), return logits, "
         "compute_next_token_loss(logits, targets).",

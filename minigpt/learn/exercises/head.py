@@ -27,8 +27,8 @@ mask, the softmax, the weighted mean, now of the values.
     dropout  self.dropout, on the weights           1 1 1
     @ v      (B, T, T) @ (B, T, D) -> (B, T, D)
 
-The layers are already there: self.key, self.query, self.value, self.tril and self.dropout. T may be smaller than
-block_size. Write `forward`.
+The layers are already there: self.key, self.query, self.value, self.tril and self.dropout. Dropout sets some weights to
+0 while the model trains. self.tril is the triangle of block_size rows, and T may be smaller. Write `forward`.
 """
 
 EXPERIMENT = """
@@ -165,9 +165,9 @@ EXERCISE = Exercise(
     mistakes=tuple(Mistake(when, {"Head": _make_head(attend)}) for when, attend in HEAD_MISTAKES),
     hints=(
         "First the three vectors: k = self.key(x), q = self.query(x), v = self.value(x), (B, T, D) each.",
-        "The scores: q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5. The mask: "
-        "weights.masked_fill(self.tril[:T, :T] == 0, float('-inf')).",
-        "Then weights = F.softmax(weights, dim=-1), weights = self.dropout(weights), and return weights @ v.",
+        "The scores: scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5. The mask: "
+        "scores = scores.masked_fill(self.tril[:T, :T] == 0, float('-inf')), with T = x.shape[1].",
+        "Then weights = F.softmax(scores, dim=-1), weights = self.dropout(weights), and return weights @ v.",
     ),
     experiment=EXPERIMENT,
 )

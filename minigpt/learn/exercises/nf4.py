@@ -19,7 +19,7 @@ A weight in float32 takes 32 bits. NF4 takes four: each weight becomes the numbe
 from -1 to 1, close together near 0, because most weights are near 0.
 
     1. flatten the tensor row by row, and cut it into blocks of 64 numbers (fill up the last one with zeros)
-    2. absmax: the largest magnitude of each block
+    2. absmax: the largest number of each block without its sign, the largest magnitude
     3. divide each block by its absmax: now all numbers are from -1 to 1
     4. replace each number by the number (0 to 15) of the nearest level
 

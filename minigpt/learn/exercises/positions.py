@@ -8,21 +8,24 @@ from minigpt.learn.modules import randint, randn
 
 TEXT = """
 Attention is blind to order: if two earlier positions change places, the weighted mean stays the same. So each position
-gets a vector of its own, which is learned like that of the token, and both are added.
+gets a vector of its own. It is learned, like the vector of the token, and both are added.
 
     idx           7   3   7          (B, T)
     token table   e7  e3  e7         row idx of a table (V, C)
     positions     p0  p1  p2         rows 0 to T - 1 of a table (block_size, C)
     sum           e7+p0  e3+p1  e7+p2        (B, T, C)
 
-The token 7 has now two different vectors. All rows of the batch have the same positions.
+Now the token 7 has two different vectors. All rows of the batch have the same positions. T may be smaller than
+block_size, so only the first T rows of the position table are used.
 """
 
 EXPERIMENT = """
 torch.manual_seed(0)
 tokens, positions = torch.randn(10, 4), torch.randn(8, 4)
-x = embed(torch.tensor([[7, 3, 7]]), tokens, positions)
-print(x)
+idx = torch.tensor([[7, 3, 7]])
+x = embed(idx, tokens, positions)
+for t in range(3):
+    print(f"token {idx[0, t]} at position {t}:", " ".join(f"{number:5.2f}" for number in x[0, t].tolist()))
 print("the same token at two positions has the same vector:", torch.equal(x[0, 0], x[0, 2]))
 """
 

@@ -10,17 +10,18 @@ from minigpt.generation.filters import sample_token
 from minigpt.learn.exercise import Case, Exercise, Mistake
 
 TEXT = """
-The model gives a probability to every token. To sample means to draw a token so that each comes as often as its
-probability says. All you need is one random number between 0 and 1:
+The model gives a probability to every token. To sample is to draw a token at random. In 100 draws, a token with the
+probability 0.2 comes about 20 times. All you need is one random number between 0 and 1. The cumulative probability of a
+token is the sum of all probabilities up to its own:
 
     token           0       1           2     3
     probability     0.2     0.5         0.2   0.1
     cumulative      0.2     0.7         0.9   1.0
     the number line |--0.2--|----0.5----|-0.2-|0.1|
-    uniform = 0.63          ^ here: token 1
+    random number 0.63                 ^ here: token 1
 
-The token is the first whose cumulative probability is larger than the random number. `torch.multinomial` does the
-same with random numbers of its own. Here the random numbers are given, so that the check knows the answer.
+The drawn token is the first whose cumulative probability is larger than the random number. `torch.multinomial` does the
+same with random numbers of its own. Here the random numbers are given (`uniforms`), so that the check knows the answer.
 """
 
 EXPERIMENT = """

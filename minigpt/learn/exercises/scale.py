@@ -12,14 +12,14 @@ from minigpt.learn.modules import randn
 
 TEXT = """
 Two random vectors of D numbers with variance 1 have a dot product with variance D: D products are added up. So the
-scores grow with the head size, like sqrt(D). A softmax of large scores puts nearly all weight on one position. Then
-its gradient is nearly zero, and the head cannot learn to look elsewhere.
+scores grow with the head size, like sqrt(D). A softmax of large scores puts nearly all weight on one position. Then the
+gradient of the softmax is nearly zero, and the head cannot learn to look elsewhere.
 
     scores     0.1  0.5 -0.2        the softmax is  0.31 0.46 0.23
     times 10   1.0  5.0 -2.0        the softmax is  0.02 0.98 0.00
 
 Divided by sqrt(D), the scores have variance 1 for every D. Note: D is the head size, the last dimension of q and k.
-It is not n_embd.
+It is not n_embd. T is the number of queries, and S the number of keys; in a head they are equal.
 
 `measure_sharpness` says how much weight the strongest position gets: the mean of the largest softmax weight of all
 rows. 1 means that each row reads a single position.

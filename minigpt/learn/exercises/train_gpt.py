@@ -44,7 +44,8 @@ RUNGS = (  # docs/ladder.md: 5,000 steps each
 
 TEXT = """
 Now all parts together: your GPT, trained by your loop on Tiny Shakespeare, for two minutes. It must reach a validation
-loss below 2.0 nats per character. The check shows it beside the rungs of the ladder, and a text that it writes.
+loss below 2.0 nats per character. The check shows your loss beside those of simpler models, and a text that your GPT
+writes.
 
     until the time is over:
         draw starts      torch.randint(len(data) - block_size, (batch_size,))

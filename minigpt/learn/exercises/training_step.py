@@ -15,7 +15,7 @@ Training repeats one step:
     1. forward      logits, loss = model(x, y)
     2. zero_grad    forget the gradients of the step before
     3. backward     compute the gradient of the loss at each parameter
-    4. step         move each parameter a little against its gradient
+    4. step         move each parameter a little against its gradient, so that the loss falls
 
 PyTorch adds new gradients to old ones. Without zero_grad each step would follow the sum of all gradients so far.
 The step returns the loss as a plain number: `loss.item()`.

@@ -13,7 +13,8 @@ its id. The vocabulary is the list of all different characters, in sorted order.
     ids    1 0 2 2 3            ids          0 1 2 3
 
 `stoi` ("string to index") maps a character to its id. `itos` ("index to string") maps the id back. `encode` turns a
-text into a list of ids, and `decode` turns the ids into the same text again.
+text into a list of ids, and `decode` turns the ids into the same text again. Capital letters, blanks and line ends are
+characters like all others.
 """
 
 EXPERIMENT = """
