@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from learn_solutions import make_solution
+from torch import Tensor
 
 from minigpt.learn.catalog import ENTRIES, Entry, load_exercise
-from minigpt.learn.judge import expect, find_cases, find_mistake, judge, make_namespace
+from minigpt.learn.judge import check, expect, find_cases, find_mistake, judge, make_namespace
 from minigpt.learn.outcomes import Raised, is_same, run_cases
 from minigpt.learn.parts import run_learner_file
 from minigpt.learn.skeleton import TODO, make_skeleton
@@ -77,3 +78,26 @@ def test_every_text_and_hint_is_complete(entry: Entry) -> None:
     for mistake in exercise.mistakes:
         assert not mistake.when.endswith(".")
         assert mistake.variants.keys() <= set(entry.defines)
+
+
+def test_two_wrong_functions_do_not_hide_each_other() -> None:
+    """The learner's other functions may be wrong too, or call the wrong one."""
+
+    def build_vocabulary(text: str) -> tuple[dict[str, int], dict[int, str]]:
+        characters = sorted(set(text))
+        return {c: i for i, c in enumerate(characters, 1)}, dict(enumerate(characters, 1))
+
+    def encode(text: str, stoi: dict[str, int]) -> list[int]:
+        return []
+
+    verdict = check(1, build_vocabulary, encode)
+    assert verdict.mistake == "the ids start at 1 instead of 0"
+
+
+def test_a_named_mistake_shows_the_line_of_its_error() -> None:
+    def embed(idx: Tensor, token_table: Tensor, position_table: Tensor) -> Tensor:
+        return token_table[idx] + position_table
+
+    verdict = check(12, embed)
+    assert verdict.mistake == "the whole position table is added, so that T must be block_size"
+    assert verdict.line.endswith(": return token_table[idx] + position_table")

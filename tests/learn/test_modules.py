@@ -48,6 +48,19 @@ def test_the_modules_of_a_sequence_are_listed() -> None:
     assert learn.check(10, Swapped).message.endswith(" self.net has Linear, Linear, ReLU, Dropout, numbered from 0.")
 
 
+def test_layers_of_another_size_are_a_named_mistake() -> None:
+    class FeedForward(nn.Module):
+        def __init__(self, config: ModelConfig) -> None:
+            super().__init__()
+            C = config.n_embd
+            self.net = nn.Sequential(nn.Linear(C, C), nn.ReLU(), nn.Linear(C, C), nn.Dropout(config.dropout))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+    assert learn.check(10, FeedForward).mistake == "the hidden layer is n_embd wide instead of four times as wide"
+
+
 def test_a_module_list_that_is_called_is_not_an_empty_body() -> None:
     class Listed(GPTLanguageModel):
         def __init__(self, config: ModelConfig) -> None:

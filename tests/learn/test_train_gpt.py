@@ -5,11 +5,15 @@ from types import ModuleType
 
 import pytest
 from learn_solutions import write_solutions
+from torch import nn
 
+from minigpt import learn
+from minigpt.config import ModelConfig
 from minigpt.learn.catalog import ENTRIES
 from minigpt.learn.exercise import WorkbookError
 from minigpt.learn.exercises.train_gpt import try_out
 from minigpt.learn.parts import forget_own_parts, run_learner_file
+from minigpt.model.lecture import GPTLanguageModel
 
 
 def run_last_exercise(folder: Path, done: set[str]) -> ModuleType:
@@ -49,3 +53,22 @@ def test_a_part_of_the_package_is_refused(tmp_path: Path, text: str) -> None:
     assert str(error.value).startswith(
         "Your GPT still uses the package's Head, MultiHeadAttention, FeedForward, Block:"
     )
+
+
+WRONG = {
+    "train_gpt must return the model, and returns NoneType: is `return` missing?": lambda data, V, seconds: None,
+    "train_gpt must return the model, and returns tuple.": lambda data, V, seconds: (make_model(V), 1.0),
+    "The model has 9 logits at each position instead of 5: set vocab_size": lambda data, V, seconds: make_model(9),
+    "The model has no config, so the check does not know": lambda data, V, seconds: nn.Linear(1, 1),
+    "This is what comes out when the model is not trained": lambda data, V, seconds: make_model(V),
+}
+
+
+def make_model(vocab_size: int) -> GPTLanguageModel:
+    """Return an untrained model."""
+    return GPTLanguageModel(ModelConfig(vocab_size=vocab_size, n_embd=8, n_head=1, n_layer=1, block_size=8))
+
+
+@pytest.mark.parametrize("start", WRONG)
+def test_a_wrong_training_is_named(start: str) -> None:
+    assert learn.check(23, WRONG[start]).message.startswith(start)

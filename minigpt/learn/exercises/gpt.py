@@ -237,8 +237,8 @@ EXERCISE = Exercise(
         )
     ),
     hints=(
-        "nn.Sequential(*[Block(config) for _ in range(config.n_layer)]): the star unpacks the list. forward follows the "
-        "picture from left to right. Each step is one line: x = ...",
+        "nn.Sequential(*[Block(config) for _ in range(config.n_layer)]): the star unpacks the list. forward follows "
+        "the picture from left to right. Each step is one line: x = ...",
         "The positions: self.position_embedding_table(torch.arange(T, device=idx.device)), with T = idx.shape[1].",
         "After the blocks: x = self.ln_f(x), logits = self.lm_head(x), return logits, "
         "compute_next_token_loss(logits, targets).",
