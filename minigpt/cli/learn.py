@@ -81,7 +81,7 @@ def start(folder: Path, as_json: bool) -> None:
     print_line(f"wrote {len(written)} exercises to {folder}")
     following = workbook.find_next()
     if following:
-        print_line(f"next: open {workbook.get_path(following)}, write the bodies, then minigpt learn check")
+        print_line(f"next: open {workbook.get_path(following)}, write your code in it, then minigpt learn check")
 
 
 @learn.command(short_help="Check an exercise.")

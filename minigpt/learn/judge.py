@@ -152,7 +152,8 @@ def _state_difference(about: str, difference: Difference) -> str:
     """Return the sentence above the two results."""
     place = f", {difference.place}" if difference.place else ""
     reason = f": {difference.reason}" if difference.reason else ""
-    return f"The result differs for {about}{place}{reason}."
+    end = "" if reason.endswith("?") else "."
+    return f"The result differs for {about}{place}{reason}{end}"
 
 
 @functools.cache

@@ -57,6 +57,10 @@ BODIES = {
     ),
     "input": ("    input()\n", "EOFError in build_vocabulary('ba'): EOF when reading a line", "input()"),
 }
+BODIES_OF_ENCODE = {
+    "    pass\n": "The result differs for encode('ow', stoi): it is None and must be a list: is `return` missing?",
+    "    return 'ab'\n": "The result differs for encode('ow', stoi): it is a string and must be a list.",
+}
 OTHERS = "def encode(text, stoi):\n    return [stoi[c] for c in text]\ndef decode(ids, itos):\n    return ''.join(itos[i] for i in ids)\n"  # noqa: E501
 
 
@@ -87,6 +91,12 @@ def test_an_error_inside_is_shown_as_the_learners_own_line(workbook: Workbook) -
         assert verdict.message == message
         assert verdict.line == (f"line 6: {line}" if line else "")
         assert "minigpt/" not in str(verdict)
+
+
+def test_a_missing_return_is_asked_for(workbook: Workbook) -> None:
+    for body, message in BODIES_OF_ENCODE.items():
+        verdict = check_code(workbook, f"{make_solution(VOCABULARY)}\n\ndef encode(text, stoi):\n{body}")
+        assert verdict.message == message
 
 
 def test_prints_are_kept_and_a_right_file_passes(workbook: Workbook) -> None:

@@ -170,6 +170,9 @@ EXERCISE = Exercise(
             "the targets are shifted the wrong way: y[t] is the token before x[t]",
             {"get_batch": _make_batch((1, 0), (0, 0))},
         ),
+        Mistake(
+            "y begins one token before x, and must begin one token after", {"get_batch": _make_batch((0, 0), (-1, 0))}
+        ),
         Mistake("the windows are one token too long", {"get_batch": _make_batch((0, 1), (1, 1))}),
         Mistake("the windows are one token too short", {"get_batch": _make_batch((0, -1), (1, -1))}),
         Mistake(
@@ -191,10 +194,8 @@ EXERCISE = Exercise(
             "the validation split comes first: the two are returned in the wrong order",
             {"split_ids": lambda ids, train_fraction=0.9: split_ids(ids, train_fraction)[::-1]},
         ),
-        Mistake(
-            "the number of ids is rounded up, or to the nearest number, instead of down: use int()",
-            _split_at(math.ceil),
-        ),
+        Mistake("the number of ids is rounded up instead of down: use int()", _split_at(math.ceil)),
+        Mistake("the number of ids is rounded to the nearest number instead of down: use int()", _split_at(round)),
         Mistake(
             "the boundary is always at 0.9: the argument train_fraction is not used",
             {"split_ids": lambda ids, train_fraction=0.9: split_ids(ids)},

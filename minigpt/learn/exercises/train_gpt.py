@@ -153,7 +153,8 @@ def try_out(my: Any, text: str, say: Callable[[str], None], seconds: float = SEC
     table = format_rungs(loss)
     if not loss < GOAL:
         raise WorkbookError(
-            f"The validation loss is {loss:.4f}, and must be below {GOAL}: try other settings.\n{table}"
+            f"The validation loss is {loss:.4f}, and must be below {GOAL}: try other settings, such as those of "
+            f"minigpt learn hint 23.\n{table}"
         )
     sample = write_sample(my.__file__, model, stoi, itos)
     return f"The validation loss of your own GPT is {loss:.4f} nats per character.\n{table}\n\nIt writes:\n{sample}"
