@@ -10,7 +10,7 @@ endif
 # Some container images forbid Python to keep compiled modules. Without them each process takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test test-without-kernels release-check instruct notebook format clean
+.PHONY: train test docs test-without-kernels release-check instruct notebook format clean
 
 train: $(VENV)/.installed  ## train the lecture preset; ARGS="..." adds flags
 	$(BIN)/minigpt train $(ARGS)
@@ -41,6 +41,9 @@ release-check: test  ## what takes too long for every change: long tests, no ker
 	$(BIN)/python notebooks/execute.py
 	$(BIN)/python release/check_wheel.py --extras
 
+docs: $(VENV)/.installed-docs  ## build the site in build/site/html; a warning or a broken link fails
+	$(BIN)/python docs/site/build.py
+
 instruct: $(VENV)/.installed  ## train a base on Shakespeare, then teach it to follow instructions
 	$(BIN)/minigpt train --preset cpu-2min --out runs/base --overwrite --n-embd 128 --block-size 64 --batch-size 32 \
 		--max-iters 700 $(ARGS)
@@ -63,6 +66,10 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

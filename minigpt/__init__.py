@@ -1,5 +1,7 @@
 """Mini-Gpt: a small GPT to read, train and sample from.
 
+In Python::
+
     import minigpt
     run = minigpt.train(preset="lecture", max_iters=500)
     print(run.generate("ROMEO:", max_new_tokens=200))

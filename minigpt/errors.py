@@ -1,6 +1,6 @@
 """The exceptions that this package raises on purpose.
 
-A caller catches `MinigptError`, or one branch of this tree:
+A caller catches `MinigptError`, or one branch of this tree::
 
     MinigptError
     ├── InputError                      the user's input cannot be used: exit status 2

@@ -1,6 +1,7 @@
 """Every command, link, setting and line of code in the docs exists."""
 
 import contextlib
+import functools
 import importlib
 import io
 import re
@@ -129,3 +130,30 @@ def test_the_code_of_the_look_page_runs(text_file: Path, tmp_path: Path, monkeyp
     with contextlib.redirect_stdout(io.StringIO()):
         exec("".join(blocks), {})
     assert {path.name for path in tmp_path.glob("*.png")} == {"attention.png", "lens.png", "next.png"}
+
+
+def test_every_command_and_flag_on_the_page_for_users_of_other_programs_exists() -> None:
+    page = (ROOT / "docs" / "coming_from.md").read_text()
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", page, re.M)
+    found = [code for _, here in rows for code in re.findall(r"`([^`]+)`", here)]
+    flags = {option for name in ("train", "finetune", "sample") for p in cli.commands[name].params for option in p.opts}
+    assert len(found) > 100
+    for code in found:
+        words = shlex.split(code)
+        if words[0] == "minigpt":
+            name, command, rest = cli.resolve_command(click.Context(cli), words[1:])
+            command.make_context(name, rest)
+            if isinstance(command, click.Group):
+                inner, below, rest = command.resolve_command(click.Context(command), rest)
+                below.make_context(inner, rest)
+        elif code.startswith("--"):
+            assert words[0] in flags, code
+        elif code.startswith("minigpt."):
+            names = re.match(r"minigpt\.([\w.]+)", code)
+            assert names
+            functools.reduce(getattr, names[1].split("."), minigpt)
+        elif words[0] == "python":
+            assert (ROOT / words[1]).is_file()
+        else:
+            assert code == "on_step_end"
+            assert hasattr(minigpt.Callback, code)

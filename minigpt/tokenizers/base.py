@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """The ids of tokens that `encode` never returns for ordinary text, such as "<|endoftext|>"."""
+        """The ids of tokens that `encode` never returns for ordinary text, such as `<|endoftext|>`."""
 
     def encode(self, text: str) -> list[int]:
         """Convert text to token ids."""

@@ -31,7 +31,7 @@ class BPETokenizer:
 
     Attributes:
         merges: pairs of tokens that are merged, in the order learned.
-        special_tokens: the ids of the special tokens, such as "<|endoftext|>". `encode` returns them only on request.
+        special_tokens: the ids of the special tokens, such as `<|endoftext|>`. `encode` returns them only on request.
         pattern: the key in `PATTERNS` of the pattern that cuts a text into pieces.
         added_tokens: words that are tokens too, at which `encode` splits every text.
         ids: the ids of bytes and merged tokens.

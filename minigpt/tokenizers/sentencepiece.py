@@ -51,7 +51,7 @@ class SentencePieceTokenizer:
 
     Attributes:
         model: the content of the .model file.
-        special_tokens: the id of the end-of-text token, if there is one; its name here is always "<|endoftext|>".
+        special_tokens: the id of the end-of-text token, if there is one; its name here is always `<|endoftext|>`.
     """
 
     kind: TokenizerKind = "sentencepiece"
