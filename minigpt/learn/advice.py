@@ -70,11 +70,18 @@ _ADVICE = (
         "There is nothing to choose from: stop the loop before.",
     ),
     (r"keys changed during iteration|changed size during iteration", "Build a new dict instead of changing this one."),
+    (r"^KeyError", "The dict has no such key. Is it still empty at the first call?"),
+    (r"^NameError|^UnboundLocalError", "Is the name spelled in another way elsewhere? Is self. missing before it?"),
+    (r"is not iterable", "A list, a tuple or a dict is needed here. The keys and values of a dict are its .items()."),
+    (
+        r"missing \d+ required positional argument",
+        "Arguments are missing. To hand a function over, leave the brackets out: self.apply(init_weights).",
+    ),
     (r"unexpected keyword argument|positional arguments? but", "Look at the first line of what you call."),
 )
 
 
 def find_advice(raised: Raised) -> str:
     """Return what usually helps against an error, as a sentence, or an empty string."""
-    text = f"{raised.kind}: {raised.message}" if raised.kind == "BdbQuit" else raised.message
+    text = f"{raised.kind}: {raised.message}"
     return next((advice for pattern, advice in _ADVICE if re.search(pattern, text)), "")

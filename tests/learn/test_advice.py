@@ -61,6 +61,10 @@ CASES: dict[str, Callable[[], object]] = {
     "stop the loop before": lambda: min([]),
     "Build a new dict": _change_while_looping,
     "Look at the first line of what you call": lambda: _add_in_place(1),  # type: ignore[call-arg]
+    "Is it still empty at the first call": lambda: {}["k"],
+    "Is self. missing": lambda: no_such_name,  # type: ignore[name-defined]  # noqa: F821
+    "are its .items()": lambda: list(3),  # type: ignore[call-overload]
+    "leave the brackets out": lambda: find_advice(),  # type: ignore[call-arg]
     "instead of input() or breakpoint()": lambda: (_ for _ in ()).throw(EOFError("EOF when reading a line")),
 }
 
@@ -73,4 +77,4 @@ def test_an_error_gets_its_advice(part: str) -> None:
 
 
 def test_another_error_gets_none() -> None:
-    assert find_advice(describe_exception(NameError("name 'x' is not defined"))) == ""
+    assert find_advice(describe_exception(ZeroDivisionError("division by zero"))) == ""

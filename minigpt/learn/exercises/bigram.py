@@ -131,6 +131,10 @@ EXERCISE = Exercise(
             "each prediction keeps its own loss: the mean is missing",
             _with(lambda logits, targets: _entropy(logits, targets, reduction="none").view(targets.shape)),
         ),
+        Mistake(
+            "each prediction keeps its own loss, in a dimension of 1 at the end: the mean is missing",
+            _with(lambda a, b: -F.log_softmax(a, -1).gather(-1, b[..., None])),
+        ),
         Mistake("the minus sign is missing", _with(lambda logits, targets: -_entropy(logits, targets))),
         Mistake(
             "the loss is in bits: the logarithm has base 2 instead of e",

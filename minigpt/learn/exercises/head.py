@@ -87,6 +87,10 @@ def _weigh_input(head: Head, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tens
     return _attend(q, k, x)
 
 
+def _scaled_weights(head: Head, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return _attend(q, k, v, scale=1.0) * k.shape[-1] ** -0.5
+
+
 def _whole_mask(head: Head, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
     scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5
     return head.dropout(F.softmax(scores.masked_fill(head.tril == 0, MINUS_INFINITY), dim=-1)) @ v
@@ -152,6 +156,7 @@ HEAD_MISTAKES = (
         "dropout is on the output instead of the weights",
         lambda head, q, k, v, x: head.dropout(_attend(q, k, v)),
     ),
+    ("the weights are scaled instead of the scores: divide before the softmax", _scaled_weights),
     ("the weights are multiplied with x instead of the values", _weigh_input),
     ("the mask is the whole self.tril instead of self.tril[:T, :T], so that T must be block_size", _whole_mask),
 )

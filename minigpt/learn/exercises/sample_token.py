@@ -62,6 +62,10 @@ def _draw_flat(logits: Tensor, uniforms: Tensor) -> Tensor:
     return (F.softmax(logits.double(), dim=-1).cumsum(dim=-1) <= uniforms).sum(-1)
 
 
+def _all_above(logits: Tensor, uniforms: Tensor) -> Tensor:
+    return (F.softmax(logits.double(), dim=-1).cumsum(dim=-1) > uniforms[:, None]).nonzero()[:, 1]
+
+
 IMPOSSIBLE = torch.tensor([[0.0, 0.5, 0.0, 0.5]]).log()  # tokens 0 and 2 have the probability 0
 
 
@@ -114,6 +118,11 @@ EXERCISE = Exercise(
             (
                 "the random numbers (B,) are compared with the tokens of a row: uniforms[:, None] makes them (B, 1)",
                 _draw_flat,
+            ),
+            ("the loop goes on after the token is found: break is missing", _all_above),
+            (
+                "the result is a list: torch.tensor(...) makes a tensor of it",
+                lambda a, u: sample_token(a, u).tolist(),
             ),
             ("the token is one too high", _draw(lambda c, u: (c <= u).sum(-1) + 1)),
             ("the token is one too low", _draw(lambda c, u: (c <= u).sum(-1) - 1)),
