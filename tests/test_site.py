@@ -10,9 +10,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 
 import api_pages  # noqa: E402
-from site_checks import find_requests_to_other_hosts  # noqa: E402
-
 import build  # noqa: E402
+from site_checks import find_requests_to_other_hosts  # noqa: E402
 
 
 def test_every_page_has_one_place_in_the_menu() -> None:
