@@ -33,13 +33,18 @@ test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigp
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 		--no-loadscope-reorder $(WITHOUT_KERNELS)
 
-release-check: test  ## what takes too long for every change: long tests, no kernels, fuzzing, kills, wheel and extras
+# Another Python of this machine, which `make release-check` tests too.
+NEWEST ?= python3.13
+
+release-check: test docs  ## what takes too long for every change: long tests, fuzzing, the wheel, Pythons
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m "long or browser"
 	$(MAKE) test-without-kernels WITHOUT_KERNELS=tests
 	$(BIN)/python benchmarks/fuzz.py --files 6000
 	$(BIN)/python benchmarks/soak.py --kills 20 --operations 20 --fine-tuning-kills 2
 	$(BIN)/python notebooks/execute.py
 	$(BIN)/python release/check_wheel.py --extras
+	$(BIN)/python release/lowest_versions.py
+	$(MAKE) test VENV=build/$(NEWEST) PYTHON=$(NEWEST)
 
 docs: $(VENV)/.installed-docs  ## build the site in build/site/html; a warning or a broken link fails
 	$(BIN)/python docs/site/build.py

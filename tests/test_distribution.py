@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,7 @@ from types import ModuleType
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from minigpt.version import REPOSITORY
+from minigpt.version import REPOSITORY, __version__
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -47,6 +48,12 @@ def test_the_versions_that_are_tested_are_in_the_ranges() -> None:
     ]
     for requirement in map(Requirement, wanted):
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_the_changelog_begins_with_the_version_of_the_package() -> None:
+    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(__version__)}, \d+ \w+ 20\d\d", headings[1])
 
 
 def test_the_metadata_has_links_if_and_only_if_there_is_a_public_copy() -> None:

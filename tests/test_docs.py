@@ -22,7 +22,7 @@ from minigpt.config import Config
 
 KERNELS = (ROOT / "minigpt" / "kernels").resolve()  # optional
 NANOGPT_SCRIPT = "sample.py"  # of another program
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINES = [line for document in DOCS for block in find_blocks("sh", document.read_text()) for line in block.splitlines()]
 
 

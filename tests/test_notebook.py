@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -61,3 +63,46 @@ def test_the_notebooks_settings_are_the_lecture_presets() -> None:
             if found := re.search(rf"^{name} = ([\d.e-]+)", settings, re.M):
                 assert float(found[1]) == value, name
     assert f'"MAX_ITERS", {config.training.max_iters})' in settings
+
+
+def run_first_cell(folder: Path, repository: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the first cell where the package is missing, and return what it gives to pip."""
+    first = cells("code")[0].source.replace('REPOSITORY = ""', f"REPOSITORY = {repository!r}")
+    install = first.split("\nfrom minigpt")[0]
+    calls: list[list[str]] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda words, check: calls.append(words))
+    monkeypatch.chdir(folder)
+    exec(install, {})
+    (words,) = calls
+    assert words[:4] == [sys.executable, "-m", "pip", "install"]
+    return words[4:]
+
+
+def test_the_first_cell_installs_a_wheel_a_checkout_or_the_public_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match="put its wheel"):
+        run_first_cell(tmp_path, "", monkeypatch)
+    copy = "https://github.com/someone/mini-gpt"
+    assert run_first_cell(tmp_path, copy, monkeypatch)[-1] == f"git+{copy}"
+    assert run_first_cell(ROOT / "notebooks", copy, monkeypatch)[-1] == str(ROOT)
+    wheel = tmp_path / "mini_gpt-0.2.0-py3-none-any.whl"
+    wheel.touch()
+    assert run_first_cell(tmp_path, copy, monkeypatch)[-1] == str(wheel)
+
+
+def test_the_first_cell_finds_the_text_and_installs_nothing_that_is_there() -> None:
+    first = cells("code")[0]
+    assert "find_corpus(" in first.source
+    (output,) = first.outputs
+    assert output.text.endswith("characters\n")
+
+
+def test_a_cell_says_what_each_part_costs() -> None:
+    (budget,) = (cell for cell in cells("code") if "PARTS = " in cell.source)
+    headings = {heading for cell in cells("markdown") for heading in re.findall(r"^## (\d\. .*)", cell.source, re.M)}
+    costs = dict(re.findall(r"^(\d\. .*?) +([\d.]+) minutes$", budget.outputs[0].text, re.M))
+    assert len(costs) == 6
+    for part in costs:
+        assert any(heading.startswith(part[:3]) for heading in headings), part

@@ -1,4 +1,4 @@
-"""The workflow for GitHub Actions is valid, and runs on the systems and Pythons that docs/platforms.md names."""
+"""The workflow and the issue templates for GitHub are valid, and ask for what docs/platforms.md promises."""
 
 import json
 import shutil
@@ -26,6 +26,22 @@ def test_the_tests_run_on_three_systems_and_four_pythons() -> None:
     assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
     for place in matrix["include"][0]["tests"].split():
         assert (ROOT / place).exists(), place
+
+
+def test_the_templates_for_bugs_and_platforms_require_the_table_of_selfcheck() -> None:
+    templates = {
+        path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")
+    }
+    assert templates.pop("config") == {"blank_issues_enabled": False}
+    assert set(templates) == {"bug", "platform", "idea"}
+    for name, template in templates.items():
+        assert template["name"]
+        assert template["description"]
+        fields = {field["id"]: field for field in template["body"]}
+        assert len(fields) == len(template["body"])
+        if name != "idea":
+            assert fields["selfcheck"]["validations"] == {"required": True}
+            assert "minigpt selfcheck" in str(fields["selfcheck"])
 
 
 def run_actionlint(folder: Path, *workflows: Path) -> list[dict]:

@@ -24,8 +24,13 @@ from site_checks import check_reference, find_requests_to_other_hosts  # noqa: E
 BUILD = ROOT / "build" / "site"
 SOURCE, OUT = BUILD / "source", BUILD / "html"
 NOTEBOOK = "notebooks/mini_gpt.ipynb"
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".js": "javascript", ".css": "css"}
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+}
+LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".js": "javascript", ".css": "css", ".cff": "yaml"}
 CONTENTS = {  # the site's menu; Sphinx reports a page that is in none of these lists
     "Learn": ["try", "source/minigpt/model/lecture.py", "notebook", "ladder", "learn", "teaching"],
     "Train and share": [
@@ -34,7 +39,7 @@ CONTENTS = {  # the site's menu; Sphinx reports a page that is in none of these 
     ],
     "Understand the program": [
         *("architecture", "performance", "scaling", "results", "record", "platforms", "api/index", "web_api"),
-        *("contributing", "log", "changelog"),
+        *("contributing", "releasing", "security", "log", "changelog"),
     ],
 }
 MODEL = "model.html"

@@ -6,6 +6,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -16,6 +17,7 @@ from minigpt.system.cpus import count_cpus
 
 POLL_SECONDS = 0.1
 SHUTDOWN_SECONDS = 300  # time to evaluate and to write a checkpoint after a signal
+HAS_SHUTDOWN_TIMEOUT = "shutdown_timeout" in LaunchConfig.__annotations__  # PyTorch 2.10 waits for 30 seconds
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
@@ -36,6 +38,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cpus() // processes)))
     logging.disable()  # the processes print their own errors; the launcher would repeat them with tracebacks
+    timeout: dict[str, Any] = {"shutdown_timeout": SHUTDOWN_SECONDS} if HAS_SHUTDOWN_TIMEOUT else {}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -46,7 +49,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         max_restarts=max_restarts,
         monitor_interval=POLL_SECONDS,
         local_addr="localhost",
-        shutdown_timeout=SHUTDOWN_SECONDS,
+        **timeout,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "minigpt", *arguments)

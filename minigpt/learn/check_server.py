@@ -20,8 +20,6 @@ from minigpt.learn.catalog import get_entry, load_exercise
 from minigpt.learn.check_process import check_exercises
 from minigpt.system.files import write_atomic
 
-CAN_FORK = sys.platform == "linux"  # macOS's own libraries do not survive a fork, and Windows has none
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:

@@ -12,9 +12,10 @@ from pathlib import Path
 from minigpt.errors import WorkError
 from minigpt.learn.catalog import Entry
 from minigpt.learn.check_process import TIME_LIMIT, TIME_OVER
-from minigpt.learn.check_server import CAN_FORK, CheckServer, Job, RunningJob
+from minigpt.learn.check_server import CheckServer, Job, RunningJob
 from minigpt.learn.judge import Verdict
 from minigpt.learn.workbook import Workbook
+from minigpt.system.fork_detector import CAN_FORK
 
 RESULTS = "results.jsonl"
 POLL_SECONDS = 0.05  # between two looks at the results

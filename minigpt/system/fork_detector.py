@@ -1,6 +1,9 @@
-"""Detect that this process was forked from one in which something runs that a fork does not copy, such as threads."""
+"""Forked processes: whether the system has them, and what a fork does not copy, such as threads."""
 
 import os
+import sys
+
+CAN_FORK = sys.platform == "linux"  # macOS's own libraries do not survive a fork, and Windows has none
 
 
 class ForkDetector:

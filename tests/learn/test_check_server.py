@@ -6,9 +6,10 @@ import pytest
 from learn_solutions import make_solution
 
 from minigpt.learn.catalog import ENTRIES
-from minigpt.learn.check_server import CAN_FORK, CheckServer
+from minigpt.learn.check_server import CheckServer
 from minigpt.learn.file_check import check_files
 from minigpt.learn.workbook import Workbook
+from minigpt.system.fork_detector import CAN_FORK
 
 VOCABULARY, MERGE = ENTRIES[0], ENTRIES[17]  # these need no PyTorch, so their checks are fast
 START = "def build_vocabulary(text):\n    "
