@@ -14,6 +14,7 @@ from minigpt.model.language_model import evaluation_mode, get_device
 from minigpt.runs.run import Run
 
 WINDOWS = 4
+WRITTEN_TOKENS = 1024  # of a run without data, or WINDOWS of them: writing is slow
 TOKENS_FOR_LOSS = 4096  # so that the loss of a quantized export is not that of a few words
 MAX_DIFFERENCE = 1e-2  # between two logits; rounding gives at most about 1e-4
 FEWER_BITS = float_info.max  # the tolerance of a quantized export: its error is measured and printed
@@ -44,12 +45,14 @@ def choose_check_ids(run: Run, tokens: int = 0) -> Tensor:
         tokens: how many at least, where there are as many; a few windows by default.
     """
     T = run.config.model.block_size
-    wanted = max(WINDOWS, -(-tokens // T)) * T
+    count = max(WINDOWS, -(-tokens // T))
     try:
-        ids = torch.as_tensor(run.dataset().val[:wanted]).long()
+        ids = torch.as_tensor(run.dataset().val[: count * T]).long()
     except MinigptError:
-        start = torch.tensor([run.encode_prompt("")], device=get_device(run.model))
-        ids = generate(run.model, start, SamplingConfig(max_new_tokens=wanted, seed=0))[0].cpu()
+        count = min(count, max(WINDOWS, WRITTEN_TOKENS // T))
+        start = torch.tensor([run.encode_prompt("")], device=get_device(run.model)).expand(count, -1)
+        # Each window is a text of its own: past block_size a model reads the whole window again for each token.
+        return generate(run.model, start, SamplingConfig(max_new_tokens=T, seed=0)).cpu()
     rows = max(1, len(ids) // T)
     return ids[: rows * T].view(rows, -1)
 
