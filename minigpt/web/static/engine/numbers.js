@@ -3,6 +3,7 @@
 
 const LAYER_NORM_EPSILON = 1e-5;
 const RMS_NORM_EPSILON = 1e-6;
+const TILE_ROWS = 4; // rows that are multiplied together
 
 /**
  * Multiply rows by the transpose of a weight, and add a bias.
@@ -16,11 +17,9 @@ const RMS_NORM_EPSILON = 1e-6;
 export function multiply(x, T, weight, bias, O) {
   const I = weight.length / O;
   const y = new Float32Array(T * O);
-  const tiledRows = T - (T % 4);
-  const tiledOutputs = O - (O % 2);
-  for (let o = 0; o < tiledOutputs; o += 2) {
-    for (let t = 0; t < tiledRows; t += 4) multiplyTile(x, t, I, weight, o, y, O);
-  }
+  const tiledRows = T - (T % TILE_ROWS);
+  const tiledOutputs = tiledRows > 0 ? O - (O % 2) : 0;
+  if (tiledOutputs > 0) multiplyTiles(new Float64Array(x.subarray(0, tiledRows * I)), weight, I, tiledOutputs, y, O);
   for (let t = 0; t < T; t++) {
     const first = t < tiledRows ? tiledOutputs : 0;
     if (first < O) dotRows(x, t * I, weight, first * I, I, I, y, t * O + first, O - first);
@@ -30,22 +29,37 @@ export function multiply(x, T, weight, bias, O) {
 }
 
 /**
+ * Compute the first outputs of rows. Each number of 32 bits becomes one of 64 bits once, and not for each product.
+ * @param {Float64Array} x (T, I); T is a multiple of TILE_ROWS.
+ * @param {Float32Array} weight (O, I)
+ * @param {number} I
+ * @param {number} outputs How many outputs, an even number.
+ * @param {Float32Array} y (T, O)
+ * @param {number} O
+ */
+function multiplyTiles(x, weight, I, outputs, y, O) {
+  const pair = new Float64Array(2 * I);
+  for (let o = 0; o < outputs; o += 2) {
+    pair.set(weight.subarray(o * I, (o + 2) * I));
+    for (let t = 0; t < x.length / I; t += TILE_ROWS) multiplyTile(x, t, I, pair, o, y, O);
+  }
+}
+
+/**
  * Compute two adjacent outputs of four adjacent rows, so that each number is read once for several products.
- * @param {Float32Array} x (T, I)
+ * @param {Float64Array} x (T, I)
  * @param {number} t The first row.
  * @param {number} I
- * @param {Float32Array} weight (O, I)
+ * @param {Float64Array} pair The weights of the two outputs (2, I).
  * @param {number} o The first output.
  * @param {Float32Array} y (T, O)
  * @param {number} O
  */
-function multiplyTile(x, t, I, weight, o, y, O) {
+function multiplyTile(x, t, I, pair, o, y, O) {
   const a = t * I;
   const b = a + I;
   const c = b + I;
   const d = c + I;
-  const p = o * I;
-  const q = p + I;
   let ap = 0;
   let aq = 0;
   let bp = 0;
@@ -55,16 +69,16 @@ function multiplyTile(x, t, I, weight, o, y, O) {
   let dp = 0;
   let dq = 0;
   for (let i = 0; i < I; i++) {
-    const wp = weight[p + i];
-    const wq = weight[q + i];
-    ap += x[a + i] * wp;
-    aq += x[a + i] * wq;
-    bp += x[b + i] * wp;
-    bq += x[b + i] * wq;
-    cp += x[c + i] * wp;
-    cq += x[c + i] * wq;
-    dp += x[d + i] * wp;
-    dq += x[d + i] * wq;
+    const p = pair[i];
+    const q = pair[I + i];
+    ap += x[a + i] * p;
+    aq += x[a + i] * q;
+    bp += x[b + i] * p;
+    bq += x[b + i] * q;
+    cp += x[c + i] * p;
+    cq += x[c + i] * q;
+    dp += x[d + i] * p;
+    dq += x[d + i] * q;
   }
   const place = t * O + o;
   y[place] = ap;
@@ -113,7 +127,14 @@ export function dotRows(vector, start, rows, first, stride, length, out, place, 
     const f = e + stride;
     const g = f + stride;
     const h = g + stride;
-    let [sa, sb, sc, sd, se, sf, sg, sh] = [0, 0, 0, 0, 0, 0, 0, 0];
+    let sa = 0;
+    let sb = 0;
+    let sc = 0;
+    let sd = 0;
+    let se = 0;
+    let sf = 0;
+    let sg = 0;
+    let sh = 0;
     for (let i = 0; i < length; i++) {
       const number = vector[start + i];
       sa += number * rows[a + i];

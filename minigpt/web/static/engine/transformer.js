@@ -4,6 +4,8 @@
 import { KVCache, attend } from "./attention.js";
 import { ACTIVATIONS, multiply } from "./numbers.js";
 
+const LAST_ROWS = 2; // what the last block computes for the last token: the token shift of Modern reads a row before it
+
 /**
  * @typedef {import("./model.js").ModelConfig} ModelConfig
  * @typedef {import("./model.js").Weights} Weights
@@ -43,11 +45,13 @@ export class Transformer {
    * @param {Options} [options]
    */
   forward(ids, cache, options = {}) {
-    const x = this.#parts.embed(this, ids, cache);
+    const { n_embd: C, n_layer } = this.config;
+    let x = this.#parts.embed(this, ids, cache);
     options.onLayer?.(0, () => this.#predict(x, options));
-    for (let block = 0; block < this.config.n_layer; block++) {
+    for (let block = 0; block < n_layer; block++) {
       const normalized = this.#parts.normalize(this, x, `blocks.${block}.ln1`);
-      addTo(x, this.#attend(normalized, block, cache, options));
+      if (options.lastOnly && block === n_layer - 1) x = x.slice(-LAST_ROWS * C);
+      addTo(x, this.#attend(normalized, x.length / C, block, cache, options));
       addTo(x, this.#parts.feedForward(this, this.#parts.normalize(this, x, `blocks.${block}.ln2`), block, cache));
       options.onLayer?.(block + 1, () => this.#predict(x, options));
     }
@@ -81,17 +85,22 @@ export class Transformer {
   }
 
   /**
-   * @param {Float32Array} x
+   * Let the last tokens of x look at the cached tokens and at those of x.
+   * @param {Float32Array} x (T, C)
+   * @param {number} count The number of tokens that look.
    * @param {number} block
    * @param {KVCache} cache
    * @param {Options} options
+   * @returns {Float32Array} (count, C)
    */
-  #attend(x, block, cache, { headsOff = [], onWeights }) {
+  #attend(x, count, block, cache, { headsOff = [], onWeights }) {
     const { n_embd: C, n_head: heads } = this.config;
     const off = new Set(headsOff.filter(([each]) => each === block).map(([, head]) => head));
     const [q, k, v] = this.#parts.project(this, x, block, cache.length);
-    const shape = { C, heads, past: cache.length, isOff: (/** @type {number} */ head) => off.has(head) };
-    const out = attend(q, cache.update(block, k, v, C), shape, onWeights && onWeights.bind(null, block));
+    const past = cache.length + x.length / C - count;
+    const shape = { C, heads, past, isOff: (/** @type {number} */ head) => off.has(head) };
+    const stored = cache.update(block, k, v, C);
+    const out = attend(q.subarray(q.length - count * C), stored, shape, onWeights && onWeights.bind(null, block));
     return this.linear(out, `blocks.${block}.attention.proj`, C);
   }
 
@@ -102,7 +111,7 @@ export class Transformer {
    */
   #predict(x, { lastOnly }) {
     const { n_embd: C, vocab_size: V } = this.config;
-    const rows = this.#parts.normalize(this, lastOnly ? x.slice(x.length - C) : x, "ln_f");
+    const rows = this.#parts.normalize(this, lastOnly ? x.slice(-C) : x, "ln_f");
     const { "lm_head.weight": head, "lm_head.bias": bias, "token_embedding_table.weight": table } = this.weights;
     return multiply(rows, rows.length / C, head ?? table, bias ?? null, V); // a tied head is the embedding table
   }
