@@ -8,12 +8,12 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.errors import ExchangeError
 from minigpt.exchange.export_model import copy_model
 from minigpt.model import TrainedModel
-from minigpt.model.quantization import Linear8bit, quantize_layers
+from minigpt.model.quantization import Linear8bit, dequantize_int8, quantize_int8, quantize_layers
 from minigpt.runs.run import Run
 from minigpt.runs.run_directory import RunDirectory
 from minigpt.tokenizers.base import Tokenizer
@@ -27,11 +27,36 @@ MODEL_FIELDS = ("architecture", "vocab_size", "block_size", "n_embd", "n_head", 
 ALIGNMENT = 4  # bytes: a Float32Array begins at a multiple of it
 
 
+class Embedding8bit(nn.Module):
+    """An embedding table that stores its rows in int8."""
+
+    codes: Tensor  # (N, C), int8
+    scale: Tensor  # (N,)
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        codes, scale = quantize_int8(table.weight.detach())
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale)
+
+    @property
+    def weight(self) -> Tensor:
+        """The table (N, C) in full precision."""
+        return dequantize_int8(self.codes, self.scale)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows of ids: (...) -> (..., C)."""
+        return self.weight[ids]
+
+
 def copy_for_page(run: Run, quantize: str | None) -> TrainedModel:
-    """Return a copy of a run's model, with its linear layers in int8 if `quantize` is "int8"."""
+    """Return a copy of a run's model, with its linear layers and embeddings in int8 if `quantize` is "int8"."""
     model = copy_model(run, dequantize=True)
     if quantize is not None:
         quantize_layers(model, "int8")
+        for name, table in [*model.named_children()]:
+            if isinstance(table, nn.Embedding):
+                setattr(model, name, Embedding8bit(table))
     return model.eval()
 
 
@@ -78,7 +103,7 @@ def _store_tensors(model: TrainedModel) -> tuple[list[dict[str, Any]], bytes]:
         scales = None if scale is None else store(scale.float())
         tensors.append({"name": name, "shape": list(tensor.shape), "start": store(tensor), "scales": scales})
 
-    quantized = {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear8bit)}
+    quantized = {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear8bit | Embedding8bit)}
     for name, layer in quantized.items():
         add(f"{name}.weight", layer.codes, layer.scale)
     for name, tensor in model.state_dict().items():

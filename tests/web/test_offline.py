@@ -20,9 +20,12 @@ LECTURE = {"n_embd": 64, "n_head": 4, "n_layer": 4, "block_size": 32}
 CHARACTERS = CharTokenizer([chr(code) for code in range(0x20, 0x20 + 65)])  # as many as in Tiny Shakespeare
 
 
+@pytest.mark.parametrize("block_size", [32, 512])
 @pytest.mark.parametrize(("quantize", "most"), [(None, 1_500_000), ("int8", 500_000)])
-def test_a_model_of_the_lecture_s_size_is_a_small_file(tmp_path: Path, quantize: str | None, most: int) -> None:
-    run = make_random_run(tmp_path / "run", CHARACTERS, **LECTURE)
+def test_a_model_of_the_lecture_s_size_is_a_small_file(
+    tmp_path: Path, quantize: str | None, most: int, block_size: int
+) -> None:
+    run = make_random_run(tmp_path / "run", CHARACTERS, **LECTURE | {"block_size": block_size})
     result = export_html(run, tmp_path / "page.html", quantize=quantize)
     assert result.bytes == (tmp_path / "page.html").stat().st_size <= most
     assert result.comparison and (result.comparison.difference < 1e-4) == (quantize is None)

@@ -106,8 +106,8 @@ def test_the_tokens_are_those_of_the_program_past_block_size_too(
     run: Run, call: Call, sampling: dict[str, Any]
 ) -> None:
     prompt = run.tokenizer.encode("the sea")
-    config = minigpt.config.SamplingConfig(max_new_tokens=120, **sampling)
-    found = call(run, COLLECT, {"model": "", "ids": prompt, "max_tokens": 120, **sampling})
+    config = minigpt.config.SamplingConfig(max_new_tokens=500, **sampling)
+    found = call(run, COLLECT, {"model": "", "ids": prompt, "max_tokens": 500, **sampling})
     assert found == list(run.stream_ids(prompt, config))
 
 
@@ -174,9 +174,10 @@ def test_attention_the_lens_and_heads_that_are_off_are_the_program_s(run: Run, t
         assert found["mean_loss"] == pytest.approx(float(without.losses.mean()), abs=1e-4)
 
 
-def test_eight_bits_are_those_of_a_quantized_run(text: str, tmp_path: Path, call: Call) -> None:
-    run = make_random_run(tmp_path / "run", CharTokenizer.from_text(text), block_size=24)
-    ids = run.tokenizer.encode(text)[:24]
+@pytest.mark.parametrize("kind", ["gpt", "modern", "bigram", "gpt2, bpe"])
+def test_eight_bits_are_those_of_a_quantized_run(text: str, tmp_path: Path, call: Call, kind: str) -> None:
+    run = make_random_run(tmp_path / "run", CharTokenizer.from_text(text), **{"block_size": 24} | KINDS[kind])
+    ids = run.tokenizer.encode(text)[:8]
     forward = "({ model }, ids) => Array.from(model.forward(ids, model.createCache()))"
     with torch.no_grad():
         expected = copy_for_page(run, "int8")(torch.tensor([ids]))[0]
