@@ -8,6 +8,7 @@ models do not change, and there is no decoder.
 
 import importlib.util
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,7 @@ __all__ = [
     "accelerate",
     "build_decoder",
     "choose_training_loops",
+    "compile_context_mixing",
     "describe_decoder",
     "enter_loop_step",
     "has_kernels",
@@ -83,6 +85,25 @@ def choose_training_loops(config: Config, device: str) -> Literal["on", "off"]:
 
     can_train = training_loops.can_train_with_loops(config, device) and training_loops.load_loops() is not None
     return "on" if can_train else "off"
+
+
+def compile_context_mixing() -> dict[str, Callable] | None:
+    """Compile the functions of the context-mixing model, or load them, for `ContextMixer.fit`.
+
+    Returns:
+        The functions, or None without kernels; without Numba too, and a warning says so. The plain functions take
+        about a hundredth of a second a character.
+    """
+    if not has_kernels():
+        return None
+    from minigpt.kernels.compilation import compile_or_warn
+
+    def load() -> dict[str, Callable]:
+        from minigpt.kernels.numba_context_mixing import compile_functions
+
+        return compile_functions()
+
+    return compile_or_warn("context-mixing model", load, "context mixing takes a hundred times as long")
 
 
 def enter_loop_step(adds_gradients: bool) -> AbstractContextManager[None]:

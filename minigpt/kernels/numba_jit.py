@@ -10,6 +10,7 @@ import numba
 from numba import njit
 
 SETTINGS = vars(numba.config)
+COMPILED_MODEL_FILES = ("character_contexts.py", "context_mixing.py")  # numba_context_mixing.py compiles these
 MAX_PARTS = 2  # of a layer, each with a thread
 
 
@@ -53,13 +54,15 @@ def njit_cached(**options: Any) -> Callable[[Callable], Any]:
 
 @functools.cache
 def hash_sources() -> str:
-    """Return the first 16 digits of the SHA-256 of the files with compiled loops."""
-    files = sorted(Path(__file__).parent.glob("numba_*.py"))
+    """Return the first 16 digits of the SHA-256 of the files with compiled functions."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("numba_*.py")), *(here.parent / "model" / name for name in COMPILED_MODEL_FILES)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 njit_fast = njit_cached(**NO_ALLOCATION)
 njit_inner = njit_cached(**NO_ALLOCATION, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # Python cannot call these
 njit_allocating = njit_cached(**FAST)
+njit_inner_allocating = njit_cached(**FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 njit_parallel = njit_cached(**FAST, parallel=_has_openmp())  # for a function with a `prange`
 njit_exact = njit_cached(cache=True, error_model="numpy")
