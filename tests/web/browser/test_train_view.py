@@ -31,7 +31,8 @@ def fill_settings(page: Page, **settings: object) -> None:
         page.locator(f"#setting-{name}").fill(str(value))
 
 
-def test_a_training_is_started_watched_stopped_and_resumed(open_page, empty_site: Site, text: str) -> None:
+# The page is closed before its server ends, since pytest ends the later fixture first.
+def test_a_training_is_started_watched_stopped_and_resumed(empty_site: Site, open_page, text: str) -> None:
     page = open_page(empty_site, may_be_refused=True)
     expect(page.get_by_role("tabpanel", name="Train")).to_be_visible()  # there is no run to write with
     expect(page.locator("#train-preset option")).to_have_count(7)
