@@ -28,7 +28,7 @@ COPY := build/without-kernels
 test-without-kernels: $(VENV)/.installed-test  ## part of the tests, with minigpt/kernels and tests/kernels moved away
 	rm -rf $(COPY)
 	mkdir -p $(COPY)
-	cp -R minigpt tests benchmarks docs notebooks release *.md Makefile pyproject.toml constraints.txt $(COPY)
+	cp -R minigpt tests benchmarks docs notebooks release .github *.md CITATION.cff Makefile pyproject.toml constraints.txt $(COPY)
 	rm -r $(COPY)/minigpt/kernels $(COPY)/tests/kernels
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 		--no-loadscope-reorder $(WITHOUT_KERNELS)
