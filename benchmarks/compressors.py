@@ -13,6 +13,7 @@ only). The seconds are processor time, after the compiler's.
 
 import argparse
 import bz2
+import functools
 import lzma
 import math
 import os
@@ -35,7 +36,7 @@ from minigpt.model.context_mixing import ContextMixer, ContextMixingConfig
 from minigpt.model.ngram import NGramModel
 from minigpt.tokenizers.char import CharTokenizer
 
-ZPAQ_PREFIX = 2**20  # random bytes before each text
+ZPAQ_MARGIN = 8192  # bytes above a power of two
 GROUPS = {  # of experts, by the beginnings of their names
     "orders 0 to 3": ("order 0", "order 1", "order 2", "order 3"),
     "orders 4 to 6": ("order 4", "order 5", "order 6"),
@@ -75,7 +76,7 @@ def main() -> None:
 def print_rivals(text: str, cut: int) -> None:
     """Print the loss of each model and of each compressor."""
     print("| model | static | adaptive | seconds |\n| --- | --- | --- | --- |")
-    for name, compress in find_compressors().items():
+    for name, compress in find_compressors(len(text[:cut].encode())).items():
         start = time.perf_counter()
         size = compress(text.encode()) - compress(text[:cut].encode())
         seconds = (time.perf_counter() - start) / 2
@@ -126,8 +127,12 @@ def measure_mixer(
     return static, adaptive, time.process_time() - start
 
 
-def find_compressors() -> dict[str, Callable[[bytes], int]]:
-    """Return functions that return the size of compressed data, by the name of the compressor, where installed."""
+def find_compressors(shorter: int) -> dict[str, Callable[[bytes], int]]:
+    """Return functions that return the size of compressed data, by the name of the compressor, where installed.
+
+    Args:
+        shorter: the length in bytes of the shorter of the two texts that are compared.
+    """
     found: dict[str, Callable[[bytes], int]] = {
         "gzip -9": lambda data: len(zlib.compress(data, 9)),
         "bzip2 -9": lambda data: len(bz2.compress(data, 9)),
@@ -146,18 +151,23 @@ def find_compressors() -> dict[str, Callable[[bytes], int]]:
     except ImportError:
         pass
     if shutil.which("zpaq"):
-        found["zpaq -m5"] = measure_zpaq
+        found["zpaq -m5"] = functools.partial(measure_zpaq, shorter=shorter)
     return found
 
 
-def measure_zpaq(data: bytes) -> int:
-    """Return the size of an archive of zpaq, of random bytes and the data.
+def measure_zpaq(data: bytes, shorter: int) -> int:
+    """Return the size of zpaq's archive of random bytes and the data.
 
-    zpaq takes more memory for more than 1 MiB, and then codes all of a text in fewer bytes. The random bytes bring both
-    texts above this size, so their difference is the last tenth alone.
+    zpaq takes twice the memory for each power of two in the length, and then codes all of a text in fewer bytes. The
+    random bytes bring the two texts above the same power of two, so their difference is the last tenth alone.
+
+    Args:
+        data: the text.
+        shorter: the length of the shorter of the two texts.
     """
+    prefix = (1 << shorter.bit_length()) - shorter + ZPAQ_MARGIN
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "text").write_bytes(random.Random(0).randbytes(ZPAQ_PREFIX) + data)
+        (Path(folder) / "text").write_bytes(random.Random(0).randbytes(prefix) + data)
         command = ["zpaq", "add", "archive.zpaq", "text", "-method", "5", "-threads", "1"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, env=os.environ)
         return (Path(folder) / "archive.zpaq").stat().st_size
