@@ -6,9 +6,11 @@
 
 The loss of a compressor is the size of the whole text minus the size of its first nine tenths, in nats per character of
 the last tenth. A compressor learns from each character after it has coded it, so its rival is the adaptive row of the
-context-mixing model. The static rows learn nothing from the last tenth. With `--tune`, the text is the training text
-alone, so its last tenth is no validation text. With `--ablation`, each row leaves out some experts (with `--tune`
-only). The seconds are processor time, after the compiler's.
+context-mixing model. The static rows learn nothing from the last tenth.
+
+With `--tune`, the text is the training text alone, so its last tenth is no validation text. With `--tune --ablation`,
+each row leaves out some experts. With `--kernel`, the plain functions of the context-mixing model are compared with the
+compiled ones. The seconds are processor time, without that of the compiler.
 """
 
 import argparse
@@ -31,12 +33,13 @@ from processor import describe_processor
 
 from minigpt.acceleration import compile_context_mixing
 from minigpt.data.corpus import find_corpus
-from minigpt.model.character_contexts import EXPERTS, CharacterTable
-from minigpt.model.context_mixing import ContextMixer, ContextMixingConfig
+from minigpt.model.context_mixing import EXPERTS, CharacterTable, ContextMixer, ContextMixingConfig
 from minigpt.model.ngram import NGramModel
 from minigpt.tokenizers.char import CharTokenizer
 
 ZPAQ_MARGIN = 8192  # bytes above a power of two
+RACE_CHARACTERS = 1000
+RACE_ROUNDS = 3
 GROUPS = {  # of experts, by the beginnings of their names
     "orders 0 to 3": ("order 0", "order 1", "order 2", "order 3"),
     "orders 4 to 6": ("order 4", "order 5", "order 6"),
@@ -59,12 +62,17 @@ def main() -> None:
     parser.add_argument("--data", help="the text file; by default that of minigpt train")
     parser.add_argument("--tune", action="store_true", help="measure on the last tenth of the training text")
     parser.add_argument("--ablation", action="store_true", help="leave out groups of experts; only with --tune")
+    parser.add_argument("--kernel", action="store_true", help="compare the plain functions with the compiled ones")
     arguments = parser.parse_args()
     if arguments.ablation and not arguments.tune:
         parser.error("an ablation decides what stays, so it is never made on the validation text: add --tune")
     text = find_corpus(arguments.data).text
     if arguments.tune:
         text = text[: int(0.9 * len(text))]
+    if arguments.kernel:
+        print(f"{describe_processor()}; microseconds a character\n")
+        compare_functions(text[: 2 * RACE_CHARACTERS])
+        return
     cut = int(0.9 * len(text))
     print(f"{describe_processor()}; {len(text) - cut:,} characters after {cut:,}\n")
     if arguments.ablation:
@@ -81,8 +89,7 @@ def print_rivals(text: str, cut: int) -> None:
         size = compress(text.encode()) - compress(text[:cut].encode())
         seconds = (time.perf_counter() - start) / 2
         print(f"| {name} | | {size * 8 * math.log(2) / (len(text) - cut):.4f} | {seconds:.1f} |", flush=True)
-    tokenizer = CharTokenizer.from_text(text)
-    ids = np.array(tokenizer.encode(text))
+    tokenizer, ids = encode(text)
     start = time.process_time()
     ngram = NGramModel.fit(ids[:cut].tolist(), tokenizer.vocab_size, 7)
     loss = ngram.token_losses(ids[cut:].tolist()).mean().item()
@@ -95,8 +102,7 @@ def print_rivals(text: str, cut: int) -> None:
 
 def print_ablation(text: str, cut: int) -> None:
     """Print what each group of experts is worth."""
-    tokenizer = CharTokenizer.from_text(text)
-    ids = np.array(tokenizer.encode(text))
+    tokenizer, ids = encode(text)
     print("| without | experts | static | worth | adaptive | worth | seconds |\n" + "| --- " * 7 + "|")
     whole: tuple[float, float] | None = None
     for group, beginnings in {"(all experts)": (), **GROUPS}.items():
@@ -105,6 +111,33 @@ def print_ablation(text: str, cut: int) -> None:
         whole = whole or (static, adaptive)
         worth = f"{static - whole[0]:+.4f} | {adaptive:.4f} | {adaptive - whole[1]:+.4f}"
         print(f"| {group} | {len(left_out) or len(EXPERTS)} | {static:.4f} | {worth} | {seconds:.0f} |", flush=True)
+
+
+def compare_functions(text: str) -> None:
+    """Print how long the plain and the compiled functions take to predict and to learn from a character."""
+    tokenizer, ids = encode(text)
+    table, config = make_table(tokenizer), ContextMixingConfig(tokenizer.vocab_size)
+    print("| round | plain | compiled | plain / compiled |\n| --- | --- | --- | --- |")
+    for number in range(1, RACE_ROUNDS + 1):
+        times = []
+        for functions in (None, compile_context_mixing()):
+            model = ContextMixer.fit(ids[:RACE_CHARACTERS], table, config, functions)
+            start = time.process_time()
+            model.learn(ids[RACE_CHARACTERS:])
+            times.append((time.process_time() - start) / RACE_CHARACTERS * 1e6)
+        plain, compiled = times
+        print(f"| {number} | {plain:,.0f} | {compiled:,.0f} | {plain / compiled:.0f} |", flush=True)
+
+
+def encode(text: str) -> tuple[CharTokenizer, np.ndarray]:
+    """Return the tokenizer of a text, and its ids."""
+    tokenizer = CharTokenizer.from_text(text)
+    return tokenizer, np.array(tokenizer.encode(text))
+
+
+def make_table(tokenizer: CharTokenizer) -> CharacterTable:
+    """Return the table of a tokenizer's characters."""
+    return CharacterTable.from_characters([tokenizer.itos[i] for i in range(tokenizer.vocab_size)])
 
 
 def matches(name: str, beginning: str) -> bool:
@@ -117,11 +150,9 @@ def measure_mixer(
 ) -> tuple[float, float, float]:
     """Return the static loss, the adaptive loss and the seconds of both together with the training."""
     functions = compile_context_mixing()
-    table = CharacterTable.from_characters([tokenizer.itos[i] for i in range(tokenizer.vocab_size)])
     config = ContextMixingConfig(tokenizer.vocab_size, **settings)  # type: ignore[arg-type]
-    ContextMixer.fit(ids[:100], table, config, functions).token_losses(ids[:10])  # compile
     start = time.process_time()
-    model = ContextMixer.fit(ids[:cut], table, config, functions)
+    model = ContextMixer.fit(ids[:cut], make_table(tokenizer), config, functions)
     static = float(model.token_losses(ids[cut:]).mean())
     adaptive = float(model.learn(ids[cut:]).mean())
     return static, adaptive, time.process_time() - start

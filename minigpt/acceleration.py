@@ -91,8 +91,7 @@ def compile_context_mixing() -> dict[str, Callable] | None:
     """Compile the functions of the context-mixing model, or load them, for `ContextMixer.fit`.
 
     Returns:
-        The functions, or None without kernels; without Numba too, and a warning says so. The plain functions take
-        about a hundredth of a second a character.
+        The functions; None without kernels, and with a warning without Numba. Then the plain functions do the work.
     """
     if not has_kernels():
         return None
@@ -103,7 +102,7 @@ def compile_context_mixing() -> dict[str, Callable] | None:
 
         return compile_functions()
 
-    return compile_or_warn("context-mixing model", load, "context mixing takes a hundred times as long")
+    return compile_or_warn("context-mixing model", load, "context mixing is slow")
 
 
 def enter_loop_step(adds_gradients: bool) -> AbstractContextManager[None]:

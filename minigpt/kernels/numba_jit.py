@@ -10,7 +10,6 @@ import numba
 from numba import njit
 
 SETTINGS = vars(numba.config)
-COMPILED_MODEL_FILES = ("character_contexts.py", "context_mixing.py")  # numba_context_mixing.py compiles these
 MAX_PARTS = 2  # of a layer, each with a thread
 
 
@@ -56,7 +55,8 @@ def njit_cached(**options: Any) -> Callable[[Callable], Any]:
 def hash_sources() -> str:
     """Return the first 16 digits of the SHA-256 of the files with compiled functions."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("numba_*.py")), *(here.parent / "model" / name for name in COMPILED_MODEL_FILES)]
+    mixing = here.parent / "model" / "context_mixing"  # numba_context_mixing.py compiles these
+    files = [*sorted(here.glob("numba_*.py")), *sorted(mixing.glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

@@ -4,8 +4,7 @@ import numpy as np
 from conftest import make_text
 
 from minigpt.acceleration import compile_context_mixing
-from minigpt.model.character_contexts import CharacterTable
-from minigpt.model.context_mixing import ContextMixer, ContextMixingConfig
+from minigpt.model.context_mixing import CharacterTable, ContextMixer, ContextMixingConfig
 
 
 def test_the_compiled_model_gives_the_same_probabilities() -> None:

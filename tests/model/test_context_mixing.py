@@ -9,14 +9,9 @@ import pytest
 from conftest import make_text
 
 from minigpt.errors import ConfigError, DataError
-from minigpt.model.character_contexts import (
-    EXPERTS,
-    CharacterTable,
-    add_to_hash,
-    compute_contexts,
-    find_places,
-)
-from minigpt.model.context_mixing import ContextMixer, ContextMixingConfig, build_huffman_tree
+from minigpt.model.context_mixing import EXPERTS, CharacterTable, ContextMixer, ContextMixingConfig
+from minigpt.model.context_mixing.code_tree import build_huffman_tree
+from minigpt.model.context_mixing.contexts import add_to_hash, compute_contexts, find_places
 
 TEXT = make_text(300)
 CHARACTERS = sorted(set(TEXT) | set("\nABCabc 'x."))

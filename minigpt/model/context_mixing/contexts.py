@@ -1,4 +1,4 @@
-"""The contexts of the experts in context_mixing.py: for each expert, the part of the text that it looks at.
+"""The contexts of the experts: for each expert, the part of the text that it looks at.
 
 An expert counts what followed its context. Its context is a hash: two places in the text with the same hash are the
 same to this expert. Most experts look at the last n characters (Cleary and Witten 1984, "Data Compression Using
@@ -29,7 +29,13 @@ EXPERTS = (
     *("column", "the line above", "kinds of 12 characters", "kinds of 20 characters"),
     *("without the last character", "without the last two", "without the one before"),
 )
-CONTINUATIONS = MAX_ORDER + 1  # number of the first expert of the kind "new after order n"
+# The number of the first expert of a kind, then the numbers of the others, in the order of EXPERTS.
+CONTINUATIONS = MAX_ORDER + 1
+_FOLDED = CONTINUATIONS + CONTINUATION_ORDERS
+_ORDER_12, _WORD, _WORD_AND_GAP, _TWO_WORDS, _THREE_WORDS, *_others = range(_FOLDED + len(FOLDED_ORDERS), len(EXPERTS))
+_SECOND_WORD, _FIRST_WORD, _WORD_AND_SPEAKER, _SPEAKER, _COLUMN, _LINE_ABOVE, *_others = _others
+_KINDS_OF_12, _KINDS_OF_20, _WITHOUT_LAST, _WITHOUT_TWO, _WITHOUT_BEFORE = _others
+
 LONGEST_WORD = 30
 LONGEST_LINE = 80
 LONGEST_SPEECH = 2000
@@ -151,43 +157,41 @@ def compute_contexts(ids: ndarray, i: int, places: Places, table: CharacterTable
         if 1 <= n <= CONTINUATION_ORDERS:  # these look at the same characters, but count less (count_token)
             contexts[CONTINUATIONS + n - 1] = h
         h = add_to_hash(h, _get(ids, i - 1 - n))
-    expert = CONTINUATIONS + CONTINUATION_ORDERS
+    contexts[_ORDER_12] = _hash_span(ids, i - 12, i)
     h = 0
-    for n in range(1, 7):  # the last n characters, whether they are capitals or not
+    for n in range(1, FOLDED_ORDERS[-1] + 1):  # the last n characters, whether they are capitals or not
         h = add_to_hash(h, folded[_get(ids, i - n)])
-        if n >= 3:
-            contexts[expert + n - 3] = h
-    expert += 4
-    contexts[expert] = _hash_span(ids, i - 12, i)
+        if n >= FOLDED_ORDERS[0]:
+            contexts[_FOLDED + n - FOLDED_ORDERS[0]] = h
     # Words, without regard to capitals.
     word = _hash_word(ids, places.word, i, folded)
     previous = _hash_word(ids, places.previous_word, places.gap, folded)
     second = _hash_word(ids, places.second_word, places.previous_word, folded)
-    contexts[expert + 1] = word
-    contexts[expert + 2] = add_to_hash(word, _hash_span(ids, places.gap, places.word))
-    contexts[expert + 3] = add_to_hash(word, previous)
-    contexts[expert + 4] = add_to_hash(add_to_hash(word, previous), second)
-    contexts[expert + 5] = add_to_hash(word, second)
-    first = _skip_forward(ids, places.line, i, kinds)
-    contexts[expert + 6] = add_to_hash(word, _hash_word(ids, places.line, first, folded))
+    first = _hash_word(ids, places.line, _skip_forward(ids, places.line, i, kinds), folded)
+    contexts[_WORD] = word
+    contexts[_WORD_AND_GAP] = add_to_hash(word, _hash_span(ids, places.gap, places.word))
+    contexts[_TWO_WORDS] = add_to_hash(word, previous)
+    contexts[_THREE_WORDS] = add_to_hash(add_to_hash(word, previous), second)
+    contexts[_SECOND_WORD] = add_to_hash(word, second)
+    contexts[_FIRST_WORD] = add_to_hash(word, first)
     # The form of a play: who speaks, and the place in the line.
     speaker = _hash_span(ids, places.speech, _find_line_end(ids, places.speech, i, kinds))
-    contexts[expert + 7] = add_to_hash(word, speaker)
-    contexts[expert + 8] = add_to_hash(contexts[2], speaker)
     column = i - places.line
-    contexts[expert + 9] = add_to_hash(contexts[1], column)
     above = places.previous_line + column
-    contexts[expert + 10] = add_to_hash(contexts[2], ids[above] if above < places.line else -1)
+    contexts[_WORD_AND_SPEAKER] = add_to_hash(word, speaker)
+    contexts[_SPEAKER] = add_to_hash(contexts[2], speaker)
+    contexts[_COLUMN] = add_to_hash(contexts[1], column)
+    contexts[_LINE_ABOVE] = add_to_hash(contexts[2], ids[above] if above < places.line else -1)
     h = contexts[1]
     for n in range(1, 21):
         h = add_to_hash(h, kinds[_get(ids, i - n)])
         if n == 12:
-            contexts[expert + 11] = h
-    contexts[expert + 12] = h
+            contexts[_KINDS_OF_12] = h
+    contexts[_KINDS_OF_20] = h
     # Some of the last characters, so that a different character among them does not hide what is known.
-    contexts[expert + 13] = _hash_span(ids, i - 4, i - 1)
-    contexts[expert + 14] = _hash_span(ids, i - 5, i - 2)
-    contexts[expert + 15] = add_to_hash(_hash_span(ids, i - 4, i - 2), _get(ids, i - 1))
+    contexts[_WITHOUT_LAST] = _hash_span(ids, i - 4, i - 1)
+    contexts[_WITHOUT_TWO] = _hash_span(ids, i - 5, i - 2)
+    contexts[_WITHOUT_BEFORE] = add_to_hash(_hash_span(ids, i - 4, i - 2), _get(ids, i - 1))
 
 
 def add_to_hash(h: int, value: int) -> int:
