@@ -80,14 +80,8 @@ class Installation:
     def install(self, extra: str = "") -> None:
         """Install the wheel, with an extra if one is named."""
         wanted = f"{self.wheel}[{extra}]" if extra else str(self.wheel)
-        pip = [
-            str(self.programs / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-compile",
-        ]  # compiling takes a minute
+        # Compiling takes a minute.
+        pip = [str(self.programs / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
         constraints = ["--constraint", str(ROOT / "constraints.txt")]
         subprocess.run([*pip, *constraints, wanted], check=True, env=self.environment, cwd=self.work)
 
