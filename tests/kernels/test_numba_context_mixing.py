@@ -1,12 +1,14 @@
 """The compiled context-mixing model against the plain one."""
 
 import numpy as np
+import pytest
 from conftest import make_text
 
 from minigpt.acceleration import compile_context_mixing
 from minigpt.model.context_mixing import CharacterTable, ContextMixer, ContextMixingConfig
 
 
+@pytest.mark.long  # Numba compiles for 20 seconds; the plain functions are the same ones
 def test_the_compiled_model_gives_the_same_probabilities() -> None:
     text = make_text(400)
     characters = sorted(set(text))
